@@ -1,0 +1,1 @@
+//! Who owns what, and in which order things happen: the only place that knows actix.

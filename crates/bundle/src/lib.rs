@@ -1,0 +1,1 @@
+//! From our container spec to an OCI bundle: config.json with the secure defaults.

@@ -1,0 +1,1 @@
+//! Async client of the API socket: the command line uses nothing else.

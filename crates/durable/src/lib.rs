@@ -1,0 +1,1 @@
+//! Files that are whole or absent: atomic replacement behind a trait that tests can make fail.

@@ -1,0 +1,1 @@
+//! Flists as rfs writes and reads them: metadata, blocks, stores, cache, pack. A library, no FUSE.

@@ -1,0 +1,1 @@
+//! contd-flistfs: serves one flist by FUSE, read-only, and outlives the daemon.

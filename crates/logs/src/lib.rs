@@ -1,0 +1,1 @@
+//! Container log files: CRI line format, writer with rotation, reader with tail and follow.

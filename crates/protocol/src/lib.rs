@@ -1,0 +1,1 @@
+//! API and shim messages, framing and the codec: no I/O.

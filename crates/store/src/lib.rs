@@ -1,0 +1,1 @@
+//! Container records, replaced atomically, and the event journal.
