@@ -1,1 +1,42 @@
-//! Ids, specs, the lifecycle table, events and the errors that travel: no I/O.
+//! The words that every part of contd shares: ids, specs, the lifecycle table, events and the errors that travel.
+//!
+//! Takes in: text and numbers from outside, through parsing constructors. Gives out: values that can only be valid.
+//! Never does: I/O, threads, async, randomness. Whoever depends on this crate gets vocabulary and nothing else.
+//!
+//! ```text
+//! id, name      who            ContainerId, NamespaceId, ContainerName, ContainerRef
+//! spec          what to run    ContainerSpec and its parts
+//! lifecycle     where it is    State × Event -> State, one pure table
+//! exit          how it ended   Exit: code or signal, and how that is known
+//! info          what we tell   ContainerInfo, ContainerSummary
+//! event         what happened  ContainerEvent
+//! error         what went wrong ApiError, ErrorKind, trait Explain
+//! time          when           Timestamp, trait Clock
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod error;
+pub mod event;
+pub mod exit;
+pub mod id;
+pub mod info;
+pub mod lifecycle;
+pub mod name;
+pub mod signal;
+pub mod spec;
+pub mod time;
+
+pub use backoff::Backoff;
+pub use error::{ApiError, ErrorKind, Explain};
+pub use event::{ContainerEvent, EventKind};
+pub use exit::{Exit, ExitCause, ExitSource};
+pub use id::{ContainerId, ContainerRef};
+pub use info::{ContainerInfo, ContainerSummary};
+pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
+pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
+pub use signal::Signal;
+pub use spec::{
+    ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, SpecError, UserSpec,
+};
+pub use time::{Clock, SystemClock, Timestamp};

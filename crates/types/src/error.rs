@@ -1,0 +1,192 @@
+//! Errors that travel: what a caller of the API gets, whoever failed.
+//!
+//! Inside, every module has its own enum with sources; [`ApiError::from_error`] turns the chain into this one shape at
+//! the edge, once. `message` is what was tried on what, `causes` is why (outermost first), `hint` is what to do next.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The most causes that travel; a longer chain is a bug, not an explanation.
+const MAX_CAUSES: usize = 16;
+
+/// What kind of failure it is, for programs. Append only: the order is the wire format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// The request itself is wrong; repeating it will not help.
+    InvalidArgument,
+    /// What was named does not exist.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// The container's state forbids it.
+    Conflict,
+    /// A bound on work in flight is reached; try again.
+    Busy,
+    /// It took longer than its deadline.
+    Timeout,
+    /// Something that is needed does not answer: a store, a shim, a server.
+    Unavailable,
+    /// The caller may not do this.
+    PermissionDenied,
+    /// What was read is damaged: a flist, a block, a frame.
+    Corrupt,
+    /// The entrypoint is not in the root file system (a shell's 127).
+    EntrypointNotFound,
+    /// The entrypoint is there but cannot be run (a shell's 126).
+    EntrypointNotExecutable,
+    /// The peers speak different versions.
+    VersionMismatch,
+    /// The node ran out of something: disk, memory, descriptors, pids.
+    OutOfResources,
+    /// It is not supported, by this version or on this node.
+    Unsupported,
+    /// A fault of contd's own.
+    Internal,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidArgument => "invalid argument",
+            Self::NotFound => "not found",
+            Self::AlreadyExists => "already exists",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::PermissionDenied => "permission denied",
+            Self::Corrupt => "corrupt",
+            Self::EntrypointNotFound => "entrypoint not found",
+            Self::EntrypointNotExecutable => "entrypoint not executable",
+            Self::VersionMismatch => "version mismatch",
+            Self::OutOfResources => "out of resources",
+            Self::Unsupported => "unsupported",
+            Self::Internal => "internal error",
+        })
+    }
+}
+
+/// An error that knows its kind and what to do next. Every error enum that can reach a caller implements it.
+pub trait Explain: Error {
+    /// Classifies the failure for programs.
+    fn kind(&self) -> ErrorKind;
+
+    /// Says what to do next, where there is something.
+    fn hint(&self) -> Option<String>;
+}
+
+/// A failure as it crosses a socket or an actor's edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// What kind, for programs.
+    pub kind: ErrorKind,
+    /// What was tried, on what.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl ApiError {
+    /// Makes an error without a cause.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Flattens an error and its sources.
+    pub fn from_error(error: &(impl Explain + ?Sized)) -> Self {
+        let mut causes = Vec::new();
+        let mut next = error.source();
+        while let Some(source) = next {
+            if causes.len() == MAX_CAUSES {
+                break;
+            }
+            causes.push(source.to_string());
+            next = source.source();
+        }
+        Self { kind: error.kind(), message: error.to_string(), causes, hint: error.hint() }
+    }
+
+    /// Returns message and causes on one line, as people read it.
+    pub fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        for cause in &self.causes {
+            text.push_str(": ");
+            text.push_str(cause);
+        }
+        text
+    }
+}
+
+/// Shows the whole chain: here it is handled, there is no further source.
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.chain())
+    }
+}
+
+impl Error for ApiError {}
+
+impl Explain for ApiError {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+impl From<crate::spec::SpecError> for ApiError {
+    fn from(error: crate::spec::SpecError) -> Self {
+        Self::new(ErrorKind::InvalidArgument, error.to_string()).with_hint(error.hint())
+    }
+}
+
+impl From<crate::name::NameError> for ApiError {
+    fn from(error: crate::name::NameError) -> Self {
+        Self::new(ErrorKind::InvalidArgument, error.to_string()).with_hint(error.hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("open the door")]
+    struct Outer {
+        source: Inner,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the key is missing")]
+    struct Inner;
+
+    impl Explain for Outer {
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::NotFound
+        }
+        fn hint(&self) -> Option<String> {
+            Some("look under the mat".into())
+        }
+    }
+
+    #[test]
+    fn the_chain_keeps_every_cause_once() {
+        let flat = ApiError::from_error(&Outer { source: Inner });
+        assert_eq!(flat.to_string(), "open the door: the key is missing");
+        assert_eq!(flat.hint.as_deref(), Some("look under the mat"));
+        assert_eq!(flat.kind, ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,114 @@
+//! How a container ended, and how that is known. Nothing here is ever invented.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::signal::Signal;
+use crate::time::Timestamp;
+
+/// The end of a container's init process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Code, signal, or the reason why neither is known.
+    pub cause: ExitCause,
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// How many processes of the container the kernel's OOM killer ended, read after the exit.
+    pub oom_kills: u64,
+    /// How the cause is known.
+    pub source: ExitSource,
+    /// Whether both output pipes were read to their end before the exit was announced.
+    pub is_drained: bool,
+}
+
+/// What ended the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitCause {
+    /// It returned this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(Signal),
+    /// The node restarted while it ran.
+    Reboot,
+    /// It is over, but the cause was lost; the text says why.
+    Unknown(String),
+}
+
+/// How an [`ExitCause`] is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitSource {
+    /// The parent (the shim) reaped it.
+    Reaped,
+    /// The kernel told a holder of the pidfd (`PIDFD_GET_INFO`).
+    Pidfd,
+    /// The boot id changed.
+    BootId,
+    /// It is not known.
+    Unknown,
+}
+
+/// What a shell calls an exit whose cause is not known, as CRI does.
+pub const UNKNOWN_EXIT_CODE: u8 = 255;
+
+impl Exit {
+    /// Returns the code a shell would show: the process's own, 128 + signal, or [`UNKNOWN_EXIT_CODE`].
+    pub fn shell_code(&self) -> u8 {
+        match &self.cause {
+            ExitCause::Code(code) => *code,
+            ExitCause::Signal(signal) => u8::from(*signal).saturating_add(128),
+            ExitCause::Reboot | ExitCause::Unknown(_) => UNKNOWN_EXIT_CODE,
+        }
+    }
+
+    /// Tells whether the container did what it was started for: code 0.
+    pub fn is_success(&self) -> bool {
+        self.cause == ExitCause::Code(0)
+    }
+
+    /// Makes the exit of a container that ran when the node went down.
+    pub fn by_reboot(at: Timestamp) -> Self {
+        Self { cause: ExitCause::Reboot, at, oom_kills: 0, source: ExitSource::BootId, is_drained: false }
+    }
+
+    /// Makes an exit whose cause is lost, with the reason.
+    pub fn unknown(reason: impl Into<String>, at: Timestamp) -> Self {
+        let cause = ExitCause::Unknown(reason.into());
+        Self { cause, at, oom_kills: 0, source: ExitSource::Unknown, is_drained: false }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            ExitCause::Code(code) => write!(f, "code {code}")?,
+            ExitCause::Signal(signal) => write!(f, "signal {signal}")?,
+            ExitCause::Reboot => f.write_str("ended by a reboot")?,
+            ExitCause::Unknown(reason) => write!(f, "unknown: {reason}")?,
+        }
+        if self.oom_kills > 0 { write!(f, ", {} killed for lack of memory", self.oom_kills) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(cause: ExitCause) -> Exit {
+        Exit { cause, at: Timestamp(0), oom_kills: 0, source: ExitSource::Reaped, is_drained: true }
+    }
+
+    #[test]
+    fn the_shell_code_follows_the_convention_of_shells() {
+        assert_eq!(exit(ExitCause::Code(42)).shell_code(), 42);
+        assert_eq!(exit(ExitCause::Signal(Signal::KILL)).shell_code(), 137);
+        assert_eq!(Exit::unknown("shim lost", Timestamp(0)).shell_code(), 255);
+    }
+
+    #[test]
+    fn only_code_zero_is_a_success() {
+        assert!(exit(ExitCause::Code(0)).is_success());
+        assert!(!exit(ExitCause::Code(1)).is_success());
+        assert!(!Exit::by_reboot(Timestamp(0)).is_success());
+    }
+}

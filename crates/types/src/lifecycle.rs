@@ -1,0 +1,518 @@
+//! The lifecycle of a container: one pure table, the only way to change state.
+//!
+//! ```text
+//!                     ┌────────────────────── Restarted ───────────────────────┐
+//!                     ▼                                                        │
+//!   Creating ──► Created ──► Starting ──► Running ⇄ Paused                 Backoff
+//!      │            │            │           │         │                       ▲
+//!      │            └────────────┴───────────┴────┬────┘                       │ BackoffBegun
+//!      │                          StopRequested ▼ │ ShimExited                 │
+//!      │ Aborted                         Stopping ┴──────────► Stopped ────────┤
+//!      ▼                                                          │            │
+//!   Failed ────────────────────────── DeleteRequested ────────────┴────────────┴──► Deleting ──► (gone)
+//!
+//!   Recovering: what a record of a live container is while the daemon re-attaches to its shim.
+//! ```
+//!
+//! - `Creating`: root, bundle, log and shim are being made; nothing of it runs.
+//! - `Created`: the runtime has made the container; its init waits.
+//! - `Starting`: its init was told to go on.
+//! - `Running`, `Paused`: it runs, or is frozen.
+//! - `Stopping`: it was told to end; `pid` is there once the runtime has made it.
+//! - `Stopped`: it has ended, with its exit.
+//! - `Backoff`: it has ended and will be started again.
+//! - `Failed`: it could not be made; everything half-made was undone.
+//! - `Deleting`: on its way out; no way back.
+//!
+//! Only the container's actor applies events. Late and repeated events that change nothing are listed; all else is an
+//! [`IllegalTransition`], never swallowed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+use crate::time::Timestamp;
+
+/// A process id on the host; always positive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pid(pub i32);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a container is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Being made.
+    Creating,
+    /// Made; init waits.
+    Created {
+        /// Its init.
+        pid: Pid,
+    },
+    /// Told to start.
+    Starting {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It runs.
+    Running {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It is frozen.
+    Paused {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It was told to end.
+    Stopping {
+        /// Its init, once there is one.
+        pid: Option<Pid>,
+    },
+    /// It has ended.
+    Stopped {
+        /// How.
+        exit: Exit,
+    },
+    /// It has ended and waits to be started again.
+    Backoff {
+        /// How it ended.
+        exit: Exit,
+        /// Which restart in a row comes next, from 1.
+        attempt: u32,
+        /// When it comes, for people; the daemon counts on the monotonic clock.
+        until: Timestamp,
+    },
+    /// It could not be made.
+    Failed {
+        /// The step that failed.
+        step: Step,
+        /// Why.
+        reason: String,
+    },
+    /// The daemon is re-attaching to it.
+    Recovering,
+    /// It is being removed.
+    Deleting,
+}
+
+/// The steps by which a container is made, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Step {
+    /// Name, quota, validity.
+    Admit,
+    /// The record on disk.
+    Record,
+    /// The root file system.
+    Rootfs,
+    /// The OCI bundle.
+    Bundle,
+    /// The log file.
+    Log,
+    /// The shim process.
+    Shim,
+    /// Creation by the runtime.
+    Create,
+    /// Start by the runtime.
+    Start,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admit => "admit",
+            Self::Record => "record",
+            Self::Rootfs => "rootfs",
+            Self::Bundle => "bundle",
+            Self::Log => "log",
+            Self::Shim => "shim",
+            Self::Create => "create",
+            Self::Start => "start",
+        })
+    }
+}
+
+/// The name of a state, without what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each is documented at `State`")]
+pub enum StateName {
+    Creating,
+    Created,
+    Starting,
+    Running,
+    Paused,
+    Stopping,
+    Stopped,
+    Backoff,
+    Failed,
+    Recovering,
+    Deleting,
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Recovering => "recovering",
+            Self::Deleting => "deleting",
+        })
+    }
+}
+
+/// What may happen to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The shim's runtime has made it.
+    ShimCreated {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It is told to start.
+    StartRequested,
+    /// The shim says that its init runs the entrypoint.
+    ShimReady {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It was frozen.
+    Paused,
+    /// It was thawed.
+    Resumed,
+    /// It is told to end.
+    StopRequested,
+    /// Its init has ended.
+    ShimExited {
+        /// How.
+        exit: Exit,
+    },
+    /// A step of making it failed, and what was made is undone.
+    Aborted {
+        /// The step.
+        step: Step,
+        /// Why.
+        reason: String,
+    },
+    /// The restart policy wants it again.
+    BackoffBegun {
+        /// Which restart in a row comes next, from 1.
+        attempt: u32,
+        /// When.
+        until: Timestamp,
+    },
+    /// It is made anew, by policy or by request.
+    Restarted,
+    /// The daemon has read its record and looks for its shim.
+    RecoveryBegun,
+    /// It is told to go.
+    DeleteRequested,
+}
+
+/// A move that the table does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a container that is {from} cannot take the event {event}")]
+pub struct IllegalTransition {
+    /// Where it was, and stays.
+    pub from: StateName,
+    /// What was asked of it.
+    pub event: &'static str,
+}
+
+impl Event {
+    /// Returns the name of the event, for errors and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ShimCreated { .. } => "shim-created",
+            Self::StartRequested => "start-requested",
+            Self::ShimReady { .. } => "shim-ready",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::StopRequested => "stop-requested",
+            Self::ShimExited { .. } => "shim-exited",
+            Self::Aborted { .. } => "aborted",
+            Self::BackoffBegun { .. } => "backoff-begun",
+            Self::Restarted => "restarted",
+            Self::RecoveryBegun => "recovery-begun",
+            Self::DeleteRequested => "delete-requested",
+        }
+    }
+}
+
+impl State {
+    /// Applies an event; the whole table.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] for a move that the table does not have; the state stays what it was.
+    pub fn after(self, event: Event) -> Result<Self, IllegalTransition> {
+        use Event as E;
+        use State as S;
+        Ok(match (self, event) {
+            // Making it, the first time and each further time.
+            (S::Creating | S::Recovering, E::ShimCreated { pid }) => S::Created { pid },
+            (S::Created { pid }, E::StartRequested) => S::Starting { pid },
+            (S::Starting { .. } | S::Recovering, E::ShimReady { pid }) => S::Running { pid },
+            (
+                S::Creating | S::Created { .. } | S::Starting { .. } | S::Stopping { .. } | S::Recovering,
+                E::Aborted { step, reason },
+            ) => S::Failed { step, reason },
+            (S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. }, E::Restarted) => S::Creating,
+
+            // Freezing it.
+            (S::Running { pid }, E::Paused) => S::Paused { pid },
+            (S::Paused { pid }, E::Resumed) => S::Running { pid },
+            (state @ S::Paused { .. }, E::Paused) | (state @ S::Running { .. }, E::Resumed) => state,
+
+            // Ending it.
+            (S::Creating, E::StopRequested) => S::Stopping { pid: None },
+            (S::Created { pid } | S::Starting { pid } | S::Running { pid } | S::Paused { pid }, E::StopRequested) => {
+                S::Stopping { pid: Some(pid) }
+            }
+            (S::Stopping { .. }, E::ShimCreated { pid } | E::ShimReady { pid }) => S::Stopping { pid: Some(pid) },
+            (state @ (S::Stopping { .. } | S::Stopped { .. } | S::Failed { .. }), E::StopRequested) => state,
+            (S::Backoff { exit, .. }, E::StopRequested) => S::Stopped { exit },
+            (
+                S::Created { .. }
+                | S::Starting { .. }
+                | S::Running { .. }
+                | S::Paused { .. }
+                | S::Stopping { .. }
+                | S::Recovering,
+                E::ShimExited { exit },
+            ) => S::Stopped { exit },
+            (S::Stopped { exit }, E::BackoffBegun { attempt, until }) => S::Backoff { exit, attempt, until },
+
+            // Coming back to it.
+            (
+                S::Creating
+                | S::Created { .. }
+                | S::Starting { .. }
+                | S::Running { .. }
+                | S::Paused { .. }
+                | S::Stopping { .. }
+                | S::Recovering,
+                E::RecoveryBegun,
+            ) => S::Recovering,
+
+            // Letting it go.
+            (S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. } | S::Deleting, E::DeleteRequested) => S::Deleting,
+
+            (from, event) => return Err(IllegalTransition { from: from.name(), event: event.name() }),
+        })
+    }
+
+    /// Returns the name without what the state carries.
+    pub fn name(&self) -> StateName {
+        match self {
+            Self::Creating => StateName::Creating,
+            Self::Created { .. } => StateName::Created,
+            Self::Starting { .. } => StateName::Starting,
+            Self::Running { .. } => StateName::Running,
+            Self::Paused { .. } => StateName::Paused,
+            Self::Stopping { .. } => StateName::Stopping,
+            Self::Stopped { .. } => StateName::Stopped,
+            Self::Backoff { .. } => StateName::Backoff,
+            Self::Failed { .. } => StateName::Failed,
+            Self::Recovering => StateName::Recovering,
+            Self::Deleting => StateName::Deleting,
+        }
+    }
+
+    /// Returns the pid of the init process, where there is one.
+    pub fn pid(&self) -> Option<Pid> {
+        match self {
+            Self::Created { pid } | Self::Starting { pid } | Self::Running { pid } | Self::Paused { pid } => Some(*pid),
+            Self::Stopping { pid } => *pid,
+            Self::Creating
+            | Self::Stopped { .. }
+            | Self::Backoff { .. }
+            | Self::Failed { .. }
+            | Self::Recovering
+            | Self::Deleting => None,
+        }
+    }
+
+    /// Returns the exit, where there is one.
+    pub fn exit(&self) -> Option<&Exit> {
+        match self {
+            Self::Stopped { exit } | Self::Backoff { exit, .. } => Some(exit),
+            _ => None,
+        }
+    }
+
+    /// Tells whether a shim may be there: it must be looked for after a restart of the daemon.
+    pub fn may_have_shim(&self) -> bool {
+        match self {
+            Self::Creating
+            | Self::Created { .. }
+            | Self::Starting { .. }
+            | Self::Running { .. }
+            | Self::Paused { .. }
+            | Self::Stopping { .. }
+            | Self::Recovering => true,
+            Self::Stopped { .. } | Self::Backoff { .. } | Self::Failed { .. } | Self::Deleting => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{ExitCause, ExitSource};
+    use proptest::prelude::*;
+
+    fn exit(code: u8) -> Exit {
+        Exit {
+            cause: ExitCause::Code(code),
+            at: Timestamp(1),
+            oom_kills: 0,
+            source: ExitSource::Reaped,
+            is_drained: true,
+        }
+    }
+
+    fn after(state: State, events: &[Event]) -> State {
+        events.iter().fold(state, |state, event| state.after(event.clone()).expect("a legal move"))
+    }
+
+    const PID: Pid = Pid(7);
+
+    #[test]
+    fn a_container_runs_from_creation_to_deletion() {
+        let path = [
+            Event::ShimCreated { pid: PID },
+            Event::StartRequested,
+            Event::ShimReady { pid: PID },
+            Event::ShimExited { exit: exit(0) },
+            Event::DeleteRequested,
+        ];
+        assert_eq!(after(State::Creating, &path), State::Deleting);
+    }
+
+    #[test]
+    fn a_stop_stands_when_the_start_answers_late() {
+        let path = [Event::StopRequested, Event::ShimReady { pid: PID }];
+        assert_eq!(after(State::Starting { pid: PID }, &path), State::Stopping { pid: Some(PID) });
+    }
+
+    #[test]
+    fn a_stop_during_creation_waits_for_the_half_made_container() {
+        let path = [Event::StopRequested, Event::ShimCreated { pid: PID }];
+        assert_eq!(after(State::Creating, &path), State::Stopping { pid: Some(PID) });
+    }
+
+    #[test]
+    fn a_stop_ends_the_back_off_and_keeps_the_exit() {
+        let waiting = State::Backoff { exit: exit(3), attempt: 2, until: Timestamp(9) };
+        assert_eq!(after(waiting, &[Event::StopRequested]), State::Stopped { exit: exit(3) });
+    }
+
+    #[test]
+    fn a_running_container_cannot_be_deleted_before_it_has_ended() {
+        let refused = State::Running { pid: PID }.after(Event::DeleteRequested).expect_err("illegal");
+        assert_eq!(refused, IllegalTransition { from: StateName::Running, event: "delete-requested" });
+    }
+
+    #[test]
+    fn asking_twice_changes_nothing() {
+        let stopped = State::Stopped { exit: exit(0) };
+        assert_eq!(after(stopped.clone(), &[Event::StopRequested]), stopped);
+        assert_eq!(after(State::Deleting, &[Event::DeleteRequested]), State::Deleting);
+        assert_eq!(after(State::Recovering, &[Event::RecoveryBegun]), State::Recovering);
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (1..9i32).prop_map(|pid| Event::ShimCreated { pid: Pid(pid) }),
+            Just(Event::StartRequested),
+            (1..9i32).prop_map(|pid| Event::ShimReady { pid: Pid(pid) }),
+            Just(Event::Paused),
+            Just(Event::Resumed),
+            Just(Event::StopRequested),
+            any::<u8>().prop_map(|code| Event::ShimExited { exit: exit(code) }),
+            Just(Event::Aborted { step: Step::Create, reason: "planted".into() }),
+            (1..9u32).prop_map(|attempt| Event::BackoffBegun { attempt, until: Timestamp(5) }),
+            Just(Event::Restarted),
+            Just(Event::RecoveryBegun),
+            Just(Event::DeleteRequested),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn no_sequence_of_events_breaks_an_invariant(events in proptest::collection::vec(any_event(), 0..100)) {
+            let mut state = State::Creating;
+            let mut last_exit: Option<Exit> = None;
+            for event in events {
+                let before = state.clone();
+                match state.clone().after(event.clone()) {
+                    Err(refused) => {
+                        prop_assert_eq!(refused.from, before.name());
+                        continue;
+                    }
+                    Ok(next) => state = next,
+                }
+                if let Event::ShimExited { exit } = &event {
+                    last_exit = Some(exit.clone());
+                }
+                // Deleting has no way back.
+                prop_assert!(before != State::Deleting || state == State::Deleting);
+                // An exit is only ever the one that was reported, never invented.
+                if let Some(shown) = state.exit() {
+                    prop_assert_eq!(Some(shown), last_exit.as_ref());
+                }
+                // What runs has a pid; what has ended has none.
+                match state.name() {
+                    StateName::Created | StateName::Starting | StateName::Running | StateName::Paused => {
+                        prop_assert!(state.pid().is_some());
+                    }
+                    StateName::Stopped | StateName::Backoff | StateName::Failed | StateName::Deleting => {
+                        prop_assert!(state.pid().is_none());
+                        prop_assert!(!state.may_have_shim());
+                    }
+                    StateName::Creating | StateName::Stopping | StateName::Recovering => {}
+                }
+                // A stop is never undone by anything but an exit, an abort or a recovery.
+                if before.name() == StateName::Stopping {
+                    prop_assert!(matches!(
+                        state.name(),
+                        StateName::Stopping | StateName::Stopped | StateName::Failed | StateName::Recovering
+                    ));
+                }
+            }
+        }
+
+        #[test]
+        fn every_live_state_can_reach_deletion(events in proptest::collection::vec(any_event(), 0..50)) {
+            let mut state = State::Creating;
+            for event in events {
+                if let Ok(next) = state.clone().after(event) {
+                    state = next;
+                }
+            }
+            let way_out = [Event::StopRequested, Event::ShimExited { exit: exit(0) }, Event::DeleteRequested];
+            for event in way_out.into_iter().chain([Event::Aborted { step: Step::Create, reason: "planted".into() }]) {
+                if let Ok(next) = state.clone().after(event) {
+                    state = next;
+                }
+            }
+            if state.name() == StateName::Failed {
+                state = state.after(Event::DeleteRequested).expect("a failed container can go");
+            }
+            prop_assert_eq!(state, State::Deleting);
+        }
+    }
+}

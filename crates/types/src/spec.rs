@@ -1,0 +1,626 @@
+//! What to run: the spec of a container, as callers give it and as it is stored.
+//!
+//! Fields are plain, so that a caller can fill them in; [`ContainerSpec::validate`] is the gate that `Run` passes first.
+//! What is left out (`None`) gets the node's default from the configuration, never from here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{ContainerName, NetnsName};
+use crate::signal::Signal;
+
+/// The longest path, as Linux has it (`PATH_MAX` less the NUL).
+pub const MAX_PATH_BYTES: usize = 4095;
+/// The most entries in any list of a spec; far above real use, far below what hurts.
+pub const MAX_LIST_LEN: usize = 1024;
+/// The most bytes of all texts of a spec together, so that it fits into one frame with room for the rest.
+pub const MAX_SPEC_BYTES: usize = 256 * 1024;
+/// The smallest memory limit that lets a process start at all, in bytes.
+pub const MIN_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A container, described.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Its name, unique in its namespace.
+    pub name: ContainerName,
+    /// Its root: a path or URL of a `.fl` file, or `dir:/path` for a plain directory.
+    pub flist: String,
+    /// Free words of the caller, kept and shown.
+    pub tags: Vec<String>,
+    /// Environment, each `KEY=VALUE`.
+    pub env: Vec<String>,
+    /// Which network it joins.
+    pub network: Network,
+    /// What is mounted into it, in order.
+    pub mounts: Vec<MountSpec>,
+    /// What it runs; `None` takes what the flist says.
+    pub entrypoint: Option<Entrypoint>,
+    /// Absolute working directory inside the root; `None` is `/`.
+    pub working_dir: Option<String>,
+    /// Who it runs as; `None` is root.
+    pub user: Option<UserSpec>,
+    /// Memory limit in bytes; `None` is the node's default.
+    pub memory_bytes: Option<u64>,
+    /// CPU limit; `None` is the node's default.
+    pub cpu: Option<CpuLimit>,
+    /// The most processes and threads; `None` is the node's default.
+    pub pids_limit: Option<u32>,
+    /// Whether its root file system is read-only.
+    pub is_read_only: bool,
+    /// Size of its writable layer in bytes; `None` is the node's default.
+    pub rootfs_size_bytes: Option<u64>,
+    /// A directory of the caller's for the writable layer instead of a size-limited tmpfs; kept when the container goes.
+    pub upper_dir: Option<String>,
+    /// What happens when it ends by itself.
+    pub restart: RestartPolicy,
+    /// The signal that asks it to end; `None` is SIGTERM.
+    pub stop_signal: Option<Signal>,
+    /// How long it may take to end before SIGKILL; `None` is the node's default.
+    pub shutdown_timeout: Option<Duration>,
+    /// Adds `CAP_SYS_ADMIN` and `/dev/fuse`, as 0-OS's own services need.
+    pub is_elevated: bool,
+    /// How mounts travel between its root and the host.
+    pub rootfs_propagation: Propagation,
+    /// Key and value pairs of the caller, kept, shown and filtered by.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it is deleted as soon as it has ended.
+    pub is_auto_removed: bool,
+}
+
+impl ContainerSpec {
+    /// Makes a spec with everything optional left out and an own, empty network namespace.
+    pub fn new(name: ContainerName, flist: impl Into<String>) -> Self {
+        Self {
+            name,
+            flist: flist.into(),
+            tags: Vec::new(),
+            env: Vec::new(),
+            network: Network::Private,
+            mounts: Vec::new(),
+            entrypoint: None,
+            working_dir: None,
+            user: None,
+            memory_bytes: None,
+            cpu: None,
+            pids_limit: None,
+            is_read_only: false,
+            rootfs_size_bytes: None,
+            upper_dir: None,
+            restart: RestartPolicy::No,
+            stop_signal: None,
+            shutdown_timeout: None,
+            is_elevated: false,
+            rootfs_propagation: Propagation::Private,
+            labels: BTreeMap::new(),
+            is_auto_removed: false,
+        }
+    }
+
+    /// Checks all that can be checked without the machine.
+    ///
+    /// # Errors
+    /// The first [`SpecError`] found; nothing was changed.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        self.check_sizes()?;
+        check_text("flist", &self.flist, MAX_PATH_BYTES)?;
+        if self.flist.is_empty() {
+            return Err(SpecError::Missing { field: "flist" });
+        }
+        for entry in &self.env {
+            check_env(entry)?;
+        }
+        for mount in &self.mounts {
+            mount.validate()?;
+        }
+        if let Some(entrypoint) = &self.entrypoint {
+            entrypoint.validate()?;
+        }
+        if let Some(dir) = &self.working_dir {
+            check_absolute("working_dir", dir)?;
+        }
+        if let Some(dir) = &self.upper_dir {
+            check_absolute("upper_dir", dir)?;
+        }
+        self.check_limits()
+    }
+
+    fn check_sizes(&self) -> Result<(), SpecError> {
+        let lists = [
+            ("tags", self.tags.len()),
+            ("env", self.env.len()),
+            ("mounts", self.mounts.len()),
+            ("labels", self.labels.len()),
+        ];
+        for (field, len) in lists {
+            if len > MAX_LIST_LEN {
+                return Err(SpecError::TooMany { field, len });
+            }
+        }
+        let texts = self.tags.iter().chain(&self.env).map(String::len).sum::<usize>()
+            + self.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+            + self.mounts.iter().map(MountSpec::text_bytes).sum::<usize>()
+            + self.entrypoint.as_ref().map_or(0, Entrypoint::text_bytes);
+        if texts > MAX_SPEC_BYTES { Err(SpecError::TooLarge { bytes: texts }) } else { Ok(()) }
+    }
+
+    fn check_limits(&self) -> Result<(), SpecError> {
+        match self.memory_bytes {
+            Some(bytes) if bytes < MIN_MEMORY_BYTES => {
+                return Err(SpecError::LimitTooSmall { field: "memory", given: bytes, least: MIN_MEMORY_BYTES });
+            }
+            _ => {}
+        }
+        if self.pids_limit == Some(0) {
+            return Err(SpecError::LimitTooSmall { field: "pids", given: 0, least: 1 });
+        }
+        match self.rootfs_size_bytes {
+            Some(0) => Err(SpecError::LimitTooSmall { field: "rootfs size", given: 0, least: 1 }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which network a container joins. contd makes and configures none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// An own, empty network namespace: loopback only, and down.
+    Private,
+    /// The named one, which must exist.
+    Named(NetnsName),
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// What: an absolute host path for a bind, otherwise what the file system type takes (`tmpfs`).
+    pub source: String,
+    /// Where: an absolute path inside the container.
+    pub target: String,
+    /// The file system type, or `bind`.
+    pub fs_type: String,
+    /// Options as mount(8) writes them, for example `ro`, `nosuid`, `size=64m`.
+    pub options: Vec<String>,
+}
+
+impl MountSpec {
+    fn text_bytes(&self) -> usize {
+        self.source.len() + self.target.len() + self.fs_type.len() + self.options.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Checks one mount without looking at the machine.
+    ///
+    /// # Errors
+    /// [`SpecError`] for relative paths, `..`, control characters and empty parts.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        check_absolute("mount target", &self.target)?;
+        if self.target == "/" {
+            return Err(SpecError::MountOverRoot);
+        }
+        if self.fs_type.is_empty() {
+            return Err(SpecError::Missing { field: "mount type" });
+        }
+        if self.fs_type == "bind" {
+            check_absolute("mount source", &self.source)?;
+        }
+        check_text("mount source", &self.source, MAX_PATH_BYTES)?;
+        check_text("mount type", &self.fs_type, 64)?;
+        for option in &self.options {
+            check_text("mount option", option, MAX_PATH_BYTES)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a container runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entrypoint {
+    /// One line, split by the rules of the shell (quotes, backslash), never expanded.
+    Line(String),
+    /// Already apart: program, then its arguments.
+    Args(Vec<String>),
+}
+
+impl Entrypoint {
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Line(line) => line.len(),
+            Self::Args(args) => args.iter().map(String::len).sum(),
+        }
+    }
+
+    fn validate(&self) -> Result<(), SpecError> {
+        let first = match self {
+            Self::Line(line) => {
+                check_nul("entrypoint", line)?;
+                line.trim()
+            }
+            Self::Args(args) => {
+                for arg in args {
+                    check_nul("entrypoint", arg)?;
+                }
+                args.first().map_or("", String::as_str)
+            }
+        };
+        if first.is_empty() { Err(SpecError::Missing { field: "entrypoint" }) } else { Ok(()) }
+    }
+}
+
+/// Who a container runs as: `user`, `user:group`, `uid` or `uid:gid`; names are looked up inside its own root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UserSpec(String);
+
+impl UserSpec {
+    /// Parses a user.
+    ///
+    /// # Errors
+    /// [`SpecError::BadUser`] for an empty part, a second colon, or a character that no passwd file can hold.
+    pub fn new(text: impl Into<String>) -> Result<Self, SpecError> {
+        let text = text.into();
+        let mut parts = text.split(':');
+        let good = |part: &str| {
+            !part.is_empty()
+                && part.len() <= 64
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '$'))
+        };
+        let is_valid = parts.next().is_some_and(good) && parts.next().is_none_or(good) && parts.next().is_none();
+        if is_valid { Ok(Self(text)) } else { Err(SpecError::BadUser { given: text }) }
+    }
+
+    /// Returns the part before the colon: a name or a uid.
+    pub fn user(&self) -> &str {
+        self.0.split_once(':').map_or(self.0.as_str(), |(user, _)| user)
+    }
+
+    /// Returns the part behind the colon: a name or a gid.
+    pub fn group(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(_, group)| group)
+    }
+}
+
+impl TryFrom<String> for UserSpec {
+    type Error = SpecError;
+    fn try_from(text: String) -> Result<Self, SpecError> {
+        Self::new(text)
+    }
+}
+
+impl From<UserSpec> for String {
+    fn from(user: UserSpec) -> String {
+        user.0
+    }
+}
+
+impl fmt::Display for UserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A CPU limit in thousandths of one CPU: 1500 is one and a half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct CpuLimit(u32);
+
+impl CpuLimit {
+    /// The least limit: the kernel refuses a quota under 1 ms per 100 ms period.
+    pub const LEAST_MILLIS: u32 = 10;
+
+    /// Makes a limit from thousandths of a CPU.
+    ///
+    /// # Errors
+    /// [`SpecError::LimitTooSmall`] under [`Self::LEAST_MILLIS`].
+    pub fn from_millis(millis: u32) -> Result<Self, SpecError> {
+        if millis < Self::LEAST_MILLIS {
+            let (given, least) = (u64::from(millis), u64::from(Self::LEAST_MILLIS));
+            return Err(SpecError::LimitTooSmall { field: "cpu (thousandths)", given, least });
+        }
+        Ok(Self(millis))
+    }
+
+    /// Returns thousandths of a CPU.
+    pub fn millis(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for CpuLimit {
+    type Error = SpecError;
+    fn try_from(millis: u32) -> Result<Self, SpecError> {
+        Self::from_millis(millis)
+    }
+}
+
+impl From<CpuLimit> for u32 {
+    fn from(limit: CpuLimit) -> u32 {
+        limit.0
+    }
+}
+
+/// What happens when a container ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// Nothing.
+    #[default]
+    No,
+    /// It is started again unless it returned 0, at most so many times (`None`: without end).
+    OnFailure {
+        /// The most restarts in a row.
+        max_attempts: Option<u32>,
+    },
+    /// It is started again, also after a reboot, even when it had been told to stop before that reboot.
+    Always,
+    /// It is started again, also after a reboot, unless it was told to stop.
+    UnlessStopped,
+}
+
+impl RestartPolicy {
+    /// Decides after an exit by itself; `restarts` is how many have been made in a row.
+    pub fn wants_restart(self, is_success: bool, restarts: u32) -> bool {
+        match self {
+            Self::No => false,
+            Self::OnFailure { max_attempts } => !is_success && max_attempts.is_none_or(|max| restarts < max),
+            Self::Always | Self::UnlessStopped => true,
+        }
+    }
+
+    /// Decides for a record of an earlier boot: was it told to stop, and did it run when the node went down?
+    pub fn wants_start_at_boot(self, was_told_to_stop: bool, was_running: bool) -> bool {
+        match self {
+            Self::No => false,
+            // A reboot is not a success, and not a failure of the container: it goes on where it was.
+            Self::OnFailure { .. } => was_running && !was_told_to_stop,
+            Self::Always => true,
+            Self::UnlessStopped => !was_told_to_stop,
+        }
+    }
+}
+
+impl FromStr for RestartPolicy {
+    type Err = SpecError;
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        match text.split_once(':') {
+            None => match text {
+                "no" => Ok(Self::No),
+                "on-failure" => Ok(Self::OnFailure { max_attempts: None }),
+                "always" => Ok(Self::Always),
+                "unless-stopped" => Ok(Self::UnlessStopped),
+                _ => Err(SpecError::BadRestartPolicy { given: text.to_owned() }),
+            },
+            Some(("on-failure", max)) => match max.parse() {
+                Ok(max) => Ok(Self::OnFailure { max_attempts: Some(max) }),
+                Err(_) => Err(SpecError::BadRestartPolicy { given: text.to_owned() }),
+            },
+            Some(_) => Err(SpecError::BadRestartPolicy { given: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for RestartPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No => f.write_str("no"),
+            Self::OnFailure { max_attempts: None } => f.write_str("on-failure"),
+            Self::OnFailure { max_attempts: Some(max) } => write!(f, "on-failure:{max}"),
+            Self::Always => f.write_str("always"),
+            Self::UnlessStopped => f.write_str("unless-stopped"),
+        }
+    }
+}
+
+/// How mounts travel between a container's root and the host (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the host into the container.
+    Slave,
+    /// Both ways.
+    Shared,
+}
+
+/// Why a spec is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// A field that cannot be left out.
+    #[error("spec: {field} is missing or empty")]
+    Missing {
+        /// The field.
+        field: &'static str,
+    },
+    /// A list with more than [`MAX_LIST_LEN`] entries.
+    #[error("spec: {field} has {len} entries, more than {MAX_LIST_LEN}")]
+    TooMany {
+        /// The field.
+        field: &'static str,
+        /// How many there are.
+        len: usize,
+    },
+    /// More text than [`MAX_SPEC_BYTES`].
+    #[error("spec: {bytes} bytes of text are more than {MAX_SPEC_BYTES}")]
+    TooLarge {
+        /// How much there is.
+        bytes: usize,
+    },
+    /// A text that is too long or holds a control character.
+    #[error("spec: {field} {given:?} is too long or holds a control character")]
+    BadText {
+        /// The field.
+        field: &'static str,
+        /// Its beginning.
+        given: String,
+    },
+    /// A path that must be absolute and without `..`.
+    #[error("spec: {field} {given:?} is not an absolute path without `..`")]
+    BadPath {
+        /// The field.
+        field: &'static str,
+        /// What was given.
+        given: String,
+    },
+    /// A mount over the root of the container.
+    #[error("spec: a mount may not cover the container's root")]
+    MountOverRoot,
+    /// An environment entry without a key.
+    #[error("spec: environment entry {key:?} is not KEY=VALUE")]
+    BadEnv {
+        /// The part before the `=`; the value may be a secret and is not shown.
+        key: String,
+    },
+    /// Not a user.
+    #[error("spec: user {given:?} is not user[:group] or uid[:gid]")]
+    BadUser {
+        /// What was given.
+        given: String,
+    },
+    /// Not a restart policy.
+    #[error("spec: {given:?} is not a restart policy")]
+    BadRestartPolicy {
+        /// What was given.
+        given: String,
+    },
+    /// A limit under which nothing can run.
+    #[error("spec: {field} limit {given} is less than {least}")]
+    LimitTooSmall {
+        /// Which limit.
+        field: &'static str,
+        /// What was given.
+        given: u64,
+        /// The least that is accepted.
+        least: u64,
+    },
+}
+
+impl SpecError {
+    /// Says what would be accepted.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing { field: "entrypoint" } => "name a command, or use an flist that has one",
+            Self::Missing { .. } => "give a value",
+            Self::TooMany { .. } | Self::TooLarge { .. } => "pass large inputs by a mounted file",
+            Self::BadText { .. } => "use a shorter text without control characters",
+            Self::BadPath { .. } => "write the path from / on, without `..`",
+            Self::MountOverRoot => "use the flist for the root, and mount below it",
+            Self::BadEnv { .. } => "write KEY=VALUE; the key may not be empty and neither may hold a NUL",
+            Self::BadUser { .. } => "for example 1000:1000, nobody, or www-data:www-data",
+            Self::BadRestartPolicy { .. } => "use no, on-failure, on-failure:N, always or unless-stopped",
+            Self::LimitTooSmall { .. } => "raise the limit, or leave it out for the node's default",
+        }
+    }
+}
+
+fn check_nul(field: &'static str, text: &str) -> Result<(), SpecError> {
+    if text.contains('\0') { Err(SpecError::BadText { field, given: shorten(text) }) } else { Ok(()) }
+}
+
+fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), SpecError> {
+    let is_bad = text.len() > max || text.chars().any(char::is_control);
+    if is_bad { Err(SpecError::BadText { field, given: shorten(text) }) } else { Ok(()) }
+}
+
+fn check_absolute(field: &'static str, text: &str) -> Result<(), SpecError> {
+    check_text(field, text, MAX_PATH_BYTES)?;
+    let is_good = text.starts_with('/') && text.split('/').all(|part| part != "..");
+    if is_good { Ok(()) } else { Err(SpecError::BadPath { field, given: shorten(text) }) }
+}
+
+fn check_env(entry: &str) -> Result<(), SpecError> {
+    let key = entry.split_once('=').map(|(key, _)| key);
+    let is_good = key.is_some_and(|key| !key.is_empty()) && !entry.contains('\0');
+    if is_good { Ok(()) } else { Err(SpecError::BadEnv { key: shorten(key.unwrap_or(entry)) }) }
+}
+
+/// Keeps an error readable whatever was given.
+fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> ContainerSpec {
+        ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl")
+    }
+
+    fn bind(source: &str, target: &str) -> MountSpec {
+        MountSpec { source: source.into(), target: target.into(), fs_type: "bind".into(), options: vec![] }
+    }
+
+    #[test]
+    fn a_plain_spec_is_valid() {
+        assert_eq!(spec().validate(), Ok(()));
+    }
+
+    #[test]
+    fn mounts_must_be_absolute_and_below_the_root() {
+        for (source, target) in [("rel", "/a"), ("/a", "rel"), ("/a", "/x/../../y"), ("/../a", "/b"), ("/a", "/")] {
+            let mut bad = spec();
+            bad.mounts.push(bind(source, target));
+            assert!(bad.validate().is_err(), "{source}:{target} was accepted");
+        }
+    }
+
+    #[test]
+    fn an_error_about_the_environment_never_shows_a_value() {
+        let mut bad = spec();
+        bad.env.push("=secret".into());
+        assert_eq!(bad.validate(), Err(SpecError::BadEnv { key: String::new() }));
+    }
+
+    #[test]
+    fn an_empty_entrypoint_is_missing() {
+        for empty in [Entrypoint::Line("  ".into()), Entrypoint::Args(vec![]), Entrypoint::Args(vec![String::new()])] {
+            let mut bad = spec();
+            bad.entrypoint = Some(empty);
+            assert_eq!(bad.validate(), Err(SpecError::Missing { field: "entrypoint" }));
+        }
+    }
+
+    #[test]
+    fn an_oversize_environment_is_refused() {
+        let mut bad = spec();
+        bad.env = (0..MAX_LIST_LEN).map(|n| format!("K{n}={}", "x".repeat(300))).collect();
+        assert!(matches!(bad.validate(), Err(SpecError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn users_parse_by_parts() {
+        let user = UserSpec::new("1000:www-data").expect("valid");
+        assert_eq!((user.user(), user.group()), ("1000", Some("www-data")));
+        for bad in ["", ":", "a:", ":a", "a:b:c", "a/b", "a b"] {
+            assert!(UserSpec::new(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn restart_policies_parse_and_print_the_same() {
+        for text in ["no", "on-failure", "on-failure:3", "always", "unless-stopped"] {
+            assert_eq!(text.parse::<RestartPolicy>().expect(text).to_string(), text);
+        }
+        for bad in ["", "on-failure:x", "sometimes", "always:3"] {
+            assert!(bad.parse::<RestartPolicy>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn on_failure_stops_at_its_maximum_and_after_success() {
+        let policy = RestartPolicy::OnFailure { max_attempts: Some(2) };
+        assert!(policy.wants_restart(false, 1));
+        assert!(!policy.wants_restart(false, 2));
+        assert!(!policy.wants_restart(true, 0));
+    }
+
+    #[test]
+    fn told_to_stop_is_remembered_over_a_reboot_unless_the_policy_is_always() {
+        assert!(!RestartPolicy::UnlessStopped.wants_start_at_boot(true, false));
+        assert!(RestartPolicy::UnlessStopped.wants_start_at_boot(false, true));
+        assert!(RestartPolicy::Always.wants_start_at_boot(true, false));
+        assert!(!RestartPolicy::No.wants_start_at_boot(false, true));
+    }
+}
