@@ -1,1 +1,46 @@
-//! Flists as rfs writes and reads them: metadata, blocks, stores, cache, pack. A library, no FUSE.
+//! Flists as `rfs` writes and reads them: metadata, blocks, stores, cache, pack. A library, no FUSE.
+//!
+//! Takes in: a `.fl` file (SQLite metadata) and the stores its routes name; or a directory to pack.
+//! Gives out: a validated tree in memory, exact file content, verified byte for byte; or a `.fl` that the real `rfs` reads.
+//! Never does: mounts, FUSE, async. Never answers a read with zeros, stale bytes or fewer bytes than the file has;
+//! never writes next to a flist it reads; never shows a password of a store in an error.
+//!
+//! ```text
+//! "http://…/x.fl" ──source::fetch──> <cache>/fl/<hash>.fl ──Flist::open──> tree in memory (database closed again)
+//!                                                                              │
+//! FUSE READ(ino, offset) ──Content::read_at──> recent blocks (memory) ──> BlockCache <cache>/blocks/xx/<key> (plain)
+//!                                                      │ miss, one flight per block
+//!                                                      └──> Routes ──> dir:// http(s)://   id checked, opened, key checked
+//! directory ──pack──> blocks in stores + out.fl
+//! ```
+//!
+//! Everything here blocks the calling thread and is `Send + Sync`; async callers use their blocking pool.
+//! Every error enum has `hint()` (what to do next) and `kind()` (its class, [`FlistErrorKind`]).
+//!
+//! # Use
+//!
+//! ```ignore
+//! use std::{path::Path, sync::Arc};
+//! use contd_flist::{BlockCache, Content, Flist, FlistSource, RoutePolicy, Routes, fetch};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache_root = Path::new("/var/cache/contd");
+//! let fetched = fetch(&FlistSource::parse("https://hub.example/busybox.fl")?, cache_root, &|_progress| {})?;
+//! let flist = Arc::new(Flist::open(&fetched.path)?);
+//! let routes = Routes::connect(flist.routes(), &RoutePolicy::default())?;
+//! let content = Content::new(Arc::clone(&flist), routes, Arc::new(BlockCache::open(cache_root)?));
+//! if let Some(file) = flist.lookup(contd_flist::ROOT_INO, b"etc").and_then(|etc| flist.lookup(etc.ino(), b"hostname")) {
+//!     let mut buffer = vec![0; 4096];
+//!     let read = content.read_at(file.ino(), 0, &mut buffer)?; // exact; 0 only at the end of the file
+//!     buffer.truncate(read);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod error;
+mod hash;
+
+pub use error::FlistErrorKind;
+pub use hash::{BlockId, BlockKey, BlockRef};
