@@ -1,0 +1,297 @@
+//! What callers and the daemon say to each other on the API socket.
+//!
+//! After the hello, a caller sends [`Call`]s, each with an id of its choice that is not in use on this connection. Many
+//! may be under way. The daemon sends any number of [`Item`]s for those that stream, then exactly one [`Reply`].
+//!
+//! Flow control: a call may have [`INITIAL_CREDIT`] items unread; each [`Credit`] allows so many more. The daemon keeps
+//! the rest (log items stay in the log file) until then. [`Cancel`] ends a call early; its reply still comes.
+
+use std::time::Duration;
+
+use contd_types::{
+    ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, Exit,
+    NamespaceId, Signal, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::hello::VersionRange;
+
+/// The versions of this module.
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+/// Items that the daemon may send on a call before the first [`Credit`].
+pub const INITIAL_CREDIT: u32 = 64;
+/// The most bytes of output in one [`Item::Log`].
+pub const MAX_LOG_ITEM_BYTES: usize = 32 * 1024;
+/// The most calls under way on one connection; more are answered `Busy`.
+pub const MAX_CALLS_PER_CONNECTION: usize = 256;
+/// The most entries in one page of a list.
+pub const MAX_LIST_PAGE: u32 = 256;
+/// The longest idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 64;
+
+/// A request with its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Chosen by the caller.
+    pub id: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// The last word on a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The call's id.
+    pub id: u64,
+    /// The answer.
+    pub result: Result<Response, ApiError>,
+}
+
+/// One piece of a call's stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamItem {
+    /// The call's id.
+    pub id: u64,
+    /// The piece.
+    pub item: Item,
+}
+
+/// The caller wants no more of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The call's id.
+    pub id: u64,
+}
+
+/// The caller can take more items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// The call's id.
+    pub id: u64,
+    /// How many more.
+    pub items: u32,
+}
+
+/// A container, as a caller means it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// Its tenant.
+    pub namespace: NamespaceId,
+    /// Its name, id, or the beginning of its id.
+    pub container: ContainerRef,
+}
+
+/// What can be asked. Append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Tells who answers. → [`Response::Version`]
+    Version,
+    /// Makes and starts a container. Streams [`Item::Progress`]; → [`Response::Created`] once it runs. With
+    /// `is_attached`, streams [`Item::Started`], [`Item::Log`] from the first byte on, and → [`Response::Exited`].
+    Run(Box<RunRequest>),
+    /// Starts a stopped or failed container again. → [`Response::Done`]
+    Start {
+        /// Which.
+        target: Target,
+    },
+    /// Ends a container: its stop signal, then SIGKILL after the time-out. → [`Response::Exited`]
+    Stop {
+        /// Which.
+        target: Target,
+        /// Instead of the container's own time-out.
+        timeout: Option<Duration>,
+    },
+    /// Sends a signal to a container's init. → [`Response::Done`]
+    Kill {
+        /// Which.
+        target: Target,
+        /// What.
+        signal: Signal,
+    },
+    /// Removes a container and all that belongs to it. Without `force` it must have ended. → [`Response::Done`]
+    Delete {
+        /// Which.
+        target: Target,
+        /// Ends it first.
+        force: bool,
+        /// How long it may take to end, with `force`; instead of the container's own time-out.
+        timeout: Option<Duration>,
+    },
+    /// Tells all about a container. → [`Response::Info`]
+    Inspect {
+        /// Which.
+        target: Target,
+    },
+    /// Lists containers by id. → [`Response::Page`]
+    List {
+        /// Of one tenant, or of all.
+        namespace: Option<NamespaceId>,
+        /// Goes on behind this id.
+        after: Option<ContainerId>,
+        /// At most so many, and at most [`MAX_LIST_PAGE`].
+        limit: u32,
+    },
+    /// Lists the tenants. → [`Response::Namespaces`]
+    ListNamespaces,
+    /// Waits until a container has ended. → [`Response::Exited`]
+    Wait {
+        /// Which.
+        target: Target,
+    },
+    /// Reads a container's output. Streams [`Item::Log`]. → [`Response::Done`] at the end: of the log, or with
+    /// `is_following`, once the container has ended and all was sent.
+    Logs {
+        /// Which.
+        target: Target,
+        /// Goes on with what is written later.
+        is_following: bool,
+        /// Begins so many lines before the end; `None` at the beginning.
+        tail: Option<u64>,
+    },
+    /// Tells what `Run` would do, and does nothing. → [`Response::Plan`]
+    DryRun(Box<RunRequest>),
+    /// Streams [`Item::Event`] from a sequence number on, without end. → [`Response::Done`] after a cancel.
+    Events {
+        /// The first wanted; `None` is the next one to happen.
+        from: Option<u64>,
+        /// Of one tenant, or of all.
+        namespace: Option<NamespaceId>,
+    },
+}
+
+/// What `Run` is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// What to run.
+    pub spec: ContainerSpec,
+    /// A repeated `Run` with the same key joins the first and gets its answer.
+    pub idempotency_key: Option<String>,
+    /// Streams the output and answers with the exit.
+    pub is_attached: bool,
+}
+
+/// What is answered. Append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// It was done.
+    Done,
+    /// Who answers.
+    Version(VersionInfo),
+    /// The container runs.
+    Created {
+        /// Its id.
+        id: ContainerId,
+    },
+    /// The container has ended.
+    Exited {
+        /// Its id.
+        id: ContainerId,
+        /// How.
+        exit: Exit,
+    },
+    /// All about a container.
+    Info(Box<ContainerInfo>),
+    /// Some containers, by id.
+    Page {
+        /// These.
+        containers: Vec<ContainerSummary>,
+        /// Whether more lie behind the last.
+        has_more: bool,
+    },
+    /// The tenants that have containers.
+    Namespaces(Vec<NamespaceSummary>),
+    /// What `Run` would do.
+    Plan(Box<Plan>),
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionInfo {
+    /// The daemon's version.
+    pub version: String,
+    /// The protocol version of this connection.
+    pub protocol: u16,
+    /// The daemon's process id.
+    pub pid: i32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The OCI runtime in use: its name and path.
+    pub runtime: String,
+}
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceSummary {
+    /// Its name.
+    pub namespace: NamespaceId,
+    /// How many containers it has.
+    pub containers: u32,
+    /// How many of them run.
+    pub running: u32,
+}
+
+/// What `Run` would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The `config.json` that the runtime would get, as JSON text.
+    pub config_json: String,
+    /// The log file.
+    pub log_path: String,
+}
+
+/// A piece of a stream. Append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Item {
+    /// How far the fetching of the flist is.
+    Progress {
+        /// What is being done, for people.
+        what: String,
+        /// Bytes done.
+        done_bytes: u64,
+        /// Bytes in all, where that is known.
+        total_bytes: Option<u64>,
+    },
+    /// The container runs.
+    Started {
+        /// Its id.
+        id: ContainerId,
+    },
+    /// Output, as the container wrote it.
+    Log(LogItem),
+    /// Something happened.
+    Event {
+        /// Its sequence number.
+        seq: u64,
+        /// What.
+        event: ContainerEvent,
+    },
+    /// Events that are no longer kept: `from` up to but without `to`.
+    EventGap {
+        /// The first missing.
+        from: u64,
+        /// The first that follows.
+        to: u64,
+    },
+}
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogItem {
+    /// When it was read from the container.
+    pub at: Timestamp,
+    /// From which of its streams.
+    pub stream: LogStream,
+    /// The bytes, with the newline where the container wrote one.
+    pub content: Vec<u8>,
+}
+
+/// The output streams of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LogStream {
+    /// File descriptor 1.
+    Stdout,
+    /// File descriptor 2.
+    Stderr,
+}

@@ -1,0 +1,79 @@
+//! What the daemon and one flist's server say to each other.
+
+use std::path::PathBuf;
+
+use contd_types::ApiError;
+use serde::{Deserialize, Serialize};
+
+use crate::hello::VersionRange;
+
+/// The versions of this module.
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+/// The version of [`ServeSpec`] as a file.
+pub const SERVE_SPEC_VERSION: u32 = 1;
+
+/// What a server is to serve; a JSON file in its lease directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeSpec {
+    /// [`SERVE_SPEC_VERSION`].
+    pub version: u32,
+    /// The fetched `.fl` file.
+    pub flist: PathBuf,
+    /// Its BLAKE2b-256 in hexadecimal digits.
+    pub hash: String,
+    /// Where it is mounted; an empty directory that exists.
+    pub mount_point: PathBuf,
+    /// The directory of the block cache.
+    pub cache: PathBuf,
+}
+
+/// A request with its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Chosen by the caller.
+    pub id: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// The answer to a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The call's id.
+    pub id: u64,
+    /// The answer.
+    pub result: Result<Response, ApiError>,
+}
+
+/// What can be asked of a flist server. Append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Tells what is served. → [`Response::Status`]
+    Status,
+    /// Unmounts, answers, and ends. Refused with `Busy` while the mount is in use. → [`Response::Done`]
+    Shutdown,
+}
+
+/// What a flist server answers. Append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// It was done.
+    Done,
+    /// What is served.
+    Status(Status),
+}
+
+/// What is served, and how it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The server's process id.
+    pub pid: i32,
+    /// The flist's hash.
+    pub hash: String,
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// How many inodes it has.
+    pub inodes: u64,
+    /// Read requests answered with an error so far: blocks that could not be had.
+    pub failed_reads: u64,
+}

@@ -1,0 +1,153 @@
+//! What the daemon and one container's shim say to each other, in the shape of containerd's Task v3 API.
+//!
+//! The shim is told what to make by its task file ([`TaskSpec`], JSON in its lease directory), which its successor reads
+//! as well; the socket carries only verbs. Calls may overlap: a `Wait` stays open while others are answered, and a `Kill`
+//! is carried out while a `Create` is still under way.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contd_types::{ApiError, ContainerId, Exit, NamespaceId, Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::hello::VersionRange;
+
+/// The versions of this module.
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+/// The most calls under way on one connection to a shim.
+pub const MAX_CALLS_PER_CONNECTION: usize = 64;
+/// The most connections to one shim: the daemon, its successor, a tool or two.
+pub const MAX_CONNECTIONS: usize = 8;
+
+/// The version of [`TaskSpec`] as a file.
+pub const TASK_SPEC_VERSION: u32 = 1;
+
+/// What a shim is to make; never changes during its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// [`TASK_SPEC_VERSION`].
+    pub version: u32,
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// The container; also its id at the runtime.
+    pub id: ContainerId,
+    /// The directory with `config.json`.
+    pub bundle: PathBuf,
+    /// Which runtime.
+    pub runtime: RuntimeSpec,
+    /// The log file; its directory exists.
+    pub log_path: PathBuf,
+    /// A new log file is begun above this size, in bytes.
+    pub log_max_bytes: u64,
+    /// How many log files are kept, the current one included.
+    pub log_max_files: u32,
+    /// How long output may still be read after the exit when a descendant keeps the pipes open.
+    pub drain_timeout: Duration,
+    /// How long the runtime may take for one operation before it is killed.
+    pub runtime_timeout: Duration,
+}
+
+/// Which runtime makes the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RuntimeSpec {
+    /// An OCI runtime's command: `runc`, `crun`, `youki`.
+    Oci {
+        /// Its absolute path.
+        binary: PathBuf,
+        /// Its state directory (`--root`).
+        root: PathBuf,
+    },
+}
+
+/// A request with its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Chosen by the caller.
+    pub id: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// The answer to a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The call's id.
+    pub id: u64,
+    /// The answer.
+    pub result: Result<Response, ApiError>,
+}
+
+/// What can be asked of a shim. Append only. Each may be asked twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Makes the container; its init waits. → [`Response::Pid`]
+    Create,
+    /// Lets its init run the entrypoint. → [`Response::Pid`]
+    Start,
+    /// Tells where it is. → [`Response::State`]
+    State,
+    /// Sends a signal to its init, or to all its processes. → [`Response::Done`]; done as well when it has ended.
+    Kill {
+        /// What.
+        signal: Signal,
+        /// To all processes of the container.
+        is_for_all: bool,
+    },
+    /// Waits for its end. → [`Response::Exited`], after its output is in the log.
+    Wait,
+    /// Freezes it. → [`Response::Done`]
+    Pause,
+    /// Thaws it. → [`Response::Done`]
+    Resume,
+    /// Removes what the runtime keeps of it, ended or half-made; kills it first when `force`. → [`Response::Done`]
+    Delete {
+        /// Kills it first.
+        force: bool,
+    },
+    /// Closes the log and opens it again by its path. → [`Response::Done`]
+    ReopenLog,
+    /// Ends the shim. Refused with `Conflict` while the container lives. → [`Response::Done`]
+    Shutdown,
+}
+
+/// What a shim answers. Append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// It was done.
+    Done,
+    /// The container's init.
+    Pid(Pid),
+    /// Where the container is.
+    State(TaskState),
+    /// The container has ended.
+    Exited(Exit),
+}
+
+/// Where a container is, as its shim sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Nothing was made yet, or it was removed again.
+    Empty,
+    /// The runtime is making it.
+    Creating,
+    /// It is made; init waits.
+    Created {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It runs.
+    Running {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It is frozen.
+    Paused {
+        /// Its init.
+        pid: Pid,
+    },
+    /// It has ended.
+    Exited {
+        /// How.
+        exit: Exit,
+    },
+}
