@@ -1,1 +1,26 @@
-//! Files that are whole or absent: atomic replacement behind a trait that tests can make fail.
+//! Files that are whole or absent, whatever happens in the middle.
+//!
+//! Takes in: bytes and paths. Gives out: [`Fs`], the one door to the disk for state, and on top of it the few sequences
+//! of operations that keep a promise across a crash or a power loss:
+//!
+//! ```text
+//! replace           temp file ─ write ─ fsync ─ rename ─ fsync directory     old or new, never a mixture
+//! replace_volatile  temp file ─ write ─ rename                               the same, but not across a power loss
+//! create_dirs       mkdir each part ─ fsync each parent                      the directory is there after a power loss
+//! remove            unlink ─ fsync directory                                 gone stays gone
+//! ```
+//!
+//! Never does: decide what is stored where, keep descriptors open, follow a format. All calls block; an async caller
+//! makes them on a blocking pool. Every sequence may be repeated after any failure. Feature `testing` adds
+//! `FaultyFs`, which fails at the n-th operation.
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "testing"))]
+mod faulty;
+mod fs;
+mod sequence;
+
+#[cfg(any(test, feature = "testing"))]
+pub use faulty::{Call, Fault, FaultyFs, Operation};
+pub use fs::{Fs, RealFs};
+pub use sequence::{DurableError, create_dirs, remove, replace, replace_volatile, sweep_temps};
