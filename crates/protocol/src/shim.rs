@@ -59,6 +59,38 @@ pub enum RuntimeSpec {
     },
 }
 
+/// The files in a shim's lease directory, beside `lease.json` and `lock`. They are the contract between a shim, its
+/// successor and the daemon.
+pub mod files {
+    /// [`super::TaskSpec`] as JSON; written by the daemon before the shim starts.
+    pub const TASK: &str = "task.json";
+    /// The shim's socket, 0600.
+    pub const SOCKET: &str = "sock";
+    /// [`super::InitRecord`] as JSON; written by the shim once the runtime has made the container.
+    pub const INIT: &str = "init.json";
+    /// [`contd_types::Exit`] as JSON; written by the shim before it tells anyone.
+    pub const EXIT: &str = "exit.json";
+    /// The FIFO of the container's standard output.
+    pub const STDOUT: &str = "stdout";
+    /// The FIFO of the container's standard error.
+    pub const STDERR: &str = "stderr";
+    /// What the shim itself has to say; bounded.
+    pub const SHIM_LOG: &str = "shim.log";
+    /// The log of the OCI runtime's last operation.
+    pub const RUNTIME_LOG: &str = "runtime.log";
+}
+
+/// Who a container's init is, so that a successor of the shim never mistakes another process for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitRecord {
+    /// Its process id on the host.
+    pub pid: Pid,
+    /// Its start time in clock ticks since boot (`/proc/<pid>/stat`, field 22).
+    pub start_ticks: u64,
+    /// Whether it was told to run the entrypoint.
+    pub is_started: bool,
+}
+
 /// A request with its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {

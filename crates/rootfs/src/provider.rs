@@ -1,0 +1,180 @@
+//! The border between the actors and the file systems, as a trait. All calls block: callers use a blocking pool.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contd_types::{ApiError, ContainerId, ErrorKind, Explain, NamespaceId};
+
+/// What a container's root shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrepareRootfs {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// The container.
+    pub id: ContainerId,
+    /// A path or URL of a `.fl` file, or `dir:/path`.
+    pub flist: String,
+    /// Whether there is no writable layer at all.
+    pub is_read_only: bool,
+    /// The size of the writable layer in bytes, when it is a tmpfs.
+    pub size_bytes: u64,
+    /// The caller's own directory for the writable layer.
+    pub upper_dir: Option<PathBuf>,
+    /// Whether setuid programs and device nodes of the flist work (elevated containers only).
+    pub is_trusted: bool,
+}
+
+/// A root that is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedRootfs {
+    /// Where it is mounted.
+    pub root: PathBuf,
+    /// The hash of the flist; `None` for a plain directory.
+    pub flist_hash: Option<String>,
+}
+
+/// How far the fetching of a flist is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchProgress {
+    /// What is being done, for people.
+    pub what: String,
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes in all, where that is known.
+    pub total_bytes: Option<u64>,
+}
+
+/// A root that an earlier daemon prepared and that is still mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredRootfs {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// The container.
+    pub id: ContainerId,
+    /// The root.
+    pub rootfs: PreparedRootfs,
+}
+
+/// Prepares and releases roots. Each call may be repeated.
+pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
+    /// Makes the root; a root that is already there for this container is returned as it is.
+    ///
+    /// # Errors
+    /// [`RootfsError`]; whatever was half-made is undone before it returns.
+    fn prepare(
+        &self,
+        request: &PrepareRootfs,
+        progress: &(dyn Fn(FetchProgress) + Send + Sync),
+    ) -> Result<PreparedRootfs, RootfsError>;
+
+    /// Unmounts and removes the root of a container; the flist's server goes with its last user. Fine when there is none.
+    ///
+    /// # Errors
+    /// [`RootfsError`] when something is busy; what could be removed is removed.
+    fn release(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError>;
+
+    /// Lists the roots that an earlier daemon of this boot prepared, and clears away what an earlier boot left.
+    ///
+    /// # Errors
+    /// [`RootfsError`] when the directories cannot be read.
+    fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError>;
+}
+
+/// Why a root could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    /// The text is neither a path, a URL nor `dir:`; the file is missing or damaged; or a store cannot be reached.
+    #[error("flist {flist:?}")]
+    Flist {
+        /// What was given.
+        flist: String,
+        /// Why, with kind and hint.
+        source: ApiError,
+    },
+    /// `dir:` names something that is not a directory.
+    #[error("root directory {}", path.display())]
+    Directory {
+        /// What was given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The flist's server did not come up.
+    #[error("start the server of flist {flist:?}")]
+    Server {
+        /// The flist.
+        flist: String,
+        /// Why.
+        source: ApiError,
+    },
+    /// The server came up and does not answer.
+    #[error("server of flist {flist:?} did not answer within {waited:?}")]
+    ServerSilent {
+        /// The flist.
+        flist: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A directory could not be made or removed.
+    #[error("{what} {}", path.display())]
+    Disk {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A mount failed.
+    #[error("mount {what} at {}", path.display())]
+    Mount {
+        /// Which file system.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An unmount failed.
+    #[error("unmount {}", path.display())]
+    Unmount {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Explain for RootfsError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Flist { source, .. } | Self::Server { source, .. } => source.kind,
+            Self::Directory { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                _ => ErrorKind::InvalidArgument,
+            },
+            Self::ServerSilent { .. } => ErrorKind::Timeout,
+            Self::Disk { source, .. } | Self::Mount { source, .. } | Self::Unmount { source, .. } => {
+                match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
+                    io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+                    _ => ErrorKind::Internal,
+                }
+            }
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Flist { source, .. } | Self::Server { source, .. } => source.hint.clone(),
+            Self::Directory { .. } => Some("name an existing directory by its absolute path: dir:/path".to_owned()),
+            Self::ServerSilent { .. } => Some("retry; if it stays silent, end the server by its lease".to_owned()),
+            Self::Disk { path, .. } => Some(format!("check space and rights of {}", path.display())),
+            Self::Mount { .. } => {
+                Some("check that the kernel has overlay, tmpfs and FUSE, and that contd is root".into())
+            }
+            Self::Unmount { path, .. } => Some(format!("see what holds it: grep {} /proc/*/mountinfo", path.display())),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The border between the actors and the shim processes, as two traits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_protocol::shim::{TaskSpec, TaskState};
+use contd_types::{ApiError, ContainerId, ErrorKind, Exit, Explain, NamespaceId, Pid, Signal};
+use futures_util::future::BoxFuture;
+
+/// Starts shims and finds them again.
+pub trait ShimClient: Send + Sync + std::fmt::Debug {
+    /// Starts a shim for a container that has none, and connects to it. The lease is on disk before the process starts.
+    ///
+    /// Repeatable: a shim that is already there for this container is connected to instead.
+    fn spawn(&self, task: TaskSpec) -> BoxFuture<'_, Result<Arc<dyn Shim>, ShimError>>;
+
+    /// Looks for the shim of a container after the daemon has started.
+    fn attach(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>>;
+
+    /// Removes what a dead or never started shim left: its lease directory, sockets, FIFOs, the runtime's state and the
+    /// container itself if the runtime still has it. Repeatable. Refused while the shim lives.
+    fn clean_up(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>>;
+
+    /// Lists every shim that has a lease, so that those without a record can be ended.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>>;
+}
+
+/// What looking for a shim found.
+#[derive(Debug)]
+pub enum Attached {
+    /// It lives and answers.
+    Alive {
+        /// The connection.
+        shim: Arc<dyn Shim>,
+        /// Where its container is.
+        state: TaskState,
+    },
+    /// It is dead. `exit` is what it wrote down, or what the kernel tells, about the end of its container; `None` when
+    /// the container never ran or its end is not known.
+    Dead {
+        /// The end of the container.
+        exit: Option<Exit>,
+        /// Whether the container's init may still run without a shim.
+        is_orphaned: bool,
+    },
+    /// There is nothing, or something of an earlier boot.
+    Absent,
+}
+
+/// A shim's lease, as `list` finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundShim {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// The container.
+    pub id: ContainerId,
+    /// Its lease directory.
+    pub dir: PathBuf,
+    /// Whether the process lives.
+    pub is_alive: bool,
+}
+
+/// One connection to one shim. Every call has a deadline of its own inside and may be made twice.
+pub trait Shim: Send + Sync + std::fmt::Debug {
+    /// Has the runtime make the container.
+    fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>>;
+    /// Lets its init run the entrypoint.
+    fn start(&self) -> BoxFuture<'_, Result<Pid, ShimError>>;
+    /// Tells where the container is.
+    fn state(&self) -> BoxFuture<'_, Result<TaskState, ShimError>>;
+    /// Sends a signal to its init, or to all its processes.
+    fn kill(&self, signal: Signal, is_for_all: bool) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Waits for its end, without a deadline. [`ShimError::Lost`] when the shim goes first.
+    fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>>;
+    /// Removes what the runtime keeps of it; kills it first when `force`.
+    fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Has the log closed and opened again.
+    fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Ends the shim and waits until it is gone.
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>>;
+}
+
+/// Why a shim could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    /// The process did not come up.
+    #[error("start the shim of container {id} with {}", binary.display())]
+    Spawn {
+        /// The container.
+        id: ContainerId,
+        /// The shim's binary.
+        binary: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It came up and gave up, saying why.
+    #[error("start the shim of container {id}: it ended with {status}: {stderr}")]
+    EndedEarly {
+        /// The container.
+        id: ContainerId,
+        /// Its exit status.
+        status: String,
+        /// What it said.
+        stderr: String,
+    },
+    /// Its lease could not be written or read.
+    #[error("lease of the shim of container {id}")]
+    Lease {
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        source: contd_lease::LeaseError,
+    },
+    /// Its socket cannot be reached.
+    #[error("connect to the shim of container {id} at {}", socket.display())]
+    Connect {
+        /// The container.
+        id: ContainerId,
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It speaks another version, or not our language at all.
+    #[error("talk to the shim of container {id}: {what}")]
+    Protocol {
+        /// The container.
+        id: ContainerId,
+        /// What was wrong.
+        what: String,
+    },
+    /// The connection broke; the shim is gone or is being replaced.
+    #[error("{verb} container {id}: the connection to its shim was lost")]
+    Lost {
+        /// The container.
+        id: ContainerId,
+        /// What was asked.
+        verb: &'static str,
+    },
+    /// It did not answer in time.
+    #[error("{verb} container {id}: its shim did not answer within {waited:?}")]
+    Silent {
+        /// The container.
+        id: ContainerId,
+        /// What was asked.
+        verb: &'static str,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// It answered with an error: the runtime's, mostly.
+    #[error("{verb} container {id}")]
+    Refused {
+        /// The container.
+        id: ContainerId,
+        /// What was asked.
+        verb: &'static str,
+        /// Its answer.
+        source: ApiError,
+    },
+    /// What it left could not be removed.
+    #[error("clean up behind the shim of container {id}: {}", path.display())]
+    CleanUp {
+        /// The container.
+        id: ContainerId,
+        /// What is left.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It still lives, so nothing behind it may be removed.
+    #[error("clean up behind the shim of container {id}: it is alive")]
+    StillAlive {
+        /// The container.
+        id: ContainerId,
+    },
+}
+
+impl Explain for ShimError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Spawn { .. } | Self::EndedEarly { .. } | Self::Lease { .. } | Self::CleanUp { .. } => {
+                ErrorKind::Internal
+            }
+            Self::Connect { .. } | Self::Lost { .. } => ErrorKind::Unavailable,
+            Self::Protocol { .. } => ErrorKind::VersionMismatch,
+            Self::Silent { .. } => ErrorKind::Timeout,
+            Self::Refused { source, .. } => source.kind,
+            Self::StillAlive { .. } => ErrorKind::Conflict,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Spawn { binary, .. } => Some(format!("check that {} exists and can be run", binary.display())),
+            Self::EndedEarly { .. } | Self::Lease { .. } => Some("check the run directory: space, rights".to_owned()),
+            Self::Connect { .. } | Self::Lost { .. } | Self::Silent { .. } => {
+                Some("inspect the container; it is re-attached or reported as lost by itself".to_owned())
+            }
+            Self::Protocol { .. } => Some("the shim may be of another version: see `contd version`".to_owned()),
+            Self::Refused { source, .. } => source.hint.clone(),
+            Self::CleanUp { path, .. } => Some(format!("remove {} by hand once it is free", path.display())),
+            Self::StillAlive { .. } => Some("stop the container first".to_owned()),
+        }
+    }
+}
