@@ -1,0 +1,36 @@
+# Two commands do everything, set-up included: `make demo` and `make test`. Both want root on Debian 12 with Rust and git.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BINS := -p contd -p contd-shim -p contd-flistfs
+
+.PHONY: help deps build demo test bench check install
+
+help: ## Lists what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+deps: ## Installs the Debian packages that are missing
+	@.ci/deps
+
+build: deps ## Builds the three binaries for release
+	cargo build --release --locked $(BINS)
+
+demo: build ## Runs a container from a real flist, restarts the daemon under it, leaves nothing behind
+	tests/demo.sh target/release
+
+test: deps ## Runs the whole test suite, end to end included (as root)
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace
+
+bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
+	cargo bench --locked -p contd
+
+check: ## What CI asks before the tests: format, lints, dependencies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cargo deny --offline --log-level error check bans licenses sources
+
+PREFIX ?= /usr/local
+install: build ## Installs the three binaries to $(PREFIX)/bin
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin target/release/contd target/release/contd-shim target/release/contd-flistfs
