@@ -282,10 +282,10 @@ mod tests {
                     prepare(dir.path());
                     let fs = FaultyFs::new();
                     if lasting {
-                        fs.fail_from(at, EIO, fault)
+                        fs.fail_from(at, EIO, fault);
                     } else {
-                        fs.fail_at(at, EIO, fault)
-                    };
+                        fs.fail_at(at, EIO, fault);
+                    }
                     let succeeded = work(&fs, dir.path());
                     let hit = fs.count() >= at;
                     check(dir.path(), succeeded);
