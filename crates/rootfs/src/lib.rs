@@ -11,6 +11,8 @@
 //! everything the old one knew.
 #![deny(unsafe_code)]
 
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod provider;
 
 pub use provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
