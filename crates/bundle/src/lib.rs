@@ -1,1 +1,43 @@
-//! From our container spec to an OCI bundle: config.json with the secure defaults.
+//! From our container spec to an OCI bundle: `config.json` with the secure defaults, in a directory of its own.
+//!
+//! Takes in: a [`BundleRequest`]: a valid spec, a prepared root, a network namespace, the node's default limits.
+//! Gives out: the OCI configuration ([`config`], [`preview`]), or a bundle directory ([`Bundles`]).
+//! Never does: mounts, cgroups, processes, or reading anything of an flist other than inside its root
+//! ([`root_file`]).
+//!
+//! ```text
+//! ContainerSpec ─ validate ─┬─ process   args, env, cwd, capabilities, rlimits ── user ── root_file (passwd, group)
+//!                           ├─ mounts    the defaults, then the caller's in their order
+//!                           ├─ linux     namespaces, limits, devices, masked paths
+//!                           └─ seccomp   profile (data) -> rules for these capabilities
+//!                                   └──> config ──> json ──> DirBundles: <state>/<ns>/<id>/bundle/config.json
+//! NetnsName ─ netns::resolve ─> /run/netns/NAME, checked to be a network namespace and not the host's own
+//! ```
+#![deny(unsafe_code)]
+
+mod bundles;
+mod config;
+mod error;
+#[cfg(any(test, feature = "testing"))]
+mod fake;
+mod json;
+mod linux;
+mod mounts;
+pub mod netns;
+mod process;
+mod profile;
+mod request;
+pub mod root_file;
+mod seccomp;
+#[allow(unsafe_code, reason = "the one ioctl that asks a descriptor which kind of namespace it is")]
+mod sys;
+mod user;
+
+pub use bundles::{BundleKey, Bundles, DirBundles};
+pub use config::{ANNOTATION_NAME, ANNOTATION_NAMESPACE, config, preview};
+pub use error::BundleError;
+#[cfg(any(test, feature = "testing"))]
+pub use fake::{Call, FakeBundles, Outcome};
+pub use linux::{MASKED_PATHS, READONLY_PATHS};
+pub use process::{DEFAULT_PATH, NOFILE_LIMIT};
+pub use request::{BundleRequest, Defaults, Netns};

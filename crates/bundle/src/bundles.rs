@@ -1,0 +1,133 @@
+//! Bundle directories on disk: `<state>/<namespace>/<id>/bundle/config.json`.
+
+use std::fmt::Debug;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use contd_durable::Fs;
+use contd_types::{ContainerId, NamespaceId};
+
+use crate::config::config;
+use crate::error::BundleError;
+use crate::json;
+use crate::request::BundleRequest;
+
+/// The directory of a bundle inside its container's.
+const BUNDLE_DIR: &str = "bundle";
+/// The file that a runtime reads.
+const CONFIG_FILE: &str = "config.json";
+/// A configuration holds the environment, and with it secrets: for the owner only.
+const DIR_MODE: u32 = 0o700;
+/// As [`DIR_MODE`].
+const FILE_MODE: u32 = 0o600;
+
+/// Which container a bundle belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BundleKey {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// The container.
+    pub id: ContainerId,
+}
+
+/// Where bundles are kept. All calls block, and every one may be repeated after any failure.
+pub trait Bundles: Send + Sync + Debug {
+    /// Makes the bundle, or replaces the one that is there, and returns its directory; it is on disk then.
+    ///
+    /// # Errors
+    /// A [`BundleError`]; an earlier bundle of this container stands.
+    fn write(&self, request: &BundleRequest<'_>) -> Result<PathBuf, BundleError>;
+
+    /// Removes a bundle; it is fine when there is none. Only legal when no runtime uses it.
+    ///
+    /// # Errors
+    /// [`BundleError::Remove`].
+    fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), BundleError>;
+
+    /// Lists the containers that have a bundle, sorted; what is not named like a container is not a bundle.
+    ///
+    /// # Errors
+    /// [`BundleError::List`].
+    fn list(&self) -> Result<Vec<BundleKey>, BundleError>;
+}
+
+/// Bundles in the state directory.
+#[derive(Debug, Clone)]
+pub struct DirBundles {
+    fs: Arc<dyn Fs>,
+    state_dir: PathBuf,
+}
+
+impl DirBundles {
+    /// Keeps bundles below `state_dir`, which must exist (0700, the daemon's own).
+    pub fn new(fs: Arc<dyn Fs>, state_dir: impl Into<PathBuf>) -> Self {
+        Self { fs, state_dir: state_dir.into() }
+    }
+
+    fn list_names(&self, dir: &Path) -> Result<Vec<String>, BundleError> {
+        match self.fs.list(dir) {
+            Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
+            // Gone meanwhile, or a plain file of the store's beside the directories.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(Vec::new())
+            }
+            Err(source) => Err(BundleError::List { path: dir.to_owned(), source }),
+        }
+    }
+}
+
+impl Bundles for DirBundles {
+    fn write(&self, request: &BundleRequest<'_>) -> Result<PathBuf, BundleError> {
+        let text = json::encode(&request.spec.name, &config(request)?)?;
+        let relative = container_dir(request.namespace, request.id).join(BUNDLE_DIR);
+        let bundle = self.state_dir.join(&relative);
+        contd_durable::create_dirs(self.fs.as_ref(), &self.state_dir, &relative, DIR_MODE)
+            .map_err(|source| BundleError::CreateDir { path: bundle.clone(), source })?;
+        let file = bundle.join(CONFIG_FILE);
+        contd_durable::replace(self.fs.as_ref(), &file, text.as_bytes(), FILE_MODE)
+            .map_err(|source| BundleError::Store { path: file, source })?;
+        Ok(bundle)
+    }
+
+    fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), BundleError> {
+        let container = self.state_dir.join(container_dir(namespace, id));
+        let bundle = container.join(BUNDLE_DIR);
+        let failed = |source| BundleError::Remove { path: bundle.clone(), source };
+        absent_is_fine(self.fs.remove_dir_all(&bundle)).map_err(failed)?;
+        absent_is_fine(self.fs.sync_dir(&container)).map_err(failed)?;
+        // Whoever of the owners of this directory is the last one takes it away.
+        match absent_is_fine(self.fs.remove_dir(&container)) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<BundleKey>, BundleError> {
+        let mut found = Vec::new();
+        for namespace in self.list_names(&self.state_dir)?.into_iter().filter_map(|name| NamespaceId::new(name).ok()) {
+            let dir = self.state_dir.join(&namespace);
+            for id in self.list_names(&dir)?.into_iter().filter_map(|name| ContainerId::new(name).ok()) {
+                let bundle = dir.join(id.as_str()).join(BUNDLE_DIR);
+                let is_there = self.fs.exists(&bundle);
+                if is_there.map_err(|source| BundleError::List { path: bundle.clone(), source })? {
+                    found.push(BundleKey { namespace: namespace.clone(), id });
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Names one container's directory below the state directory; both parts are names by their types.
+fn container_dir(namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
+    Path::new(namespace.as_str()).join(id.as_str())
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,75 @@
+//! The whole configuration, put together from its parts.
+
+use std::collections::HashMap;
+use std::io;
+
+use contd_types::ContainerSpec;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};
+
+use crate::error::BundleError;
+use crate::request::BundleRequest;
+use crate::{json, linux, mounts, process};
+
+/// The annotation that carries the namespace.
+pub const ANNOTATION_NAMESPACE: &str = "tech.contd.namespace";
+/// The annotation that carries the container's name.
+pub const ANNOTATION_NAME: &str = "tech.contd.name";
+
+/// The OCI version that is written: old enough for every supported runtime, and we use nothing newer.
+const OCI_VERSION: &str = "1.0.2";
+
+/// Makes the OCI configuration of a container.
+///
+/// Pure, except that it reads users inside the root and looks whether bind sources exist.
+///
+/// # Errors
+/// A [`BundleError`]; nothing was changed.
+pub fn config(request: &BundleRequest<'_>) -> Result<Spec, BundleError> {
+    let name = request.spec.name.to_string();
+    check_spec(request.spec)?;
+    check_root(request)?;
+    let process = process::process(request)?;
+    let mounts = mounts::mounts(request.spec)?;
+    let linux = linux::linux(request)?;
+    let annotations = HashMap::from([
+        (ANNOTATION_NAMESPACE.to_owned(), request.namespace.to_string()),
+        (ANNOTATION_NAME.to_owned(), name.clone()),
+    ]);
+    let assemble = || -> Result<Spec, OciSpecError> {
+        SpecBuilder::default()
+            .version(OCI_VERSION)
+            .root(RootBuilder::default().path(request.root).readonly(request.spec.is_read_only).build()?)
+            .hostname(name.clone())
+            .process(process)
+            .mounts(mounts)
+            .linux(linux)
+            .annotations(annotations)
+            .build()
+    };
+    assemble().map_err(|source| BundleError::Assemble { name: name.clone(), source })
+}
+
+/// Returns the configuration as indented JSON, as `contd run --dry-run` prints it and as it is written to disk.
+///
+/// # Errors
+/// As [`config`].
+pub fn preview(request: &BundleRequest<'_>) -> Result<String, BundleError> {
+    json::encode(&request.spec.name, &config(request)?)
+}
+
+/// Refuses what can be refused without looking at the machine.
+pub(crate) fn check_spec(spec: &ContainerSpec) -> Result<(), BundleError> {
+    spec.validate().map_err(|source| BundleError::Spec { name: spec.name.to_string(), source })?;
+    process::args(spec).map(drop)
+}
+
+fn check_root(request: &BundleRequest<'_>) -> Result<(), BundleError> {
+    let failed =
+        |source| BundleError::Root { name: request.spec.name.to_string(), root: request.root.to_owned(), source };
+    if !request.root.is_absolute() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute")));
+    }
+    let metadata = std::fs::metadata(request.root).map_err(failed)?;
+    if metadata.is_dir() { Ok(()) } else { Err(failed(io::ErrorKind::NotADirectory.into())) }
+}

@@ -1,0 +1,217 @@
+//! What can go wrong between a spec and its bundle on disk.
+
+use std::io;
+use std::path::PathBuf;
+
+use contd_durable::DurableError;
+use contd_types::{ErrorKind, Explain, SpecError};
+use oci_spec::OciSpecError;
+
+use crate::root_file::RootFileError;
+
+/// Why there is no bundle; nothing half-made is left that a repetition or [`crate::Bundles::remove`] does not clear.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The spec is not valid by itself.
+    #[error("make the configuration of {name}: check its spec")]
+    Spec {
+        /// The container.
+        name: String,
+        /// What is wrong.
+        source: SpecError,
+    },
+    /// The root is not an absolute path of a directory.
+    #[error("make the configuration of {name}: use {} as its root", root.display())]
+    Root {
+        /// The container.
+        name: String,
+        /// The root as given.
+        root: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Neither the caller nor the flist says what to run.
+    #[error("make the configuration of {name}: nothing says what to run")]
+    MissingEntrypoint {
+        /// The container.
+        name: String,
+    },
+    /// The entrypoint line cannot be split: a quote is open or it ends in a backslash.
+    #[error("make the configuration of {name}: split its entrypoint line by shell rules")]
+    UnbalancedEntrypoint {
+        /// The container.
+        name: String,
+    },
+    /// A file of the root that names users could not be read safely.
+    #[error("look up user {user} in the container's root")]
+    UserFile {
+        /// The user as given.
+        user: String,
+        /// Why.
+        source: RootFileError,
+    },
+    /// The user is not in the root's `/etc/passwd`.
+    #[error("look up user {user} in the container's root: it has no such user")]
+    UnknownUser {
+        /// The user's name.
+        user: String,
+    },
+    /// The group is not in the root's `/etc/group`.
+    #[error("look up group {group} in the container's root: it has no such group")]
+    UnknownGroup {
+        /// The group's name.
+        group: String,
+    },
+    /// What should be bound is not there.
+    #[error("mount {} on {target}: the source is not there", from.display())]
+    MissingMountSource {
+        /// The host path.
+        from: PathBuf,
+        /// Where it was to go.
+        target: String,
+    },
+    /// What should be bound cannot be looked at.
+    #[error("mount {} on {target}: look at the source", from.display())]
+    MountSource {
+        /// The host path.
+        from: PathBuf,
+        /// Where it was to go.
+        target: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file system that only an elevated container may mount.
+    #[error("mount a {fs_type} on {target}: only an elevated container may")]
+    MountTypeRefused {
+        /// The file system type.
+        fs_type: String,
+        /// Where it was to go.
+        target: String,
+    },
+    /// A place that carries the container's isolation.
+    #[error("mount on {target}: only an elevated container may mount there")]
+    MountTargetRefused {
+        /// Where it was to go.
+        target: String,
+    },
+    /// An option that would make the mount another one than its type says.
+    #[error("mount on {target}: option {option} does not fit its type")]
+    MountOptionRefused {
+        /// The option.
+        option: String,
+        /// Where it was to go.
+        target: String,
+    },
+    /// The cgroup parent is not a plain relative path.
+    #[error("put the container's cgroup below {parent:?}: not a plain relative path")]
+    CgroupParent {
+        /// The parent as given.
+        parent: String,
+    },
+    /// The OCI library refuses a part.
+    #[error("assemble the configuration of {name}")]
+    Assemble {
+        /// The container.
+        name: String,
+        /// Why.
+        source: OciSpecError,
+    },
+    /// The configuration cannot be written as JSON.
+    #[error("write the configuration of {name} as json")]
+    Encode {
+        /// The container.
+        name: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The bundle's directory cannot be made.
+    #[error("make the bundle directory {}", path.display())]
+    CreateDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: DurableError,
+    },
+    /// The configuration cannot be stored.
+    #[error("store {}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DurableError,
+    },
+    /// The bundle cannot be removed.
+    #[error("remove the bundle {}", path.display())]
+    Remove {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bundles cannot be listed.
+    #[error("list the bundles below {}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Explain for BundleError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Spec { .. }
+            | Self::MissingEntrypoint { .. }
+            | Self::UnbalancedEntrypoint { .. }
+            | Self::UnknownUser { .. }
+            | Self::UnknownGroup { .. }
+            | Self::MountOptionRefused { .. }
+            | Self::MissingMountSource { .. } => ErrorKind::InvalidArgument,
+            Self::MountTypeRefused { .. } | Self::MountTargetRefused { .. } => ErrorKind::PermissionDenied,
+            Self::UserFile { source, .. } => source.kind(),
+            Self::CreateDir { source, .. } | Self::Store { source, .. } => {
+                source.io().map_or(ErrorKind::Internal, of_io)
+            }
+            Self::MountSource { source, .. } | Self::Remove { source, .. } | Self::List { source, .. } => of_io(source),
+            Self::Root { .. } | Self::CgroupParent { .. } | Self::Assemble { .. } | Self::Encode { .. } => {
+                ErrorKind::Internal
+            }
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Spec { source, .. } => source.hint().to_owned(),
+            Self::Root { .. } => "prepare the root file system before the bundle".to_owned(),
+            Self::MissingEntrypoint { .. } => "name a command, or use an flist that has one".to_owned(),
+            Self::UnbalancedEntrypoint { .. } => "close every quote, or give the arguments one by one".to_owned(),
+            Self::UserFile { source, .. } => return source.hint(),
+            Self::UnknownUser { .. } => "use a user of the flist's /etc/passwd, or a number such as 1000".to_owned(),
+            Self::UnknownGroup { .. } => "use a group of the flist's /etc/group, or a number such as 1000".to_owned(),
+            Self::MissingMountSource { from, .. } => format!("make it first: mkdir -p {}", from.display()),
+            Self::MountSource { .. } => "look at the permissions and the health of that path".to_owned(),
+            Self::MountTypeRefused { .. } => "use bind or tmpfs, or run the container elevated".to_owned(),
+            Self::MountTargetRefused { .. } => "mount somewhere outside /proc and /sys".to_owned(),
+            Self::MountOptionRefused { .. } => "use type bind for a bind; a remount is not possible".to_owned(),
+            Self::CgroupParent { .. } => "configure a name such as contd".to_owned(),
+            Self::CreateDir { source, .. } | Self::Store { source, .. } => source.hint().to_owned(),
+            Self::Remove { .. } | Self::List { .. } => {
+                "look at the disk and the kernel log; repeating is safe".to_owned()
+            }
+            Self::Assemble { .. } | Self::Encode { .. } => return None,
+        })
+    }
+}
+
+/// Classifies what the system said.
+pub(crate) fn of_io(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
+            ErrorKind::OutOfResources
+        }
+        _ => ErrorKind::Unavailable,
+    }
+}

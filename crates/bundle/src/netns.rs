@@ -1,0 +1,120 @@
+//! From the name of a network namespace to a file that a runtime may join.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use contd_types::{ErrorKind, Explain, NetnsName};
+use nix::libc;
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+
+use crate::error::of_io;
+use crate::sys;
+
+/// Where `ip netns` keeps network namespaces.
+pub const DEFAULT_DIR: &str = "/run/netns";
+
+/// The host's own network namespace, as its first process has it and as this one has it.
+const HOST_NAMESPACES: [&str; 2] = ["/proc/1/ns/net", "/proc/self/ns/net"];
+
+/// Why a network namespace cannot be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// There is none of this name.
+    #[error("join network namespace {name}: there is none in {}", dir.display())]
+    Missing {
+        /// The name.
+        name: NetnsName,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// The file is something else: a plain file, a symlink, a FIFO, a namespace of another kind.
+    #[error("join network namespace {name}: {} is not a network namespace", path.display())]
+    NotANamespace {
+        /// The name.
+        name: NetnsName,
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is the host's own, which no container may have.
+    #[error("join network namespace {name}: it is the host's own")]
+    IsHost {
+        /// The name.
+        name: NetnsName,
+    },
+    /// It cannot be looked at.
+    #[error("join network namespace {name}: look at {}", path.display())]
+    Inspect {
+        /// The name.
+        name: NetnsName,
+        /// What was looked at.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Explain for NetnsError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } => ErrorKind::NotFound,
+            Self::NotANamespace { .. } => ErrorKind::InvalidArgument,
+            Self::IsHost { .. } => ErrorKind::PermissionDenied,
+            Self::Inspect { source, .. } => of_io(source),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Missing { name, .. } => format!("ip netns add {name}"),
+            Self::NotANamespace { name, path } => {
+                format!("remove {} and make it anew: ip netns add {name}", path.display())
+            }
+            Self::IsHost { .. } => "make a namespace for the container: ip netns add NAME".to_owned(),
+            Self::Inspect { .. } => "run as root, with /proc mounted".to_owned(),
+        })
+    }
+}
+
+/// Returns `dir/name` after checking that it is a network namespace and not the host's.
+///
+/// The name is one path component by its type. The file is opened without following a symlink and without running any
+/// driver's open (`O_PATH`); only when it is known to lie on nsfs is it opened for the question of its kind. Whoever
+/// can replace files in `dir` (root) can do so after the check as well: the directory itself must be trusted.
+///
+/// # Errors
+/// A [`NetnsError`]; nothing was joined or changed.
+pub fn resolve(name: &NetnsName, dir: &Path) -> Result<PathBuf, NetnsError> {
+    let path = dir.join(name);
+    let inspect = |path: &Path, source| NetnsError::Inspect { name: name.clone(), path: path.to_owned(), source };
+    let not_a_namespace = || NetnsError::NotANamespace { name: name.clone(), path: path.clone() };
+
+    let handle = match File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&path) {
+        Ok(handle) => handle,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(NetnsError::Missing { name: name.clone(), dir: dir.to_owned() });
+        }
+        Err(error) => return Err(inspect(&path, error)),
+    };
+    let file_system = fstatfs(&handle).map_err(|errno| inspect(&path, errno.into()))?;
+    if file_system.filesystem_type() != NSFS_MAGIC {
+        return Err(not_a_namespace());
+    }
+    let readable = crate::root_file::reopen(&handle).map_err(|error| inspect(&path, error))?;
+    if sys::namespace_kind(&readable).map_err(|errno| inspect(&path, errno.into()))? != libc::CLONE_NEWNET {
+        return Err(not_a_namespace());
+    }
+    let found = readable.metadata().map_err(|error| inspect(&path, error))?;
+    for host in HOST_NAMESPACES.map(Path::new) {
+        let host_metadata = std::fs::metadata(host).map_err(|error| inspect(host, error))?;
+        if is_same_file(&found, &host_metadata) {
+            return Err(NetnsError::IsHost { name: name.clone() });
+        }
+    }
+    Ok(path)
+}
+
+fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}

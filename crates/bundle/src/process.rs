@@ -1,0 +1,132 @@
+//! The first process: what it runs, its environment, and what it may do.
+
+use std::collections::HashSet;
+
+use contd_types::{ContainerSpec, Entrypoint};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilitiesBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder,
+    UserBuilder,
+};
+
+use crate::error::BundleError;
+use crate::request::BundleRequest;
+use crate::user::{self, Identity};
+
+/// `PATH` of a container that brings none.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Open files of one process, soft and hard: containerd's default. A fixed number is given, rather than the daemon's
+/// own, so that a container sees the same on every node; not above 1024, because raising a hard limit needs
+/// `CAP_SYS_RESOURCE`, which a node inside a virtual machine or a container may lack, and then nothing would start.
+pub const NOFILE_LIMIT: u64 = 1024;
+
+/// What root in a container may do: the fourteen of containerd (`oci.defaultUnixCaps`).
+pub(crate) const DEFAULT_CAPABILITIES: [Capability; 14] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fsetid,
+    Capability::Fowner,
+    Capability::Mknod,
+    Capability::NetRaw,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setfcap,
+    Capability::Setpcap,
+    Capability::NetBindService,
+    Capability::SysChroot,
+    Capability::Kill,
+    Capability::AuditWrite,
+];
+
+/// Makes the process section.
+pub(crate) fn process(request: &BundleRequest<'_>) -> Result<Process, BundleError> {
+    let spec = request.spec;
+    let args = args(spec)?;
+    let identity = user::look_up(request.root, spec.user.as_ref())?;
+    let env = env(spec, &identity.home);
+    assemble(spec, args, env, &identity).map_err(|source| BundleError::Assemble { name: spec.name.to_string(), source })
+}
+
+fn assemble(
+    spec: &ContainerSpec,
+    args: Vec<String>,
+    env: Vec<String>,
+    identity: &Identity,
+) -> Result<Process, OciSpecError> {
+    let granted = capabilities(spec.is_elevated);
+    let none = Capabilities::new();
+    // Not inheritable and not ambient: only root, or a file with capabilities, gets any of them over an exec.
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(granted.clone())
+        .effective(granted.clone())
+        .permitted(granted)
+        .inheritable(none.clone())
+        .ambient(none)
+        .build()?;
+    let nofile = PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .hard(NOFILE_LIMIT)
+        .soft(NOFILE_LIMIT)
+        .build()?;
+    ProcessBuilder::default()
+        .terminal(false)
+        .user(
+            UserBuilder::default()
+                .uid(identity.uid)
+                .gid(identity.gid)
+                .additional_gids(identity.groups.clone())
+                .build()?,
+        )
+        .args(args)
+        .env(env)
+        .cwd(spec.working_dir.as_deref().unwrap_or("/"))
+        .capabilities(capabilities)
+        .rlimits(vec![nofile])
+        .no_new_privileges(true)
+        .build()
+}
+
+/// Returns what goes into the bounding, effective and permitted sets.
+pub(crate) fn capabilities(is_elevated: bool) -> Capabilities {
+    let mut granted: Capabilities = DEFAULT_CAPABILITIES.into_iter().collect();
+    if is_elevated {
+        granted.insert(Capability::SysAdmin);
+    }
+    granted
+}
+
+/// Returns program and arguments.
+pub(crate) fn args(spec: &ContainerSpec) -> Result<Vec<String>, BundleError> {
+    let name = || spec.name.to_string();
+    let args = match &spec.entrypoint {
+        None => return Err(BundleError::MissingEntrypoint { name: name() }),
+        Some(Entrypoint::Args(args)) => args.clone(),
+        Some(Entrypoint::Line(line)) => {
+            shlex::split(line).ok_or_else(|| BundleError::UnbalancedEntrypoint { name: name() })?
+        }
+    };
+    // A line of nothing but a comment or empty quotes also says nothing.
+    match args.first() {
+        Some(program) if !program.is_empty() => Ok(args),
+        _ => Err(BundleError::MissingEntrypoint { name: name() }),
+    }
+}
+
+/// Returns the environment: of a key given twice the later one, then `PATH` and `HOME` where they were not given.
+fn env(spec: &ContainerSpec, home: &str) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let mut env: Vec<String> = spec.env.iter().rev().filter(|entry| seen.insert(key(entry))).cloned().collect();
+    env.reverse();
+    if !seen.contains("PATH") {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    if !seen.contains("HOME") {
+        env.push(format!("HOME={home}"));
+    }
+    env
+}
+
+fn key(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(key, _)| key)
+}
