@@ -1,0 +1,118 @@
+//! What a node is told once, at its start: directories, defaults, bounds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contd_protocol::shim::RuntimeSpec;
+use contd_types::CpuLimit;
+
+/// The settings of one node. Every directory must exist and be writable by the daemon, except `netns_dir`.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Container logs go to `<log_dir>/<namespace>/<name>.log`.
+    pub log_dir: PathBuf,
+    /// Where named network namespaces are (`/run/netns`, `/var/run/netns`).
+    pub netns_dir: PathBuf,
+    /// The cgroup below which all containers are put, as a relative path (`contd`).
+    pub cgroup_parent: String,
+    /// The boot id of the running kernel (`/proc/sys/kernel/random/boot_id`); what a record is compared with.
+    pub boot_id: String,
+    /// What a spec that leaves something out gets.
+    pub defaults: Defaults,
+    /// The runtime that new shims use.
+    pub runtime: RuntimeSpec,
+    /// When a container's log is rotated.
+    pub log_rotation: LogRotation,
+    /// How long the runtime may take for one operation.
+    pub runtime_timeout: Duration,
+    /// How long output may be read after an exit while a descendant keeps the pipes open.
+    pub drain_timeout: Duration,
+    /// How long a root may take to be prepared, the fetching of its flist included.
+    pub rootfs_timeout: Duration,
+    /// How many runs may be in flight, and how many containers there may be.
+    pub limits: Limits,
+    /// How many shims are looked for at once after a start.
+    pub recover_parallelism: usize,
+    /// How many threads the namespaces are spread over; 0 keeps every actor on the caller's own (tests, embedders).
+    pub arbiters: usize,
+    /// How long [`crate::messages::Shutdown`] waits for runs and deletions in flight.
+    pub shutdown_drain: Duration,
+}
+
+/// What a spec that leaves something out gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// Memory, CPU and processes.
+    pub limits: contd_bundle::Defaults,
+    /// The size of the writable layer in bytes.
+    pub rootfs_size_bytes: u64,
+    /// How long a container may take to end before SIGKILL.
+    pub shutdown_timeout: Duration,
+}
+
+/// When a container's log is rotated.
+#[derive(Debug, Clone, Copy)]
+pub struct LogRotation {
+    /// A new file is begun above this size.
+    pub max_bytes: u64,
+    /// How many files are kept, the current one included.
+    pub max_files: u32,
+}
+
+/// How much one tenant, and the node, may have in flight. Each of them is answered with `Busy` beyond it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Containers of one namespace.
+    pub containers_per_namespace: usize,
+    /// Runs of one namespace that are on the way.
+    pub runs_in_flight_per_namespace: usize,
+    /// Runs and restarts of the node that are on the way.
+    pub runs_in_flight: usize,
+}
+
+impl NodeConfig {
+    /// Makes settings with the defaults of the project; the rest is what differs between nodes.
+    pub fn new(log_dir: PathBuf, boot_id: String, runtime: RuntimeSpec, defaults: Defaults) -> Self {
+        Self {
+            log_dir,
+            netns_dir: PathBuf::from("/run/netns"),
+            cgroup_parent: "contd".to_owned(),
+            boot_id,
+            defaults,
+            runtime,
+            log_rotation: LogRotation::default(),
+            // runc needs 20 to 50 ms; a loaded node hundreds of times that, and no caller waits longer.
+            runtime_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(2),
+            // A large flist over a slow link; progress is streamed meanwhile.
+            rootfs_timeout: Duration::from_secs(600),
+            limits: Limits::default(),
+            recover_parallelism: 8,
+            arbiters: 2,
+            shutdown_drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Defaults {
+    /// Makes the project's defaults; the CPU limit is the node's to know (all of it, usually).
+    pub fn new(cpu: CpuLimit) -> Self {
+        Self {
+            limits: contd_bundle::Defaults { memory_bytes: 512 * 1024 * 1024, cpu, pids_limit: 1024 },
+            rootfs_size_bytes: 512 * 1024 * 1024,
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for LogRotation {
+    fn default() -> Self {
+        Self { max_bytes: 16 * 1024 * 1024, max_files: 3 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { containers_per_namespace: 1000, runs_in_flight_per_namespace: 32, runs_in_flight: 128 }
+    }
+}

@@ -1,0 +1,211 @@
+//! The verbs of a node, all answered by [`crate::Supervisor`].
+//!
+//! Every reply is a `Result<_, ApiError>`: message, causes, hint and kind are ready to travel. A request for a container
+//! that is still being re-attached waits for it, up to [`RECOVERY_WAIT`]; [`InspectContainer`] and the lists never wait.
+
+use std::time::Duration;
+
+use actix::Message;
+use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
+use contd_rootfs::FetchProgress;
+use contd_types::{
+    ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId, Signal,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a request waits for a container that is being re-attached: an attach takes milliseconds, a dead shim some
+/// seconds, and a caller shall hear of it before its own patience ends.
+pub const RECOVERY_WAIT: Duration = Duration::from_secs(10);
+
+/// Makes and starts a container; the reply comes once it runs and that is on disk. A failure leaves nothing.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<ContainerId, ApiError>")]
+pub struct RunContainer {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// What to run.
+    pub spec: ContainerSpec,
+    /// A repeated run with the same key and spec joins the first and gets its answer.
+    pub idempotency_key: Option<String>,
+    /// Where progress goes; a full channel loses the piece, it never slows the run.
+    pub progress: Option<mpsc::Sender<FetchProgress>>,
+    /// An attached caller: the auto-removal waits until the sender is dropped or used.
+    pub hold: Option<oneshot::Receiver<()>>,
+}
+
+/// Tells what [`RunContainer`] would do, and leaves nothing behind.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Plan, ApiError>")]
+pub struct DryRunContainer {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// What to run.
+    pub spec: ContainerSpec,
+}
+
+/// Starts a stopped or failed container again, on its old root. Fine when it runs.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct StartContainer {
+    /// Which.
+    pub target: Target,
+}
+
+/// Ends a container: its stop signal, then SIGKILL after the time-out. Fine when it has ended.
+///
+/// A container that is still being made is rolled back; its exit is then `unknown`, with that reason.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(ContainerId, Exit), ApiError>")]
+pub struct StopContainer {
+    /// Which.
+    pub target: Target,
+    /// Instead of the container's own time-out.
+    pub timeout: Option<Duration>,
+}
+
+/// Sends a signal to a container's init.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct KillContainer {
+    /// Which.
+    pub target: Target,
+    /// What.
+    pub signal: Signal,
+}
+
+/// Removes a container and all that belongs to it. May be repeated until it succeeds.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct DeleteContainer {
+    /// Which.
+    pub target: Target,
+    /// Ends it first; without, a container that has not ended is a `Conflict`.
+    pub force: bool,
+    /// How long it may take to end, with `force`; instead of the container's own time-out.
+    pub timeout: Option<Duration>,
+}
+
+/// Tells all about a container, from memory.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<ContainerInfo, ApiError>")]
+pub struct InspectContainer {
+    /// Which.
+    pub target: Target,
+}
+
+/// Waits until a container has ended. Give the ask no deadline but the caller's own.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(ContainerId, Exit), ApiError>")]
+pub struct WaitContainer {
+    /// Which.
+    pub target: Target,
+}
+
+/// Lists containers in the order of their ids, from memory.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<ContainerPage, ApiError>")]
+pub struct ListContainers {
+    /// Of one tenant, or of all.
+    pub namespace: Option<NamespaceId>,
+    /// Goes on behind this id.
+    pub after: Option<ContainerId>,
+    /// At most so many, and at most `contd_protocol::api::MAX_LIST_PAGE`; 0 is that maximum.
+    pub limit: u32,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerPage {
+    /// These.
+    pub containers: Vec<ContainerSummary>,
+    /// Whether more lie behind the last.
+    pub has_more: bool,
+}
+
+/// Lists the tenants that have containers, in order.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<NamespaceSummary>, ApiError>")]
+pub struct ListNamespaces;
+
+/// Output of a container, piece by piece; ends when the sender is dropped. Dropping the receiver ends the reading.
+pub type LogStreamReceiver = mpsc::Receiver<Result<LogItem, ApiError>>;
+
+/// Reads the output that is there, from the beginning or from so many lines before the end.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<LogStreamReceiver, ApiError>")]
+pub struct ReadLog {
+    /// Which.
+    pub target: Target,
+    /// Begins so many lines before the end; `None` at the beginning.
+    pub tail: Option<u64>,
+}
+
+/// Reads the output and goes on with what is written later, until the container has ended for good and all was sent.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<LogStreamReceiver, ApiError>")]
+pub struct FollowLog {
+    /// Which.
+    pub target: Target,
+    /// Begins so many lines before the end; `None` at the beginning.
+    pub tail: Option<u64>,
+}
+
+/// One piece of the event stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventItem {
+    /// Something happened.
+    Event {
+        /// Its sequence number.
+        seq: u64,
+        /// What.
+        event: ContainerEvent,
+    },
+    /// Events that are no longer kept: `from` up to but without `to`.
+    Gap {
+        /// The first missing.
+        from: u64,
+        /// The first that follows.
+        to: u64,
+    },
+}
+
+/// Events, in order; ends when the node ends. A slow reader is waited for, then sees a gap.
+pub type EventReceiver = mpsc::Receiver<EventItem>;
+
+/// Streams events from a sequence number on.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<EventReceiver, ApiError>")]
+pub struct SubscribeEvents {
+    /// The first wanted; `None` is the next one to happen.
+    pub from: Option<u64>,
+    /// Of one tenant, or of all.
+    pub namespace: Option<NamespaceId>,
+}
+
+/// Tells how the node is, from memory.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<NodeStatusReport, ApiError>")]
+pub struct NodeStatus;
+
+/// How the node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatusReport {
+    /// Containers with a record.
+    pub containers: u32,
+    /// Those that run.
+    pub running: u32,
+    /// Those that are still being re-attached; 0 once the start is over.
+    pub recovering: u32,
+    /// Runs on the way.
+    pub runs_in_flight: u32,
+    /// Records that could not be read at the start and were set aside.
+    pub records_set_aside: u32,
+    /// How often an actor was rebuilt since the start.
+    pub actors_rebuilt: u32,
+}
+
+/// Ends the actors. Containers keep running. Waits for runs and deletions in flight, up to the configured bound; new
+/// requests are refused from now on.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct Shutdown;
