@@ -19,7 +19,7 @@
 //!
 //! # Use
 //!
-//! ```ignore
+//! ```no_run
 //! use std::{path::Path, sync::Arc};
 //! use contd_flist::{BlockCache, Content, Flist, FlistSource, RoutePolicy, Routes, fetch};
 //!
@@ -39,8 +39,26 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod atomic;
+pub mod block;
+pub mod cache;
+mod clock;
+pub mod content;
 mod error;
 mod hash;
+mod http;
+pub mod metadata;
+pub mod pack;
+pub mod source;
+pub mod store;
+mod url;
 
+pub use block::{BLOCK_SIZE, BlockError, SealedBlock};
+pub use cache::{BlockCache, CacheError};
+pub use content::{Content, ReadError};
 pub use error::FlistErrorKind;
 pub use hash::{BlockId, BlockKey, BlockRef};
+pub use metadata::{Children, FileKind, Flist, Inode, MetadataError, ROOT_INO, Route};
+pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
+pub use source::{FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch};
+pub use store::{BlockStore, DirRoutes, RoutePolicy, Routes, StoreError};

@@ -1,0 +1,253 @@
+//! One block: sealed for a store, and opened again with both of its hashes checked.
+//!
+//! ```text
+//! key    = blake2b-256(plain)                                    plain is 1 ..= 512 KiB
+//! packed = raw snappy(plain)
+//! stored = AES-256-GCM(key, nonce = key[..12], no associated data)(packed), tag appended
+//! id     = blake2b-256(stored)
+//! ```
+//!
+//! Nothing is random: equal content has equal blocks, which is what makes stores share them. A nonce that depends on
+//! the key alone is sound only because a key is never used for two contents.
+
+use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
+use aes_gcm::{Aes256Gcm, Nonce};
+
+use crate::error::FlistErrorKind;
+use crate::hash::{BlockId, BlockKey, BlockRef, blake2b_256};
+
+/// Bytes of plain text in every block but the last of a file. Fixed by the format (`rfs`: `BLOB_SIZE`).
+pub const BLOCK_SIZE: usize = 512 * 1024;
+
+/// Bytes of the AES-GCM tag.
+const TAG_LEN: usize = 16;
+
+/// Bytes of the AES-GCM nonce.
+const NONCE_LEN: usize = 12;
+
+/// The most bytes a stored block can have: snappy's worst case for [`BLOCK_SIZE`], and the tag.
+pub const MAX_STORED_LEN: usize = 32 + BLOCK_SIZE + BLOCK_SIZE / 6 + TAG_LEN;
+
+/// What went wrong with the bytes of one block.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// A block holds 1 byte to [`BLOCK_SIZE`].
+    #[error("seal a block of {len} bytes: a block has 1 to {BLOCK_SIZE}")]
+    PlainLength {
+        /// The length given.
+        len: usize,
+    },
+    /// Snappy refused the plain text.
+    #[error("compress a block of {len} bytes")]
+    Compress {
+        /// The length given.
+        len: usize,
+        /// What snappy says.
+        source: snap::Error,
+    },
+    /// The cipher refused; it does so only for lengths far above ours.
+    #[error("encrypt block {key}")]
+    Encrypt {
+        /// The block.
+        key: BlockKey,
+    },
+    /// The stored bytes are longer or shorter than any sealed block.
+    #[error("open block {id}: {len} bytes cannot be a sealed block")]
+    StoredLength {
+        /// The block.
+        id: BlockId,
+        /// What the store gave.
+        len: usize,
+    },
+    /// The stored bytes are not what the id names.
+    #[error("open block {id}: the stored bytes hash to {found}")]
+    WrongId {
+        /// What was asked for.
+        id: BlockId,
+        /// What the bytes are.
+        found: BlockId,
+    },
+    /// The tag does not match: the flist's key does not belong to its id.
+    #[error("open block {id}: its key does not open it")]
+    Decrypt {
+        /// The block.
+        id: BlockId,
+    },
+    /// The packed form declares more than a block may hold, before anything was unpacked.
+    #[error("open block {id}: it would unpack to {len} bytes")]
+    UnpackedLength {
+        /// The block.
+        id: BlockId,
+        /// What it declares.
+        len: usize,
+    },
+    /// The packed form is not snappy.
+    #[error("open block {id}: unpack it")]
+    Unpack {
+        /// The block.
+        id: BlockId,
+        /// What snappy says.
+        source: snap::Error,
+    },
+    /// The plain text is not what the key names.
+    #[error("open block {id}: the plain text hashes to {found}, not to its key")]
+    WrongKey {
+        /// The block.
+        id: BlockId,
+        /// What the plain text is.
+        found: BlockKey,
+    },
+}
+
+impl BlockError {
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::PlainLength { .. } | Self::Compress { .. } | Self::Encrypt { .. } => {
+                "cut the content in blocks of at most 512 KiB"
+            }
+            Self::StoredLength { .. } | Self::WrongId { .. } => {
+                "the store holds a damaged copy: restore it, or add a second route that has a good one"
+            }
+            Self::Decrypt { .. } | Self::UnpackedLength { .. } | Self::Unpack { .. } | Self::WrongKey { .. } => {
+                "the flist itself is wrong about this block: pack it again"
+            }
+        }
+    }
+
+    /// Says what sort of trouble it is.
+    #[must_use]
+    pub fn kind(&self) -> FlistErrorKind {
+        match self {
+            Self::PlainLength { .. } | Self::Compress { .. } | Self::Encrypt { .. } => FlistErrorKind::Invalid,
+            _ => FlistErrorKind::Corrupt,
+        }
+    }
+}
+
+/// A block as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedBlock {
+    /// Its two names.
+    pub names: BlockRef,
+    /// The bytes to store under `names.id`.
+    pub stored: Vec<u8>,
+}
+
+/// Returns the key, and name in the cache, of some plain text.
+#[must_use]
+pub fn key_of(plain: &[u8]) -> BlockKey {
+    BlockKey::new(blake2b_256(plain))
+}
+
+/// Returns the id, and name in the stores, of some stored bytes.
+#[must_use]
+pub fn id_of(stored: &[u8]) -> BlockId {
+    BlockId::new(blake2b_256(stored))
+}
+
+/// Compresses and encrypts one block of a file.
+///
+/// # Errors
+/// [`BlockError::PlainLength`] unless `plain` has 1 to [`BLOCK_SIZE`] bytes.
+pub fn seal(plain: &[u8]) -> Result<SealedBlock, BlockError> {
+    let len = plain.len();
+    if len == 0 || len > BLOCK_SIZE {
+        return Err(BlockError::PlainLength { len });
+    }
+    let key = key_of(plain);
+    let mut stored =
+        snap::raw::Encoder::new().compress_vec(plain).map_err(|source| BlockError::Compress { len, source })?;
+    cipher(&key)
+        .encrypt_in_place(&nonce(&key), b"", &mut stored)
+        .map_err(|_opaque| BlockError::Encrypt { key })?;
+    Ok(SealedBlock { names: BlockRef { id: id_of(&stored), key }, stored })
+}
+
+/// Decrypts and unpacks what a store gave for `block`: the id is checked before, the key after.
+///
+/// # Errors
+/// Any other content than the one the flist means, with the first check that failed.
+pub fn open(mut stored: Vec<u8>, block: &BlockRef) -> Result<Vec<u8>, BlockError> {
+    let id = block.id;
+    if stored.len() <= TAG_LEN || stored.len() > MAX_STORED_LEN {
+        return Err(BlockError::StoredLength { id, len: stored.len() });
+    }
+    let found = id_of(&stored);
+    if found != id {
+        return Err(BlockError::WrongId { id, found });
+    }
+    cipher(&block.key)
+        .decrypt_in_place(&nonce(&block.key), b"", &mut stored)
+        .map_err(|_opaque| BlockError::Decrypt { id })?;
+    let len = snap::raw::decompress_len(&stored).map_err(|source| BlockError::Unpack { id, source })?;
+    if len == 0 || len > BLOCK_SIZE {
+        return Err(BlockError::UnpackedLength { id, len });
+    }
+    let plain =
+        snap::raw::Decoder::new().decompress_vec(&stored).map_err(|source| BlockError::Unpack { id, source })?;
+    let found = key_of(&plain);
+    if found == block.key { Ok(plain) } else { Err(BlockError::WrongKey { id, found }) }
+}
+
+fn cipher(key: &BlockKey) -> Aes256Gcm {
+    Aes256Gcm::new(&(*key.as_bytes()).into())
+}
+
+fn nonce(key: &BlockKey) -> Nonce<aes_gcm::aead::consts::U12> {
+    let mut bytes = [0; NONCE_LEN];
+    bytes.iter_mut().zip(key.as_bytes()).for_each(|(to, from)| *to = *from);
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_refused() {
+        let sealed = seal(b"some content that is long enough to matter").unwrap();
+        for position in 0..sealed.stored.len() {
+            let mut damaged = sealed.stored.clone();
+            damaged[position] ^= 0x10;
+            assert!(matches!(open(damaged, &sealed.names), Err(BlockError::WrongId { .. })), "byte {position}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_would_unpack_to_a_gigabyte_is_refused_before_unpacking() {
+        let key = BlockKey::new([7; 32]);
+        let mut stored = vec![0x80, 0x80, 0x80, 0x80, 0x04, 0xfe, 0x01, 0x00];
+        cipher(&key).encrypt_in_place(&nonce(&key), b"", &mut stored).unwrap();
+        let names = BlockRef { id: id_of(&stored), key };
+        assert!(matches!(open(stored, &names), Err(BlockError::UnpackedLength { len, .. }) if len == 1 << 30));
+    }
+
+    #[test]
+    fn a_block_whose_key_is_not_its_hash_is_refused() {
+        let key = BlockKey::new([7; 32]);
+        let mut stored = snap::raw::Encoder::new().compress_vec(b"not what the key says").unwrap();
+        cipher(&key).encrypt_in_place(&nonce(&key), b"", &mut stored).unwrap();
+        let names = BlockRef { id: id_of(&stored), key };
+        assert!(matches!(open(stored, &names), Err(BlockError::WrongKey { .. })));
+    }
+
+    #[test]
+    fn the_key_of_another_block_does_not_open_it() {
+        let (one, two) = (seal(b"one").unwrap(), seal(b"two").unwrap());
+        let mixed = BlockRef { id: one.names.id, key: two.names.key };
+        assert!(matches!(open(one.stored, &mixed), Err(BlockError::Decrypt { .. })));
+    }
+
+    #[test]
+    fn blocks_have_one_byte_to_512_kib() {
+        assert!(matches!(seal(b""), Err(BlockError::PlainLength { len: 0 })));
+        assert!(matches!(seal(&vec![0; BLOCK_SIZE + 1]), Err(BlockError::PlainLength { .. })));
+        let full = vec![0xa5; BLOCK_SIZE];
+        let sealed = seal(&full).unwrap();
+        assert_eq!(open(sealed.stored, &sealed.names).unwrap(), full);
+        assert!(matches!(open(vec![0; 16], &sealed.names), Err(BlockError::StoredLength { len: 16, .. })));
+    }
+}

@@ -1,0 +1,34 @@
+//! The one place that reads the clock: deadlines of downloads and of hostile databases.
+
+use std::time::{Duration, Instant};
+
+/// A point in time after which a step gives up. Monotonic, so a changed wall clock moves nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    /// Ends `after` from now.
+    pub(crate) fn after(after: Duration) -> Self {
+        Self(now() + after)
+    }
+
+    /// Tells how long is left; zero when it has passed.
+    pub(crate) fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(now())
+    }
+
+    /// Tells whether it has passed.
+    pub(crate) fn has_passed(self) -> bool {
+        self.remaining().is_zero()
+    }
+}
+
+/// Reads the monotonic clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "bounds real I/O in a synchronous library that has no tokio clock and knows no other crate; \
+              no decision that a test would want to steer depends on it"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}

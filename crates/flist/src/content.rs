@@ -1,0 +1,257 @@
+//! The bytes of files: exact up to the end, or an error. Never zeros, never short, never another file's.
+//!
+//! ```text
+//! read_at ──> recent blocks (memory) ──> cache, already checked (read in place) ──> flight: one thread per block
+//!                                                                                   cache, check it │ else routes
+//! ```
+
+mod flight;
+mod recent;
+
+use std::sync::Arc;
+
+use crate::block::BLOCK_SIZE;
+use crate::cache::BlockCache;
+use crate::error::FlistErrorKind;
+use crate::hash::BlockRef;
+use crate::metadata::{FileKind, Flist, Inode};
+use crate::store::{Routes, StoreError};
+use flight::Flights;
+use recent::Recent;
+
+/// A block in memory, shared by the readers that wait for it.
+type Plain = Arc<Vec<u8>>;
+
+/// Why a read failed. In a file system all of these but the first three are `EIO`.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The flist has no such inode.
+    #[error("read inode {ino}: there is none")]
+    NoInode {
+        /// The number.
+        ino: u64,
+    },
+    /// The file has no such block.
+    #[error("read block {index} of file {ino}: it has fewer")]
+    NoBlock {
+        /// The file.
+        ino: u64,
+        /// The block, from 0.
+        index: u64,
+    },
+    /// Only regular files have content.
+    #[error("read inode {ino}: it is a {kind:?}")]
+    NotAFile {
+        /// The number.
+        ino: u64,
+        /// What it is.
+        kind: FileKind,
+    },
+    /// The block could not be had from the cache or from any store.
+    #[error("read block {index} of file {ino}")]
+    Block {
+        /// The file.
+        ino: u64,
+        /// The block, from 0.
+        index: u64,
+        /// The stores' failure; shared, since several readers may have waited for it.
+        source: Arc<StoreError>,
+    },
+    /// A true block, but of another length than the file's size says. Using it would shift what follows.
+    #[error("read block {index} of file {ino}: it has {found} bytes, not {expected}")]
+    BlockLength {
+        /// The file.
+        ino: u64,
+        /// The block, from 0.
+        index: u64,
+        /// Its length.
+        found: usize,
+        /// What the size of the file says.
+        expected: usize,
+    },
+    /// Another thread was fetching the block and has not ended within its own deadlines.
+    #[error("read block {index} of file {ino}: its fetch by another reader never ended")]
+    Stuck {
+        /// The file.
+        ino: u64,
+        /// The block, from 0.
+        index: u64,
+    },
+}
+
+impl ReadError {
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoInode { .. } | Self::NoBlock { .. } | Self::NotAFile { .. } => "ask for a regular file of this flist",
+            Self::Block { source, .. } => source.hint(),
+            Self::BlockLength { .. } => "the file changed while the flist was packed: pack it again",
+            Self::Stuck { .. } => "check the disk of the cache and the stores, then retry",
+        }
+    }
+
+    /// Says what sort of trouble it is.
+    #[must_use]
+    pub fn kind(&self) -> FlistErrorKind {
+        match self {
+            Self::NoInode { .. } | Self::NoBlock { .. } => FlistErrorKind::NotFound,
+            Self::NotAFile { .. } => FlistErrorKind::Invalid,
+            Self::Block { source, .. } => source.kind(),
+            Self::BlockLength { .. } => FlistErrorKind::Corrupt,
+            Self::Stuck { .. } => FlistErrorKind::Unreachable,
+        }
+    }
+}
+
+/// Reads the files of one flist. `Send + Sync`; any number of threads may read at once.
+#[derive(Debug)]
+pub struct Content {
+    flist: Arc<Flist>,
+    routes: Routes,
+    cache: Arc<BlockCache>,
+    recent: Recent,
+    flights: Flights,
+}
+
+/// One block of one file.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    ino: u64,
+    index: u64,
+    block: BlockRef,
+    /// Its length: what the size of the file says.
+    len: usize,
+}
+
+impl Content {
+    /// Puts a flist, its stores and a cache together.
+    #[must_use]
+    pub fn new(flist: Arc<Flist>, routes: Routes, cache: Arc<BlockCache>) -> Self {
+        Self { flist, routes, cache, recent: Recent::default(), flights: Flights::default() }
+    }
+
+    /// Gives the flist.
+    #[must_use]
+    pub fn flist(&self) -> &Flist {
+        &self.flist
+    }
+
+    /// Gives the cache.
+    #[must_use]
+    pub fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    /// Fills `buf` from `offset` on, and returns how much: all of it, or up to the end of the file; 0 only there.
+    ///
+    /// May download, and so take up to 30 s per block of the range; metadata calls on the [`Flist`] never wait for it.
+    ///
+    /// # Errors
+    /// Any byte of the range could not be had or verified. `buf` may then be partly written; do not use it.
+    pub fn read_at(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
+        let file = self.file(ino)?;
+        let left = usize::try_from(file.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = left.min(buf.len());
+        let mut rest = buf.get_mut(..wanted).unwrap_or_default();
+        let mut position = offset;
+        while !rest.is_empty() {
+            let place = self.place(file, position / BLOCK_SIZE as u64)?;
+            let within = usize::try_from(position % BLOCK_SIZE as u64).unwrap_or(0);
+            let (part, remainder) = rest.split_at_mut(rest.len().min(place.len.saturating_sub(within)));
+            self.read_block(place, within, part)?;
+            position += part.len() as u64;
+            rest = remainder;
+        }
+        Ok(wanted)
+    }
+
+    /// Brings one block into the cache, for read-ahead and before passthrough. Quick if it is there and checked.
+    ///
+    /// # Errors
+    /// As [`Content::read_at`]. A cache that cannot be written is no error: look at the file before relying on it.
+    pub fn ensure_cached(&self, ino: u64, index: u64) -> Result<(), ReadError> {
+        let place = self.place(self.file(ino)?, index)?;
+        if self.cache.read_checked(&place.block.key, 0, &mut []) {
+            return Ok(());
+        }
+        self.load(place).map(drop)
+    }
+
+    fn file(&self, ino: u64) -> Result<Inode<'_>, ReadError> {
+        let inode = self.flist.inode(ino).ok_or(ReadError::NoInode { ino })?;
+        match inode.kind() {
+            FileKind::File => Ok(inode),
+            kind => Err(ReadError::NotAFile { ino, kind }),
+        }
+    }
+
+    fn place(&self, file: Inode<'_>, index: u64) -> Result<Place, ReadError> {
+        let ino = file.ino();
+        let blocks = self.flist.blocks(ino);
+        let block = usize::try_from(index).ok().and_then(|index| blocks.get(index)).copied();
+        let block = block.ok_or(ReadError::NoBlock { ino, index })?;
+        let start = index.saturating_mul(BLOCK_SIZE as u64);
+        let len = usize::try_from(file.size().saturating_sub(start)).unwrap_or(usize::MAX).min(BLOCK_SIZE);
+        Ok(Place { ino, index, block, len })
+    }
+
+    fn read_block(&self, place: Place, within: usize, part: &mut [u8]) -> Result<(), ReadError> {
+        let key = &place.block.key;
+        if let Some(plain) = self.recent.get(key).filter(|plain| plain.len() == place.len) {
+            return copy(place, &plain, within, part);
+        }
+        if self.cache.read_checked(key, within as u64, part) {
+            return Ok(());
+        }
+        copy(place, &self.load(place)?, within, part)
+    }
+
+    /// Gets a whole block, by one thread however many want it.
+    fn load(&self, place: Place) -> Result<Plain, ReadError> {
+        let outcome = self.flights.run(place.block.key, || self.load_alone(place));
+        let plain = match outcome {
+            Some(Ok(plain)) => plain,
+            Some(Err(source)) => return Err(ReadError::Block { ino: place.ino, index: place.index, source }),
+            None => return Err(ReadError::Stuck { ino: place.ino, index: place.index }),
+        };
+        check_len(place, plain.len())?;
+        Ok(plain)
+    }
+
+    fn load_alone(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
+        let key = &place.block.key;
+        if let Some(plain) = self.cache.load(key, place.len) {
+            let plain = Arc::new(plain);
+            self.recent.put(*key, Arc::clone(&plain));
+            return Ok(plain);
+        }
+        let plain = Arc::new(self.routes.fetch(&place.block).map_err(Arc::new)?);
+        // The stores' copy is true to its key whatever the file says about its length.
+        self.cache.keep(key, &plain);
+        self.recent.put(*key, Arc::clone(&plain));
+        Ok(plain)
+    }
+}
+
+fn check_len(place: Place, found: usize) -> Result<(), ReadError> {
+    let Place { ino, index, len: expected, .. } = place;
+    if found == expected { Ok(()) } else { Err(ReadError::BlockLength { ino, index, found, expected }) }
+}
+
+fn copy(place: Place, plain: &[u8], within: usize, part: &mut [u8]) -> Result<(), ReadError> {
+    check_len(place, plain.len())?;
+    match plain.get(within..within.saturating_add(part.len())) {
+        Some(bytes) => {
+            part.copy_from_slice(bytes);
+            Ok(())
+        }
+        None => Err(ReadError::BlockLength {
+            ino: place.ino,
+            index: place.index,
+            found: plain.len(),
+            expected: within.saturating_add(part.len()),
+        }),
+    }
+}

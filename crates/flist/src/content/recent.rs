@@ -1,0 +1,55 @@
+//! The last few blocks, in memory: small sequential reads find theirs without opening a file, even without a cache.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use super::Plain;
+use crate::hash::BlockKey;
+
+/// How many blocks are kept: 4 MiB, one for each of a few sequential readers.
+const MAX_RECENT: usize = 8;
+
+/// The most recently used blocks, the latest at the back. Looking through eight keys needs no index.
+#[derive(Debug, Default)]
+pub(super) struct Recent(Mutex<VecDeque<(BlockKey, Plain)>>);
+
+impl Recent {
+    /// Gives a block if it is here, and makes it the latest.
+    pub(super) fn get(&self, key: &BlockKey) -> Option<Plain> {
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = blocks.iter().position(|(of, _)| of == key)?;
+        let entry = blocks.remove(found)?;
+        let plain = Plain::clone(&entry.1);
+        blocks.push_back(entry);
+        Some(plain)
+    }
+
+    /// Keeps a block as the latest, and lets the oldest go.
+    pub(super) fn put(&self, key: BlockKey, plain: Plain) {
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.retain(|(of, _)| *of != key);
+        if blocks.len() >= MAX_RECENT {
+            blocks.pop_front();
+        }
+        blocks.push_back((key, plain));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_block_goes_first() {
+        let recent = Recent::default();
+        let key = |n: u8| BlockKey::new([n; 32]);
+        for n in 0..8 {
+            recent.put(key(n), Plain::new(vec![n]));
+        }
+        assert_eq!(recent.get(&key(0)).unwrap().as_slice(), [0]);
+        recent.put(key(8), Plain::new(vec![8]));
+        assert!(recent.get(&key(1)).is_none(), "1 was the least recently used");
+        assert!(recent.get(&key(0)).is_some() && recent.get(&key(8)).is_some());
+        assert_eq!(recent.0.lock().unwrap().len(), MAX_RECENT);
+    }
+}

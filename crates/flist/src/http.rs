@@ -1,0 +1,104 @@
+//! What downloads of blocks and of flists share: the client, its bounds, and failures without credentials.
+
+use std::io;
+use std::time::Duration;
+
+use ureq::Agent;
+
+/// The longest that a connection may take to be made, the name looked up included.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Redirects followed. A store behind a load balancer needs one; a loop must end.
+const MAX_REDIRECTS: u32 = 3;
+
+/// Connections kept for reuse per store: as many as readers that download at once.
+const MAX_IDLE_CONNECTIONS: usize = 16;
+
+/// Where an exchange with a server failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpFailure {
+    /// The name has no address.
+    #[error("the host name is unknown")]
+    UnknownHost,
+    /// No connection.
+    #[error("no connection")]
+    Connect,
+    /// A bound on time was reached.
+    #[error("no complete answer in time")]
+    Timeout,
+    /// The connection broke.
+    #[error("the connection broke")]
+    Io(#[source] io::Error),
+    /// The body ended before the announced length.
+    #[error("the answer ended after {received} of {announced} bytes")]
+    CutShort {
+        /// What came.
+        received: u64,
+        /// What the header said.
+        announced: u64,
+    },
+    /// More redirects than [`MAX_REDIRECTS`], or one that cannot be followed.
+    #[error("a redirect led nowhere")]
+    Redirect,
+    /// The certificate or the encryption was refused.
+    #[error("the secure connection was refused: {0}")]
+    Tls(String),
+    /// Not HTTP, or not sane HTTP.
+    #[error("the answer is not valid HTTP: {0}")]
+    Protocol(String),
+}
+
+impl HttpFailure {
+    /// Takes over what the client says, leaving out the texts that may quote a URL.
+    pub(crate) fn from_client(error: ureq::Error) -> Self {
+        match error {
+            ureq::Error::HostNotFound => Self::UnknownHost,
+            ureq::Error::ConnectionFailed => Self::Connect,
+            ureq::Error::Timeout(_) => Self::Timeout,
+            ureq::Error::Io(source) if source.kind() == io::ErrorKind::TimedOut => Self::Timeout,
+            ureq::Error::Io(source) => Self::Io(source),
+            ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => Self::Redirect,
+            ureq::Error::Tls(reason) => Self::Tls(reason.to_owned()),
+            ureq::Error::Rustls(reason) => Self::Tls(reason.to_string()),
+            ureq::Error::BadUri(_) => Self::Protocol("a URL was refused".to_owned()),
+            ureq::Error::Protocol(reason) => Self::Protocol(reason.to_string()),
+            ureq::Error::Http(reason) => Self::Protocol(reason.to_string()),
+            _ => Self::Protocol("the client refused it".to_owned()),
+        }
+    }
+
+    /// Tells whether asking again soon may well help.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::UnknownHost | Self::Connect | Self::Timeout | Self::Io(_) | Self::CutShort { .. } => true,
+            Self::Redirect | Self::Tls(_) | Self::Protocol(_) => false,
+        }
+    }
+}
+
+/// Tells whether a status says "later".
+pub(crate) fn is_transient_status(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
+}
+
+/// Makes a client that keeps its connections. `whole` bounds one exchange, `silence` the time without a byte.
+pub(crate) fn agent(whole: Duration, silence: Duration) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(MAX_REDIRECTS)
+        .max_idle_connections(MAX_IDLE_CONNECTIONS)
+        .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+        .timeout_global(Some(whole))
+        .timeout_resolve(Some(CONNECT_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_per_read(Some(silence))
+        .user_agent(concat!("contd/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+/// Checks that a URL has a host, so that later errors never need to quote it.
+pub(crate) fn is_valid_url(url: &str) -> bool {
+    url.parse::<ureq::http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+}

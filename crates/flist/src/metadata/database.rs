@@ -1,0 +1,354 @@
+//! Reads the rows of a `.fl` as if an enemy had written it: SQLite is told to run nothing, and every value is checked.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+
+use super::error::{Malformed, MetadataError};
+use super::{MAX_BLOCKS, MAX_INODES, MAX_ROUTES, MAX_TAGS, Route};
+use crate::clock::Deadline;
+use crate::hash::{BlockId, BlockKey, BlockRef};
+use crate::source::MAX_FLIST_BYTES;
+
+/// The longest that reading may take. 20,000 inodes take 25 ms; a slow generated column could take for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// SQLite instructions between two looks at the clock: well under a millisecond.
+const PROGRESS_STEP: i32 = 20_000;
+
+/// The longest value of any row: our largest honest one is a symlink target of 4 KiB. The schema's text counts too.
+const MAX_VALUE_BYTES: i32 = 64 * 1024;
+
+/// The most objects of a schema: ours has five tables, three indexes and a sequence.
+const MAX_SCHEMA_OBJECTS: usize = 64;
+
+/// The columns of each table, in order. Anything else is not this format.
+const TABLES: [(&str, &[&str]); 5] = [
+    ("inode", &["ino", "parent", "name", "size", "uid", "gid", "mode", "rdev", "ctime", "mtime"]),
+    ("extra", &["ino", "data"]),
+    ("block", &["ino", "id", "key"]),
+    ("tag", &["key", "value"]),
+    ("route", &["start", "end", "url"]),
+];
+
+/// One row of `inode`, its types and ranges checked, its meaning not yet.
+#[derive(Debug)]
+pub(super) struct InodeRow {
+    pub(super) ino: u64,
+    pub(super) parent: u64,
+    pub(super) name: Vec<u8>,
+    pub(super) size: u64,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: u32,
+    pub(super) rdev: u64,
+    pub(super) ctime: i64,
+    pub(super) mtime: i64,
+}
+
+/// All rows of a flist.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) inodes: Vec<InodeRow>,
+    pub(super) links: Vec<(u64, Vec<u8>)>,
+    pub(super) blocks: Vec<(u64, BlockRef)>,
+    pub(super) tags: Vec<(String, String)>,
+    pub(super) routes: Vec<Route>,
+}
+
+/// Reads all of a flist and closes it.
+pub(super) fn read(path: &Path) -> Result<Rows, MetadataError> {
+    check_file(path)?;
+    let reader = Reader { path, connection: connect(path).map_err(|source| classify(path, "the header", source))? };
+    reader.check_schema()?;
+    let mut tags = reader.rows("tag", MAX_TAGS, |cells| Ok((cells.text(0, "key")?, cells.text(1, "value")?)))?;
+    tags.sort_unstable();
+    Ok(Rows {
+        inodes: reader.rows("inode", MAX_INODES, inode_row)?,
+        links: reader.rows("extra", MAX_INODES, |cells| Ok((cells.unsigned(0, "ino")?, cells.bytes(1, "data")?)))?,
+        blocks: reader.rows("block", MAX_BLOCKS, block_row)?,
+        tags,
+        routes: reader.rows("route", MAX_ROUTES, route_row)?,
+    })
+}
+
+/// Refuses what is not a regular file of a sane length, before SQLite sees it.
+fn check_file(path: &Path) -> Result<(), MetadataError> {
+    let owned = || path.to_owned();
+    // Not blocking: opening a pipe for reading would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let metadata = file.and_then(|file| file.metadata()).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => MetadataError::NotFound { path: owned() },
+        _ => MetadataError::Open { path: owned(), source },
+    })?;
+    if !metadata.is_file() {
+        return Err(MetadataError::NotAFile { path: owned() });
+    }
+    if metadata.len() > MAX_FLIST_BYTES {
+        return Err(MetadataError::TooLarge { path: owned(), len: metadata.len(), limit: MAX_FLIST_BYTES });
+    }
+    Ok(())
+}
+
+/// Opens the database so that nothing in it can act: immutable, untrusted schema, no views, triggers or extensions.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // Immutable: no locks, no journal and no WAL is looked for beside the file, and nothing is ever written.
+    let absolute = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let uri = format!("file:{}?mode=ro&immutable=1", escape(absolute.as_os_str().as_bytes()));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(uri, flags)?;
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    for (limit, value) in [
+        (Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_VALUE_BYTES),
+        (Limit::SQLITE_LIMIT_COLUMN, 64),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 20),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 2),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 10_000),
+        (Limit::SQLITE_LIMIT_FUNCTION_ARG, 8),
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 100),
+        (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 8),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        connection.set_limit(limit, value)?;
+    }
+    let deadline = Deadline::after(READ_TIMEOUT);
+    connection.progress_handler(PROGRESS_STEP, Some(move || deadline.has_passed()))?;
+    connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;")?;
+    Ok(connection)
+}
+
+/// Escapes a path for a `file:` URI, byte by byte.
+fn escape(path: &[u8]) -> String {
+    use std::fmt::Write as _;
+    path.iter().fold(String::new(), |mut uri, byte| {
+        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte) {
+            uri.push(char::from(*byte));
+        } else {
+            let _infallible = write!(uri, "%{byte:02X}");
+        }
+        uri
+    })
+}
+
+/// Tells a database that is too slow from one that is damaged.
+fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> MetadataError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted) => MetadataError::TooSlow { path, limit: READ_TIMEOUT },
+        _ => MetadataError::Database { path, what, source },
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    connection: Connection,
+}
+
+impl Reader<'_> {
+    fn refuse(&self, reason: Malformed) -> MetadataError {
+        MetadataError::Schema { path: self.path.to_owned(), reason }
+    }
+
+    /// Accepts only plain tables with exactly our columns. Reads the schema as text, so that nothing in it is used yet.
+    fn check_schema(&self) -> Result<(), MetadataError> {
+        let objects = self.schema_objects().map_err(|source| classify(self.path, "the schema", source))?;
+        if objects.len() > MAX_SCHEMA_OBJECTS {
+            return Err(self.refuse(Malformed::TooManyRows { table: "sqlite_schema", limit: MAX_SCHEMA_OBJECTS }));
+        }
+        for object in &objects {
+            if let Some(found) = object.foreign() {
+                return Err(self.refuse(Malformed::ForeignObject { name: object.name.clone(), found }));
+            }
+        }
+        for (table, columns) in TABLES {
+            if !objects.iter().any(|object| object.kind == "table" && object.name == table) {
+                return Err(self.refuse(Malformed::NoTable { table }));
+            }
+            let found = self.columns(table).map_err(|source| classify(self.path, "the columns", source))?;
+            let plain = found.iter().all(|(_, hidden)| *hidden == 0);
+            if !plain || !found.iter().map(|(name, _)| name.as_str()).eq(columns.iter().copied()) {
+                let found = found.iter().map(|(name, hidden)| format!("{name:?}/{hidden}")).collect::<Vec<_>>();
+                return Err(self.refuse(Malformed::Columns { table, found: found.join(" ") }));
+            }
+        }
+        Ok(())
+    }
+
+    fn schema_objects(&self) -> rusqlite::Result<Vec<SchemaObject>> {
+        let mut statement = self.connection.prepare("SELECT type, name, rootpage, sql FROM sqlite_schema")?;
+        let objects = statement.query_map([], |row| {
+            Ok(SchemaObject { kind: row.get(0)?, name: row.get(1)?, root_page: row.get(2)?, sql: row.get(3)? })
+        })?;
+        objects.take(MAX_SCHEMA_OBJECTS + 1).collect()
+    }
+
+    /// Gives name and `hidden` (not 0: virtual or generated) of each column.
+    fn columns(&self, table: &str) -> rusqlite::Result<Vec<(String, i64)>> {
+        // `table` is one of our constants.
+        let mut statement = self.connection.prepare(&format!("PRAGMA table_xinfo({table})"))?;
+        let columns = statement.query_map([], |row| Ok((row.get("name")?, row.get("hidden")?)))?;
+        columns.collect()
+    }
+
+    /// Reads a whole table by its own b-tree (an index could lie), in the order of the rowids.
+    fn rows<T>(
+        &self,
+        table: &'static str,
+        limit: usize,
+        convert: impl Fn(&Cells<'_>) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, MetadataError> {
+        let columns = TABLES.iter().find(|(name, _)| *name == table).map(|(_, columns)| *columns).unwrap_or_default();
+        let columns = columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ");
+        let sql = format!("SELECT {columns}, rowid FROM main.\"{table}\" NOT INDEXED ORDER BY rowid");
+        let failed = |source| classify(self.path, table, source);
+        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
+        let rowid_column = statement.column_count().saturating_sub(1);
+        let mut rows = statement.query([]).map_err(failed)?;
+        let mut converted = Vec::new();
+        let mut last_rowid = None;
+        while let Some(row) = rows.next().map_err(failed)? {
+            if converted.len() >= limit {
+                return Err(self.refuse(Malformed::TooManyRows { table, limit }));
+            }
+            let rowid = row.get(rowid_column).map_err(failed)?;
+            if last_rowid.is_some_and(|last| last >= rowid) {
+                return Err(self.refuse(Malformed::RowOrder { table, rowid }));
+            }
+            last_rowid = Some(rowid);
+            converted.push(convert(&Cells { table, rowid, row }).map_err(|reason| self.refuse(reason))?);
+        }
+        Ok(converted)
+    }
+}
+
+struct SchemaObject {
+    kind: String,
+    name: String,
+    root_page: Option<i64>,
+    sql: Option<String>,
+}
+
+impl SchemaObject {
+    /// Says what it is if it is neither a plain table nor an index of one.
+    fn foreign(&self) -> Option<String> {
+        let sql = self.sql.as_deref().unwrap_or_default();
+        let starts = |prefix: &str| sql.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
+        // SQLite parses the text whatever the type says, so both must agree.
+        let agrees = match self.kind.as_str() {
+            "table" => starts("CREATE TABLE"),
+            "index" => self.sql.is_none() || starts("CREATE INDEX") || starts("CREATE UNIQUE INDEX"),
+            _ => false,
+        };
+        let stored = self.root_page.is_some_and(|page| page > 0);
+        (!agrees || !stored).then(|| if stored { self.kind.clone() } else { format!("virtual or stray {}", self.kind) })
+    }
+}
+
+/// One row, whose cells are taken out with their type and range checked.
+struct Cells<'a> {
+    table: &'static str,
+    rowid: i64,
+    row: &'a Row<'a>,
+}
+
+impl Cells<'_> {
+    fn wrong(&self, column: &'static str, found: String) -> Malformed {
+        Malformed::Value { table: self.table, rowid: self.rowid, column, found }
+    }
+
+    fn cell(&self, index: usize, column: &'static str) -> Result<ValueRef<'_>, Malformed> {
+        self.row.get_ref(index).map_err(|_unreadable| self.wrong(column, "nothing readable".to_owned()))
+    }
+
+    fn integer(&self, index: usize, column: &'static str) -> Result<i64, Malformed> {
+        match self.cell(index, column)? {
+            ValueRef::Integer(value) => Ok(value),
+            other => Err(self.wrong(column, format!("{}, not an integer", other.data_type()))),
+        }
+    }
+
+    fn ranged<T: TryFrom<i64>>(&self, index: usize, column: &'static str) -> Result<T, Malformed> {
+        let value = self.integer(index, column)?;
+        T::try_from(value).map_err(|_out_of_range| self.wrong(column, format!("{value}, which is out of range")))
+    }
+
+    fn unsigned(&self, index: usize, column: &'static str) -> Result<u64, Malformed> {
+        self.ranged(index, column)
+    }
+
+    /// Takes text as bytes: names need not be UTF-8.
+    fn text_bytes(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
+        match self.cell(index, column)? {
+            ValueRef::Text(text) => Ok(text),
+            other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
+        }
+    }
+
+    fn text(&self, index: usize, column: &'static str) -> Result<String, Malformed> {
+        let bytes = self.text_bytes(index, column)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(column, "text that is not UTF-8".to_owned()))
+    }
+
+    fn bytes(&self, index: usize, column: &'static str) -> Result<Vec<u8>, Malformed> {
+        match self.cell(index, column)? {
+            ValueRef::Blob(bytes) => Ok(bytes.to_vec()),
+            other => Err(self.wrong(column, format!("{}, not a blob", other.data_type()))),
+        }
+    }
+
+    fn digest(&self, index: usize, column: &'static str) -> Result<[u8; 32], Malformed> {
+        let found = match self.cell(index, column)? {
+            ValueRef::Blob(bytes) => match <[u8; 32]>::try_from(bytes) {
+                Ok(digest) => return Ok(digest),
+                Err(_) => format!("{} bytes, not 32", bytes.len()),
+            },
+            other => format!("{}, not a blob", other.data_type()),
+        };
+        Err(self.wrong(column, found))
+    }
+}
+
+fn inode_row(cells: &Cells<'_>) -> Result<InodeRow, Malformed> {
+    Ok(InodeRow {
+        ino: cells.ranged(0, "ino")?,
+        parent: cells.ranged(1, "parent")?,
+        name: cells.text_bytes(2, "name")?.to_vec(),
+        size: cells.ranged(3, "size")?,
+        uid: cells.ranged(4, "uid")?,
+        gid: cells.ranged(5, "gid")?,
+        mode: cells.ranged(6, "mode")?,
+        rdev: cells.ranged(7, "rdev")?,
+        ctime: cells.integer(8, "ctime")?,
+        mtime: cells.integer(9, "mtime")?,
+    })
+}
+
+fn block_row(cells: &Cells<'_>) -> Result<(u64, BlockRef), Malformed> {
+    let (id, key) = (BlockId::new(cells.digest(1, "id")?), BlockKey::new(cells.digest(2, "key")?));
+    Ok((cells.unsigned(0, "ino")?, BlockRef { id, key }))
+}
+
+fn route_row(cells: &Cells<'_>) -> Result<Route, Malformed> {
+    Ok(Route { start: cells.ranged(0, "start")?, end: cells.ranged(1, "end")?, url: cells.text(2, "url")? })
+}

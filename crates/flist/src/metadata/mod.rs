@@ -1,0 +1,326 @@
+//! The tree of a flist, in memory: read once, distrustfully, validated, and then only looked at.
+//!
+//! ```text
+//! x.fl ──database: plain tables only, typed columns, caps, a time bound──> rows ──tree: one O(n) pass──> Flist
+//! ```
+//!
+//! A [`Flist`] that exists is a tree: whoever serves it never meets a malformed row. Inode numbers are the flist's own,
+//! so they stay the same over restarts of a server. Nothing here touches the file again after [`Flist::open`].
+
+mod database;
+mod error;
+mod tree;
+
+use std::path::Path;
+
+pub use error::{Malformed, MetadataError};
+
+use crate::block::BLOCK_SIZE;
+use crate::hash::BlockRef;
+use tree::{Node, Tree};
+
+/// The inode number of the root in every flist.
+pub const ROOT_INO: u64 = 1;
+
+/// The most inodes of a flist: about 300 MiB of memory; the largest known tree has 20,000.
+pub const MAX_INODES: usize = 2_000_000;
+
+/// The most blocks of a flist: 256 MiB of memory, 2 TiB of content.
+pub const MAX_BLOCKS: usize = 4_000_000;
+
+/// The most routes of a flist. There are only 256 first bytes, and each may be replicated a few times.
+pub const MAX_ROUTES: usize = 1024;
+
+/// The most tags of a flist.
+pub const MAX_TAGS: usize = 1024;
+
+/// One range of block ids and the store that has them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The first value of `id[0]` it serves.
+    pub start: u8,
+    /// The last value of `id[0]` it serves.
+    pub end: u8,
+    /// The store. May hold credentials: never print it; errors of this crate do not.
+    pub url: String,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:02x}-{:02x}={}", self.start, self.end, crate::url::redact(&self.url))
+    }
+}
+
+/// What an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A regular file: has blocks.
+    File,
+    /// A directory: has children.
+    Directory,
+    /// A symbolic link: has a target.
+    Symlink,
+    /// A character device: has an `rdev`.
+    CharDevice,
+    /// A block device: has an `rdev`.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A unix socket.
+    Socket,
+}
+
+/// A validated flist in memory. `Send + Sync`; cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct Flist {
+    tree: Tree,
+    tags: Vec<(String, String)>,
+    routes: Vec<Route>,
+}
+
+impl Flist {
+    /// Reads a `.fl` file, validates it and closes it again. Never writes to it or beside it.
+    ///
+    /// Takes about 25 ms for 20,000 inodes and never more than 30 s.
+    ///
+    /// # Errors
+    /// No such file, not a database, not of the expected shape, or not a tree: with the first reason found.
+    pub fn open(path: &Path) -> Result<Self, MetadataError> {
+        let rows = database::read(path)?;
+        let tree = Tree::build(rows.inodes, rows.links, rows.blocks)
+            .map_err(|reason| MetadataError::Malformed { path: path.to_owned(), reason })?;
+        Ok(Self { tree, tags: rows.tags, routes: rows.routes })
+    }
+
+    /// Gives the root directory.
+    #[must_use]
+    pub fn root(&self) -> Inode<'_> {
+        Inode { tree: &self.tree, node: self.tree.root() }
+    }
+
+    /// Gives the inode of that number, if it is part of the tree.
+    #[must_use]
+    pub fn inode(&self, ino: u64) -> Option<Inode<'_>> {
+        Some(Inode { tree: &self.tree, node: self.tree.node(ino)? })
+    }
+
+    /// Gives the entry `name` of the directory `parent`. `.` and `..` are not entries.
+    #[must_use]
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Option<Inode<'_>> {
+        let children = self.children(parent);
+        let found = children.slots.binary_search_by(|slot| self.tree.name_at(*slot).cmp(name)).ok()?;
+        children.get(found)
+    }
+
+    /// Gives the inode at a path from the root, such as `etc/passwd`. Links are not followed, `..` is not understood.
+    #[must_use]
+    pub fn resolve(&self, path: &[u8]) -> Option<Inode<'_>> {
+        path.split(|byte| *byte == b'/')
+            .filter(|component| !component.is_empty() && *component != b".")
+            .try_fold(self.root(), |at, component| self.lookup(at.ino(), component))
+    }
+
+    /// Gives the entries of a directory, sorted by name; none for anything else.
+    #[must_use]
+    pub fn children(&self, ino: u64) -> Children<'_> {
+        let slots = self.tree.node(ino).map(|node| self.tree.children(node)).unwrap_or_default();
+        Children { tree: &self.tree, slots }
+    }
+
+    /// Gives the blocks of a file in order: block `n` holds the bytes from `n * 512 KiB`. None for anything else.
+    #[must_use]
+    pub fn blocks(&self, ino: u64) -> &[BlockRef] {
+        self.tree.node(ino).map(|node| self.tree.blocks(node)).unwrap_or_default()
+    }
+
+    /// Gives what a symbolic link points to: 1 to 4095 bytes without NUL. `None` for anything else.
+    #[must_use]
+    pub fn symlink_target(&self, ino: u64) -> Option<&[u8]> {
+        self.tree.target(self.tree.node(ino)?)
+    }
+
+    /// Gives the tags, sorted by key. `version`, `description` and `author` have a meaning; all others are free.
+    #[must_use]
+    pub fn tags(&self) -> &[(String, String)] {
+        &self.tags
+    }
+
+    /// Gives the value of one tag.
+    #[must_use]
+    pub fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Gives the routes in the order of the flist.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// Counts the inodes of the tree.
+    #[must_use]
+    pub fn inode_count(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// Adds up the sizes of all files, in bytes.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        self.tree.content_bytes()
+    }
+}
+
+/// One inode of a [`Flist`]: a small copyable view.
+#[derive(Clone, Copy)]
+pub struct Inode<'a> {
+    tree: &'a Tree,
+    node: &'a Node,
+}
+
+impl<'a> Inode<'a> {
+    /// The flist's own number; fit to be a FUSE node id.
+    #[must_use]
+    pub fn ino(self) -> u64 {
+        self.node.ino
+    }
+
+    /// The number of the directory it is in; the root's is its own.
+    #[must_use]
+    pub fn parent(self) -> u64 {
+        self.tree.parent(self.node).ino
+    }
+
+    /// Its name, 1 to 255 bytes; empty for the root.
+    #[must_use]
+    pub fn name(self) -> &'a [u8] {
+        self.tree.name(self.node)
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(self) -> FileKind {
+        self.node.kind
+    }
+
+    /// The whole `st_mode`: type bits and 07777.
+    #[must_use]
+    pub fn mode(self) -> u32 {
+        self.node.mode
+    }
+
+    /// The owner.
+    #[must_use]
+    pub fn uid(self) -> u32 {
+        self.node.uid
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn gid(self) -> u32 {
+        self.node.gid
+    }
+
+    /// The device number as glibc's `dev_t`; 0 for all that is not a device.
+    #[must_use]
+    pub fn rdev(self) -> u64 {
+        self.node.rdev
+    }
+
+    /// The device's major number.
+    #[must_use]
+    pub fn rdev_major(self) -> u32 {
+        major_minor(self.node.rdev).0
+    }
+
+    /// The device's minor number.
+    #[must_use]
+    pub fn rdev_minor(self) -> u32 {
+        major_minor(self.node.rdev).1
+    }
+
+    /// The device number as the kernel (and so FUSE) writes it in 32 bits.
+    #[must_use]
+    pub fn rdev_kernel(self) -> u32 {
+        let (major, minor) = major_minor(self.node.rdev);
+        (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+    }
+
+    /// Bytes: content of a file, target of a link, as packed for a directory, 0 for the others.
+    #[must_use]
+    pub fn size(self) -> u64 {
+        self.node.size
+    }
+
+    /// Links: 2 and the number of subdirectories for a directory, 1 for the others (the format has no hard links).
+    #[must_use]
+    pub fn nlink(self) -> u32 {
+        match self.node.kind {
+            FileKind::Directory => self.node.subdirectories.saturating_add(2),
+            _ => 1,
+        }
+    }
+
+    /// Last change of the content, in whole seconds since 1970; may be negative or past 2038.
+    #[must_use]
+    pub fn mtime(self) -> i64 {
+        self.node.mtime
+    }
+
+    /// Last change of the inode when it was packed, in whole seconds since 1970.
+    #[must_use]
+    pub fn ctime(self) -> i64 {
+        self.node.ctime
+    }
+}
+
+impl std::fmt::Debug for Inode<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = String::from_utf8_lossy(self.name());
+        f.debug_struct("Inode").field("ino", &self.ino()).field("name", &name).field("kind", &self.kind()).finish()
+    }
+}
+
+/// The entries of one directory, sorted by name. The position is stable: it can be the offset of a readdir.
+#[derive(Clone, Copy)]
+pub struct Children<'a> {
+    tree: &'a Tree,
+    slots: &'a [u32],
+}
+
+impl<'a> Children<'a> {
+    /// Counts the entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Tells whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Gives the entry at a position.
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<Inode<'a>> {
+        let node = self.tree.node_at(*self.slots.get(position)?)?;
+        Some(Inode { tree: self.tree, node })
+    }
+
+    /// Walks the entries in order.
+    pub fn iter(&self) -> impl Iterator<Item = Inode<'a>> + use<'a> {
+        let tree = self.tree;
+        self.slots.iter().filter_map(move |slot| Some(Inode { tree, node: tree.node_at(*slot)? }))
+    }
+}
+
+/// Takes glibc's `dev_t` apart. The result has 32 bits each: `>> 32` and masks cannot lose any that we keep.
+fn major_minor(rdev: u64) -> (u32, u32) {
+    let low = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap_or(u32::MAX);
+    (low(((rdev >> 8) & 0xfff) | ((rdev >> 32) & 0xffff_f000)), low((rdev & 0xff) | ((rdev >> 12) & 0xffff_ff00)))
+}
+
+/// Counts the blocks that a file of `size` bytes has.
+pub(crate) fn blocks_for(size: u64) -> u64 {
+    size.div_ceil(BLOCK_SIZE as u64)
+}

@@ -1,0 +1,105 @@
+//! Writes the five tables as `rfs` has them: one transaction, rows in the order of the walk, indexes last.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, Transaction, params};
+
+use super::Target;
+use super::walk::Found;
+use crate::hash::BlockRef;
+
+/// The schema of `rfs`. AUTOINCREMENT makes SQLite's own `sqlite_sequence`.
+const TABLES: &str = "
+CREATE TABLE inode (
+    ino INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent INTEGER,
+    name VARCHAR(255),
+    size INTEGER,
+    uid INTEGER,
+    gid INTEGER,
+    mode INTEGER,
+    rdev INTEGER,
+    ctime INTEGER,
+    mtime INTEGER
+);
+CREATE TABLE extra (ino INTEGER PRIMARY KEY, data VARCHAR(4096));
+CREATE TABLE block (ino INTEGER, id VARCHAR(32), key VARCHAR(32));
+CREATE TABLE tag (key VARCHAR(10) PRIMARY KEY, value VARCHAR(255));
+CREATE TABLE route (start integer, end integer, url VARCHAR(2048));
+";
+
+const INDEXES: &str = "
+CREATE INDEX parents ON inode (parent);
+CREATE INDEX names ON inode (name);
+CREATE INDEX block_ino ON block (ino);
+";
+
+/// Fills the empty file at `path`. The caller syncs and renames it, so SQLite keeps no journal and does not sync.
+pub(super) fn write(
+    path: &Path,
+    tree: &Found,
+    blocks: &[Vec<BlockRef>],
+    targets: &[Target],
+    tags: &[(String, String)],
+) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.execute_batch(
+        "PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;",
+    )?;
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    write_inodes(&transaction, tree)?;
+    write_blocks(&transaction, blocks)?;
+    let mut tag = transaction.prepare("INSERT INTO tag (key, value) VALUES (?1, ?2)")?;
+    for (key, value) in tags {
+        tag.execute(params![key, value])?;
+    }
+    drop(tag);
+    let mut route = transaction.prepare("INSERT INTO route (start, end, url) VALUES (?1, ?2, ?3)")?;
+    for target in targets {
+        route.execute(params![target.route.start, target.route.end, target.route.url])?;
+    }
+    drop(route);
+    transaction.execute_batch(INDEXES)?;
+    transaction.commit()?;
+    connection.close().map_err(|(_connection, source)| source)
+}
+
+fn write_inodes(transaction: &Transaction<'_>, tree: &Found) -> rusqlite::Result<()> {
+    let mut inode = transaction.prepare(
+        "INSERT INTO inode (ino, parent, name, size, uid, gid, mode, rdev, ctime, mtime)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    let mut extra = transaction.prepare("INSERT INTO extra (ino, data) VALUES (?1, ?2)")?;
+    for (ino, entry) in (1_i64..).zip(&tree.entries) {
+        // No file system has files of 8 EiB.
+        let size = i64::try_from(entry.size).unwrap_or(i64::MAX);
+        inode.execute(params![
+            ino,
+            entry.parent,
+            entry.name,
+            size,
+            entry.uid,
+            entry.gid,
+            entry.mode,
+            entry.rdev,
+            entry.ctime,
+            entry.mtime
+        ])?;
+        if let Some(target) = &entry.target {
+            extra.execute(params![ino, target])?;
+        }
+    }
+    Ok(())
+}
+
+fn write_blocks(transaction: &Transaction<'_>, blocks: &[Vec<BlockRef>]) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare("INSERT INTO block (ino, id, key) VALUES (?1, ?2, ?3)")?;
+    for (ino, of_file) in (1_i64..).zip(blocks) {
+        for block in of_file {
+            insert.execute(params![ino, block.id.as_bytes().as_slice(), block.key.as_bytes().as_slice()])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Why a directory could not be packed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::block::BlockError;
+use crate::error::FlistErrorKind;
+use crate::store::StoreError;
+
+/// What went wrong while packing. The output file has not appeared; blocks may have.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The directory, or something in it, could not be looked at.
+    #[error("pack {}", path.display())]
+    Walk {
+        /// What could not be read.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The directory is something else.
+    #[error("pack {}: not a directory", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The format keeps names as text.
+    #[error("pack {}: its name is not UTF-8", path.display())]
+    NameNotUtf8 {
+        /// The entry.
+        path: PathBuf,
+    },
+    /// A time or number that the format has no room for.
+    #[error("pack {}: its {what} does not fit in the format", path.display())]
+    OutOfRange {
+        /// The entry.
+        path: PathBuf,
+        /// The field.
+        what: &'static str,
+    },
+    /// The file is not what it was when the walk saw it.
+    #[error("pack {}: the file changed meanwhile", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A block could not be sealed.
+    #[error("seal the content of {}", path.display())]
+    Seal {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: BlockError,
+    },
+    /// A store cannot be used, or did not take a block.
+    #[error("use the stores to pack to")]
+    Store {
+        /// Why not.
+        source: StoreError,
+    },
+    /// Blocks with this first byte would have no place.
+    #[error("route the blocks: no store takes ids that start with {first:02x}")]
+    Uncovered {
+        /// The first byte not covered.
+        first: u8,
+    },
+    /// The store would be packed with the tree.
+    #[error("pack to store {}: it is inside the packed directory", store.display())]
+    StoreInside {
+        /// The folder of the store.
+        store: PathBuf,
+    },
+    /// The output has no file name.
+    #[error("write flist {}: it does not end in a file name", path.display())]
+    NoOutName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The metadata could not be written.
+    #[error("write the tables of flist {}", path.display())]
+    Database {
+        /// The output.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The output could not be written.
+    #[error("write flist {}", path.display())]
+    Write {
+        /// The output, or its folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A worker ended without a result for one of its files.
+    #[error("seal the content of {}: the worker was lost", path.display())]
+    WorkerLost {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl PackError {
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Walk { .. } => "check the name and the permissions; packing needs to read everything",
+            Self::NotADirectory { .. } => "name the directory that shall become the root",
+            Self::NameNotUtf8 { .. } => "rename it: flists cannot hold such names",
+            Self::OutOfRange { .. } => "set a sane value on the file",
+            Self::Changed { .. } => "pack a tree that nothing writes to",
+            Self::Seal { .. } | Self::WorkerLost { .. } => "this is a fault of the packer: report it",
+            Self::Store { source } => source.hint(),
+            Self::Uncovered { .. } => "name a store without a range, or one for the missing range as xx-yy=URL",
+            Self::StoreInside { .. } => "use a store outside of the directory",
+            Self::NoOutName { .. } => "name a file for the flist",
+            Self::Database { .. } | Self::Write { .. } => "check the permissions and the free space of the output folder",
+        }
+    }
+
+    /// Says what sort of trouble it is.
+    #[must_use]
+    pub fn kind(&self) -> FlistErrorKind {
+        match self {
+            Self::Walk { source, .. } if source.kind() == io::ErrorKind::NotFound => FlistErrorKind::NotFound,
+            Self::Walk { .. } | Self::Database { .. } | Self::Write { .. } | Self::WorkerLost { .. } => {
+                FlistErrorKind::Io
+            }
+            Self::Store { source } => source.kind(),
+            Self::Seal { source, .. } => source.kind(),
+            _ => FlistErrorKind::Invalid,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Reads, seals and stores the content of all files on several threads. The unit of work is a block, so that one big
+//! file keeps all of them busy. Results are put in place by number, so the order of the threads changes nothing.
+
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use super::walk::{Entry, Found};
+use super::{PackError, PackProgress, Target};
+use crate::block::{self, BLOCK_SIZE};
+use crate::hash::{BlockId, BlockRef};
+use crate::metadata::blocks_for;
+
+/// Results that may wait for the collecting thread: enough that no worker stands still.
+const MAX_WAITING_RESULTS: usize = 256;
+
+/// One block of one file.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    /// The position of the file in the walk.
+    entry: usize,
+    /// The block, from 0.
+    index: u64,
+}
+
+/// Seals everything, and gives the blocks of each entry in order; none for what is not a file.
+pub(super) fn seal_all(
+    tree: &Found,
+    targets: &[Target],
+    workers: NonZeroUsize,
+    progress: &dyn Fn(PackProgress),
+) -> Result<Vec<Vec<BlockRef>>, PackError> {
+    let mut jobs = Vec::new();
+    for (position, entry) in tree.entries.iter().enumerate().filter(|(_, entry)| entry.is_file()) {
+        jobs.extend((0..blocks_for(entry.size)).map(|index| Job { entry: position, index }));
+    }
+    let shared = Shared { tree, targets, jobs: &jobs, next: AtomicUsize::new(0), stored: Mutex::default() };
+    let mut sealed: Vec<Option<BlockRef>> = vec![None; jobs.len()];
+    thread::scope(|scope| {
+        let (sender, results) = mpsc::sync_channel(MAX_WAITING_RESULTS);
+        for _ in 0..workers.get().min(jobs.len().max(1)) {
+            let (sender, shared) = (sender.clone(), &shared);
+            scope.spawn(move || shared.work(&sender));
+        }
+        drop(sender);
+        collect(&results, tree.content_bytes, &mut sealed, progress)
+        // On an error the receiver is dropped here, so the workers' next send fails and they end.
+    })?;
+    in_order(tree, &jobs, &sealed)
+}
+
+/// What a worker reports: which job, and its block with the bytes it covers.
+type Sealed = Result<(usize, BlockRef, u64), PackError>;
+
+fn collect(
+    results: &mpsc::Receiver<Sealed>,
+    total_bytes: u64,
+    sealed: &mut [Option<BlockRef>],
+    progress: &dyn Fn(PackProgress),
+) -> Result<(), PackError> {
+    let mut done_bytes = 0;
+    progress(PackProgress { done_bytes, total_bytes });
+    for result in results {
+        let (job, block, bytes) = result?;
+        if let Some(slot) = sealed.get_mut(job) {
+            *slot = Some(block);
+        }
+        done_bytes += bytes;
+        progress(PackProgress { done_bytes, total_bytes });
+    }
+    Ok(())
+}
+
+fn in_order(tree: &Found, jobs: &[Job], sealed: &[Option<BlockRef>]) -> Result<Vec<Vec<BlockRef>>, PackError> {
+    let mut blocks = vec![Vec::new(); tree.entries.len()];
+    for (job, block) in jobs.iter().zip(sealed) {
+        let (Some(of_file), Some(block)) = (blocks.get_mut(job.entry), block) else {
+            let path = tree.entries.get(job.entry).map(|entry| entry.path.clone()).unwrap_or_default();
+            return Err(PackError::WorkerLost { path });
+        };
+        of_file.push(*block);
+    }
+    Ok(blocks)
+}
+
+/// What the workers share.
+struct Shared<'a> {
+    tree: &'a Found,
+    targets: &'a [Target],
+    jobs: &'a [Job],
+    next: AtomicUsize,
+    /// Blocks that this run has stored or is storing: equal ones are put once.
+    stored: Mutex<HashSet<BlockId>>,
+}
+
+impl Shared<'_> {
+    fn work(&self, results: &mpsc::SyncSender<Sealed>) {
+        let mut plain = Vec::with_capacity(BLOCK_SIZE);
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = self.jobs.get(number) else { return };
+            let Some(entry) = self.tree.entries.get(job.entry) else { return };
+            let sealed = self.seal(entry, job.index, &mut plain);
+            let failed = sealed.is_err();
+            let report = sealed.map(|block| (number, block, plain.len() as u64));
+            // No one listens any more once another worker failed.
+            if results.send(report).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn seal(&self, entry: &Entry, index: u64, plain: &mut Vec<u8>) -> Result<BlockRef, PackError> {
+        read(entry, index, plain)?;
+        let sealed = block::seal(plain).map_err(|source| PackError::Seal { path: entry.path.clone(), source })?;
+        let id = sealed.names.id;
+        if self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            for target in self.targets.iter().filter(|target| target.range.covers(&id)) {
+                target.store.put(&id, &sealed.stored).map_err(|source| PackError::Store { source })?;
+            }
+        }
+        Ok(sealed.names)
+    }
+}
+
+/// Reads one whole block. The file is opened for each: a held descriptor per file would be a limit on the tree.
+fn read(entry: &Entry, index: u64, plain: &mut Vec<u8>) -> Result<(), PackError> {
+    let failed = |source| PackError::Walk { path: entry.path.clone(), source };
+    let changed = || PackError::Changed { path: entry.path.clone() };
+    // If it is no longer the file that the walk saw, neither follow a link nor wait for a pipe.
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(&entry.path).map_err(failed)?;
+    let start = index.saturating_mul(BLOCK_SIZE as u64);
+    let len = usize::try_from(entry.size.saturating_sub(start)).unwrap_or(usize::MAX).min(BLOCK_SIZE);
+    plain.resize(len, 0);
+    match file.read_exact_at(plain, start) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Err(changed()),
+        read => read.map_err(failed)?,
+    }
+    // After reading: a change that came before or during it shows in length or time.
+    if entry.is_unchanged(&file.metadata().map_err(failed)?) { Ok(()) } else { Err(changed()) }
+}

@@ -1,0 +1,294 @@
+//! Where a flist comes from, and how its metadata gets here: whole, once per content, named by its hash.
+
+mod error;
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+pub use error::{FetchError, SourceError};
+
+use crate::atomic::{self, TempFile};
+use crate::hash::{finish, hasher, hex};
+use crate::http::{self, HttpFailure};
+use crate::url;
+
+/// The largest `.fl` accepted: 3 MB hold 20,000 inodes, so this is some seven million.
+pub const MAX_FLIST_BYTES: u64 = 1 << 30;
+
+/// The longest that a download may take as a whole.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// The longest that a server may send nothing.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a download is tried while its failures look transient.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// The pause before the second attempt; it doubles for each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Bytes copied between two reports of progress.
+const COPY_CHUNK: usize = 64 * 1024;
+
+/// What the user names as the root of a container. `Display` never shows a password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum FlistSource {
+    /// A `.fl` file of this machine. A relative path is relative to this process: a client must make it absolute.
+    File(PathBuf),
+    /// A `.fl` file behind `http://` or `https://`. May hold credentials.
+    Http(String),
+    /// A plain directory, by `dir:/path`. Needs no [`fetch`].
+    Directory(PathBuf),
+}
+
+impl FlistSource {
+    /// Understands `path`, `file:///path`, `http(s)://host/path` and `dir:/path`.
+    ///
+    /// # Errors
+    /// Empty, with a NUL, a scheme that is none of these, or a path or host missing.
+    pub fn parse(text: &str) -> Result<Self, SourceError> {
+        let bad = |reason| SourceError::Invalid { source_text: url::redact(text), reason };
+        if text.is_empty() || text.contains('\0') {
+            return Err(bad("it is empty or holds a NUL"));
+        }
+        if let Some((scheme, rest)) = url::split_scheme(text) {
+            return match scheme {
+                "file" if rest.starts_with('/') => Ok(Self::File(PathBuf::from(rest))),
+                "file" => Err(bad("a file:// URL has no host and an absolute path: file:///path")),
+                "http" | "https" if http::is_valid_url(text) => Ok(Self::Http(text.to_owned())),
+                "http" | "https" => Err(bad("it is not a valid http URL")),
+                "dir" => Err(bad("a directory is named dir:/path; dir:///path is a block store")),
+                _ => Err(SourceError::UnsupportedScheme {
+                    source_text: url::redact(text),
+                    scheme: scheme.chars().take(32).collect(),
+                }),
+            };
+        }
+        match text.strip_prefix("dir:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Directory(PathBuf::from(path))),
+            Some(_) => Err(bad("a directory needs an absolute path: dir:/path")),
+            None => Ok(Self::File(PathBuf::from(text))),
+        }
+    }
+}
+
+impl fmt::Display for FlistSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Http(text) => f.write_str(&url::redact(text)),
+            Self::Directory(path) => write!(f, "dir:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for FlistSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FlistSource({self})")
+    }
+}
+
+/// How far a [`fetch`] has come. Starts again at 0 when a download is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchProgress {
+    /// Bytes that are here.
+    pub received_bytes: u64,
+    /// Bytes of the whole, if the source says.
+    pub total_bytes: Option<u64>,
+}
+
+/// A flist in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedFlist {
+    /// `<cache_root>/fl/<hash>.fl`.
+    pub path: PathBuf,
+    /// BLAKE2b-256 of the file, as 64 hex digits: the flist's identity on this node.
+    pub hash: String,
+}
+
+/// Brings a `.fl` file into the cache, under its hash. The same content is stored once, whatever it was named.
+///
+/// A download is not remembered by URL: it is made each time, since the file behind a URL changes. `progress` is called
+/// from this thread, about every 64 KiB.
+///
+/// # Errors
+/// No such flist, not a regular file, too large, unreachable, or the cache cannot be written.
+pub fn fetch(
+    source: &FlistSource,
+    cache_root: &Path,
+    progress: &dyn Fn(FetchProgress),
+) -> Result<FetchedFlist, FetchError> {
+    let folder = cache_root.join("fl");
+    fs::create_dir_all(&folder).map_err(|source| FetchError::Keep { path: folder.clone(), source })?;
+    match source {
+        FlistSource::File(path) => fetch_file(path, &folder, progress),
+        FlistSource::Http(text) => fetch_http(text, &folder, progress),
+        FlistSource::Directory(path) => Err(FetchError::IsDirectory { path: path.clone() }),
+    }
+}
+
+fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> Result<FetchedFlist, FetchError> {
+    let named = || path.to_owned();
+    let failed = |source| FetchError::Read { path: named(), source };
+    // Not blocking: opening a pipe for reading would wait for a writer.
+    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Err(FetchError::NotFound { name: path.display().to_string() });
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(FetchError::NotAFile { path: named() });
+    }
+    let mut copy = Copy { name: path.display().to_string(), folder, total: Some(metadata.len()), progress };
+    match copy.run(file)? {
+        Ok(fetched) => Ok(fetched),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn fetch_http(text: &str, folder: &Path, progress: &dyn Fn(FetchProgress)) -> Result<FetchedFlist, FetchError> {
+    let agent = http::agent(DOWNLOAD_TIMEOUT, SILENCE_TIMEOUT);
+    let mut attempt = 1;
+    loop {
+        let outcome = download(&agent, text, folder, progress);
+        match outcome {
+            Err(error) if attempt < MAX_ATTEMPTS && error.is_transient() => {
+                tracing::debug!(%error, attempt, "a download failed, trying again");
+                thread::sleep(FIRST_PAUSE * 2_u32.pow(attempt - 1));
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn download(
+    agent: &ureq::Agent,
+    text: &str,
+    folder: &Path,
+    progress: &dyn Fn(FetchProgress),
+) -> Result<FetchedFlist, FetchError> {
+    let name = url::redact(text);
+    let failed = |source| FetchError::Exchange { url: name.clone(), source };
+    let mut response = agent.get(text).call().map_err(|error| failed(HttpFailure::from_client(error)))?;
+    match response.status().as_u16() {
+        200 => {}
+        404 | 410 => return Err(FetchError::NotFound { name }),
+        status => return Err(FetchError::Status { url: name, status }),
+    }
+    let total = response.body().content_length();
+    let mut copy = Copy { name: name.clone(), folder, total, progress };
+    // One more than the cap, so that reaching it is seen by the copy and not by the client.
+    match copy.run(response.body_mut().with_config().limit(MAX_FLIST_BYTES + 1).reader())? {
+        Ok(fetched) => Ok(fetched),
+        Err(error) => Err(failed(HttpFailure::from_client(ureq::Error::from(error)))),
+    }
+}
+
+/// A copy into the cache, hashing on the way.
+struct Copy<'a> {
+    name: String,
+    folder: &'a Path,
+    total: Option<u64>,
+    progress: &'a dyn Fn(FetchProgress),
+}
+
+impl Copy<'_> {
+    /// Copies all. The inner error is the source's; it knows best how to name it.
+    fn run(&mut self, from: impl Read) -> Result<io::Result<FetchedFlist>, FetchError> {
+        self.check_cap(self.total.unwrap_or(0))?;
+        let keep = |source| FetchError::Keep { path: self.folder.to_owned(), source };
+        let mut temp = TempFile::create_in(self.folder).map_err(keep)?;
+        let (mut from, mut state) = (from.take(MAX_FLIST_BYTES + 1), hasher());
+        let (mut chunk, mut received) = (vec![0; COPY_CHUNK], 0_u64);
+        loop {
+            (self.progress)(FetchProgress { received_bytes: received, total_bytes: self.total });
+            let read = match from.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            let bytes = chunk.get(..read).unwrap_or_default();
+            state.update(bytes);
+            temp.file().write_all(bytes).map_err(keep)?;
+            received += read as u64;
+            self.check_cap(received)?;
+        }
+        if let Some(announced) = self.total.filter(|announced| *announced != received) {
+            return Err(FetchError::CutShort { name: self.name.clone(), received, announced });
+        }
+        let hash = hex(&finish(&state));
+        let path = self.folder.join(format!("{hash}.fl"));
+        if !holds(&path, &hash) {
+            temp.commit(&path).and_then(|()| atomic::sync_folder(self.folder)).map_err(keep)?;
+        }
+        Ok(Ok(FetchedFlist { path, hash }))
+    }
+
+    fn check_cap(&self, len: u64) -> Result<(), FetchError> {
+        if len <= MAX_FLIST_BYTES {
+            return Ok(());
+        }
+        Err(FetchError::TooLarge { name: self.name.clone(), limit: MAX_FLIST_BYTES })
+    }
+}
+
+/// Tells whether the file is there and still what its name says.
+fn holds(path: &Path, hash: &str) -> bool {
+    let Ok(mut file) = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) else {
+        return false;
+    };
+    let (mut state, mut chunk) = (hasher(), vec![0; COPY_CHUNK]);
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return hex(&finish(&state)) == hash,
+            Ok(read) => {
+                state.update(chunk.get(..read).unwrap_or_default());
+            }
+            Err(_unreadable) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_name_a_flist_is_told_apart() {
+        let parse = |text| FlistSource::parse(text).unwrap();
+        assert_eq!(parse("/a/b.fl"), FlistSource::File("/a/b.fl".into()));
+        assert_eq!(parse("b.fl"), FlistSource::File("b.fl".into()));
+        assert_eq!(parse("file:///a/b.fl"), FlistSource::File("/a/b.fl".into()));
+        assert_eq!(parse("https://h/b.fl"), FlistSource::Http("https://h/b.fl".into()));
+        assert_eq!(parse("dir:/srv/root"), FlistSource::Directory("/srv/root".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_a_flist_is_refused_with_its_kind() {
+        let kind = |text| FlistSource::parse(text).unwrap_err().kind();
+        use crate::FlistErrorKind::{Invalid, Unsupported};
+        for text in ["", "a\0b", "dir:relative", "dir:///x", "file://host/x", "http://", "http:///x", "http://h/a b"] {
+            assert_eq!(kind(text), Invalid, "{text:?}");
+        }
+        for text in ["ftp://h/x.fl", "docker://busybox", "zdb://h/x"] {
+            assert_eq!(kind(text), Unsupported, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_shown_without_its_password() {
+        let source = FlistSource::parse("https://me:secret@h/b.fl?token=t").unwrap();
+        assert_eq!(source.to_string(), "https://h/b.fl?...");
+        assert!(!format!("{source:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,94 @@
+//! A store that is a folder: `<2 hex>/<64 hex>`, and for reading also `<64 hex>`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{BlockStore, StoreError};
+use crate::atomic::TempFile;
+use crate::block::MAX_STORED_LEN;
+use crate::hash::BlockId;
+
+/// Blocks in a local folder. Reading creates nothing; writing creates the folders it needs.
+#[derive(Debug)]
+pub struct DirStore {
+    root: PathBuf,
+    name: String,
+}
+
+impl DirStore {
+    /// Names the folder. It need not exist yet.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        let name = crate::url::redact(&format!("dir://{}", root.display()));
+        Self { root, name }
+    }
+
+    fn read(&self, path: &Path, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
+        let failed = |source| StoreError::Read { store: self.name.clone(), id: *id, source };
+        // Not blocking: a pipe under that name must not hang a reader.
+        let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::from(io::ErrorKind::InvalidData)));
+        }
+        let mut stored = Vec::new();
+        file.take(MAX_STORED_LEN as u64 + 1).read_to_end(&mut stored).map_err(failed)?;
+        if stored.len() > MAX_STORED_LEN {
+            return Err(StoreError::TooLarge { store: self.name.clone(), id: *id, limit: MAX_STORED_LEN });
+        }
+        Ok(Some(stored))
+    }
+
+    fn write(&self, id: &BlockId, stored: &[u8]) -> io::Result<()> {
+        let folder = self.root.join(id.shard());
+        let path = folder.join(id.to_hex());
+        // Compared, not believed: an earlier crash may have left a damaged copy under the name.
+        if fs::read(&path).is_ok_and(|present| present == stored) {
+            return Ok(());
+        }
+        fs::create_dir_all(&folder)?;
+        let mut temp = TempFile::create_in(&folder)?;
+        temp.file().write_all(stored)?;
+        temp.rename(&path)
+    }
+}
+
+impl BlockStore for DirStore {
+    fn get(&self, id: &BlockId) -> Result<Vec<u8>, StoreError> {
+        let name = id.to_hex();
+        for path in [self.root.join(id.shard()).join(&name), self.root.join(&name)] {
+            if let Some(stored) = self.read(&path, id)? {
+                return Ok(stored);
+            }
+        }
+        if self.root.is_dir() {
+            Err(StoreError::NotFound { store: self.name.clone(), id: *id })
+        } else {
+            Err(StoreError::NoStore { store: self.name.clone() })
+        }
+    }
+
+    fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError> {
+        self.write(id, stored).map_err(|source| StoreError::Write { store: self.name.clone(), id: *id, source })
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        // One sync of the file system for all blocks: one per block would double the time of a pack.
+        let synced = match File::open(&self.root) {
+            Ok(root) => nix::unistd::syncfs(&root).map_err(io::Error::from),
+            // Nothing was ever put.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        synced.map_err(|source| StoreError::Flush { store: self.name.clone(), source })
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
