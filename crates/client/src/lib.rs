@@ -1,1 +1,31 @@
 //! Async client of the API socket: the command line uses nothing else.
+//!
+//! Takes in: the path of the socket, and requests. Gives out: typed answers, and streams with bounded memory.
+//! Never does: retries of what may have been done, start-up of a daemon, anything on a thread of its own.
+//!
+//! ```text
+//!  Client ──call──► slot (256 at most) ──frame──► ┐                    ┌──► socket
+//!  RunStream, LogStream, EventStream ──credit──►  ├─ one task per  ────┤
+//!                                    ◄──items───  ┘  connection        └──◄ socket
+//! ```
+//!
+//! Every call takes a [`Deadline`]. When the connection ends, every call under way fails with the same
+//! [`ClientError::Lost`] or [`ClientError::Protocol`]; connect again to go on. A dropped stream or call is cancelled.
+#![forbid(unsafe_code)]
+
+mod call;
+mod connect;
+mod connection;
+mod deadline;
+mod error;
+mod requests;
+mod stream;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use deadline::Deadline;
+pub use error::{ClientError, ProtocolError};
+pub use requests::{Client, ListFilter, LogsOptions};
+pub use stream::{EventItem, EventStream, LogStream, Progress, RunItem, RunStream};

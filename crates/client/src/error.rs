@@ -1,0 +1,183 @@
+//! Why a call to the daemon failed.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_protocol::{CodecError, FrameError, Kind, Refusal};
+use contd_types::{ApiError, ErrorKind, Explain};
+
+/// A failed connection or call. `what` is the call, as a person would name it.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers at the socket.
+    #[error("connect to {}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The daemon answers, and wants nothing to do with this caller.
+    #[error("connect to {}: the daemon refuses", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Its reason.
+        source: Refusal,
+    },
+    /// The daemon says what the protocol does not allow; the connection is closed.
+    #[error("{what}: the daemon broke the protocol")]
+    Protocol {
+        /// The call that saw it.
+        what: &'static str,
+        /// What it said.
+        source: Arc<ProtocolError>,
+    },
+    /// The connection ended before the answer. Whether the call was carried out is not known.
+    #[error("{what}: the connection to the daemon was lost")]
+    Lost {
+        /// The call that was under way.
+        what: &'static str,
+        /// How it ended.
+        source: Arc<io::Error>,
+    },
+    /// The answer did not come in time; the call was cancelled.
+    #[error("{what}: no answer within {waited:?}")]
+    TimedOut {
+        /// The call.
+        what: &'static str,
+        /// How long the deadline was.
+        waited: Duration,
+    },
+    /// The request is larger than any daemon accepts; nothing was sent.
+    #[error("{what}: write the request")]
+    Unsendable {
+        /// The call.
+        what: &'static str,
+        /// What the codec says.
+        source: CodecError,
+    },
+    /// The daemon answered with an error.
+    #[error(transparent)]
+    Api(ApiError),
+}
+
+/// What a daemon must not say.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    /// The bytes are no frame.
+    #[error("read a frame")]
+    Frame(#[source] FrameError),
+    /// The frame holds no such message.
+    #[error("read a message")]
+    Message(#[source] CodecError),
+    /// A frame of another version than the one agreed on.
+    #[error("a frame of version {got} came where {agreed} was agreed on")]
+    FrameVersion {
+        /// What the hello said.
+        agreed: u16,
+        /// What the frame says.
+        got: u16,
+    },
+    /// The hello names a version that this side does not speak.
+    #[error("the daemon chose version {got}, which was not offered")]
+    ChosenVersion {
+        /// What it chose.
+        got: u16,
+    },
+    /// A kind of frame that only callers send.
+    #[error("a frame of kind {got:?} came where {wanted} was due")]
+    FrameKind {
+        /// What came.
+        got: Kind,
+        /// What was due.
+        wanted: &'static str,
+    },
+    /// A reply or an item of a call that is not under way.
+    #[error("an answer came to call {id}, which is not under way")]
+    UnknownCall {
+        /// The call.
+        id: u64,
+    },
+    /// More items than credit was given for.
+    #[error("more items came on call {id} than it had credit for")]
+    OverCredit {
+        /// The call.
+        id: u64,
+    },
+    /// An item that does not belong to the call.
+    #[error("an item came that does not belong to the call: {got}")]
+    WrongItem {
+        /// The name of the item.
+        got: &'static str,
+    },
+    /// Output in a larger piece than the protocol allows.
+    #[error("an item with {bytes} bytes of output came")]
+    LargeItem {
+        /// Its size.
+        bytes: usize,
+    },
+    /// An answer that does not belong to the call.
+    #[error("an answer came that does not belong to the call: {got}")]
+    WrongResponse {
+        /// The name of the answer.
+        got: &'static str,
+    },
+    /// A page of a list that does not go on behind the last one.
+    #[error("a page of the list does not follow the one before")]
+    PageOrder,
+}
+
+impl Explain for ClientError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::PermissionDenied
+            }
+            Self::Connect { .. } | Self::Lost { .. } => ErrorKind::Unavailable,
+            Self::Refused { source, .. } => match source {
+                Refusal::NoCommonVersion { .. } => ErrorKind::VersionMismatch,
+                Refusal::Forbidden { .. } => ErrorKind::PermissionDenied,
+                Refusal::TooManyConnections { .. } => ErrorKind::Busy,
+            },
+            Self::Protocol { .. } => ErrorKind::Corrupt,
+            Self::TimedOut { .. } => ErrorKind::Timeout,
+            Self::Unsendable { .. } => ErrorKind::InvalidArgument,
+            Self::Api(error) => error.kind,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "the socket belongs to root and its group: use sudo, or have yourself added to that group"
+            }
+            Self::Connect { .. } => "is the daemon running? start `contd daemon`, or name its socket with --address",
+            Self::Refused { source: Refusal::NoCommonVersion { .. }, .. } => {
+                "use a `contd` of the same release as the daemon"
+            }
+            Self::Refused { source: Refusal::Forbidden { .. }, .. } => {
+                "have your user allowed in the daemon's configuration"
+            }
+            Self::Refused { source: Refusal::TooManyConnections { .. }, .. } => "try again in a moment",
+            Self::Protocol { .. } => "is this the socket of a contd daemon? compare `contd version` on both sides",
+            Self::Lost { .. } => "see whether it was carried out (`contd ps -a`), then try again",
+            Self::TimedOut { .. } => "the daemon may be overloaded or stuck: read its log, then try again",
+            Self::Unsendable { .. } => "pass large inputs by a mounted file",
+            Self::Api(error) => return error.hint.clone(),
+        };
+        Some(text.to_owned())
+    }
+}
+
+impl ClientError {
+    /// Turns it into the one shape of errors that travel, with every cause apart.
+    pub fn to_api_error(&self) -> ApiError {
+        match self {
+            Self::Api(error) => error.clone(),
+            other => ApiError::from_error(other),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The client: one method per request of the protocol.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_protocol::api::{
+    Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target, VersionInfo,
+};
+use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, Signal};
+
+use crate::call::{Underway, wrong};
+use crate::connection::Connection;
+use crate::deadline::{CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
+use crate::error::{ClientError, ProtocolError};
+use crate::stream::{EventStream, LogStream, Progress, RunStream};
+
+/// A connection to the daemon. Clones share it; calls of all of them overlap, 256 at a time, and more wait their turn.
+///
+/// Needs a tokio runtime with I/O and time. The connection closes with the last clone and the last stream.
+#[derive(Debug, Clone)]
+pub struct Client {
+    connection: Arc<Connection>,
+}
+
+/// What to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListFilter {
+    /// Of all tenants.
+    All,
+    /// Of one.
+    Namespace(NamespaceId),
+}
+
+/// What to read of a container's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogsOptions {
+    /// Goes on with what is written later.
+    pub is_following: bool,
+    /// Begins so many lines before the end; `None` at the beginning.
+    pub tail: Option<u64>,
+}
+
+impl Client {
+    /// Connects to a daemon's socket and agrees on a version. Usual deadline: 5 s.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`], [`ClientError::Refused`], [`ClientError::Protocol`], [`ClientError::Lost`],
+    /// [`ClientError::TimedOut`].
+    pub async fn connect(path: &Path, deadline: Deadline) -> Result<Self, ClientError> {
+        Ok(Self { connection: crate::connect::connect(path, deadline.resolve(Some(CONNECT))).await? })
+    }
+
+    /// Returns the daemon's name and version, as its hello said.
+    pub fn agent(&self) -> &str {
+        &self.connection.agent
+    }
+
+    /// Returns the version of the protocol that both sides speak.
+    pub fn protocol_version(&self) -> u16 {
+        self.connection.version
+    }
+
+    /// Asks who answers. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// Any [`ClientError`] but those of connecting; so for every method below.
+    pub async fn version(&self, deadline: Deadline) -> Result<VersionInfo, ClientError> {
+        let take = |response| match response {
+            Response::Version(info) => Ok(info),
+            other => Err(other),
+        };
+        self.ask("ask for the version", Request::Version, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Makes and starts a container; returns once it runs. Usual deadline: 15 min, for the fetching of the flist.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn run(
+        &self,
+        mut request: RunRequest,
+        deadline: Deadline,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<ContainerId, ClientError> {
+        request.is_attached = false;
+        within("run the container", deadline.resolve(Some(RUN)), async {
+            let request = Request::Run(Box::new(request));
+            let mut call = Underway::begin(&self.connection, "run the container", request, true).await?;
+            while let Some(item) = call.next_item().await {
+                match item {
+                    Item::Progress { what, done_bytes, total_bytes } => {
+                        on_progress(Progress { what, done_bytes, total_bytes });
+                    }
+                    // The reply says the same.
+                    Item::Started { .. } => {}
+                    other => return Err(call.wrong_item(&other)),
+                }
+            }
+            match call.reply().await? {
+                Response::Created { id } => Ok(id),
+                other => Err(call.wrong_response(&other)),
+            }
+        })
+        .await
+    }
+
+    /// Makes and starts a container and streams its output up to its exit. The deadline ends with the start of the
+    /// container; usually 15 min.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn run_attached(&self, mut request: RunRequest, deadline: Deadline) -> Result<RunStream, ClientError> {
+        request.is_attached = true;
+        let limit = deadline.resolve(Some(RUN));
+        let call = self.stream("run the container", Request::Run(Box::new(request)), limit).await?;
+        Ok(RunStream::new(call, limit))
+    }
+
+    /// Starts a stopped or failed container again. Usual deadline: 15 min, as for [`Self::run`].
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn start(&self, target: Target, deadline: Deadline) -> Result<(), ClientError> {
+        self.ask("start the container", Request::Start { target }, deadline.resolve(Some(RUN)), done).await
+    }
+
+    /// Ends a container. Usual deadline: its time-out and 30 s more; 10 min when only the container knows it.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn stop(
+        &self,
+        target: Target,
+        timeout: Option<Duration>,
+        deadline: Deadline,
+    ) -> Result<Exit, ClientError> {
+        let limit = deadline.resolve(Some(stop_deadline(timeout)));
+        self.ask("stop the container", Request::Stop { target, timeout }, limit, exited).await
+    }
+
+    /// Sends a signal to a container's init. Usual deadline: 1 min.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn kill(&self, target: Target, signal: Signal, deadline: Deadline) -> Result<(), ClientError> {
+        self.ask("signal the container", Request::Kill { target, signal }, deadline.resolve(Some(CHANGE)), done).await
+    }
+
+    /// Removes a container. Usual deadline: 1 min; with `force` that of [`Self::stop`].
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn delete(
+        &self,
+        target: Target,
+        force: bool,
+        timeout: Option<Duration>,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let usual = if force { stop_deadline(timeout) } else { CHANGE };
+        let request = Request::Delete { target, force, timeout };
+        self.ask("remove the container", request, deadline.resolve(Some(usual)), done).await
+    }
+
+    /// Asks for all about a container. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn inspect(&self, target: Target, deadline: Deadline) -> Result<ContainerInfo, ClientError> {
+        let take = |response| match response {
+            Response::Info(info) => Ok(*info),
+            other => Err(other),
+        };
+        self.ask("inspect the container", Request::Inspect { target }, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Lists containers by id, page by page until the last. Usual deadline: 10 s per page.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn list(&self, filter: ListFilter, deadline: Deadline) -> Result<Vec<ContainerSummary>, ClientError> {
+        const WHAT: &str = "list the containers";
+        let namespace = match filter {
+            ListFilter::All => None,
+            ListFilter::Namespace(namespace) => Some(namespace),
+        };
+        let take = |response| match response {
+            Response::Page { containers, has_more } => Ok((containers, has_more)),
+            other => Err(other),
+        };
+        let mut all: Vec<ContainerSummary> = Vec::new();
+        loop {
+            let after = all.last().map(|last| last.id.clone());
+            let request = Request::List { namespace: namespace.clone(), after: after.clone(), limit: MAX_LIST_PAGE };
+            let (page, has_more) = self.ask(WHAT, request, deadline.resolve(Some(QUERY)), take).await?;
+            // Ids go up, or the list would never end.
+            let ids = after.iter().chain(page.iter().map(|entry| &entry.id));
+            if !ids.is_sorted_by(|a, b| a < b) || (has_more && page.is_empty()) {
+                return Err(wrong(WHAT, ProtocolError::PageOrder));
+            }
+            all.extend(page);
+            if !has_more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Lists the tenants that have containers. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn list_namespaces(&self, deadline: Deadline) -> Result<Vec<NamespaceSummary>, ClientError> {
+        let take = |response| match response {
+            Response::Namespaces(namespaces) => Ok(namespaces),
+            other => Err(other),
+        };
+        self.ask("list the namespaces", Request::ListNamespaces, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Waits until a container has ended. Usually without a deadline.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn wait(&self, target: Target, deadline: Deadline) -> Result<Exit, ClientError> {
+        self.ask("wait for the container", Request::Wait { target }, deadline.resolve(None), exited).await
+    }
+
+    /// Reads a container's output. The deadline is that of the whole stream; usually there is none.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn logs(
+        &self,
+        target: Target,
+        options: LogsOptions,
+        deadline: Deadline,
+    ) -> Result<LogStream, ClientError> {
+        let LogsOptions { is_following, tail } = options;
+        let limit = deadline.resolve(None);
+        let call = self.stream("read the logs", Request::Logs { target, is_following, tail }, limit).await?;
+        Ok(LogStream::new(call, limit))
+    }
+
+    /// Asks what [`Self::run`] would do. Usual deadline: 15 min, since the flist may have to be fetched.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn dry_run(&self, request: RunRequest, deadline: Deadline) -> Result<Plan, ClientError> {
+        let limit = deadline.resolve(Some(RUN));
+        within("plan the run", limit, async {
+            let mut call =
+                Underway::begin(&self.connection, "plan the run", Request::DryRun(Box::new(request)), true).await?;
+            // Progress may come before; nobody asked for it.
+            match call.reply().await? {
+                Response::Plan(plan) => Ok(*plan),
+                other => Err(call.wrong_response(&other)),
+            }
+        })
+        .await
+    }
+
+    /// Follows what happens, from a sequence number on or from now on, without end.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn events(
+        &self,
+        from: Option<u64>,
+        namespace: Option<NamespaceId>,
+        deadline: Deadline,
+    ) -> Result<EventStream, ClientError> {
+        let limit = deadline.resolve(None);
+        let call = self.stream("follow the events", Request::Events { from, namespace }, limit).await?;
+        Ok(EventStream::new(call, limit))
+    }
+
+    /// Sends a call without items and takes its answer apart; `take` gives back what does not belong to the call.
+    async fn ask<T>(
+        &self,
+        what: &'static str,
+        request: Request,
+        limit: Option<Duration>,
+        take: impl FnOnce(Response) -> Result<T, Response>,
+    ) -> Result<T, ClientError> {
+        within(what, limit, async {
+            let mut call = Underway::begin(&self.connection, what, request, false).await?;
+            let response = call.reply().await?;
+            take(response).map_err(|other| call.wrong_response(&other))
+        })
+        .await
+    }
+
+    async fn stream(
+        &self,
+        what: &'static str,
+        request: Request,
+        limit: Option<Duration>,
+    ) -> Result<Underway, ClientError> {
+        within(what, limit, Underway::begin(&self.connection, what, request, true)).await
+    }
+}
+
+fn stop_deadline(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(STOP, |timeout| timeout.saturating_add(STOP_MARGIN))
+}
+
+fn done(response: Response) -> Result<(), Response> {
+    match response {
+        Response::Done => Ok(()),
+        other => Err(other),
+    }
+}
+
+fn exited(response: Response) -> Result<Exit, Response> {
+    match response {
+        Response::Exited { exit, .. } => Ok(exit),
+        other => Err(other),
+    }
+}
