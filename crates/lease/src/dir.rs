@@ -223,6 +223,7 @@ impl LeaseDir {
         if lease.process.is_some() {
             return Err(LeaseError::NotReserved { dir: self.path.clone() });
         }
+        let Some(lock) = lock.keep() else { return Err(LeaseError::Gone { dir: self.path.clone() }) };
         self.hold(lock, lease, binary_version)
     }
 
@@ -270,8 +271,8 @@ impl LeaseDir {
     /// [`LeaseError::Held`] when a process lives under it; otherwise the step that failed, and repeating is safe.
     pub fn retire(&self) -> Result<(), LeaseError> {
         for _ in 0..MAX_ROUNDS {
-            if let Some(lock) = self.take_lock(false)? {
-                return self.remove_all(&lock);
+            if let Some(_lock) = self.take_lock(false)? {
+                return self.remove_all();
             }
             // No lock, or a directory half-removed. Only when nobody can live here may the rest go without it.
             if !RealFs.exists(&self.path).map_err(|source| self.remove_failed(source))? {
@@ -289,7 +290,7 @@ impl LeaseDir {
     }
 
     /// Opens and takes the lock; `None` when there is none, or when it is no longer the one in the directory.
-    fn take_lock(&self, is_created: bool) -> Result<Option<File>, LeaseError> {
+    fn take_lock(&self, is_created: bool) -> Result<Option<lock::Taken>, LeaseError> {
         let path = self.lock_path();
         let file = match lock::open(&path, is_created) {
             Ok(file) => file,
@@ -299,7 +300,9 @@ impl LeaseDir {
         if !lock::try_take(&file).map_err(|source| self.lock_failed(source))? {
             return Err(LeaseError::Held { dir: self.path.clone() });
         }
-        Ok(lock::is_at(&file, &path).map_err(|source| self.lock_failed(source))?.then_some(file))
+        let is_there = lock::is_at(&file, &path).map_err(|source| self.lock_failed(source));
+        let taken = lock::Taken::new(file);
+        Ok(is_there?.then_some(taken))
     }
 
     fn is_held(&self) -> Result<bool, LeaseError> {
@@ -320,8 +323,8 @@ impl LeaseDir {
         Ok(HeldLease { dir: self.clone(), lock, lease })
     }
 
-    /// Removes everything; whoever calls has the lock, which is what the unused argument proves.
-    fn remove_all(&self, _lock: &File) -> Result<(), LeaseError> {
+    /// Removes everything; only whoever has the lock may call it.
+    fn remove_all(&self) -> Result<(), LeaseError> {
         let absent_is_fine = |result: io::Result<()>| match result {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|source| self.remove_failed(source)),
@@ -414,7 +417,7 @@ impl HeldLease {
     /// [`LeaseError::Remove`]; the lease is let go all the same.
     pub fn retire(self) -> Result<(), LeaseError> {
         if lock::is_at(&self.lock, &self.dir.lock_path()).map_err(|source| self.dir.lock_failed(source))? {
-            self.dir.remove_all(&self.lock)
+            self.dir.remove_all()
         } else {
             Ok(())
         }

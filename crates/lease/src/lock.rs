@@ -18,16 +18,42 @@ pub(crate) fn open(path: &Path, is_created: bool) -> io::Result<File> {
 
 /// Takes the lock for this open file description; `false` when another one has it.
 pub(crate) fn try_take(file: impl AsFd) -> io::Result<bool> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&write_lock())) {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }
 
+/// The lock for the length of a piece of work. It is given back by name, not only by closing: a process that another
+/// thread is just spawning has a copy of our descriptor until its exec, and would keep the lock until then.
+#[derive(Debug)]
+pub(crate) struct Taken(Option<File>);
+
+impl Taken {
+    /// Wraps a file whose lock was just taken.
+    pub(crate) fn new(file: File) -> Self {
+        Self(Some(file))
+    }
+
+    /// Keeps the lock beyond this piece of work: from here on it ends with the last descriptor.
+    pub(crate) fn keep(mut self) -> Option<File> {
+        self.0.take()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // If this fails, closing gives it back, only a little later.
+            let _closed_anyway = fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)));
+        }
+    }
+}
+
 /// Tells whether another open file description has the lock, without taking it.
 pub(crate) fn is_taken(file: impl AsFd) -> io::Result<bool> {
-    let mut lock = write_lock();
+    let mut lock = whole_file(libc::F_WRLCK);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
@@ -42,10 +68,10 @@ pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the constants are 0 and 1; the fields of the struct are shorts")]
-fn write_lock() -> libc::flock {
+#[expect(clippy::cast_possible_truncation, reason = "the constants are 0 to 2; the fields of the struct are shorts")]
+fn whole_file(lock_type: libc::c_int) -> libc::flock {
     libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: lock_type as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
