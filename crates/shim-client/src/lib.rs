@@ -11,5 +11,8 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod deadline;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 
 pub use client::{Attached, FoundShim, Shim, ShimClient, ShimError};

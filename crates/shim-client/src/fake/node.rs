@@ -1,0 +1,182 @@
+//! The node that a fake pretends to be: shims, their containers, and what is on its tmpfs.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use contd_protocol::shim::{TaskSpec, TaskState};
+use contd_types::{ApiError, ContainerId, ErrorKind, Exit, ExitCause, ExitSource, Pid, Signal, Timestamp};
+
+use super::script::{Outcome, Program, Reaction, ShimCall, Verb};
+
+/// The first pid that is given out; larger than any a test would write by hand.
+const FIRST_PID: i32 = 10_000;
+
+/// Everything under the fake's one lock.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub(super) calls: Vec<ShimCall>,
+    pub(super) scripts: HashMap<(Option<ContainerId>, Verb), VecDeque<Outcome>>,
+    pub(super) defaults: HashMap<Verb, Outcome>,
+    pub(super) programs: HashMap<Option<ContainerId>, Program>,
+    pub(super) reactions: HashMap<(ContainerId, u8), Reaction>,
+    /// One per lease directory.
+    pub(super) slots: BTreeMap<ContainerId, Slot>,
+    /// How many shim processes were started, ever.
+    pub(super) starts: HashMap<ContainerId, usize>,
+    pub(super) duplicate_starts: usize,
+    next: i32,
+}
+
+/// A lease directory with its shim and container.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) task: TaskSpec,
+    /// The number of the living shim process.
+    pub(super) shim: Option<i32>,
+    /// Where the container is, whether or not a shim is there to tell.
+    pub(super) state: TaskState,
+    /// What `exit.json` says.
+    pub(super) exit_file: Option<Exit>,
+    /// Counts broken connections: a pending call that sees it change is lost.
+    pub(super) breaks: u64,
+}
+
+impl Slot {
+    pub(super) fn init(&self) -> Option<Pid> {
+        match self.state {
+            TaskState::Created { pid } | TaskState::Running { pid } | TaskState::Paused { pid } => Some(pid),
+            TaskState::Empty | TaskState::Creating | TaskState::Exited { .. } => None,
+        }
+    }
+
+    pub(super) fn end(&mut self, exit: Exit) {
+        self.exit_file = Some(exit.clone());
+        self.state = TaskState::Exited { exit };
+    }
+}
+
+impl Node {
+    /// Writes the call down and takes its outcome: the container's own script first, then the verb's, then the default.
+    pub(super) fn record(&mut self, call: ShimCall) -> Outcome {
+        let (id, verb) = (call.id().cloned(), call.verb());
+        self.calls.push(call);
+        let own = id.and_then(|id| self.scripts.get_mut(&(Some(id), verb)).and_then(VecDeque::pop_front));
+        own.or_else(|| self.scripts.get_mut(&(None, verb)).and_then(VecDeque::pop_front))
+            .or_else(|| self.defaults.get(&verb).cloned())
+            .unwrap_or(Outcome::Ok)
+    }
+
+    /// Starts a shim unless one lives, and returns its number.
+    pub(super) fn spawn(&mut self, task: &TaskSpec) -> i32 {
+        if let Some(number) = self.slots.get(&task.id).and_then(|slot| slot.shim) {
+            self.duplicate_starts += 1;
+            return number;
+        }
+        let number = self.number();
+        *self.starts.entry(task.id.clone()).or_default() += 1;
+        let slot = self.slots.entry(task.id.clone()).or_insert_with(|| Slot {
+            task: task.clone(),
+            shim: None,
+            state: TaskState::Empty,
+            exit_file: None,
+            breaks: 0,
+        });
+        slot.shim = Some(number);
+        number
+    }
+
+    pub(super) fn create(&mut self, id: &ContainerId) -> Result<Pid, ApiError> {
+        let pid = Pid(self.number());
+        let slot = self.slot(id)?;
+        match &slot.state {
+            TaskState::Empty | TaskState::Creating => {
+                slot.state = TaskState::Created { pid };
+                Ok(pid)
+            }
+            TaskState::Created { pid } | TaskState::Running { pid } | TaskState::Paused { pid } => Ok(*pid),
+            TaskState::Exited { .. } => Err(conflict(format!("create container {id}: it has ended"))),
+        }
+    }
+
+    pub(super) fn start(&mut self, id: &ContainerId) -> Result<Pid, ApiError> {
+        let slot = self.slot(id)?;
+        match &slot.state {
+            TaskState::Created { pid } => {
+                let pid = *pid;
+                slot.state = TaskState::Running { pid };
+                Ok(pid)
+            }
+            TaskState::Running { pid } | TaskState::Paused { pid } => Ok(*pid),
+            TaskState::Exited { .. } => Err(conflict(format!("start container {id}: it has ended"))),
+            TaskState::Empty | TaskState::Creating => Err(conflict(format!("start container {id}: it is not made"))),
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: &ContainerId, signal: Signal, now: Timestamp) -> Result<(), ApiError> {
+        let usual = if matches!(signal, Signal::KILL | Signal::TERM) { Reaction::Die } else { Reaction::Ignore };
+        let reaction = self.reactions.get(&(id.clone(), u8::from(signal))).copied().unwrap_or(usual);
+        let slot = self.slot(id)?;
+        if slot.init().is_some() {
+            match reaction {
+                Reaction::Die => slot.end(exit(ExitCause::Signal(signal), now)),
+                Reaction::ExitWith(code) => slot.end(exit(ExitCause::Code(code), now)),
+                Reaction::Ignore => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, id: &ContainerId, force: bool, now: Timestamp) -> Result<(), ApiError> {
+        let slot = self.slot(id)?;
+        if slot.init().is_some() {
+            if !force {
+                return Err(conflict(format!("delete container {id}: it has not ended")));
+            }
+            slot.end(exit(ExitCause::Signal(Signal::KILL), now));
+        }
+        slot.state = TaskState::Empty;
+        Ok(())
+    }
+
+    pub(super) fn shutdown(&mut self, id: &ContainerId) -> Result<(), ApiError> {
+        if self.slot(id)?.init().is_some() {
+            return Err(conflict(format!("shut the shim of container {id} down: the container lives")));
+        }
+        self.slots.remove(id);
+        Ok(())
+    }
+
+    /// What the container does once started.
+    pub(super) fn program(&self, id: &ContainerId) -> Program {
+        let own = self.programs.get(&Some(id.clone())).or_else(|| self.programs.get(&None));
+        own.copied().unwrap_or(Program::RunsOn)
+    }
+
+    /// Ends a container that has this pid; `false` when there is no such one.
+    pub(super) fn end_if(&mut self, id: &ContainerId, pid: Pid, exit: Exit) -> bool {
+        match self.slots.get_mut(id) {
+            Some(slot) if slot.init() == Some(pid) && slot.shim.is_some() => {
+                slot.end(exit);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn slot(&mut self, id: &ContainerId) -> Result<&mut Slot, ApiError> {
+        self.slots.get_mut(id).ok_or_else(|| ApiError::new(ErrorKind::NotFound, format!("find the shim of {id}")))
+    }
+
+    fn number(&mut self) -> i32 {
+        self.next = self.next.wrapping_add(1);
+        FIRST_PID.saturating_add(self.next)
+    }
+}
+
+/// An exit that a living shim saw.
+pub(super) fn exit(cause: ExitCause, at: Timestamp) -> Exit {
+    Exit { cause, at, oom_kills: 0, source: ExitSource::Reaped, is_drained: true }
+}
+
+fn conflict(message: String) -> ApiError {
+    ApiError::new(ErrorKind::Conflict, message)
+}

@@ -1,0 +1,141 @@
+//! The fake's side of [`Shim`]: one connection to one pretended shim.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use contd_protocol::shim::TaskState;
+use contd_types::{ApiError, ContainerId, Exit, ExitCause, Pid, Signal};
+use futures_util::future::{BoxFuture, FutureExt};
+
+use super::node::{Node, exit};
+use super::script::{Outcome, Program, ShimCall};
+use super::{Inner, with_deadline};
+use crate::{Shim, ShimError};
+
+/// A connection to a pretended shim; got from [`super::FakeShimClient`].
+#[derive(Debug, Clone)]
+pub struct FakeShim {
+    pub(super) inner: Arc<Inner>,
+    pub(super) id: ContainerId,
+    /// Which process it is connected to; a successor has another number.
+    pub(super) number: i32,
+}
+
+impl FakeShim {
+    /// Carries a call out as its script says. `effect` gives `None` to be asked again after the next change.
+    async fn call<T: Send>(
+        &self,
+        call: ShimCall,
+        mut effect: impl FnMut(&mut Node) -> Option<Result<T, ApiError>> + Send,
+    ) -> Result<T, ShimError> {
+        let verb = call.verb();
+        let (outcome, breaks) = {
+            let mut node = self.inner.lock();
+            let outcome = node.record(call);
+            (outcome, node.slots.get(&self.id).map(|slot| slot.breaks))
+        };
+        self.inner.announce();
+        let is_lost = |node: &mut Node| {
+            let slot = node.slots.get(&self.id);
+            (slot.and_then(|s| s.shim) != Some(self.number) || slot.map(|s| s.breaks) != breaks).then_some(())
+        };
+        let work = async {
+            outcome_begins(&outcome).await;
+            if let Outcome::Fail(failure) = &outcome {
+                return Err(failure.make(&self.id, verb));
+            }
+            let answer = self.inner.until(|node| effect(node)).await;
+            self.inner.announce();
+            if let Outcome::DoneThenFail(failure) = &outcome {
+                return Err(failure.make(&self.id, verb));
+            }
+            answer.map_err(|source| ShimError::Refused { id: self.id.clone(), verb: verb.as_str(), source })
+        };
+        let raced = async {
+            let (lost, work) = (pin!(self.inner.until(is_lost)), pin!(work));
+            tokio::select! {
+                biased;
+                () = lost => Err(ShimError::Lost { id: self.id.clone(), verb: verb.as_str() }),
+                answer = work => answer,
+            }
+        };
+        with_deadline(&self.id, verb, raced).await
+    }
+
+    async fn start_now(&self) -> Result<Pid, ShimError> {
+        let call = ShimCall::Start(self.id.clone());
+        let (pid, program) = self
+            .call(call, |node| {
+                let was_running = matches!(node.slots.get(&self.id)?.state, TaskState::Running { .. });
+                let program = if was_running { Program::RunsOn } else { node.program(&self.id) };
+                Some(node.start(&self.id).map(|pid| (pid, program)))
+            })
+            .await?;
+        if let Program::Ends { after, code } = program {
+            let (inner, id) = (Arc::clone(&self.inner), self.id.clone());
+            // The container's own life: nobody waits for this task, it ends with the container.
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                let end = exit(ExitCause::Code(code), inner.clock.now());
+                if inner.lock().end_if(&id, pid, end) {
+                    inner.announce();
+                }
+            });
+        }
+        Ok(pid)
+    }
+}
+
+async fn outcome_begins(outcome: &Outcome) {
+    match outcome {
+        Outcome::Hang => std::future::pending().await,
+        Outcome::Delay(time) => tokio::time::sleep(*time).await,
+        Outcome::Ok | Outcome::Fail(_) | Outcome::DoneThenFail(_) => {}
+    }
+}
+
+impl Shim for FakeShim {
+    fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
+        self.call(ShimCall::Create(self.id.clone()), |node| Some(node.create(&self.id))).boxed()
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
+        self.start_now().boxed()
+    }
+
+    fn state(&self) -> BoxFuture<'_, Result<TaskState, ShimError>> {
+        let look = |node: &mut Node| Some(node.slot(&self.id).map(|slot| slot.state.clone()));
+        self.call(ShimCall::State(self.id.clone()), look).boxed()
+    }
+
+    fn kill(&self, signal: Signal, is_for_all: bool) -> BoxFuture<'_, Result<(), ShimError>> {
+        let call = ShimCall::Kill { id: self.id.clone(), signal, is_for_all };
+        self.call(call, move |node| Some(node.kill(&self.id, signal, self.inner.clock.now()))).boxed()
+    }
+
+    fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>> {
+        let ended = |node: &mut Node| {
+            let slot = node.slots.get(&self.id)?;
+            match (&slot.state, &slot.exit_file) {
+                (TaskState::Exited { exit }, _) => Some(Ok(exit.clone())),
+                // Deleted after its end: the shim still knows it.
+                (TaskState::Empty, Some(exit)) => Some(Ok(exit.clone())),
+                _ => None,
+            }
+        };
+        self.call(ShimCall::Wait(self.id.clone()), ended).boxed()
+    }
+
+    fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>> {
+        let call = ShimCall::Delete { id: self.id.clone(), force };
+        self.call(call, move |node| Some(node.delete(&self.id, force, self.inner.clock.now()))).boxed()
+    }
+
+    fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.call(ShimCall::ReopenLog(self.id.clone()), |_node| Some(Ok(()))).boxed()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.call(ShimCall::Shutdown(self.id.clone()), |node| Some(node.shutdown(&self.id))).boxed()
+    }
+}
