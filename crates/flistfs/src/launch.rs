@@ -1,0 +1,156 @@
+//! From the command line to a server that stands on its own: fork, wait for its word, pass it on.
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use contd_types::{ApiError, ErrorKind};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+
+use crate::serve;
+use crate::sys::{self, Fork};
+
+/// The most bytes of an error that the launcher passes on.
+const MAX_REPORT_BYTES: u64 = 64 * 1024;
+
+/// The child's word when all is well.
+const READY: &[u8] = b"ready";
+
+/// What is read from the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Serve what this lease directory says.
+    Serve(PathBuf),
+    /// Print the version.
+    Version,
+}
+
+/// Why the command line makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("usage: contd-flistfs --dir <lease directory> | --version")]
+pub struct Usage;
+
+/// Reads the arguments, without the program's name.
+///
+/// # Errors
+/// [`Usage`].
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Usage> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match arguments.as_slice() {
+        [flag, dir] if flag == "--dir" => Ok(Command::Serve(PathBuf::from(dir))),
+        [flag] if flag == "--version" => Ok(Command::Version),
+        _ => Err(Usage),
+    }
+}
+
+/// Starts a server for a lease directory and returns once it serves.
+///
+/// In the parent it returns what the child reported. In the child it returns when the server has ended.
+///
+/// # Errors
+/// An [`ApiError`] of the step that failed, with kind and hint.
+pub fn launch(dir: &Path) -> Result<(), ApiError> {
+    let failed = |what: &str, error: io::Error| {
+        ApiError::new(ErrorKind::Internal, format!("start the flist server of {}: {what}: {error}", dir.display()))
+    };
+    // The child leaves the working directory.
+    let dir = std::path::absolute(dir).map_err(|error| failed("find the directory", error))?;
+    let (report, reporter) = io::pipe().map_err(|error| failed("make a pipe", error))?;
+    match sys::fork().map_err(|error| failed("fork", error))? {
+        Fork::Parent => {
+            drop(reporter);
+            wait_for_report(report).unwrap_or_else(|error| Err(failed("wait for the server", error)))
+        }
+        Fork::Child => {
+            drop(report);
+            detach()
+                .map_err(|error| failed("detach", error))
+                .and_then(|()| serve::run(&dir, Reporter(&reporter)))
+                .inspect_err(|error| Reporter(&reporter).failed(error))
+        }
+    }
+}
+
+/// How the child tells its parent how it went; a word after the first is not heard.
+#[derive(Debug, Clone, Copy)]
+pub struct Reporter<'a>(&'a PipeWriter);
+
+impl Reporter<'_> {
+    /// Tells that the mount is ready.
+    pub fn ready(self) {
+        // A parent that was killed meanwhile does not hear it; the server serves all the same.
+        let _unheard = (&mut &*self.0).write_all(READY);
+    }
+
+    fn failed(self, error: &ApiError) {
+        if let Ok(text) = serde_json::to_vec(error) {
+            // See above.
+            let _unheard = (&mut &*self.0).write_all(&text);
+        }
+    }
+}
+
+fn wait_for_report(report: PipeReader) -> io::Result<Result<(), ApiError>> {
+    let mut text = Vec::new();
+    let mut report = report.take(MAX_REPORT_BYTES);
+    // Not to the end: the child keeps the pipe while it serves.
+    let mut chunk = [0; 4096];
+    loop {
+        let len = report.read(&mut chunk)?;
+        text.extend_from_slice(chunk.get(..len).unwrap_or_default());
+        if text.starts_with(READY) {
+            return Ok(Ok(()));
+        }
+        if len == 0 {
+            break;
+        }
+    }
+    Ok(Err(serde_json::from_slice(&text).unwrap_or_else(|_not_json| {
+        ApiError::new(ErrorKind::Internal, "the flist server ended without a word")
+            .with_hint("see flistfs.log in its directory")
+    })))
+}
+
+/// Leaves everything that belongs to whoever started us.
+fn detach() -> io::Result<()> {
+    setsid()?;
+    std::env::set_current_dir("/")?;
+    umask(Mode::from_bits_truncate(0o077));
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// The exit code of the launcher for a kind of failure, as `sysexits.h` has them, so that a caller need not read text.
+pub fn exit_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Corrupt => 65,
+        ErrorKind::NotFound => 66,
+        ErrorKind::Unavailable | ErrorKind::Timeout => 69,
+        ErrorKind::OutOfResources => 71,
+        ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::AlreadyExists => 75,
+        ErrorKind::VersionMismatch => 76,
+        ErrorKind::PermissionDenied => 77,
+        ErrorKind::InvalidArgument => 64,
+        ErrorKind::Unsupported => 78,
+        _ => 70,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_two_documented_forms_are_accepted() {
+        let parse_all = |words: &[&str]| parse(words.iter().map(OsString::from));
+        assert_eq!(parse_all(&["--dir", "/x"]), Ok(Command::Serve(PathBuf::from("/x"))));
+        assert_eq!(parse_all(&["--version"]), Ok(Command::Version));
+        for bad in [&[][..], &["--dir"], &["/x"], &["--dir", "/x", "more"], &["--help"]] {
+            assert_eq!(parse_all(bad), Err(Usage), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Requests to answers: everything that the file system is, without a mount and without a descriptor.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use contd_flist::{Content, FileKind, Inode};
+use nix::errno::Errno;
+use tracing::warn;
+
+use crate::wire::{
+    Attributes, BLOCK_BYTES, Body, Init, MAJOR, MAX_READ_BYTES, MINOR, OLDEST_MINOR, Operation, Read, Request,
+    dirent_bytes, init_flag, open_flag,
+};
+
+/// How long the kernel may keep names and attributes: a year, since nothing ever changes.
+const VALID_SECONDS: u64 = 365 * 24 * 60 * 60;
+
+/// Reads ahead and other requests in the background that the kernel may have under way. Its own default of 12 would
+/// leave a store with a long round trip idle.
+const MAX_BACKGROUND: u16 = 64;
+
+/// What the kernel must be able to do, and what is used when it can.
+const WANTED_FLAGS: u32 = init_flag::ASYNC_READ
+    | init_flag::DO_READDIRPLUS
+    | init_flag::READDIRPLUS_AUTO
+    | init_flag::PARALLEL_DIROPS
+    | init_flag::MAX_PAGES
+    | init_flag::CACHE_SYMLINKS;
+
+/// The two entries that come before a directory's children.
+const DOTS: u64 = 2;
+
+/// What goes back to the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing: this kind of request has no reply.
+    None,
+    /// A failure.
+    Error(Errno),
+    /// A body.
+    Body(Vec<u8>),
+    /// So many bytes at the front of the buffer that was given.
+    Content(usize),
+}
+
+/// The file system over one flist. Shared by all threads.
+#[derive(Debug)]
+pub struct Ops {
+    content: Content,
+    failed_reads: AtomicU64,
+}
+
+impl Ops {
+    /// Serves this content.
+    pub fn new(content: Content) -> Self {
+        Self { content, failed_reads: AtomicU64::new(0) }
+    }
+
+    /// Counts the reads that were answered with an error so far.
+    pub fn failed_reads(&self) -> u64 {
+        self.failed_reads.load(Ordering::Relaxed)
+    }
+
+    /// Counts the inodes.
+    pub fn inodes(&self) -> u64 {
+        to_u64(self.content.flist().inode_count())
+    }
+
+    /// Answers one request. `buffer` is for content; it grows to what a READ asks for and is used again.
+    pub fn answer(&self, request: &Request<'_>, buffer: &mut Vec<u8>) -> Answer {
+        let node = request.node;
+        match &request.operation {
+            Operation::Init(init) => Self::init(init),
+            Operation::Destroy => Answer::Body(Vec::new()),
+            Operation::Forget | Operation::Interrupt => Answer::None,
+            Operation::Release => Answer::Body(Vec::new()),
+            Operation::Lookup { name } => self.lookup(node, name),
+            Operation::Getattr => self.with(node, |inode| {
+                Answer::Body(body(|body| body.attributes_reply(&attributes(inode), VALID_SECONDS)))
+            }),
+            Operation::Readlink => match self.content.flist().symlink_target(node) {
+                Some(target) => Answer::Body(target.to_vec()),
+                None => Answer::Error(Errno::EINVAL),
+            },
+            Operation::Open => self.with(node, |inode| match inode.kind() {
+                FileKind::File => {
+                    let flags = open_flag::KEEP_CACHE | open_flag::NOFLUSH;
+                    Answer::Body(body(|body| body.open(node, flags)))
+                }
+                FileKind::Directory => Answer::Error(Errno::EISDIR),
+                // Devices, FIFOs and sockets are opened by the kernel itself, symlinks never.
+                _ => Answer::Error(Errno::EACCES),
+            }),
+            Operation::Opendir => self.with(node, |inode| match inode.kind() {
+                FileKind::Directory => {
+                    let flags = open_flag::KEEP_CACHE | open_flag::CACHE_DIR;
+                    Answer::Body(body(|body| body.open(node, flags)))
+                }
+                _ => Answer::Error(Errno::ENOTDIR),
+            }),
+            Operation::Read(read) => self.with(node, |inode| self.read(inode, *read, buffer)),
+            Operation::Readdir(read) => self.with(node, |inode| self.list(inode, *read, false)),
+            Operation::Readdirplus(read) => self.with(node, |inode| self.list(inode, *read, true)),
+            Operation::Statfs => self.statfs(),
+            Operation::Change => Answer::Error(Errno::EROFS),
+            // The kernel remembers ENOSYS and does not ask again: extended attributes, ACCESS, LSEEK, STATX, FLUSH.
+            Operation::Unknown(_) => Answer::Error(Errno::ENOSYS),
+        }
+    }
+
+    fn init(init: &Init) -> Answer {
+        if init.major != MAJOR || init.minor < OLDEST_MINOR {
+            return Answer::Error(Errno::EPROTO);
+        }
+        let minor = init.minor.min(MINOR);
+        let max_readahead = init.max_readahead.min(MAX_READ_BYTES);
+        Answer::Body(body(|body| body.init(minor, max_readahead, init.flags & WANTED_FLAGS, MAX_BACKGROUND)))
+    }
+
+    fn with<'a>(&'a self, node: u64, then: impl FnOnce(Inode<'a>) -> Answer) -> Answer {
+        match self.content.flist().inode(node) {
+            Some(inode) => then(inode),
+            None => Answer::Error(Errno::ESTALE),
+        }
+    }
+
+    fn lookup(&self, parent: u64, name: &[u8]) -> Answer {
+        self.with(parent, |directory| match directory.kind() {
+            FileKind::Directory => Answer::Body(match self.content.flist().lookup(parent, name) {
+                Some(inode) => body(|body| body.entry(&attributes(inode), VALID_SECONDS)),
+                None => body(|body| body.no_entry(VALID_SECONDS)),
+            }),
+            _ => Answer::Error(Errno::ENOTDIR),
+        })
+    }
+
+    fn read(&self, inode: Inode<'_>, read: Read, buffer: &mut Vec<u8>) -> Answer {
+        match inode.kind() {
+            FileKind::File => {}
+            FileKind::Directory => return Answer::Error(Errno::EISDIR),
+            _ => return Answer::Error(Errno::EINVAL),
+        }
+        let size = usize::try_from(read.size.min(MAX_READ_BYTES)).unwrap_or_default();
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let room = buffer.get_mut(..size).unwrap_or_default();
+        match self.content.read_at(inode.ino(), read.offset, room) {
+            Ok(bytes) => Answer::Content(bytes.min(size)),
+            Err(error) => {
+                self.failed_reads.fetch_add(1, Ordering::Relaxed);
+                let why = chain(&error);
+                warn!(ino = inode.ino(), offset = read.offset, size, %why, "content cannot be had, answering EIO");
+                Answer::Error(Errno::EIO)
+            }
+        }
+    }
+
+    fn list(&self, directory: Inode<'_>, read: Read, has_attributes: bool) -> Answer {
+        if directory.kind() != FileKind::Directory {
+            return Answer::Error(Errno::ENOTDIR);
+        }
+        let room = usize::try_from(read.size.min(MAX_READ_BYTES)).unwrap_or_default();
+        let children = self.content.flist().children(directory.ino());
+        let mut body = Body::with_capacity(room.min(64 * 1024));
+        let mut at = read.offset;
+        loop {
+            let (ino, mode, name, child) = match at {
+                0 => (directory.ino(), directory.mode(), &b"."[..], None),
+                1 => (directory.parent(), directory.mode(), &b".."[..], None),
+                _ => match usize::try_from(at - DOTS).ok().and_then(|index| children.get(index)) {
+                    Some(child) => (child.ino(), child.mode(), child.name(), Some(child)),
+                    None => break,
+                },
+            };
+            if body.len() + dirent_bytes(name, has_attributes) > room {
+                break;
+            }
+            match child {
+                Some(child) if has_attributes => _ = body.entry(&attributes(child), VALID_SECONDS),
+                None if has_attributes => _ = body.no_entry(0),
+                _ => {}
+            }
+            at += 1;
+            body.dirent(ino, at, mode, name);
+        }
+        Answer::Body(body.into_bytes())
+    }
+
+    fn statfs(&self) -> Answer {
+        let blocks = self.content.flist().content_bytes().div_ceil(u64::from(BLOCK_BYTES));
+        Answer::Body(body(|body| body.statfs(blocks, self.inodes())))
+    }
+}
+
+fn body(fill: impl FnOnce(&mut Body) -> &mut Body) -> Vec<u8> {
+    let mut body = Body::with_capacity(128);
+    fill(&mut body);
+    body.into_bytes()
+}
+
+fn attributes(inode: Inode<'_>) -> Attributes {
+    Attributes {
+        ino: inode.ino(),
+        size: inode.size(),
+        mtime: inode.mtime(),
+        ctime: inode.ctime(),
+        mode: inode.mode(),
+        nlink: inode.nlink(),
+        uid: inode.uid(),
+        gid: inode.gid(),
+        rdev: inode.rdev_kernel(),
+    }
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Writes an error and its causes on one line; here it is handled, the caller in the container gets only EIO.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

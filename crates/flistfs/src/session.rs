@@ -1,0 +1,211 @@
+//! The loop between `/dev/fuse` and [`Ops`].
+//!
+//! All threads read from one descriptor and answer what they read. Only [`DATA_SLOTS`] of them may be inside a READ,
+//! which can wait for a network; the READs beyond that wait in a queue, so that there is always a thread left for
+//! metadata: `ls` never waits for a download.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice, PipeReader, PipeWriter, Read as _, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use nix::errno::Errno;
+use tracing::{debug, error, warn};
+
+use crate::ops::{Answer, Ops};
+use crate::wire::{Operation, REQUEST_BUFFER_BYTES, Read, Request, WireError, reply_header};
+
+/// READs answered at the same time: enough to keep a few cores or a few downloads busy.
+const DATA_SLOTS: usize = 4;
+
+/// Threads: one more, for metadata.
+const THREADS: usize = DATA_SLOTS + 1;
+
+/// READs that may wait for a slot. Each stands for a waiting thread somewhere or one of the kernel's few background
+/// requests, so this is never reached in practice; beyond it a READ is answered at once, in its turn on the descriptor.
+const MAX_WAITING_READS: usize = 16 * 1024;
+
+/// Why a session cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Nothing could be read from the device.
+    #[error("read the first request from /dev/fuse")]
+    FirstRequest {
+        /// Why.
+        source: io::Error,
+    },
+    /// The first request was something else.
+    #[error("begin the FUSE session: the first request is not INIT")]
+    NotInit,
+    /// The kernel's protocol is too old.
+    #[error("begin the FUSE session: the kernel refuses our protocol version or is older than Linux 5.4")]
+    Version,
+    /// The answer did not arrive.
+    #[error("answer INIT on /dev/fuse")]
+    AnswerInit {
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("start a thread of the FUSE session")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
+    /// The pipe that tells the end could not be made.
+    #[error("make the pipe that tells the end of the FUSE session")]
+    Pipe {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+struct Session {
+    device: File,
+    ops: Arc<Ops>,
+    reads: Mutex<Reads>,
+}
+
+#[derive(Default)]
+struct Reads {
+    busy: usize,
+    waiting: VecDeque<WaitingRead>,
+}
+
+#[derive(Clone, Copy)]
+struct WaitingRead {
+    unique: u64,
+    node: u64,
+    read: Read,
+}
+
+/// Answers INIT, then starts the threads. The returned pipe hangs up when the last thread has ended, which is when the
+/// kernel has given up the file system: it is unmounted everywhere and nothing uses it any more.
+///
+/// # Errors
+/// [`SessionError`]; the device is closed, so the mount is dead.
+pub fn start(device: File, ops: Arc<Ops>) -> Result<PipeReader, SessionError> {
+    let session = Arc::new(Session { device, ops, reads: Mutex::default() });
+    session.begin()?;
+    let (gone, alive) = io::pipe().map_err(|source| SessionError::Pipe { source })?;
+    let alive = Arc::new(alive);
+    for number in 0..THREADS {
+        let (session, alive) = (Arc::clone(&session), Arc::clone(&alive));
+        let work = move || session.work(&alive);
+        let spawned = thread::Builder::new().name(format!("fuse-{number}")).spawn(work);
+        drop(spawned.map_err(|source| SessionError::Thread { source })?);
+    }
+    Ok(gone)
+}
+
+impl Session {
+    fn begin(&self) -> Result<(), SessionError> {
+        let mut inbox = vec![0; REQUEST_BUFFER_BYTES];
+        let len = loop {
+            match (&self.device).read(&mut inbox) {
+                Ok(len) => break len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(SessionError::FirstRequest { source }),
+            }
+        };
+        let request = Request::decode(inbox.get(..len).unwrap_or_default()).map_err(|_wire| SessionError::NotInit)?;
+        if !matches!(request.operation, Operation::Init(_)) {
+            return Err(SessionError::NotInit);
+        }
+        let answer = self.ops.answer(&request, &mut Vec::new());
+        self.send(request.unique, &answer, &[]).map_err(|source| SessionError::AnswerInit { source })?;
+        if matches!(answer, Answer::Error(_)) { Err(SessionError::Version) } else { Ok(()) }
+    }
+
+    /// Reads and answers until the file system is gone. `_alive` hangs up the pipe when the last thread drops it.
+    fn work(&self, _alive: &PipeWriter) {
+        let mut inbox = vec![0; REQUEST_BUFFER_BYTES];
+        let mut outbox = Vec::new();
+        loop {
+            let len = match (&self.device).read(&mut inbox) {
+                Ok(len) => len,
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    // ENOENT: the request was withdrawn while it was handed to us.
+                    Some(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => continue,
+                    Some(Errno::ENODEV) => return debug!("the file system is gone"),
+                    _ => return error!(%error, "reading from /dev/fuse failed, this thread ends"),
+                },
+            };
+            self.handle(inbox.get(..len).unwrap_or_default(), &mut outbox);
+        }
+    }
+
+    fn handle(&self, bytes: &[u8], outbox: &mut Vec<u8>) {
+        match Request::decode(bytes) {
+            Ok(Request { unique, node, operation: Operation::Read(read) }) => {
+                self.handle_read(WaitingRead { unique, node, read }, outbox);
+            }
+            Ok(request) => self.answer(&request, outbox),
+            Err(error @ WireError::Short { unique, .. }) => {
+                warn!(%error, "answering EIO");
+                self.reply(unique, &Answer::Error(Errno::EIO), &[]);
+            }
+            Err(error @ WireError::NoHeader { .. }) => warn!(%error, "nobody to answer"),
+        }
+    }
+
+    fn handle_read(&self, first: WaitingRead, outbox: &mut Vec<u8>) {
+        {
+            let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+            if reads.busy >= DATA_SLOTS && reads.waiting.len() < MAX_WAITING_READS {
+                reads.waiting.push_back(first);
+                return;
+            }
+            reads.busy += 1;
+        }
+        let mut next = Some(first);
+        while let Some(WaitingRead { unique, node, read }) = next {
+            self.answer(&Request { unique, node, operation: Operation::Read(read) }, outbox);
+            let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+            next = reads.waiting.pop_front();
+            if next.is_none() {
+                reads.busy -= 1;
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request<'_>, outbox: &mut Vec<u8>) {
+        let answered = catch_unwind(AssertUnwindSafe(|| self.ops.answer(request, outbox)));
+        let answer = answered.unwrap_or_else(|_panic| {
+            error!(node = request.node, operation = ?request.operation, "a handler panicked, answering EIO");
+            Answer::Error(Errno::EIO)
+        });
+        self.reply(request.unique, &answer, outbox);
+    }
+
+    fn reply(&self, unique: u64, answer: &Answer, content: &[u8]) {
+        let Err(error) = self.send(unique, answer, content) else { return };
+        match error.raw_os_error().map(Errno::from_raw) {
+            // The asker was killed, or the file system is gone.
+            Some(Errno::ENOENT | Errno::ENODEV) => {}
+            _ => {
+                error!(%error, "the kernel refuses an answer, sending EIO instead");
+                // If that fails too there is nothing left to say.
+                let _refused = self.send(unique, &Answer::Error(Errno::EIO), &[]);
+            }
+        }
+    }
+
+    fn send(&self, unique: u64, answer: &Answer, content: &[u8]) -> io::Result<()> {
+        let (errno, body) = match answer {
+            Answer::None => return Ok(()),
+            Answer::Error(errno) => (*errno as i32, &[][..]),
+            Answer::Body(body) => (0, body.as_slice()),
+            Answer::Content(len) => (0, content.get(..*len).unwrap_or_default()),
+        };
+        let header = reply_header(unique, errno, body.len());
+        loop {
+            match (&self.device).write_vectored(&[IoSlice::new(&header), IoSlice::new(body)]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.map(|_all_or_nothing| ()),
+            }
+        }
+    }
+}
