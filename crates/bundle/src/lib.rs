@@ -17,6 +17,8 @@
 
 mod bundles;
 mod config;
+#[cfg(test)]
+mod contract;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 mod fake;

@@ -122,3 +122,75 @@ fn options(mount: &MountSpec) -> Vec<String> {
     }
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contd_types::ContainerName;
+
+    fn mounted(mount: MountSpec, is_elevated: bool) -> Result<Mount, BundleError> {
+        let mut spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl");
+        spec.is_elevated = is_elevated;
+        spec.mounts.push(mount);
+        mounts(&spec).map(|mut mounts| mounts.pop().expect("one"))
+    }
+
+    fn mount(fs_type: &str, source: &str, target: &str, options: &[&str]) -> MountSpec {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        MountSpec { fs_type: fs_type.into(), source: source.into(), target: target.into(), options }
+    }
+
+    #[test]
+    fn a_bind_gets_recursion_and_privacy_unless_it_says_otherwise() {
+        for (given, made) in [
+            (&[][..], &["rbind", "rprivate"][..]),
+            (&["ro"], &["ro", "rbind", "rprivate"]),
+            (&["bind", "ro"], &["bind", "ro", "rprivate"]),
+            (&["rslave", "rbind"], &["rslave", "rbind"]),
+        ] {
+            let mounted = mounted(mount("bind", "/", "/data", given), false).expect("valid");
+            assert_eq!(mounted.options().as_deref().expect("options"), made);
+        }
+    }
+
+    #[test]
+    fn a_missing_source_is_refused_and_the_hint_makes_it() {
+        use contd_types::Explain;
+        for missing in ["/no/such/dir", "/etc/passwd/below-a-file"] {
+            let refused = mounted(mount("bind", missing, "/data", &[]), false).expect_err("missing");
+            assert!(matches!(refused, BundleError::MissingMountSource { .. }), "got {refused:?}");
+            assert_eq!(refused.hint().as_deref(), Some(format!("make it first: mkdir -p {missing}").as_str()));
+        }
+    }
+
+    #[test]
+    fn only_an_elevated_container_mounts_other_file_systems() {
+        for fs_type in ["proc", "sysfs", "cgroup", "ext4", "overlay", "mqueue", "none"] {
+            let refused = mounted(mount(fs_type, fs_type, "/data", &[]), false);
+            assert!(matches!(refused, Err(BundleError::MountTypeRefused { .. })), "{fs_type}: {refused:?}");
+            assert!(mounted(mount(fs_type, fs_type, "/data", &[]), true).is_ok(), "{fs_type}");
+        }
+    }
+
+    #[test]
+    fn only_an_elevated_container_mounts_on_proc_and_sys() {
+        for target in ["/proc", "/proc/sys/kernel", "//proc//x", "/./sys/fs", "/sys/"] {
+            let refused = mounted(mount("bind", "/", target, &[]), false);
+            assert!(matches!(refused, Err(BundleError::MountTargetRefused { .. })), "{target}: {refused:?}");
+            assert!(mounted(mount("bind", "/", target, &[]), true).is_ok(), "{target}");
+        }
+        for target in ["/procs", "/system", "/a/proc"] {
+            assert!(mounted(mount("bind", "/", target, &[]), false).is_ok(), "{target}");
+        }
+    }
+
+    #[test]
+    fn an_option_cannot_turn_a_mount_into_another() {
+        for (fs_type, option) in [("tmpfs", "bind"), ("tmpfs", "rbind"), ("tmpfs", "remount"), ("bind", "remount")] {
+            for is_elevated in [false, true] {
+                let refused = mounted(mount(fs_type, "/", "/data", &[option]), is_elevated);
+                assert!(matches!(refused, Err(BundleError::MountOptionRefused { .. })), "{fs_type} {option}");
+            }
+        }
+    }
+}

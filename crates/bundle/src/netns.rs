@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::iter;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,13 @@ use crate::sys;
 /// Where `ip netns` keeps network namespaces.
 pub const DEFAULT_DIR: &str = "/run/netns";
 
-/// The host's own network namespace, as its first process has it and as this one has it.
-const HOST_NAMESPACES: [&str; 2] = ["/proc/1/ns/net", "/proc/self/ns/net"];
+/// This process's own network namespace: for a daemon, the host's.
+const OWN_NAMESPACE: &str = "/proc/self/ns/net";
+/// That of the first process: the host's also when the daemon was started in another one.
+const INIT_NAMESPACE: &str = "/proc/1/ns/net";
+/// The inode number of the kernel's first network namespace (`NET_NS_INIT_INO` of linux/nsfs.h, since 6.18). Earlier
+/// kernels hand out numbers from 0xF0000000 on, so it never is another one's.
+const INIT_INODE: u64 = 0xEFFF_FFF9;
 
 /// Why a network namespace cannot be joined.
 #[derive(Debug, thiserror::Error)]
@@ -106,13 +112,16 @@ pub fn resolve(name: &NetnsName, dir: &Path) -> Result<PathBuf, NetnsError> {
         return Err(not_a_namespace());
     }
     let found = readable.metadata().map_err(|error| inspect(&path, error))?;
-    for host in HOST_NAMESPACES.map(Path::new) {
-        let host_metadata = std::fs::metadata(host).map_err(|error| inspect(host, error))?;
-        if is_same_file(&found, &host_metadata) {
-            return Err(NetnsError::IsHost { name: name.clone() });
-        }
-    }
-    Ok(path)
+    let own = std::fs::metadata(OWN_NAMESPACE).map_err(|error| inspect(Path::new(OWN_NAMESPACE), error))?;
+    let init = match std::fs::metadata(INIT_NAMESPACE) {
+        Ok(metadata) => Some(metadata),
+        // The first process has capabilities that this one lacks (a node in a guarded virtual machine), so the kernel
+        // does not show it. The number of the first namespace and our own namespace then have to do.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(error) => return Err(inspect(Path::new(INIT_NAMESPACE), error)),
+    };
+    let is_host = found.ino() == INIT_INODE || iter::once(own).chain(init).any(|host| is_same_file(&found, &host));
+    if is_host { Err(NetnsError::IsHost { name: name.clone() }) } else { Ok(path) }
 }
 
 fn is_same_file(one: &Metadata, other: &Metadata) -> bool {

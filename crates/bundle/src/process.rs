@@ -130,3 +130,62 @@ fn env(spec: &ContainerSpec, home: &str) -> Vec<String> {
 fn key(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(key, _)| key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contd_types::ContainerName;
+
+    fn spec() -> ContainerSpec {
+        ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl")
+    }
+
+    fn args_of(line: &str) -> Result<Vec<String>, BundleError> {
+        args(&ContainerSpec { entrypoint: Some(Entrypoint::Line(line.into())), ..spec() })
+    }
+
+    #[test]
+    fn a_line_is_split_by_the_shells_rules_and_never_expanded() {
+        let split = args_of(r#"sh -c 'echo "a  b" $HOME' x\ y "q'q" ''"#).expect("valid");
+        assert_eq!(split, ["sh", "-c", r#"echo "a  b" $HOME"#, "x y", "q'q", ""]);
+    }
+
+    #[test]
+    fn arguments_given_one_by_one_stay_as_they_are() {
+        let given = vec!["sh".to_owned(), "'a b".to_owned(), String::new()];
+        let kept = args(&ContainerSpec { entrypoint: Some(Entrypoint::Args(given.clone())), ..spec() });
+        assert_eq!(kept.expect("valid"), given);
+    }
+
+    #[test]
+    fn an_open_quote_is_refused() {
+        for line in ["sh -c 'x", "sh \"", "sh \\"] {
+            assert!(matches!(args_of(line), Err(BundleError::UnbalancedEntrypoint { .. })), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_run_is_a_missing_entrypoint() {
+        for line in ["''", "# only a comment"] {
+            assert!(matches!(args_of(line), Err(BundleError::MissingEntrypoint { .. })), "{line:?}");
+        }
+        assert!(matches!(args(&spec()), Err(BundleError::MissingEntrypoint { .. })));
+    }
+
+    #[test]
+    fn of_a_key_given_twice_the_later_value_stays_in_its_place() {
+        let given = ["A=1", "B=2", "A=3", "PATH=/x", "C=a=b"].map(str::to_owned).to_vec();
+        let made = env(&ContainerSpec { env: given, ..spec() }, "/root");
+        assert_eq!(made, ["B=2", "A=3", "PATH=/x", "C=a=b", "HOME=/root"]);
+    }
+
+    #[test]
+    fn path_and_home_are_added_only_where_they_are_missing() {
+        let path = format!("PATH={DEFAULT_PATH}");
+        assert_eq!(env(&spec(), "/srv"), [path, "HOME=/srv".to_owned()]);
+        let given = ["HOME=".to_owned(), "PATHS=x".to_owned()].to_vec();
+        let made = env(&ContainerSpec { env: given, ..spec() }, "/srv");
+        assert!(made.contains(&"HOME=".to_owned()) && !made.contains(&"HOME=/srv".to_owned()), "{made:?}");
+        assert!(made.iter().any(|entry| entry.starts_with("PATH=")), "{made:?}");
+    }
+}

@@ -126,3 +126,77 @@ fn number(text: &str) -> Option<u32> {
     let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_digits { text.parse().ok().filter(|id| *id != INVALID_ID) } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:1000:1001:Web:/srv/web:/bin/sh\n\
+                          1234:x:0:0:digits:/evil:/bin/sh\nodd:x:12:13::relative:\nmax:x:4294967295:0::/:\n";
+    const GROUP: &str =
+        "root:x:0:root\nwheel:x:10:root,web\nwww:x:1001:web\nlog:x:20:web,other\nnone:x:30:\n7:x:0:web\n";
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("tempdir");
+        std::fs::create_dir(root.path().join("etc")).expect("etc");
+        std::fs::write(root.path().join("etc/passwd"), PASSWD).expect("passwd");
+        std::fs::write(root.path().join("etc/group"), GROUP).expect("group");
+        root
+    }
+
+    #[track_caller]
+    fn found(user: &str) -> Identity {
+        look_up(root().path(), Some(&UserSpec::new(user).expect("valid"))).expect(user)
+    }
+
+    #[test]
+    fn a_named_user_has_the_ids_home_and_groups_of_its_root() {
+        let groups = vec![1001, 0, 10, 20];
+        assert_eq!(found("web"), Identity { uid: 1000, gid: 1001, groups, home: "/srv/web".into() });
+        assert_eq!(found("web"), found("1000"));
+    }
+
+    #[test]
+    fn nobody_named_means_root_with_roots_groups() {
+        let identity = look_up(root().path(), None).expect("root");
+        assert_eq!(identity, Identity { uid: 0, gid: 0, groups: vec![0, 10], home: "/root".into() });
+    }
+
+    #[test]
+    fn a_named_group_is_the_only_one() {
+        assert_eq!(found("web:log").groups, [20]);
+        assert_eq!((found("web:77").gid, found("web:77").groups), (77, vec![77]));
+    }
+
+    #[test]
+    fn digits_are_always_a_number_whatever_the_files_say() {
+        let identity = found("1234");
+        assert_eq!((identity.uid, identity.gid, identity.home.as_str()), (1234, 0, "/"));
+        assert_eq!(found("web:7").gid, 7);
+    }
+
+    #[test]
+    fn a_root_without_files_knows_numbers_only() {
+        let empty = tempfile::tempdir().expect("tempdir");
+        let user = |text: &str| UserSpec::new(text).expect("valid");
+        let identity = look_up(empty.path(), Some(&user("5:6"))).expect("numbers");
+        assert_eq!(identity, Identity { uid: 5, gid: 6, groups: vec![6], home: "/".into() });
+        let unknown = look_up(empty.path(), Some(&user("web")));
+        assert!(matches!(unknown, Err(BundleError::UnknownUser { .. })), "got {unknown:?}");
+        let unknown = look_up(empty.path(), Some(&user("5:web")));
+        assert!(matches!(unknown, Err(BundleError::UnknownGroup { .. })), "got {unknown:?}");
+    }
+
+    #[test]
+    fn the_id_that_means_unchanged_is_nobodys() {
+        for user in ["max", "4294967295", "99999999999"] {
+            let refused = look_up(root().path(), Some(&UserSpec::new(user).expect("valid")));
+            assert!(matches!(refused, Err(BundleError::UnknownUser { .. })), "{user}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_home_that_is_no_path_is_not_used() {
+        assert_eq!(found("odd").home, "/");
+    }
+}
