@@ -160,9 +160,7 @@ pub fn seal(plain: &[u8]) -> Result<SealedBlock, BlockError> {
     let key = key_of(plain);
     let mut stored =
         snap::raw::Encoder::new().compress_vec(plain).map_err(|source| BlockError::Compress { len, source })?;
-    cipher(&key)
-        .encrypt_in_place(&nonce(&key), b"", &mut stored)
-        .map_err(|_opaque| BlockError::Encrypt { key })?;
+    cipher(&key).encrypt_in_place(&nonce(&key), b"", &mut stored).map_err(|_opaque| BlockError::Encrypt { key })?;
     Ok(SealedBlock { names: BlockRef { id: id_of(&stored), key }, stored })
 }
 

@@ -88,10 +88,11 @@ impl BlockCache {
         self.folder.join(key.shard()).join(key.to_hex())
     }
 
-    /// Fills `buf` from a block that this process has checked before. `false` if it has not, or the file has changed.
-    pub(crate) fn read_checked(&self, key: &BlockKey, offset: u64, buf: &mut [u8]) -> bool {
+    /// Fills `buf` from a block that this process has checked before. `false` if it has not, if the file has changed
+    /// since, or if the block has another length than `len`.
+    pub(crate) fn read_checked(&self, key: &BlockKey, len: usize, offset: u64, buf: &mut [u8]) -> bool {
         let known = self.checked().get(key).copied();
-        let Some(known) = known else { return false };
+        let Some(known) = known.filter(|known| known.len == len as u64) else { return false };
         let read = self.open_file(key).and_then(|file| {
             if Stamp::of(&file)? != known {
                 return Ok(false);

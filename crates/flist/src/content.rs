@@ -85,7 +85,9 @@ impl ReadError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NoInode { .. } | Self::NoBlock { .. } | Self::NotAFile { .. } => "ask for a regular file of this flist",
+            Self::NoInode { .. } | Self::NoBlock { .. } | Self::NotAFile { .. } => {
+                "ask for a regular file of this flist"
+            }
             Self::Block { source, .. } => source.hint(),
             Self::BlockLength { .. } => "the file changed while the flist was packed: pack it again",
             Self::Stuck { .. } => "check the disk of the cache and the stores, then retry",
@@ -173,7 +175,7 @@ impl Content {
     /// As [`Content::read_at`]. A cache that cannot be written is no error: look at the file before relying on it.
     pub fn ensure_cached(&self, ino: u64, index: u64) -> Result<(), ReadError> {
         let place = self.place(self.file(ino)?, index)?;
-        if self.cache.read_checked(&place.block.key, 0, &mut []) {
+        if self.cache.read_checked(&place.block.key, place.len, 0, &mut []) {
             return Ok(());
         }
         self.load(place).map(drop)
@@ -202,7 +204,7 @@ impl Content {
         if let Some(plain) = self.recent.get(key).filter(|plain| plain.len() == place.len) {
             return copy(place, &plain, within, part);
         }
-        if self.cache.read_checked(key, within as u64, part) {
+        if self.cache.read_checked(key, place.len, within as u64, part) {
             return Ok(());
         }
         copy(place, &self.load(place)?, within, part)

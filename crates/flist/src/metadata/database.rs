@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,6 +29,12 @@ const MAX_VALUE_BYTES: i32 = 64 * 1024;
 
 /// The most objects of a schema: ours has five tables, three indexes and a sequence.
 const MAX_SCHEMA_OBJECTS: usize = 64;
+
+/// What every SQLite 3 file starts with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Bytes of SQLite's header.
+const HEADER_LEN: usize = 100;
 
 /// The columns of each table, in order. Anything else is not this format.
 const TABLES: [(&str, &[&str]); 5] = [
@@ -83,19 +89,42 @@ pub(super) fn read(path: &Path) -> Result<Rows, MetadataError> {
 /// Refuses what is not a regular file of a sane length, before SQLite sees it.
 fn check_file(path: &Path) -> Result<(), MetadataError> {
     let owned = || path.to_owned();
-    // Not blocking: opening a pipe for reading would wait for a writer.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    let metadata = file.and_then(|file| file.metadata()).map_err(|source| match source.kind() {
+    let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => MetadataError::NotFound { path: owned() },
         _ => MetadataError::Open { path: owned(), source },
-    })?;
+    };
+    // Not blocking: opening a pipe for reading would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(MetadataError::NotAFile { path: owned() });
     }
     if metadata.len() > MAX_FLIST_BYTES {
         return Err(MetadataError::TooLarge { path: owned(), len: metadata.len(), limit: MAX_FLIST_BYTES });
     }
-    Ok(())
+    let mut header = [0; HEADER_LEN];
+    match file.read_exact_at(&mut header, 0) {
+        // Too short for a header: SQLite will say so.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+        read => read.map_err(failed)?,
+    }
+    match announced_len(&header) {
+        Some(announced) if announced != metadata.len() => {
+            Err(MetadataError::CutShort { path: owned(), len: metadata.len(), announced })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Computes the length of the file from SQLite's header. SQLite itself would read a file without its last bytes.
+///
+/// `None` if it is not SQLite, or was written by a version so old (before 3.7) that the field means nothing.
+fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
+    let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
+    let page_size = u16::from_be_bytes(header.get(16..18)?.try_into().ok()?);
+    let page_size = if page_size == 1 { 65_536 } else { u64::from(page_size) };
+    let (changes, pages, valid_for) = (word(24)?, word(28)?, word(92)?);
+    (header.starts_with(MAGIC) && changes == valid_for && pages > 0).then(|| u64::from(pages) * page_size)
 }
 
 /// Opens the database so that nothing in it can act: immutable, untrusted schema, no views, triggers or extensions.

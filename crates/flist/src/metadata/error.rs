@@ -40,6 +40,16 @@ pub enum MetadataError {
         /// The cap.
         limit: u64,
     },
+    /// The file is longer or shorter than its own header says.
+    #[error("open flist {}: {len} bytes, its header says {announced}", path.display())]
+    CutShort {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        len: u64,
+        /// What it should be.
+        announced: u64,
+    },
     /// SQLite cannot read it: not a database, cut off, damaged, or without the tables.
     #[error("read {what} of flist {}", path.display())]
     Database {
@@ -249,7 +259,10 @@ impl MetadataError {
             Self::NotAFile { .. } => "name a .fl file, or use dir:/path for a directory",
             Self::Open { .. } => "check the permissions of the file and of its folders",
             Self::TooLarge { .. } | Self::TooSlow { .. } => "split the tree in several flists",
-            Self::Database { .. } => "the file is damaged or not a flist (an old .flist is another format): fetch it again",
+            Self::CutShort { .. } => "the file was not copied whole: fetch it again",
+            Self::Database { .. } => {
+                "the file is damaged or not a flist (an old .flist is another format): fetch it again"
+            }
             Self::Schema { .. } | Self::Malformed { .. } => "the flist is damaged or hostile: pack it again",
         }
     }
@@ -266,7 +279,7 @@ impl MetadataError {
                 Some(rusqlite::ErrorCode::SystemIoFailure | rusqlite::ErrorCode::CannotOpen) => FlistErrorKind::Io,
                 _ => FlistErrorKind::Corrupt,
             },
-            Self::Schema { .. } | Self::Malformed { .. } => FlistErrorKind::Corrupt,
+            Self::CutShort { .. } | Self::Schema { .. } | Self::Malformed { .. } => FlistErrorKind::Corrupt,
         }
     }
 }

@@ -202,7 +202,10 @@ impl Tree {
         files.fold(0, |sum, file| sum.saturating_add(file.size))
     }
 
-    #[expect(clippy::indexing_slicing, reason = "build refuses a tree without root, and 1 is the lowest number it allows")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "build refuses a tree without root, and 1 is the lowest number it allows"
+    )]
     pub(super) fn root(&self) -> &Node {
         &self.nodes[0]
     }
@@ -259,6 +262,7 @@ fn parents(rows: &[InodeRow]) -> Result<Vec<u32>, Malformed> {
     }
     let mut positions = Vec::with_capacity(rows.len());
     for row in rows {
+        kind_of(row)?;
         let (ino, parent) = (row.ino, row.parent);
         if ino == ROOT_INO {
             positions.push(0);
@@ -311,11 +315,7 @@ fn reachable(rows: &[InodeRow], parents: &[u32]) -> Result<Vec<bool>, Malformed>
 }
 
 /// Refuses link targets and blocks of what has none.
-fn check_strays(
-    rows: &[InodeRow],
-    links: &[(u64, Vec<u8>)],
-    blocks: &[(u64, BlockRef)],
-) -> Result<(), Malformed> {
+fn check_strays(rows: &[InodeRow], links: &[(u64, Vec<u8>)], blocks: &[(u64, BlockRef)]) -> Result<(), Malformed> {
     let is = |ino: u64, kind: FileKind| {
         let row = rows.binary_search_by_key(&ino, |row| row.ino).ok().and_then(|at| rows.get(at));
         row.is_some_and(|row| kind_of(row) == Ok(kind))

@@ -116,7 +116,9 @@ impl PackError {
             Self::Uncovered { .. } => "name a store without a range, or one for the missing range as xx-yy=URL",
             Self::StoreInside { .. } => "use a store outside of the directory",
             Self::NoOutName { .. } => "name a file for the flist",
-            Self::Database { .. } | Self::Write { .. } => "check the permissions and the free space of the output folder",
+            Self::Database { .. } | Self::Write { .. } => {
+                "check the permissions and the free space of the output folder"
+            }
         }
     }
 

@@ -86,9 +86,8 @@ fn look_at(path: &Path) -> Result<Metadata, PackError> {
 }
 
 fn sorted_entries(directory: &Path) -> Result<Vec<PathBuf>, PackError> {
-    let entries = fs::read_dir(directory).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
-    });
+    let entries = fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>());
     let mut entries = entries.map_err(|source| PackError::Walk { path: directory.to_owned(), source })?;
     // By bytes, so that the locale changes nothing.
     entries.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));

@@ -152,7 +152,9 @@ impl StoreError {
             }
             Self::NotAllowed { .. } => "allow the folder in the configuration, if you trust the flist",
             Self::NoStore { .. } => "mount or create the folder, or rewrite the route of the flist",
-            Self::NotFound { .. } | Self::NoRoute { .. } => "the store is incomplete: pack the flist again or restore the block",
+            Self::NotFound { .. } | Self::NoRoute { .. } => {
+                "the store is incomplete: pack the flist again or restore the block"
+            }
             Self::Read { .. } => "check the permissions and the disk of the store",
             Self::Exchange { .. } => "check that the store is up and reachable from this node, then retry",
             Self::Status { .. } => "ask the operator of the store; it may need public read access",

@@ -91,11 +91,8 @@ impl Routes {
     /// Uses stores that were made elsewhere: for tests, and for schemes of other crates.
     #[must_use]
     pub fn from_stores(stores: Vec<(u8, u8, Box<dyn BlockStore>)>) -> Self {
-        let entry = |(start, end, store)| Entry {
-            range: Range { start, end },
-            store: Ok(store),
-            resting: Mutex::new(None),
-        };
+        let entry =
+            |(start, end, store)| Entry { range: Range { start, end }, store: Ok(store), resting: Mutex::new(None) };
         Self { entries: stores.into_iter().map(entry).collect() }
     }
 
