@@ -1,1 +1,29 @@
-//! Container log files: CRI line format, writer with rotation, reader with tail and follow.
+//! Container logs: the line format, a writer that rotates, a reader that tails and follows.
+//!
+//! Takes in: bytes of two streams, in any chunks. Gives out: files of lines in the CRI form, and their records again.
+//! Never does: wait, start threads, decide what happens when a disk is full (the caller does, by a typed error), touch
+//! any file but its own. Used by the shim (writer) and by the daemon (reader).
+//!
+//! ```text
+//! 2026-11-23T10:11:12.123456789Z stdout F text        a line that ends here (F), or goes on in the next record (P)
+//!
+//! name.log     written        ── at max_bytes: rename ──►  name.log.1 ──► name.log.2 ──► … removed
+//! ```
+//!
+//! - Nothing waits in memory: a part of a line is a `P` record at once; the newline that comes later is an `F`, perhaps an
+//!   empty one. So the bytes of a stream are exactly: the content of each record, and a newline behind each `F`.
+//! - A part is at most 16 KiB of content; all records of one call share one time stamp and one `write(2)`.
+#![forbid(unsafe_code)]
+
+mod error;
+mod format;
+mod reader;
+mod rotation;
+mod tail;
+mod writer;
+
+pub use error::LogError;
+pub use format::{LogRecord, MAX_CONTENT_BYTES, Stream};
+pub use reader::{LogItem, LogReader, Tail};
+pub use rotation::Rotation;
+pub use writer::LogWriter;

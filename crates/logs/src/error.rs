@@ -1,0 +1,75 @@
+//! What can fail around a log file.
+
+use std::io;
+use std::path::PathBuf;
+
+use contd_types::ErrorKind;
+
+/// What was tried on a log file, and why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file could not be opened or made.
+    #[error("open log {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bytes of this call could not be written; none of them is in the file, and the call may be repeated.
+    #[error("write log {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The files could not be shifted by one; the writer goes on in the file it has.
+    #[error("rotate log {}", path.display())]
+    Rotate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file could not be read.
+    #[error("read log {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl LogError {
+    /// Classifies the failure for programs.
+    pub fn kind(&self) -> ErrorKind {
+        match self.io().kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Unavailable,
+        }
+    }
+
+    /// Says what to do next.
+    pub fn hint(&self) -> &'static str {
+        match self.io().kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on the disk of the logs",
+            io::ErrorKind::PermissionDenied => "the log directory must belong to the user that runs contd",
+            io::ErrorKind::NotFound => "make the log directory of this namespace",
+            _ => "look at the disk of the logs and at the kernel log; repeating is safe",
+        }
+    }
+
+    /// Returns what the system said.
+    pub fn io(&self) -> &io::Error {
+        match self {
+            Self::Open { source, .. }
+            | Self::Write { source, .. }
+            | Self::Rotate { source, .. }
+            | Self::Read { source, .. } => source,
+        }
+    }
+}

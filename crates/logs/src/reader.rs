@@ -1,0 +1,292 @@
+//! The reader: records in order, over all rotated files, following the writer as it goes on.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::LogError;
+use crate::format::{self, LogRecord, MAX_CONTENT_BYTES, MAX_HEADER_BYTES};
+use crate::rotation::{MAX_FILES, aged};
+use crate::tail::Counter;
+
+/// The longest line that is looked at as one; the writer's are far shorter, so a longer one is garbage.
+const MAX_LINE_BYTES: usize = 4 * (MAX_CONTENT_BYTES + MAX_HEADER_BYTES);
+
+/// How much is read from a file at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How often the way to the next file is looked for again when the writer rotates meanwhile.
+const MAX_ROUNDS: u32 = 8;
+
+/// From where a log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// From the oldest record there is.
+    All,
+    /// So many last lines; 0 begins with what is written from now on.
+    Lines(u64),
+}
+
+/// What stands in a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogItem {
+    /// A record.
+    Record(LogRecord),
+    /// A line, or a piece of a too long one, that is not a record: damage, or another program's writing.
+    Garbage(Vec<u8>),
+    /// Files were removed by rotation before they could be read: records are missing here.
+    Gap,
+}
+
+/// Reads one container's log. It never waits: what is not there yet comes with a later call.
+#[derive(Debug)]
+pub struct LogReader {
+    path: PathBuf,
+    current: Option<Source>,
+    /// What was read and not yet given out: the beginning of a record.
+    pending: Vec<u8>,
+    /// Whether the rest of a line that was too long is being skipped to.
+    is_in_garbage: bool,
+}
+
+/// An open file and how far it was read. It is held open, so its inode number is not given to another.
+#[derive(Debug)]
+struct Source {
+    file: File,
+    offset: u64,
+}
+
+/// Where the file that is being read is now, as the names go.
+enum Place {
+    /// It is the log itself: the writer may add to it.
+    Written,
+    /// It is so old.
+    Aged(u32),
+    /// It was removed.
+    Removed,
+}
+
+impl LogReader {
+    /// Opens a log. It may not exist yet; then reading begins when it does.
+    ///
+    /// # Errors
+    /// [`LogError::Open`] or [`LogError::Read`].
+    pub fn open(path: impl Into<PathBuf>, tail: Tail) -> Result<Self, LogError> {
+        let mut reader = Self { path: path.into(), current: None, pending: Vec::new(), is_in_garbage: false };
+        let failed = |source| LogError::Read { path: reader.path.clone(), source };
+        reader.current = match tail {
+            Tail::All => reader.oldest()?,
+            Tail::Lines(lines) => {
+                let mut counter = Counter::new(lines);
+                let mut begin: Option<Source> = None;
+                for age in 0..MAX_FILES {
+                    let Some(mut source) = open_file(&aged(&reader.path, age))? else {
+                        // Between two renames of the writer the log itself may be missing.
+                        if age == 0 { continue } else { break }
+                    };
+                    // The writer has rotated since the last look: this is the file that was scanned just now.
+                    if let Some(last) = &begin
+                        && is_same(&source, last).map_err(failed)?
+                    {
+                        continue;
+                    }
+                    let found = counter.scan(&source.file).map_err(failed)?;
+                    source.offset = found.unwrap_or(0);
+                    begin = Some(source);
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                begin
+            }
+        };
+        Ok(reader)
+    }
+
+    /// Returns the next items, reading about so many bytes (at least one block of 64 KiB); empty when there is nothing
+    /// new. A record that is not complete yet comes when it is.
+    ///
+    /// # Errors
+    /// [`LogError::Open`] or [`LogError::Read`]; what was read before stays, and the call may be repeated.
+    pub fn read_records(&mut self, max_bytes: usize) -> Result<Vec<LogItem>, LogError> {
+        let mut items = Vec::new();
+        let mut left = max_bytes.max(1);
+        // Also on, when all that was read is the beginning of one long line: empty means that there is nothing new.
+        while left > 0 || items.is_empty() {
+            if self.current.is_none() {
+                self.current = self.oldest()?;
+                if self.current.is_none() {
+                    break;
+                }
+            }
+            let count = self.read_block()?;
+            left = left.saturating_sub(count);
+            self.take_lines(&mut items);
+            if count == 0 && !self.go_on(&mut items)? {
+                break;
+            }
+        }
+        Ok(items)
+    }
+
+    /// Returns the path of the log.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads one block into `pending`; 0 at the end of the file.
+    fn read_block(&mut self) -> Result<usize, LogError> {
+        let Some(source) = &mut self.current else { return Ok(0) };
+        let failed = |source| LogError::Read { path: self.path.clone(), source };
+        let size = source.file.metadata().map_err(failed)?.len();
+        if size < source.offset {
+            // The writer took back what it could not write whole, or somebody emptied the file.
+            source.offset = size;
+            self.pending.clear();
+            return Ok(0);
+        }
+        let known = self.pending.len();
+        self.pending.resize(known + READ_BYTES, 0);
+        let room = self.pending.get_mut(known..).unwrap_or_default();
+        let result = loop {
+            match source.file.read_at(room, source.offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        let count = *result.as_ref().unwrap_or(&0);
+        self.pending.truncate(known + count);
+        source.offset = source.offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        result.map_err(failed)
+    }
+
+    /// Turns what is complete in `pending` into items.
+    fn take_lines(&mut self, items: &mut Vec<LogItem>) {
+        let mut done = 0;
+        while let Some(rest) = self.pending.get(done..)
+            && let Some(length) = rest.iter().position(|byte| *byte == b'\n')
+        {
+            items.push(item(rest.get(..length).unwrap_or_default(), self.is_in_garbage));
+            self.is_in_garbage = false;
+            done += length + 1;
+        }
+        self.pending.drain(..done);
+        if self.pending.len() > MAX_LINE_BYTES {
+            items.push(LogItem::Garbage(std::mem::take(&mut self.pending)));
+            self.is_in_garbage = true;
+        }
+    }
+
+    /// Called at the end of a file: goes over to the next one, if the writer has; `false` when there is nothing new.
+    fn go_on(&mut self, items: &mut Vec<LogItem>) -> Result<bool, LogError> {
+        for _ in 0..MAX_ROUNDS {
+            let next = match self.place()? {
+                Place::Written => return Ok(false),
+                Place::Aged(age) => open_file(&aged(&self.path, age - 1))?,
+                Place::Removed => self.oldest()?,
+            };
+            // The new name is not there yet: the writer is between two steps.
+            let Some(next) = next else { return Ok(false) };
+            // What was added before the rename is still to be read; after it, nothing is added.
+            if self.read_block()? > 0 {
+                self.take_lines(items);
+                return Ok(true);
+            }
+            // Renamed once more while we looked: then what we opened is not the next one, or there is one before it.
+            let is_next = match self.place()? {
+                Place::Written => false,
+                Place::Aged(age) => is_file_at(&next.file, &aged(&self.path, age - 1)).map_err(|e| self.failed(e))?,
+                Place::Removed => {
+                    items.push(LogItem::Gap);
+                    true
+                }
+            };
+            if is_next {
+                self.finish_pending(items);
+                self.current = Some(next);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives out what a file ended with in the middle of a record: nothing will complete it.
+    fn finish_pending(&mut self, items: &mut Vec<LogItem>) {
+        if !self.pending.is_empty() {
+            items.push(item(&std::mem::take(&mut self.pending), self.is_in_garbage));
+        }
+        self.is_in_garbage = false;
+    }
+
+    fn place(&self) -> Result<Place, LogError> {
+        let Some(source) = &self.current else { return Ok(Place::Removed) };
+        for age in 0..MAX_FILES {
+            let path = aged(&self.path, age);
+            if is_file_at(&source.file, &path).map_err(|e| self.failed(e))? {
+                return Ok(if age == 0 { Place::Written } else { Place::Aged(age) });
+            }
+            // While the writer shifts, one name in the middle is free: only two in a row are the end.
+            let is_end = !exists(&path) && !exists(&aged(&self.path, age + 1));
+            if is_end {
+                break;
+            }
+        }
+        Ok(Place::Removed)
+    }
+
+    fn oldest(&self) -> Result<Option<Source>, LogError> {
+        for _ in 0..MAX_ROUNDS {
+            let mut oldest = None;
+            for age in 0..MAX_FILES {
+                match open_file(&aged(&self.path, age))? {
+                    Some(source) => oldest = Some(source),
+                    None if exists(&aged(&self.path, age + 1)) => {}
+                    None => break,
+                }
+            }
+            if oldest.is_some() || !exists(&self.path) {
+                return Ok(oldest);
+            }
+        }
+        Ok(None)
+    }
+
+    fn failed(&self, source: io::Error) -> LogError {
+        LogError::Read { path: self.path.clone(), source }
+    }
+}
+
+fn item(line: &[u8], is_garbage: bool) -> LogItem {
+    match format::decode(line) {
+        Some(record) if !is_garbage => LogItem::Record(record),
+        _ => LogItem::Garbage(line.to_vec()),
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+fn is_same(one: &Source, other: &Source) -> io::Result<bool> {
+    let (one, other) = (one.file.metadata()?, other.file.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
+fn is_file_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_file(path: &Path) -> Result<Option<Source>, LogError> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
+    match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+        Ok(file) => Ok(Some(Source { file, offset: 0 })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LogError::Open { path: path.to_owned(), source }),
+    }
+}
