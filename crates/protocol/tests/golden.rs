@@ -1,0 +1,122 @@
+//! Golden bytes: what is on the wire today must be readable tomorrow. A change here is a new protocol version.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests end loudly")]
+
+use std::time::Duration;
+
+use contd_protocol::{api, flistfs, shim};
+use contd_types::{
+    ApiError, ContainerId, ContainerName, ContainerRef, ContainerSpec, Entrypoint, ErrorKind, Exit, ExitCause,
+    ExitSource, NamespaceId, Pid, Signal, Timestamp,
+};
+
+#[track_caller]
+fn pinned<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, golden: &str) {
+    let bytes = contd_protocol::encode(message).expect("small");
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, golden.replace([' ', '\n'], ""), "{message:?}");
+    assert_eq!(&contd_protocol::decode::<T>(&bytes).expect("own bytes"), message);
+}
+
+fn target() -> api::Target {
+    let namespace = NamespaceId::new("ns").expect("valid");
+    api::Target { namespace, container: ContainerRef::new("web").expect("valid") }
+}
+
+fn exit() -> Exit {
+    Exit { cause: ExitCause::Code(3), at: Timestamp(5), oom_kills: 1, source: ExitSource::Reaped, is_drained: true }
+}
+
+#[test]
+fn verbs_of_the_api_keep_their_numbers() {
+    let call = |request| api::Call { id: 7, request };
+    let target_hex = "0200000000000000 6e73 0300000000000000 776562";
+    pinned(&call(api::Request::Version), "0700000000000000 00000000");
+    pinned(&call(api::Request::Start { target: target() }), &format!("0700000000000000 02000000 {target_hex}"));
+    let stop = api::Request::Stop { target: target(), timeout: Some(Duration::from_millis(1500)) };
+    pinned(&call(stop), &format!("0700000000000000 03000000 {target_hex} 01 0100000000000000 0065cd1d"));
+    let kill = api::Request::Kill { target: target(), signal: Signal::KILL };
+    pinned(&call(kill), &format!("0700000000000000 04000000 {target_hex} 09"));
+    let delete = api::Request::Delete { target: target(), force: true, timeout: None };
+    pinned(&call(delete), &format!("0700000000000000 05000000 {target_hex} 01 00"));
+    pinned(&call(api::Request::Inspect { target: target() }), &format!("0700000000000000 06000000 {target_hex}"));
+    let list = api::Request::List { namespace: None, after: None, limit: 9 };
+    pinned(&call(list), "0700000000000000 07000000 00 00 09000000");
+    pinned(&call(api::Request::ListNamespaces), "0700000000000000 08000000");
+    pinned(&call(api::Request::Wait { target: target() }), &format!("0700000000000000 09000000 {target_hex}"));
+    let logs = api::Request::Logs { target: target(), is_following: true, tail: Some(2) };
+    pinned(&call(logs), &format!("0700000000000000 0a000000 {target_hex} 01 01 0200000000000000"));
+    let events = api::Request::Events { from: Some(4), namespace: None };
+    pinned(&call(events), "0700000000000000 0c000000 01 0400000000000000 00");
+}
+
+#[test]
+fn a_run_keeps_the_order_of_its_fields() {
+    let mut spec = ContainerSpec::new(ContainerName::new("c").expect("valid"), "f");
+    spec.entrypoint = Some(Entrypoint::Args(vec!["a".into()]));
+    spec.memory_bytes = Some(1);
+    let namespace = NamespaceId::new("n").expect("valid");
+    let run = api::RunRequest { namespace, spec, idempotency_key: None, is_attached: true };
+    let golden = "
+        0100000000000000 01000000
+        0100000000000000 6e
+        0100000000000000 63  0100000000000000 66  0000000000000000  0000000000000000  00000000  0000000000000000
+        01 01000000 0100000000000000 0100000000000000 61
+        00 00  01 0100000000000000  00 00  00  00 00  00000000  00 00  00  00000000  0000000000000000  00
+        00 01";
+    pinned(&api::Call { id: 1, request: api::Request::Run(Box::new(run)) }, golden);
+}
+
+#[test]
+fn answers_of_the_api_keep_their_numbers() {
+    let id = ContainerId::from_random([0xab; 16]);
+    let id_hex = format!("2000000000000000 {}", "6162".repeat(16));
+    let exit_hex = "00000000 03 0500000000000000 0100000000000000 00000000 01";
+    let reply = |result| api::Reply { id: 2, result };
+    pinned(&reply(Ok(api::Response::Done)), "0200000000000000 00000000 00000000");
+    let created = api::Response::Created { id: id.clone() };
+    pinned(&reply(Ok(created)), &format!("0200000000000000 00000000 02000000 {id_hex}"));
+    let exited = api::Response::Exited { id, exit: exit() };
+    pinned(&reply(Ok(exited)), &format!("0200000000000000 00000000 03000000 {id_hex} {exit_hex}"));
+    let error = ApiError::new(ErrorKind::Busy, "m").with_hint("h");
+    let error_hex = "04000000 0100000000000000 6d 0000000000000000 01 0100000000000000 68";
+    pinned(&reply(Err(error)), &format!("0200000000000000 01000000 {error_hex}"));
+    let log = api::LogItem { at: Timestamp(6), stream: api::LogStream::Stderr, content: b"x\n".to_vec() };
+    let item = api::StreamItem { id: 2, item: api::Item::Log(log) };
+    pinned(&item, "0200000000000000 02000000 0600000000000000 01000000 0200000000000000 780a");
+}
+
+#[test]
+fn verbs_of_the_shim_keep_their_numbers() {
+    use shim::Request as R;
+    let kill = R::Kill { signal: Signal::TERM, is_for_all: false };
+    let verbs = [
+        (R::Create, "00000000"),
+        (R::Start, "01000000"),
+        (R::State, "02000000"),
+        (kill, "03000000 0f 00"),
+        (R::Wait, "04000000"),
+        (R::Pause, "05000000"),
+        (R::Resume, "06000000"),
+        (R::Delete { force: true }, "07000000 01"),
+        (R::ReopenLog, "08000000"),
+        (R::Shutdown, "09000000"),
+    ];
+    for (request, golden) in verbs {
+        pinned(&shim::Call { id: 3, request }, &format!("0300000000000000 {golden}"));
+    }
+    let running = shim::Response::State(shim::TaskState::Running { pid: Pid(9) });
+    pinned(&shim::Reply { id: 3, result: Ok(running) }, "0300000000000000 00000000 02000000 03000000 09000000");
+}
+
+#[test]
+fn verbs_of_the_flist_server_keep_their_numbers() {
+    pinned(&flistfs::Call { id: 4, request: flistfs::Request::Status }, "0400000000000000 00000000");
+    pinned(&flistfs::Call { id: 4, request: flistfs::Request::Shutdown }, "0400000000000000 01000000");
+}
+
+#[test]
+fn a_truncated_or_lengthened_golden_call_is_refused() {
+    let bytes = contd_protocol::encode(&api::Call { id: 7, request: api::Request::Version }).expect("small");
+    assert!(contd_protocol::decode::<api::Call>(&bytes[..bytes.len() - 1]).is_err());
+    assert!(contd_protocol::decode::<api::Call>(&[&bytes[..], &[0]].concat()).is_err());
+}
