@@ -15,7 +15,8 @@ use crate::process;
 use crate::request::{BundleRequest, Netns};
 use crate::seccomp;
 
-/// What a container does not see of `/proc` and `/sys`: containerd's list.
+/// What a container does not see of `/proc` and `/sys`: containerd's list (pkg/oci/spec.go), and `/proc/interrupts`, as moby
+/// masks it: a side channel of the host.
 pub const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",

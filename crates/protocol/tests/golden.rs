@@ -1,5 +1,5 @@
 //! Golden bytes: what is on the wire today must be readable tomorrow. A change here is a new protocol version.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests end loudly")]
+#![expect(clippy::expect_used, reason = "tests end loudly")]
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! decode(encode(x)) = x for whatever can be said on any of the three sockets, and no truncation or alteration panics.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests end loudly")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "tests end loudly")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
