@@ -1,1 +1,31 @@
-//! Container records, replaced atomically, and the event journal.
+//! What the daemon knows after a crash: one record per container, and the journal of what happened.
+//!
+//! Takes in: [`ContainerRecord`]s and events. Gives out: the same, after any crash whole or absent, and a report of what
+//! was damaged. Never does: decide what a record means, touch what others keep in a container's directory, wait on
+//! anything but the disk. All calls block; the actors make them on a blocking pool.
+//!
+//! ```text
+//! <root>/<namespace>/<id>/record.json              0600, replaced atomically, durable when the call returns
+//! <root>/<namespace>/<id>/record.json.damaged-<n>  what could not be understood, kept for a person
+//! <journal>, <journal>.1                           one JSON line per event, two generations, not synced
+//! ```
+#![forbid(unsafe_code)]
+
+mod dir;
+mod error;
+#[cfg(any(test, feature = "testing"))]
+mod fake;
+mod journal;
+mod record;
+mod sequencer;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use dir::DirStore;
+pub use error::StoreError;
+#[cfg(any(test, feature = "testing"))]
+pub use fake::{FakeStore, Outcome, StoreCall};
+pub use journal::{EventJournal, JournalEntry, JournalError, JournalItem};
+pub use record::{ContainerRecord, Desired, RECORD_VERSION};
+pub use store::{Damaged, Loaded, Store};

@@ -1,0 +1,208 @@
+//! The store on disk: one directory per container, one file in it that is ours.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use contd_durable::{Fs, create_dirs, remove, replace, sweep_temps};
+use contd_types::{ContainerId, NamespaceId};
+use serde::Deserialize;
+use tracing::warn;
+
+use crate::error::StoreError;
+use crate::record::{ContainerRecord, RECORD_VERSION};
+use crate::sequencer::{Sequencer, lock};
+use crate::store::{Damaged, Loaded, Store};
+
+const RECORD_FILE: &str = "record.json";
+
+/// More than any record takes: a spec is at most 256 KiB of text, and JSON escapes some of it.
+const MAX_RECORD_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How many damaged records of one container are kept beside each other.
+const MAX_SET_ASIDE: u32 = 100;
+
+/// Records as files, `<root>/<namespace>/<id>/record.json`.
+#[derive(Debug)]
+pub struct DirStore {
+    fs: Arc<dyn Fs>,
+    root: PathBuf,
+    sequencer: Sequencer,
+}
+
+impl DirStore {
+    /// Opens a store, and makes its directory (0700) when it is absent.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`].
+    pub fn open(fs: Arc<dyn Fs>, root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        let opened = fs.create_dir_all(&root, 0o700).and_then(|()| match root.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => fs.sync_dir(parent),
+            _ => Ok(()),
+        });
+        match opened {
+            Ok(()) => Ok(Self { fs, root, sequencer: Sequencer::default() }),
+            Err(source) => Err(StoreError::Open { root, source }),
+        }
+    }
+
+    /// Returns the directory of a container; files of others may be in it too.
+    pub fn container_dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
+        self.root.join(namespace.as_str()).join(id.as_str())
+    }
+
+    fn load_namespace(&self, namespace: &NamespaceId, loaded: &mut Loaded) {
+        let dir = self.root.join(namespace.as_str());
+        let names = match self.fs.list(&dir) {
+            Ok(names) => names,
+            // A file with a name like a namespace, for example the journal.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return,
+            Err(source) => {
+                let why = StoreError::List { path: dir.clone(), source };
+                return loaded.damaged.push(Damaged { path: dir, set_aside: None, why });
+            }
+        };
+        for name in names {
+            if let Some(id) = name.to_str().and_then(|name| ContainerId::new(name).ok()) {
+                self.load_container(namespace, &id, loaded);
+            }
+        }
+        self.drop_if_empty(&dir);
+    }
+
+    fn load_container(&self, namespace: &NamespaceId, id: &ContainerId, loaded: &mut Loaded) {
+        let dir = self.container_dir(namespace, id);
+        if let Err(error) = sweep_temps(self.fs.as_ref(), &dir) {
+            warn!(dir = %dir.display(), error = &error as &dyn std::error::Error, "temp files of records stay");
+        }
+        match self.get(namespace, id) {
+            Ok(Some(record)) => loaded.records.push(record),
+            Ok(None) => self.drop_if_empty(&dir),
+            Err(why) => {
+                let path = dir.join(RECORD_FILE);
+                let set_aside = if why.is_damage() { self.set_aside(&path) } else { None };
+                loaded.damaged.push(Damaged { path, set_aside, why });
+            }
+        }
+    }
+
+    /// Removes a directory that nobody has anything in. That it stays is no harm: the next start tries again.
+    fn drop_if_empty(&self, dir: &Path) {
+        match self.fs.remove_dir(dir) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+            Err(error) => warn!(dir = %dir.display(), %error, "empty directory stays"),
+        }
+    }
+
+    /// Gives a damaged record another name, so that it is neither read again nor lost.
+    fn set_aside(&self, path: &Path) -> Option<PathBuf> {
+        for number in 1..=MAX_SET_ASIDE {
+            let aside = path.with_file_name(format!("{RECORD_FILE}.damaged-{number}"));
+            match self.fs.exists(&aside) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let moved = self.fs.rename(path, &aside).and_then(|()| match path.parent() {
+                        Some(dir) => self.fs.sync_dir(dir),
+                        None => Ok(()),
+                    });
+                    if let Err(error) = moved {
+                        warn!(path = %path.display(), %error, "damaged record may not be set aside");
+                    }
+                    return self.fs.exists(&aside).unwrap_or(false).then_some(aside);
+                }
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+impl Store for DirStore {
+    fn put(&self, record: &ContainerRecord) -> Result<(), StoreError> {
+        let (namespace, id) = (record.namespace.clone(), record.id.clone());
+        let bytes = match serde_json::to_vec(record) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(StoreError::Encode { namespace, id, source }),
+        };
+        let key = (namespace.clone(), id.clone());
+        let slot = self.sequencer.slot(&key);
+        let mut slot = lock(&slot);
+        if slot.is_removed {
+            return Err(StoreError::Removed { namespace, id });
+        }
+        if record.generation < slot.generation {
+            return Err(StoreError::Stale { namespace, id, given: record.generation, stored: slot.generation });
+        }
+        slot.generation = record.generation;
+        let fs = self.fs.as_ref();
+        let relative = Path::new(namespace.as_str()).join(id.as_str());
+        let made = if slot.has_directory { Ok(()) } else { create_dirs(fs, &self.root, &relative, 0o700) };
+        let path = self.root.join(relative).join(RECORD_FILE);
+        let written = made.and_then(|()| replace(fs, &path, &bytes, 0o600));
+        slot.has_directory = written.is_ok();
+        written.map_err(|source| StoreError::Write { namespace, id, source })
+    }
+
+    fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Remove { namespace: namespace.clone(), id: id.clone(), source };
+        let key = (namespace.clone(), id.clone());
+        let slot = self.sequencer.slot(&key);
+        let mut slot = lock(&slot);
+        let fs = self.fs.as_ref();
+        let dir = self.container_dir(namespace, id);
+        remove(fs, &dir.join(RECORD_FILE)).map_err(failed)?;
+        sweep_temps(fs, &dir).map_err(failed)?;
+        // The record is gone for good; that an empty directory may come back after a power loss does no harm.
+        self.drop_if_empty(&dir);
+        slot.has_directory = false;
+        if !std::mem::replace(&mut slot.is_removed, true) {
+            self.sequencer.note_removed(&key);
+        }
+        Ok(())
+    }
+
+    fn get(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<Option<ContainerRecord>, StoreError> {
+        let path = self.container_dir(namespace, id).join(RECORD_FILE);
+        let bytes = match self.fs.read(&path, MAX_RECORD_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(source) => return Err(StoreError::Read { path, source }),
+        };
+        decode(&path, &bytes, namespace, id).map(Some)
+    }
+
+    fn load_all(&self) -> Result<Loaded, StoreError> {
+        let names = self.fs.list(&self.root).map_err(|source| StoreError::List { path: self.root.clone(), source })?;
+        let mut loaded = Loaded::default();
+        for name in names {
+            if let Some(namespace) = name.to_str().and_then(|name| NamespaceId::new(name).ok()) {
+                self.load_namespace(&namespace, &mut loaded);
+            }
+        }
+        loaded.records.sort_by(|a, b| (&a.namespace, &a.id).cmp(&(&b.namespace, &b.id)));
+        Ok(loaded)
+    }
+}
+
+fn decode(path: &Path, bytes: &[u8], namespace: &NamespaceId, id: &ContainerId) -> Result<ContainerRecord, StoreError> {
+    #[derive(Deserialize)]
+    struct OnlyVersion {
+        version: u32,
+    }
+    let failed = |source| StoreError::Decode { path: path.to_owned(), source };
+    // The version first: what else a newer one has may not decode at all.
+    let OnlyVersion { version: found } = serde_json::from_slice(bytes).map_err(failed)?;
+    if found > RECORD_VERSION {
+        return Err(StoreError::NewerVersion { path: path.to_owned(), found });
+    }
+    let record: ContainerRecord = serde_json::from_slice(bytes).map_err(failed)?;
+    if record.namespace == *namespace && record.id == *id {
+        Ok(record)
+    } else {
+        Err(StoreError::Misfiled { path: path.to_owned(), namespace: record.namespace, id: record.id })
+    }
+}

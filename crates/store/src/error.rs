@@ -1,0 +1,163 @@
+//! What can fail around a record.
+
+use std::io;
+use std::path::PathBuf;
+
+use contd_durable::DurableError;
+use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
+
+/// What was tried on which record, and why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory of all records could not be made.
+    #[error("open store {}", root.display())]
+    Open {
+        /// The directory.
+        root: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record could not be turned into JSON.
+    #[error("encode the record of container {namespace}/{id}")]
+    Encode {
+        /// Its tenant.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A record could not be written; the old one stands, or the new one without a promise to survive a power loss.
+    #[error("write the record of container {namespace}/{id}")]
+    Write {
+        /// Its tenant.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+        /// Why.
+        source: DurableError,
+    },
+    /// A newer record of this container was written before.
+    #[error("write the record of container {namespace}/{id}: generation {given} is older than {stored}")]
+    Stale {
+        /// Its tenant.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+        /// What was given.
+        given: u64,
+        /// What is stored.
+        stored: u64,
+    },
+    /// The record was removed before: what is deleted stays deleted.
+    #[error("write the record of container {namespace}/{id}: it was removed")]
+    Removed {
+        /// Its tenant.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+    },
+    /// A record could not be removed, or not so that it stays removed.
+    #[error("remove the record of container {namespace}/{id}")]
+    Remove {
+        /// Its tenant.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+        /// Why.
+        source: DurableError,
+    },
+    /// A record could not be read.
+    #[error("read record {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory could not be listed.
+    #[error("list records in {}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record is not what this code writes.
+    #[error("decode record {}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A record is in a format of a later version.
+    #[error("read record {}: format version {found}, this contd knows up to {}", path.display(), crate::RECORD_VERSION)]
+    NewerVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version in it.
+        found: u32,
+    },
+    /// A record is of another container than its path says.
+    #[error("read record {}: it is of container {namespace}/{id}", path.display())]
+    Misfiled {
+        /// The file.
+        path: PathBuf,
+        /// The tenant in it.
+        namespace: NamespaceId,
+        /// The id in it.
+        id: ContainerId,
+    },
+}
+
+impl StoreError {
+    /// Tells whether the content is at fault, not the disk: then reading again gives the same.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Decode { .. } | Self::NewerVersion { .. } | Self::Misfiled { .. } => true,
+            Self::Read { source, .. } => source.kind() == io::ErrorKind::FileTooLarge,
+            _ => false,
+        }
+    }
+
+    fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Open { source, .. } | Self::Read { source, .. } | Self::List { source, .. } => Some(source),
+            Self::Write { source, .. } | Self::Remove { source, .. } => source.io(),
+            _ => None,
+        }
+    }
+}
+
+impl Explain for StoreError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Encode { .. } => ErrorKind::Internal,
+            Self::Stale { .. } | Self::Removed { .. } => ErrorKind::Conflict,
+            Self::Decode { .. } | Self::Misfiled { .. } => ErrorKind::Corrupt,
+            Self::NewerVersion { .. } => ErrorKind::VersionMismatch,
+            _ => match self.io().map(io::Error::kind) {
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => ErrorKind::OutOfResources,
+                Some(io::ErrorKind::PermissionDenied) => ErrorKind::PermissionDenied,
+                Some(io::ErrorKind::FileTooLarge) => ErrorKind::Corrupt,
+                _ => ErrorKind::Unavailable,
+            },
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Write { source, .. } | Self::Remove { source, .. } => source.hint(),
+            Self::Decode { .. } | Self::Misfiled { .. } => {
+                "the record is kept beside its place; look at it, then delete or repair it and restart the daemon"
+            }
+            Self::NewerVersion { .. } => "run the newer contd, and move the record back to record.json",
+            Self::Open { .. } | Self::Read { .. } | Self::List { .. } => {
+                "the state directory must be readable and writable for contd; look at the disk and the kernel log"
+            }
+            Self::Encode { .. } | Self::Stale { .. } | Self::Removed { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+}
