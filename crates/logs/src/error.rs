@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use contd_types::ErrorKind;
+use contd_types::{ErrorKind, Explain};
 
 /// What was tried on a log file, and why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,26 +43,6 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Classifies the failure for programs.
-    pub fn kind(&self) -> ErrorKind {
-        match self.io().kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
-            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            io::ErrorKind::NotFound => ErrorKind::NotFound,
-            _ => ErrorKind::Unavailable,
-        }
-    }
-
-    /// Says what to do next.
-    pub fn hint(&self) -> &'static str {
-        match self.io().kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on the disk of the logs",
-            io::ErrorKind::PermissionDenied => "the log directory must belong to the user that runs contd",
-            io::ErrorKind::NotFound => "make the log directory of this namespace",
-            _ => "look at the disk of the logs and at the kernel log; repeating is safe",
-        }
-    }
-
     /// Returns what the system said.
     pub fn io(&self) -> &io::Error {
         match self {
@@ -71,5 +51,26 @@ impl LogError {
             | Self::Rotate { source, .. }
             | Self::Read { source, .. } => source,
         }
+    }
+}
+
+impl Explain for LogError {
+    fn kind(&self) -> ErrorKind {
+        match self.io().kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Unavailable,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let text = match self.io().kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on the disk of the logs",
+            io::ErrorKind::PermissionDenied => "the log directory must belong to the user that runs contd",
+            io::ErrorKind::NotFound => "make the log directory of this namespace",
+            _ => "look at the disk of the logs and at the kernel log; repeating is safe",
+        };
+        Some(text.to_owned())
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use contd_logs::{LogItem, LogReader, LogWriter, MAX_CONTENT_BYTES, Rotation, Stream, Tail};
-use contd_types::Timestamp;
+use contd_types::{Explain, Timestamp};
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_795_515_072_123_456_789);
@@ -280,4 +280,30 @@ fn a_full_disk_is_a_typed_error_that_leaves_no_half_record_and_may_be_repeated()
     assert_eq!(kind, contd_types::ErrorKind::OutOfResources);
     assert_eq!(left.lines().count(), 1, "half-written records were left");
     assert_eq!(text(&items), "before\nafter\n");
+}
+
+#[test]
+fn a_follower_keeps_up_with_a_writer_that_rotates_all_the_time() {
+    const LINES: u32 = 20_000;
+    let scratch = Scratch::new();
+    let log = scratch.log();
+    let expected: String = (0..LINES).map(|number| format!("{number}\n")).collect();
+    let mut reader = LogReader::open(&log, Tail::All).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            // Files enough that none is removed before it is read: here only the order and the seams are in question.
+            let mut writer = LogWriter::open(&log, small(20_000, 1000)).unwrap();
+            for number in 0..LINES {
+                writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), NOW).unwrap();
+            }
+            assert!(writer.take_rotation_error().is_none());
+        });
+        let mut items = Vec::new();
+        while !writer.is_finished() {
+            items.extend(reader.read_records(4096).unwrap());
+        }
+        writer.join().unwrap();
+        read_on(&mut reader, &mut items);
+        assert!(text(&items) == expected, "lines are lost, doubled or out of order");
+    });
 }
