@@ -82,6 +82,15 @@ impl Started {
     }
 }
 
+/// Lets the process end by itself, and reaps it.
+impl Drop for Started {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _read = self.stdout.read_to_end(&mut Vec::new());
+        let _reaped = self.child.wait();
+    }
+}
+
 fn reserved() -> (tempfile::TempDir, LeaseDir) {
     let root = tempfile::tempdir().unwrap();
     let dir = LeaseDir::new(root.path().join("lease"));
