@@ -1,0 +1,101 @@
+//! From a program that was started to a process that belongs to nobody: fork, session, descriptors, signals.
+
+use std::fs::OpenOptions;
+use std::io::{self, PipeReader, Read, Write};
+use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+
+use crate::sys;
+
+/// What the child says when it is ready to accept; anything else is why it is not.
+const READY: &[u8] = b"ready\n";
+
+/// The most that is passed on of why it is not.
+const MAX_WORDS_BYTES: u64 = 16 * 1024;
+
+/// Nobody ends us by a signal that can be blocked: not a terminal, not a session's end, not a stray `kill`.
+const BLOCKED: [Signal; 8] = [
+    Signal::SIGCHLD,
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGPIPE,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// Which process goes on here.
+pub(crate) enum Side {
+    /// The one that was started; it ends with this.
+    Parent(ExitCode),
+    /// The one that stays.
+    Child(ReadyPipe),
+}
+
+/// The way of the child to tell its parent.
+#[derive(Debug)]
+pub(crate) struct ReadyPipe(io::PipeWriter);
+
+impl ReadyPipe {
+    /// Says that callers are accepted from now on; the parent ends.
+    pub(crate) fn ready(mut self) -> io::Result<()> {
+        self.0.write_all(READY)
+    }
+
+    /// Says why it cannot be.
+    pub(crate) fn failed(mut self, words: &str) {
+        // A parent that is gone does not ask.
+        let _nobody_listens = self.0.write_all(words.as_bytes());
+    }
+}
+
+/// Forks; the parent waits for the child to be ready. Only legal as the first thing a process does.
+pub(crate) fn fork_and_wait() -> io::Result<Side> {
+    sys::close_inherited()?;
+    let (reader, writer) = io::pipe()?;
+    match sys::fork()? {
+        sys::Fork::Child => Ok(Side::Child(ReadyPipe(writer))),
+        sys::Fork::Parent => {
+            drop(writer);
+            Ok(Side::Parent(wait_for_child(reader)))
+        }
+    }
+}
+
+fn wait_for_child(reader: PipeReader) -> ExitCode {
+    let mut words = Vec::new();
+    match reader.take(MAX_WORDS_BYTES).read_to_end(&mut words) {
+        Ok(_) if words == READY => return ExitCode::SUCCESS,
+        Ok(0) => words.extend_from_slice(b"it ended before it was ready\n"),
+        Ok(_) => {}
+        Err(error) => words = format!("wait for it to be ready: {error}\n").into_bytes(),
+    }
+    // For people and for the daemon's log; who has closed stderr does not ask.
+    let _nobody_listens = io::stderr().write_all(&words);
+    ExitCode::FAILURE
+}
+
+/// Leaves the session, the directory and the descriptors of whoever started us, and becomes a subreaper.
+pub(crate) fn detach() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    nix::sys::prctl::set_child_subreaper(true)?;
+    Ok(())
+}
+
+/// Blocks signals and opens the descriptor from which they are read. A child that we start has none blocked: the
+/// standard library empties the mask.
+pub(crate) fn catch_signals() -> io::Result<SignalFd> {
+    let set: SigSet = BLOCKED.into_iter().collect();
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}

@@ -1,0 +1,78 @@
+//! Why the shim refuses or fails a call.
+
+use std::io;
+use std::path::PathBuf;
+
+use contd_durable::DurableError;
+use contd_lease::ProcessError;
+use contd_types::{ContainerId, ErrorKind, Explain};
+
+use crate::init::InitError;
+use crate::pump::PumpError;
+use crate::runtime::{RuntimeError, Verb};
+
+/// Why a call was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TaskError {
+    /// Where the container is, this cannot be done.
+    #[error("{call} container {id}: it is {state}")]
+    Forbidden { call: &'static str, id: ContainerId, state: &'static str, hint: &'static str },
+    /// The runtime is busy with another call.
+    #[error("{call} container {id}: the runtime is still at work on its {verb}")]
+    Busy { call: &'static str, id: ContainerId, verb: Verb },
+    /// The runtime failed; it says all.
+    #[error(transparent)]
+    Runtime(RuntimeError),
+    /// Its output could not be prepared.
+    #[error("prepare the output of container {id}")]
+    Output { id: ContainerId, source: PumpError },
+    /// It was made, but cannot be looked after; it was killed.
+    #[error("look after container {id}")]
+    Adopt { id: ContainerId, source: InitError },
+    /// What must be known after our death could not be written down; it was killed.
+    #[error("write down {}", path.display())]
+    Record { path: PathBuf, source: DurableError },
+    /// The signal could not be sent.
+    #[error("signal container {id}")]
+    Signal { id: ContainerId, source: ProcessError },
+    /// The signal could not be sent to all of its processes.
+    #[error("signal all processes of container {id}")]
+    SignalAll { id: ContainerId, source: io::Error },
+    /// Processes of the container do not end.
+    #[error("delete container {id}: some of its processes do not end")]
+    Undying { id: ContainerId },
+}
+
+impl Explain for TaskError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Forbidden { .. } => ErrorKind::Conflict,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Runtime(source) => source.kind(),
+            Self::Record { source, .. } if source.io().is_some_and(|io| io.kind() == io::ErrorKind::StorageFull) => {
+                ErrorKind::OutOfResources
+            }
+            Self::Undying { .. } => ErrorKind::Timeout,
+            Self::Output { .. }
+            | Self::Adopt { .. }
+            | Self::Record { .. }
+            | Self::Signal { .. }
+            | Self::SignalAll { .. } => ErrorKind::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Forbidden { hint, .. } => hint,
+            Self::Busy { .. } => "repeat in a moment",
+            Self::Runtime(source) => return source.hint(),
+            Self::Output { .. } => "the log's directory must exist, and the disk must have room",
+            Self::Adopt { .. } => "delete the container and create it again",
+            Self::Record { source, .. } => source.hint(),
+            Self::Signal { source, .. } => source.hint(),
+            Self::SignalAll { .. } => "see the shim's log; cgroups must be mounted",
+            Self::Undying { .. } => "see what they wait for in /proc/<pid>/stack, then repeat",
+        };
+        Some(hint.to_owned())
+    }
+}

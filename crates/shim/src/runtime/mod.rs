@@ -1,0 +1,228 @@
+//! Who makes containers: the border to an OCI runtime's command, and room for a launcher of our own.
+//!
+//! Nothing here blocks: an operation is begun, has a descriptor that becomes readable when it is over, and is then
+//! finished. It need not be a process. Create and start are apart; the container's init, once made, is our child.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contd_protocol::shim::TaskSpec;
+use contd_types::{ContainerId, ErrorKind, Explain};
+
+#[cfg(feature = "testing")]
+pub mod fake;
+pub mod oci;
+mod oci_error;
+
+pub(crate) use oci_error::classify;
+
+/// The container's ends of its output; its standard input is `/dev/null`.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Descriptor 1.
+    pub stdout: File,
+    /// Descriptor 2.
+    pub stderr: File,
+}
+
+/// Makes, starts, freezes and removes one container. One operation is under way at a time.
+pub trait Runtime: Debug {
+    /// Begins to make the container; its init waits. Ends in [`Outcome::Created`].
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when it cannot even begin.
+    fn begin_create(&mut self, task: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Operation>, RuntimeError>;
+
+    /// Begins to let init run the entrypoint.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when it cannot even begin.
+    fn begin_start(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError>;
+
+    /// Begins to remove what is kept of the container; with `is_forced`, kills it first. It is fine when there is none.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when it cannot even begin.
+    fn begin_delete(&mut self, task: &TaskSpec, is_forced: bool) -> Result<Box<dyn Operation>, RuntimeError>;
+
+    /// Begins to freeze the container.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when it cannot even begin.
+    fn begin_pause(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError>;
+
+    /// Begins to thaw the container.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when it cannot even begin.
+    fn begin_resume(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError>;
+}
+
+/// One operation under way.
+pub trait Operation: Debug {
+    /// Returns the descriptor that becomes readable when the operation is over.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Returns the child that [`Self::finish`] will reap, if there is one: nobody else may.
+    fn child(&self) -> Option<i32>;
+
+    /// Takes the result. Only legal once the descriptor is readable.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the operation failed.
+    fn finish(self: Box<Self>) -> Result<Outcome, RuntimeError>;
+
+    /// Breaks the operation off. What it has made so far is there until a delete; its child is reaped as an orphan.
+    fn abort(self: Box<Self>);
+}
+
+/// What an operation has brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The container is made; this is its init.
+    Created {
+        /// On the host.
+        pid: i32,
+    },
+    /// It was done.
+    Done,
+}
+
+/// What is asked of a runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Make.
+    Create,
+    /// Run the entrypoint.
+    Start,
+    /// Freeze.
+    Pause,
+    /// Thaw.
+    Resume,
+    /// Remove.
+    Delete,
+}
+
+impl std::fmt::Display for Verb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+/// A runtime's own words, capped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Words(pub String);
+
+/// Why a runtime could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Its program could not be started.
+    #[error("run {} to {verb} container {id}", binary.display())]
+    Spawn {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+        /// The program.
+        binary: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was started, but its end could not be waited for.
+    #[error("wait for the runtime to {verb} container {id}")]
+    Watch {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        source: io::Error,
+    },
+    /// It failed.
+    #[error("{verb} container {id}: the runtime ended with {status}")]
+    Failed {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+        /// How it ended.
+        status: String,
+        /// What its words mean.
+        kind: ErrorKind,
+        /// What it said.
+        source: Words,
+    },
+    /// It says that it has made the container, and does not tell its init.
+    #[error("read the pid of container {id} from {}", path.display())]
+    PidFile {
+        /// The container.
+        id: ContainerId,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It took too long and was killed.
+    #[error("{verb} container {id}: the runtime was not done after {waited:?}")]
+    TimedOut {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+        /// How long it had.
+        waited: Duration,
+    },
+    /// It was broken off by a kill or a delete.
+    #[error("{verb} container {id}: broken off by a later request")]
+    Aborted {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+    },
+}
+
+impl Explain for RuntimeError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::Unavailable,
+            Self::Spawn { .. } | Self::Watch { .. } | Self::PidFile { .. } => ErrorKind::Internal,
+            Self::Failed { kind, .. } => *kind,
+            Self::TimedOut { .. } => ErrorKind::Timeout,
+            Self::Aborted { .. } => ErrorKind::Conflict,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Spawn { binary, .. } => format!("check that {} exists and can be run", binary.display()),
+            Self::Watch { .. } | Self::PidFile { .. } => "delete the container and create it again".to_owned(),
+            Self::Failed { kind: ErrorKind::EntrypointNotFound, .. } => {
+                "give a command that exists in the root file system, with its full path or in its PATH".to_owned()
+            }
+            Self::Failed { kind: ErrorKind::EntrypointNotExecutable, .. } => {
+                "the command must be a file with execute permission, built for this machine".to_owned()
+            }
+            Self::Failed { kind: ErrorKind::InvalidArgument, .. } => {
+                "correct the part of the container's spec that is named".to_owned()
+            }
+            Self::Failed { kind: ErrorKind::OutOfResources, .. } => {
+                "free the resource that is named on this node, then repeat".to_owned()
+            }
+            Self::Failed { .. } => "see runtime.log in the shim's directory and the kernel log".to_owned(),
+            Self::TimedOut { .. } => "see what the node waits for (disk, cgroups); then delete and create".to_owned(),
+            Self::Aborted { .. } => return None,
+        })
+    }
+}

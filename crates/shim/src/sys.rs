@@ -1,0 +1,118 @@
+//! The kernel calls that need `unsafe`, each behind a safe signature.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc;
+
+/// Which side of a fork this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fork {
+    /// The process that was there before.
+    Parent,
+    /// The new one.
+    Child,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChildStatus {
+    /// It returned this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// What a look at all children tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Children {
+    /// There are none.
+    None,
+    /// There are, and all of them live.
+    Alive,
+    /// This one has ended and waits to be reaped.
+    Ended(i32),
+}
+
+/// Forks. Only legal while the process has one thread; it is called before anything else.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: fork's one danger is a lock that another thread holds for ever in the child. `start::main` calls this
+    // first of all, before anything could have started a thread, so there is no other thread.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { .. } => Ok(Fork::Parent),
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// Closes every descriptor from 3 on, which are the spawner's. Only legal before this process has opened any.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    let (first, last, flags): (libc::c_uint, libc::c_uint, libc::c_uint) = (3, libc::c_uint::MAX, 0);
+    // SAFETY: close_range takes three integers and touches no memory. Closing is only wrong for a descriptor that some
+    // `OwnedFd` of ours owns: `start::main` calls this before it opens anything, and the standard library keeps none.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes the status of a child that has ended and lets the kernel forget it; `None` while it lives.
+///
+/// Fails with `ECHILD` when the process is not our child.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ChildStatus>> {
+    let id = libc::id_t::try_from(pidfd.as_raw_fd()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(wait(libc::P_PIDFD, id, libc::WEXITED | libc::WNOHANG)?.map(|(_, status)| status))
+}
+
+/// Tells whether a process is our child, dead or alive; reaps nothing.
+pub(crate) fn is_child(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+    let id = libc::id_t::try_from(pidfd.as_raw_fd()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    match wait(libc::P_PIDFD, id, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Looks for a child that has ended; reaps nothing.
+pub(crate) fn peek() -> io::Result<Children> {
+    match wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
+        Ok(Some((pid, _))) => Ok(Children::Ended(pid)),
+        Ok(None) => Ok(Children::Alive),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(Children::None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets the kernel forget a child that [`peek`] has found: until now its pid could not be given to another.
+pub(crate) fn reap_pid(pid: i32) -> io::Result<()> {
+    let id = libc::id_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    wait(libc::P_PID, id, libc::WEXITED | libc::WNOHANG).map(|_| ())
+}
+
+fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<Option<(i32, ChildStatus)>> {
+    loop {
+        // SAFETY: siginfo_t is plain old data for which all zeros is a valid value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: waitid writes one siginfo_t to the pointer, which is that of a live local of this type; the other
+        // arguments are integers.
+        let result = unsafe { libc::waitid(kind, id, &raw mut info, options) };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        // SAFETY: waitid succeeded, so the union holds the SIGCHLD fields, or is still all zeros when nothing had ended.
+        let pid = unsafe { info.si_pid() };
+        if pid == 0 {
+            return Ok(None);
+        }
+        // SAFETY: as above; si_status belongs to the same SIGCHLD fields.
+        let status = unsafe { info.si_status() };
+        let status = match info.si_code {
+            // The kernel passes on the low eight bits only.
+            libc::CLD_EXITED => ChildStatus::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),
+            _ => ChildStatus::Signal(status),
+        };
+        return Ok(Some((pid, status)));
+    }
+}

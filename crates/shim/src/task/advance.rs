@@ -1,0 +1,318 @@
+//! What happens by itself: an operation is over, init has ended, the output is drained, the orphans are gone.
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use contd_durable::{RealFs, replace_volatile};
+use contd_protocol::shim::{Response, files};
+use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
+use serde::Serialize;
+
+use super::{Current, Deletion, Ending, Phase, Stage, Task};
+use crate::clock;
+use crate::error::TaskError;
+use crate::init::Init;
+use crate::reaper::{self, Left};
+use crate::runtime::{Outcome, RuntimeError, Verb, Words};
+use crate::sys::ChildStatus;
+
+impl Task {
+    /// Returns the descriptor of the operation under way.
+    pub(crate) fn operation_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.current.as_ref().map(|current| current.operation.fd())
+    }
+
+    /// Returns the descriptor of an init that lives.
+    pub(crate) fn init_fd(&self) -> Option<BorrowedFd<'_>> {
+        if self.ending.is_some() { None } else { self.init.as_ref().map(Init::fd) }
+    }
+
+    /// Returns when [`Self::advance`] has something to do even if nothing becomes ready.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let orphans = self.deletion.as_ref().and_then(|deletion| match deletion.stage {
+            Stage::AwaitOrphans { deadline } => Some(deadline),
+            Stage::AwaitExit | Stage::AtRuntime => None,
+        });
+        let operation = self.current.as_ref().map(|current| current.deadline);
+        // While `start` is under way the exit is held back anyway; its own deadline wakes us.
+        let ending = self.ending.as_ref().filter(|_| !self.is_starting()).map(|ending| ending.deadline);
+        [operation, ending, orphans, self.pump.deadline()].into_iter().flatten().min()
+    }
+
+    /// Takes the result of the operation under way.
+    pub(crate) fn on_operation_done(&mut self) {
+        let Some(Current { verb, operation, callers, .. }) = self.current.take() else { return };
+        let result = match operation.finish() {
+            Ok(outcome) => self.succeeded(verb, outcome),
+            Err(error) => Err(TaskError::Runtime(self.with_last_words(error))),
+        };
+        match result {
+            Ok(response) => self.replies.extend(callers.iter().map(|caller| (*caller, Ok(response.clone())))),
+            Err(error) if verb == Verb::Delete => self.deletion_failed(&error),
+            Err(error) => self.failed(verb, &callers, &error),
+        }
+    }
+
+    fn succeeded(&mut self, verb: Verb, outcome: Outcome) -> Result<Response, TaskError> {
+        match (verb, outcome) {
+            (Verb::Create, Outcome::Created { pid }) => {
+                let adopt = |source| TaskError::Adopt { id: self.spec.id.clone(), source };
+                let init = Init::adopt(pid, &self.hierarchies).map_err(adopt)?;
+                let record = self.write_record(files::INIT, &init.record(false));
+                let pid = init.pid();
+                // From here on its end is waited for, whatever else fails.
+                self.phase = Phase::Live { is_started: false, is_paused: false };
+                self.pump.begin();
+                if record.is_err() {
+                    // Nobody would find it again after our death.
+                    self.kill_quietly(&init);
+                }
+                self.init = Some(init);
+                record.map(|()| Response::Pid(pid))
+            }
+            (Verb::Start, _) => {
+                self.phase = Phase::Live { is_started: true, is_paused: false };
+                let Some(init) = &self.init else { return Ok(Response::Done) };
+                let (pid, record) = (init.pid(), init.record(true));
+                if let Err(error) = self.write_record(files::INIT, &record) {
+                    // It runs: a successor would at worst start it again, which the runtime refuses.
+                    self.diagnostics.error(&error);
+                }
+                Ok(Response::Pid(pid))
+            }
+            (Verb::Pause, _) => {
+                self.set_paused(true);
+                Ok(Response::Done)
+            }
+            (Verb::Resume, _) => {
+                self.set_paused(false);
+                Ok(Response::Done)
+            }
+            (Verb::Delete, _) => {
+                self.runtime_deleted();
+                Ok(Response::Done)
+            }
+            (Verb::Create, Outcome::Done) => {
+                let (id, path) = (self.spec.id.clone(), self.dir.clone());
+                let source = io::ErrorKind::InvalidData.into();
+                Err(TaskError::Runtime(RuntimeError::PidFile { id, path, source }))
+            }
+        }
+    }
+
+    fn set_paused(&mut self, is_now: bool) {
+        if let Phase::Live { is_paused, .. } = &mut self.phase {
+            *is_paused = is_now;
+        }
+    }
+
+    fn kill_quietly(&self, init: &Init) {
+        if let Err(error) = init.signal(Signal::KILL) {
+            self.diagnostics.error(&error);
+        }
+    }
+
+    /// A runtime that has left nothing in its log has printed it where the container's standard error goes.
+    fn with_last_words(&mut self, error: RuntimeError) -> RuntimeError {
+        match error {
+            RuntimeError::Failed { verb: verb @ Verb::Create, id, status, source, .. } if source.0.is_empty() => {
+                let words = self.pump.last_words();
+                let kind = crate::runtime::classify(&words);
+                RuntimeError::Failed { verb, id, status, kind, source: Words(words) }
+            }
+            other => other,
+        }
+    }
+
+    /// Takes the status of an init that has ended.
+    pub(crate) fn on_init_ended(&mut self) {
+        let Some(init) = &self.init else { return };
+        match init.reap() {
+            Ok(Some(status)) => {
+                let deadline = clock::monotonic() + self.spec.drain_timeout;
+                self.ending = Some(Ending { status, at: clock::wall(), deadline });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.diagnostics.warn(format_args!("reap init {}: {error}", init.pid()));
+                let at = clock::wall();
+                self.record_exit(Exit::unknown(format!("reap init: {error}"), at));
+            }
+        }
+    }
+
+    /// Does what is due: deadlines, the exit once the output is drained.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.pump.retry(now);
+        if self.current.as_ref().is_some_and(|current| current.deadline <= now) {
+            self.time_out();
+        }
+        if let Some(ending) = &self.ending
+            && !self.is_starting()
+            && (self.pump.is_drained() || ending.deadline <= now)
+        {
+            let exit = self.exit_of(ending);
+            self.record_exit(exit);
+        }
+        if let Some(Deletion { stage: Stage::AwaitOrphans { deadline }, .. }) = &self.deletion
+            && *deadline <= now
+        {
+            let id = self.spec.id.clone();
+            self.phase = Phase::Failed;
+            self.deletion_failed(&TaskError::Undying { id });
+        }
+    }
+
+    fn is_starting(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.verb == Verb::Start)
+    }
+
+    fn time_out(&mut self) {
+        let Some(Current { verb, operation, callers, .. }) = self.current.take() else { return };
+        operation.abort();
+        let waited = self.spec.runtime_timeout;
+        let error = TaskError::Runtime(RuntimeError::TimedOut { verb, id: self.spec.id.clone(), waited });
+        if verb == Verb::Delete {
+            self.deletion_failed(&error);
+        } else {
+            self.failed(verb, &callers, &error);
+        }
+    }
+
+    fn exit_of(&self, ending: &Ending) -> Exit {
+        let cause = match ending.status {
+            ChildStatus::Code(code) => ExitCause::Code(code),
+            ChildStatus::Signal(number) => match u8::try_from(number).ok().and_then(|n| Signal::new(n).ok()) {
+                Some(signal) => ExitCause::Signal(signal),
+                None => ExitCause::Unknown(format!("the kernel reports signal {number}")),
+            },
+        };
+        let oom_kills = self.init.as_ref().map_or(0, |init| init.cgroup().oom_kills());
+        let is_drained = self.pump.is_drained();
+        Exit { cause, at: ending.at, oom_kills, source: ExitSource::Reaped, is_drained }
+    }
+
+    /// Writes the exit down, then tells it.
+    fn record_exit(&mut self, exit: Exit) {
+        let Some(init) = self.init.take() else { return };
+        self.ending = None;
+        if let Err(error) = self.write_record(files::EXIT, &exit) {
+            // Still true, and still told; only our own death could lose it now.
+            self.diagnostics.error(&error);
+        }
+        self.diagnostics.info(format_args!("init {} has ended: {exit}", init.pid()));
+        let is_started = matches!(self.phase, Phase::Live { is_started: true, .. });
+        self.replies.extend(self.waiters.drain(..).map(|caller| (caller, Ok(Response::Exited(exit.clone())))));
+        self.phase = Phase::Exited { pid: init.pid(), exit, is_started };
+        if self.deletion.is_some() {
+            if self.current.is_some() {
+                self.break_off();
+            }
+            self.begin_deletion();
+        }
+    }
+
+    pub(super) fn begin_deletion(&mut self) {
+        // Forced, also for what has ended: descendants without a pid namespace of their own may still run.
+        match self.runtime.begin_delete(&self.spec, true) {
+            Ok(operation) => {
+                let deadline = clock::monotonic() + self.spec.runtime_timeout;
+                self.current = Some(Current { verb: Verb::Delete, operation, deadline, callers: Vec::new() });
+                if let Some(deletion) = &mut self.deletion {
+                    deletion.stage = Stage::AtRuntime;
+                }
+            }
+            Err(error) => self.deletion_failed(&TaskError::Runtime(error)),
+        }
+    }
+
+    /// Nothing of the container may outlive its deletion: what is still our child is killed, and waited for.
+    fn runtime_deleted(&mut self) {
+        if let Some(deletion) = &mut self.deletion {
+            let deadline = clock::monotonic() + self.spec.runtime_timeout;
+            deletion.stage = Stage::AwaitOrphans { deadline };
+        }
+        self.is_reaping_due = true;
+    }
+
+    fn deletion_failed(&mut self, error: &TaskError) {
+        self.diagnostics.error(error);
+        let Some(deletion) = self.deletion.take() else { return };
+        let error = ApiError::from_error(error);
+        self.replies.extend(deletion.callers.into_iter().map(|caller| (caller, Err(error.clone()))));
+    }
+
+    /// Reaps whoever nobody waits for; returns whether another round is needed at once.
+    pub(crate) fn reap(&mut self) -> bool {
+        self.is_reaping_due = false;
+        let init = self.init.as_ref().filter(|_| self.ending.is_none()).map(|init| init.pid().0);
+        let child = self.current.as_ref().and_then(|current| current.operation.child());
+        let is_known = |pid: i32| Some(pid) == init || Some(pid) == child;
+        let left = match reaper::reap_orphans(is_known) {
+            Ok(left) => left,
+            Err(error) => {
+                self.diagnostics.warn(format_args!("reap orphans: {error}"));
+                return false;
+            }
+        };
+        let is_last_stage = matches!(self.deletion, Some(Deletion { stage: Stage::AwaitOrphans { .. }, .. }));
+        if left == Left::Nobody && is_last_stage {
+            self.finish_deletion();
+        } else if left != Left::Nobody
+            && (is_last_stage || matches!(self.phase, Phase::Failed))
+            && let Err(error) = reaper::kill_orphans(is_known)
+        {
+            self.diagnostics.warn(format_args!("kill orphans: {error}"));
+        }
+        left == Left::MoreToReap
+    }
+
+    /// Tells whether orphans must be looked for although no signal announced one.
+    pub(crate) fn wants_reaping(&self) -> bool {
+        self.is_reaping_due
+    }
+
+    fn finish_deletion(&mut self) {
+        let Some(deletion) = self.deletion.take() else { return };
+        if matches!(self.phase, Phase::Failed) {
+            // A runtime that was killed half-way knows nothing of the cgroup it had made.
+            self.hierarchies.remove_leaf_of_bundle(&self.spec.bundle);
+        }
+        self.pump.close();
+        self.remove_record(files::INIT);
+        self.phase = Phase::Empty { is_clean: true };
+        self.refuse_waiters("the container was deleted");
+        self.replies.extend(deletion.callers.into_iter().map(|caller| (caller, Ok(Response::Done))));
+    }
+
+    /// Forgets what is written down about an earlier container under this lease.
+    pub(super) fn forget_records(&self) {
+        self.remove_record(files::INIT);
+        self.remove_record(files::EXIT);
+    }
+
+    fn remove_record(&self, name: &str) {
+        match fs::remove_file(self.dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.diagnostics.warn(format_args!("remove {name}: {error}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn write_record(&self, name: &str, record: &impl Serialize) -> Result<(), TaskError> {
+        write(&self.dir.join(name), record)
+    }
+}
+
+fn write(path: &Path, record: &impl Serialize) -> Result<(), TaskError> {
+    let failed = |source| TaskError::Record { path: path.to_owned(), source };
+    let bytes = serde_json::to_vec(record).map_err(|error| {
+        let source = io::Error::other(error);
+        failed(contd_durable::DurableError::Write { path: path.to_owned(), source })
+    })?;
+    replace_volatile(&RealFs, path, &bytes, 0o600).map_err(failed)
+}

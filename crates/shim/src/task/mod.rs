@@ -1,0 +1,435 @@
+//! The container's life as its parent sees it: answers calls, and is advanced by what becomes ready.
+//!
+//! ```text
+//!           Create           Start
+//!   Empty ─────────► Live ─────────► Live ───► (init ends, output is drained) ───► Exited
+//!     ▲      │        not started     started ⇄ paused                              │
+//!     │      └ fails ► Failed                                                       │
+//!     └───────────────── Delete ─── runtime's delete, orphans ended ◄───────────────┘
+//! ```
+//!
+//! One operation of the runtime is under way at a time. A kill needs no runtime and is never queued behind one.
+
+mod advance;
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use contd_lease::ProcessError;
+use contd_protocol::shim::{Request, Response, TaskSpec, TaskState};
+use contd_types::{ApiError, Exit, Pid, Signal, Timestamp};
+
+use crate::cgroup::Hierarchies;
+use crate::clock;
+use crate::diagnostics::Diagnostics;
+use crate::error::TaskError;
+use crate::init::Init;
+use crate::pump::Pump;
+use crate::runtime::{Operation, Runtime, RuntimeError, Verb};
+use crate::sys::ChildStatus;
+
+const DELETE_FIRST: &str = "delete it first";
+const CREATE_FIRST: &str = "create it first";
+
+/// Which call of which connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CallRef {
+    /// The connection's number; never used again.
+    pub(crate) connection: u64,
+    /// The id that the caller chose.
+    pub(crate) call: u64,
+}
+
+type Answer = Result<Response, ApiError>;
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing was made; when not clean, a predecessor may have left something at the runtime.
+    Empty { is_clean: bool },
+    /// Something was made by half.
+    Failed,
+    /// There is an init, perhaps just ended.
+    Live { is_started: bool, is_paused: bool },
+    /// It has ended, and that is written down.
+    Exited { pid: Pid, exit: Exit, is_started: bool },
+}
+
+/// The runtime's operation under way.
+#[derive(Debug)]
+struct Current {
+    verb: Verb,
+    operation: Box<dyn Operation>,
+    deadline: Instant,
+    callers: Vec<CallRef>,
+}
+
+/// Init has ended; its output is being read to the end.
+#[derive(Debug)]
+struct Ending {
+    status: ChildStatus,
+    at: Timestamp,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Deletion {
+    callers: Vec<CallRef>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    AwaitExit,
+    AtRuntime,
+    AwaitOrphans { deadline: Instant },
+}
+
+/// One container.
+#[derive(Debug)]
+pub(crate) struct Task {
+    spec: TaskSpec,
+    dir: PathBuf,
+    runtime: Box<dyn Runtime>,
+    hierarchies: Hierarchies,
+    diagnostics: Rc<Diagnostics>,
+    /// Its output.
+    pub(crate) pump: Pump,
+    phase: Phase,
+    current: Option<Current>,
+    init: Option<Init>,
+    ending: Option<Ending>,
+    waiters: Vec<CallRef>,
+    deletion: Option<Deletion>,
+    is_shut_down: bool,
+    /// Whether orphans must be looked for although no signal has announced one.
+    is_reaping_due: bool,
+    replies: Vec<(CallRef, Answer)>,
+}
+
+impl Task {
+    /// Makes a task of which nothing exists yet.
+    pub(crate) fn new(
+        spec: TaskSpec,
+        dir: PathBuf,
+        runtime: Box<dyn Runtime>,
+        hierarchies: Hierarchies,
+        pump: Pump,
+        diagnostics: Rc<Diagnostics>,
+    ) -> Self {
+        Self {
+            spec,
+            dir,
+            runtime,
+            hierarchies,
+            diagnostics,
+            pump,
+            phase: Phase::Empty { is_clean: false },
+            current: None,
+            init: None,
+            ending: None,
+            waiters: Vec::new(),
+            deletion: None,
+            is_shut_down: false,
+            is_reaping_due: false,
+            replies: Vec::new(),
+        }
+    }
+
+    /// Carries out a call; its answer comes from [`Self::take_replies`], now or later.
+    pub(crate) fn call(&mut self, caller: CallRef, request: &Request) {
+        let answer = match request {
+            Request::Create => self.create(caller),
+            Request::Start => self.start(caller),
+            Request::State => Ok(Some(Response::State(self.state()))),
+            Request::Kill { signal, is_for_all } => self.kill(*signal, *is_for_all),
+            Request::Wait => self.wait(caller),
+            Request::Pause => self.pause(caller),
+            Request::Resume => self.resume(caller),
+            Request::Delete { force } => self.delete(caller, *force),
+            Request::ReopenLog => self
+                .pump
+                .reopen_log()
+                .map(|()| Some(Response::Done))
+                .map_err(|source| TaskError::Output { id: self.spec.id.clone(), source }),
+            Request::Shutdown => self.shut_down(),
+        };
+        match answer {
+            Ok(Some(response)) => self.replies.push((caller, Ok(response))),
+            Ok(None) => {}
+            Err(error) => self.replies.push((caller, Err(ApiError::from_error(&error)))),
+        }
+    }
+
+    /// Returns the answers that have come up.
+    pub(crate) fn take_replies(&mut self) -> Vec<(CallRef, Answer)> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// Forgets the calls of a connection that is gone; what they have begun goes on.
+    pub(crate) fn forget(&mut self, connection: u64) {
+        let is_other = |caller: &CallRef| caller.connection != connection;
+        self.waiters.retain(is_other);
+        if let Some(current) = &mut self.current {
+            current.callers.retain(is_other);
+        }
+        if let Some(deletion) = &mut self.deletion {
+            deletion.callers.retain(is_other);
+        }
+    }
+
+    /// Tells whether the shim was told to end.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.is_shut_down
+    }
+
+    fn create(&mut self, caller: CallRef) -> Result<Option<Response>, TaskError> {
+        if self.joins(Verb::Create, caller) {
+            return Ok(None);
+        }
+        self.check_idle("create")?;
+        match &self.phase {
+            Phase::Empty { .. } => {}
+            Phase::Live { is_started: false, .. } if self.ending.is_none() => return Ok(self.pid()),
+            Phase::Failed | Phase::Live { .. } | Phase::Exited { .. } => {
+                return Err(self.forbidden("create", DELETE_FIRST));
+            }
+        }
+        self.forget_records();
+        let failed = |source| TaskError::Output { id: self.spec.id.clone(), source };
+        let stdio = self.pump.open().map_err(failed)?;
+        match self.runtime.begin_create(&self.spec, stdio) {
+            Ok(operation) => self.begun(Verb::Create, operation, caller),
+            Err(error) => {
+                self.pump.close();
+                return Err(TaskError::Runtime(error));
+            }
+        }
+        Ok(None)
+    }
+
+    fn start(&mut self, caller: CallRef) -> Result<Option<Response>, TaskError> {
+        if self.joins(Verb::Start, caller) {
+            return Ok(None);
+        }
+        self.check_idle("start")?;
+        match &self.phase {
+            Phase::Live { is_started: true, .. } => return Ok(self.pid()),
+            // It was asked twice, and the container was quicker than the second time.
+            Phase::Exited { pid, is_started: true, .. } => return Ok(Some(Response::Pid(*pid))),
+            Phase::Live { is_started: false, .. } if self.ending.is_none() => {}
+            Phase::Empty { .. } => return Err(self.forbidden("start", CREATE_FIRST)),
+            Phase::Failed | Phase::Live { .. } | Phase::Exited { .. } => {
+                return Err(self.forbidden("start", "delete it and create it again"));
+            }
+        }
+        let operation = self.runtime.begin_start(&self.spec).map_err(TaskError::Runtime)?;
+        self.begun(Verb::Start, operation, caller);
+        Ok(None)
+    }
+
+    fn kill(&mut self, signal: Signal, is_for_all: bool) -> Result<Option<Response>, TaskError> {
+        if let Some(init) = &self.init {
+            self.signal(init, signal, is_for_all)?;
+            return Ok(Some(Response::Done));
+        }
+        match &self.phase {
+            // What has ended cannot be ended again.
+            Phase::Failed | Phase::Exited { .. } | Phase::Live { .. } => Ok(Some(Response::Done)),
+            Phase::Empty { .. } if self.is_creating() && signal == Signal::KILL => {
+                self.break_off();
+                Ok(Some(Response::Done))
+            }
+            Phase::Empty { .. } if self.is_creating() => {
+                Err(self.forbidden("kill", "there is no init yet: repeat when it is created, or send SIGKILL"))
+            }
+            Phase::Empty { .. } => Err(self.forbidden("kill", CREATE_FIRST)),
+        }
+    }
+
+    fn signal(&self, init: &Init, signal: Signal, is_for_all: bool) -> Result<(), TaskError> {
+        let one = |source: ProcessError| TaskError::Signal { id: self.spec.id.clone(), source };
+        let all = |source| TaskError::SignalAll { id: self.spec.id.clone(), source };
+        init.signal(signal).map_err(one)?;
+        if is_for_all {
+            init.cgroup().signal_all(signal).map_err(all)?;
+        }
+        if signal == Signal::KILL && matches!(self.phase, Phase::Live { is_paused: true, .. }) {
+            init.cgroup().thaw().map_err(all)?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, caller: CallRef) -> Result<Option<Response>, TaskError> {
+        match &self.phase {
+            Phase::Exited { exit, .. } => Ok(Some(Response::Exited(exit.clone()))),
+            Phase::Failed => Err(self.forbidden("wait for", "it never ran: delete it")),
+            Phase::Empty { .. } | Phase::Live { .. } => {
+                self.waiters.push(caller);
+                Ok(None)
+            }
+        }
+    }
+
+    fn pause(&mut self, caller: CallRef) -> Result<Option<Response>, TaskError> {
+        if self.joins(Verb::Pause, caller) {
+            return Ok(None);
+        }
+        self.check_idle("pause")?;
+        match &self.phase {
+            Phase::Live { is_paused: true, .. } => Ok(Some(Response::Done)),
+            Phase::Live { is_started: true, .. } if self.ending.is_none() => {
+                let operation = self.runtime.begin_pause(&self.spec).map_err(TaskError::Runtime)?;
+                self.begun(Verb::Pause, operation, caller);
+                Ok(None)
+            }
+            Phase::Empty { .. } | Phase::Failed | Phase::Live { .. } | Phase::Exited { .. } => {
+                Err(self.forbidden("pause", "only a running container can be paused"))
+            }
+        }
+    }
+
+    fn resume(&mut self, caller: CallRef) -> Result<Option<Response>, TaskError> {
+        if self.joins(Verb::Resume, caller) {
+            return Ok(None);
+        }
+        self.check_idle("resume")?;
+        match &self.phase {
+            Phase::Live { is_paused: true, .. } if self.ending.is_none() => {
+                let operation = self.runtime.begin_resume(&self.spec).map_err(TaskError::Runtime)?;
+                self.begun(Verb::Resume, operation, caller);
+                Ok(None)
+            }
+            Phase::Live { is_started: true, is_paused: false } => Ok(Some(Response::Done)),
+            Phase::Empty { .. } | Phase::Failed | Phase::Live { .. } | Phase::Exited { .. } => {
+                Err(self.forbidden("resume", "only a paused container can be resumed"))
+            }
+        }
+    }
+
+    fn delete(&mut self, caller: CallRef, is_forced: bool) -> Result<Option<Response>, TaskError> {
+        if let Some(deletion) = &mut self.deletion {
+            deletion.callers.push(caller);
+            return Ok(None);
+        }
+        if matches!(self.phase, Phase::Empty { is_clean: true }) && self.current.is_none() {
+            return Ok(Some(Response::Done));
+        }
+        if !is_forced {
+            self.check_idle("delete")?;
+            if matches!(self.phase, Phase::Live { .. }) {
+                return Err(self.forbidden("delete", "kill it first, or delete with force"));
+            }
+        }
+        if self.current.is_some() {
+            self.break_off();
+        }
+        if let Some(init) = &self.init {
+            self.signal(init, Signal::KILL, true)?;
+        }
+        self.deletion = Some(Deletion { callers: vec![caller], stage: Stage::AwaitExit });
+        if !matches!(self.phase, Phase::Live { .. }) {
+            self.begin_deletion();
+        }
+        Ok(None)
+    }
+
+    fn shut_down(&mut self) -> Result<Option<Response>, TaskError> {
+        if self.current.is_some() || self.deletion.is_some() || matches!(self.phase, Phase::Live { .. }) {
+            return Err(self.forbidden("shut down the shim of", "delete it with force first"));
+        }
+        self.is_shut_down = true;
+        self.refuse_waiters("the shim was shut down");
+        Ok(Some(Response::Done))
+    }
+
+    /// Tells where the container is.
+    fn state(&self) -> TaskState {
+        let pid = self.init.as_ref().map(Init::pid);
+        match (&self.phase, pid) {
+            (Phase::Exited { exit, .. }, _) => TaskState::Exited { exit: exit.clone() },
+            (Phase::Live { is_paused: true, .. }, Some(pid)) => TaskState::Paused { pid },
+            (Phase::Live { is_started: true, .. }, Some(pid)) => TaskState::Running { pid },
+            (Phase::Live { .. }, Some(pid)) => TaskState::Created { pid },
+            (Phase::Empty { .. }, _) if self.is_creating() => TaskState::Creating,
+            (Phase::Empty { .. } | Phase::Failed | Phase::Live { .. }, _) => TaskState::Empty,
+        }
+    }
+
+    fn state_name(&self) -> &'static str {
+        match &self.phase {
+            Phase::Empty { .. } if self.is_creating() => "being created",
+            Phase::Empty { .. } => "not created",
+            Phase::Failed => "half-made",
+            Phase::Live { .. } if self.ending.is_some() => "ending",
+            Phase::Live { is_paused: true, .. } => "paused",
+            Phase::Live { is_started: true, .. } => "running",
+            Phase::Live { .. } => "created",
+            Phase::Exited { .. } => "ended",
+        }
+    }
+
+    fn is_creating(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.verb == Verb::Create)
+    }
+
+    fn pid(&self) -> Option<Response> {
+        self.init.as_ref().map(|init| Response::Pid(init.pid()))
+    }
+
+    /// Adds a caller to the same operation under way, if that is what is under way.
+    fn joins(&mut self, verb: Verb, caller: CallRef) -> bool {
+        match &mut self.current {
+            Some(current) if current.verb == verb && self.deletion.is_none() => {
+                current.callers.push(caller);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn check_idle(&self, call: &'static str) -> Result<(), TaskError> {
+        let verb = match (&self.current, &self.deletion) {
+            (_, Some(_)) => Verb::Delete,
+            (Some(current), None) => current.verb,
+            (None, None) => return Ok(()),
+        };
+        Err(TaskError::Busy { call, id: self.spec.id.clone(), verb })
+    }
+
+    fn forbidden(&self, call: &'static str, hint: &'static str) -> TaskError {
+        TaskError::Forbidden { call, id: self.spec.id.clone(), state: self.state_name(), hint }
+    }
+
+    fn begun(&mut self, verb: Verb, operation: Box<dyn Operation>, caller: CallRef) {
+        let deadline = clock::monotonic() + self.spec.runtime_timeout;
+        self.current = Some(Current { verb, operation, deadline, callers: vec![caller] });
+    }
+
+    /// Breaks off what the runtime is doing.
+    fn break_off(&mut self) {
+        let Some(Current { verb, operation, callers, .. }) = self.current.take() else { return };
+        operation.abort();
+        let error = RuntimeError::Aborted { verb, id: self.spec.id.clone() };
+        self.failed(verb, &callers, &TaskError::Runtime(error));
+    }
+
+    /// Answers the callers of an operation that failed, and notes what that means for the container.
+    fn failed(&mut self, verb: Verb, callers: &[CallRef], error: &TaskError) {
+        self.diagnostics.error(error);
+        let error = ApiError::from_error(error);
+        self.replies.extend(callers.iter().map(|caller| (*caller, Err(error.clone()))));
+        if verb == Verb::Create && self.init.is_none() {
+            self.phase = Phase::Failed;
+            self.is_reaping_due = true;
+            self.pump.close();
+            self.refuse_waiters("the container could not be created");
+        }
+    }
+
+    fn refuse_waiters(&mut self, why: &str) {
+        let error = ApiError::new(contd_types::ErrorKind::Conflict, format!("wait for container {}", self.spec.id));
+        let error = ApiError { causes: vec![why.to_owned()], ..error };
+        self.replies.extend(self.waiters.drain(..).map(|caller| (caller, Err(error.clone()))));
+    }
+}
