@@ -112,6 +112,34 @@ pub enum ShimError {
         /// Why.
         source: contd_lease::LeaseError,
     },
+    /// Its socket's path is longer than the kernel takes.
+    #[error("name the socket of the shim of container {id}: {} has more than {limit} bytes", socket.display())]
+    PathTooLong {
+        /// The container.
+        id: ContainerId,
+        /// The socket.
+        socket: PathBuf,
+        /// The most bytes that a path may have.
+        limit: usize,
+    },
+    /// What it is to make could not be written down for it.
+    #[error("write the task of the shim of container {id} to {}", path.display())]
+    WriteTask {
+        /// The container.
+        id: ContainerId,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The directory of all leases could not be read.
+    #[error("list the shims in {}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Its socket cannot be reached.
     #[error("connect to the shim of container {id} at {}", socket.display())]
     Connect {
@@ -179,9 +207,13 @@ pub enum ShimError {
 impl Explain for ShimError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spawn { .. } | Self::EndedEarly { .. } | Self::Lease { .. } | Self::CleanUp { .. } => {
-                ErrorKind::Internal
-            }
+            Self::Spawn { .. }
+            | Self::EndedEarly { .. }
+            | Self::Lease { .. }
+            | Self::WriteTask { .. }
+            | Self::List { .. }
+            | Self::CleanUp { .. } => ErrorKind::Internal,
+            Self::PathTooLong { .. } => ErrorKind::InvalidArgument,
             Self::Connect { .. } | Self::Lost { .. } => ErrorKind::Unavailable,
             Self::Protocol { .. } => ErrorKind::VersionMismatch,
             Self::Silent { .. } => ErrorKind::Timeout,
@@ -193,7 +225,10 @@ impl Explain for ShimError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Spawn { binary, .. } => Some(format!("check that {} exists and can be run", binary.display())),
-            Self::EndedEarly { .. } | Self::Lease { .. } => Some("check the run directory: space, rights".to_owned()),
+            Self::PathTooLong { .. } => Some("use a shorter run directory".to_owned()),
+            Self::EndedEarly { .. } | Self::Lease { .. } | Self::WriteTask { .. } | Self::List { .. } => {
+                Some("check the run directory: space, rights".to_owned())
+            }
             Self::Connect { .. } | Self::Lost { .. } | Self::Silent { .. } => {
                 Some("inspect the container; it is re-attached or reported as lost by itself".to_owned())
             }

@@ -11,8 +11,12 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+mod connection;
 pub mod deadline;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+mod greet;
+pub mod process;
 
 pub use client::{Attached, FoundShim, Shim, ShimClient, ShimError};
+pub use process::{ProcessShimClient, ShimClientConfig};

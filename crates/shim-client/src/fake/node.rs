@@ -138,7 +138,7 @@ impl Node {
     }
 
     pub(super) fn shutdown(&mut self, id: &ContainerId) -> Result<(), ApiError> {
-        if self.slot(id)?.init().is_some() {
+        if self.slots.get(id).and_then(Slot::init).is_some() {
             return Err(conflict(format!("shut the shim of container {id} down: the container lives")));
         }
         self.slots.remove(id);

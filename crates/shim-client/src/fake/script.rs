@@ -180,7 +180,9 @@ impl Outcome {
 
 /// Makes an error anew for each call, since errors with a source cannot be cloned.
 #[derive(Clone)]
-pub struct Failure(Arc<dyn Fn(&ContainerId, Verb) -> ShimError + Send + Sync>);
+pub struct Failure(Arc<MakeError>);
+
+type MakeError = dyn Fn(&ContainerId, Verb) -> ShimError + Send + Sync;
 
 impl Failure {
     /// Makes errors with a closure; it is given the container (all zeros for [`Verb::List`]) and the verb.

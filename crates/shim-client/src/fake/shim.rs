@@ -8,7 +8,7 @@ use contd_types::{ApiError, ContainerId, Exit, ExitCause, Pid, Signal};
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::node::{Node, exit};
-use super::script::{Outcome, Program, ShimCall};
+use super::script::{Outcome, Program, ShimCall, Verb};
 use super::{Inner, with_deadline};
 use crate::{Shim, ShimError};
 
@@ -37,6 +37,10 @@ impl FakeShim {
         self.inner.announce();
         let is_lost = |node: &mut Node| {
             let slot = node.slots.get(&self.id);
+            if verb == Verb::Shutdown && slot.is_none_or(|slot| slot.shim.is_none() && slot.init().is_none()) {
+                // It is what was asked for; only the leftovers are to be removed.
+                return None;
+            }
             (slot.and_then(|s| s.shim) != Some(self.number) || slot.map(|s| s.breaks) != breaks).then_some(())
         };
         let work = async {

@@ -1,0 +1,191 @@
+//! Starting a shim: lease first, then the process, then the hello; undone when it does not come up.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use contd_durable::{Fs, RealFs, replace_volatile};
+use contd_lease::{LeaseError, LeaseState};
+use contd_protocol::shim::{TaskSpec, files};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+use super::shim::ProcessShim;
+use super::{Place, ShimClientConfig, blocking};
+use crate::{ShimError, deadline};
+
+const VERB: &str = "start the shim of";
+
+/// What is kept of a program's standard error; the rest is read and dropped.
+const MAX_STDERR_BYTES: usize = 4096;
+
+/// How long standard error is read after the program's end, when a descendant of it keeps the pipe open.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Where programs are looked for when we have no `PATH` ourselves.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What preparing found.
+enum Prepared {
+    /// A shim lives already.
+    Lives,
+    /// A lease is reserved. `is_successor`: an earlier shim's files are there and stay, whatever happens now.
+    Reserved { is_successor: bool },
+}
+
+/// Starts the shim of a container, or connects to the one that lives. A caller that drops this half-way cleans up.
+pub(super) async fn spawn(config: &ShimClientConfig, place: &Place, task: TaskSpec) -> Result<ProcessShim, ShimError> {
+    let run_dir = config.run_dir.clone();
+    let is_successor = match blocking(place, VERB, move |place| prepare(place, &run_dir, &task)).await? {
+        Prepared::Lives => return ProcessShim::connect(place, VERB).await,
+        Prepared::Reserved { is_successor } => is_successor,
+    };
+    let failure = match launch(config, place).await {
+        Ok(()) => match ProcessShim::connect(place, VERB).await {
+            Ok(shim) => return Ok(shim),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    // One that said why it ended is not there any more; who holds the lease then is somebody else's.
+    let is_ended = matches!(failure, ShimError::EndedEarly { .. });
+    let ended = if is_ended { Ok(()) } else { blocking(place, VERB, end_silent).await };
+    let undone = match ended {
+        Ok(()) if is_successor => Ok(()),
+        Ok(()) => blocking(place, VERB, Place::retire).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = undone {
+        // The failure that led here is the one to tell; what is left is found by `list`.
+        tracing::warn!(container = %place.id, %error, "shim that did not come up could not be removed");
+    }
+    Err(failure)
+}
+
+fn prepare(place: &Place, run_dir: &std::path::Path, task: &TaskSpec) -> Result<Prepared, ShimError> {
+    let lease_failed = |source| place.lease_failed(source);
+    let is_successor = match place.lease.probe().map_err(lease_failed)? {
+        LeaseState::Held(_) => return Ok(Prepared::Lives),
+        LeaseState::Absent | LeaseState::OtherBoot(_) => {
+            // Whatever lies there is of an earlier boot or half removed: a new shim must not take it for its own.
+            place.retire()?;
+            false
+        }
+        // Files tell whether a shim has ever done something here.
+        LeaseState::Reserved | LeaseState::Dead(_) => {
+            let is_there = |name| RealFs.exists(&place.file(name)).unwrap_or(true);
+            is_there(files::INIT) || is_there(files::EXIT)
+        }
+    };
+    let make = |dir: &std::path::Path, mode| {
+        RealFs
+            .create_dir_all(dir, mode)
+            .map_err(|source| lease_failed(LeaseError::CreateDir { dir: dir.to_owned(), source }))
+    };
+    make(run_dir, 0o711)?;
+    make(place.lease.path().parent().unwrap_or(run_dir), 0o711)?;
+    let owner = format!("{}/{}", task.namespace, task.id);
+    match place.lease.reserve(&owner, &place.socket) {
+        Ok(()) => {}
+        Err(LeaseError::Held { .. }) => return Ok(Prepared::Lives),
+        Err(source) => return Err(lease_failed(source)),
+    }
+    match write_task(place, task) {
+        Ok(()) => Ok(Prepared::Reserved { is_successor }),
+        Err(error) => {
+            // A successor's directory stays, with the old task.
+            if !is_successor && let Err(second) = place.retire() {
+                tracing::warn!(container = %place.id, error = %second, "reserved lease could not be removed");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn write_task(place: &Place, task: &TaskSpec) -> Result<(), ShimError> {
+    let path = place.file(files::TASK);
+    let failed = |source| ShimError::WriteTask { id: place.id.clone(), path: path.clone(), source };
+    let bytes = serde_json::to_vec(task).map_err(|error| failed(error.into()))?;
+    replace_volatile(&RealFs, &path, &bytes, 0o600).map_err(|error| failed(io::Error::other(error)))
+}
+
+async fn launch(config: &ShimClientConfig, place: &Place) -> Result<(), ShimError> {
+    let (id, binary) = (place.id.clone(), config.shim_binary.clone());
+    let mut command = Command::new(&config.shim_binary);
+    // Standard output too belongs to the shim: it must hold nothing of the daemon's.
+    command.arg("--dir").arg(place.lease.path()).stdout(Stdio::null()).current_dir("/");
+    match run_captured(&mut command, deadline::SPAWN).await {
+        Ok(Captured { status, .. }) if status.success() => Ok(()),
+        Ok(Captured { status, stderr }) => Err(ShimError::EndedEarly { id, status: status.to_string(), stderr }),
+        Err(source) => Err(ShimError::Spawn { id, binary, source }),
+    }
+}
+
+/// Ends a shim that holds the lease and does not answer; its container, if it has one, does not need it to live.
+fn end_silent(place: &Place) -> Result<(), ShimError> {
+    let LeaseState::Held(lease) = place.lease.probe().map_err(|source| place.lease_failed(source))? else {
+        return Ok(());
+    };
+    let failed = |error| place.clean_up_failed(place.lease.path(), io::Error::other(error));
+    let Some(pidfd) = lease.pidfd().map_err(failed)? else { return Ok(()) };
+    contd_lease::signal(&pidfd, nix::libc::SIGKILL).map_err(failed)?;
+    if contd_lease::wait_dead(&pidfd, deadline::KILLED).map_err(failed)? {
+        Ok(())
+    } else {
+        Err(ShimError::StillAlive { id: place.id.clone() })
+    }
+}
+
+/// How a program ended and what it said on standard error.
+#[derive(Debug)]
+pub(super) struct Captured {
+    pub(super) status: ExitStatus,
+    pub(super) stderr: String,
+}
+
+/// Runs a program to its end with an empty environment but for `PATH`; kills it when it takes too long or nobody waits.
+pub(super) async fn run_captured(command: &mut Command, limit: Duration) -> io::Result<Captured> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    command.env_clear().env("PATH", path).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut said = Vec::new();
+    let mut stderr = child.stderr.take();
+    let run = async {
+        tokio::select! {
+            biased;
+            status = child.wait() => status,
+            () = keep_reading(stderr.as_mut(), &mut said) => std::future::pending().await,
+        }
+    };
+    let status = match tokio::time::timeout(limit, run).await {
+        Ok(status) => status?,
+        Err(_elapsed) => {
+            child.kill().await?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it was not done after {limit:?}")));
+        }
+    };
+    let last_words = async {
+        if let Some(stderr) = stderr.as_mut() {
+            read_capped(stderr, &mut said).await;
+        }
+    };
+    // A descendant that keeps the pipe open costs the last words, nothing else.
+    let _cut_off = tokio::time::timeout(LAST_WORDS, last_words).await.is_err();
+    Ok(Captured { status, stderr: String::from_utf8_lossy(&said).trim().to_owned() })
+}
+
+/// Reads until the end of the file, and then waits for ever: only the program's own end counts.
+async fn keep_reading(pipe: Option<&mut (impl AsyncRead + Unpin)>, said: &mut Vec<u8>) {
+    if let Some(pipe) = pipe {
+        read_capped(pipe, said).await;
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn read_capped(pipe: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) {
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        let room = MAX_STDERR_BYTES.saturating_sub(said.len());
+        said.extend_from_slice(buffer.get(..count.min(room)).unwrap_or_default());
+    }
+}

@@ -1,0 +1,72 @@
+//! All leases of shims, by what stands in them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use contd_durable::{Fs, RealFs};
+use contd_lease::{Lease, LeaseDir, LeaseState};
+use contd_types::{ContainerId, NamespaceId};
+
+use super::{MAX_FILE_BYTES, dir_name};
+use crate::{FoundShim, ShimError};
+
+/// Reads every lease; a directory that an interrupted removal left without one is removed.
+pub(super) async fn list(dir: PathBuf) -> Result<Vec<FoundShim>, ShimError> {
+    let own = dir.clone();
+    match tokio::task::spawn_blocking(move || list_now(&own)).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(ShimError::List { path: dir, source: io::Error::other(error) }),
+        },
+    }
+}
+
+fn list_now(dir: &Path) -> Result<Vec<FoundShim>, ShimError> {
+    let names = match RealFs.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(ShimError::List { path: dir.to_owned(), source }),
+    };
+    let found = names.iter().filter_map(|name| {
+        let path = dir.join(name);
+        look(&path).unwrap_or_else(|why| {
+            tracing::warn!(path = %path.display(), %why, "lease directory skipped");
+            None
+        })
+    });
+    Ok(found.collect())
+}
+
+fn look(path: &Path) -> Result<Option<FoundShim>, String> {
+    let lease_dir = LeaseDir::new(path);
+    let state = lease_dir.probe().map_err(|error| chain(&error))?;
+    let owner = match &state {
+        LeaseState::Absent => {
+            // Whoever is about to reserve it holds its lock, and we are refused.
+            return lease_dir.retire().map(|()| None).map_err(|error| chain(&error));
+        }
+        LeaseState::Held(lease) | LeaseState::Dead(lease) | LeaseState::OtherBoot(lease) => lease.owner.clone(),
+        LeaseState::Reserved => reserved_for(path)?,
+    };
+    let (namespace, id) = owner.split_once('/').ok_or_else(|| format!("its owner {owner:?} is no container"))?;
+    let namespace = NamespaceId::new(namespace).map_err(|error| error.to_string())?;
+    let id = ContainerId::new(id).map_err(|error| error.to_string())?;
+    if path.file_name() != Some(dir_name(&id).as_ref()) {
+        return Err(format!("it belongs to container {id}, whose directory has another name"));
+    }
+    Ok(Some(FoundShim { namespace, id, dir: path.to_owned(), is_alive: matches!(state, LeaseState::Held(_)) }))
+}
+
+/// The state of a reserved lease does not carry it.
+fn reserved_for(path: &Path) -> Result<String, String> {
+    let bytes = RealFs.read(&path.join("lease.json"), MAX_FILE_BYTES).map_err(|error| error.to_string())?;
+    serde_json::from_slice::<Lease>(&bytes).map(|lease| lease.owner).map_err(|error| error.to_string())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,194 @@
+//! [`ShimClient`] for real shim processes.
+
+mod attach;
+mod clean_up;
+mod launch;
+mod list;
+mod shim;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use contd_durable::{Fs, RealFs};
+use contd_lease::{LeaseDir, LeaseError};
+use contd_protocol::shim::{InitRecord, TaskSpec, files};
+use contd_types::{ContainerId, NamespaceId};
+use futures_util::future::{BoxFuture, FutureExt};
+use serde::de::DeserializeOwned;
+
+use crate::{Attached, FoundShim, Shim, ShimClient, ShimError};
+
+/// `sun_path` has 108 bytes, the last of which is NUL.
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// How many digits of an id name its directory: the whole id would make the socket's path too long. 64 random bits.
+const DIR_DIGITS: usize = 16;
+
+/// The most bytes of a file that a shim or we write into a lease directory.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// Where shims are and what they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShimClientConfig {
+    /// The program `contd-shim`, absolute.
+    pub shim_binary: PathBuf,
+    /// The run directory, on tmpfs; shims live in `<run_dir>/s/<16 hex>`.
+    pub run_dir: PathBuf,
+}
+
+/// Starts real shims and finds them again. All state is on tmpfs; clones share the turns.
+#[derive(Debug, Clone)]
+pub struct ProcessShimClient {
+    config: ShimClientConfig,
+    turns: Arc<Turns>,
+}
+
+/// Who starts which shim right now. Two starts of one shim wait for each other, so that the second one finds the first
+/// one's shim ready, and no failing start ends another's.
+#[derive(Debug, Default)]
+struct Turns(Mutex<HashMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    fn of(&self, id: &ContainerId) -> Arc<tokio::sync::Mutex<()>> {
+        // No code under the lock can panic half-way through a change.
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_id, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(id).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        turns.insert(id.clone(), Arc::downgrade(&turn));
+        turn
+    }
+}
+
+impl ProcessShimClient {
+    /// Makes a client; nothing is touched yet.
+    pub fn new(config: ShimClientConfig) -> Self {
+        Self { config, turns: Arc::default() }
+    }
+
+    /// Returns the directory of all leases.
+    fn shims_dir(&self) -> PathBuf {
+        self.config.run_dir.join("s")
+    }
+
+    /// Returns the lease directory of a container's shim.
+    pub fn dir_of(&self, id: &ContainerId) -> PathBuf {
+        self.shims_dir().join(dir_name(id))
+    }
+
+    fn place(&self, id: &ContainerId) -> Result<Place, ShimError> {
+        let lease = LeaseDir::new(self.dir_of(id));
+        let socket = lease.path().join(files::SOCKET);
+        if socket.as_os_str().as_bytes().len() > MAX_SOCKET_PATH_BYTES {
+            return Err(ShimError::PathTooLong { id: id.clone(), socket, limit: MAX_SOCKET_PATH_BYTES });
+        }
+        Ok(Place { id: id.clone(), lease, socket })
+    }
+}
+
+fn dir_name(id: &ContainerId) -> &str {
+    id.as_str().get(..DIR_DIGITS).unwrap_or(id.as_str())
+}
+
+/// Where one container's shim lives.
+#[derive(Debug, Clone)]
+struct Place {
+    id: ContainerId,
+    lease: LeaseDir,
+    socket: PathBuf,
+}
+
+impl Place {
+    fn lease_failed(&self, source: LeaseError) -> ShimError {
+        ShimError::Lease { id: self.id.clone(), source }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.lease.path().join(name)
+    }
+
+    /// Reads one of the directory's files; what cannot be understood is as good as absent, and said so.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let path = self.file(name);
+        match RealFs.read(&path, MAX_FILE_BYTES).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
+            Ok(value) => Some(value),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(container = %self.id, path = %path.display(), %error, "file of a shim is not readable");
+                None
+            }
+        }
+    }
+
+    /// Opens a pidfd of the container's init if it still runs; a zombie does not.
+    fn living_init(&self) -> io::Result<Option<std::os::fd::OwnedFd>> {
+        let Some(init) = self.read::<InitRecord>(files::INIT) else { return Ok(None) };
+        let identity = contd_lease::ProcessIdentity { pid: init.pid.0, start_ticks: init.start_ticks };
+        let Some(pidfd) = contd_lease::pidfd(&identity).map_err(io::Error::other)? else { return Ok(None) };
+        let is_dead = contd_lease::wait_dead(&pidfd, std::time::Duration::ZERO).map_err(io::Error::other)?;
+        Ok((!is_dead).then_some(pidfd))
+    }
+
+    fn clean_up_failed(&self, path: &Path, source: io::Error) -> ShimError {
+        ShimError::CleanUp { id: self.id.clone(), path: path.to_owned(), source }
+    }
+
+    /// Removes the lease directory; a living shim keeps it.
+    fn retire(&self) -> Result<(), ShimError> {
+        match self.lease.retire() {
+            Ok(()) => Ok(()),
+            Err(LeaseError::Held { .. }) => Err(ShimError::StillAlive { id: self.id.clone() }),
+            Err(source) => Err(self.lease_failed(source)),
+        }
+    }
+}
+
+/// Runs what may block on the pool for that.
+async fn blocking<T: Send + 'static>(
+    place: &Place,
+    verb: &'static str,
+    work: impl FnOnce(&Place) -> Result<T, ShimError> + Send + 'static,
+) -> Result<T, ShimError> {
+    let own = place.clone();
+    match tokio::task::spawn_blocking(move || work(&own)).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down: nobody will use the answer.
+            Err(_cancelled) => Err(ShimError::Lost { id: place.id.clone(), verb }),
+        },
+    }
+}
+
+impl ShimClient for ProcessShimClient {
+    fn spawn(&self, task: TaskSpec) -> BoxFuture<'_, Result<Arc<dyn Shim>, ShimError>> {
+        async move {
+            let turn = self.turns.of(&task.id);
+            // Waits at most for one start that fails in each of its steps; they all have deadlines.
+            let _own_turn = turn.lock().await;
+            let shim = launch::spawn(&self.config, &self.place(&task.id)?, task).await?;
+            Ok(Arc::new(shim) as Arc<dyn Shim>)
+        }
+        .boxed()
+    }
+
+    fn attach(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>> {
+        let place = self.place(id);
+        async move { attach::attach(&place?).await }.boxed()
+    }
+
+    fn clean_up(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>> {
+        let place = self.place(id);
+        async move { clean_up::clean_up(&place?).await }.boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>> {
+        let dir = self.shims_dir();
+        async move { list::list(dir).await }.boxed()
+    }
+}

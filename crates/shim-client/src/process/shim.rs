@@ -1,0 +1,201 @@
+//! [`Shim`] over a connection that is made again when it broke and the shim still lives.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_lease::LeaseState;
+use contd_protocol::shim::{Request, Response, TaskState};
+use contd_types::{Exit, Pid, Signal};
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::Mutex;
+
+use super::{Place, blocking, clean_up};
+use crate::connection::{Connection, Ending};
+use crate::{Shim, ShimError, deadline, greet};
+
+/// How often one wait connects anew; a shim that drops us more often is not worth asking, and the caller attaches again.
+const MAX_WAIT_RECONNECTS: u32 = 3;
+
+/// One shim process.
+#[derive(Debug)]
+pub(super) struct ProcessShim {
+    place: Place,
+    /// Held only while a broken connection is made anew, which [`deadline::CONNECT`] bounds.
+    connection: Mutex<Arc<Connection>>,
+}
+
+impl ProcessShim {
+    /// Connects; only legal when a process holds the lease.
+    pub(super) async fn connect(place: &Place, verb: &'static str) -> Result<Self, ShimError> {
+        let connection = Connection::start(greet::connect(&place.id, &place.socket, verb).await?);
+        Ok(Self { place: place.clone(), connection: Mutex::new(Arc::new(connection)) })
+    }
+
+    async fn connection(&self, verb: &'static str) -> Result<Arc<Connection>, ShimError> {
+        let mut current = self.connection.lock().await;
+        if current.has_ended() {
+            if !matches!(self.probe(verb).await?, LeaseState::Held(_)) {
+                return Err(self.lost(verb));
+            }
+            tracing::info!(container = %self.place.id, "connecting to the shim again");
+            *current = Arc::new(Connection::start(greet::connect(&self.place.id, &self.place.socket, verb).await?));
+        }
+        Ok(Arc::clone(&current))
+    }
+
+    async fn probe(&self, verb: &'static str) -> Result<LeaseState, ShimError> {
+        blocking(&self.place, verb, |place| place.lease.probe().map_err(|source| place.lease_failed(source))).await
+    }
+
+    fn lost(&self, verb: &'static str) -> ShimError {
+        ShimError::Lost { id: self.place.id.clone(), verb }
+    }
+
+    fn unexpected(&self, verb: &'static str, answer: &Response) -> ShimError {
+        ShimError::Protocol { id: self.place.id.clone(), what: format!("it answered {verb} with {answer:?}") }
+    }
+
+    async fn ask(&self, verb: &'static str, request: Request) -> Result<Response, ShimError> {
+        let id = &self.place.id;
+        match self.connection(verb).await?.call(request).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(source)) => Err(ShimError::Refused { id: id.clone(), verb, source }),
+            Err(Ending::Lost) => Err(self.lost(verb)),
+            Err(Ending::Protocol(what)) => Err(ShimError::Protocol { id: id.clone(), what }),
+        }
+    }
+
+    async fn within<T>(
+        &self,
+        verb: &'static str,
+        waited: Duration,
+        work: impl Future<Output = Result<T, ShimError>>,
+    ) -> Result<T, ShimError> {
+        match tokio::time::timeout(waited, work).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(ShimError::Silent { id: self.place.id.clone(), verb, waited }),
+        }
+    }
+
+    async fn ask_within(&self, verb: &'static str, waited: Duration, request: Request) -> Result<Response, ShimError> {
+        self.within(verb, waited, self.ask(verb, request)).await
+    }
+
+    async fn ask_for_pid(&self, verb: &'static str, waited: Duration, request: Request) -> Result<Pid, ShimError> {
+        match self.ask_within(verb, waited, request).await? {
+            Response::Pid(pid) => Ok(pid),
+            other => Err(self.unexpected(verb, &other)),
+        }
+    }
+
+    async fn ask_to(&self, verb: &'static str, waited: Duration, request: Request) -> Result<(), ShimError> {
+        match self.ask_within(verb, waited, request).await? {
+            Response::Done => Ok(()),
+            other => Err(self.unexpected(verb, &other)),
+        }
+    }
+
+    /// Where the container is; with the caller's verb, for attach.
+    pub(super) async fn state_for(&self, verb: &'static str) -> Result<TaskState, ShimError> {
+        match self.ask_within(verb, deadline::STATE, Request::State).await? {
+            Response::State(state) => Ok(state),
+            other => Err(self.unexpected(verb, &other)),
+        }
+    }
+
+    async fn wait_long(&self) -> Result<Exit, ShimError> {
+        let mut reconnects = 0;
+        loop {
+            match self.ask("wait", Request::Wait).await {
+                Ok(Response::Exited(exit)) => return Ok(exit),
+                Ok(other) => return Err(self.unexpected("wait", &other)),
+                Err(ShimError::Lost { .. }) if reconnects < MAX_WAIT_RECONNECTS => reconnects += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Asks it to end, waits until it has, and removes its lease.
+    async fn shut_down(&self) -> Result<(), ShimError> {
+        const VERB: &str = "shut down the shim of";
+        let pidfd = match self.probe(VERB).await? {
+            LeaseState::Absent => return Ok(()),
+            LeaseState::Held(lease) => lease
+                .pidfd()
+                .map_err(|error| self.place.clean_up_failed(self.place.lease.path(), std::io::Error::other(error)))?,
+            LeaseState::Reserved | LeaseState::Dead(_) | LeaseState::OtherBoot(_) => {
+                return self.after_its_death(VERB).await;
+            }
+        };
+        match self.ask_to(VERB, deadline::SHUTDOWN, Request::Shutdown).await {
+            Ok(()) => {}
+            // It may have ended faster than its answer came; the lease tells.
+            Err(ShimError::Lost { .. }) => {
+                return match self.probe(VERB).await? {
+                    LeaseState::Absent => Ok(()),
+                    LeaseState::Held(_) => Err(self.lost(VERB)),
+                    _ => self.after_its_death(VERB).await,
+                };
+            }
+            Err(error) => return Err(error),
+        }
+        blocking(&self.place, VERB, move |place| {
+            let failed = |source| place.clean_up_failed(place.lease.path(), source);
+            if let Some(pidfd) = pidfd {
+                let waited = deadline::SHUTDOWN;
+                if !contd_lease::wait_dead(&pidfd, waited).map_err(|error| failed(std::io::Error::other(error)))? {
+                    return Err(ShimError::Silent { id: place.id.clone(), verb: VERB, waited });
+                }
+            }
+            place.retire()
+        })
+        .await
+    }
+
+    /// It died without being asked: fine when its container is over, and then all it left is removed.
+    async fn after_its_death(&self, verb: &'static str) -> Result<(), ShimError> {
+        let is_orphaned = blocking(&self.place, verb, |place| {
+            place
+                .living_init()
+                .map(|init| init.is_some())
+                .map_err(|error| place.clean_up_failed(place.lease.path(), error))
+        })
+        .await?;
+        if is_orphaned { Err(self.lost(verb)) } else { clean_up::clean_up(&self.place).await }
+    }
+}
+
+impl Shim for ProcessShim {
+    fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
+        self.ask_for_pid("create", deadline::CREATE, Request::Create).boxed()
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
+        self.ask_for_pid("start", deadline::START, Request::Start).boxed()
+    }
+
+    fn state(&self) -> BoxFuture<'_, Result<TaskState, ShimError>> {
+        self.state_for("ask for the state of").boxed()
+    }
+
+    fn kill(&self, signal: Signal, is_for_all: bool) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.ask_to("kill", deadline::KILL, Request::Kill { signal, is_for_all }).boxed()
+    }
+
+    fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>> {
+        self.wait_long().boxed()
+    }
+
+    fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.ask_to("delete", deadline::DELETE, Request::Delete { force }).boxed()
+    }
+
+    fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.ask_to("reopen the log of", deadline::REOPEN, Request::ReopenLog).boxed()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.shut_down().boxed()
+    }
+}
