@@ -1,0 +1,84 @@
+//! The grammar of the command line, for clap.
+
+use std::path::PathBuf;
+
+use contd_types::NamespaceId;
+
+use crate::cli::daemon_args::DaemonArgs;
+use crate::cli::parse;
+use crate::cli::run_args::RunArgs;
+
+/// Runs containers from flists and keeps them running
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "contd", version, about, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The daemon's socket [default: /run/contd/contd.sock]
+    #[arg(long, global = true, value_name = "SOCKET", env = "CONTD_ADDRESS", hide_env_values = true)]
+    pub(crate) address: Option<PathBuf>,
+    /// The namespace (tenant)
+    #[arg(short, long, global = true, value_name = "NS", env = "CONTD_NAMESPACE", hide_env_values = true)]
+    #[arg(default_value = "default", value_parser = parse::namespace)]
+    pub(crate) namespace: NamespaceId,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Run the daemon
+    Daemon(DaemonArgs),
+    /// Run a container
+    #[command(
+        after_help = "Exit codes: the container's own; 125 contd failed; 126 the entrypoint cannot be executed; \
+        127 it is not there; 128+n ended by signal n."
+    )]
+    Run(Box<RunArgs>),
+    /// Start stopped or failed containers again
+    Start(crate::cli::start::StartArgs),
+    /// List containers
+    #[command(visible_aliases = ["ls", "list"])]
+    Ps(crate::cli::ps::PsArgs),
+    /// Show all about a container, as one JSON object
+    #[command(after_help = crate::cli::view::FIELDS_HELP)]
+    Inspect(crate::cli::inspect::InspectArgs),
+    /// Show a container's output
+    Logs(crate::cli::logs::LogsArgs),
+    /// End containers: their stop signal, then SIGKILL
+    Stop(crate::cli::stop::StopArgs),
+    /// Send containers a signal
+    Kill(crate::cli::kill::KillArgs),
+    /// Wait for containers to end and print their exit codes
+    Wait(crate::cli::wait::WaitArgs),
+    /// Remove containers
+    Rm(crate::cli::rm::RmArgs),
+    /// List the namespaces that have containers
+    Namespaces(crate::cli::namespaces::NamespacesArgs),
+    /// Show what happens, as it happens
+    Events(crate::cli::events::EventsArgs),
+    /// Make flists
+    Flist(crate::cli::pack::FlistArgs),
+    /// Show the versions of this command and of the daemon
+    Version(crate::cli::version::VersionArgs),
+    /// Print a completion script for a shell
+    Completion(crate::cli::completion::CompletionArgs),
+}
+
+/// How a list is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON object per line.
+    Json,
+}
+
+/// The containers that a verb is about.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Containers {
+    /// Names, ids, or the beginnings of ids
+    #[arg(required = true, value_name = "CONTAINER", value_parser = parse::container)]
+    pub(crate) containers: Vec<contd_types::ContainerRef>,
+}

@@ -1,0 +1,161 @@
+//! A run in the foreground: the container's output is ours, our signals are the container's, its exit code is ours.
+//!
+//! Until the container runs, a signal gives the run up; the daemon undoes what was made. From then on SIGHUP, SIGINT,
+//! SIGQUIT and SIGTERM are passed on; a second SIGINT is a SIGKILL. When nobody reads our output any more we go, and the
+//! container goes on.
+
+use contd_client::{Client, Deadline, RunItem, RunStream};
+use contd_protocol::api::{LogItem, RunRequest, Target};
+use contd_types::{ContainerId, ContainerRef, ErrorKind, Explain, NamespaceId, Signal};
+use tokio::sync::mpsc;
+
+use crate::cli::error::CliError;
+use crate::cli::host::Session;
+use crate::cli::output::{Output, Pump};
+use crate::cli::progress::ProgressView;
+use crate::cli::run::IdFile;
+
+/// SIGINT's number; the type has no name for it.
+const SIGINT: i32 = 2;
+
+/// What an attached run knows.
+struct Attached<'a> {
+    client: &'a Client,
+    output: &'a Output,
+    namespace: NamespaceId,
+    id_file: Option<IdFile>,
+    view: ProgressView,
+    container: Option<ContainerId>,
+    given_up_by: Option<Signal>,
+    interrupts: u32,
+}
+
+/// Runs to the end of the container.
+pub(crate) async fn run(
+    session: &Session<'_>,
+    client: &Client,
+    request: RunRequest,
+    id_file: Option<IdFile>,
+) -> Result<u8, CliError> {
+    let mut signals = (session.host.catch_signals)().map_err(|source| CliError::Runtime { source })?;
+    let output = &session.host.output;
+    let mut attached = Attached {
+        client,
+        output,
+        namespace: request.namespace.clone(),
+        id_file,
+        view: ProgressView::new(output),
+        container: None,
+        given_up_by: None,
+        interrupts: 0,
+    };
+    let mut stream = client.run_attached(request, Deadline::Usual).await?;
+    let pump = Pump::start(output);
+    let result = attached.follow(&mut stream, &pump, &mut signals).await;
+    attached.view.clear();
+    // What the container wrote is shown, whatever else went wrong; a reader that is gone outranks nothing.
+    let written = tokio::select! {
+        written = pump.finish() => written,
+        // Our reader is stuck, and whoever watches has had enough.
+        Some(signal) = signals.recv() => Err(CliError::Interrupted { signal }),
+    };
+    match (result, attached.given_up_by, &attached.container) {
+        (Err(_), Some(signal), None) => Err(CliError::Interrupted { signal }),
+        (Ok(code), ..) => written.map(|()| code),
+        (Err(error), ..) => Err(error),
+    }
+}
+
+impl Attached<'_> {
+    async fn follow(
+        &mut self,
+        stream: &mut RunStream,
+        pump: &Pump,
+        signals: &mut mpsc::Receiver<Signal>,
+    ) -> Result<u8, CliError> {
+        loop {
+            let item = tokio::select! {
+                biased;
+                Some(signal) = signals.recv() => {
+                    self.on_signal(signal, stream).await?;
+                    continue;
+                }
+                item = stream.next() => item,
+            };
+            match item {
+                Some(Ok(RunItem::Progress(progress))) => self.view.show(&progress),
+                Some(Ok(RunItem::Started { id })) => self.on_started(id).await?,
+                Some(Ok(RunItem::Log(log))) => {
+                    if !self.write(log, pump, stream, signals).await? {
+                        return Ok(0); // The pump's own error is the result.
+                    }
+                }
+                Some(Ok(RunItem::Exited { exit, .. })) => return Ok(exit.shell_code()),
+                Some(Err(error)) => return Err(error.into()),
+                // The stream ends with an exit or an error, and both were handled.
+                None => return Ok(0),
+            }
+        }
+    }
+
+    async fn on_started(&mut self, id: ContainerId) -> Result<(), CliError> {
+        self.view.clear();
+        if let Some(file) = &mut self.id_file {
+            file.write(&id)?;
+        }
+        self.container = Some(id);
+        // The signal came first, and the start was too far along to be given up.
+        if let Some(signal) = self.given_up_by {
+            self.pass_on(signal).await;
+        }
+        Ok(())
+    }
+
+    /// Hands a piece to the pump; signals are still heard while our reader is slow. False when it is gone.
+    async fn write(
+        &mut self,
+        log: LogItem,
+        pump: &Pump,
+        stream: &mut RunStream,
+        signals: &mut mpsc::Receiver<Signal>,
+    ) -> Result<bool, CliError> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(signal) = signals.recv() => self.on_signal(signal, stream).await?,
+                room = pump.room() => {
+                    let Some(room) = room else { return Ok(false) };
+                    room.send((log.stream, log.content));
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    async fn on_signal(&mut self, signal: Signal, stream: &mut RunStream) -> Result<(), CliError> {
+        if self.container.is_some() {
+            self.interrupts = self.interrupts.saturating_add(u32::from(signal.number() == SIGINT));
+            let is_insisting = signal.number() == SIGINT && self.interrupts > 1;
+            self.pass_on(if is_insisting { Signal::KILL } else { signal }).await;
+            return Ok(());
+        }
+        if self.given_up_by.is_some() {
+            return Err(CliError::Interrupted { signal });
+        }
+        self.given_up_by = Some(signal);
+        self.interrupts = u32::from(signal.number() == SIGINT);
+        stream.cancel();
+        Ok(())
+    }
+
+    async fn pass_on(&self, signal: Signal) {
+        let Some(id) = &self.container else { return };
+        let target = Target { namespace: self.namespace.clone(), container: ContainerRef::from(id) };
+        match self.client.kill(target, signal, Deadline::Usual).await {
+            Ok(()) => {}
+            // It has ended meanwhile; its exit is on its way to us.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+            Err(error) => CliError::from(error).report(self.output),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a command has around it: its streams, the time, its environment, the signals it gets, and the daemon.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+use contd_client::{Client, Deadline};
+use contd_protocol::api::Target;
+use contd_types::{Clock, ContainerRef, NamespaceId, Signal, SystemClock};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+
+use crate::cli::error::CliError;
+use crate::cli::output::Output;
+use crate::cli::signals;
+
+/// Where the daemon listens unless it is told otherwise.
+const DEFAULT_ADDRESS: &str = "/run/contd/contd.sock";
+
+/// Begins to catch the signals that are passed on to a container.
+pub(crate) type CatchSignals = Box<dyn Fn() -> io::Result<mpsc::Receiver<Signal>> + Send + Sync>;
+
+/// The surroundings of a command; a test brings its own.
+pub(crate) struct Host {
+    /// Its two streams.
+    pub(crate) output: Output,
+    /// The time of day.
+    pub(crate) clock: Box<dyn Clock>,
+    /// A variable of its environment.
+    pub(crate) env: fn(&str) -> Option<String>,
+    /// Its working directory; `/` where that is gone.
+    pub(crate) cwd: PathBuf,
+    /// The signals it gets.
+    pub(crate) catch_signals: CatchSignals,
+}
+
+impl Host {
+    /// Takes the surroundings of this process.
+    pub(crate) fn of_process() -> Self {
+        Self {
+            output: Output::of_process(),
+            clock: Box::new(SystemClock),
+            env: |key| std::env::var(key).ok(),
+            cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+            catch_signals: Box::new(signals::catch),
+        }
+    }
+}
+
+/// A command's dealings with the daemon.
+pub(crate) struct Session<'a> {
+    /// Around it.
+    pub(crate) host: &'a Host,
+    /// The tenant it is about.
+    pub(crate) namespace: NamespaceId,
+    address: PathBuf,
+}
+
+impl<'a> Session<'a> {
+    /// Prepares; nothing is connected yet.
+    pub(crate) fn new(host: &'a Host, address: Option<PathBuf>, namespace: NamespaceId) -> Self {
+        Self { host, namespace, address: address.unwrap_or_else(|| DEFAULT_ADDRESS.into()) }
+    }
+
+    /// Connects to the daemon.
+    pub(crate) async fn connect(&self) -> Result<Client, CliError> {
+        Ok(Client::connect(&self.address, Deadline::Usual).await?)
+    }
+
+    /// Names a container of the tenant.
+    pub(crate) fn target(&self, container: ContainerRef) -> Target {
+        Target { namespace: self.namespace.clone(), container }
+    }
+
+    /// Does the same to several containers at once. Prints a line for each that it was done to, in the order given,
+    /// and tells the error of each other one; returns the exit code.
+    pub(crate) async fn each<F>(
+        &self,
+        containers: Vec<ContainerRef>,
+        act: impl Fn(Client, Target) -> F,
+    ) -> Result<u8, CliError>
+    where
+        F: Future<Output = Result<Option<String>, CliError>>,
+    {
+        let client = self.connect().await?;
+        let mut code = 0;
+        let mut results: FuturesOrdered<_> = containers
+            .into_iter()
+            .map(|container| {
+                let name = container.to_string();
+                let acting = act(client.clone(), self.target(container));
+                async move { (name, acting.await) }
+            })
+            .collect();
+        while let Some((name, result)) = results.next().await {
+            match result {
+                Ok(line) => self.host.output.line(line.as_deref().unwrap_or(&name))?,
+                Err(error) => {
+                    error.report(&self.host.output);
+                    code = error.code();
+                }
+            }
+        }
+        Ok(code)
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line: reads the flags, asks the daemon through `contd-client`, shows the answer.
+//!
+//! What scripts may rely on: standard output is data and nothing else; standard error is for people, as
+//! `contd: error: …`, `  caused by: …`, `hint: …`. Exit codes: 0, 1 for an error, 2 for wrong usage; `run` has the
+//! container's own, 125 when contd failed, 126 and 127 when the entrypoint cannot be run or is not there, 128 + n after
+//! signal n. A reader of ours that goes away (`| head`) is no error.
+//!
+//! ```text
+//!  args, run_args, daemon_args ──parse, mounts, environment──► values
+//!  one file per verb ──host: streams, clock, signals──► contd-client ──► view, status, table ──► output
+//! ```
+
+mod args;
+mod attached;
+mod completion;
+mod daemon_args;
+mod environment;
+mod error;
+mod events;
+mod host;
+mod inspect;
+mod kill;
+mod logs;
+mod mounts;
+mod namespaces;
+mod output;
+mod pack;
+mod parse;
+mod progress;
+mod ps;
+mod rm;
+mod run;
+mod run_args;
+mod signals;
+mod start;
+mod status;
+mod stop;
+mod table;
+#[cfg(test)]
+mod tests;
+mod version;
+mod view;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use contd_types::ApiError;
+
+use crate::cli::args::{Cli, Verb};
+pub(crate) use crate::cli::daemon_args::DaemonArgs;
+use crate::cli::error::CliError;
+use crate::cli::host::{Host, Session};
+
+/// What runs the daemon; brought by `main`, so that nothing here knows it.
+pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;
+
+/// Wrong usage, as clap has it.
+const USAGE: u8 = 2;
+
+/// Runs the command that the process was started with.
+pub(crate) fn main(daemon: DaemonMain) -> ExitCode {
+    let host = Host::of_process();
+    ExitCode::from(execute(std::env::args_os(), &host, daemon))
+}
+
+/// Runs a command line and returns its exit code; everything is told by then.
+pub(crate) fn execute<I>(words: I, host: &Host, daemon: DaemonMain) -> u8
+where
+    I: IntoIterator,
+    I::Item: Into<std::ffi::OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => return tell_usage(&error, host),
+    };
+    let is_run = matches!(cli.verb, Verb::Run(_));
+    match carry_out(cli, host, daemon) {
+        Ok(code) => code,
+        Err(error) => {
+            error.report(&host.output);
+            if is_run { error.run_code() } else { error.code() }
+        }
+    }
+}
+
+/// Help and version are data; everything else that clap says is for people.
+fn tell_usage(error: &clap::Error, host: &Host) -> u8 {
+    let text = error.render();
+    if error.use_stderr() {
+        host.output.tell(&if host.output.is_err_terminal { text.ansi().to_string() } else { text.to_string() });
+        return USAGE;
+    }
+    host.output.data(text.to_string().as_bytes()).map_or_else(|error| error.code(), |()| 0)
+}
+
+fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> {
+    match cli.verb {
+        Verb::Daemon(mut args) => {
+            args.address = cli.address;
+            daemon(&args).map(|()| 0).map_err(CliError::Daemon)
+        }
+        Verb::Flist(args) => pack::run(host, args).map(|()| 0),
+        Verb::Completion(args) => completion::run(host, &args).map(|()| 0),
+        verb => {
+            let session = Session::new(host, cli.address, cli.namespace);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|source| CliError::Runtime { source })?;
+            let result = runtime.block_on(ask_daemon(verb, &session));
+            // A writer that is stuck on a reader of ours must not keep the process.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
+    match verb {
+        Verb::Run(args) => Box::pin(run::run(session, &args)).await,
+        Verb::Start(args) => start::run(session, args).await,
+        Verb::Ps(args) => ps::run(session, &args).await.map(|()| 0),
+        Verb::Inspect(args) => inspect::run(session, args).await.map(|()| 0),
+        Verb::Logs(args) => logs::run(session, args).await.map(|()| 0),
+        Verb::Stop(args) => stop::run(session, args).await,
+        Verb::Kill(args) => kill::run(session, args).await,
+        Verb::Wait(args) => wait::run(session, args).await,
+        Verb::Rm(args) => rm::run(session, args).await,
+        Verb::Namespaces(args) => namespaces::run(session, &args).await.map(|()| 0),
+        Verb::Version(args) => version::run(session, &args).await.map(|()| 0),
+        Verb::Events(args) => events::run(session, args).await.map(|()| 0),
+        // Carried out before, without a runtime.
+        Verb::Daemon(_) | Verb::Flist(_) | Verb::Completion(_) => Ok(0),
+    }
+}

@@ -1,0 +1,78 @@
+//! The progress bar, on standard error, when a person watches.
+
+use contd_client::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::output::Output;
+
+/// How it looks while the total is known, and while it is not.
+const BAR: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
+const COUNTER: &str = "{msg} {bytes} {bytes_per_sec}";
+
+/// A progress bar that is only there when something progresses and a person watches. Gone when dropped.
+#[derive(Debug)]
+pub(crate) struct ProgressView {
+    is_shown: bool,
+    bar: Option<ProgressBar>,
+    has_total: Option<bool>,
+}
+
+impl ProgressView {
+    /// Shows nothing yet.
+    pub(crate) fn new(output: &Output) -> Self {
+        Self { is_shown: output.is_err_terminal, bar: None, has_total: None }
+    }
+
+    /// Shows how far it is.
+    pub(crate) fn show(&mut self, progress: &Progress) {
+        if !self.is_shown {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
+        let has_total = progress.total_bytes.is_some();
+        if self.has_total != Some(has_total) {
+            // A template that does not parse would fail its test; the default one is no catastrophe.
+            bar.set_style(style(has_total).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.has_total = Some(has_total);
+        }
+        if let Some(total) = progress.total_bytes {
+            bar.set_length(total);
+        }
+        bar.set_message(progress.what.chars().filter(|c| !c.is_control()).collect::<String>());
+        bar.set_position(progress.done_bytes);
+    }
+
+    /// Removes it, so that output can follow.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for ProgressView {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn style(has_total: bool) -> Result<ProgressStyle, indicatif::style::TemplateError> {
+    ProgressStyle::with_template(if has_total { BAR } else { COUNTER })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_templates_parse() {
+        assert!(style(true).is_ok() && style(false).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_drawn_when_nobody_watches() {
+        let mut view = ProgressView::new(&Output::new(std::io::sink(), std::io::sink()));
+        view.show(&Progress { what: "fetch".into(), done_bytes: 1, total_bytes: None });
+        assert!(view.bar.is_none());
+    }
+}

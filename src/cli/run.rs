@@ -1,0 +1,93 @@
+//! `contd run`: makes and starts a container, in the background or attached.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use contd_client::Deadline;
+use contd_protocol::api::RunRequest;
+use contd_types::ContainerId;
+
+use crate::cli::attached;
+use crate::cli::error::CliError;
+use crate::cli::host::Session;
+use crate::cli::progress::ProgressView;
+use crate::cli::run_args::RunArgs;
+
+/// Runs, and returns the exit code: the container's when attached.
+pub(crate) async fn run(session: &Session<'_>, args: &RunArgs) -> Result<u8, CliError> {
+    let host = session.host;
+    let spec = args.to_spec(&host.cwd, &host.env)?;
+    let request =
+        RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached: !args.detach };
+    let client = session.connect().await?;
+    if args.dry_run {
+        let plan = client.dry_run(request, Deadline::Usual).await?;
+        host.output.line(plan.config_json.trim_end())?;
+        return Ok(0);
+    }
+    let mut id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
+    if !args.detach {
+        return attached::run(session, &client, request, id_file).await;
+    }
+    let mut view = ProgressView::new(&host.output);
+    let id = client.run(request, Deadline::Usual, |progress| view.show(&progress)).await?;
+    view.clear();
+    if let Some(file) = &mut id_file {
+        file.write(&id)?;
+    }
+    host.output.line(id.as_str())?;
+    Ok(0)
+}
+
+/// The file of `--cidfile`: made before the container, so that no container runs whose id cannot be told. Removed again
+/// when none did.
+#[derive(Debug)]
+pub(crate) struct IdFile {
+    path: PathBuf,
+    file: std::fs::File,
+    is_written: bool,
+}
+
+impl IdFile {
+    /// Makes the file, which must not exist.
+    fn create(path: &Path) -> Result<Self, CliError> {
+        let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+        let file = opened.map_err(|source| CliError::CidFile { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file, is_written: false })
+    }
+
+    /// Writes the id into it.
+    pub(crate) fn write(&mut self, id: &ContainerId) -> Result<(), CliError> {
+        self.is_written = true;
+        let written = self.file.write_all(id.as_str().as_bytes());
+        written.map_err(|source| CliError::CidFile { path: self.path.clone(), source })
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if !self.is_written {
+            // Whoever removed it before us wanted the same.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_file_must_be_new_and_goes_when_no_container_ran() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("id");
+        drop(IdFile::create(&path).expect("made"));
+        assert!(!path.exists());
+        let mut file = IdFile::create(&path).expect("made");
+        file.write(&ContainerId::from_random([1; 16])).expect("written");
+        drop(file);
+        assert_eq!(std::fs::read_to_string(&path).expect("kept"), "01".repeat(16));
+        assert!(matches!(IdFile::create(&path), Err(CliError::CidFile { .. })));
+    }
+}

@@ -1,0 +1,325 @@
+//! The flags of `contd run`, and the spec that they describe.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use contd_types::{
+    ContainerName, ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, Signal,
+    UserSpec,
+};
+
+use crate::cli::environment::{self, Lookup};
+use crate::cli::error::CliError;
+use crate::cli::{mounts, parse};
+
+/// Random digits behind a generated name.
+const NAME_SUFFIX_BYTES: usize = 3;
+/// The most of the flist's name in a generated name: with a dash and the digits it is a valid name.
+const NAME_STEM_BYTES: usize = 40;
+
+/// What to run, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Remove the container as soon as it has ended
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Its name [default: made from the flist's]
+    #[arg(long, value_parser = parse::container_name)]
+    pub(crate) name: Option<ContainerName>,
+    /// The network namespace to join, as `ip netns` names it (NAME or ns:NAME), or `none` for an own, empty one
+    #[arg(long, value_name = "NETNS|none", default_value = "none", value_parser = parse::network)]
+    pub(crate) net: Network,
+    /// Set a variable; KEY alone takes it from your own environment
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Read variables from a file: KEY=VALUE lines, KEY alone from your own environment, # comments
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Mount a host path; options are separated by commas
+    #[arg(short, long, value_name = "SRC:DST[:OPTS]", value_parser = mounts::volume)]
+    pub(crate) volume: Vec<MountSpec>,
+    /// Mount anything; options are separated by `:`, or each in its own options=
+    #[arg(long, value_name = "type=,src=,dst=,options=", value_parser = mounts::mount)]
+    pub(crate) mount: Vec<MountSpec>,
+    /// The working directory inside [default: /]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Who it runs as: user[:group] or uid[:gid], looked up inside [default: root]
+    #[arg(short, long, value_parser = parse::user)]
+    pub(crate) user: Option<UserSpec>,
+    /// Memory limit: a number and b, k, m or g
+    #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
+    pub(crate) memory: Option<u64>,
+    /// CPU limit, for example 0.5
+    #[arg(long, value_name = "NUMBER", value_parser = parse::cpus)]
+    pub(crate) cpus: Option<CpuLimit>,
+    /// The most processes and threads
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) pids_limit: Option<u32>,
+    /// A word to remember it by; may be repeated
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// A pair to remember it by; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// What happens when it ends by itself: no, on-failure[:MAX], always or unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart)]
+    pub(crate) restart: RestartPolicy,
+    /// Make its root read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Seconds between the stop signal and SIGKILL
+    #[arg(long, value_name = "SECONDS", value_parser = parse::seconds)]
+    pub(crate) stop_timeout: Option<Duration>,
+    /// The signal that asks it to end [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
+    pub(crate) stop_signal: Option<Signal>,
+    /// Size limit of its writable layer
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub(crate) rootfs_size: Option<u64>,
+    /// A directory of yours for its writable layer; kept when the container goes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) upper: Option<String>,
+    /// Give it CAP_SYS_ADMIN and /dev/fuse
+    #[arg(long)]
+    pub(crate) elevated: bool,
+    /// How mounts travel between its root and the host
+    #[arg(long, value_name = "MODE", default_value = "private")]
+    pub(crate) rootfs_propagation: PropagationArg,
+    /// Write its id to a file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// Print the config.json that the runtime would get, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Its root: path or URL of a .fl file, or dir:PATH for a plain directory
+    pub(crate) flist: String,
+    /// What to run and its arguments [default: what the flist says]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// The words for [`Propagation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PropagationArg {
+    /// Not at all.
+    Private,
+    /// From the host into the container.
+    Slave,
+    /// Both ways.
+    Shared,
+}
+
+impl From<PropagationArg> for Propagation {
+    fn from(arg: PropagationArg) -> Self {
+        match arg {
+            PropagationArg::Private => Self::Private,
+            PropagationArg::Slave => Self::Slave,
+            PropagationArg::Shared => Self::Shared,
+        }
+    }
+}
+
+impl RunArgs {
+    /// Makes the spec. Paths become absolute here: the daemon works in another directory.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the flags, files and paths; the daemon was not asked yet.
+    pub(crate) fn to_spec(&self, cwd: &Path, own_env: Lookup<'_>) -> Result<ContainerSpec, CliError> {
+        if self.rm && self.restart != RestartPolicy::No {
+            return Err(CliError::RmWithRestart { policy: self.restart });
+        }
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => generated_name(&self.flist)?,
+        };
+        let mut spec = ContainerSpec::new(name, absolute_flist(&self.flist, cwd));
+        spec.tags.clone_from(&self.tag);
+        spec.env = environment::collect(&self.env_file, &self.env, own_env)?;
+        spec.network = self.net.clone();
+        spec.mounts = self.volume.iter().chain(&self.mount).map(|mount| absolute_mount(mount, cwd)).collect();
+        spec.entrypoint = (!self.command.is_empty()).then(|| Entrypoint::Args(self.command.clone()));
+        spec.working_dir.clone_from(&self.workdir);
+        spec.user.clone_from(&self.user);
+        spec.memory_bytes = self.memory;
+        spec.cpu = self.cpus;
+        spec.pids_limit = self.pids_limit;
+        spec.is_read_only = self.read_only;
+        spec.rootfs_size_bytes = self.rootfs_size;
+        spec.upper_dir = self.upper.as_deref().map(|dir| absolute(dir, cwd));
+        spec.restart = self.restart;
+        spec.stop_signal = self.stop_signal;
+        spec.shutdown_timeout = self.stop_timeout;
+        spec.is_elevated = self.elevated;
+        spec.rootfs_propagation = self.rootfs_propagation.into();
+        spec.labels = self.label.iter().cloned().collect();
+        spec.is_auto_removed = self.rm;
+        spec.validate()?;
+        Ok(spec)
+    }
+}
+
+fn absolute(path: &str, cwd: &Path) -> String {
+    // Both come from UTF-8 or are shown as such; a directory that is not UTF-8 cannot be named in a spec anyway.
+    if path.starts_with('/') { path.to_owned() } else { tidy(&cwd.join(path)) }
+}
+
+/// Takes `.` and `..` out without asking the file system, as a shell's `cd` does: a spec may hold neither.
+fn tidy(path: &Path) -> String {
+    let mut tidy = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                tidy.pop();
+            }
+            std::path::Component::Normal(name) => tidy.push(name),
+            _ => {}
+        }
+    }
+    tidy.to_string_lossy().into_owned()
+}
+
+fn absolute_flist(flist: &str, cwd: &Path) -> String {
+    if let Some(dir) = flist.strip_prefix("dir:") {
+        let plain = dir.strip_prefix("//").unwrap_or(dir);
+        return format!("dir:{}", absolute(plain, cwd));
+    }
+    if flist.contains("://") { flist.to_owned() } else { absolute(flist, cwd) }
+}
+
+fn absolute_mount(mount: &MountSpec, cwd: &Path) -> MountSpec {
+    let mut mount = mount.clone();
+    if mount.fs_type == "bind" {
+        mount.source = absolute(&mount.source, cwd);
+    }
+    mount
+}
+
+/// Makes a readable name out of the flist's, with random digits behind.
+fn generated_name(flist: &str) -> Result<ContainerName, CliError> {
+    let mut random = [0u8; NAME_SUFFIX_BYTES];
+    getrandom::fill(&mut random).map_err(|source| CliError::Random { source })?;
+    let suffix: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(ContainerName::new(format!("{}-{suffix}", name_stem(flist)))?)
+}
+
+fn name_stem(flist: &str) -> String {
+    let path = flist.split(['?', '#']).next().unwrap_or_default();
+    let last = path.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
+    let stem = last.strip_suffix(".fl").or_else(|| last.strip_suffix(".flist")).unwrap_or(last);
+    let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let kept: String = stem.chars().filter(is_allowed).take(NAME_STEM_BYTES).collect();
+    let kept = kept.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    if kept.is_empty() { "container".to_owned() } else { kept.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use proptest::prelude::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(words: &[&str]) -> RunArgs {
+        Only::try_parse_from(std::iter::once(&"run").chain(words)).expect("valid flags").run
+    }
+
+    fn spec(words: &[&str]) -> ContainerSpec {
+        parse(words).to_spec(Path::new("/home/me"), &|_| None).expect("valid spec")
+    }
+
+    #[test]
+    fn every_flag_arrives_in_the_spec() {
+        let words = "--rm --name web --net blue -e A=1 -v data:/data:ro --mount type=tmpfs,dst=/t -w /w -u 1:2 -m 64m \
+            --cpus 1.5 --pids-limit 9 --tag t --label k=v --read-only --stop-timeout 3 --stop-signal INT --rootfs-size 1g \
+            --upper up --elevated --rootfs-propagation slave x.fl sh -c true";
+        let got = spec(&words.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(got.name.as_str(), "web");
+        assert_eq!(got.flist, "/home/me/x.fl");
+        assert_eq!(got.network, parse::network("blue").expect("valid"));
+        assert_eq!(got.env, ["A=1"]);
+        assert_eq!(got.mounts[0].source, "/home/me/data");
+        assert_eq!(got.mounts[0].options, ["ro"]);
+        assert_eq!((got.mounts[1].source.as_str(), got.mounts[1].fs_type.as_str()), ("tmpfs", "tmpfs"));
+        assert_eq!(got.working_dir.as_deref(), Some("/w"));
+        assert_eq!(got.user.map(String::from).as_deref(), Some("1:2"));
+        assert_eq!((got.memory_bytes, got.rootfs_size_bytes), (Some(64 << 20), Some(1 << 30)));
+        assert_eq!((got.cpu.map(CpuLimit::millis), got.pids_limit), (Some(1500), Some(9)));
+        assert_eq!((got.tags, got.labels.get("k").map(String::as_str)), (vec!["t".to_owned()], Some("v")));
+        assert_eq!(got.shutdown_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(got.stop_signal, Signal::new(2).ok());
+        assert_eq!(got.upper_dir.as_deref(), Some("/home/me/up"));
+        assert_eq!(got.rootfs_propagation, Propagation::Slave);
+        assert!(got.is_auto_removed && got.is_read_only && got.is_elevated);
+        assert_eq!(got.entrypoint, Some(Entrypoint::Args(vec!["sh".into(), "-c".into(), "true".into()])));
+    }
+
+    #[test]
+    fn flags_behind_the_command_belong_to_the_command() {
+        let args = parse(&["-d", "x.fl", "ls", "-d", "--rm", "--", "-x"]);
+        assert!(args.detach && !args.rm);
+        assert_eq!(args.command, ["ls", "-d", "--rm", "--", "-x"]);
+    }
+
+    #[test]
+    fn the_network_is_an_own_one_unless_it_is_named() {
+        assert_eq!(spec(&["x.fl"]).network, Network::Private);
+        assert_eq!(spec(&["x.fl"]).entrypoint, None);
+    }
+
+    #[test]
+    fn flists_become_absolute_and_urls_stay() {
+        let cwd = Path::new("/home/me");
+        for (given, wanted) in [
+            ("x.fl", "/home/me/x.fl"),
+            ("../x.fl", "/home/x.fl"),
+            ("/a/x.fl", "/a/x.fl"),
+            ("dir:root", "dir:/home/me/root"),
+            ("dir:.", "dir:/home/me"),
+            ("dir:/root", "dir:/root"),
+            ("dir:///root", "dir:/root"),
+            ("http://h/x.fl", "http://h/x.fl"),
+            ("file:///x.fl", "file:///x.fl"),
+        ] {
+            assert_eq!(absolute_flist(given, cwd), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn rm_and_restart_contradict_each_other() {
+        let args = parse(&["--rm", "--restart", "always", "x.fl"]);
+        let result = args.to_spec(Path::new("/"), &|_| None);
+        assert!(matches!(result, Err(CliError::RmWithRestart { .. })), "got {result:?}");
+    }
+
+    #[test]
+    fn names_are_made_from_the_flist() {
+        for (flist, stem) in [
+            ("/a/web.fl", "web"),
+            ("https://hub/me/nginx-1.2.flist?x=1", "nginx-1.2"),
+            ("dir:/srv/root/", "root"),
+            ("dir:/", "container"),
+            ("/a/_é.fl", "container"),
+        ] {
+            assert_eq!(name_stem(flist), stem, "{flist}");
+        }
+        let (one, two) = (spec(&["x.fl"]).name, spec(&["x.fl"]).name);
+        assert_ne!(one, two);
+        assert_eq!(one.as_str().len(), "x-".len() + 6);
+    }
+
+    proptest! {
+        #[test]
+        fn a_generated_name_is_always_valid(flist in ".{0,100}") {
+            prop_assert!(generated_name(&flist).is_ok());
+        }
+    }
+}

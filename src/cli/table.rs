@@ -1,0 +1,31 @@
+//! Tables for people: columns as wide as their widest cell.
+
+/// Cells between columns.
+const GAP: &str = "   ";
+
+/// Lays out rows; the first is the head. Every line ends with a newline and without trailing blanks.
+pub(crate) fn render(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join(GAP).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_have_no_trailing_blanks() {
+        let rows = [vec!["ID".into(), "NAME".into()], vec!["abc".into(), "x".into()]];
+        assert_eq!(render(&rows), "ID    NAME\nabc   x\n");
+        assert_eq!(render(&[]), "");
+    }
+}

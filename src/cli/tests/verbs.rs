@@ -1,0 +1,241 @@
+//! The verbs that ask one question.
+
+use std::time::Duration;
+
+use contd_protocol::api::{Item, LogItem, LogStream, NamespaceSummary, Plan, Request, Response, VersionInfo};
+use contd_types::{ApiError, ContainerEvent, ErrorKind, EventKind, ExitCause, NamespaceId, Signal, Timestamp};
+use serde_json::Value;
+
+use super::samples::{exit, id, running, stopped, summaries};
+use super::{Buffer, ClosedPipe, Daemon, Output, Shell};
+
+fn log(stream: LogStream, text: &str) -> Item {
+    Item::Log(LogItem { at: Timestamp(0), stream, content: text.as_bytes().to_vec() })
+}
+
+/// A node with two containers, `web` and `job`.
+fn node() -> Daemon {
+    Daemon::scripted(async |request, caller| {
+        let is_unknown = |target: &contd_protocol::api::Target| !["web", "job"].contains(&target.container.as_str());
+        let not_found = || {
+            let mut error = ApiError::new(ErrorKind::NotFound, "find the container").with_hint("see `contd ps -a`");
+            error.causes = vec!["no name or id is like this".into()];
+            Err(error)
+        };
+        match request {
+            Request::Inspect { target } if target.container.as_str() == "job" => {
+                Ok(Response::Info(Box::new(stopped())))
+            }
+            Request::Inspect { target }
+            | Request::Wait { target }
+            | Request::Stop { target, .. }
+            | Request::Kill { target, .. }
+            | Request::Start { target }
+            | Request::Delete { target, .. }
+                if is_unknown(&target) =>
+            {
+                not_found()
+            }
+            Request::Inspect { .. } => Ok(Response::Info(Box::new(running()))),
+            Request::List { .. } => Ok(Response::Page { containers: summaries(), has_more: false }),
+            Request::Wait { .. } | Request::Stop { .. } => {
+                Ok(Response::Exited { id: id(1), exit: exit(ExitCause::Signal(Signal::KILL)) })
+            }
+            Request::Kill { .. } | Request::Start { .. } | Request::Delete { .. } => Ok(Response::Done),
+            Request::Logs { .. } => {
+                for item in [log(LogStream::Stdout, "out\n"), log(LogStream::Stderr, "err\n")] {
+                    caller.item(item).await.expect("connected");
+                }
+                Ok(Response::Done)
+            }
+            Request::ListNamespaces => Ok(Response::Namespaces(vec![NamespaceSummary {
+                namespace: NamespaceId::new("blue").expect("valid"),
+                containers: 3,
+                running: 1,
+            }])),
+            Request::Version => Ok(Response::Version(VersionInfo {
+                version: "9.9".into(),
+                protocol: 1,
+                pid: 42,
+                started_at: Timestamp(0),
+                runtime: "runc /usr/bin/runc".into(),
+            })),
+            Request::DryRun(_) => Ok(Response::Plan(Box::new(Plan {
+                config_json: "{\"ociVersion\":\"1\"}".into(),
+                log_path: "/l".into(),
+            }))),
+            Request::Run(_) => Ok(Response::Created { id: id(0xab) }),
+            Request::Events { .. } => {
+                let kind = EventKind::Exited { exit: exit(ExitCause::Code(3)) };
+                let info = running();
+                let event = ContainerEvent {
+                    namespace: info.namespace,
+                    id: info.id,
+                    name: info.spec.name,
+                    at: Timestamp(0),
+                    kind,
+                };
+                caller.item(Item::EventGap { from: 1, to: 5 }).await.expect("connected");
+                caller.item(Item::Event { seq: 5, event }).await.expect("connected");
+                Ok(Response::Done)
+            }
+        }
+    })
+}
+
+#[track_caller]
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{text:?} is no JSON: {error}"))
+}
+
+#[test]
+fn ps_shows_what_lives_and_with_a_flag_what_has_ended() {
+    let node = node();
+    assert_eq!(
+        node.contd("ps").succeeded(),
+        "CONTAINER ID   NAME   STATUS         FLIST         CREATED\n\
+         abababababab   web    Up 3 minutes   /srv/web.fl   3 minutes ago\n"
+    );
+    let all = node.contd("list -a").succeeded();
+    assert!(all.contains("cdcdcdcdcdcd   job    Exited (7) 2 minutes ago"), "got {all}");
+    assert_eq!(node.contd("ps -aq").succeeded(), "abababababab\ncdcdcdcdcdcd\n");
+    assert_eq!(node.contd("ls -q --no-trunc").succeeded(), format!("{}\n", "ab".repeat(16)));
+    assert!(node.contd("ps -A").succeeded().starts_with("NAMESPACE   CONTAINER ID"));
+    let asked: Vec<_> = node
+        .requests()
+        .into_iter()
+        .filter_map(|request| match request {
+            Request::List { namespace, .. } => Some(namespace.map(String::from)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked.first(), Some(&Some("default".to_owned())));
+    assert_eq!(asked.last(), Some(&None));
+}
+
+#[test]
+fn ps_as_json_is_one_object_per_line() {
+    let text = node().contd("ps -a --format json").succeeded();
+    let lines: Vec<Value> = text.lines().map(json).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(
+        (&lines[0]["name"], &lines[0]["status"], &lines[0]["pid"]),
+        (&"web".into(), &"running".into(), &4711.into())
+    );
+    assert_eq!((&lines[1]["status"], &lines[1]["exit_code"]), (&"stopped".into(), &7.into()));
+    assert_eq!(lines[0]["created"], "2026-11-24T10:07:52.000000000Z");
+}
+
+#[test]
+fn inspect_prints_one_flat_object() {
+    let node = node();
+    let web = json(&node.contd("inspect web").succeeded());
+    assert_eq!(web["id"], "ab".repeat(16));
+    assert_eq!((&web["pid"], &web["exit_code"], &web["network"]), (&4711.into(), &Value::Null, &"none".into()));
+    assert_eq!(web["log_path"], "/var/log/default/web.log");
+    let job = json(&node.contd("inspect job").succeeded());
+    assert_eq!((&job["status"], &job["exit_code"], &job["exit"]["code"]), (&"stopped".into(), &7.into(), &7.into()));
+}
+
+#[test]
+fn an_error_is_told_with_causes_and_a_hint_and_data_stays_empty() {
+    let outcome = node().contd("inspect nobody");
+    assert_eq!((outcome.code, outcome.out.as_str()), (1, ""));
+    assert_eq!(
+        outcome.err,
+        "contd: error: find the container\n  caused by: no name or id is like this\nhint: see `contd ps -a`\n"
+    );
+}
+
+#[test]
+fn wait_prints_a_code_per_container_and_goes_on_behind_an_error() {
+    let outcome = node().contd("wait web nobody job");
+    assert_eq!((outcome.code, outcome.out.as_str()), (1, "137\n137\n"));
+    assert!(outcome.err.starts_with("contd: error: find the container\n"), "got {}", outcome.err);
+}
+
+#[test]
+fn stop_kill_start_and_rm_print_what_they_did_and_pass_their_flags_on() {
+    let node = node();
+    assert_eq!(node.contd("stop -t 2.5 web job").succeeded(), "web\njob\n");
+    assert_eq!(node.contd("kill -s USR1 web").succeeded(), "web\n");
+    assert_eq!(node.contd("start web").succeeded(), "web\n");
+    assert_eq!(node.contd("-n blue rm -f -t 0 web").succeeded(), "web\n");
+    let requests = node.requests();
+    assert_eq!(requests.len(), 5);
+    assert!(
+        matches!(requests[0], Request::Stop { timeout: Some(timeout), .. } if timeout == Duration::from_millis(2500))
+    );
+    assert!(matches!(requests[2], Request::Kill { signal, .. } if signal.number() == 10));
+    assert!(matches!(&requests[4], Request::Delete { target, force: true, timeout: Some(Duration::ZERO) }
+        if target.namespace.as_str() == "blue"));
+}
+
+#[test]
+fn logs_keep_the_streams_apart_and_stamp_when_asked() {
+    let node = node();
+    let outcome = node.contd("logs -f --tail 5 web");
+    assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (0, "out\n", "err\n"));
+    assert!(matches!(node.requests()[0], Request::Logs { is_following: true, tail: Some(5), .. }));
+    let outcome = node.contd("logs -t web");
+    assert_eq!(outcome.out, format!("{} out\n", Timestamp(0)));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let node = node();
+    for words in ["logs web", "ps -a", "inspect web"] {
+        let err = Buffer::default();
+        let words = format!("--address {} {words}", node.socket().display());
+        let code = Shell::new().run(&words, Output::new(ClosedPipe, err.clone()));
+        assert_eq!((code, err.text().replace("err\n", "").as_str()), (0, ""), "{words}");
+    }
+}
+
+#[test]
+fn namespaces_version_and_events_have_both_formats() {
+    let node = node();
+    assert_eq!(node.contd("namespaces").succeeded(), "NAMESPACE   CONTAINERS   RUNNING\nblue        3            1\n");
+    let line = json(&node.contd("namespaces --format json").succeeded());
+    assert_eq!((&line["namespace"], &line["containers"]), (&"blue".into(), &3.into()));
+    assert!(node.contd("version").succeeded().contains("daemon   9.9, protocol 1, pid 42"));
+    assert_eq!(json(&node.contd("version --format json").succeeded())["daemon"]["version"], "9.9");
+    let events = node.contd("events --from 1 --format json").succeeded();
+    let lines: Vec<Value> = events.lines().map(json).collect();
+    assert_eq!((&lines[0]["event"], &lines[0]["to"]), (&"gap".into(), &5.into()));
+    assert_eq!(
+        (&lines[1]["event"], &lines[1]["exit_code"], &lines[1]["seq"]),
+        (&"exited".into(), &3.into(), &5.into())
+    );
+    assert!(node.contd("events").succeeded().contains("web (abababababab) exited code 3"));
+}
+
+#[test]
+fn a_run_in_the_background_prints_the_id_and_asks_for_what_the_flags_say() {
+    let node = node();
+    let file = node.dir.path().join("id");
+    let out =
+        node.contd(&format!("run -d --cidfile {} -e HOME -e A=1 --name web x.fl sleep 9", file.display())).succeeded();
+    assert_eq!(out, format!("{}\n", "ab".repeat(16)));
+    assert_eq!(std::fs::read_to_string(&file).expect("written"), "ab".repeat(16));
+    let Request::Run(run) = &node.requests()[0] else { panic!("got {:?}", node.requests()) };
+    assert!(!run.is_attached);
+    assert_eq!((run.spec.flist.as_str(), run.spec.name.as_str()), ("/home/me/x.fl", "web"));
+    assert_eq!(run.spec.env, ["HOME=/root", "A=1"]);
+}
+
+#[test]
+fn a_dry_run_prints_the_configuration() {
+    let node = node();
+    assert_eq!(json(&node.contd("run --dry-run x.fl true").succeeded())["ociVersion"], "1");
+    assert!(matches!(&node.requests()[..], [Request::DryRun(_)]));
+}
+
+#[test]
+fn an_impossible_container_is_refused_before_the_daemon_is_asked() {
+    let node = node();
+    let outcome = node.contd("run -d -w relative x.fl");
+    assert_eq!(outcome.code, 125);
+    assert!(outcome.err.contains("working_dir") && outcome.err.contains("\nhint: "), "got {}", outcome.err);
+    assert_eq!(node.requests(), []);
+}

@@ -1,0 +1,267 @@
+//! Containers as JSON: flat, with friendly names. Programs rely on these fields; add, never rename.
+
+use std::collections::BTreeMap;
+
+use contd_types::{
+    ContainerInfo, ContainerSummary, Entrypoint, Exit, ExitCause, ExitSource, MountSpec, Network, Propagation, State,
+    Timestamp,
+};
+use serde::Serialize;
+
+/// What the fields of `inspect` mean; shown by its help.
+pub(crate) const FIELDS_HELP: &str = "\
+Fields: id, name, namespace; status (creating, created, starting, running, paused, stopping, stopped, backoff, failed,
+recovering, deleting); pid (null unless it lives); exit_code (as a shell has it; null unless it has ended); exit (code or
+signal, at, oom_kills, how it is known); last_exit (of the run before, too); failure (step and reason); created, started,
+finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path; flist, tags, labels; command (list, or one
+line); env, network (none, or ns:NAME), mounts, working_dir, user, memory_bytes, cpus, pids_limit, rootfs_size_bytes,
+upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
+
+/// All about a container.
+#[derive(Debug, Serialize)]
+pub(crate) struct ContainerView<'a> {
+    id: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+    status: String,
+    pid: Option<i32>,
+    exit_code: Option<u8>,
+    exit: Option<ExitView<'a>>,
+    last_exit: Option<ExitView<'a>>,
+    failure: Option<FailureView<'a>>,
+    created: String,
+    started: Option<String>,
+    finished: Option<String>,
+    restart_count: u32,
+    restart_attempt: Option<u32>,
+    restart_at: Option<String>,
+    log_path: &'a str,
+    flist: &'a str,
+    tags: &'a [String],
+    labels: &'a BTreeMap<String, String>,
+    command: Option<CommandView<'a>>,
+    env: &'a [String],
+    network: String,
+    mounts: Vec<MountView<'a>>,
+    working_dir: Option<&'a str>,
+    user: Option<String>,
+    memory_bytes: Option<u64>,
+    cpus: Option<f64>,
+    pids_limit: Option<u32>,
+    rootfs_size_bytes: Option<u64>,
+    upper_dir: Option<&'a str>,
+    read_only: bool,
+    elevated: bool,
+    rootfs_propagation: &'static str,
+    restart: String,
+    stop_signal: Option<String>,
+    stop_timeout_seconds: Option<f64>,
+    auto_remove: bool,
+}
+
+/// One line of `ps --format json`: a part of [`ContainerView`], with the same names.
+#[derive(Debug, Serialize)]
+pub(crate) struct SummaryView<'a> {
+    id: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+    status: String,
+    pid: Option<i32>,
+    exit_code: Option<u8>,
+    flist: &'a str,
+    created: String,
+    started: Option<String>,
+    restart_count: u32,
+}
+
+/// How a run ended.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExitView<'a> {
+    code: Option<u8>,
+    signal: Option<String>,
+    reason: Option<&'a str>,
+    shell_code: u8,
+    at: String,
+    oom_kills: u64,
+    known_by: &'static str,
+    output_complete: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureView<'a> {
+    step: String,
+    reason: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum CommandView<'a> {
+    Line(&'a str),
+    Args(&'a [String]),
+}
+
+#[derive(Debug, Serialize)]
+struct MountView<'a> {
+    source: &'a str,
+    target: &'a str,
+    #[serde(rename = "type")]
+    fs_type: &'a str,
+    options: &'a [String],
+}
+
+impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
+    fn from(info: &'a ContainerInfo) -> Self {
+        let (spec, state) = (&info.spec, &info.state);
+        let (restart_attempt, restart_at) = match state {
+            State::Backoff { attempt, until, .. } => (Some(*attempt), Some(until.to_string())),
+            _ => (None, None),
+        };
+        let failure = match state {
+            State::Failed { step, reason } => Some(FailureView { step: step.to_string(), reason }),
+            _ => None,
+        };
+        Self {
+            id: info.id.as_str(),
+            name: spec.name.as_str(),
+            namespace: info.namespace.as_str(),
+            status: state.name().to_string(),
+            pid: state.pid().map(|pid| pid.0),
+            exit_code: state.exit().map(Exit::shell_code),
+            exit: state.exit().map(ExitView::from),
+            last_exit: info.last_exit.as_ref().map(ExitView::from),
+            failure,
+            created: info.created_at.to_string(),
+            started: time(info.started_at),
+            finished: time(info.finished_at),
+            restart_count: info.restart_count,
+            restart_attempt,
+            restart_at,
+            log_path: &info.log_path,
+            flist: &spec.flist,
+            tags: &spec.tags,
+            labels: &spec.labels,
+            command: spec.entrypoint.as_ref().map(CommandView::from),
+            env: &spec.env,
+            network: network(&spec.network),
+            mounts: spec.mounts.iter().map(MountView::from).collect(),
+            working_dir: spec.working_dir.as_deref(),
+            user: spec.user.as_ref().map(ToString::to_string),
+            memory_bytes: spec.memory_bytes,
+            cpus: spec.cpu.map(|cpu| f64::from(cpu.millis()) / 1000.0),
+            pids_limit: spec.pids_limit,
+            rootfs_size_bytes: spec.rootfs_size_bytes,
+            upper_dir: spec.upper_dir.as_deref(),
+            read_only: spec.is_read_only,
+            elevated: spec.is_elevated,
+            rootfs_propagation: propagation(spec.rootfs_propagation),
+            restart: spec.restart.to_string(),
+            stop_signal: spec.stop_signal.map(|signal| signal.to_string()),
+            stop_timeout_seconds: spec.shutdown_timeout.map(|timeout| timeout.as_secs_f64()),
+            auto_remove: spec.is_auto_removed,
+        }
+    }
+}
+
+impl<'a> From<&'a ContainerSummary> for SummaryView<'a> {
+    fn from(summary: &'a ContainerSummary) -> Self {
+        Self {
+            id: summary.id.as_str(),
+            name: summary.name.as_str(),
+            namespace: summary.namespace.as_str(),
+            status: summary.state.name().to_string(),
+            pid: summary.state.pid().map(|pid| pid.0),
+            exit_code: summary.state.exit().map(Exit::shell_code),
+            flist: &summary.flist,
+            created: summary.created_at.to_string(),
+            started: time(summary.started_at),
+            restart_count: summary.restart_count,
+        }
+    }
+}
+
+impl<'a> From<&'a Exit> for ExitView<'a> {
+    fn from(exit: &'a Exit) -> Self {
+        let (code, signal, reason) = match &exit.cause {
+            ExitCause::Code(code) => (Some(*code), None, None),
+            ExitCause::Signal(signal) => (None, Some(signal.to_string()), None),
+            ExitCause::Reboot => (None, None, Some("reboot")),
+            ExitCause::Unknown(reason) => (None, None, Some(reason.as_str())),
+        };
+        let known_by = match exit.source {
+            ExitSource::Reaped => "reaped",
+            ExitSource::Pidfd => "pidfd",
+            ExitSource::BootId => "boot_id",
+            ExitSource::Unknown => "unknown",
+        };
+        Self {
+            code,
+            signal,
+            reason,
+            shell_code: exit.shell_code(),
+            at: exit.at.to_string(),
+            oom_kills: exit.oom_kills,
+            known_by,
+            output_complete: exit.is_drained,
+        }
+    }
+}
+
+impl<'a> From<&'a Entrypoint> for CommandView<'a> {
+    fn from(entrypoint: &'a Entrypoint) -> Self {
+        match entrypoint {
+            Entrypoint::Line(line) => Self::Line(line),
+            Entrypoint::Args(args) => Self::Args(args),
+        }
+    }
+}
+
+impl<'a> From<&'a MountSpec> for MountView<'a> {
+    fn from(mount: &'a MountSpec) -> Self {
+        Self { source: &mount.source, target: &mount.target, fs_type: &mount.fs_type, options: &mount.options }
+    }
+}
+
+fn time(at: Option<Timestamp>) -> Option<String> {
+    at.map(|at| at.to_string())
+}
+
+fn network(network: &Network) -> String {
+    match network {
+        Network::Private => "none".to_owned(),
+        Network::Named(name) => format!("ns:{name}"),
+    }
+}
+
+fn propagation(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Private => "private",
+        Propagation::Slave => "slave",
+        Propagation::Shared => "shared",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::samples;
+
+    #[test]
+    fn the_help_names_every_field_of_inspect() {
+        let info = samples::running();
+        let value = serde_json::to_value(ContainerView::from(&info)).expect("serializes");
+        for field in value.as_object().expect("an object").keys() {
+            let is_named = FIELDS_HELP.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field);
+            assert!(is_named, "{field} is missing");
+        }
+    }
+
+    #[test]
+    fn a_line_of_ps_has_the_fields_of_inspect() {
+        let info = samples::running();
+        let full = serde_json::to_value(ContainerView::from(&info)).expect("serializes");
+        let line = serde_json::to_value(SummaryView::from(&ContainerSummary::from(&info))).expect("serializes");
+        for (field, value) in line.as_object().expect("an object") {
+            assert_eq!(full.get(field), Some(value), "{field}");
+        }
+    }
+}
