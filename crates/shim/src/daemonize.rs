@@ -2,9 +2,9 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, Read, Write};
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
@@ -92,10 +92,20 @@ pub(crate) fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Blocks signals and opens the descriptor from which they are read. A child that we start has none blocked: the
-/// standard library empties the mask.
+/// Blocks signals and opens the descriptor from which they are read.
 pub(crate) fn catch_signals() -> io::Result<SignalFd> {
+    sys::catch_without_effect(&BLOCKED)?;
     let set: SigSet = BLOCKED.into_iter().collect();
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// Starts a process that has no signal blocked: it inherits our mask, and would pass it on to the container.
+///
+/// A signal that comes in this moment has no effect, so the caller looks for ended children afterwards.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let before = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let child = command.spawn();
+    before.thread_set_mask()?;
+    child
 }

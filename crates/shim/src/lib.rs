@@ -13,7 +13,8 @@
 //! Everything is driven by one `poll(2)`: what to wait for is computed from the state on each turn, so nothing can be
 //! forgotten in a registration. Nothing in the loop blocks except local file operations and one write to the log.
 //!
-//! Signals are blocked and read from a descriptor, not ignored: an ignored signal stays ignored in the container.
+//! Signals are blocked and read from a descriptor, not ignored: an ignored signal stays ignored in the container. The
+//! mask is emptied for the moment in which a process is started.
 #![deny(unsafe_code)]
 
 mod args;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,19 @@ pub(crate) fn peek() -> io::Result<Children> {
 pub(crate) fn reap_pid(pid: i32) -> io::Result<()> {
     let id = libc::id_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     wait(libc::P_PID, id, libc::WEXITED | libc::WNOHANG).map(|_| ())
+}
+
+/// Has these signals do nothing, without being ignored: an ignored one stays so across an exec, a caught one does not.
+pub(crate) fn catch_without_effect(signals: &[Signal]) -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in signals {
+        // SAFETY: a handler must be async-signal-safe, and this one does nothing. No handler of somebody else is
+        // replaced: this program installs no other, and of the standard library's (SIGPIPE, SIGSEGV, SIGBUS) only that
+        // for SIGPIPE can be in the list, which is "ignore", and writes report EPIPE just the same with ours.
+        unsafe { nix::sys::signal::sigaction(*signal, &action) }?;
+    }
+    Ok(())
 }
 
 fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<Option<(i32, ChildStatus)>> {

@@ -14,6 +14,8 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::daemonize;
+
 use super::{Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words};
 
 /// The script's name in the lease directory.
@@ -123,13 +125,13 @@ impl Runtime for FakeRuntime {
         let verb = Verb::Create;
         let failed =
             |source| RuntimeError::Spawn { verb, id: task.id.clone(), binary: PathBuf::from("/bin/sh"), source };
-        let mut process = Command::new("/bin/sh")
+        let mut command = Command::new("/bin/sh");
+        command
             .args(["-c", "read go && exec /bin/sh -c \"$0\" </dev/null", &self.script.command])
             .stdin(ProcessStdio::piped())
             .stdout(stdio.stdout)
-            .stderr(stdio.stderr)
-            .spawn()
-            .map_err(failed)?;
+            .stderr(stdio.stderr);
+        let mut process = daemonize::spawn(&mut command).map_err(failed)?;
         let go = process.stdin.take();
         let pid = i32::try_from(process.id()).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
         self.container = Some(Container { process, go });

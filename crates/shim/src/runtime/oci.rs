@@ -11,6 +11,7 @@ use contd_types::{ContainerId, ErrorKind};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::{Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words, oci_error};
+use crate::daemonize;
 use crate::reaper;
 use crate::sys::{self, ChildStatus};
 
@@ -78,8 +79,8 @@ impl OciRuntime {
                 Some(File::from(OwnedFd::from(reader)))
             }
         };
-        #[expect(clippy::zombie_processes, reason = "reaped by its pidfd in `finish`, or as an orphan after `abort`")]
-        let child = command.spawn().map_err(failed)?;
+        // Reaped by its pidfd in `finish`, or as an orphan after `abort`.
+        let child = daemonize::spawn(&mut command).map_err(failed)?;
         // Ours and not reaped, so the pid is certainly its own.
         let watch = |source| RuntimeError::Watch { verb, id: task.id.clone(), source };
         let pid = i32::try_from(child.id()).map_err(|_| watch(io::ErrorKind::InvalidData.into()))?;

@@ -221,6 +221,7 @@ impl Task {
             Ok(operation) => {
                 let deadline = clock::monotonic() + self.spec.runtime_timeout;
                 self.current = Some(Current { verb: Verb::Delete, operation, deadline, callers: Vec::new() });
+                self.is_reaping_due = true;
                 if let Some(deletion) = &mut self.deletion {
                     deletion.stage = Stage::AtRuntime;
                 }

@@ -404,6 +404,8 @@ impl Task {
     fn begun(&mut self, verb: Verb, operation: Box<dyn Operation>, caller: CallRef) {
         let deadline = clock::monotonic() + self.spec.runtime_timeout;
         self.current = Some(Current { verb, operation, deadline, callers: vec![caller] });
+        // The announcement of an ended child may have been lost while the operation's process was started.
+        self.is_reaping_due = true;
     }
 
     /// Breaks off what the runtime is doing.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -206,8 +206,10 @@ impl Scene {
     #[track_caller]
     pub(crate) fn census(self) {
         eventually("the shim ends", || {
-            matches!(LeaseDir::new(&self.dir).probe(), Ok(LeaseState::Dead(_) | LeaseState::Reserved))
-                && self.processes().is_empty()
+            matches!(
+                LeaseDir::new(&self.dir).probe(),
+                Ok(LeaseState::Dead(_) | LeaseState::Reserved | LeaseState::Absent)
+            ) && self.processes().is_empty()
         });
         assert!(!self.dir.join(files::SOCKET).exists(), "the socket is still there");
         for name in [files::STDOUT, files::STDERR] {
@@ -389,8 +391,4 @@ pub(crate) fn exited(answer: Result<Response, ApiError>) -> Exit {
 #[track_caller]
 pub(crate) fn assert_killed(exit: &Exit) {
     assert_eq!(exit.cause, ExitCause::Signal(Signal::KILL), "{exit:?}");
-}
-
-pub(crate) fn comm(pid: Pid) -> String {
-    fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).unwrap_or_default()
 }
