@@ -225,7 +225,7 @@ impl Scene {
                 fs::remove_dir(&parent).unwrap();
             }
         }
-        let states = fs::read_dir(self.root.path().join("runc")).map(|entries| entries.count()).unwrap_or(0);
+        let states = fs::read_dir(self.root.path().join("runc")).map(Iterator::count).unwrap_or(0);
         assert_eq!(states, 0, "the runtime still knows a container");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.root.path().to_str().unwrap()), "a mount is left");
