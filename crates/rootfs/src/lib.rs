@@ -9,10 +9,28 @@
 //! Takes in: what a container's root shall be ([`PrepareRootfs`]). Gives out: a mounted directory ([`PreparedRootfs`]).
 //! Never does: decide when; it keeps no state but what lies on disk and in the mount table, so that a new daemon knows
 //! everything the old one knew.
-#![deny(unsafe_code)]
+//!
+//! | on disk | what |
+//! |---|---|
+//! | `<run>/f/<16 hex>/` | the lease directory of one flist's server: `lease.json`, `lock`, `serve.json`, `sock`, `flistfs.log` |
+//! | `<run>/f/<16 hex>/mnt` | where it mounts the flist |
+//! | `<run>/f/<16 hex>/users/<ns>@<id>` | one file per container that uses it; its text is the flist's whole hash |
+//! | `<state>/<ns>/<id>/rootfs` | the container's root, a mount point |
+//! | `<state>/<ns>/<id>/layer` | the tmpfs of its writable layer, a mount point |
+#![forbid(unsafe_code)]
 
+mod client;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+mod layers;
+mod locks;
+mod mount;
+mod mount_table;
 pub mod provider;
+mod servers;
+mod source;
+mod start;
+mod users;
 
+pub use mount::{MountConfig, MountRootfs};
 pub use provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};

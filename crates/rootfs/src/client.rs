@@ -1,0 +1,146 @@
+//! One call to a flist's server, blocking.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use contd_protocol::flistfs::{Call, Reply, Request, Response, Status, VERSIONS};
+use contd_protocol::hello::HELLO_VERSION;
+use contd_protocol::{
+    CodecError, Frame, FrameError, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal,
+};
+use contd_types::{ApiError, ErrorKind, Explain};
+
+/// How long the server may be silent: it answers from memory; only a Shutdown takes its two seconds to be sure.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The id of the only call of a connection.
+const CALL_ID: u64 = 1;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("connect to the flist server")]
+    Connect { source: io::Error },
+    #[error("talk to the flist server")]
+    Talk { source: io::Error },
+    #[error("understand the flist server")]
+    Frame { source: FrameError },
+    #[error("understand the flist server")]
+    Codec { source: CodecError },
+    #[error("agree on a protocol version with the flist server")]
+    Refused { source: Refusal },
+    #[error("understand the flist server: it sent something else than was asked for")]
+    Unexpected,
+    #[error("the flist server refuses")]
+    Answer { source: ApiError },
+}
+
+impl ClientError {
+    /// Tells whether nobody listens: the server is gone, or about to go.
+    pub(crate) fn is_nobody_there(&self) -> bool {
+        matches!(self, Self::Connect { .. })
+    }
+
+    /// Tells whether it did not answer in time.
+    pub(crate) fn is_silence(&self) -> bool {
+        let Self::Talk { source } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    }
+
+    /// Tells whether the server closed without an answer: it had too many connections, or ended.
+    pub(crate) fn is_hang_up(&self) -> bool {
+        let Self::Talk { source } = self else { return false };
+        matches!(
+            source.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    }
+}
+
+impl Explain for ClientError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect { .. } | Self::Talk { .. } => ErrorKind::Unavailable,
+            Self::Frame { .. } | Self::Codec { .. } | Self::Unexpected => ErrorKind::Internal,
+            Self::Refused { .. } => ErrorKind::VersionMismatch,
+            Self::Answer { source } => source.kind,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Answer { source } => source.hint.clone(),
+            Self::Refused { .. } => Some("end its containers, so that a server of this version can start".to_owned()),
+            _ => Some("see flistfs.log in the server's directory, then retry".to_owned()),
+        }
+    }
+}
+
+/// Asks what is served.
+pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
+    match call(socket, Request::Status)? {
+        Response::Status(status) => Ok(status),
+        Response::Done => Err(ClientError::Unexpected),
+    }
+}
+
+/// Has the server unmount and end. [`ErrorKind::Busy`] while something uses the mount.
+pub(crate) fn shut_down(socket: &Path) -> Result<(), ClientError> {
+    match call(socket, Request::Shutdown)? {
+        Response::Done => Ok(()),
+        Response::Status(_) => Err(ClientError::Unexpected),
+    }
+}
+
+fn call(socket: &Path, request: Request) -> Result<Response, ClientError> {
+    let mut stream = UnixStream::connect(socket).map_err(|source| ClientError::Connect { source })?;
+    let talk = |source| ClientError::Talk { source };
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(talk)?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(talk)?;
+    let mut frames = FrameReader::new(MAX_CONTROL_BODY_BYTES);
+    let agent = concat!("contd-rootfs ", env!("CARGO_PKG_VERSION")).to_owned();
+    send(&mut stream, HELLO_VERSION, Kind::Hello, &Hello { versions: VERSIONS, agent })?;
+    let version = match receive::<HelloReply>(&mut stream, &mut frames, Kind::HelloReply)? {
+        HelloReply::Welcome { version, .. } => version,
+        HelloReply::Refused(source) => return Err(ClientError::Refused { source }),
+    };
+    send(&mut stream, version, Kind::Call, &Call { id: CALL_ID, request })?;
+    let reply: Reply = receive(&mut stream, &mut frames, Kind::Reply)?;
+    if reply.id != CALL_ID {
+        return Err(ClientError::Unexpected);
+    }
+    reply.result.map_err(|source| ClientError::Answer { source })
+}
+
+fn send<T: serde::Serialize>(
+    stream: &mut UnixStream,
+    version: u16,
+    kind: Kind,
+    message: &T,
+) -> Result<(), ClientError> {
+    let frame = Frame::new(version, kind, message).map_err(|source| ClientError::Codec { source })?;
+    stream.write_all(&frame.to_bytes()).map_err(|source| ClientError::Talk { source })
+}
+
+fn receive<T: serde::de::DeserializeOwned>(
+    stream: &mut UnixStream,
+    frames: &mut FrameReader,
+    kind: Kind,
+) -> Result<T, ClientError> {
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some(frame) = frames.next_frame().map_err(|source| ClientError::Frame { source })? {
+            if frame.kind != kind {
+                return Err(ClientError::Unexpected);
+            }
+            return contd_protocol::decode(&frame.body).map_err(|source| ClientError::Codec { source });
+        }
+        let len = stream.read(&mut chunk).map_err(|source| ClientError::Talk { source })?;
+        if len == 0 {
+            return Err(ClientError::Talk { source: io::ErrorKind::UnexpectedEof.into() });
+        }
+        frames.push(chunk.get(..len).unwrap_or_default());
+    }
+}

@@ -1,0 +1,218 @@
+//! The real provider: servers below, layers above, and what a new daemon finds of both.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use contd_durable::{Fs, RealFs};
+use contd_types::{ApiError, ContainerId, NamespaceId};
+use tracing::{info, warn};
+
+use crate::layers::Place;
+use crate::locks::KeyedLocks;
+use crate::mount_table::{MountTable, resolve};
+use crate::provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+use crate::servers::Servers;
+use crate::source::{self, Base};
+use crate::users::{User, disk};
+
+/// Where things are. Directories are made when they are first wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountConfig {
+    /// The `contd-flistfs` program.
+    pub flistfs_binary: PathBuf,
+    /// On tmpfs: `/run/contd`.
+    pub run_dir: PathBuf,
+    /// `/var/lib/contd`.
+    pub state_dir: PathBuf,
+    /// `/var/cache/contd`.
+    pub cache_dir: PathBuf,
+}
+
+/// Makes roots out of real mounts. One per daemon: its locks are what keeps two preparations from starting two servers.
+#[derive(Debug)]
+pub struct MountRootfs {
+    config: MountConfig,
+    node: OnceLock<Node>,
+}
+
+/// The configured directories, once they exist.
+#[derive(Debug)]
+struct Node {
+    state: PathBuf,
+    servers: Servers,
+    containers: KeyedLocks,
+    uppers: KeyedLocks,
+}
+
+impl MountRootfs {
+    /// Makes a provider; nothing is touched before the first call.
+    #[must_use]
+    pub fn new(config: MountConfig) -> Self {
+        Self { config, node: OnceLock::new() }
+    }
+
+    fn node(&self) -> Result<&Node, RootfsError> {
+        if let Some(node) = self.node.get() {
+            return Ok(node);
+        }
+        let config = &self.config;
+        let [run, state, cache] = [(&config.run_dir, 0o711), (&config.state_dir, 0o700), (&config.cache_dir, 0o700)]
+            .map(|(dir, mode)| {
+                let made = RealFs.create_dir_all(dir, mode).and_then(|()| resolve(dir));
+                made.map_err(|source| disk("make", dir, source))
+            });
+        let node = Node {
+            state: state?,
+            servers: Servers::new(config.flistfs_binary.clone(), &run?, cache?),
+            containers: KeyedLocks::default(),
+            uppers: KeyedLocks::default(),
+        };
+        // If another thread was faster, its node is the one, with its locks.
+        Ok(self.node.get_or_init(|| node))
+    }
+}
+
+impl RootfsProvider for MountRootfs {
+    fn prepare(
+        &self,
+        request: &PrepareRootfs,
+        progress: &(dyn Fn(FetchProgress) + Send + Sync),
+    ) -> Result<PreparedRootfs, RootfsError> {
+        let node = self.node()?;
+        let user = User { namespace: request.namespace.clone(), id: request.id.clone() };
+        {
+            let _guard = node.containers.lock(user.to_string());
+            if let Some(there) = node.existing(&user)? {
+                return Ok(there);
+            }
+        }
+        // Without the lock: a download may take minutes, and a release must not wait for it.
+        let base = source::fetch(&request.flist, &self.config.cache_dir, progress)?;
+        let _guard = node.containers.lock(user.to_string());
+        if let Some(there) = node.existing(&user)? {
+            return Ok(there);
+        }
+        node.make(&user, &base, request).inspect_err(|_| {
+            if let Err(also) = node.unmake(&user) {
+                let error = ApiError::from_error(&also);
+                warn!(ns = %user.namespace, container = %user.id, %error, "a half-made root could not be removed");
+            }
+        })
+    }
+
+    fn release(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
+        let node = self.node()?;
+        let user = User { namespace: namespace.clone(), id: id.clone() };
+        let _guard = node.containers.lock(user.to_string());
+        node.unmake(&user)
+    }
+
+    fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError> {
+        let node = self.node()?;
+        let users: BTreeMap<User, String> = node.servers.users()?.into_iter().collect();
+        let table = MountTable::read()?;
+        let mut roots = Vec::new();
+        let mut leftovers: Vec<User> = Vec::new();
+        for user in node.traces()? {
+            let place = node.place(&user);
+            if table.is_mounted(&place.root) {
+                let rootfs = PreparedRootfs { root: place.root, flist_hash: users.get(&user).cloned() };
+                roots.push(RecoveredRootfs { namespace: user.namespace, id: user.id, rootfs });
+            } else {
+                leftovers.push(user);
+            }
+        }
+        let is_known = |user: &User| roots.iter().any(|root| root.namespace == user.namespace && root.id == user.id);
+        leftovers.extend(users.keys().filter(|user| !is_known(user)).cloned());
+        leftovers.sort();
+        leftovers.dedup();
+        for user in leftovers {
+            let _guard = node.containers.lock(user.to_string());
+            info!(ns = %user.namespace, container = %user.id, "removing what is left of a root that is not mounted");
+            if let Err(error) = node.unmake(&user) {
+                // One that is stuck must not keep the daemon from the others.
+                let error = ApiError::from_error(&error);
+                warn!(ns = %user.namespace, container = %user.id, %error, "a leftover root could not be removed");
+            }
+        }
+        node.servers.sweep()?;
+        Ok(roots)
+    }
+}
+
+impl Node {
+    fn place(&self, user: &User) -> Place {
+        Place::new(&self.state, user.namespace.as_str(), user.id.as_str())
+    }
+
+    /// Finds a root that is mounted and whose server lives. One whose server died is taken down: it would only give
+    /// errors.
+    fn existing(&self, user: &User) -> Result<Option<PreparedRootfs>, RootfsError> {
+        let place = self.place(user);
+        if !MountTable::read()?.is_mounted(&place.root) {
+            return Ok(None);
+        }
+        match self.servers.used_by(user)? {
+            Some((_, false)) => {
+                warn!(ns = %user.namespace, container = %user.id, "the flist server of this root died, making it anew");
+                self.unmake(user)?;
+                Ok(None)
+            }
+            Some((hash, true)) => Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash) })),
+            None => Ok(Some(PreparedRootfs { root: place.root, flist_hash: None })),
+        }
+    }
+
+    fn make(&self, user: &User, base: &Base, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
+        let place = self.place(user);
+        if place.has_traces() {
+            place.unstack()?;
+        }
+        let (lower, flist_hash) = match base {
+            Base::Directory(path) => (path.clone(), None),
+            Base::Flist { fetched, shown } => {
+                let table = MountTable::read()?;
+                let is_live = |other: &User| other != user && table.is_mounted(&self.place(other).root);
+                let mount_point = self.servers.acquire(fetched, shown, user, &is_live)?;
+                (mount_point, Some(fetched.hash.clone()))
+            }
+        };
+        // Two containers on one upper directory would corrupt it: the look and the mount belong together.
+        let _guard = request.upper_dir.as_ref().map(|dir| self.uppers.lock(dir.to_string_lossy()));
+        place.stack(&lower, request)?;
+        Ok(PreparedRootfs { root: place.root, flist_hash })
+    }
+
+    /// Takes down the layers, then lets go of the server: both are tried, the first error counts.
+    fn unmake(&self, user: &User) -> Result<(), RootfsError> {
+        // While the root is mounted the container still uses the flist, so its server must stay.
+        self.place(user).unstack()?;
+        self.servers.release(user)
+    }
+
+    /// Lists the containers that have a root's directory below the state directory.
+    fn traces(&self) -> Result<Vec<User>, RootfsError> {
+        let mut found = Vec::new();
+        for namespace in names::<NamespaceId>(&self.state)? {
+            for id in names::<ContainerId>(&self.state.join(&namespace))? {
+                let user = User { namespace: namespace.clone(), id };
+                if self.place(&user).has_traces() {
+                    found.push(user);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Lists the entries of a directory whose names are of this kind; something that is no directory has none.
+fn names<T: std::str::FromStr>(dir: &Path) -> Result<Vec<T>, RootfsError> {
+    match RealFs.list(dir) {
+        Ok(names) => Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect()),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::NotFound) => {
+            Ok(Vec::new())
+        }
+        Err(source) => Err(disk("list", dir, source)),
+    }
+}

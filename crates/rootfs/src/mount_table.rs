@@ -1,0 +1,94 @@
+//! The kernel's mount table, as far as roots need it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::provider::RootfsError;
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Where.
+    pub(crate) point: PathBuf,
+    /// The options of the file system, unescaped.
+    super_options: Vec<u8>,
+}
+
+/// All mounts of this namespace, at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct MountTable(Vec<Entry>);
+
+impl MountTable {
+    /// Reads it.
+    pub(crate) fn read() -> Result<Self, RootfsError> {
+        let failed = |source| RootfsError::Disk { what: "read", path: PathBuf::from(MOUNTINFO), source };
+        let text = std::fs::read(MOUNTINFO).map_err(failed)?;
+        Ok(Self::parse(&text))
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        Self(text.split(|byte| *byte == b'\n').filter_map(entry).collect())
+    }
+
+    /// Tells whether something is mounted there. `path` must be without symlinks, as the table has it.
+    pub(crate) fn is_mounted(&self, path: &Path) -> bool {
+        self.0.iter().any(|entry| entry.point == path)
+    }
+
+    /// Tells whether an overlay has this directory as its upper one.
+    pub(crate) fn is_upper(&self, upper: &Path) -> bool {
+        let mut wanted = b"upperdir=".to_vec();
+        wanted.extend_from_slice(upper.as_os_str().as_bytes());
+        self.0.iter().any(|entry| entry.super_options.split(|byte| *byte == b',').any(|option| option == wanted))
+    }
+}
+
+/// Parses `36 35 98:0 /root /point rw,… shared:1 - ext3 /dev/root rw,…`; a line of another form is none.
+fn entry(line: &[u8]) -> Option<Entry> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(4)?)));
+    fields.find(|field| *field == b"-")?;
+    Some(Entry { point, super_options: unescape(fields.nth(2).unwrap_or_default()) })
+}
+
+/// Undoes the `\ooo` of the table.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let escape = tail.split_first_chunk::<3>().filter(|_| *first == b'\\');
+        let byte = escape.and_then(|(digits, behind)| {
+            let text = std::str::from_utf8(digits).ok()?;
+            Some((u8::from_str_radix(text, 8).ok()?, behind))
+        });
+        let (byte, behind) = byte.unwrap_or((*first, tail));
+        plain.push(byte);
+        rest = behind;
+    }
+    plain
+}
+
+/// Resolves symlinks of a configured directory, so that the table can be searched for what lies in it.
+pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    std::fs::canonicalize(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_with_spaces_and_uppers_are_found() {
+        let table = MountTable::parse(
+            b"30 1 0:27 / /a\\040b rw shared:1 master:2 - overlay o rw,lowerdir=/l,upperdir=/u/upper,workdir=/w\n\
+              31 1 0:28 / /plain rw - tmpfs t rw\n\nnonsense\n",
+        );
+        assert!(table.is_mounted(Path::new("/a b")) && table.is_mounted(Path::new("/plain")));
+        assert!(!table.is_mounted(Path::new("/a")));
+        assert!(table.is_upper(Path::new("/u/upper")) && !table.is_upper(Path::new("/u/upp")));
+    }
+}

@@ -1,0 +1,366 @@
+//! The flist servers of this node: one per flist, found by its lease, started when the first container wants it, shut
+//! down with the last.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use contd_durable::{Fs, RealFs, replace_volatile};
+use contd_flist::FetchedFlist;
+use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, signal, wait_dead};
+use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec, Status};
+use contd_types::{ApiError, ErrorKind, Explain};
+use nix::errno::Errno;
+use nix::libc::SIGKILL;
+use nix::mount::{MntFlags, umount2};
+use tracing::{info, warn};
+
+use crate::client::{self, ANSWER_TIMEOUT, ClientError};
+use crate::locks::KeyedLocks;
+use crate::mount_table::MountTable;
+use crate::provider::RootfsError;
+use crate::source::flatten;
+use crate::start::{START_TIMEOUT, launch};
+use crate::users::{self, User, disk};
+
+/// How many digits of the hash name a server's directory: 64 bits tell the flists of a node apart, and the socket's path
+/// stays short. The whole hash is compared before a server is used.
+const KEY_DIGITS: usize = 16;
+
+/// How often a server that is just going or coming is looked at again.
+const MAX_ROUNDS: u32 = 4;
+
+/// How long a shutdown is repeated while the kernel still tears down the last overlay.
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_SHUTDOWNS: u32 = 20;
+
+/// How long a server that does not listen is watched, in steps of [`SHUTDOWN_PAUSE`].
+const MAX_LOOKS: u32 = 100;
+
+/// How many mounts may lie on one another on a mount point: one, unless somebody helped by hand.
+const MAX_STACKED: u32 = 8;
+
+/// All servers below one run directory.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    binary: PathBuf,
+    dir: PathBuf,
+    cache: PathBuf,
+    locks: KeyedLocks,
+}
+
+/// One server's directory.
+#[derive(Debug, Clone)]
+struct Server {
+    lease: LeaseDir,
+    mount_point: PathBuf,
+    socket: PathBuf,
+    /// How errors name it.
+    flist: String,
+}
+
+/// What a look at a server tells.
+enum Found {
+    /// None was ever started, or not to the end.
+    Nothing,
+    /// It ended without being asked.
+    Dead,
+    /// It answers.
+    Serving(Box<Lease>, Status),
+}
+
+impl Servers {
+    /// Names them; `run_dir` must be without symlinks.
+    pub(crate) fn new(binary: PathBuf, run_dir: &Path, cache: PathBuf) -> Self {
+        Self { binary, dir: run_dir.join("f"), cache, locks: KeyedLocks::default() }
+    }
+
+    /// Makes sure that the flist is served, notes the user, and returns where it is mounted.
+    ///
+    /// `is_live` tells whether a user's root is mounted: a dead server that still has such users is not replaced.
+    pub(crate) fn acquire(
+        &self,
+        flist: &FetchedFlist,
+        shown: &str,
+        user: &User,
+        is_live: &dyn Fn(&User) -> bool,
+    ) -> Result<PathBuf, RootfsError> {
+        let key = flist.hash.get(..KEY_DIGITS).unwrap_or(&flist.hash);
+        let _guard = self.locks.lock(key);
+        let server = self.server(key, shown);
+        for _ in 0..MAX_ROUNDS {
+            match server.look()? {
+                Found::Serving(_, status) => {
+                    server.check(&status, &flist.hash)?;
+                    users::add(server.lease.path(), user, &flist.hash)?;
+                    return Ok(server.mount_point);
+                }
+                Found::Dead => server.clear_dead(is_live)?,
+                Found::Nothing => self.start(&server, flist, user)?,
+            }
+        }
+        Err(RootfsError::ServerSilent { flist: shown.to_owned(), waited: START_TIMEOUT })
+    }
+
+    /// Forgets that the container uses any flist, and ends the server if it was the last user. If that fails it stays a
+    /// user, so that a repeated release finds it. Servers of other flists are not touched: one may be stuck.
+    pub(crate) fn release(&self, user: &User) -> Result<(), RootfsError> {
+        for key in self.keys()? {
+            let server = self.server(&key, &key);
+            if users::hash_of(server.lease.path(), user)?.is_none() {
+                continue;
+            }
+            let _guard = self.locks.lock(key.as_str());
+            server.stop_unless_used(Some(user))?;
+            users::remove(server.lease.path(), user)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the hash of the flist that the container uses, and whether its server lives.
+    pub(crate) fn used_by(&self, user: &User) -> Result<Option<(String, bool)>, RootfsError> {
+        for key in self.keys()? {
+            let server = self.server(&key, &key);
+            if let Some(hash) = users::hash_of(server.lease.path(), user)? {
+                let state = server.lease.probe().map_err(|error| server.lease_failed(&error))?;
+                return Ok(Some((hash, matches!(state, LeaseState::Held(_)))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lists all users with the hash of their flist.
+    pub(crate) fn users(&self) -> Result<Vec<(User, String)>, RootfsError> {
+        let mut all = Vec::new();
+        for key in self.keys()? {
+            let dir = self.dir.join(&key);
+            for user in users::list(&dir)? {
+                if let Some(hash) = users::hash_of(&dir, &user)? {
+                    all.push((user, hash));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Ends every server without users and removes what dead ones left.
+    pub(crate) fn sweep(&self) -> Result<(), RootfsError> {
+        for key in self.keys()? {
+            let _guard = self.locks.lock(key.as_str());
+            let server = self.server(&key, &key);
+            if let Err(error) = server.stop_unless_used(None) {
+                // One that is stuck must not keep the others; the next sweep comes by again.
+                warn!(flist = %key, error = %ApiError::from_error(&error), "an unused flist server could not be ended");
+            }
+        }
+        Ok(())
+    }
+
+    fn server(&self, key: &str, shown: &str) -> Server {
+        let dir = self.dir.join(key);
+        Server {
+            mount_point: dir.join("mnt"),
+            socket: dir.join("sock"),
+            lease: LeaseDir::new(dir),
+            flist: shown.to_owned(),
+        }
+    }
+
+    fn keys(&self) -> Result<Vec<String>, RootfsError> {
+        match RealFs.list(&self.dir) {
+            Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(disk("list", &self.dir, source)),
+        }
+    }
+
+    fn start(&self, server: &Server, flist: &FetchedFlist, user: &User) -> Result<(), RootfsError> {
+        RealFs.create_dir_all(&self.dir, 0o711).map_err(|source| disk("make", &self.dir, source))?;
+        std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))
+            .map_err(|source| disk("set the mode of", &self.dir, source))?;
+        let owner = format!("flist {}", flist.hash);
+        server.lease.reserve(&owner, &server.socket).map_err(|error| server.lease_failed(&error))?;
+        let started = self
+            .describe(server, flist)
+            // Before the start: if we die in between, the next daemon finds a user without a root and cleans up.
+            .and_then(|()| users::add(server.lease.path(), user, &flist.hash))
+            .and_then(|()| launch(&self.binary, server.lease.path(), &server.flist));
+        match started {
+            Ok(()) => {
+                info!(flist = %server.flist, hash = %flist.hash, "flist server started");
+                Ok(())
+            }
+            Err(error) => {
+                if let Err(also) = server.destroy() {
+                    warn!(flist = %server.flist, error = %ApiError::from_error(&also), "a failed start left something");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn describe(&self, server: &Server, flist: &FetchedFlist) -> Result<(), RootfsError> {
+        let point = &server.mount_point;
+        RealFs.create_dir_all(point, 0o700).map_err(|source| disk("make", point, source))?;
+        let spec = ServeSpec {
+            version: SERVE_SPEC_VERSION,
+            flist: flist.path.clone(),
+            hash: flist.hash.clone(),
+            mount_point: point.clone(),
+            cache: self.cache.clone(),
+        };
+        let path = server.lease.path().join("serve.json");
+        let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
+        replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| {
+            let source = error.io().map_or_else(|| io::Error::other(error.to_string()), |io| io.kind().into());
+            disk("write", &path, source)
+        })
+    }
+}
+
+impl Server {
+    /// Finds out whether it serves; waits for one that is just coming or going.
+    fn look(&self) -> Result<Found, RootfsError> {
+        for _ in 0..MAX_LOOKS {
+            let lease = match self.lease.probe().map_err(|error| self.lease_failed(&error))? {
+                LeaseState::Absent | LeaseState::Reserved => return Ok(Found::Nothing),
+                LeaseState::Dead(_) | LeaseState::OtherBoot(_) => return Ok(Found::Dead),
+                LeaseState::Held(lease) => lease,
+            };
+            match client::status(&self.socket) {
+                Ok(status) => return Ok(Found::Serving(Box::new(lease), status)),
+                // It is about to listen, or about to end.
+                Err(error) if error.is_nobody_there() || error.is_hang_up() => {
+                    self.wait_for_end(&lease, SHUTDOWN_PAUSE)?;
+                }
+                Err(error) => return Err(self.call_failed(&error)),
+            }
+        }
+        Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: SHUTDOWN_PAUSE * MAX_LOOKS })
+    }
+
+    /// Makes sure that it serves this flist, here.
+    fn check(&self, status: &Status, hash: &str) -> Result<(), RootfsError> {
+        let refuse = |message: String, hint: &str| {
+            let source = ApiError::new(ErrorKind::Busy, message).with_hint(hint);
+            Err(RootfsError::Server { flist: self.flist.clone(), source })
+        };
+        if status.hash != hash {
+            let message = format!("its directory is taken by the server of flist {}", status.hash);
+            return refuse(message, "remove the containers of that flist, or change either flist by a byte");
+        }
+        if !MountTable::read()?.is_mounted(&self.mount_point) {
+            let message = format!("its server (pid {}) lives but is unmounted", status.pid);
+            return refuse(message, "something still uses the former mount: grep fuse.contd /proc/*/mountinfo");
+        }
+        Ok(())
+    }
+
+    /// Ends it and removes its directory, unless somebody else than `leaving` uses it.
+    fn stop_unless_used(&self, leaving: Option<&User>) -> Result<(), RootfsError> {
+        if users::list(self.lease.path())?.iter().any(|user| Some(user) != leaving) {
+            return Ok(());
+        }
+        match self.look()? {
+            Found::Nothing => self.retire(),
+            Found::Dead => self.detach().and_then(|()| self.retire()),
+            Found::Serving(lease, _) => {
+                self.shut_down()?;
+                if !self.wait_for_end(&lease, ANSWER_TIMEOUT)? {
+                    return Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: ANSWER_TIMEOUT });
+                }
+                info!(flist = %self.flist, "flist server ended with its last user");
+                self.retire()
+            }
+        }
+    }
+
+    fn shut_down(&self) -> Result<(), RootfsError> {
+        let mut round = 1;
+        loop {
+            match client::shut_down(&self.socket) {
+                Ok(()) => return Ok(()),
+                // It went by itself; whether that is so, the wait for its end tells.
+                Err(error) if error.is_nobody_there() || error.is_hang_up() => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Busy && round < MAX_SHUTDOWNS => {
+                    round += 1;
+                    thread::park_timeout(SHUTDOWN_PAUSE);
+                }
+                Err(error) => return Err(self.call_failed(&error)),
+            }
+        }
+    }
+
+    /// Clears away a server that died, unless containers still have its tree below them.
+    fn clear_dead(&self, is_live: &dyn Fn(&User) -> bool) -> Result<(), RootfsError> {
+        let users = users::list(self.lease.path())?;
+        if let Some(user) = users.iter().find(|user| is_live(user)) {
+            let message = format!("its server died while container {} of {} uses it", user.id.short(), user.namespace);
+            let hint = "stop and start the containers of this flist: they cannot read what is not cached";
+            let source = ApiError::new(ErrorKind::Unavailable, message).with_hint(hint);
+            return Err(RootfsError::Server { flist: self.flist.clone(), source });
+        }
+        warn!(flist = %self.flist, "clearing away a dead flist server");
+        self.detach()?;
+        self.retire()
+    }
+
+    /// Takes back a start that failed half-way: a server that came up too late is ended.
+    fn destroy(&self) -> Result<(), RootfsError> {
+        if let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? {
+            let failed = |error: contd_lease::ProcessError| RootfsError::Server {
+                flist: self.flist.clone(),
+                source: flatten(ErrorKind::Internal, &error, error.hint()),
+            };
+            if let Some(pidfd) = lease.pidfd().map_err(failed)? {
+                signal(&pidfd, SIGKILL).map_err(failed)?;
+                wait_dead(&pidfd, ANSWER_TIMEOUT).map_err(failed)?;
+            }
+        }
+        self.detach()?;
+        self.retire()
+    }
+
+    /// Unmounts what a dead server left; nobody can use it.
+    fn detach(&self) -> Result<(), RootfsError> {
+        let point = &self.mount_point;
+        for _ in 0..MAX_STACKED {
+            match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+                Ok(()) => {}
+                Err(Errno::EINVAL | Errno::ENOENT) => break,
+                Err(errno) => return Err(RootfsError::Unmount { path: point.clone(), source: errno.into() }),
+            }
+        }
+        Ok(())
+    }
+
+    fn retire(&self) -> Result<(), RootfsError> {
+        self.lease.retire().map_err(|error| self.lease_failed(&error))
+    }
+
+    /// Waits until the process has ended; `false` when it lives on.
+    fn wait_for_end(&self, lease: &Lease, timeout: Duration) -> Result<bool, RootfsError> {
+        let failed = |error: contd_lease::ProcessError| RootfsError::Server {
+            flist: self.flist.clone(),
+            source: flatten(ErrorKind::Internal, &error, error.hint()),
+        };
+        match lease.pidfd().map_err(failed)? {
+            Some(pidfd) => wait_dead(&pidfd, timeout).map_err(failed),
+            None => Ok(true),
+        }
+    }
+
+    fn lease_failed(&self, error: &LeaseError) -> RootfsError {
+        let kind = if matches!(error, LeaseError::Held { .. }) { ErrorKind::Busy } else { ErrorKind::Internal };
+        RootfsError::Server { flist: self.flist.clone(), source: flatten(kind, error, error.hint()) }
+    }
+
+    fn call_failed(&self, error: &ClientError) -> RootfsError {
+        if error.is_silence() {
+            return RootfsError::ServerSilent { flist: self.flist.clone(), waited: ANSWER_TIMEOUT };
+        }
+        RootfsError::Server { flist: self.flist.clone(), source: ApiError::from_error(error) }
+    }
+}

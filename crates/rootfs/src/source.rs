@@ -1,0 +1,104 @@
+//! What the caller named, fetched, and the flist library's errors in the words that travel.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use contd_flist::{FetchedFlist, FlistErrorKind, FlistSource, SourceError};
+use contd_types::{ApiError, ErrorKind};
+
+use crate::provider::{FetchProgress, RootfsError};
+
+/// What lies below a container's own layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// A flist in the cache, and how to name it without a password.
+    Flist { fetched: FetchedFlist, shown: String },
+    /// A plain directory, without symlinks.
+    Directory(PathBuf),
+}
+
+/// Understands the text and brings a flist into the cache.
+pub(crate) fn fetch(
+    text: &str,
+    cache: &Path,
+    progress: &(dyn Fn(FetchProgress) + Send + Sync),
+) -> Result<Base, RootfsError> {
+    let source = FlistSource::parse(text).map_err(|error| refused(&error))?;
+    let shown = source.to_string();
+    match &source {
+        FlistSource::Directory(path) => directory(path).map(Base::Directory),
+        FlistSource::File(path) if path.is_relative() => {
+            let source = ApiError::new(ErrorKind::InvalidArgument, "the path is relative")
+                .with_hint("give the absolute path: the daemon has another working directory than you");
+            Err(RootfsError::Flist { flist: shown, source })
+        }
+        FlistSource::File(_) | FlistSource::Http(_) => {
+            let what = format!("fetch {shown}");
+            let step = |step: contd_flist::FetchProgress| {
+                progress(FetchProgress {
+                    what: what.clone(),
+                    done_bytes: step.received_bytes,
+                    total_bytes: step.total_bytes,
+                });
+            };
+            match contd_flist::fetch(&source, cache, &step) {
+                Ok(fetched) => Ok(Base::Flist { fetched, shown }),
+                Err(error) => {
+                    let source = flatten(kind_of(error.kind(), &error), &error, error.hint());
+                    Err(RootfsError::Flist { flist: shown, source })
+                }
+            }
+        }
+    }
+}
+
+fn refused(error: &SourceError) -> RootfsError {
+    // The text as given may hold a password; what the error has is redacted.
+    let flist = match error {
+        SourceError::Invalid { source_text, .. } | SourceError::UnsupportedScheme { source_text, .. } => source_text,
+        _ => "(unreadable)",
+    };
+    let source = flatten(kind_of(error.kind(), error), error, error.hint());
+    RootfsError::Flist { flist: flist.to_owned(), source }
+}
+
+fn directory(path: &Path) -> Result<PathBuf, RootfsError> {
+    let failed = |source| RootfsError::Directory { path: path.to_owned(), source };
+    let path = std::fs::canonicalize(path).map_err(failed)?;
+    if path.is_dir() { Ok(path) } else { Err(failed(io::ErrorKind::NotADirectory.into())) }
+}
+
+/// Turns an error of another crate into the one that travels.
+pub(crate) fn flatten(kind: ErrorKind, error: &dyn Error, hint: impl Into<String>) -> ApiError {
+    let mut flat = ApiError::new(kind, error.to_string()).with_hint(hint);
+    let mut next = error.source();
+    while let Some(source) = next {
+        flat.causes.push(source.to_string());
+        next = source.source();
+    }
+    flat
+}
+
+fn kind_of(kind: FlistErrorKind, error: &dyn Error) -> ErrorKind {
+    match kind {
+        FlistErrorKind::NotFound => ErrorKind::NotFound,
+        FlistErrorKind::Unreachable => ErrorKind::Unavailable,
+        FlistErrorKind::Corrupt => ErrorKind::Corrupt,
+        FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
+        FlistErrorKind::Unsupported => ErrorKind::Unsupported,
+        FlistErrorKind::Io if is_disk_full(error) => ErrorKind::OutOfResources,
+        FlistErrorKind::Io => ErrorKind::Internal,
+    }
+}
+
+fn is_disk_full(error: &dyn Error) -> bool {
+    let mut next = error.source();
+    while let Some(source) = next {
+        if let Some(io) = source.downcast_ref::<io::Error>() {
+            return matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        }
+        next = source.source();
+    }
+    false
+}
