@@ -173,6 +173,10 @@ impl Ops {
                 },
             };
             if body.len() + dirent_bytes(name, has_attributes) > room {
+                if body.is_empty() {
+                    // An empty answer would mean that the listing has ended.
+                    return Answer::Error(Errno::EINVAL);
+                }
                 break;
             }
             match child {
