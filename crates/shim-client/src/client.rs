@@ -196,6 +196,12 @@ pub enum ShimError {
         /// Why.
         source: std::io::Error,
     },
+    /// The container's init still runs without a shim, and no shim of this version can take it over.
+    #[error("start the shim of container {id}: its init still runs without one")]
+    Orphaned {
+        /// The container.
+        id: ContainerId,
+    },
     /// It still lives, so nothing behind it may be removed.
     #[error("clean up behind the shim of container {id}: it is alive")]
     StillAlive {
@@ -218,7 +224,7 @@ impl Explain for ShimError {
             Self::Protocol { .. } => ErrorKind::VersionMismatch,
             Self::Silent { .. } => ErrorKind::Timeout,
             Self::Refused { source, .. } => source.kind,
-            Self::StillAlive { .. } => ErrorKind::Conflict,
+            Self::Orphaned { .. } | Self::StillAlive { .. } => ErrorKind::Conflict,
         }
     }
 
@@ -235,6 +241,7 @@ impl Explain for ShimError {
             Self::Protocol { .. } => Some("the shim may be of another version: see `contd version`".to_owned()),
             Self::Refused { source, .. } => source.hint.clone(),
             Self::CleanUp { path, .. } => Some(format!("remove {} by hand once it is free", path.display())),
+            Self::Orphaned { .. } => Some("clean it up first, which ends the orphan".to_owned()),
             Self::StillAlive { .. } => Some("stop the container first".to_owned()),
         }
     }

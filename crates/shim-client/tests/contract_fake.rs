@@ -67,5 +67,6 @@ on_the_fake!(
     a_second_spawn_connects_to_the_living_shim,
     a_living_shim_is_attached_to_before_and_after_the_end,
     a_lost_shim_leaves_an_orphan_that_a_clean_up_ends,
-    a_successor_takes_an_orphan_over,
+    no_shim_is_started_beside_an_orphan,
+    an_exit_is_known_after_the_shim_has_gone_too,
 );

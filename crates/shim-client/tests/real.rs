@@ -184,7 +184,8 @@ on_the_real_thing!(
     2 a_second_spawn_connects_to_the_living_shim,
     3 a_living_shim_is_attached_to_before_and_after_the_end,
     4 a_lost_shim_leaves_an_orphan_that_a_clean_up_ends,
-    5 a_successor_takes_an_orphan_over,
+    5 no_shim_is_started_beside_an_orphan,
+    10 an_exit_is_known_after_the_shim_has_gone_too,
 );
 
 #[tokio::test]

@@ -289,7 +289,11 @@ impl ShimClient for FakeShimClient {
     fn spawn(&self, task: TaskSpec) -> BoxFuture<'_, Result<Arc<dyn Shim>, ShimError>> {
         let id = task.id.clone();
         async move {
-            let number = self.call(ShimCall::Spawn(id.clone()), move |node| Ok(node.spawn(&task))).await?;
+            let number = self
+                .call(ShimCall::Spawn(id.clone()), move |node| {
+                    node.spawn(&task).ok_or(ShimError::Orphaned { id: task.id })
+                })
+                .await?;
             Ok(self.connect(&id, number))
         }
         .boxed()

@@ -65,11 +65,16 @@ impl Node {
             .unwrap_or(Outcome::Ok)
     }
 
-    /// Starts a shim unless one lives, and returns its number.
-    pub(super) fn spawn(&mut self, task: &TaskSpec) -> i32 {
-        if let Some(number) = self.slots.get(&task.id).and_then(|slot| slot.shim) {
-            self.duplicate_starts += 1;
-            return number;
+    /// Starts a shim unless one lives, and returns its number; `None` when the container runs without one.
+    pub(super) fn spawn(&mut self, task: &TaskSpec) -> Option<i32> {
+        if let Some(slot) = self.slots.get(&task.id) {
+            if slot.shim.is_some() {
+                self.duplicate_starts += 1;
+                return slot.shim;
+            }
+            if slot.init().is_some() {
+                return None;
+            }
         }
         let number = self.number();
         *self.starts.entry(task.id.clone()).or_default() += 1;
@@ -81,7 +86,8 @@ impl Node {
             breaks: 0,
         });
         slot.shim = Some(number);
-        number
+        slot.state = TaskState::Empty;
+        slot.shim
     }
 
     pub(super) fn create(&mut self, id: &ContainerId) -> Result<Pid, ApiError> {
@@ -89,6 +95,7 @@ impl Node {
         let slot = self.slot(id)?;
         match &slot.state {
             TaskState::Empty | TaskState::Creating => {
+                slot.exit_file = None;
                 slot.state = TaskState::Created { pid };
                 Ok(pid)
             }

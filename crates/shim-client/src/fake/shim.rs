@@ -118,12 +118,14 @@ impl Shim for FakeShim {
     }
 
     fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>> {
-        let ended = |node: &mut Node| {
+        let mut was_alive = false;
+        let ended = move |node: &mut Node| {
             let slot = node.slots.get(&self.id)?;
+            was_alive |= slot.init().is_some();
             match (&slot.state, &slot.exit_file) {
                 (TaskState::Exited { exit }, _) => Some(Ok(exit.clone())),
-                // Deleted after its end: the shim still knows it.
-                (TaskState::Empty, Some(exit)) => Some(Ok(exit.clone())),
+                // Killed and deleted in one step while we waited. Who asks after the delete waits for the next container.
+                (TaskState::Empty, Some(exit)) if was_alive => Some(Ok(exit.clone())),
                 _ => None,
             }
         };

@@ -73,6 +73,11 @@ fn prepare(place: &Place, run_dir: &std::path::Path, task: &TaskSpec) -> Result<
         }
         // Files tell whether a shim has ever done something here.
         LeaseState::Reserved | LeaseState::Dead(_) => {
+            let init = place.living_init();
+            if init.map_err(|error| place.clean_up_failed(&place.file(files::INIT), error))?.is_some() {
+                // A second container would be made beside it.
+                return Err(ShimError::Orphaned { id: place.id.clone() });
+            }
             let is_there = |name| RealFs.exists(&place.file(name)).unwrap_or(true);
             is_there(files::INIT) || is_there(files::EXIT)
         }

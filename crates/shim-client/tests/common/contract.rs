@@ -121,17 +121,31 @@ pub(crate) async fn a_lost_shim_leaves_an_orphan_that_a_clean_up_ends(node: &dyn
     assert_nothing_left(node);
 }
 
-pub(crate) async fn a_successor_takes_an_orphan_over(node: &dyn Node) {
+pub(crate) async fn no_shim_is_started_beside_an_orphan(node: &dyn Node) {
     let (shim, pid) = running(node, 5).await;
     let task = node.task(5);
     node.lose_shim(&task.id);
     assert!(matches!(soon("the loss", shim.wait()).await, Err(ShimError::Lost { .. })));
-    let successor = node.client().spawn(task.clone()).await.expect("spawn");
-    assert_eq!(successor.state().await.expect("state"), TaskState::Running { pid });
-    assert!(node.is_init_alive(&task.id, pid));
-    successor.kill(Signal::KILL, false).await.expect("kill");
-    let exit = soon("the exit", successor.wait()).await.expect("exit");
-    assert_eq!(exit.cause, ExitCause::Signal(Signal::KILL));
-    end(successor.as_ref()).await;
+    let refused = node.client().spawn(task.clone()).await;
+    assert!(matches!(refused, Err(ShimError::Orphaned { .. })), "{refused:?}");
+    assert!(node.is_init_alive(&task.id, pid), "a refused spawn has changed nothing");
+    let found = node.client().attach(&task.namespace, &task.id).await.expect("attach");
+    assert!(matches!(found, Attached::Dead { exit: None, is_orphaned: true }), "{found:?}");
+    node.client().clean_up(&task.namespace, &task.id).await.expect("clean up");
+    let (second, _pid) = running(node, 5).await;
+    end(second.as_ref()).await;
+    assert_nothing_left(node);
+}
+
+pub(crate) async fn an_exit_is_known_after_the_shim_has_gone_too(node: &dyn Node) {
+    let (shim, _pid) = running(node, 6).await;
+    let task = node.task(6);
+    shim.kill(Signal::KILL, false).await.expect("kill");
+    let exit = soon("the exit", shim.wait()).await.expect("exit");
+    node.lose_shim(&task.id);
+    let found = node.client().attach(&task.namespace, &task.id).await.expect("attach");
+    let Attached::Dead { exit: Some(known), is_orphaned: false } = found else { panic!("{found:?}") };
+    assert_eq!(known, exit);
+    shim.shutdown().await.expect("it is gone, and so is its container: the rest is removed");
     assert_nothing_left(node);
 }
