@@ -1,0 +1,173 @@
+//! What can be configured, with its defaults and their reasons.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contd_types::NamespaceId;
+use serde::Deserialize;
+
+/// The configuration file. Every key has a default.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The version of this layout; 1.
+    pub(crate) version: u32,
+    /// Records, writable layers, bundles; survives a reboot.
+    pub(crate) state_dir: PathBuf,
+    /// Sockets, FIFOs, leases; should be a tmpfs.
+    pub(crate) run_dir: PathBuf,
+    /// Container logs, at `<log_dir>/<namespace>/<name>.log`.
+    pub(crate) log_dir: PathBuf,
+    /// Fetched flists and blocks.
+    pub(crate) cache_dir: PathBuf,
+    /// The API socket; `<run_dir>/contd.sock` when left out.
+    pub(crate) address: Option<PathBuf>,
+    /// Where network namespaces have their names.
+    pub(crate) netns_dir: PathBuf,
+    /// The cgroup under which every container has its own; must begin with `contd`.
+    pub(crate) cgroup_parent: String,
+    /// The runtime.
+    pub(crate) runtime: Runtime,
+    /// What a container gets that does not ask for anything else.
+    pub(crate) defaults: Defaults,
+    /// Container logs.
+    pub(crate) logs: Logs,
+    /// Bounds.
+    pub(crate) limits: Limits,
+    /// Who else than root may use the API, and for what.
+    pub(crate) access: Vec<Access>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            state_dir: "/var/lib/contd".into(),
+            run_dir: "/run/contd".into(),
+            log_dir: "/var/log".into(),
+            cache_dir: "/var/cache/contd".into(),
+            address: None,
+            netns_dir: "/run/netns".into(),
+            cgroup_parent: "contd".into(),
+            runtime: Runtime::default(),
+            defaults: Defaults::default(),
+            logs: Logs::default(),
+            limits: Limits::default(),
+            access: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Returns the path of the API socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.address.clone().unwrap_or_else(|| self.run_dir.join("contd.sock"))
+    }
+}
+
+/// The OCI runtime and our own helper programs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Runtime {
+    /// A name looked up in `PATH`, or an absolute path; `None` takes the first of runc, crun, youki.
+    pub(crate) binary: Option<PathBuf>,
+    /// How long one operation of the runtime may take, in seconds.
+    pub(crate) timeout_s: u64,
+    /// `contd-shim`; beside `contd` when left out.
+    pub(crate) shim: Option<PathBuf>,
+    /// `contd-flistfs`; beside `contd` when left out.
+    pub(crate) flistfs: Option<PathBuf>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        // runc needs 50 ms; a node under heavy load a hundred times that. 20 s is a hang.
+        Self { binary: None, timeout_s: 20, shim: None, flistfs: None }
+    }
+}
+
+/// What a container gets by default; limits are always set (DESIGN section 8).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Defaults {
+    /// Memory in MiB.
+    pub(crate) memory_mib: u64,
+    /// CPUs, in thousandths.
+    pub(crate) cpu_millis: u32,
+    /// Processes and threads.
+    pub(crate) pids: u32,
+    /// The writable layer in MiB.
+    pub(crate) rootfs_mib: u64,
+    /// How long a container may take to stop before SIGKILL, in seconds.
+    pub(crate) stop_timeout_s: u64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        // One CPU as 0-OS gives; memory and layer so that a small service runs and a runaway one does not take the node.
+        Self { memory_mib: 1024, cpu_millis: 1000, pids: 1024, rootfs_mib: 512, stop_timeout_s: 10 }
+    }
+}
+
+impl Defaults {
+    /// Returns the stop time-out.
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        Duration::from_secs(self.stop_timeout_s)
+    }
+}
+
+/// Container logs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Logs {
+    /// A new file is begun above this size, in MiB.
+    pub(crate) max_mib: u64,
+    /// How many files are kept per container, the current one included.
+    pub(crate) max_files: u32,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        // As the kubelet: 10 MiB, 5 files.
+        Self { max_mib: 10, max_files: 5 }
+    }
+}
+
+/// Bounds on what the daemon takes on.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Containers per namespace.
+    pub(crate) containers_per_namespace: usize,
+    /// `Run`s under way per namespace.
+    pub(crate) runs_per_namespace: usize,
+    /// `Run`s under way on the node.
+    pub(crate) runs: usize,
+    /// Connections to the API.
+    pub(crate) connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // A run waits mostly for the runtime's process: more than a few per core only adds memory.
+        Self { containers_per_namespace: 1024, runs_per_namespace: 64, runs: 128, connections: 256 }
+    }
+}
+
+/// A right to use the API. Root and the daemon's own user may do everything.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Access {
+    /// The peer's user.
+    #[serde(default)]
+    pub(crate) uid: Option<u32>,
+    /// The peer's primary group.
+    #[serde(default)]
+    pub(crate) gid: Option<u32>,
+    /// The namespaces it may use; empty means all.
+    #[serde(default)]
+    pub(crate) namespaces: Vec<NamespaceId>,
+    /// Whether it may only look.
+    #[serde(default)]
+    pub(crate) read_only: bool,
+}

@@ -1,0 +1,254 @@
+//! Each request of the API, carried to the actors and back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use contd_actors::messages::{
+    DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer, KillContainer, ListContainers,
+    ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer, StopContainer, SubscribeEvents,
+    WaitContainer,
+};
+use contd_actors::{Supervisor, ask_api};
+use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
+use contd_types::{ApiError, ContainerId, ContainerRef, ErrorKind, NamespaceId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::config::Access;
+use crate::daemon::access::{Peer, Rights, Scope, describe};
+use crate::daemon::connection::ItemSender;
+
+/// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
+const QUERY_DEADLINE: Duration = Duration::from_secs(15);
+/// For `Run` and `DryRun`: fetching a large flist over a slow link, then the runtime; each has its own deadline inside.
+const RUN_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// For starts, signals and removals, beyond the time that the container itself is given.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(120);
+/// For what lasts as long as a container does; the caller ends it by cancelling or hanging up. About ten years.
+const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Pieces of progress that may wait for the caller; more are dropped.
+const PROGRESS_QUEUED: usize = 4;
+
+/// What every connection shares.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    /// The actors.
+    pub(crate) supervisor: Addr<Supervisor>,
+    /// Who may do what.
+    pub(crate) access: Vec<Access>,
+    /// The daemon's own user.
+    pub(crate) own_uid: u32,
+    /// The most connections, for the refusal.
+    pub(crate) max_connections: usize,
+    /// The daemon's name and version, for hellos.
+    pub(crate) agent: String,
+    /// When the daemon started.
+    pub(crate) started_at: Timestamp,
+    /// The OCI runtime in use.
+    pub(crate) runtime: String,
+}
+
+type Answer = Result<Response, ApiError>;
+
+/// Carries out one request, checks the rights first, and writes the audit line of those that change something.
+pub(crate) async fn serve(
+    backend: &Arc<Backend>,
+    peer: Peer,
+    rights: &Rights,
+    request: Request,
+    items: ItemSender,
+) -> Answer {
+    let (verb, scope, is_mutation) = describe(&request);
+    if !is_mutation {
+        rights.check(&request)?;
+        return answer(backend, request, items).await;
+    }
+    let namespace = if let Scope::One(namespace) = scope { namespace.to_string() } else { String::new() };
+    let subject = subject(&request);
+    let begin = Instant::now();
+    let result = match rights.check(&request) {
+        Ok(()) => answer(backend, request, items).await,
+        Err(refusal) => Err(refusal),
+    };
+    let outcome = result.as_ref().map_or_else(|error| error.kind.to_string(), |_| "ok".to_owned());
+    let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(target: "contd::audit", uid = peer.uid, gid = peer.gid, peer_pid = peer.pid, verb, namespace, subject, outcome, ms, "call");
+    result
+}
+
+/// Names the container that a request is about, for the audit line.
+fn subject(request: &Request) -> String {
+    match request {
+        Request::Run(run) | Request::DryRun(run) => run.spec.name.to_string(),
+        Request::Start { target }
+        | Request::Stop { target, .. }
+        | Request::Kill { target, .. }
+        | Request::Delete { target, .. }
+        | Request::Inspect { target }
+        | Request::Wait { target }
+        | Request::Logs { target, .. } => target.container.to_string(),
+        Request::Version | Request::List { .. } | Request::ListNamespaces | Request::Events { .. } => String::new(),
+    }
+}
+
+async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> Answer {
+    let node = &backend.supervisor;
+    match request {
+        Request::Version => Ok(Response::Version(version(backend))),
+        Request::Run(run) => run_container(node, *run, items).await,
+        Request::DryRun(run) => {
+            let message = DryRunContainer { namespace: run.namespace, spec: run.spec };
+            Ok(Response::Plan(Box::new(ask_api(node, message, RUN_DEADLINE).await?)))
+        }
+        Request::Start { target } => {
+            ask_api(node, StartContainer { target }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::Stop { target, timeout } => {
+            // The container's own time-out may be longer than any deadline of ours; the actors bound it.
+            let (id, exit) = ask_api(node, StopContainer { target, timeout }, NO_DEADLINE).await?;
+            Ok(Response::Exited { id, exit })
+        }
+        Request::Kill { target, signal } => {
+            ask_api(node, KillContainer { target, signal }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::Delete { target, force, timeout } => {
+            ask_api(node, DeleteContainer { target, force, timeout }, NO_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::Inspect { target } => {
+            let info = ask_api(node, InspectContainer { target }, QUERY_DEADLINE).await?;
+            Ok(Response::Info(Box::new(info)))
+        }
+        Request::List { namespace, after, limit } => {
+            let page = ask_api(node, ListContainers { namespace, after, limit }, QUERY_DEADLINE).await?;
+            Ok(Response::Page { containers: page.containers, has_more: page.has_more })
+        }
+        Request::ListNamespaces => Ok(Response::Namespaces(ask_api(node, ListNamespaces, QUERY_DEADLINE).await?)),
+        Request::Wait { target } => wait(node, target, items).await,
+        Request::Logs { target, is_following: true, tail } => {
+            let log = ask_api(node, FollowLog { target, tail }, QUERY_DEADLINE).await?;
+            stream_log(log, items).await?;
+            Ok(Response::Done)
+        }
+        Request::Logs { target, is_following: false, tail } => {
+            let log = ask_api(node, ReadLog { target, tail }, QUERY_DEADLINE).await?;
+            stream_log(log, items).await?;
+            Ok(Response::Done)
+        }
+        Request::Events { from, namespace } => stream_events(node, from, namespace, items).await,
+    }
+}
+
+fn version(backend: &Backend) -> VersionInfo {
+    VersionInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: contd_protocol::api::VERSIONS.max,
+        pid: std::process::id().cast_signed(),
+        started_at: backend.started_at,
+        runtime: backend.runtime.clone(),
+    }
+}
+
+async fn run_container(node: &Addr<Supervisor>, request: RunRequest, mut items: ItemSender) -> Answer {
+    let RunRequest { namespace, spec, idempotency_key, is_attached } = request;
+    if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
+        let message = format!("run container {}: its idempotency key is empty or too long", spec.name);
+        let hint = format!("use 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes");
+        return Err(ApiError::new(ErrorKind::InvalidArgument, message).with_hint(hint));
+    }
+    let (progress, mut heard) = mpsc::channel(PROGRESS_QUEUED);
+    // Held while the caller is attached, so that an auto-removed container is not gone before its output was sent.
+    let (hold, held) = oneshot::channel::<()>();
+    let message = RunContainer {
+        namespace: namespace.clone(),
+        spec,
+        idempotency_key,
+        progress: Some(progress),
+        hold: is_attached.then_some(held),
+    };
+    let run = ask_api(node, message, RUN_DEADLINE);
+    tokio::pin!(run);
+    let id: ContainerId = loop {
+        tokio::select! {
+            result = &mut run => break result?,
+            Some(piece) = heard.recv() => {
+                let (what, done_bytes, total_bytes) = (piece.what, piece.done_bytes, piece.total_bytes);
+                items.send_or_drop(Item::Progress { what, done_bytes, total_bytes }).await;
+            }
+        }
+    };
+    if !is_attached {
+        return Ok(Response::Created { id });
+    }
+    let target = Target { namespace, container: ContainerRef::from(&id) };
+    let attached = attach(node, &id, target, items).await;
+    drop(hold);
+    attached
+}
+
+/// Streams the output of a container that has just been started, then tells its end.
+async fn attach(node: &Addr<Supervisor>, id: &ContainerId, target: Target, mut items: ItemSender) -> Answer {
+    if items.send(Item::Started { id: id.clone() }).await.is_err() {
+        return Ok(Response::Created { id: id.clone() });
+    }
+    let log = ask_api(node, FollowLog { target: target.clone(), tail: None }, QUERY_DEADLINE).await?;
+    let mut items = stream_log(log, items).await?;
+    tokio::select! {
+        ended = ask_api(node, WaitContainer { target }, NO_DEADLINE) => {
+            let (id, exit) = ended?;
+            Ok(Response::Exited { id, exit })
+        }
+        () = items.until_cancelled() => Ok(Response::Created { id: id.clone() }),
+    }
+}
+
+async fn wait(node: &Addr<Supervisor>, target: Target, mut items: ItemSender) -> Answer {
+    tokio::select! {
+        ended = ask_api(node, WaitContainer { target }, NO_DEADLINE) => {
+            let (id, exit) = ended?;
+            Ok(Response::Exited { id, exit })
+        }
+        () = items.until_cancelled() => Ok(Response::Done),
+    }
+}
+
+/// Passes a log on as fast as the caller takes it; gives the way to the caller back.
+async fn stream_log(mut log: LogStreamReceiver, mut items: ItemSender) -> Result<ItemSender, ApiError> {
+    loop {
+        let piece = tokio::select! {
+            piece = log.recv() => piece,
+            () = items.until_cancelled() => None,
+        };
+        let Some(piece) = piece else { return Ok(items) };
+        if items.send(Item::Log(piece?)).await.is_err() {
+            return Ok(items);
+        }
+    }
+}
+
+async fn stream_events(
+    node: &Addr<Supervisor>,
+    from: Option<u64>,
+    namespace: Option<NamespaceId>,
+    mut items: ItemSender,
+) -> Answer {
+    let mut events = ask_api(node, SubscribeEvents { from, namespace }, QUERY_DEADLINE).await?;
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = items.until_cancelled() => None,
+        };
+        let item = match event {
+            None => return Ok(Response::Done),
+            Some(EventItem::Event { seq, event }) => Item::Event { seq, event },
+            Some(EventItem::Gap { from, to }) => Item::EventGap { from, to },
+        };
+        if items.send(item).await.is_err() {
+            return Ok(Response::Done);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! One connection: hello, then calls side by side, their answers through one writer.
+//!
+//! ```text
+//!  socket ──► FrameReader ──► one task per call ──► frames (bounded queue) ──► writer ──► socket
+//! ```
+//! A caller that does not read stops its own streams (credit) and, past that, only its own connection. When it goes, what
+//! was only for its eyes ends; what it asked to be changed goes on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_protocol::api::{
+    Call, Cancel, Credit, INITIAL_CREDIT, Item, MAX_CALLS_PER_CONNECTION, Reply, StreamItem, VERSIONS,
+};
+use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_BYTES, Refusal, negotiate};
+use contd_types::{ApiError, ErrorKind};
+use interprocess::local_socket::tokio::Stream;
+use interprocess::local_socket::tokio::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::daemon::access::{Peer, Rights};
+use crate::daemon::calls::{self, Backend};
+
+/// How long a caller may take for its hello: local programs need microseconds; more is a stuck or hostile one.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the writer waits for a caller that does not read, before it hangs up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Frames that may wait for the writer: enough to keep it busy, few enough to bound memory (1 MiB each at worst).
+const MAX_FRAMES_QUEUED: usize = 16;
+/// Bytes read from the socket at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What ended a connection before its caller did.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("the socket failed")]
+    Io(#[from] std::io::Error),
+    #[error("the caller broke the framing")]
+    Frame(#[from] contd_protocol::FrameError),
+    #[error("the caller sent a message that cannot be decoded")]
+    Codec(#[from] contd_protocol::CodecError),
+    #[error("the caller said nothing within {HELLO_TIMEOUT:?}")]
+    HelloTimeout,
+    #[error("the caller began with a frame of kind {0:?}")]
+    NoHello(Kind),
+    #[error("the caller sent a frame of kind {0:?}, which only the daemon sends")]
+    WrongKind(Kind),
+    #[error("the caller used call id {0} twice")]
+    DuplicateCall(u64),
+    #[error("the caller broke off in the middle of a frame")]
+    MidFrame,
+}
+
+/// Serves one connection to its end. `place` is `None` when there are too many.
+pub(crate) async fn serve(stream: Stream, backend: Arc<Backend>, place: Option<OwnedSemaphorePermit>) {
+    let peer = peer_of(&stream);
+    let stream = Arc::new(stream);
+    let mut frames = FrameReader::new(MAX_API_BODY_BYTES);
+    let result =
+        match tokio::time::timeout(HELLO_TIMEOUT, greet(&stream, &mut frames, &backend, peer, place.is_some())).await {
+            Err(_elapsed) => Err(ConnectionError::HelloTimeout),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some((version, rights)))) => Connection { backend, peer, rights, version }.run(stream, frames).await,
+        };
+    if let Err(error) = result {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        debug!(uid = peer.uid, pid = peer.pid, %error, cause, "hung up on a caller");
+    }
+}
+
+/// Reads who is at the other end; a peer that the kernel does not name has no rights.
+fn peer_of(stream: &Stream) -> Peer {
+    let nobody = Peer { uid: u32::MAX, gid: u32::MAX, pid: 0 };
+    match stream.peer_creds() {
+        Ok(creds) => Peer {
+            uid: creds.euid().unwrap_or(u32::MAX),
+            gid: creds.egid().unwrap_or(u32::MAX),
+            pid: creds.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
+        },
+        Err(error) => {
+            warn!(%error, "the kernel does not say who is connected");
+            nobody
+        }
+    }
+}
+
+/// Exchanges hellos; `None` after a refusal that was said.
+async fn greet(
+    stream: &Stream,
+    frames: &mut FrameReader,
+    backend: &Backend,
+    peer: Peer,
+    has_place: bool,
+) -> Result<Option<(u16, Rights)>, ConnectionError> {
+    let Some(frame) = read_frame(stream, frames).await? else { return Ok(None) };
+    if frame.kind != Kind::Hello {
+        return Err(ConnectionError::NoHello(frame.kind));
+    }
+    let hello: Hello = contd_protocol::decode(&frame.body)?;
+    let decision = if has_place {
+        negotiate(hello.versions, VERSIONS).and_then(|version| {
+            let rights = Rights::of(peer, backend.own_uid, &backend.access);
+            rights.map(|rights| (version, rights)).ok_or(Refusal::Forbidden { uid: peer.uid })
+        })
+    } else {
+        let limit = u32::try_from(backend.max_connections).unwrap_or(u32::MAX);
+        Err(Refusal::TooManyConnections { limit })
+    };
+    let reply = match &decision {
+        Ok((version, _)) => {
+            HelloReply::Welcome { version: *version, agent: backend.agent.clone(), features: Vec::new() }
+        }
+        Err(refusal) => HelloReply::Refused(refusal.clone()),
+    };
+    let frame = Frame::new(contd_protocol::hello::HELLO_VERSION, Kind::HelloReply, &reply)?;
+    let mut sender = stream;
+    sender.write_all(&frame.to_bytes()).await?;
+    Ok(decision.ok())
+}
+
+/// Reads until a frame is whole; `None` when the caller has closed between frames.
+async fn read_frame(mut stream: &Stream, frames: &mut FrameReader) -> Result<Option<Frame>, ConnectionError> {
+    let mut buffer = [0u8; READ_BYTES];
+    loop {
+        if let Some(frame) = frames.next_frame()? {
+            return Ok(Some(frame));
+        }
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return if frames.is_mid_frame() { Err(ConnectionError::MidFrame) } else { Ok(None) };
+        }
+        frames.push(buffer.get(..count).unwrap_or_default());
+    }
+}
+
+/// A connection after its hello.
+struct Connection {
+    backend: Arc<Backend>,
+    peer: Peer,
+    rights: Rights,
+    version: u16,
+}
+
+/// What the reader keeps of a call under way.
+struct CallControl {
+    credit: Arc<Semaphore>,
+    cancel: watch::Sender<bool>,
+}
+
+impl Connection {
+    async fn run(self, stream: Arc<Stream>, mut frames: FrameReader) -> Result<(), ConnectionError> {
+        let (queue, waiting) = mpsc::channel(MAX_FRAMES_QUEUED);
+        let mut writer = tokio::task::spawn_local(write_frames(Arc::clone(&stream), waiting));
+        let mut under_way: HashMap<u64, CallControl> = HashMap::new();
+        // Dropped, and with it every call that only the caller would have heard of, when the connection ends.
+        let mut calls: JoinSet<u64> = JoinSet::new();
+        let result = loop {
+            tokio::select! {
+                Some(ended) = calls.join_next() => {
+                    if let Ok(id) = ended {
+                        under_way.remove(&id);
+                    }
+                }
+                // `read_frame` keeps what it has read in `frames` and in the socket: it may be dropped at any await.
+                frame = read_frame(&stream, &mut frames) => match frame {
+                    Ok(Some(frame)) => {
+                        if let Err(error) = self.take(&frame, &mut under_way, &mut calls, &queue).await {
+                            break Err(error);
+                        }
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                },
+                _ = &mut writer => break Ok(()),
+            }
+        };
+        writer.abort();
+        result
+    }
+
+    async fn take(
+        &self,
+        frame: &Frame,
+        under_way: &mut HashMap<u64, CallControl>,
+        calls: &mut JoinSet<u64>,
+        queue: &mpsc::Sender<Frame>,
+    ) -> Result<(), ConnectionError> {
+        match frame.kind {
+            Kind::Call => {
+                let call: Call = contd_protocol::decode(&frame.body)?;
+                self.begin(call, under_way, calls, queue).await
+            }
+            Kind::Cancel => {
+                let Cancel { id } = contd_protocol::decode(&frame.body)?;
+                if let Some(control) = under_way.get(&id) {
+                    control.cancel.send_replace(true);
+                }
+                Ok(())
+            }
+            Kind::Credit => {
+                let Credit { id, items } = contd_protocol::decode(&frame.body)?;
+                if let Some(control) = under_way.get(&id) {
+                    let room = Semaphore::MAX_PERMITS.saturating_sub(control.credit.available_permits());
+                    control.credit.add_permits(usize::try_from(items).unwrap_or(0).min(room));
+                }
+                Ok(())
+            }
+            kind @ (Kind::Hello | Kind::HelloReply | Kind::Reply | Kind::Item) => Err(ConnectionError::WrongKind(kind)),
+        }
+    }
+
+    async fn begin(
+        &self,
+        call: Call,
+        under_way: &mut HashMap<u64, CallControl>,
+        calls: &mut JoinSet<u64>,
+        queue: &mpsc::Sender<Frame>,
+    ) -> Result<(), ConnectionError> {
+        let id = call.id;
+        if under_way.contains_key(&id) {
+            return Err(ConnectionError::DuplicateCall(id));
+        }
+        if under_way.len() >= MAX_CALLS_PER_CONNECTION {
+            let message = format!("call {id}: {MAX_CALLS_PER_CONNECTION} calls are under way on this connection");
+            let busy = ApiError::new(ErrorKind::Busy, message).with_hint("wait for one of them, or open a connection");
+            let reply = Frame::new(self.version, Kind::Reply, &Reply { id, result: Err(busy) })?;
+            // The caller floods and may not read: waiting here holds back only its own connection.
+            let _closed = queue.send(reply).await;
+            return Ok(());
+        }
+        let credit = Arc::new(Semaphore::new(usize::try_from(INITIAL_CREDIT).unwrap_or(1)));
+        let (cancel, cancelled) = watch::channel(false);
+        let items =
+            ItemSender { id, version: self.version, credit: Arc::clone(&credit), queue: queue.clone(), cancelled };
+        under_way.insert(id, CallControl { credit, cancel });
+        let (backend, peer, rights, version) =
+            (Arc::clone(&self.backend), self.peer, self.rights.clone(), self.version);
+        let queue = queue.clone();
+        calls.spawn_local(async move {
+            let result = calls::serve(&backend, peer, &rights, call.request, items).await;
+            let _closed = queue.send(reply_frame(version, id, result)).await;
+            id
+        });
+        Ok(())
+    }
+}
+
+/// Encodes a reply; one that is too large becomes an error that is not.
+fn reply_frame(version: u16, id: u64, result: Result<contd_protocol::api::Response, ApiError>) -> Frame {
+    match Frame::new(version, Kind::Reply, &Reply { id, result }) {
+        Ok(frame) => frame,
+        Err(error) => {
+            warn!(%error, id, "a reply cannot be sent");
+            let result = Err(ApiError::new(ErrorKind::Internal, format!("answer call {id}: {error}")));
+            let fallback = Frame::new(version, Kind::Reply, &Reply { id, result });
+            fallback.unwrap_or(Frame { version, kind: Kind::Reply, body: Vec::new() })
+        }
+    }
+}
+
+async fn write_frames(stream: Arc<Stream>, mut waiting: mpsc::Receiver<Frame>) {
+    let mut sender = &*stream;
+    while let Some(frame) = waiting.recv().await {
+        match tokio::time::timeout(WRITE_TIMEOUT, sender.write_all(&frame.to_bytes())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return debug!(%error, "the caller is gone"),
+            Err(_elapsed) => return debug!("the caller does not read"),
+        }
+    }
+}
+
+/// The way of a call's stream to its caller.
+#[derive(Debug)]
+pub(crate) struct ItemSender {
+    id: u64,
+    version: u16,
+    credit: Arc<Semaphore>,
+    queue: mpsc::Sender<Frame>,
+    cancelled: watch::Receiver<bool>,
+}
+
+/// The caller wants no more items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unwanted;
+
+impl ItemSender {
+    /// Sends an item once the caller has credit for it.
+    ///
+    /// # Errors
+    /// [`Unwanted`] when the caller has cancelled the call or is gone.
+    pub(crate) async fn send(&mut self, item: Item) -> Result<(), Unwanted> {
+        let permit = tokio::select! {
+            biased;
+            () = cancelled(&mut self.cancelled) => return Err(Unwanted),
+            permit = Arc::clone(&self.credit).acquire_owned() => permit.map_err(|_closed| Unwanted)?,
+        };
+        permit.forget();
+        self.push(item).await
+    }
+
+    /// Sends an item if the caller has credit for it right now, and drops it otherwise: for progress.
+    pub(crate) async fn send_or_drop(&mut self, item: Item) {
+        if let Ok(permit) = Arc::clone(&self.credit).try_acquire_owned() {
+            permit.forget();
+            let _unwanted = self.push(item).await;
+        }
+    }
+
+    /// Waits until the caller cancels the call.
+    pub(crate) async fn until_cancelled(&mut self) {
+        cancelled(&mut self.cancelled).await;
+    }
+
+    async fn push(&self, item: Item) -> Result<(), Unwanted> {
+        let frame = match Frame::new(self.version, Kind::Item, &StreamItem { id: self.id, item }) {
+            Ok(frame) => frame,
+            Err(error) => {
+                warn!(%error, id = self.id, "an item cannot be sent");
+                return Err(Unwanted);
+            }
+        };
+        self.queue.send(frame).await.map_err(|_closed| Unwanted)
+    }
+}
+
+async fn cancelled(flag: &mut watch::Receiver<bool>) {
+    // An error means that the connection is gone; this task goes with it.
+    let _gone = flag.wait_for(|is_cancelled| *is_cancelled).await;
+}

@@ -1,0 +1,99 @@
+//! Puts the real things behind the borders of the actors: disk, shims, file systems, runtime.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, Parts};
+use contd_bundle::DirBundles;
+use contd_durable::{Fs, RealFs};
+use contd_lease::BootId;
+use contd_protocol::shim::RuntimeSpec;
+use contd_rootfs::{MountConfig, MountRootfs};
+use contd_shim_client::{ProcessShimClient, ShimClientConfig};
+use contd_store::{DirStore, EventJournal};
+use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, SystemClock};
+
+use crate::config::Config;
+use crate::daemon::explain;
+use crate::daemon::programs::Programs;
+
+const MIB: u64 = 1024 * 1024;
+/// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
+const EVENTS_DIR: &str = ".events";
+/// When a new generation of the event journal is begun; two are kept, some tens of thousands of events.
+const MAX_JOURNAL_BYTES: u64 = 8 * MIB;
+/// Where the OCI runtime keeps its state, below the run directory: gone after a reboot, as it must be.
+const RUNTIME_STATE_DIR: &str = "oci";
+
+/// Makes the parts and the settings of the actors from the configuration.
+///
+/// # Errors
+/// What cannot be opened, with its path.
+pub(crate) fn assemble(config: &Config, programs: &Programs) -> Result<(NodeConfig, Parts), ApiError> {
+    let fs: Arc<dyn Fs> = Arc::new(RealFs);
+    let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
+    let events_dir = config.state_dir.join(EVENTS_DIR);
+    make_private(&*fs, &events_dir)?;
+    let runtime_root = config.run_dir.join(RUNTIME_STATE_DIR);
+    make_private(&*fs, &runtime_root)?;
+    let journal = EventJournal::open(Arc::clone(&fs), events_dir.join("journal.jsonl"), MAX_JOURNAL_BYTES)
+        .map_err(|error| explain(error.kind(), &error, "remove the journal: it is a log, not the state"))?;
+    let parts = Parts {
+        store: Arc::new(store),
+        shims: Arc::new(ProcessShimClient::new(ShimClientConfig {
+            shim_binary: programs.shim.clone(),
+            run_dir: config.run_dir.clone(),
+        })),
+        rootfs: Arc::new(MountRootfs::new(MountConfig {
+            flistfs_binary: programs.flistfs.clone(),
+            run_dir: config.run_dir.clone(),
+            state_dir: config.state_dir.clone(),
+            cache_dir: config.cache_dir.clone(),
+        })),
+        bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
+        journal,
+        clock: Arc::new(SystemClock),
+    };
+    Ok((settings(config, programs, runtime_root)?, parts))
+}
+
+fn settings(config: &Config, programs: &Programs, root: std::path::PathBuf) -> Result<NodeConfig, ApiError> {
+    let boot_id = BootId::current()
+        .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
+    let millis = config.defaults.cpu_millis.max(CpuLimit::LEAST_MILLIS);
+    let cpu = CpuLimit::from_millis(millis)?;
+    let defaults = Defaults {
+        limits: contd_bundle::Defaults {
+            memory_bytes: config.defaults.memory_mib.saturating_mul(MIB),
+            cpu,
+            pids_limit: config.defaults.pids,
+        },
+        rootfs_size_bytes: config.defaults.rootfs_mib.saturating_mul(MIB),
+        shutdown_timeout: config.defaults.stop_timeout(),
+    };
+    let runtime = RuntimeSpec::Oci { binary: programs.runtime.clone(), root };
+    Ok(NodeConfig {
+        netns_dir: config.netns_dir.clone(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        log_rotation: LogRotation {
+            max_bytes: config.logs.max_mib.saturating_mul(MIB),
+            max_files: config.logs.max_files,
+        },
+        runtime_timeout: Duration::from_secs(config.runtime.timeout_s),
+        limits: Limits {
+            containers_per_namespace: config.limits.containers_per_namespace,
+            runs_in_flight_per_namespace: config.limits.runs_per_namespace,
+            runs_in_flight: config.limits.runs,
+        },
+        ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtime, defaults)
+    })
+}
+
+fn make_private(fs: &dyn Fs, dir: &Path) -> Result<(), ApiError> {
+    fs.create_dir_all(dir, 0o700).map_err(|error| {
+        let message = format!("make the directory {}", dir.display());
+        let hint = Some("check the rights and the space of the directory above".to_owned());
+        ApiError { kind: ErrorKind::PermissionDenied, message, causes: vec![error.to_string()], hint }
+    })
+}

@@ -1,0 +1,163 @@
+//! What there is of a node: processes, mounts, cgroups, sockets, files, the daemon's descriptors.
+//!
+//! Only what belongs to one node is counted, by its root directory and its cgroup parent, so that tests run side by side.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A count, with names, so that a difference says what leaked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Census {
+    processes: BTreeSet<String>,
+    mounts: BTreeSet<String>,
+    cgroups: BTreeSet<PathBuf>,
+    sockets: BTreeSet<String>,
+    files: BTreeSet<PathBuf>,
+    daemon_descriptors: Vec<String>,
+}
+
+impl Census {
+    /// Counts. `keep` names files whose growth is the purpose (cache, event journal, the daemon's own log).
+    pub(crate) fn take(root: &Path, cgroup_parent: &str, daemon: Option<u32>, keep: &[&str]) -> Self {
+        let cgroups = cgroups_below(cgroup_parent);
+        Self {
+            processes: processes(root, &cgroups, daemon),
+            mounts: mounts(root),
+            // Parents may stay until the daemon ends; what counts is what lies below them.
+            cgroups: cgroups.into_iter().filter(|path| !path.ends_with(cgroup_parent)).collect(),
+            sockets: sockets(root),
+            files: files(root, keep),
+            daemon_descriptors: daemon.map(descriptors).unwrap_or_default(),
+        }
+    }
+
+    /// Says what is here and not in `before`, and the other way round.
+    pub(crate) fn difference(&self, before: &Self) -> String {
+        let mut text = String::new();
+        let mut compare = |what: &str, now: Vec<String>, then: Vec<String>| {
+            for item in now.iter().filter(|item| !then.contains(item)) {
+                text.push_str(&format!("  + {what} {item}\n"));
+            }
+            for item in then.iter().filter(|item| !now.contains(item)) {
+                text.push_str(&format!("  - {what} {item}\n"));
+            }
+        };
+        let paths = |set: &BTreeSet<PathBuf>| set.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        let texts = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
+        compare("process", texts(&self.processes), texts(&before.processes));
+        compare("mount", texts(&self.mounts), texts(&before.mounts));
+        compare("cgroup", paths(&self.cgroups), paths(&before.cgroups));
+        compare("socket", texts(&self.sockets), texts(&before.sockets));
+        compare("file", paths(&self.files), paths(&before.files));
+        if self.daemon_descriptors != before.daemon_descriptors {
+            text.push_str(&format!(
+                "  descriptors of the daemon: {:?}\n  before: {:?}\n",
+                self.daemon_descriptors, before.daemon_descriptors
+            ));
+        }
+        text
+    }
+}
+
+/// Lists the directories named `parent` at the top of each cgroup hierarchy, and all below them.
+pub(crate) fn cgroups_below(parent: &str) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let top = Path::new("/sys/fs/cgroup");
+    let mut roots = vec![top.join(parent)];
+    for entry in fs::read_dir(top).into_iter().flatten().flatten() {
+        roots.push(entry.path().join(parent));
+    }
+    while let Some(dir) = roots.pop() {
+        if !dir.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                roots.push(entry.path());
+            }
+        }
+        found.insert(dir);
+    }
+    found
+}
+
+/// Lists the pids in a cgroup.
+pub(crate) fn members(cgroup: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Lists the processes, but for the daemon, that name the node's root in their command line or live in its cgroups.
+fn processes(root: &Path, cgroups: &BTreeSet<PathBuf>, daemon: Option<u32>) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> =
+        cgroups.iter().flat_map(|cgroup| members(cgroup)).map(|pid| format!("{pid} in a cgroup")).collect();
+    let root = root.to_string_lossy();
+    for (pid, command) in command_lines() {
+        let is_daemon = daemon.is_some_and(|daemon| daemon.cast_signed() == pid);
+        if command.contains(root.as_ref()) && !is_daemon {
+            found.insert(format!("{pid} {command}"));
+        }
+    }
+    found
+}
+
+/// Lists every process with its command line.
+pub(crate) fn command_lines() -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(bytes) = fs::read(entry.path().join("cmdline")) else { continue };
+        let command = String::from_utf8_lossy(&bytes).replace('\0', " ");
+        if !command.is_empty() {
+            found.push((pid, command));
+        }
+    }
+    found
+}
+
+/// Lists the mount points below the root.
+pub(crate) fn mounts(root: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = format!("{}/", root.display());
+    let point = |line: &str| line.split(' ').nth(4).map(str::to_owned);
+    text.lines().filter_map(point).filter(|point| point.starts_with(&below)).collect()
+}
+
+fn sockets(root: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let below = root.display().to_string();
+    let path = |line: &str| line.split_whitespace().nth(7).map(str::to_owned);
+    text.lines().filter_map(path).filter(|path| path.starts_with(&below)).collect()
+}
+
+fn files(root: &Path, keep: &[&str]) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut dirs = vec![root.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let relative = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
+            if keep.iter().any(|keep| relative.starts_with(keep)) {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dirs.push(path);
+            } else {
+                found.insert(relative);
+            }
+        }
+    }
+    found
+}
+
+/// Lists what a process has open, by kind: numbers differ from run to run, counts may not.
+fn descriptors(pid: u32) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let target = fs::read_link(entry.path()).map(|path| path.display().to_string()).unwrap_or_default();
+        found.push(target.split(":[").next().unwrap_or_default().to_owned());
+    }
+    found.sort();
+    found
+}

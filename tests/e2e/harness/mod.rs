@@ -1,0 +1,29 @@
+//! A node of its own for each test, the census that shows a leak, and the trees and flists that containers run from.
+
+mod census;
+mod flists;
+mod netns;
+mod node;
+
+pub(crate) use census::{Census, command_lines};
+pub(crate) use flists::{Flist, busybox_tree};
+pub(crate) use netns::Netns;
+pub(crate) use node::{Node, Output};
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that should happen soon; generous, since two cores run many tests at once.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Waits until `check` gives a value; panics with what was awaited.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(begin.elapsed() < SOON, "waited {SOON:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,302 @@
+//! A daemon with directories of its own, and the command against it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::census::{cgroups_below, command_lines, members, mounts};
+use super::{Census, Flist, eventually};
+
+/// What grows on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
+const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d"];
+
+/// Returns the path of one of our binaries, which `make test` and `cargo test --workspace` have built.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let contd = Path::new(env!("CARGO_BIN_EXE_contd"));
+    let path = contd.with_file_name(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` (make test does)", path.display());
+    path
+}
+
+/// What a command gave.
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// Its exit code; 128 + n for a signal.
+    pub(crate) code: i32,
+    /// Its standard output.
+    pub(crate) stdout: String,
+    /// Its standard error.
+    pub(crate) stderr: String,
+}
+
+impl Output {
+    /// Demands code 0 and returns standard output without the last newline.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> &str {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self.stdout.trim_end_matches('\n')
+    }
+
+    /// Demands a failure that says `what` and gives a hint.
+    #[track_caller]
+    pub(crate) fn fails_with(&self, code: i32, what: &str) {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert!(self.stderr.contains(what), "{what:?} is not in: {}", self.stderr);
+        assert!(self.stderr.contains("hint: "), "no hint in: {}", self.stderr);
+    }
+}
+
+/// A node under test.
+pub(crate) struct Node {
+    /// Everything of the node lies below.
+    pub(crate) root: PathBuf,
+    /// The parent of its containers' cgroups.
+    pub(crate) cgroup_parent: String,
+    daemon: Option<Child>,
+    baseline: Option<Census>,
+    announced: Vec<String>,
+    _temp: tempfile::TempDir,
+}
+
+impl Node {
+    /// Starts a daemon in a new directory and takes the census.
+    pub(crate) fn start() -> Self {
+        Self::with_config("")
+    }
+
+    /// The same, with more lines of configuration.
+    pub(crate) fn with_config(extra: &str) -> Self {
+        assert_eq!(nix::unistd::geteuid().as_raw(), 0, "end-to-end tests make containers and want root");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temp = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
+        let root = temp.path().to_path_buf();
+        let cgroup_parent = format!("contd-t-{}-{number}", std::process::id());
+        let config = format!("cgroup_parent = \"{cgroup_parent}\"\n{extra}\n");
+        fs::write(root.join("config.toml"), config).expect("write the configuration");
+        fs::create_dir(root.join("input")).expect("make the input directory");
+        let mut node = Self { root, cgroup_parent, daemon: None, baseline: None, announced: Vec::new(), _temp: temp };
+        node.start_daemon();
+        node.baseline = Some(node.census());
+        node
+    }
+
+    /// Starts the daemon without waiting for it.
+    pub(crate) fn spawn_daemon(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        let log = File::options().create(true).append(true).open(self.root.join("daemon.log")).expect("open the log");
+        let child = self.daemon_command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.daemon = Some(child.expect("start the daemon"));
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub(crate) fn start_daemon(&mut self) {
+        self.spawn_daemon();
+        eventually("the daemon to answer", || {
+            let state = self.daemon.as_mut().and_then(|child| child.try_wait().expect("wait"));
+            assert!(state.is_none(), "the daemon ended: {state:?}\n{}", self.daemon_log());
+            (self.contd(["version"]).code == 0).then_some(())
+        });
+    }
+
+    /// Returns the command that starts this node's daemon.
+    pub(crate) fn daemon_command(&self) -> Command {
+        let mut command = Command::new(binary("contd"));
+        command.arg("daemon").arg("--config").arg(self.root.join("config.toml"));
+        for (flag, dir) in
+            [("--state-dir", "state"), ("--run-dir", "run"), ("--log-dir", "log"), ("--cache-dir", "cache")]
+        {
+            command.arg(flag).arg(self.root.join(dir));
+        }
+        command.arg("--address").arg(self.socket());
+        command
+    }
+
+    /// Returns the API socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.root.join("run/contd.sock")
+    }
+
+    /// Returns the daemon's process id.
+    pub(crate) fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Kills the daemon with SIGKILL and reaps it.
+    pub(crate) fn kill_daemon(&mut self) {
+        let mut child = self.daemon.take().expect("the daemon runs");
+        child.kill().expect("kill the daemon");
+        child.wait().expect("reap the daemon");
+    }
+
+    /// Ends the daemon with SIGTERM and demands that it ends well.
+    pub(crate) fn stop_daemon(&mut self) {
+        let mut child = self.daemon.take().expect("the daemon runs");
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal the daemon");
+        let status = child.wait().expect("reap the daemon");
+        assert!(status.success(), "the daemon ended with {status}\n{}", self.daemon_log());
+    }
+
+    /// Runs the command against this node, in namespace `default`.
+    #[track_caller]
+    pub(crate) fn contd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
+        let output = self.command().args(args).stdin(Stdio::null()).output().expect("run contd");
+        Output {
+            code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Returns the command with this node's address, to be given arguments.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(binary("contd"));
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("--address").arg(self.socket());
+        command
+    }
+
+    /// Packs a busybox flist for this node.
+    pub(crate) fn flist(&self) -> Flist {
+        Flist::busybox(&self.root.join("input"))
+    }
+
+    /// Reads a container as JSON.
+    #[track_caller]
+    pub(crate) fn inspect(&self, container: &str) -> serde_json::Value {
+        self.inspect_in("default", container)
+    }
+
+    /// Reads a container of another namespace as JSON.
+    #[track_caller]
+    pub(crate) fn inspect_in(&self, namespace: &str, container: &str) -> serde_json::Value {
+        let output = self.contd(["-n", namespace, "inspect", container]);
+        serde_json::from_str(output.ok()).expect("inspect prints JSON")
+    }
+
+    /// Waits until a container has a status.
+    #[track_caller]
+    pub(crate) fn wait_for_status(&self, container: &str, status: &str) {
+        eventually(&format!("{container} to be {status}"), || {
+            (self.inspect(container)["status"] == status).then_some(())
+        });
+    }
+
+    /// Returns the log of a container as it lies on disk.
+    pub(crate) fn log_file(&self, namespace: &str, name: &str) -> String {
+        fs::read_to_string(self.root.join("log").join(namespace).join(format!("{name}.log"))).expect("read the log")
+    }
+
+    /// Returns what the daemon has logged.
+    pub(crate) fn daemon_log(&self) -> String {
+        fs::read_to_string(self.root.join("daemon.log")).unwrap_or_default()
+    }
+
+    /// Says that a WARN or ERROR with this text is part of the test.
+    pub(crate) fn announce(&mut self, text: &str) {
+        self.announced.push(text.to_owned());
+    }
+
+    /// Counts what there is of this node.
+    pub(crate) fn census(&self) -> Census {
+        Census::take(&self.root, &self.cgroup_parent, self.daemon.as_ref().map(Child::id), &KEPT)
+    }
+
+    /// Demands that nothing is left, that the daemon said nothing alarming, and that it ends well.
+    #[track_caller]
+    pub(crate) fn finish(mut self) {
+        let baseline = self.baseline.take().expect("a baseline");
+        let mut last = String::new();
+        let begin = std::time::Instant::now();
+        loop {
+            let now = self.census();
+            if now == baseline {
+                break;
+            }
+            last = now.difference(&baseline);
+            assert!(begin.elapsed() < super::SOON, "left behind:\n{last}\ndaemon log:\n{}", self.daemon_log());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        drop(last);
+        self.stop_daemon();
+        let after = Census::take(&self.root, &self.cgroup_parent, None, &KEPT);
+        let empty = cgroups_below(&self.cgroup_parent);
+        assert!(empty.is_empty(), "cgroups left behind by the daemon: {empty:?}\n{after:?}");
+        let log = self.daemon_log();
+        let is_alarm = |line: &&str| line.contains(" WARN ") || line.contains("ERROR");
+        let is_announced = |line: &&str| self.announced.iter().any(|text| line.contains(text.as_str()));
+        let alarms: Vec<&str> = log.lines().filter(is_alarm).filter(|line| !is_announced(line)).collect();
+        assert!(alarms.is_empty(), "the daemon logged what the test did not announce: {alarms:#?}");
+    }
+}
+
+/// Cleans up after a test that failed: by what bears this node's own names, never by anything else.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.daemon.take() {
+            let _killed = child.kill();
+            let _reaped = child.wait();
+        }
+        self.end_everything();
+    }
+}
+
+impl Node {
+    /// Does to the node, without its daemon, what a reboot does: nothing runs, nothing is mounted, the run directory is
+    /// empty, and what lies on disk carries another boot id.
+    pub(crate) fn simulate_reboot(&self) {
+        assert!(self.daemon.is_none(), "the daemon runs");
+        self.end_everything();
+        fs::remove_dir_all(self.root.join("run")).expect("empty the run directory");
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot id");
+        let earlier = "00000000-0000-4000-8000-000000000000";
+        let mut changed = 0;
+        let mut dirs = vec![self.root.join("state")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(&dir).expect("read the state").flatten() {
+                if entry.file_type().expect("type").is_dir() {
+                    dirs.push(entry.path());
+                } else if entry.file_name() == "record.json" {
+                    let text = fs::read_to_string(entry.path()).expect("read a record");
+                    assert!(text.contains(boot_id.trim()), "a record without a boot id: {text}");
+                    fs::write(entry.path(), text.replace(boot_id.trim(), earlier)).expect("write a record");
+                    changed += 1;
+                }
+            }
+        }
+        assert!(changed > 0, "no record carries a boot id");
+    }
+
+    /// Kills, unmounts and removes whatever bears this node's names.
+    fn end_everything(&self) {
+        let signal = |pid: i32| {
+            let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        };
+        let root = self.root.display().to_string();
+        for (pid, command) in command_lines() {
+            if command.contains(&root) {
+                signal(pid);
+            }
+        }
+        let cgroups = cgroups_below(&self.cgroup_parent);
+        for cgroup in &cgroups {
+            members(cgroup).into_iter().for_each(signal);
+        }
+        let is_empty = || cgroups.iter().all(|cgroup| members(cgroup).is_empty());
+        for _ in 0..100 {
+            if is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        for point in mounts(&self.root).iter().rev() {
+            let _gone = nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH);
+        }
+        for cgroup in cgroups.iter().rev() {
+            let _gone = fs::remove_dir(cgroup);
+        }
+    }
+}
