@@ -88,7 +88,7 @@ fn a_missing_block_is_an_error_in_its_own_container_only() {
     node.contd(["run", "-d", "--name", "bystander", flist.arg(), "/bin/sleep", "1000"]).ok();
     let output = node.contd(["run", "--rm", flist.arg(), "/bin/cat", "/data/victim"]);
     assert_eq!(output.code, 1, "{output:?}");
-    assert!(output.stderr.contains("I/O error"), "{output:?}");
+    assert!(output.stderr.contains("Input/output error"), "{output:?}");
     assert_eq!(node.inspect("bystander")["status"], "running");
     node.contd(["rm", "-f", "-t", "0", "bystander"]).ok();
     node.finish();

@@ -107,7 +107,7 @@ fn a_running_container_is_removed_only_by_force() {
     let node = Node::start();
     let flist = node.flist();
     node.contd(["run", "-d", "--name", "busy", flist.arg(), "/bin/sleep", "1000"]).ok();
-    node.contd(["rm", "busy"]).fails_with(1, "busy");
+    node.contd(["rm", "busy"]).fails_with(1, "running");
     assert_eq!(node.inspect("busy")["status"], "running");
     node.contd(["rm", "-f", "-t", "0", "busy"]).ok();
     node.finish();

@@ -31,7 +31,7 @@ pub enum BundleError {
         source: io::Error,
     },
     /// Neither the caller nor the flist says what to run.
-    #[error("make the configuration of {name}: nothing says what to run")]
+    #[error("make the configuration of {name}: it has no entrypoint")]
     MissingEntrypoint {
         /// The container.
         name: String,

@@ -8,7 +8,7 @@ mod node;
 pub(crate) use census::{Census, command_lines};
 pub(crate) use flists::{Flist, busybox_tree};
 pub(crate) use netns::Netns;
-pub(crate) use node::{Node, Output};
+pub(crate) use node::Node;
 
 use std::time::{Duration, Instant};
 

@@ -80,7 +80,7 @@ impl Node {
         fs::create_dir(root.join("input")).expect("make the input directory");
         let mut node = Self { root, cgroup_parent, daemon: None, baseline: None, announced: Vec::new(), _temp: temp };
         node.start_daemon();
-        node.baseline = Some(node.census());
+        node.baseline = Some(node.settled_census());
         node
     }
 
@@ -203,6 +203,18 @@ impl Node {
     /// Counts what there is of this node.
     pub(crate) fn census(&self) -> Census {
         Census::take(&self.root, &self.cgroup_parent, self.daemon.as_ref().map(Child::id), &KEPT)
+    }
+
+    /// Counts once nothing changes any more: the connection of the last command may still be open.
+    fn settled_census(&self) -> Census {
+        let mut last = self.census();
+        eventually("the daemon to be at rest", || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let now = self.census();
+            let is_settled = now == last;
+            last = now.clone();
+            is_settled.then_some(now)
+        })
     }
 
     /// Demands that nothing is left, that the daemon said nothing alarming, and that it ends well.

@@ -1,0 +1,311 @@
+//! Makes a container run, step by step, and takes everything back when that fails.
+//!
+//! The same steps serve the first run and each restart. A restart finds its root and log there (both steps are
+//! repeatable) and its undo ends only the shim: root, log and bundle stay for the next attempt.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use contd_protocol::shim::{TASK_SPEC_VERSION, TaskSpec};
+use contd_rootfs::{FetchProgress, PrepareRootfs};
+use contd_shim_client::Shim;
+use contd_types::{Pid, Step};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tracing::{debug, warn};
+
+use super::{Cancel, Subject, shielded, undo};
+use crate::call::{ask, tell};
+use crate::container::ContainerActor;
+use crate::error::{Leftover, MakeError, StepError, one_line};
+use crate::flist::UNDO_GRACE;
+use crate::messages::container::{CommitRunning, MadeByRuntime, MakeDone};
+use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
+
+/// A bundle is one file with three fsyncs; more on a disk that is busy with hundreds of others.
+const BUNDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Making a directory and an empty file.
+const LOG_TIMEOUT: Duration = Duration::from_secs(15);
+/// Above the shim client's own deadlines, which come first and say more.
+const SHIM_CALL_TIMEOUT: Duration = Duration::from_secs(40);
+/// The actor answers at once, or writes one record.
+const ACTOR_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What one making is given.
+#[derive(Debug)]
+pub(crate) struct MakePlan {
+    pub(crate) subject: Subject,
+    pub(crate) generation: u64,
+    /// The first run: its failure leaves nothing. Its permit is its namespace's business; a restart takes its own.
+    pub(crate) is_first: bool,
+    pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
+    pub(crate) actor: Addr<ContainerActor>,
+}
+
+/// Makes the container and tells its actor how that went. `actor` is told only after everything is undone.
+pub(crate) async fn make(plan: MakePlan, cancel: Cancel) {
+    let alone = Arc::new(Arc::clone(&plan.subject.lane.operation).lock_owned().await);
+    let shim = watch::Sender::new(ShimSlot::Empty);
+    let making = Making { plan: &plan, cancel, begun: RefCell::default(), shim, alone };
+    let result = match making.forward().await {
+        Ok(()) => Ok(()),
+        Err((step, source)) => {
+            if !source.is_cancelled() {
+                debug!(%step, error = one_line(&source), "step failed, undoing");
+            }
+            let leftovers = making.undo().await;
+            Err(MakeError { name: plan.subject.name.clone(), step, source, leftovers })
+        }
+    };
+    tell(&plan.actor, MakeDone { generation: plan.generation, result });
+}
+
+type StepResult<T> = Result<T, (Step, StepError)>;
+
+/// Where the shim is that is being spawned. The spawn goes on when the making is given up, so its result lies here.
+#[derive(Debug, Clone)]
+enum ShimSlot {
+    /// Nobody has begun.
+    Empty,
+    /// On its way.
+    Pending,
+    /// There.
+    Ready(Arc<dyn Shim>),
+    /// The spawn has failed.
+    Failed,
+}
+
+struct Making<'a> {
+    plan: &'a MakePlan,
+    cancel: Cancel,
+    /// The steps whose effects may be there.
+    begun: RefCell<BTreeSet<Step>>,
+    shim: watch::Sender<ShimSlot>,
+    /// The lane; a shim that comes late keeps it until it is ended.
+    alone: Arc<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Making<'_> {
+    async fn forward(&self) -> StepResult<()> {
+        let _permit = self.take_permit().await?;
+        let (_root, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
+        let pid = self.create(&shim).await?;
+        self.tell_made(pid).await?;
+        let pid = self.start(&shim).await?;
+        self.commit(pid, shim).await
+    }
+
+    /// Takes one of the node's permits for a restart: after a boot, hundreds may want to start at once.
+    async fn take_permit(&self) -> StepResult<Option<OwnedSemaphorePermit>> {
+        if self.plan.is_first {
+            return Ok(None);
+        }
+        let mut cancel = self.cancel.clone();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err((Step::Admit, StepError::Cancelled)),
+            permit = Arc::clone(&self.plan.subject.shared.starts).acquire_owned() => {
+                permit.map(Some).map_err(|_closed| (Step::Admit, StepError::Cancelled))
+            }
+        }
+    }
+
+    fn begin(&self, step: Step) -> StepResult<()> {
+        if self.cancel.is_cancelled() {
+            return Err((step, StepError::Cancelled));
+        }
+        self.begun.borrow_mut().insert(step);
+        Ok(())
+    }
+
+    async fn step<T: 'static>(
+        &self,
+        step: Step,
+        what: &'static str,
+        deadline: Duration,
+        work: impl Future<Output = Result<T, StepError>> + 'static,
+    ) -> StepResult<T> {
+        self.begin(step)?;
+        shielded(&self.cancel, what, deadline, work).await.map_err(|source| (step, source))
+    }
+
+    async fn root_and_bundle(&self) -> StepResult<()> {
+        let root = self.prepare_root().await?;
+        self.write_bundle(root).await
+    }
+
+    async fn prepare_root(&self) -> StepResult<PathBuf> {
+        let subject = self.plan.subject.clone();
+        let (spec, deadline) = (&subject.spec, subject.shared.config.rootfs_timeout);
+        let request = PrepareRootfs {
+            namespace: subject.namespace.clone(),
+            id: subject.id.clone(),
+            flist: spec.flist.clone(),
+            // Writable even for a read-only container: the runtime makes mount points in it and then closes it, as it does
+            // under containerd. A flist without `/run` could not be started otherwise.
+            is_read_only: false,
+            size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.config.defaults.rootfs_size_bytes),
+            upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
+            is_trusted: spec.is_elevated,
+        };
+        let message =
+            PrepareRoot { lane: Arc::clone(&subject.lane), request, progress: self.plan.progress.clone() };
+        let work = async move {
+            let prepared = subject.shared.flist.ask(message, deadline).await.map_err(StepError::Call)??;
+            Ok(prepared.root)
+        };
+        self.step(Step::Rootfs, "prepare the root", deadline, work).await
+    }
+
+    async fn write_bundle(&self, root: PathBuf) -> StepResult<()> {
+        let subject = self.plan.subject.clone();
+        let message = WriteBundle {
+            lane: Arc::clone(&subject.lane),
+            namespace: subject.namespace.clone(),
+            id: subject.id.clone(),
+            spec: Arc::clone(&subject.spec),
+            root,
+        };
+        let work = async move {
+            let written = subject.shared.bundle.ask(message, BUNDLE_TIMEOUT).await.map_err(StepError::Call)??;
+            let expected = subject.shared.bundle_dir(&subject.namespace, &subject.id);
+            if written == expected { Ok(()) } else { Err(StepError::BundleElsewhere { expected, written }) }
+        };
+        self.step(Step::Bundle, "write the bundle", BUNDLE_TIMEOUT, work).await
+    }
+
+    async fn log_and_shim(&self) -> StepResult<Arc<dyn Shim>> {
+        self.open_log().await?;
+        self.spawn_shim().await
+    }
+
+    async fn open_log(&self) -> StepResult<()> {
+        let subject = self.plan.subject.clone();
+        let path = subject.shared.log_path(&subject.namespace, &subject.name);
+        let (lane, id) = (Arc::clone(&subject.lane), subject.id.clone());
+        let message = OpenLog { lane, id, path, is_new: self.plan.is_first };
+        let work =
+            async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
+        self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await
+    }
+
+    async fn spawn_shim(&self) -> StepResult<Arc<dyn Shim>> {
+        let (subject, slot) = (self.plan.subject.clone(), self.shim.clone());
+        let task = task_spec(&subject);
+        let work = async move {
+            slot.send_replace(ShimSlot::Pending);
+            match subject.shared.shims.spawn(task).await {
+                Ok(shim) => {
+                    slot.send_replace(ShimSlot::Ready(Arc::clone(&shim)));
+                    Ok(shim)
+                }
+                Err(source) => {
+                    slot.send_replace(ShimSlot::Failed);
+                    Err(StepError::shim(source))
+                }
+            }
+        };
+        self.step(Step::Shim, "start the shim", SHIM_CALL_TIMEOUT, work).await
+    }
+
+    async fn create(&self, shim: &Arc<dyn Shim>) -> StepResult<Pid> {
+        let shim = Arc::clone(shim);
+        let work = async move { shim.create().await.map_err(StepError::shim) };
+        self.step(Step::Create, "have the runtime make it", SHIM_CALL_TIMEOUT, work).await
+    }
+
+    async fn start(&self, shim: &Arc<dyn Shim>) -> StepResult<Pid> {
+        let shim = Arc::clone(shim);
+        let work = async move { shim.start().await.map_err(StepError::shim) };
+        self.step(Step::Start, "have the runtime start it", SHIM_CALL_TIMEOUT, work).await
+    }
+
+    async fn tell_made(&self, pid: Pid) -> StepResult<()> {
+        let message = MadeByRuntime { generation: self.plan.generation, pid };
+        let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
+        answer.and_then(|result| result).map_err(|source| (Step::Create, source))
+    }
+
+    /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.
+    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>) -> StepResult<()> {
+        let message = CommitRunning { generation: self.plan.generation, pid, shim };
+        let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
+        answer.and_then(|result| result).map_err(|source| (Step::Record, source))
+    }
+
+    /// Undoes what may have been done, the last step first.
+    async fn undo(&self) -> Vec<Leftover> {
+        let begun: Vec<Step> = self.begun.borrow().iter().rev().copied().collect();
+        let (subject, mut leftovers) = (&self.plan.subject, Vec::new());
+        for step in begun {
+            let result = match step {
+                // Both end with the shim.
+                Step::Start | Step::Create => Ok(()),
+                Step::Shim => self.undo_shim().await,
+                Step::Log if self.plan.is_first => undo::remove_log(subject).await,
+                Step::Bundle if self.plan.is_first => undo::remove_bundle(subject).await,
+                Step::Rootfs if self.plan.is_first => undo::release_root(subject).await,
+                Step::Log | Step::Bundle | Step::Rootfs | Step::Admit | Step::Record => Ok(()),
+            };
+            leftovers.extend(result.err());
+        }
+        leftovers
+    }
+
+    /// Ends the shim; one that is still on its way is waited for, a little here and then in the background.
+    async fn undo_shim(&self) -> Result<(), Leftover> {
+        let mut slot = self.shim.subscribe();
+        let settled = slot.wait_for(|slot| !matches!(slot, ShimSlot::Pending | ShimSlot::Empty));
+        let found = match tokio::time::timeout(UNDO_GRACE, settled).await {
+            Ok(Ok(found)) => found.clone(),
+            Ok(Err(_closed)) => ShimSlot::Failed,
+            Err(_elapsed) => {
+                warn!("the shim is still being started; it is ended when it is there");
+                let (subject, alone) = (self.plan.subject.clone(), Arc::clone(&self.alone));
+                actix_rt::spawn(end_late_shim(subject, self.shim.subscribe(), alone));
+                return Ok(());
+            }
+        };
+        let shim = match found {
+            ShimSlot::Ready(shim) => Some(shim),
+            ShimSlot::Empty | ShimSlot::Pending | ShimSlot::Failed => None,
+        };
+        undo::end_shim(&self.plan.subject, shim).await
+    }
+}
+
+/// Ends a shim whose start was given up, once it is there.
+async fn end_late_shim(
+    subject: Subject,
+    mut slot: watch::Receiver<ShimSlot>,
+    _alone: Arc<tokio::sync::OwnedMutexGuard<()>>,
+) {
+    let settled = slot.wait_for(|slot| !matches!(slot, ShimSlot::Pending | ShimSlot::Empty)).await;
+    let shim = match settled.as_deref() {
+        Ok(ShimSlot::Ready(shim)) => Some(Arc::clone(shim)),
+        _ => None,
+    };
+    drop(settled);
+    if let Err(leftover) = undo::end_shim(&subject, shim).await {
+        warn!(error = one_line(&leftover), container = %subject.id, "a late shim is left; the next start ends it");
+    }
+}
+
+fn task_spec(subject: &Subject) -> TaskSpec {
+    let config = &subject.shared.config;
+    TaskSpec {
+        version: TASK_SPEC_VERSION,
+        namespace: subject.namespace.clone(),
+        id: subject.id.clone(),
+        bundle: subject.shared.bundle_dir(&subject.namespace, &subject.id),
+        runtime: config.runtime.clone(),
+        log_path: subject.shared.log_path(&subject.namespace, &subject.name),
+        log_max_bytes: config.log_rotation.max_bytes,
+        log_max_files: config.log_rotation.max_files,
+        drain_timeout: config.drain_timeout,
+        runtime_timeout: config.runtime_timeout,
+    }
+}
