@@ -10,7 +10,7 @@ const ENGINE: i32 = 125;
 #[test]
 fn what_cannot_be_run_says_why_and_leaves_nothing() {
     let mut node = Node::start();
-    node.announce("run failed");
+    node.announce("run rolled back");
     let flist = node.flist();
     let fl = flist.arg();
     let missing = node.root.join("input/none.fl").display().to_string();
@@ -65,7 +65,7 @@ fn names_that_climb_are_refused_everywhere() {
 #[test]
 fn a_name_is_taken_until_its_container_is_removed() {
     let mut node = Node::start();
-    node.announce("run failed");
+    node.announce("run rolled back");
     let flist = node.flist();
     node.contd(["run", "--name", "one", flist.arg(), "/bin/true"]).ok();
     node.contd(["run", "--name", "one", flist.arg(), "/bin/true"]).fails_with(ENGINE, "one");

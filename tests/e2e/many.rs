@@ -92,7 +92,7 @@ fn fifty_containers_in_five_namespaces_live_through_the_death_of_the_daemon() {
 #[test]
 fn parallel_runs_of_one_name_make_one_container() {
     let mut node = Node::start();
-    node.announce("run failed");
+    node.announce("run rolled back");
     let flist = node.flist();
     let results: Vec<i32> = thread::scope(|scope| {
         let (node, flist) = (&node, &flist);

@@ -1,7 +1,9 @@
 //! The container's init: found by the pid that the runtime tells, from then on known by its pidfd only.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use contd_lease::{ProcessError, ProcessIdentity};
 use contd_protocol::shim::InitRecord;
@@ -44,6 +46,8 @@ pub(crate) struct Init {
     identity: ProcessIdentity,
     pidfd: OwnedFd,
     cgroup: TaskCgroup,
+    /// What it executed when it was taken on: the runtime's own program.
+    program: Option<PathBuf>,
 }
 
 impl Init {
@@ -54,7 +58,7 @@ impl Init {
             return Err(InitError::NotOurs { pid });
         }
         let cgroup = hierarchies.of_process(pid).map_err(|source| InitError::Cgroup { pid, source })?;
-        Ok(Self { identity, pidfd, cgroup })
+        Ok(Self { identity, pidfd, cgroup, program: program_of(pid) })
     }
 
     /// Returns its pid.
@@ -82,8 +86,18 @@ impl Init {
         contd_lease::signal(&self.pidfd, signal.number()).map(|_is_alive| ())
     }
 
+    /// Tells whether it executes another program than when it was taken on; also when that cannot be told.
+    pub(crate) fn has_become_another(&self) -> bool {
+        self.program.is_none() || program_of(self.identity.pid) != self.program
+    }
+
     /// Returns its cgroup.
     pub(crate) fn cgroup(&self) -> &TaskCgroup {
         &self.cgroup
     }
+}
+
+/// Reads what a child of ours executes; it is not reaped yet, so its pid is its own. A zombie executes nothing.
+fn program_of(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
 }

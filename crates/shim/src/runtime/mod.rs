@@ -88,6 +88,8 @@ pub enum Outcome {
         /// On the host.
         pid: i32,
     },
+    /// Init was let go; it runs the entrypoint once it is another program than the runtime's own.
+    LetGo,
     /// It was done.
     Done,
 }

@@ -140,7 +140,11 @@ impl Operation for OciOperation {
         let status = sys::reap(self.pidfd.as_fd()).map_err(watch)?;
         let status = status.ok_or_else(|| watch(io::ErrorKind::WouldBlock.into()))?;
         if status == ChildStatus::Code(0) {
-            return if self.verb == Verb::Create { self.read_pid() } else { Ok(Outcome::Done) };
+            return match self.verb {
+                Verb::Create => self.read_pid(),
+                Verb::Start => Ok(Outcome::LetGo),
+                Verb::Pause | Verb::Resume | Verb::Delete => Ok(Outcome::Done),
+            };
         }
         let words = self.words();
         if self.verb == Verb::Delete && oci_error::means_absent(&words) {

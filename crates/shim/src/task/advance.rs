@@ -11,7 +11,7 @@ use contd_protocol::shim::{Response, files};
 use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
 use serde::Serialize;
 
-use super::{Current, Deletion, Ending, Phase, Stage, Task};
+use super::{Current, Deletion, Ending, LettingGo, Phase, Stage, Task};
 use crate::clock;
 use crate::error::TaskError;
 use crate::init::Init;
@@ -39,17 +39,21 @@ impl Task {
         let operation = self.current.as_ref().map(|current| current.deadline);
         // While `start` is under way the exit is held back anyway; its own deadline wakes us.
         let ending = self.ending.as_ref().filter(|_| !self.is_starting()).map(|ending| ending.deadline);
-        [operation, ending, orphans, self.pump.deadline()].into_iter().flatten().min()
+        let letting_go = self.letting_go.as_ref().map(LettingGo::next_look);
+        [operation, ending, orphans, letting_go, self.pump.deadline()].into_iter().flatten().min()
     }
 
     /// Takes the result of the operation under way.
     pub(crate) fn on_operation_done(&mut self) {
         let Some(Current { verb, operation, callers, .. }) = self.current.take() else { return };
-        let result = match operation.finish() {
+        let outcome = operation.finish();
+        let outcome_is_let_go = matches!(outcome, Ok(Outcome::LetGo));
+        let result = match outcome {
             Ok(outcome) => self.succeeded(verb, outcome),
             Err(error) => Err(TaskError::Runtime(self.with_last_words(error))),
         };
         match result {
+            Ok(response) if outcome_is_let_go => self.let_go(callers, response),
             Ok(response) => self.replies.extend(callers.iter().map(|caller| (*caller, Ok(response.clone())))),
             Err(error) if verb == Verb::Delete => self.deletion_failed(&error),
             Err(error) => self.failed(verb, &callers, &error),
@@ -95,7 +99,7 @@ impl Task {
                 self.runtime_deleted();
                 Ok(Response::Done)
             }
-            (Verb::Create, Outcome::Done) => {
+            (Verb::Create, Outcome::Done | Outcome::LetGo) => {
                 let (id, path) = (self.spec.id.clone(), self.dir.clone());
                 let source = io::ErrorKind::InvalidData.into();
                 Err(TaskError::Runtime(RuntimeError::PidFile { id, path, source }))
@@ -147,6 +151,7 @@ impl Task {
     /// Does what is due: deadlines, the exit once the output is drained.
     pub(crate) fn advance(&mut self, now: Instant) {
         self.pump.retry(now);
+        self.look_whether_it_runs(now);
         if self.current.as_ref().is_some_and(|current| current.deadline <= now) {
             self.time_out();
         }

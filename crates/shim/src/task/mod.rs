@@ -11,6 +11,7 @@
 //! One operation of the runtime is under way at a time. A kill needs no runtime and is never queued behind one.
 
 mod advance;
+mod letting_go;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -28,6 +29,7 @@ use crate::init::Init;
 use crate::pump::Pump;
 use crate::runtime::{Operation, Runtime, RuntimeError, Verb};
 use crate::sys::ChildStatus;
+use letting_go::LettingGo;
 
 const DELETE_FIRST: &str = "delete it first";
 const CREATE_FIRST: &str = "create it first";
@@ -101,6 +103,7 @@ pub(crate) struct Task {
     ending: Option<Ending>,
     waiters: Vec<CallRef>,
     deletion: Option<Deletion>,
+    letting_go: Option<LettingGo>,
     is_shut_down: bool,
     /// Whether orphans must be looked for although no signal has announced one.
     is_reaping_due: bool,
@@ -130,6 +133,7 @@ impl Task {
             ending: None,
             waiters: Vec::new(),
             deletion: None,
+            letting_go: None,
             is_shut_down: false,
             is_reaping_due: false,
             replies: Vec::new(),
