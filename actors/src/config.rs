@@ -9,6 +9,8 @@ use contd_types::CpuLimit;
 /// The settings of one node. Every directory must exist and be writable by the daemon, except `netns_dir`.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
+    /// Where the bundles are: the directory given to `contd_bundle::DirBundles`.
+    pub state_dir: PathBuf,
     /// Container logs go to `<log_dir>/<namespace>/<name>.log`.
     pub log_dir: PathBuf,
     /// Where named network namespaces are (`/run/netns`, `/var/run/netns`).
@@ -72,8 +74,15 @@ pub struct Limits {
 
 impl NodeConfig {
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
-    pub fn new(log_dir: PathBuf, boot_id: String, runtime: RuntimeSpec, defaults: Defaults) -> Self {
+    pub fn new(
+        state_dir: PathBuf,
+        log_dir: PathBuf,
+        boot_id: String,
+        runtime: RuntimeSpec,
+        defaults: Defaults,
+    ) -> Self {
         Self {
+            state_dir,
             log_dir,
             netns_dir: PathBuf::from("/run/netns"),
             cgroup_parent: "contd".to_owned(),

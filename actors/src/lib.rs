@@ -1,9 +1,46 @@
 //! Who owns what, and in which order things happen: the only place that knows actix.
+//!
+//! Takes in: a [`NodeConfig`], the borders of the node ([`Parts`]) and the verbs ([`messages`]). Gives out: typed answers,
+//! streams of log and events. Never does: sockets, files of its own, mounts, processes; those are behind the borders.
+//!
+//! ```text
+//! Supervisor ─┬─ NamespaceActor (per tenant) ── ContainerActor (per container) ── one task at a time: make, settle,
+//!             │                                        │ asks                     remove, recover
+//!             ├─ FlistActor ◄──────────────────────────┤
+//!             ├─ BundleActor ◄─────────────────────────┤        everyone reads the View: what inspect and list show
+//!             ├─ LogActor ◄────────────────────────────┤
+//!             └─ EventActor ◄──────────────────────────┘
+//! ```
+//!
+//! Parents rebuild lost children from the store. Whoever is asked answers, or its loss is the answer: nobody hangs.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod call;
 mod config;
+mod container;
+mod error;
+mod event;
+mod flist;
+mod lane;
+mod lineage;
+mod log;
 pub mod messages;
+mod namespace;
+mod node;
+mod pool;
+mod records;
+mod shared;
+mod startup;
+mod supervisor;
+mod sweep;
+mod task;
+mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use call::{CallError, ask, ask_api, tell};
 pub use config::{Defaults, Limits, LogRotation, NodeConfig};
+pub use node::{Node, Parts, start, until_ended};
+pub use supervisor::Supervisor;

@@ -4,5 +4,11 @@
 //! - the others are between the actors of this crate.
 
 pub mod api;
+pub(crate) mod container;
+pub(crate) mod namespace;
+pub(crate) mod node;
+pub(crate) mod supervisor;
 
 pub use api::*;
+#[cfg(any(test, feature = "testing"))]
+pub use supervisor::{PanicIn, PlantPanic};

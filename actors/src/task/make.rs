@@ -151,8 +151,7 @@ impl Making<'_> {
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
         };
-        let message =
-            PrepareRoot { lane: Arc::clone(&subject.lane), request, progress: self.plan.progress.clone() };
+        let message = PrepareRoot { lane: Arc::clone(&subject.lane), request, progress: self.plan.progress.clone() };
         let work = async move {
             let prepared = subject.shared.flist.ask(message, deadline).await.map_err(StepError::Call)??;
             Ok(prepared.root)
@@ -187,8 +186,7 @@ impl Making<'_> {
         let path = subject.shared.log_path(&subject.namespace, &subject.name);
         let (lane, id) = (Arc::clone(&subject.lane), subject.id.clone());
         let message = OpenLog { lane, id, path, is_new: self.plan.is_first };
-        let work =
-            async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
+        let work = async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
         self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await
     }
 

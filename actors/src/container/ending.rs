@@ -1,0 +1,235 @@
+//! How a container ends: signals, the exit, and what the restart policy makes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::ActorFutureExt;
+use actix::{AsyncContext, Context, Handler, WrapFuture};
+use contd_shim_client::Shim;
+use contd_types::{Backoff, Event, EventKind, Exit, Signal, State, Step};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::requests::KILL_TIMEOUT;
+use super::{ContainerActor, answer};
+use crate::error::{ContainerError, one_line};
+use crate::messages::container::WaitDone;
+use crate::shared::jitter;
+
+/// How long a container may take to end after SIGKILL: only processes that wait in the kernel need any time at all.
+pub(crate) const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
+/// A run that lasts so long was good: the next restart begins the back-off anew (DESIGN section 5).
+const GOOD_RUN: Duration = Duration::from_secs(600);
+/// Between two tries to write down an end that the disk refuses; the shim keeps it meanwhile.
+const EXIT_RETRY: Backoff = Backoff::RESTART;
+
+impl ContainerActor {
+    /// Watches the shim for the end of the container.
+    pub(super) fn watch_exit(&mut self, shim: Arc<dyn Shim>, ctx: &mut Context<Self>) {
+        let generation = self.generation;
+        let watch = async move { shim.wait().await }.into_actor(self).map(move |result, actor, ctx| {
+            actor.handle(WaitDone { generation, result }, ctx);
+        });
+        ctx.spawn(watch);
+    }
+
+    /// Sends the stop signal now, and SIGKILL after the time-out.
+    pub(super) fn begin_signals(&mut self, timeout: Option<Duration>, ctx: &mut Context<Self>) {
+        let defaults = &self.subject.shared.config.defaults;
+        let grace = timeout.or(self.subject.spec.shutdown_timeout).unwrap_or(defaults.shutdown_timeout);
+        if grace.is_zero() {
+            self.send_kill(ctx);
+            return;
+        }
+        self.send_signal(self.subject.spec.stop_signal.unwrap_or(Signal::TERM), false, ctx);
+        self.kill_timer = Some(ctx.run_later(grace, Self::send_kill));
+    }
+
+    /// A second stop: its time-out counts from now, and never makes the first one's longer.
+    pub(super) fn hurry_signals(&mut self, timeout: Option<Duration>, ctx: &mut Context<Self>) {
+        let Some(grace) = timeout else { return };
+        if grace.is_zero() {
+            self.send_kill(ctx);
+        } else {
+            ctx.run_later(grace, |actor, ctx| {
+                if matches!(actor.state, State::Stopping { .. }) {
+                    actor.send_kill(ctx);
+                }
+            });
+        }
+    }
+
+    fn send_kill(&mut self, ctx: &mut Context<Self>) {
+        if !matches!(self.state, State::Stopping { .. }) {
+            return;
+        }
+        self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
+        self.send_signal(Signal::KILL, true, ctx);
+        self.kill_timer = Some(ctx.run_later(KILLED_TIMEOUT, Self::give_up_killing));
+    }
+
+    fn send_signal(&self, signal: Signal, is_for_all: bool, ctx: &mut Context<Self>) {
+        let Some(shim) = self.shim.clone() else { return };
+        let id = self.subject.id.clone();
+        let call = async move {
+            let failure = match tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(failure)) => one_line(&failure),
+                Err(_elapsed) => "no answer".to_owned(),
+            };
+            // The next, stronger signal comes by its timer; the exit, if it came first, makes this moot.
+            warn!(container = %id, %signal, error = failure, "signal not sent");
+        };
+        ctx.spawn(call.into_actor(self));
+    }
+
+    fn give_up_killing(&mut self, _ctx: &mut Context<Self>) {
+        if !matches!(self.state, State::Stopping { .. }) {
+            return;
+        }
+        let error = ContainerError::NotStopped { id: self.subject.id.clone(), waited: KILLED_TIMEOUT };
+        warn!(container = %self.subject.id, ns = %self.subject.namespace, "does not end after SIGKILL");
+        for reply in std::mem::take(&mut self.waiting.stops) {
+            answer(reply, Err(error.clone()));
+        }
+        self.wants_delete = false;
+        for reply in std::mem::take(&mut self.waiting.deletes) {
+            answer(reply, Err(error.clone()));
+        }
+    }
+
+    /// The container has ended: decides what comes next, writes both down at once, then tells everyone.
+    pub(super) fn take_exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
+        self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
+        self.shim = None;
+        self.has_old_shim = true;
+        if self.runs_since.take().is_some_and(|since| Instant::now().duration_since(since) >= GOOD_RUN) {
+            self.streak = 0;
+        }
+        let wants_restart = !self.was_told_to_stop()
+            && !self.wants_delete
+            && self.policy().wants_restart(exit.is_success(), self.streak);
+        self.record.exit = Some(exit.clone());
+        self.record.finished_at = Some(exit.at);
+        self.is_exit_told = false;
+        if let Err(illegal) = self.end_by(exit.clone(), wants_restart, ctx) {
+            error!(container = %self.subject.id, error = one_line(&illegal), "lifecycle refused an exit");
+        }
+        self.record.state = self.state.clone();
+        self.publish(EventKind::Exited { exit });
+        if let State::Backoff { attempt, .. } = self.state {
+            self.publish(EventKind::BackoffBegun { attempt });
+        }
+        self.store_exit(1, ctx);
+    }
+
+    /// Moves to `Stopped` or on to `Backoff`, and shows only the last: a follower of the log must not take a crash for
+    /// the end.
+    fn end_by(
+        &mut self,
+        exit: Exit,
+        wants_restart: bool,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), contd_types::IllegalTransition> {
+        let mut next = self.state.clone().after(Event::ShimExited { exit })?;
+        if wants_restart {
+            let attempt = self.streak.saturating_add(1);
+            let delay = Backoff::RESTART.delay(attempt, jitter());
+            let until = self.subject.shared.clock.now().saturating_add(delay);
+            next = next.after(Event::BackoffBegun { attempt, until })?;
+            self.arm_restart(delay, ctx);
+        }
+        self.state = next;
+        self.show();
+        Ok(())
+    }
+
+    /// Writes the end down; when the disk refuses, tells it all the same and goes on trying. Only then is the shim, which
+    /// knows the end as well, let go.
+    fn store_exit(&mut self, attempt: u32, ctx: &mut Context<Self>) {
+        let generation = self.generation;
+        let write = self.save().into_actor(self).map(move |result, actor, ctx| {
+            let is_stale = actor.generation != generation;
+            actor.tell_exit();
+            match result {
+                _ if is_stale || actor.is_gone => {}
+                Ok(()) => {
+                    actor.go_on(ctx);
+                }
+                Err(failure) => {
+                    error!(container = %actor.subject.id, ns = %actor.subject.namespace, error = one_line(&failure), "exit not written down, the shim is kept");
+                    if actor.wants_delete {
+                        actor.go_on(ctx);
+                    } else {
+                        ctx.run_later(EXIT_RETRY.delay(attempt, jitter()), move |actor, ctx| {
+                            if actor.generation == generation && !actor.is_gone {
+                                actor.store_exit(attempt.saturating_add(1), ctx);
+                            }
+                        });
+                    }
+                }
+            }
+        });
+        ctx.spawn(write);
+    }
+
+    fn tell_exit(&mut self) {
+        self.is_exit_told = true;
+        let Some(exit) = self.record.exit.clone() else { return };
+        let waiting = self.waiting.exits.drain(..).chain(self.waiting.stops.drain(..));
+        for reply in waiting {
+            answer(reply, Ok(exit.clone()));
+        }
+    }
+
+    /// Starts the container after a while, unless a stop, start or deletion comes first.
+    pub(super) fn arm_restart(&mut self, delay: Duration, ctx: &mut Context<Self>) {
+        self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
+        self.restart_timer = Some(ctx.run_later(delay, |actor, ctx| {
+            actor.restart_timer = None;
+            if matches!(actor.state, State::Backoff { .. } | State::Failed { .. }) && !actor.wants_delete {
+                actor.record.restart_count = actor.record.restart_count.saturating_add(1);
+                actor.streak = actor.streak.saturating_add(1);
+                actor.wants_start = true;
+                actor.go_on(ctx);
+            }
+        }));
+    }
+
+    /// Tries again after a restart that failed, when the policy wants the container to run.
+    pub(super) fn retry_failed(&mut self, ctx: &mut Context<Self>) {
+        let is_wanted = !self.was_told_to_stop()
+            && !self.wants_delete
+            && self.record.is_acknowledged
+            && self.policy().wants_restart(false, self.streak);
+        if is_wanted {
+            let attempt = self.streak.saturating_add(1);
+            self.publish(EventKind::BackoffBegun { attempt });
+            self.arm_restart(Backoff::RESTART.delay(attempt, jitter()), ctx);
+        }
+    }
+}
+
+impl Handler<WaitDone> for ContainerActor {
+    type Result = ();
+
+    fn handle(&mut self, WaitDone { generation, result }: WaitDone, ctx: &mut Self::Context) {
+        let is_running = matches!(self.state, State::Running { .. } | State::Paused { .. } | State::Stopping { .. });
+        if generation != self.generation || !is_running || self.is_gone {
+            return;
+        }
+        match result {
+            Ok(exit) => self.take_exit(exit, ctx),
+            Err(failure) => {
+                warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&failure), "lost the shim, looking for it");
+                self.shim = None;
+                self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
+                self.must_advance(Event::RecoveryBegun);
+                self.begin_recovery(ctx);
+            }
+        }
+    }
+}
+
+/// The step that a recovery names when a container cannot go on.
+pub(super) const RECOVERY_STEP: Step = Step::Shim;

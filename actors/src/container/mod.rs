@@ -1,0 +1,374 @@
+//! One container: owns its lifecycle record (nobody else writes it), its shim connection, its restart policy.
+//!
+//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
+//! its tasks ([`crate::task`]) and tells its namespace [`ContainerGone`]. Touches nothing but the record itself: each
+//! operation that takes time is a task, at most one at a time, and may be told to take back what it did.
+//!
+//! ```text
+//! request ─► intent (desired, wants_delete, wants_start) ─► go_on() ─► the one task that comes next
+//!                                                              ▲              │
+//!                                                              └── its report ┘
+//! ```
+//!
+//! A stop or deletion is never queued behind work: it cancels the task under way, which undoes and reports.
+//!
+//! - here: the actor, its state, what it shows and stores.
+//! - `requests`: what others ask. `reports`: what its tasks tell. `work`: what comes next. `ending`: signals and exits.
+
+mod ending;
+mod reports;
+mod requests;
+mod work;
+
+pub(crate) use ending::KILLED_TIMEOUT;
+pub(crate) use reports::ROLLBACK_TIMEOUT;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::fut::ActorFutureExt;
+use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
+use contd_shim_client::Shim;
+use contd_store::{ContainerRecord, Desired};
+use contd_types::{
+    ContainerEvent, ContainerInfo, Event, EventKind, Exit, IllegalTransition, RestartPolicy, State, StateName, Step,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::call::tell;
+use crate::error::{ContainerError, one_line};
+use crate::lineage::Lineage;
+use crate::messages::namespace::ContainerGone;
+use crate::namespace::NamespaceActor;
+use crate::records::RecordError;
+use crate::shared::OperationGuard;
+use crate::task::{CancelHandle, Subject};
+
+/// Where one answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, ContainerError>>;
+
+/// Where a container's actor comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A run that was just admitted; nothing of it is there, not even its record.
+    Fresh,
+    /// A record that was there: of an earlier daemon, or of an actor that was lost.
+    Recorded {
+        /// Whether something of a shim may be there.
+        may_have_shim: bool,
+    },
+}
+
+/// The one operation under way.
+#[derive(Debug)]
+enum Work {
+    /// None.
+    Idle,
+    /// It is being made.
+    Making { cancel: CancelHandle, is_first: bool, _guard: OperationGuard },
+    /// The shim of the last run is being ended.
+    Settling { _guard: OperationGuard },
+    /// It is being removed.
+    Removing { _guard: OperationGuard },
+    /// Its shim is being looked for. Dropping the handle ends the look.
+    Recovering { _cancel: CancelHandle },
+}
+
+impl Work {
+    fn is_idle(&self) -> bool {
+        matches!(self, Self::Idle)
+    }
+}
+
+/// Who waits for what.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// A run or start.
+    makes: Vec<Reply<()>>,
+    /// An end that will come by itself.
+    exits: Vec<Reply<Exit>>,
+    /// An end that was asked for.
+    stops: Vec<Reply<Exit>>,
+    deletes: Vec<Reply<()>>,
+    recoveries: Vec<oneshot::Sender<()>>,
+}
+
+/// The actor; see the module.
+#[derive(Debug)]
+pub(crate) struct ContainerActor {
+    subject: Subject,
+    parent: Addr<NamespaceActor>,
+    lineage: Lineage,
+    lifeline: Option<SpawnHandle>,
+    origin: Origin,
+    /// This actor's number as the record's writer.
+    writer: u64,
+    /// What is on disk, or on its way there.
+    record: ContainerRecord,
+    state: State,
+    work: Work,
+    /// Counts operations; a report of an earlier one changes nothing.
+    generation: u64,
+    waiting: Waiting,
+    /// The connection while it runs.
+    shim: Option<Arc<dyn Shim>>,
+    /// Whether something of a shim is left of the last run and must go before the next.
+    has_old_shim: bool,
+    wants_start: bool,
+    wants_delete: bool,
+    /// Attached callers who have not read everything yet.
+    holds: usize,
+    /// Restarts in a row, and since when it runs.
+    streak: u32,
+    runs_since: Option<Instant>,
+    /// The end of a back-off, or of the wait before another try.
+    restart_timer: Option<SpawnHandle>,
+    /// SIGKILL, or giving up on it.
+    kill_timer: Option<SpawnHandle>,
+    settle_failures: u32,
+    /// Whether the last end is on disk, or could not be written: until then nobody is told of it.
+    is_exit_told: bool,
+    is_gone: bool,
+}
+
+impl ContainerActor {
+    /// Makes the actor of a container; `record` is what is stored, or for a fresh one what will be.
+    pub(crate) fn new(
+        subject: Subject,
+        parent: Addr<NamespaceActor>,
+        lineage: Lineage,
+        record: ContainerRecord,
+        origin: Origin,
+    ) -> Self {
+        let writer = subject.lane.take_over();
+        let state = record.state.clone();
+        Self {
+            subject,
+            parent,
+            lineage,
+            lifeline: None,
+            origin,
+            writer,
+            record,
+            state,
+            work: Work::Idle,
+            generation: 0,
+            waiting: Waiting::default(),
+            shim: None,
+            has_old_shim: false,
+            wants_start: false,
+            wants_delete: false,
+            holds: 0,
+            streak: 0,
+            runs_since: None,
+            restart_timer: None,
+            kill_timer: None,
+            settle_failures: 0,
+            is_exit_told: true,
+            is_gone: false,
+        }
+    }
+
+    /// Applies an event to the lifecycle table and shows the result.
+    fn advance(&mut self, event: Event) -> Result<(), IllegalTransition> {
+        self.state = self.state.clone().after(event)?;
+        self.show();
+        Ok(())
+    }
+
+    /// [`Self::advance`] where the table must allow it; if it does not, that is a bug, and the state stays.
+    fn must_advance(&mut self, event: Event) {
+        if let Err(illegal) = self.advance(event) {
+            error!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&illegal), "lifecycle refused a move");
+        }
+    }
+
+    /// Publishes what everyone may see.
+    fn show(&self) {
+        if self.is_gone {
+            return;
+        }
+        let record = &self.record;
+        self.subject.shared.view.publish(ContainerInfo {
+            id: record.id.clone(),
+            namespace: record.namespace.clone(),
+            spec: record.spec.clone(),
+            state: self.state.clone(),
+            created_at: record.created_at,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            last_exit: record.exit.clone(),
+            restart_count: record.restart_count,
+            log_path: record.log_path.to_string_lossy().into_owned(),
+        });
+    }
+
+    /// Returns the write of the record as it is now; it happens when it is awaited.
+    fn save(&mut self) -> impl Future<Output = Result<(), Arc<RecordError>>> + use<> {
+        self.record.bump();
+        self.record.boot_id.clone_from(&self.subject.shared.config.boot_id);
+        let (records, lane) = (self.subject.shared.records.clone(), Arc::clone(&self.subject.lane));
+        let (writer, record) = (self.writer, self.record.clone());
+        async move { records.put(lane, writer, record).await.map_err(Arc::new) }
+    }
+
+    /// Writes the record without anybody waiting for it; the next write repeats what this one failed to.
+    fn save_in_passing(&mut self, ctx: &mut Context<Self>) {
+        let write = self.save().into_actor(self).map(|result, actor, _ctx| {
+            if let Err(failure) = result {
+                error!(container = %actor.subject.id, ns = %actor.subject.namespace, error = one_line(&failure), "record not written");
+            }
+        });
+        ctx.spawn(write);
+    }
+
+    fn publish(&self, kind: EventKind) {
+        info!(container = %self.subject.id, ns = %self.subject.namespace, state = %self.state.name(), event = event_name(&kind), "lifecycle");
+        let shared = &self.subject.shared;
+        shared.publish(ContainerEvent {
+            namespace: self.subject.namespace.clone(),
+            id: self.subject.id.clone(),
+            name: self.subject.name.clone(),
+            at: shared.clock.now(),
+            kind,
+        });
+    }
+
+    fn policy(&self) -> RestartPolicy {
+        self.subject.spec.restart
+    }
+
+    fn was_told_to_stop(&self) -> bool {
+        self.record.desired == Desired::Stop
+    }
+
+    /// Begins a new operation; reports of earlier ones are stale from here on.
+    fn next_generation(&mut self) -> u64 {
+        self.generation = self.generation.saturating_add(1);
+        self.generation
+    }
+
+    fn cancel_timer(&mut self, which: fn(&mut Self) -> &mut Option<SpawnHandle>, ctx: &mut Context<Self>) {
+        if let Some(timer) = which(self).take() {
+            ctx.cancel_future(timer);
+        }
+    }
+
+    /// The end: nothing is left, the name is free, everyone is answered. The actor itself goes when nobody holds it.
+    fn leave(&mut self, ctx: &mut Context<Self>) {
+        self.subject.shared.view.remove(&self.subject.id);
+        self.is_gone = true;
+        self.state = State::Deleting;
+        self.work = Work::Idle;
+        self.lineage.expect_end();
+        tell(&self.parent, ContainerGone { id: self.subject.id.clone() });
+        for timer in [self.restart_timer.take(), self.kill_timer.take(), self.lifeline.take()].into_iter().flatten() {
+            ctx.cancel_future(timer);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for reply in waiting.exits.into_iter().chain(waiting.stops) {
+            answer(reply, Err(self.gone("wait for")));
+        }
+        for reply in waiting.makes {
+            answer(reply, Err(self.gone("start")));
+        }
+        for reply in waiting.deletes {
+            answer(reply, Ok(()));
+        }
+        self.answer_recovered();
+    }
+
+    fn answer_recovered(&mut self) {
+        for reply in self.waiting.recoveries.drain(..) {
+            // A caller that has gone needs no answer.
+            let _gone = reply.send(());
+        }
+    }
+
+    fn gone(&self, verb: &'static str) -> ContainerError {
+        ContainerError::Gone { id: self.subject.id.clone(), verb }
+    }
+
+    fn unknown_exit(&self, reason: impl Into<String>) -> Exit {
+        Exit::unknown(reason, self.subject.shared.clock.now())
+    }
+
+    /// What a wait on a container that could not be made is told.
+    fn never_ran(&self) -> ContainerError {
+        let reason = match &self.state {
+            State::Failed { reason, .. } => reason.clone(),
+            other => other.name().to_string(),
+        };
+        ContainerError::NeverRan { id: self.subject.id.clone(), reason }
+    }
+
+    /// Moves a container that cannot go on to `Failed`, whatever it was doing.
+    fn fail(&mut self, step: Step, reason: String) {
+        self.must_advance(Event::Aborted { step, reason: reason.clone() });
+        self.record.state = self.state.clone();
+        self.publish(EventKind::Failed { step, reason });
+    }
+}
+
+/// Sends an answer; a caller that has gone needs none.
+fn answer<T>(reply: Reply<T>, result: Result<T, ContainerError>) {
+    let _gone = reply.send(result);
+}
+
+fn event_name(kind: &EventKind) -> &'static str {
+    match kind {
+        EventKind::Accepted => "accepted",
+        EventKind::Started { .. } => "started",
+        EventKind::Failed { .. } => "failed",
+        EventKind::StopRequested => "stop-requested",
+        EventKind::Exited { .. } => "exited",
+        EventKind::BackoffBegun { .. } => "backoff-begun",
+        EventKind::Recovered => "recovered",
+        EventKind::Deleted => "deleted",
+    }
+}
+
+/// Makes the record of a container that was just admitted.
+pub(crate) fn first_record(subject: &Subject, idempotency_key: Option<String>) -> ContainerRecord {
+    let shared = &subject.shared;
+    let log_path: PathBuf = shared.log_path(&subject.namespace, &subject.name);
+    let mut record = ContainerRecord::new(
+        subject.namespace.clone(),
+        subject.id.clone(),
+        (*subject.spec).clone(),
+        shared.config.boot_id.clone(),
+        log_path,
+        shared.clock.now(),
+    );
+    record.idempotency_key = idempotency_key;
+    record
+}
+
+impl Actor for ContainerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.lifeline = Some(self.lineage.follow(ctx));
+        match self.origin {
+            Origin::Fresh => self.show(),
+            Origin::Recorded { may_have_shim } => self.pick_up(may_have_shim, ctx),
+        }
+    }
+
+    fn stopped(&mut self, _ctx: &mut Self::Context) {
+        self.lineage.tell_parent();
+    }
+}
+
+/// Tells whether a record in this state says that the container ran.
+fn says_running(state: &State) -> bool {
+    matches!(
+        state.name(),
+        StateName::Running | StateName::Paused | StateName::Stopping | StateName::Starting | StateName::Created
+    )
+}
+
+#[cfg(any(test, feature = "testing"))]
+crate::lineage::panics_on_demand!(ContainerActor);

@@ -1,0 +1,339 @@
+//! What a container's tasks tell it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{self, ActorFutureExt};
+use actix::{AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use contd_types::{Backoff, Event, EventKind, Exit, Pid, State};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::ending::RECOVERY_STEP;
+use super::{ContainerActor, Reply, Work, answer, says_running};
+use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
+use crate::messages::container::{CommitRunning, MadeByRuntime, MakeDone, Recovered, Removed, Settled};
+use crate::records::RecordError;
+use crate::shared::jitter;
+use crate::task::recover::Finding;
+
+/// Between two tries to end a shim that resists.
+const SETTLE_RETRY: Backoff = Backoff::RESTART;
+/// Why there is no exit of a container that was told to end before it ran.
+const STOPPED_EARLY: &str = "it was told to end before it ran";
+
+impl Handler<MadeByRuntime> for ContainerActor {
+    type Result = Result<(), StepError>;
+
+    fn handle(&mut self, MadeByRuntime { generation, pid }: MadeByRuntime, _ctx: &mut Self::Context) -> Self::Result {
+        if generation != self.generation || self.state != State::Creating {
+            return Err(StepError::Cancelled);
+        }
+        self.advance(Event::ShimCreated { pid }).map_err(StepError::Illegal)?;
+        self.advance(Event::StartRequested).map_err(StepError::Illegal)
+    }
+}
+
+impl Handler<CommitRunning> for ContainerActor {
+    type Result = ResponseActFuture<Self, Result<(), StepError>>;
+
+    fn handle(&mut self, message: CommitRunning, _ctx: &mut Self::Context) -> Self::Result {
+        let CommitRunning { generation, pid, shim } = message;
+        if generation != self.generation || !matches!(self.state, State::Starting { .. }) {
+            return Box::pin(fut::ready(Err(StepError::Cancelled)));
+        }
+        let before = self.record.clone();
+        self.record.state = State::Running { pid };
+        self.record.started_at = Some(self.subject.shared.clock.now());
+        self.record.is_acknowledged = true;
+        let write = self.save();
+        Box::pin(write.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok(()) => {
+                // A stop may have come meanwhile: then the state stays `Stopping`, and the signals begin now.
+                actor.advance(Event::ShimReady { pid }).map_err(StepError::Illegal)?;
+                actor.shim = Some(Arc::clone(&shim));
+                actor.runs_since = Some(Instant::now());
+                actor.publish(EventKind::Started { pid });
+                actor.watch_exit(shim, ctx);
+                if matches!(actor.state, State::Stopping { .. }) {
+                    actor.save_in_passing(ctx);
+                    actor.begin_signals(None, ctx);
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                actor.record.is_acknowledged = before.is_acknowledged;
+                actor.record.started_at = before.started_at;
+                Err(StepError::Record(failure))
+            }
+        }))
+    }
+}
+
+impl Handler<MakeDone> for ContainerActor {
+    type Result = ();
+
+    fn handle(&mut self, MakeDone { generation, result }: MakeDone, ctx: &mut Self::Context) {
+        if generation != self.generation || self.is_gone {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.work = Work::Idle;
+                for reply in std::mem::take(&mut self.waiting.makes) {
+                    answer(reply, Ok(()));
+                }
+                self.go_on(ctx);
+            }
+            Err(failure) => self.take_make_error(failure, ctx),
+        }
+    }
+}
+
+impl Handler<Settled> for ContainerActor {
+    type Result = ();
+
+    fn handle(&mut self, Settled { generation, result }: Settled, ctx: &mut Self::Context) {
+        if generation != self.generation || self.is_gone {
+            return;
+        }
+        self.work = Work::Idle;
+        match result {
+            Ok(()) => {
+                self.has_old_shim = false;
+                self.settle_failures = 0;
+                self.go_on(ctx);
+            }
+            Err(failure) => {
+                warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&failure), "shim of an ended container not ended yet");
+                self.settle_failures = self.settle_failures.saturating_add(1);
+                if self.wants_delete {
+                    self.go_on(ctx);
+                    return;
+                }
+                ctx.run_later(SETTLE_RETRY.delay(self.settle_failures, jitter()), |actor, ctx| actor.go_on(ctx));
+            }
+        }
+    }
+}
+
+impl Handler<Removed> for ContainerActor {
+    type Result = ();
+
+    fn handle(&mut self, Removed { generation, mut leftovers }: Removed, ctx: &mut Self::Context) {
+        if generation != self.generation || self.is_gone {
+            return;
+        }
+        if leftovers.is_empty() {
+            let forget = self.forget_record().map(|result, actor: &mut Self, ctx| match result {
+                Ok(()) => {
+                    actor.publish(EventKind::Deleted);
+                    actor.leave(ctx);
+                }
+                Err(source) => {
+                    let source = StepError::Record(source);
+                    actor.end_removal(Leftover { what: "record", source }, 1);
+                }
+            });
+            ctx.spawn(forget);
+            return;
+        }
+        let left = leftovers.len();
+        for leftover in &leftovers {
+            error!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(leftover), "left at deletion");
+        }
+        self.end_removal(leftovers.swap_remove(0), left);
+    }
+}
+
+impl Handler<Recovered> for ContainerActor {
+    type Result = ();
+
+    fn handle(&mut self, Recovered { generation, finding }: Recovered, ctx: &mut Self::Context) {
+        if generation != self.generation || self.is_gone {
+            return;
+        }
+        self.work = Work::Idle;
+        match finding {
+            Finding::Runs { shim, pid, is_paused } => {
+                self.must_advance(Event::ShimReady { pid });
+                if is_paused {
+                    self.must_advance(Event::Paused);
+                }
+                self.adopt(shim, pid, ctx);
+            }
+            Finding::Ended { exit, reason } => {
+                let exit = exit.unwrap_or_else(|| self.unknown_exit(reason));
+                // It has run, whoever was told: it is a container with an exit now, and no half-made one.
+                self.record.is_acknowledged = true;
+                self.take_exit(exit, ctx);
+            }
+            Finding::Nothing => self.take_nothing(ctx),
+        }
+        self.answer_recovered();
+        self.go_on(ctx);
+    }
+}
+
+impl ContainerActor {
+    /// Takes a container over that runs.
+    fn adopt(&mut self, shim: Arc<dyn contd_shim_client::Shim>, pid: Pid, ctx: &mut Context<Self>) {
+        self.has_old_shim = false;
+        self.shim = Some(Arc::clone(&shim));
+        self.runs_since = Some(Instant::now());
+        let is_known = self.record.is_acknowledged && self.record.state == State::Running { pid };
+        if !is_known {
+            self.record.is_acknowledged = true;
+            self.record.state = State::Running { pid };
+            let now = self.subject.shared.clock.now();
+            self.record.started_at.get_or_insert(now);
+            self.save_in_passing(ctx);
+        }
+        self.show();
+        self.publish(EventKind::Recovered);
+        self.watch_exit(shim, ctx);
+        if self.was_told_to_stop() || self.wants_delete {
+            self.must_advance(Event::StopRequested);
+            self.begin_signals(None, ctx);
+        }
+    }
+
+    /// Nothing runs and nobody knows of an end.
+    fn take_nothing(&mut self, ctx: &mut Context<Self>) {
+        self.has_old_shim = true;
+        let is_other_boot = self.record.boot_id != self.subject.shared.config.boot_id;
+        let has_run = says_running(&self.record.state);
+        if !self.record.is_acknowledged {
+            self.fail(RECOVERY_STEP, "the daemon ended while it was being made".to_owned());
+            self.wants_delete = true;
+        } else if has_run && is_other_boot {
+            self.take_reboot(ctx);
+        } else if has_run {
+            let exit = self.unknown_exit("it ended while nobody watched, and nothing of it is left");
+            self.take_exit(exit, ctx);
+        } else {
+            self.fail(RECOVERY_STEP, "the daemon ended while it was being started again".to_owned());
+            let wants_start = self.policy().wants_start_at_boot(self.was_told_to_stop(), true);
+            self.wants_start = if is_other_boot { wants_start } else { !self.was_told_to_stop() };
+            self.save_in_passing(ctx);
+        }
+    }
+
+    /// The node went down under it.
+    fn take_reboot(&mut self, ctx: &mut Context<Self>) {
+        let exit = Exit::by_reboot(self.subject.shared.clock.now());
+        self.record.exit = Some(exit.clone());
+        self.record.finished_at = Some(exit.at);
+        self.must_advance(Event::ShimExited { exit: exit.clone() });
+        self.record.state = self.state.clone();
+        self.publish(EventKind::Exited { exit });
+        self.wants_start = self.policy().wants_start_at_boot(self.was_told_to_stop(), true);
+        self.save_in_passing(ctx);
+    }
+
+    /// A making has failed, or was told to end; all it did is undone but what the error names.
+    pub(super) fn take_make_error(&mut self, mut failure: MakeError, ctx: &mut Context<Self>) {
+        let is_first = matches!(self.work, Work::Making { is_first: true, .. });
+        if !is_first {
+            self.work = Work::Idle;
+            self.take_restart_error(failure, ctx);
+            return;
+        }
+        if !failure.leftovers.is_empty() {
+            self.work = Work::Idle;
+            self.take_stuck_rollback(failure, ctx);
+            return;
+        }
+        let forget = self.forget_record().map(move |result, actor: &mut Self, ctx| match result {
+            Ok(()) => actor.leave_unmade(failure, ctx),
+            Err(source) => {
+                failure.leftovers.push(Leftover { what: "record", source: StepError::Record(source) });
+                actor.work = Work::Idle;
+                actor.take_stuck_rollback(failure, ctx);
+            }
+        });
+        ctx.spawn(forget);
+    }
+
+    /// The rollback is complete: everyone hears why, and nothing is left.
+    fn leave_unmade(&mut self, failure: MakeError, ctx: &mut Context<Self>) {
+        let (step, reason) = (failure.step, one_line(&failure));
+        warn!(container = %self.subject.id, ns = %self.subject.namespace, %step, error = reason, "run rolled back");
+        self.publish(EventKind::Failed { step, reason });
+        let exit = self.unknown_exit(STOPPED_EARLY);
+        for reply in std::mem::take(&mut self.waiting.stops) {
+            answer(reply, Ok(exit.clone()));
+        }
+        let shared = ContainerError::Make(Arc::new(failure));
+        for reply in std::mem::take(&mut self.waiting.exits) {
+            answer(reply, Err(shared.clone()));
+        }
+        let makes = std::mem::take(&mut self.waiting.makes);
+        // First the name, then the answer: who runs it again at once must find it free.
+        self.leave(ctx);
+        for reply in makes {
+            answer(reply, Err(shared.clone()));
+        }
+    }
+
+    /// The rollback left something: the container stays visible as failed, and its deletion tries again.
+    fn take_stuck_rollback(&mut self, failure: MakeError, ctx: &mut Context<Self>) {
+        self.has_old_shim = failure.leftovers.iter().any(|leftover| leftover.what == "shim");
+        self.fail(failure.step, one_line(&failure));
+        self.save_in_passing(ctx);
+        let shared = ContainerError::Make(Arc::new(failure));
+        self.answer_failure(&shared);
+        for reply in std::mem::take(&mut self.waiting.stops) {
+            answer(reply, Err(shared.clone()));
+        }
+        self.go_on(ctx);
+    }
+
+    /// A restart has failed, or was told to end: root and log are kept.
+    fn take_restart_error(&mut self, failure: MakeError, ctx: &mut Context<Self>) {
+        self.has_old_shim = !failure.leftovers.is_empty();
+        if matches!(self.state, State::Stopping { .. }) {
+            let exit = self.unknown_exit(STOPPED_EARLY);
+            let shared = ContainerError::Make(Arc::new(failure));
+            self.answer_failure(&shared);
+            self.take_exit(exit, ctx);
+            return;
+        }
+        self.fail(failure.step, one_line(&failure));
+        self.save_in_passing(ctx);
+        self.answer_failure(&ContainerError::Make(Arc::new(failure)));
+        self.retry_failed(ctx);
+        self.go_on(ctx);
+    }
+
+    fn answer_failure(&mut self, failure: &ContainerError) {
+        let waiting = &mut self.waiting;
+        for reply in waiting.makes.drain(..) {
+            answer(reply, Err(failure.clone()));
+        }
+        for reply in waiting.exits.drain(..) {
+            answer(reply, Err(failure.clone()));
+        }
+    }
+
+    /// A removal is over and something is left: it can be repeated.
+    fn end_removal(&mut self, leftover: Leftover, left: usize) {
+        self.work = Work::Idle;
+        self.wants_delete = false;
+        let id = self.subject.id.clone();
+        let failure = ContainerError::Leftovers { id, left, source: Arc::new(leftover) };
+        let replies: Vec<Reply<()>> = std::mem::take(&mut self.waiting.deletes);
+        for reply in replies {
+            answer(reply, Err(failure.clone()));
+        }
+    }
+
+    fn forget_record(&self) -> impl actix::ActorFuture<Self, Output = Result<(), Arc<RecordError>>> + use<> {
+        let (records, subject) = (self.subject.shared.records.clone(), self.subject.clone());
+        let forget = async move { records.remove(subject.lane, subject.namespace, subject.id).await.map_err(Arc::new) };
+        forget.into_actor(self)
+    }
+}
+
+/// Bounds what a caller should wait for an answer that needs a rollback: each undo has its own deadline, these are all.
+pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(90);

@@ -1,0 +1,306 @@
+//! What others ask of a container.
+
+use std::time::Duration;
+
+use actix::fut::{self, ActorFutureExt};
+use actix::{AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture, WrapFuture};
+use contd_store::Desired;
+use contd_types::{ContainerId, Event, EventKind, Exit, State};
+use tokio::sync::oneshot;
+
+use super::{ContainerActor, Work, answer};
+use crate::error::{ContainerError, StepError};
+use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Wait};
+
+/// A signal is one call of the shim; its own deadline is shorter.
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(6);
+
+type Answer<T> = Result<T, ContainerError>;
+
+impl Handler<BeginRun> for ContainerActor {
+    type Result = ResponseActFuture<Self, Answer<ContainerId>>;
+
+    fn handle(&mut self, BeginRun { progress, hold }: BeginRun, ctx: &mut Self::Context) -> Self::Result {
+        self.take_hold(hold, ctx);
+        let reply = self.when_made();
+        self.publish(EventKind::Accepted);
+        self.begin_make(true, progress, ctx);
+        self.with_id(reply)
+    }
+}
+
+impl Handler<JoinRun> for ContainerActor {
+    type Result = ResponseActFuture<Self, Answer<ContainerId>>;
+
+    fn handle(&mut self, JoinRun { hold }: JoinRun, ctx: &mut Self::Context) -> Self::Result {
+        if self.is_gone {
+            return Box::pin(fut::ready(Err(self.gone("run"))));
+        }
+        if let Work::Making { is_first: true, .. } = &self.work {
+            self.take_hold(hold, ctx);
+            let reply = self.when_made();
+            return self.with_id(reply);
+        }
+        let answer = if self.record.is_acknowledged { Ok(self.subject.id.clone()) } else { Err(self.never_ran()) };
+        if answer.is_ok() {
+            self.take_hold(hold, ctx);
+        }
+        Box::pin(fut::ready(answer))
+    }
+}
+
+impl Handler<Start> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, _message: Start, ctx: &mut Self::Context) -> Self::Result {
+        let forbidden = |actor: &Self| ContainerError::Forbidden {
+            id: actor.subject.id.clone(),
+            verb: "start",
+            state: actor.state.name(),
+        };
+        if self.is_gone {
+            return ready(Err(self.gone("start")));
+        }
+        match self.state {
+            State::Running { .. } | State::Paused { .. } => ready(Ok(())),
+            State::Creating | State::Created { .. } | State::Starting { .. } => self.when_made(),
+            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } if !self.wants_delete => {
+                self.record.desired = Desired::Run;
+                self.streak = 0;
+                self.wants_start = true;
+                let reply = self.when_made();
+                self.go_on(ctx);
+                reply
+            }
+            _ => ready(Err(forbidden(self))),
+        }
+    }
+}
+
+impl Handler<Stop> for ContainerActor {
+    type Result = ResponseFuture<Answer<Exit>>;
+
+    fn handle(&mut self, Stop { timeout }: Stop, ctx: &mut Self::Context) -> Self::Result {
+        if self.is_gone {
+            return ready(Err(self.gone("stop")));
+        }
+        if let Some(refused) = self.refuse_end("stop") {
+            return ready(Err(refused));
+        }
+        match self.begin_stop(timeout, ctx) {
+            Some(exit) => {
+                // It has ended already; that it shall stay so must be on disk before it is said.
+                let (write, id) = (self.save(), self.subject.id.clone());
+                Box::pin(async move {
+                    let written = write.await;
+                    let wrap =
+                        |source| ContainerError::Step { id, verb: "stop", source: StepError::Record(source).into() };
+                    written.map(|()| exit).map_err(wrap)
+                })
+            }
+            None => {
+                let (sender, receiver) = oneshot::channel();
+                self.waiting.stops.push(sender);
+                self.until(receiver, "stop")
+            }
+        }
+    }
+}
+
+impl Handler<Kill> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, Kill { signal }: Kill, _ctx: &mut Self::Context) -> Self::Result {
+        let id = self.subject.id.clone();
+        let Some(shim) = self.shim.clone() else {
+            let state = self.state.name();
+            return ready(Err(if self.is_gone {
+                self.gone("signal")
+            } else {
+                ContainerError::Forbidden { id, verb: "signal", state }
+            }));
+        };
+        Box::pin(async move {
+            let source = match tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, false)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(source)) => StepError::shim(source),
+                Err(_elapsed) => StepError::Deadline { what: "send the signal", waited: KILL_TIMEOUT },
+            };
+            Err(ContainerError::Step { id, verb: "signal", source: source.into() })
+        })
+    }
+}
+
+impl Handler<Delete> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, Delete { force, timeout }: Delete, ctx: &mut Self::Context) -> Self::Result {
+        if self.is_gone {
+            return ready(Err(self.gone("delete")));
+        }
+        let has_ended = matches!(
+            self.state,
+            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Deleting
+        );
+        if !has_ended && !force {
+            let (id, state) = (self.subject.id.clone(), self.state.name());
+            return ready(Err(ContainerError::NotEnded { id, state }));
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.deletes.push(sender);
+        self.wants_delete = true;
+        self.wants_start = false;
+        if self.state == State::Recovering {
+            self.give_up_recovery(ctx);
+        } else if !has_ended {
+            let _waits_for_the_end = self.begin_stop(timeout, ctx);
+        }
+        self.go_on(ctx);
+        self.until(receiver, "delete")
+    }
+}
+
+impl Handler<Wait> for ContainerActor {
+    type Result = ResponseFuture<Answer<Exit>>;
+
+    fn handle(&mut self, _message: Wait, _ctx: &mut Self::Context) -> Self::Result {
+        if self.is_gone {
+            return ready(Err(self.gone("wait for")));
+        }
+        match &self.state {
+            // Not before it is on disk: who was told an exit must find it again after any crash.
+            State::Stopped { exit } | State::Backoff { exit, .. } if self.is_exit_told => ready(Ok(exit.clone())),
+            State::Failed { .. } => ready(self.record.exit.clone().ok_or_else(|| self.never_ran())),
+            State::Deleting => ready(self.record.exit.clone().ok_or_else(|| self.gone("wait for"))),
+            _ => {
+                let (sender, receiver) = oneshot::channel();
+                self.waiting.exits.push(sender);
+                self.until(receiver, "wait for")
+            }
+        }
+    }
+}
+
+impl Handler<UntilRecovered> for ContainerActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _message: UntilRecovered, _ctx: &mut Self::Context) -> Self::Result {
+        if self.state != State::Recovering {
+            return Box::pin(async {});
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.recoveries.push(sender);
+        // The loss of the actor ends the wait as well; the next message says so.
+        Box::pin(async move { drop(receiver.await) })
+    }
+}
+
+impl ContainerActor {
+    /// Refuses to end what is on its way out, or not known yet.
+    fn refuse_end(&self, verb: &'static str) -> Option<ContainerError> {
+        let id = self.subject.id.clone();
+        match self.state {
+            State::Deleting => Some(ContainerError::Forbidden { id, verb, state: self.state.name() }),
+            State::Recovering => {
+                let waited = crate::messages::RECOVERY_WAIT;
+                Some(ContainerError::Recovering { id, verb, waited })
+            }
+            _ => None,
+        }
+    }
+
+    /// Has the container end and remembers that it shall stay so; `Some` when it has ended already.
+    pub(super) fn begin_stop(&mut self, timeout: Option<Duration>, ctx: &mut Context<Self>) -> Option<Exit> {
+        let was_told = self.was_told_to_stop();
+        self.record.desired = Desired::Stop;
+        self.wants_start = false;
+        self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
+        match &self.state {
+            State::Creating | State::Created { .. } | State::Starting { .. } => {
+                self.must_advance(Event::StopRequested);
+                self.publish(EventKind::StopRequested);
+                if let Work::Making { cancel, .. } = &self.work {
+                    cancel.cancel();
+                }
+                None
+            }
+            State::Running { .. } | State::Paused { .. } => {
+                self.must_advance(Event::StopRequested);
+                self.publish(EventKind::StopRequested);
+                self.save_in_passing(ctx);
+                self.begin_signals(timeout, ctx);
+                None
+            }
+            State::Stopping { .. } => {
+                if self.shim.is_some() && (timeout.is_some() || !was_told) {
+                    self.hurry_signals(timeout, ctx);
+                }
+                None
+            }
+            State::Stopped { .. } | State::Backoff { .. } => {
+                self.must_advance(Event::StopRequested);
+                self.record.state = self.state.clone();
+                self.fail_starts();
+                self.state.exit().cloned()
+            }
+            State::Failed { reason, .. } => {
+                let exit = self.record.exit.clone().unwrap_or_else(|| self.unknown_exit(reason.clone()));
+                self.fail_starts();
+                Some(exit)
+            }
+            State::Recovering | State::Deleting => None,
+        }
+    }
+
+    /// Answers those whose start was waiting for its turn when a stop came.
+    fn fail_starts(&mut self) {
+        if !self.work.is_idle() && matches!(self.work, Work::Making { .. }) {
+            return;
+        }
+        for reply in std::mem::take(&mut self.waiting.makes) {
+            let (id, state) = (self.subject.id.clone(), self.state.name());
+            answer(reply, Err(ContainerError::Forbidden { id, verb: "start", state }));
+        }
+    }
+
+    fn when_made(&mut self) -> ResponseFuture<Answer<()>> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.makes.push(sender);
+        self.until(receiver, "start")
+    }
+
+    fn with_id(&self, reply: ResponseFuture<Answer<()>>) -> ResponseActFuture<Self, Answer<ContainerId>> {
+        let id = self.subject.id.clone();
+        Box::pin(reply.into_actor(self).map(move |result, _actor, _ctx| result.map(|()| id)))
+    }
+
+    /// Waits for an answer of this actor; its loss is an answer as well.
+    fn until<T: 'static>(
+        &self,
+        receiver: oneshot::Receiver<Answer<T>>,
+        verb: &'static str,
+    ) -> ResponseFuture<Answer<T>> {
+        let id = self.subject.id.clone();
+        Box::pin(async move {
+            match receiver.await {
+                Ok(result) => result,
+                Err(_lost) => Err(ContainerError::ActorLost { id, verb }),
+            }
+        })
+    }
+
+    /// Keeps an auto-removed container until its attached caller has let go.
+    fn take_hold(&mut self, hold: Option<oneshot::Receiver<()>>, ctx: &mut Context<Self>) {
+        let Some(hold) = hold else { return };
+        self.holds += 1;
+        let released = async move { drop(hold.await) }.into_actor(self).map(|(), actor, ctx| {
+            actor.holds = actor.holds.saturating_sub(1);
+            actor.go_on(ctx);
+        });
+        ctx.spawn(released);
+    }
+}
+
+fn ready<T: 'static>(answer: Answer<T>) -> ResponseFuture<Answer<T>> {
+    Box::pin(std::future::ready(answer))
+}

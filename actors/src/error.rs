@@ -1,0 +1,282 @@
+//! Why a container could not be made, changed, ended or removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_bundle::BundleError;
+use contd_bundle::netns::NetnsError;
+use contd_rootfs::RootfsError;
+use contd_shim_client::ShimError;
+use contd_types::{
+    ApiError, ContainerId, ContainerName, ErrorKind, Explain, IllegalTransition, NamespaceId, StateName, Step,
+};
+
+use crate::call::CallError;
+use crate::log::LogActorError;
+use crate::pool::JobLost;
+use crate::records::RecordError;
+use crate::startup::StartupError;
+
+/// Why one step, or the undoing of one, failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error(transparent)]
+    Rootfs(RootfsError),
+    #[error(transparent)]
+    Netns(NetnsError),
+    #[error(transparent)]
+    Startup(StartupError),
+    #[error(transparent)]
+    Bundle(BundleError),
+    #[error(transparent)]
+    Log(LogActorError),
+    #[error(transparent)]
+    Shim(Arc<ShimError>),
+    #[error(transparent)]
+    Record(Arc<RecordError>),
+    #[error(transparent)]
+    Call(CallError),
+    #[error(transparent)]
+    Job(JobLost),
+    #[error(transparent)]
+    Illegal(IllegalTransition),
+    /// The bundle lies elsewhere than the shim was told.
+    #[error("find the bundle at {}: it was written to {}", expected.display(), written.display())]
+    BundleElsewhere { expected: PathBuf, written: PathBuf },
+    /// A step took longer than its deadline.
+    #[error("{what}: not done within {waited:?}")]
+    Deadline { what: &'static str, waited: Duration },
+    /// A stop or a deletion came first, or the node goes down.
+    #[error("it was told to end while it was being made")]
+    Cancelled,
+    /// A task of the step panicked.
+    #[error("{what}: the task panicked")]
+    Panicked { what: &'static str },
+}
+
+impl StepError {
+    /// Wraps what a shim said.
+    pub(crate) fn shim(source: ShimError) -> Self {
+        Self::Shim(Arc::new(source))
+    }
+
+    /// Tells whether it is no failure, but an intent of the caller.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled)
+    }
+}
+
+impl Explain for StepError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Rootfs(source) => source.kind(),
+            Self::Netns(source) => source.kind(),
+            Self::Startup(source) => source.kind(),
+            Self::Bundle(source) => source.kind(),
+            Self::Log(source) => source.kind(),
+            Self::Shim(source) => source.kind(),
+            Self::Record(source) => source.kind(),
+            Self::Call(source) => source.kind(),
+            Self::Illegal(_) | Self::Cancelled => ErrorKind::Conflict,
+            Self::Job(_) | Self::BundleElsewhere { .. } | Self::Panicked { .. } => ErrorKind::Internal,
+            Self::Deadline { .. } => ErrorKind::Timeout,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Rootfs(source) => source.hint(),
+            Self::Netns(source) => source.hint(),
+            Self::Startup(source) => source.hint(),
+            Self::Bundle(source) => source.hint(),
+            Self::Log(source) => source.hint(),
+            Self::Shim(source) => source.hint(),
+            Self::Record(source) => source.hint(),
+            Self::Call(source) => source.hint(),
+            Self::Illegal(_) => Some("inspect the container, then repeat what is still wanted".to_owned()),
+            Self::Cancelled => Some("run it again if it is still wanted".to_owned()),
+            Self::BundleElsewhere { .. } => Some("set the state directory to the one the bundles use".to_owned()),
+            Self::Deadline { .. } => Some("retry; if it stays slow, look at the node's disk and network".to_owned()),
+            Self::Job(_) | Self::Panicked { .. } => Some("this is a bug: report the daemon's log".to_owned()),
+        }
+    }
+}
+
+/// Something of a container that could not be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("remove the {what} of the container")]
+pub(crate) struct Leftover {
+    /// What is left.
+    pub(crate) what: &'static str,
+    /// Why.
+    pub(crate) source: StepError,
+}
+
+/// A container could not be made: the step, why, and what the rollback could not undo.
+#[derive(Debug, thiserror::Error)]
+#[error("make container {name}: step {step}{}", leftovers_text(leftovers))]
+pub(crate) struct MakeError {
+    pub(crate) name: ContainerName,
+    pub(crate) step: Step,
+    pub(crate) source: StepError,
+    /// Both errors are kept: this is what the clean-up met.
+    pub(crate) leftovers: Vec<Leftover>,
+}
+
+impl Explain for MakeError {
+    fn kind(&self) -> ErrorKind {
+        self.source.kind()
+    }
+
+    fn hint(&self) -> Option<String> {
+        if self.leftovers.is_empty() {
+            return self.source.hint();
+        }
+        Some(format!("clean-up failed as well; repeat it: contd rm --force {}", self.name))
+    }
+}
+
+fn leftovers_text(leftovers: &[Leftover]) -> String {
+    if leftovers.is_empty() {
+        return String::new();
+    }
+    let texts: Vec<String> = leftovers.iter().map(|one| one_line(one)).collect();
+    format!(" (and the clean-up failed: {})", texts.join("; "))
+}
+
+/// Returns an error with its sources on one line.
+pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+/// Why a container did not do what it was asked. Several callers may get the same one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ContainerError {
+    #[error("{verb} container {id}: it is gone")]
+    Gone { id: ContainerId, verb: &'static str },
+    #[error("{verb} container {id}: it is {state}")]
+    Forbidden { id: ContainerId, verb: &'static str, state: StateName },
+    #[error("delete container {id}: it is {state} and has not ended")]
+    NotEnded { id: ContainerId, state: StateName },
+    #[error("{verb} container {id}: it is still being re-attached after {waited:?}")]
+    Recovering { id: ContainerId, verb: &'static str, waited: Duration },
+    #[error("wait for container {id}: it never ran: {reason}")]
+    NeverRan { id: ContainerId, reason: String },
+    #[error(transparent)]
+    Make(Arc<MakeError>),
+    #[error("stop container {id}: it has not ended {waited:?} after SIGKILL")]
+    NotStopped { id: ContainerId, waited: Duration },
+    #[error("delete container {id}: {left} part(s) of it are left")]
+    Leftovers { id: ContainerId, left: usize, source: Arc<Leftover> },
+    #[error("{verb} container {id}")]
+    Step { id: ContainerId, verb: &'static str, source: Arc<StepError> },
+    #[error("{verb} container {id}: its actor ended before it answered")]
+    ActorLost { id: ContainerId, verb: &'static str },
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl Explain for ContainerError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Gone { .. } => ErrorKind::NotFound,
+            Self::Forbidden { .. } | Self::NotEnded { .. } | Self::NeverRan { .. } => ErrorKind::Conflict,
+            Self::Recovering { .. } | Self::ActorLost { .. } => ErrorKind::Unavailable,
+            Self::Make(source) => source.kind(),
+            Self::NotStopped { .. } => ErrorKind::Timeout,
+            Self::Leftovers { source, .. } => source.source.kind(),
+            Self::Step { source, .. } => source.kind(),
+            Self::Call(source) => source.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Gone { .. } => Some("list what there is: contd ps".to_owned()),
+            Self::Forbidden { id, .. } => Some(format!("see its state: contd inspect {}", id.short())),
+            Self::NotEnded { id, .. } => {
+                Some(format!("stop it first, or end it at once: contd rm --force {}", id.short()))
+            }
+            Self::Recovering { .. } => Some("retry; the daemon's log says why its shim does not answer".to_owned()),
+            Self::NeverRan { id, .. } => Some(format!("start it again or remove it: contd rm {}", id.short())),
+            Self::Make(source) => source.hint(),
+            Self::NotStopped { .. } => {
+                Some("a process that SIGKILL does not end waits in the kernel: look at its stack and its disks".into())
+            }
+            Self::Leftovers { id, .. } => Some(format!("repeat it: contd rm --force {}", id.short())),
+            Self::Step { source, .. } => source.hint(),
+            Self::ActorLost { .. } => Some("retry: it is rebuilt from what is on disk".to_owned()),
+            Self::Call(source) => source.hint(),
+        }
+    }
+}
+
+impl From<ContainerError> for ApiError {
+    fn from(error: ContainerError) -> Self {
+        Self::from_error(&error)
+    }
+}
+
+/// Why a namespace did not take a request, or what its container said.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum NamespaceError {
+    #[error("run container {name}: namespace {namespace} has one of this name")]
+    NameTaken { namespace: NamespaceId, name: ContainerName, id: ContainerId },
+    #[error("run container {name}: namespace {namespace} has {limit} containers, the most allowed")]
+    Full { namespace: NamespaceId, name: ContainerName, limit: usize },
+    #[error("run container {name}: {limit} runs are in flight in {place}, the most allowed")]
+    Busy { place: String, name: ContainerName, limit: usize },
+    #[error("run container {name}: its idempotency key belongs to a run with another spec")]
+    KeyReused { name: ContainerName, id: ContainerId },
+    #[error("run container {name}: an idempotency key has 1 to {limit} bytes")]
+    BadKey { name: ContainerName, limit: usize },
+    #[error("run container {name}: check its spec")]
+    Spec { name: ContainerName, source: contd_types::SpecError },
+    #[error("run container {name}: get random bits for its id")]
+    NoRandomness { name: ContainerName, source: getrandom::Error },
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+}
+
+impl Explain for NamespaceError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NameTaken { .. } => ErrorKind::AlreadyExists,
+            Self::Full { .. } => ErrorKind::OutOfResources,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::KeyReused { .. } => ErrorKind::Conflict,
+            Self::BadKey { .. } | Self::Spec { .. } => ErrorKind::InvalidArgument,
+            Self::NoRandomness { .. } => ErrorKind::Internal,
+            Self::Container(source) => source.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NameTaken { id, .. } => {
+                Some(format!("choose another name, or remove the other: contd rm {}", id.short()))
+            }
+            Self::Full { .. } => Some("delete containers that have ended, or raise the limit".to_owned()),
+            Self::Busy { .. } => Some("retry in a moment".to_owned()),
+            Self::KeyReused { .. } => Some("use a new key for a new container".to_owned()),
+            Self::BadKey { .. } => Some("use a shorter key, for example a UUID".to_owned()),
+            Self::Spec { source, .. } => Some(source.hint().to_owned()),
+            Self::NoRandomness { .. } => None,
+            Self::Container(source) => source.hint(),
+        }
+    }
+}
+
+impl From<NamespaceError> for ApiError {
+    fn from(error: NamespaceError) -> Self {
+        Self::from_error(&error)
+    }
+}

@@ -1,0 +1,89 @@
+//! One container's lane: what must happen one after the other, whoever asks, and also when its actor was rebuilt meanwhile.
+//!
+//! The locks live here and not in the container's actor because abandoned work outlives actors: a prepare that hangs
+//! keeps its lock until it returns, and the release queued behind it undoes its late result.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use contd_types::ContainerId;
+
+/// The locks of one container.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// Held by whatever makes, recovers, settles or removes it.
+    pub(crate) operation: Arc<tokio::sync::Mutex<()>>,
+    /// Held by each call about its root.
+    pub(crate) root: Arc<tokio::sync::Mutex<()>>,
+    /// Held by each call about its bundle.
+    pub(crate) bundle: Arc<tokio::sync::Mutex<()>>,
+    /// Held by each call that changes its log.
+    pub(crate) log: Arc<tokio::sync::Mutex<()>>,
+    /// Held by each write of its record.
+    pub(crate) record: Arc<tokio::sync::Mutex<()>>,
+    /// Which actor is the writer: a rebuilt one gets the next number, and older ones write no more.
+    writer: AtomicU64,
+}
+
+impl Lane {
+    /// Makes the caller the only writer of the record.
+    pub(crate) fn take_over(&self) -> u64 {
+        self.writer.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Tells whether this writer was replaced by a later one.
+    pub(crate) fn is_replaced(&self, writer: u64) -> bool {
+        self.writer.load(Ordering::SeqCst) != writer
+    }
+}
+
+/// The lanes of all containers. A lane goes with the last who holds it.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    lanes: Mutex<HashMap<ContainerId, Weak<Lane>>>,
+}
+
+impl Lanes {
+    /// Returns the lane of a container; the same one for as long as anybody holds it.
+    pub(crate) fn of(&self, id: &ContainerId) -> Arc<Lane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(id).and_then(Weak::upgrade) {
+            return lane;
+        }
+        // Doubling keeps the sweep cheap: each entry is looked at a constant number of times on average.
+        if lanes.len() == lanes.capacity() {
+            lanes.retain(|_, lane| lane.strong_count() > 0);
+        }
+        let lane = Arc::new(Lane::default());
+        lanes.insert(id.clone(), Arc::downgrade(&lane));
+        lane
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_shared_while_held_and_forgotten_afterwards() {
+        let lanes = Lanes::default();
+        let id = ContainerId::from_random([1; 16]);
+        let (one, other) = (lanes.of(&id), lanes.of(&id));
+        assert!(Arc::ptr_eq(&one, &other));
+        drop((one, other));
+        for byte in 0..200u8 {
+            drop(lanes.of(&ContainerId::from_random([byte; 16])));
+        }
+        assert!(lanes.lanes.lock().unwrap().len() < 20, "dead lanes pile up");
+    }
+
+    #[test]
+    fn a_rebuilt_writer_replaces_the_older_one() {
+        let lane = Lane::default();
+        let old = lane.take_over();
+        assert!(!lane.is_replaced(old));
+        let new = lane.take_over();
+        assert!(lane.is_replaced(old) && !lane.is_replaced(new));
+    }
+}

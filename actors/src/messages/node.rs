@@ -1,0 +1,143 @@
+//! Between the container actors and those that serve the whole node: roots, bundles, logs, events.
+//!
+//! All of them may be asked again when their actor was lost: every effect is repeatable. A release or removal that is
+//! behind a hanging preparation answers [`Undone::Later`] and happens when that returns.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::Message;
+use contd_bundle::BundleKey;
+use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs};
+use contd_types::{ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
+use tokio::sync::{mpsc, watch};
+
+use crate::error::StepError;
+use crate::lane::Lane;
+use crate::messages::LogStreamReceiver;
+
+/// Whether what was to be undone is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// Yes.
+    Now,
+    /// As soon as the call that is in the way returns.
+    Later,
+}
+
+/// Makes a container's root.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<PreparedRootfs, StepError>")]
+pub(crate) struct PrepareRoot {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) request: PrepareRootfs,
+    pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
+}
+
+/// Releases a container's root.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Undone, StepError>")]
+pub(crate) struct ReleaseRoot {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) id: ContainerId,
+}
+
+/// Lists the roots that were there when the node started.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<RecoveredRootfs>, StepError>")]
+pub(crate) struct ListRecoveredRoots;
+
+/// Writes a container's bundle, or replaces it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<PathBuf, StepError>")]
+pub(crate) struct WriteBundle {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) id: ContainerId,
+    pub(crate) spec: Arc<ContainerSpec>,
+    pub(crate) root: PathBuf,
+}
+
+/// Returns the configuration that a bundle would hold.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<String, StepError>")]
+pub(crate) struct PreviewBundle {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) id: ContainerId,
+    pub(crate) spec: Arc<ContainerSpec>,
+    pub(crate) root: PathBuf,
+}
+
+/// Removes a container's bundle.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Undone, StepError>")]
+pub(crate) struct RemoveBundle {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) id: ContainerId,
+}
+
+/// Lists the containers that have a bundle.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<BundleKey>, StepError>")]
+pub(crate) struct ListBundles;
+
+/// Makes sure that a container's log file is there, for its shim to write.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), StepError>")]
+pub(crate) struct OpenLog {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) id: ContainerId,
+    pub(crate) path: PathBuf,
+    /// The first run: what another container of this name left is removed.
+    pub(crate) is_new: bool,
+}
+
+/// Removes a container's log files, unless a later container of the same name has taken them over.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Undone, StepError>")]
+pub(crate) struct RemoveLog {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) id: ContainerId,
+    pub(crate) path: PathBuf,
+}
+
+/// Streams a log.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<LogStreamReceiver, StepError>")]
+pub(crate) struct StreamLog {
+    pub(crate) path: PathBuf,
+    pub(crate) tail: Option<u64>,
+    /// Goes on until this container has ended for good.
+    pub(crate) follow: Option<watch::Receiver<Arc<ContainerInfo>>>,
+}
+
+/// Writes an event to the journal and wakes the subscribers.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct PublishEvent(pub(crate) ContainerEvent);
+
+/// A child has ended without being told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ServiceEnded {
+    pub(crate) service: Service,
+    /// Which of the service's actors, counted by rebuilds; a late word about an older one changes nothing.
+    pub(crate) generation: u32,
+}
+
+/// The actors that serve the whole node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Service {
+    Flist,
+    Bundle,
+    Log,
+    Event,
+}
+
+/// Makes the actor that gets it panic.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic;

@@ -1,0 +1,43 @@
+//! To the supervisor, from its children and from [`crate::until_ended`].
+
+use actix::Message;
+use contd_types::NamespaceId;
+
+/// Never answered; the loss of the supervisor is the answer.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct AwaitEnd;
+
+/// A tenant's actor ended without being told to.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct NamespaceActorEnded {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) generation: u32,
+}
+
+/// Makes one of the node's actors panic, to see that nobody notices. Feature `testing`.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct PlantPanic(pub PanicIn);
+
+/// Which actor panics.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PanicIn {
+    /// The one that prepares roots.
+    Flist,
+    /// The one that writes bundles.
+    Bundle,
+    /// The one that keeps logs.
+    Log,
+    /// The one that keeps events.
+    Event,
+    /// A tenant's.
+    Namespace(NamespaceId),
+    /// A container's.
+    Container(contd_protocol::api::Target),
+    /// The supervisor itself: the node ends.
+    Supervisor,
+}

@@ -1,0 +1,88 @@
+//! The beginning of a node: from settings and borders to a supervisor that answers.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use contd_bundle::Bundles;
+use contd_rootfs::RootfsProvider;
+use contd_shim_client::ShimClient;
+use contd_store::{EventJournal, Store};
+use contd_types::Clock;
+use tokio::sync::{Semaphore, watch};
+
+use crate::call::ask;
+use crate::config::NodeConfig;
+use crate::lane::Lanes;
+use crate::messages::supervisor::AwaitEnd;
+use crate::records::Records;
+use crate::shared::{Shared, Slot};
+use crate::supervisor::{Borders, Supervisor};
+use crate::view::View;
+
+/// The borders of a node to the rest of the world; fakes in tests and for embedders.
+#[derive(Debug)]
+pub struct Parts {
+    /// Container records.
+    pub store: Arc<dyn Store>,
+    /// The shims.
+    pub shims: Arc<dyn ShimClient>,
+    /// Root file systems.
+    pub rootfs: Arc<dyn RootfsProvider>,
+    /// OCI bundles.
+    pub bundles: Arc<dyn Bundles>,
+    /// The journal of events.
+    pub journal: EventJournal,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A node that is not started yet.
+#[derive(Debug)]
+pub struct Node {
+    /// What it is told.
+    pub config: NodeConfig,
+    /// What it works with.
+    pub parts: Parts,
+}
+
+impl Node {
+    /// Starts it; see [`start`].
+    pub fn start(self) -> Addr<Supervisor> {
+        start(self.config, self.parts)
+    }
+}
+
+/// Starts the actors of a node and returns the one that answers all of [`crate::messages`]. It answers at once;
+/// containers of an earlier daemon are shown as `Recovering` until they are re-attached.
+///
+/// Call it inside an actix system. Keep the address: when the last one is dropped, the node ends, and its containers run
+/// on.
+pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
+    let Parts { store, shims, rootfs, bundles, journal, clock } = parts;
+    let shared = Arc::new(Shared {
+        records: Records::new(store),
+        shims,
+        clock,
+        view: View::default(),
+        lanes: Lanes::default(),
+        starts: Arc::new(Semaphore::new(config.limits.runs_in_flight)),
+        recoveries: Arc::new(Semaphore::new(config.recover_parallelism.max(1))),
+        flist: Slot::default(),
+        bundle: Slot::default(),
+        log: Slot::default(),
+        event: Slot::default(),
+        rebuilt: AtomicU32::new(0),
+        operations: watch::Sender::new(0),
+        config,
+    });
+    Supervisor::new(shared, Borders { rootfs, bundles, journal }).start()
+}
+
+/// Waits until the node has ended, by a shutdown or by a panic of its supervisor. The daemon then ends as well and is
+/// started again by whoever looks after it; the containers do not notice.
+pub async fn until_ended(supervisor: &Addr<Supervisor>) {
+    // The only answer that can come is the loss of the actor.
+    let _lost = ask(supervisor, AwaitEnd, Duration::MAX).await;
+}

@@ -1,0 +1,122 @@
+//! The way to the store: in threads, one write of a container after the other, by its latest actor only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_store::{ContainerRecord, Loaded, Store, StoreError};
+use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
+
+use crate::lane::Lane;
+use crate::pool::{JobLost, Pool};
+
+/// Writes at once; each is half a millisecond of fsync, and a disk gains nothing from more.
+const THREADS: usize = 16;
+/// How long a write may take: a disk that is slower than this is broken, and a caller waits.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a record could not be written, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Job(JobLost),
+    /// A later actor of the container writes now.
+    #[error("write the record of container {id}: its actor was replaced")]
+    Replaced { id: ContainerId },
+    #[error("reach the record of container {id}: the store did not answer within {waited:?}")]
+    Deadline { id: ContainerId, waited: Duration },
+}
+
+impl Explain for RecordError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(source) => source.kind(),
+            Self::Job(_) => ErrorKind::Internal,
+            Self::Replaced { .. } => ErrorKind::Unavailable,
+            Self::Deadline { .. } => ErrorKind::Timeout,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(source) => source.hint(),
+            Self::Job(_) => None,
+            Self::Replaced { .. } => Some("retry".to_owned()),
+            Self::Deadline { .. } => Some("look at the disk of the state directory".to_owned()),
+        }
+    }
+}
+
+/// The store, as actors use it.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    store: Arc<dyn Store>,
+    pool: Pool,
+}
+
+impl Records {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, pool: Pool::new(THREADS) }
+    }
+
+    /// Reads everything; only at the start.
+    pub(crate) async fn load_all(&self) -> Result<Loaded, RecordError> {
+        let store = Arc::clone(&self.store);
+        let loaded = self.pool.run("load all records", move || store.load_all()).await.map_err(RecordError::Job)?;
+        loaded.map_err(RecordError::Store)
+    }
+
+    /// Reads one record.
+    pub(crate) async fn get(
+        &self,
+        namespace: NamespaceId,
+        id: ContainerId,
+    ) -> Result<Option<ContainerRecord>, RecordError> {
+        let (store, lost) = (Arc::clone(&self.store), id.clone());
+        let work = self.pool.run("read a record", move || store.get(&namespace, &id));
+        bounded(lost, work).await
+    }
+
+    /// Writes a record. One that a later write has overtaken counts as written: records are cumulative.
+    pub(crate) async fn put(&self, lane: Arc<Lane>, writer: u64, record: ContainerRecord) -> Result<(), RecordError> {
+        let (store, id) = (Arc::clone(&self.store), record.id.clone());
+        let (lock, lost) = (Arc::clone(&lane.record), id.clone());
+        let job = move || {
+            if lane.is_replaced(writer) {
+                return Err(RecordError::Replaced { id });
+            }
+            match store.put(&record) {
+                Ok(()) | Err(StoreError::Stale { .. }) => Ok(()),
+                Err(source) => Err(RecordError::Store(source)),
+            }
+        };
+        match tokio::time::timeout(RECORD_TIMEOUT, self.pool.run_locked(&lock, "write a record", job)).await {
+            Ok(done) => done.map_err(RecordError::Job)?,
+            Err(_elapsed) => Err(RecordError::Deadline { id: lost, waited: RECORD_TIMEOUT }),
+        }
+    }
+
+    /// Removes a record; the last thing that is done to a container.
+    pub(crate) async fn remove(
+        &self,
+        lane: Arc<Lane>,
+        namespace: NamespaceId,
+        id: ContainerId,
+    ) -> Result<(), RecordError> {
+        let (store, lost) = (Arc::clone(&self.store), id.clone());
+        let lock = Arc::clone(&lane.record);
+        let work = self.pool.run_locked(&lock, "remove a record", move || store.remove(&namespace, &id));
+        bounded(lost, work).await
+    }
+}
+
+async fn bounded<T>(
+    id: ContainerId,
+    work: impl Future<Output = Result<Result<T, StoreError>, JobLost>>,
+) -> Result<T, RecordError> {
+    match tokio::time::timeout(RECORD_TIMEOUT, work).await {
+        Ok(done) => done.map_err(RecordError::Job)?.map_err(RecordError::Store),
+        Err(_elapsed) => Err(RecordError::Deadline { id, waited: RECORD_TIMEOUT }),
+    }
+}

@@ -1,0 +1,202 @@
+//! The node: owns the tenants' actors and the services, and the factories of them all.
+//!
+//! Answers every verb of [`crate::messages`], by routing; [`InspectContainer`], the lists and [`NodeStatus`] from the view,
+//! without a hop. Rebuilds a lost child, with back-off and a limit. Its own loss is the node's: see
+//! [`crate::until_ended`].
+//!
+//! Start: read all records, look which shims there are, hand each tenant its records, sweep what no record knows. Requests
+//! wait for the first two, which takes milliseconds.
+
+mod children;
+mod verbs;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::ActorFutureExt;
+use actix::{Actor, Addr, AsyncContext, Context, ResponseActFuture, ResponseFuture, WrapFuture};
+use actix_rt::Arbiter;
+use contd_bundle::Bundles;
+use contd_rootfs::RootfsProvider;
+use contd_shim_client::FoundShim;
+use contd_store::{ContainerRecord, EventJournal, Loaded};
+use contd_types::{ApiError, Backoff, ErrorKind, NamespaceId};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::error::one_line;
+use crate::lineage::Lifeline;
+use crate::messages::RECOVERY_WAIT;
+use crate::namespace::NamespaceActor;
+use crate::records::RecordError;
+use crate::shared::{Shared, jitter};
+use crate::sweep::{Known, has_lease, report_damage, sweep};
+use children::{Branch, Kit};
+
+/// How long the list of shims may take before the start goes on without it: it reads a few directories.
+const SHIM_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries to read the records.
+const LOAD_RETRY: Backoff = Backoff::RESTART;
+
+/// What only the supervisor's services need.
+#[derive(Debug)]
+pub(crate) struct Borders {
+    pub(crate) rootfs: Arc<dyn RootfsProvider>,
+    pub(crate) bundles: Arc<dyn Bundles>,
+    pub(crate) journal: EventJournal,
+}
+
+/// How far the start is.
+#[derive(Debug, Clone)]
+enum Phase {
+    /// The records are being read.
+    Loading,
+    /// Every record has its actor.
+    Ready,
+    /// The records cannot be read; tried again.
+    Failed(ApiError),
+    /// A shutdown has begun.
+    Closing,
+}
+
+/// The actor; see the module.
+#[derive(Debug)]
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    kit: Kit,
+    lifeline: Lifeline,
+    arbiters: Vec<Arbiter>,
+    namespaces: HashMap<NamespaceId, Branch>,
+    phase: watch::Sender<Phase>,
+    records_set_aside: u32,
+}
+
+impl Supervisor {
+    pub(crate) fn new(shared: Arc<Shared>, borders: Borders) -> Self {
+        let arbiters: Vec<Arbiter> = (0..shared.config.arbiters).map(|_| Arbiter::new()).collect();
+        let (lifeline, _nobody_yet) = watch::channel(());
+        let kit = Kit::new(&shared, borders, arbiters.last());
+        let (phase, _nobody_waits) = watch::channel(Phase::Loading);
+        Self { shared, kit, lifeline, arbiters, namespaces: HashMap::new(), phase, records_set_aside: 0 }
+    }
+
+    /// Does something once every record has its actor.
+    fn when_ready<T: 'static>(
+        &self,
+        act: impl FnOnce(&mut Self, &mut Context<Self>) -> ResponseFuture<Result<T, ApiError>> + 'static,
+    ) -> ResponseActFuture<Self, Result<T, ApiError>> {
+        let mut phase = self.phase.subscribe();
+        let wait = async move {
+            let known = phase.wait_for(|phase| !matches!(phase, Phase::Loading));
+            match tokio::time::timeout(RECOVERY_WAIT, known).await {
+                Ok(Ok(phase)) => match &*phase {
+                    Phase::Failed(why) => Err(why.clone()),
+                    Phase::Closing => Err(closing()),
+                    Phase::Loading | Phase::Ready => Ok(()),
+                },
+                Ok(Err(_gone)) => Err(closing()),
+                Err(_elapsed) => Err(ApiError::new(ErrorKind::Unavailable, "the records are still being read")
+                    .with_hint("retry; if it goes on, look at the disk of the state directory")),
+            }
+        };
+        Box::pin(wait.into_actor(self).then(|ready, actor, ctx| {
+            let done: ResponseFuture<Result<T, ApiError>> = match ready {
+                Ok(()) => act(actor, ctx),
+                Err(refused) => Box::pin(std::future::ready(Err(refused))),
+            };
+            done.into_actor(actor)
+        }))
+    }
+
+    fn load(&self, attempt: u32, ctx: &mut Context<Self>) {
+        let (records, shims) = (self.shared.records.clone(), Arc::clone(&self.shared.shims));
+        let read = async move {
+            let loaded = records.load_all().await?;
+            let shims = match tokio::time::timeout(SHIM_LIST_TIMEOUT, shims.list()).await {
+                Ok(Ok(found)) => Some(found),
+                Ok(Err(failure)) => {
+                    error!(error = one_line(&failure), "shims cannot be listed, each is looked for");
+                    None
+                }
+                Err(_elapsed) => {
+                    error!("the list of shims takes too long, each is looked for");
+                    None
+                }
+            };
+            Ok::<_, RecordError>((loaded, shims))
+        };
+        ctx.spawn(read.into_actor(self).map(move |result, actor, ctx| match result {
+            Ok((loaded, shims)) => actor.take_over(loaded, shims, ctx),
+            Err(failure) => {
+                error!(error = one_line(&failure), attempt, "records cannot be read");
+                actor.phase.send_replace(Phase::Failed(ApiError::from_error(&failure)));
+                ctx.run_later(LOAD_RETRY.delay(attempt, jitter()), move |actor, ctx| {
+                    actor.load(attempt.saturating_add(1), ctx);
+                });
+            }
+        }));
+    }
+
+    /// Gives every record its actor, and has the rest swept.
+    fn take_over(&mut self, loaded: Loaded, shims: Option<Vec<FoundShim>>, ctx: &mut Context<Self>) {
+        let mut known = Known::default();
+        for damaged in &loaded.damaged {
+            report_damage(damaged);
+            known.spare(damaged);
+        }
+        self.records_set_aside = u32::try_from(loaded.damaged.len()).unwrap_or(u32::MAX);
+        info!(records = loaded.records.len(), damaged = loaded.damaged.len(), "records read");
+        let mut by_namespace: HashMap<NamespaceId, Vec<(ContainerRecord, bool)>> = HashMap::new();
+        for record in loaded.records {
+            known.add(record.id.clone());
+            let may_have_shim = has_lease(shims.as_deref(), &record.id);
+            crate::namespace::show_found(&self.shared, &record);
+            by_namespace.entry(record.namespace.clone()).or_default().push((record, may_have_shim));
+        }
+        for (namespace, found) in by_namespace {
+            self.start_namespace(&namespace, found, ctx);
+        }
+        actix_rt::spawn(sweep(Arc::clone(&self.shared), known, shims.unwrap_or_default()));
+        self.phase.send_replace(Phase::Ready);
+    }
+
+    /// Returns the actor of a tenant, and makes it when there is none.
+    fn namespace(
+        &mut self,
+        namespace: &NamespaceId,
+        ctx: &mut Context<Self>,
+    ) -> watch::Receiver<Option<Addr<NamespaceActor>>> {
+        if !self.namespaces.contains_key(namespace) {
+            self.start_namespace(namespace, Vec::new(), ctx);
+        }
+        match self.namespaces.get(namespace) {
+            Some(branch) => branch.addr.subscribe(),
+            // Was just made.
+            None => watch::channel(None).1,
+        }
+    }
+}
+
+fn closing() -> ApiError {
+    ApiError::new(ErrorKind::Unavailable, "the node is shutting down").with_hint("retry when it is back")
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.start_services(ctx);
+        self.load(1, ctx);
+    }
+
+    fn stopped(&mut self, _ctx: &mut Self::Context) {
+        if std::thread::panicking() {
+            error!("the supervisor panicked, the node ends; containers run on");
+        }
+        self.phase.send_replace(Phase::Closing);
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+    }
+}

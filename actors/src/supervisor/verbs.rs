@@ -1,0 +1,376 @@
+//! The verbs, in the order of [`crate::messages::api`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::fut::ActorFutureExt;
+use actix::{ActorContext, Addr, Context, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture};
+use contd_protocol::api::{NamespaceSummary, Plan, Target};
+use contd_rootfs::PrepareRootfs;
+use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, NamespaceId};
+use tokio::sync::watch;
+use tracing::info;
+
+use super::{Phase, Supervisor};
+use crate::call::ask;
+use crate::error::{NamespaceError, StepError};
+use crate::messages::namespace::{RouteDelete, RouteKill, RouteStart, RouteStop, RouteWait, Run};
+use crate::messages::node::{PrepareRoot, PreviewBundle, StreamLog};
+use crate::messages::supervisor::AwaitEnd;
+use crate::messages::{
+    ContainerPage, DeleteContainer, DryRunContainer, EventReceiver, FollowLog, InspectContainer, KillContainer,
+    ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus, NodeStatusReport, RECOVERY_WAIT, ReadLog,
+    RunContainer, Shutdown, StartContainer, StopContainer, SubscribeEvents, WaitContainer,
+};
+use crate::namespace::NamespaceActor;
+use crate::shared::Shared;
+use crate::task::{Subject, undo};
+
+/// The namespace's own deadlines are shorter and say more.
+const ROUTED: Duration = Duration::MAX;
+/// Opening a file, or a look at the journal's cursor.
+const SERVICE_TIMEOUT: Duration = Duration::from_secs(10);
+/// As for a real bundle.
+const PREVIEW_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Routed<T> = ResponseActFuture<Supervisor, Result<T, ApiError>>;
+
+impl Handler<RunContainer> for Supervisor {
+    type Result = Routed<ContainerId>;
+
+    fn handle(&mut self, message: RunContainer, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(|actor, ctx| {
+            let RunContainer { namespace, spec, idempotency_key, progress, hold } = message;
+            let Ok(permit) = Arc::clone(&actor.shared.starts).try_acquire_owned() else {
+                let limit = actor.shared.config.limits.runs_in_flight;
+                let busy = NamespaceError::Busy { place: "the node".to_owned(), name: spec.name, limit };
+                return Box::pin(std::future::ready(Err(busy.into())));
+            };
+            let run = Run { spec, idempotency_key, progress, hold, permit };
+            actor.forward(&namespace, run, ctx)
+        })
+    }
+}
+
+impl Handler<DryRunContainer> for Supervisor {
+    type Result = Routed<Plan>;
+
+    fn handle(&mut self, message: DryRunContainer, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(|actor, _ctx| {
+            let shared = Arc::clone(&actor.shared);
+            Box::pin(async move { dry_run(shared, message).await })
+        })
+    }
+}
+
+impl Handler<StartContainer> for Supervisor {
+    type Result = Routed<()>;
+
+    fn handle(&mut self, StartContainer { target }: StartContainer, _ctx: &mut Self::Context) -> Self::Result {
+        self.routed(target, RouteStart)
+    }
+}
+
+impl Handler<StopContainer> for Supervisor {
+    type Result = Routed<(ContainerId, Exit)>;
+
+    fn handle(&mut self, StopContainer { target, timeout }: StopContainer, _ctx: &mut Self::Context) -> Self::Result {
+        self.routed_with_id(target, move |id| RouteStop(id, timeout))
+    }
+}
+
+impl Handler<KillContainer> for Supervisor {
+    type Result = Routed<()>;
+
+    fn handle(&mut self, KillContainer { target, signal }: KillContainer, _ctx: &mut Self::Context) -> Self::Result {
+        self.routed(target, move |id| RouteKill(id, signal))
+    }
+}
+
+impl Handler<DeleteContainer> for Supervisor {
+    type Result = Routed<()>;
+
+    fn handle(&mut self, message: DeleteContainer, _ctx: &mut Self::Context) -> Self::Result {
+        let DeleteContainer { target, force, timeout } = message;
+        self.routed(target, move |id| RouteDelete { id, force, timeout })
+    }
+}
+
+impl Handler<InspectContainer> for Supervisor {
+    type Result = Routed<ContainerInfo>;
+
+    fn handle(&mut self, InspectContainer { target }: InspectContainer, _ctx: &mut Self::Context) -> Self::Result {
+        self.from_view(move |shared| {
+            let id = shared.view.resolve(&target)?;
+            let info = shared.view.get(&id).ok_or_else(|| not_found(&target))?;
+            Ok((*info).clone())
+        })
+    }
+}
+
+impl Handler<WaitContainer> for Supervisor {
+    type Result = Routed<(ContainerId, Exit)>;
+
+    fn handle(&mut self, WaitContainer { target }: WaitContainer, _ctx: &mut Self::Context) -> Self::Result {
+        self.routed_with_id(target, RouteWait)
+    }
+}
+
+impl Handler<ListContainers> for Supervisor {
+    type Result = Routed<ContainerPage>;
+
+    fn handle(&mut self, query: ListContainers, _ctx: &mut Self::Context) -> Self::Result {
+        self.from_view(move |shared| Ok(shared.view.list(&query)))
+    }
+}
+
+impl Handler<ListNamespaces> for Supervisor {
+    type Result = Routed<Vec<NamespaceSummary>>;
+
+    fn handle(&mut self, _message: ListNamespaces, _ctx: &mut Self::Context) -> Self::Result {
+        self.from_view(|shared| Ok(shared.view.namespaces()))
+    }
+}
+
+impl Handler<ReadLog> for Supervisor {
+    type Result = Routed<LogStreamReceiver>;
+
+    fn handle(&mut self, ReadLog { target, tail }: ReadLog, _ctx: &mut Self::Context) -> Self::Result {
+        self.stream_log(target, tail, false)
+    }
+}
+
+impl Handler<FollowLog> for Supervisor {
+    type Result = Routed<LogStreamReceiver>;
+
+    fn handle(&mut self, FollowLog { target, tail }: FollowLog, _ctx: &mut Self::Context) -> Self::Result {
+        self.stream_log(target, tail, true)
+    }
+}
+
+impl Handler<SubscribeEvents> for Supervisor {
+    type Result = ResponseFuture<Result<EventReceiver, ApiError>>;
+
+    fn handle(&mut self, message: SubscribeEvents, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.event.ask(message, SERVICE_TIMEOUT).await? })
+    }
+}
+
+impl Handler<NodeStatus> for Supervisor {
+    type Result = Result<NodeStatusReport, ApiError>;
+
+    fn handle(&mut self, _message: NodeStatus, _ctx: &mut Self::Context) -> Self::Result {
+        let census = self.shared.view.census();
+        let limit = self.shared.config.limits.runs_in_flight;
+        let in_flight = limit.saturating_sub(self.shared.starts.available_permits());
+        Ok(NodeStatusReport {
+            containers: census.containers,
+            running: census.running,
+            recovering: census.recovering,
+            runs_in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            records_set_aside: self.records_set_aside,
+            actors_rebuilt: self.shared.rebuilt.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Handler<Shutdown> for Supervisor {
+    type Result = Routed<()>;
+
+    fn handle(&mut self, _message: Shutdown, _ctx: &mut Self::Context) -> Self::Result {
+        info!("shutting down; containers run on");
+        self.phase.send_replace(Phase::Closing);
+        let mut operations = self.shared.operations.subscribe();
+        let drain = self.shared.config.shutdown_drain;
+        let drained = async move {
+            let idle = operations.wait_for(|count| *count == 0);
+            tokio::time::timeout(drain, idle).await.is_ok()
+        };
+        Box::pin(drained.into_actor(self).map(|is_drained, actor, ctx| {
+            if !is_drained {
+                info!("work in flight is left to the next start, which takes it back or finishes it");
+            }
+            // The children end with their lifeline.
+            actor.lifeline = watch::channel(()).0;
+            ctx.stop();
+            Ok(())
+        }))
+    }
+}
+
+impl Handler<AwaitEnd> for Supervisor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _message: AwaitEnd, _ctx: &mut Self::Context) -> Self::Result {
+        Box::pin(std::future::pending().into_actor(self))
+    }
+}
+
+impl Supervisor {
+    /// Answers from memory.
+    fn from_view<T: 'static>(&self, look: impl FnOnce(&Shared) -> Result<T, ApiError> + 'static) -> Routed<T> {
+        self.when_ready(|actor, _ctx| Box::pin(std::future::ready(look(&actor.shared))))
+    }
+
+    /// Finds the container that is meant and sends a message about it to its tenant's actor.
+    fn routed<M, T>(&self, target: Target, message: impl FnOnce(ContainerId) -> M + 'static) -> Routed<T>
+    where
+        NamespaceActor: Handler<M>,
+        M: Message<Result = Result<T, NamespaceError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.when_ready(move |actor, ctx| match actor.shared.view.resolve(&target) {
+            Ok(id) => actor.forward(&target.namespace, message(id), ctx),
+            Err(unknown) => Box::pin(std::future::ready(Err(unknown.into()))),
+        })
+    }
+
+    /// [`Self::routed`], answered with the id that was meant.
+    fn routed_with_id<M, T>(
+        &self,
+        target: Target,
+        message: impl FnOnce(ContainerId) -> M + 'static,
+    ) -> Routed<(ContainerId, T)>
+    where
+        NamespaceActor: Handler<M>,
+        M: Message<Result = Result<T, NamespaceError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.when_ready(move |actor, ctx| match actor.shared.view.resolve(&target) {
+            Ok(id) => {
+                let answer = actor.forward(&target.namespace, message(id.clone()), ctx);
+                Box::pin(async move { answer.await.map(|exit| (id, exit)) })
+            }
+            Err(unknown) => Box::pin(std::future::ready(Err(unknown.into()))),
+        })
+    }
+
+    /// Sends a message to a tenant's actor, once that is there.
+    fn forward<M, T>(
+        &mut self,
+        namespace: &NamespaceId,
+        message: M,
+        ctx: &mut Context<Self>,
+    ) -> ResponseFuture<Result<T, ApiError>>
+    where
+        NamespaceActor: Handler<M>,
+        M: Message<Result = Result<T, NamespaceError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut addr = self.namespace(namespace, ctx);
+        let lost = format!("reach namespace {namespace}: its actor is being rebuilt");
+        Box::pin(async move {
+            let found = tokio::time::timeout(RECOVERY_WAIT, addr.wait_for(Option::is_some)).await;
+            let addr: Option<Addr<NamespaceActor>> = found.ok().and_then(Result::ok).and_then(|found| found.clone());
+            let Some(addr) = addr else {
+                return Err(ApiError::new(ErrorKind::Unavailable, lost).with_hint("retry; see the daemon's log"));
+            };
+            Ok(ask(&addr, message, ROUTED).await??)
+        })
+    }
+
+    fn stream_log(&self, target: Target, tail: Option<u64>, is_following: bool) -> Routed<LogStreamReceiver> {
+        self.when_ready(move |actor, _ctx| {
+            let shared = Arc::clone(&actor.shared);
+            Box::pin(async move {
+                let id = shared.view.resolve(&target)?;
+                let watched = shared.view.watch(&id).ok_or_else(|| not_found(&target))?;
+                let path = watched.borrow().log_path.clone().into();
+                let message = StreamLog { path, tail, follow: is_following.then_some(watched) };
+                let answer = shared.log.ask(message, SERVICE_TIMEOUT).await?;
+                answer.map_err(|failure| ApiError::from_error(&failure))
+            })
+        })
+    }
+}
+
+fn not_found(target: &Target) -> ApiError {
+    let Target { namespace, container } = target;
+    ApiError::new(ErrorKind::NotFound, format!("find container {container} in namespace {namespace}: there is none"))
+}
+
+/// Prepares a root under an id of its own, shows what would be run on it, and releases it.
+async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, ApiError> {
+    let DryRunContainer { namespace, spec } = message;
+    spec.validate()?;
+    let mut bits = [0; 16];
+    if let Err(source) = getrandom::fill(&mut bits) {
+        let name = spec.name;
+        return Err(NamespaceError::NoRandomness { name, source }.into());
+    }
+    let (id, spec) = (ContainerId::from_random(bits), Arc::new(spec));
+    let subject = Subject {
+        lane: shared.lanes.of(&id),
+        shared: Arc::clone(&shared),
+        namespace: namespace.clone(),
+        id: id.clone(),
+        name: spec.name.clone(),
+        spec: Arc::clone(&spec),
+    };
+    let previewed = preview(&subject).await;
+    let released = undo::release_root(&subject).await;
+    let config_json = previewed.map_err(|failure| ApiError::from_error(&failure))?;
+    released.map_err(|leftover| ApiError::from_error(&leftover.source))?;
+    let log_path = shared.log_path(&namespace, &spec.name).to_string_lossy().into_owned();
+    Ok(Plan { config_json, log_path })
+}
+
+async fn preview(subject: &Subject) -> Result<String, StepError> {
+    let (shared, spec) = (&subject.shared, &subject.spec);
+    let request = PrepareRootfs {
+        namespace: subject.namespace.clone(),
+        id: subject.id.clone(),
+        flist: spec.flist.clone(),
+        is_read_only: true,
+        size_bytes: spec.rootfs_size_bytes.unwrap_or(shared.config.defaults.rootfs_size_bytes),
+        upper_dir: None,
+        is_trusted: false,
+    };
+    let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), request, progress: None };
+    let prepared = shared.flist.ask(prepare, shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
+    let message = PreviewBundle {
+        namespace: subject.namespace.clone(),
+        id: subject.id.clone(),
+        spec: Arc::clone(spec),
+        root: prepared.root,
+    };
+    shared.bundle.ask(message, PREVIEW_TIMEOUT).await.map_err(StepError::Call)?
+}
+
+#[cfg(any(test, feature = "testing"))]
+mod panics {
+    use super::Supervisor;
+    use crate::call::tell;
+    use crate::messages::namespace::PanicContainer;
+    use crate::messages::node::Panic;
+    use crate::messages::{PanicIn, PlantPanic};
+    use actix::Handler;
+
+    impl Handler<PlantPanic> for Supervisor {
+        type Result = ();
+
+        #[expect(clippy::panic, reason = "a test plants it")]
+        fn handle(&mut self, PlantPanic(place): PlantPanic, _ctx: &mut Self::Context) {
+            let shared = &self.shared;
+            match place {
+                PanicIn::Flist => drop(shared.flist.get().map(|addr| tell(&addr, Panic))),
+                PanicIn::Bundle => drop(shared.bundle.get().map(|addr| tell(&addr, Panic))),
+                PanicIn::Log => drop(shared.log.get().map(|addr| tell(&addr, Panic))),
+                PanicIn::Event => drop(shared.event.get().map(|addr| tell(&addr, Panic))),
+                PanicIn::Namespace(namespace) => {
+                    let addr = self.namespaces.get(&namespace).and_then(|branch| branch.addr.borrow().clone());
+                    drop(addr.map(|addr| tell(&addr, Panic)));
+                }
+                PanicIn::Container(target) => {
+                    let Ok(id) = shared.view.resolve(&target) else { return };
+                    let branch = self.namespaces.get(&target.namespace);
+                    let addr = branch.and_then(|branch| branch.addr.borrow().clone());
+                    drop(addr.map(|addr| tell(&addr, PanicContainer(id))));
+                }
+                PanicIn::Supervisor => panic!("planted"),
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What takes time in a container's life, one task each. A container has at most one of them under way.
+//!
+//! ```text
+//! make      rootfs ┐                ┌ bundle ┐
+//!                  ├ at the same    │        ├─► create ─► start ─► record running ─► reply
+//!           log  ──┘ time           └ shim ──┘       any failure: undo in reverse order
+//! settle    the shim of an ended container: delete, shut down
+//! remove    shim, bundle, log, root; then the actor removes the record
+//! recover   attach to the shim an earlier daemon started; decide what has become of the container
+//! ```
+//!
+//! Tasks touch the world and report to their actor; they never touch the record. They outlive the actor, if need be, to
+//! take back what they did; the lane's lock keeps a rebuilt actor's task waiting until then.
+
+pub(crate) mod make;
+pub(crate) mod recover;
+pub(crate) mod remove;
+pub(crate) mod undo;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_types::{ContainerId, ContainerName, ContainerSpec, NamespaceId};
+use tokio::sync::watch;
+
+use crate::error::StepError;
+use crate::lane::Lane;
+use crate::shared::Shared;
+
+/// Whom a task works for.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) id: ContainerId,
+    pub(crate) name: ContainerName,
+    pub(crate) spec: Arc<ContainerSpec>,
+}
+
+/// A task's ear for "no more": a word, or the loss of its actor.
+#[derive(Debug, Clone)]
+pub(crate) struct Cancel(watch::Receiver<bool>);
+
+/// The actor's end of a [`Cancel`]; dropping it cancels.
+#[derive(Debug)]
+pub(crate) struct CancelHandle(watch::Sender<bool>);
+
+impl CancelHandle {
+    /// Makes a pair.
+    pub(crate) fn new() -> (Self, Cancel) {
+        let (sender, receiver) = watch::channel(false);
+        (Self(sender), Cancel(receiver))
+    }
+
+    /// Tells the task to take back what it did.
+    pub(crate) fn cancel(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Cancel {
+    /// Waits until the task is told to end.
+    pub(crate) async fn cancelled(&mut self) {
+        // Both the word and the loss of the sender end the wait.
+        let _told_or_lost = self.0.wait_for(|is_told| *is_told).await;
+    }
+
+    /// Tells whether it was.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
+/// Runs a step in a task of its own, so that giving up on it never stops it half-way: it ends unseen, and what it did is
+/// taken back by the undo that waits behind it.
+pub(crate) async fn shielded<T: 'static>(
+    cancel: &Cancel,
+    what: &'static str,
+    deadline: Duration,
+    step: impl Future<Output = Result<T, StepError>> + 'static,
+) -> Result<T, StepError> {
+    let mut cancel = cancel.clone();
+    let task = actix_rt::spawn(step);
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(StepError::Cancelled),
+        done = tokio::time::timeout(deadline, task) => match done {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panicked)) => Err(StepError::Panicked { what }),
+            Err(_elapsed) => Err(StepError::Deadline { what, waited: deadline }),
+        },
+    }
+}

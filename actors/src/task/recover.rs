@@ -1,0 +1,94 @@
+//! Finds out what has become of a container while no daemon, or no actor, looked after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use contd_protocol::shim::TaskState;
+use contd_shim_client::{Attached, Shim};
+use contd_types::{Backoff, Exit, Pid};
+use tracing::{info, warn};
+
+use super::{Cancel, Subject};
+use crate::call::tell;
+use crate::container::ContainerActor;
+use crate::error::{StepError, one_line};
+use crate::messages::container::Recovered;
+use crate::shared::jitter;
+
+/// One look: a living shim answers at once, a silent one after the client's own deadlines.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Killing an orphan and removing what it had.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at a shim that does not answer: it may be swapped out, or stopped by a person.
+const RETRY: Backoff = Backoff::RESTART;
+
+/// What has become of a container.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// It runs.
+    Runs { shim: Arc<dyn Shim>, pid: Pid, is_paused: bool },
+    /// It has ended; `None` when nobody knows how, and why nobody does.
+    Ended { exit: Option<Exit>, reason: &'static str },
+    /// There is nothing that runs, and no word of an end: it never ran, or a reboot took it.
+    Nothing,
+}
+
+/// Looks until it is known, and tells the container's actor.
+pub(crate) async fn recover(subject: Subject, generation: u64, actor: Addr<ContainerActor>, mut cancel: Cancel) {
+    let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
+    let mut attempt = 0;
+    loop {
+        let failure = match look_bounded(&subject).await {
+            Ok(finding) => {
+                tell(&actor, Recovered { generation, finding });
+                return;
+            }
+            Err(failure) => failure,
+        };
+        attempt += 1;
+        warn!(container = %subject.id, ns = %subject.namespace, attempt, error = one_line(&failure), "not re-attached yet");
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(RETRY.delay(attempt, jitter())) => {}
+        }
+    }
+}
+
+async fn look_bounded(subject: &Subject) -> Result<Finding, StepError> {
+    // A closed semaphore means that the node goes down; then looking unbounded for a moment is harmless.
+    let _permit = Arc::clone(&subject.shared.recoveries).acquire_owned().await.ok();
+    let attached = subject.shared.shims.attach(&subject.namespace, &subject.id);
+    let attached = match tokio::time::timeout(ATTACH_TIMEOUT, attached).await {
+        Ok(result) => result.map_err(StepError::shim)?,
+        Err(_elapsed) => {
+            return Err(StepError::Deadline { what: "attach to the shim", waited: ATTACH_TIMEOUT });
+        }
+    };
+    match attached {
+        Attached::Alive { shim, state } => Ok(match state {
+            TaskState::Running { pid } => Finding::Runs { shim, pid, is_paused: false },
+            TaskState::Paused { pid } => Finding::Runs { shim, pid, is_paused: true },
+            TaskState::Exited { exit } => Finding::Ended { exit: Some(exit), reason: "the shim knows" },
+            TaskState::Empty | TaskState::Creating | TaskState::Created { .. } => Finding::Nothing,
+        }),
+        Attached::Dead { exit: Some(exit), .. } => {
+            Ok(Finding::Ended { exit: Some(exit), reason: "the shim wrote it down" })
+        }
+        Attached::Dead { exit: None, is_orphaned: true } => {
+            end_orphan(subject).await?;
+            Ok(Finding::Ended { exit: None, reason: "shim lost" })
+        }
+        Attached::Dead { exit: None, is_orphaned: false } | Attached::Absent => Ok(Finding::Nothing),
+    }
+}
+
+/// Ends a container whose shim is dead. To adopt it instead is a later issue; it must not run unwatched.
+async fn end_orphan(subject: &Subject) -> Result<(), StepError> {
+    info!(container = %subject.id, ns = %subject.namespace, "its shim is dead, ending the container");
+    let cleaned = subject.shared.shims.clean_up(&subject.namespace, &subject.id);
+    match tokio::time::timeout(ORPHAN_TIMEOUT, cleaned).await {
+        Ok(result) => result.map_err(StepError::shim),
+        Err(_elapsed) => Err(StepError::Deadline { what: "end an orphaned container", waited: ORPHAN_TIMEOUT }),
+    }
+}

@@ -1,0 +1,89 @@
+//! The undoing of each step. Every one may run twice, and when there is nothing to undo.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_shim_client::{Shim, ShimError};
+use tracing::{debug, warn};
+
+use super::Subject;
+use crate::error::{Leftover, StepError, one_line};
+use crate::messages::node::{ReleaseRoot, RemoveBundle, RemoveLog, Undone};
+
+/// A release is a few unmounts and, for the last user, the end of a server.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Removing a directory of one file, or a few log files.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The runtime kills, waits and removes cgroups; less than the shim client's own 30 s, since a caller waits.
+const SHIM_DELETE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A shim that has nothing to do ends at once.
+const SHIM_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(6);
+/// Behind a dead shim: the runtime may have to kill and remove the container.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Releases the root.
+pub(crate) async fn release_root(subject: &Subject) -> Result<(), Leftover> {
+    let message =
+        ReleaseRoot { lane: Arc::clone(&subject.lane), namespace: subject.namespace.clone(), id: subject.id.clone() };
+    let answer = subject.shared.flist.ask(message, RELEASE_TIMEOUT).await;
+    judge("root", answer.map_err(StepError::Call).and_then(|result| result))
+}
+
+/// Removes the bundle.
+pub(crate) async fn remove_bundle(subject: &Subject) -> Result<(), Leftover> {
+    let message =
+        RemoveBundle { lane: Arc::clone(&subject.lane), namespace: subject.namespace.clone(), id: subject.id.clone() };
+    let answer = subject.shared.bundle.ask(message, REMOVE_TIMEOUT).await;
+    judge("bundle", answer.map_err(StepError::Call).and_then(|result| result))
+}
+
+/// Removes the log files.
+pub(crate) async fn remove_log(subject: &Subject) -> Result<(), Leftover> {
+    let path = subject.shared.log_path(&subject.namespace, &subject.name);
+    let message = RemoveLog { lane: Arc::clone(&subject.lane), id: subject.id.clone(), path };
+    let answer = subject.shared.log.ask(message, REMOVE_TIMEOUT).await;
+    judge("log", answer.map_err(StepError::Call).and_then(|result| result))
+}
+
+fn judge(what: &'static str, answer: Result<Undone, StepError>) -> Result<(), Leftover> {
+    match answer {
+        Ok(Undone::Now) => Ok(()),
+        Ok(Undone::Later) => {
+            warn!(what, "a call that hangs is in the way; it is undone when that returns");
+            Ok(())
+        }
+        Err(source) => Err(Leftover { what, source }),
+    }
+}
+
+/// Ends a container's shim and removes all it had: by its own hand while it answers, from outside when it is dead.
+pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Result<(), Leftover> {
+    if let Some(shim) = shim {
+        match end_living(shim.as_ref()).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => debug!(error = one_line(&failure), "the shim did not end by itself, cleaning up behind it"),
+        }
+    }
+    let cleaned = subject.shared.shims.clean_up(&subject.namespace, &subject.id);
+    let result = match tokio::time::timeout(CLEAN_UP_TIMEOUT, cleaned).await {
+        Ok(result) => result.map_err(StepError::shim),
+        Err(_elapsed) => Err(StepError::Deadline { what: "clean up behind the shim", waited: CLEAN_UP_TIMEOUT }),
+    };
+    result.map_err(|source| Leftover { what: "shim", source })
+}
+
+async fn end_living(shim: &dyn Shim) -> Result<(), StepError> {
+    bounded("delete the container at its shim", SHIM_DELETE_TIMEOUT, shim.delete(true)).await?;
+    bounded("shut the shim down", SHIM_SHUTDOWN_TIMEOUT, shim.shutdown()).await
+}
+
+async fn bounded<T>(
+    what: &'static str,
+    waited: Duration,
+    call: impl Future<Output = Result<T, ShimError>>,
+) -> Result<T, StepError> {
+    match tokio::time::timeout(waited, call).await {
+        Ok(result) => result.map_err(StepError::shim),
+        Err(_elapsed) => Err(StepError::Deadline { what, waited }),
+    }
+}

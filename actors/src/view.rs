@@ -1,0 +1,283 @@
+//! What the node shows: a map of published containers that everyone may read and only container actors write.
+//!
+//! Why a map beside the actors: inspect and list are answered on the caller's own thread, without a hop to the arbiter
+//! of a tenant that may be busy. It is a copy for readers; no decision about a container's life is made from it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use contd_protocol::api::{MAX_LIST_PAGE, NamespaceSummary, Target};
+use contd_types::{
+    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSummary, ErrorKind, Explain,
+    NamespaceId, StateName,
+};
+use tokio::sync::watch;
+
+use crate::messages::{ContainerPage, ListContainers};
+
+/// The most candidates that an ambiguous reference names.
+const MAX_CANDIDATES: usize = 8;
+
+/// Why a reference means no container.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ResolveError {
+    /// None has this name, this id, or an id that begins so.
+    #[error("find container {container} in namespace {namespace}: there is none")]
+    NotFound { namespace: NamespaceId, container: ContainerRef },
+    /// Several ids begin so.
+    #[error("find container {container} in namespace {namespace}: several ids begin so")]
+    Ambiguous { namespace: NamespaceId, container: ContainerRef, candidates: Vec<ContainerId> },
+}
+
+impl Explain for ResolveError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Ambiguous { .. } => ErrorKind::InvalidArgument,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotFound { namespace, .. } => format!("list what there is: contd -n {namespace} ps"),
+            Self::Ambiguous { candidates, .. } => {
+                let ids: Vec<&str> = candidates.iter().map(ContainerId::as_str).collect();
+                format!("give more digits; it may be {}", ids.join(", "))
+            }
+        })
+    }
+}
+
+impl From<ResolveError> for ApiError {
+    fn from(error: ResolveError) -> Self {
+        Self::from_error(&error)
+    }
+}
+
+/// How many containers are in which condition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) containers: u32,
+    pub(crate) running: u32,
+    pub(crate) recovering: u32,
+}
+
+/// The published containers of a node.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    tables: RwLock<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    by_id: BTreeMap<ContainerId, watch::Sender<Arc<ContainerInfo>>>,
+    names: BTreeMap<NamespaceId, HashMap<ContainerName, ContainerId>>,
+}
+
+impl View {
+    /// Shows a container as it is now; whoever watches it is woken.
+    pub(crate) fn publish(&self, info: ContainerInfo) {
+        let info = Arc::new(info);
+        if let Some(entry) = self.read().by_id.get(&info.id) {
+            entry.send_replace(info);
+            return;
+        }
+        let mut tables = self.write();
+        let names = tables.names.entry(info.namespace.clone()).or_default();
+        names.insert(info.spec.name.clone(), info.id.clone());
+        tables.by_id.insert(info.id.clone(), watch::Sender::new(info));
+    }
+
+    /// Forgets a container; whoever watches it sees the end. Fine when it is not there.
+    pub(crate) fn remove(&self, id: &ContainerId) {
+        let mut tables = self.write();
+        let Some(entry) = tables.by_id.remove(id) else { return };
+        let info = entry.borrow().clone();
+        let Some(names) = tables.names.get_mut(&info.namespace) else { return };
+        if names.get(&info.spec.name) == Some(id) {
+            names.remove(&info.spec.name);
+        }
+        if names.is_empty() {
+            tables.names.remove(&info.namespace);
+        }
+    }
+
+    /// Finds the container that is meant: exact name, exact id, the one id that begins so.
+    pub(crate) fn resolve(&self, target: &Target) -> Result<ContainerId, ResolveError> {
+        let tables = self.read();
+        let Target { namespace, container } = target;
+        let not_found = || ResolveError::NotFound { namespace: namespace.clone(), container: container.clone() };
+        let names = tables.names.get(namespace).ok_or_else(not_found)?;
+        let by_name = ContainerName::new(container.as_str()).ok().and_then(|name| names.get(&name).cloned());
+        if let Some(id) = by_name {
+            return Ok(id);
+        }
+        let mut candidates: Vec<ContainerId> =
+            names.values().filter(|id| container.is_prefix_of(id)).take(MAX_CANDIDATES).cloned().collect();
+        candidates.sort();
+        match candidates.as_slice() {
+            [] => Err(not_found()),
+            [id] => Ok(id.clone()),
+            _ => {
+                Err(ResolveError::Ambiguous { namespace: namespace.clone(), container: container.clone(), candidates })
+            }
+        }
+    }
+
+    /// Returns a container as it is shown now.
+    pub(crate) fn get(&self, id: &ContainerId) -> Option<Arc<ContainerInfo>> {
+        self.read().by_id.get(id).map(|entry| entry.borrow().clone())
+    }
+
+    /// Watches a container; the channel closes when it is gone.
+    pub(crate) fn watch(&self, id: &ContainerId) -> Option<watch::Receiver<Arc<ContainerInfo>>> {
+        self.read().by_id.get(id).map(watch::Sender::subscribe)
+    }
+
+    /// Returns one page, in the order of the ids.
+    pub(crate) fn list(&self, query: &ListContainers) -> ContainerPage {
+        let limit = match query.limit {
+            0 => MAX_LIST_PAGE,
+            given => given.min(MAX_LIST_PAGE),
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let begin = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let tables = self.read();
+        let wanted = |info: &ContainerInfo| query.namespace.as_ref().is_none_or(|one| *one == info.namespace);
+        let mut containers: Vec<ContainerSummary> = Vec::new();
+        for entry in tables.by_id.range::<ContainerId, _>((begin, Bound::Unbounded)).map(|(_, entry)| entry.borrow()) {
+            if !wanted(&entry) {
+                continue;
+            }
+            if containers.len() == limit {
+                return ContainerPage { containers, has_more: true };
+            }
+            containers.push(ContainerSummary::from(&**entry));
+        }
+        ContainerPage { containers, has_more: false }
+    }
+
+    /// Lists the tenants that have containers.
+    pub(crate) fn namespaces(&self) -> Vec<NamespaceSummary> {
+        let mut found: BTreeMap<NamespaceId, NamespaceSummary> = BTreeMap::new();
+        for entry in self.read().by_id.values().map(|entry| entry.borrow().clone()) {
+            let one = found.entry(entry.namespace.clone()).or_insert_with(|| NamespaceSummary {
+                namespace: entry.namespace.clone(),
+                containers: 0,
+                running: 0,
+            });
+            one.containers += 1;
+            one.running += u32::from(entry.state.name() == StateName::Running);
+        }
+        found.into_values().collect()
+    }
+
+    /// Counts.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        for entry in self.read().by_id.values() {
+            let state = entry.borrow().state.name();
+            census.containers += 1;
+            census.running += u32::from(state == StateName::Running);
+            census.recovering += u32::from(state == StateName::Recovering);
+        }
+        census
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        // No code that can panic runs under the lock; a poisoned table is still whole.
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contd_types::{ContainerSpec, State, Timestamp};
+
+    fn info(namespace: &str, name: &str, byte: u8) -> ContainerInfo {
+        ContainerInfo {
+            id: ContainerId::from_random([byte; 16]),
+            namespace: NamespaceId::new(namespace).unwrap(),
+            spec: ContainerSpec::new(ContainerName::new(name).unwrap(), "/x.fl"),
+            state: State::Creating,
+            created_at: Timestamp(1),
+            started_at: None,
+            finished_at: None,
+            last_exit: None,
+            restart_count: 0,
+            log_path: String::new(),
+        }
+    }
+
+    fn target(namespace: &str, container: &str) -> Target {
+        Target { namespace: NamespaceId::new(namespace).unwrap(), container: ContainerRef::new(container).unwrap() }
+    }
+
+    #[test]
+    fn a_name_wins_over_the_beginning_of_an_id() {
+        let view = View::default();
+        view.publish(info("a", "11", 0x22));
+        view.publish(info("a", "other", 0x11));
+        assert_eq!(view.resolve(&target("a", "11")), Ok(ContainerId::from_random([0x22; 16])));
+        assert_eq!(view.resolve(&target("a", "1111")), Ok(ContainerId::from_random([0x11; 16])));
+    }
+
+    #[test]
+    fn an_ambiguous_beginning_names_its_candidates() {
+        let view = View::default();
+        let mut near = info("a", "near", 0x11);
+        near.id = ContainerId::new("11".repeat(15) + "22").unwrap();
+        view.publish(near);
+        view.publish(info("a", "far", 0x11));
+        let error = view.resolve(&target("a", "111")).unwrap_err();
+        let hint = error.hint().unwrap();
+        assert!(hint.contains(&"11".repeat(16)) && hint.contains(&("11".repeat(15) + "22")), "got {hint}");
+    }
+
+    #[test]
+    fn a_reference_never_crosses_its_namespace() {
+        let view = View::default();
+        view.publish(info("a", "web", 1));
+        assert!(matches!(view.resolve(&target("b", "web")), Err(ResolveError::NotFound { .. })));
+    }
+
+    #[test]
+    fn pages_follow_each_other_without_gap_or_repetition() {
+        let view = View::default();
+        for byte in 1..=7 {
+            view.publish(info(if byte % 2 == 0 { "even" } else { "odd" }, &format!("c{byte}"), byte));
+        }
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let page = view.list(&ListContainers { namespace: None, after: after.clone(), limit: 3 });
+            seen.extend(page.containers.iter().map(|one| one.id.clone()));
+            after = seen.last().cloned();
+            if !page.has_more {
+                break;
+            }
+        }
+        assert_eq!(seen, (1..=7u8).map(|byte| ContainerId::from_random([byte; 16])).collect::<Vec<_>>());
+        let even = NamespaceId::new("even").unwrap();
+        let page = view.list(&ListContainers { namespace: Some(even), after: None, limit: 3 });
+        assert_eq!((page.containers.len(), page.has_more), (3, false));
+    }
+
+    #[test]
+    fn a_removed_container_leaves_no_name_and_ends_its_watchers() {
+        let view = View::default();
+        let shown = info("a", "web", 1);
+        view.publish(shown.clone());
+        let watcher = view.watch(&shown.id).unwrap();
+        view.remove(&shown.id);
+        assert!(view.resolve(&target("a", "web")).is_err());
+        assert!(watcher.has_changed().is_err(), "the watcher still waits");
+        assert!(view.namespaces().is_empty());
+    }
+}
