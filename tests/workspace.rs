@@ -1,11 +1,5 @@
 //! House rules that a machine can check: which crate may know which, and that every crate inherits the one lint table.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests end loudly"
-)]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "tests end loudly")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

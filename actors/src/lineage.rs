@@ -91,7 +91,6 @@ macro_rules! panics_on_demand {
         impl actix::Handler<crate::messages::node::Panic> for $actor {
             type Result = ();
 
-            #[expect(clippy::panic, reason = "a test plants it, to see the parent rebuild the actor")]
             fn handle(&mut self, _message: crate::messages::node::Panic, _ctx: &mut Self::Context) {
                 panic!("planted");
             }

@@ -24,7 +24,7 @@ pub(crate) fn measure() {
     let long = Deadline::Usual;
     let client = runtime_.block_on(Client::connect(&node.socket(), Deadline::Usual)).expect("connect");
     for number in 0..LISTED {
-        let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long);
+        let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long, |_| ());
         runtime_.block_on(run).expect("run");
     }
     let socket = node.root.join("input/echo.sock");

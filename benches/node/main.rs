@@ -3,16 +3,12 @@
 //! `make bench`, or one of them: `cargo bench -p contd -- run|inspect|memory|reattach`. Wants root, `runc`, and for the
 //! comparison with containerd its `ctr` and a running or startable `containerd`; what is missing is said, not passed over.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    clippy::print_stderr,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::disallowed_methods,
-    missing_docs,
     reason = "a measurement ends loudly when something is wrong, and lives in real time"
 )]
 

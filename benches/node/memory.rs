@@ -5,7 +5,8 @@ use std::fs;
 
 use contd_client::{Client, Deadline};
 
-use crate::harness::{Node, command_lines};
+use crate::harness::Node;
+use crate::harness::census::command_lines;
 use crate::peers::Containerd;
 use crate::run_to_removed::{request, runtime, target};
 
@@ -27,7 +28,7 @@ pub(crate) fn measure() {
     let client = runtime.block_on(Client::connect(&node.socket(), Deadline::Usual)).expect("connect");
     let empty = pss_kib(node.daemon_pid());
     for number in 0..CONTAINERS {
-        let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long);
+        let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long, |_| ());
         runtime.block_on(run).expect("run");
     }
     std::thread::sleep(std::time::Duration::from_secs(1));

@@ -28,9 +28,12 @@ impl RuncBundle {
     }
 
     fn runc(&self, args: &[&str]) {
-        let output = Command::new("runc").arg("--root").arg(&self.root).args(args).stdin(Stdio::null()).output();
-        let output = output.expect("run runc");
-        assert!(output.status.success(), "runc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        // No pipes: the container of `create` would inherit them, and reading them to their end would wait for its end.
+        let mut command = Command::new("runc");
+        command.arg("--root").arg(&self.root).args(args);
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let status = status.expect("run runc");
+        assert!(status.success(), "runc {args:?}: {status}");
     }
 
     /// Runs the bundle from process start to removal.

@@ -26,7 +26,7 @@ pub(crate) fn measure() {
     runtime.block_on(async {
         let client = Client::connect(&node.socket(), Deadline::Usual).await.expect("connect");
         for number in 0..CONTAINERS {
-            let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long);
+            let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long, |_| ());
             run.await.expect("run");
         }
     });

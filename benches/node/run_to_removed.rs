@@ -41,7 +41,9 @@ pub(crate) fn measure() {
     let (mut runc, mut runc_start, mut ctr) = (Samples::default(), Samples::default(), Samples::default());
     let long = Deadline::Usual;
     first.time(|| {
-        runtime.block_on(client.run(request("keeper", flist.arg(), &["/bin/sleep", "1000"]), long)).expect("run")
+        runtime
+            .block_on(client.run(request("keeper", flist.arg(), &["/bin/sleep", "1000"]), long, |_| ()))
+            .expect("run")
     });
     for round in 0..ROUNDS {
         runc.time(|| bundle.run(&format!("peer{round}")));
@@ -50,7 +52,7 @@ pub(crate) fn measure() {
             ctr.time(|| containerd.run(&format!("c{round}")));
         }
         let begin = std::time::Instant::now();
-        runtime.block_on(client.run(request("one", flist.arg(), &["/bin/true"]), long)).expect("run");
+        runtime.block_on(client.run(request("one", flist.arg(), &["/bin/true"]), long, |_| ())).expect("run");
         started.push(begin.elapsed());
         runtime.block_on(client.wait(target("one"), long)).expect("wait");
         runtime.block_on(client.delete(target("one"), false, None, long)).expect("delete");

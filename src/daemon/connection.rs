@@ -32,7 +32,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Frames that may wait for the writer: enough to keep it busy, few enough to bound memory (1 MiB each at worst).
 const MAX_FRAMES_QUEUED: usize = 16;
 /// Bytes read from the socket at once.
-const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 8 * 1024;
 
 /// What ended a connection before its caller did.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ fn peer_of(stream: &Stream) -> Peer {
         Ok(creds) => Peer {
             uid: creds.euid().unwrap_or(u32::MAX),
             gid: creds.egid().unwrap_or(u32::MAX),
-            pid: creds.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0),
+            pid: creds.pid().unwrap_or(0),
         },
         Err(error) => {
             warn!(%error, "the kernel does not say who is connected");

@@ -59,8 +59,11 @@ fn masked_and_read_only_paths_and_forbidden_calls_are_closed() {
 #[test]
 fn a_container_sees_its_own_processes_host_name_and_network_only() {
     let node = Node::start();
-    let seen =
-        inside(&node, &["--name", "alone"], "hostname; echo $$; ip -o link | awk '{print $2}'; ls /dev | grep -c sda; true");
+    let seen = inside(
+        &node,
+        &["--name", "alone"],
+        "hostname; echo $$; ip -o link | awk '{print $2}'; ls /dev | grep -c sda; true",
+    );
     assert_eq!(seen.lines().collect::<Vec<_>>(), ["alone", "1", "lo:", "0"]);
     node.finish();
 }

@@ -3,12 +3,9 @@
 //! Every test has its own node: root directory, cgroup parent, socket, flist store. It counts what there is before the first
 //! run and after the last delete, and demands equality ([`harness::Node::finish`]).
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]

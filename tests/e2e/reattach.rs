@@ -73,7 +73,7 @@ fn half_made_containers_are_rolled_back_whenever_the_daemon_dies() {
                 return Some(None);
             }
             let info: serde_json::Value = serde_json::from_str(&output.stdout).expect("JSON");
-            (info["status"] == "running").then(|| Some(info))
+            (info["status"] == "running").then_some(Some(info))
         });
         assert!(
             settled.is_some() || !was_acknowledged,

@@ -111,7 +111,7 @@ impl Handler<Settled> for ContainerActor {
                     self.go_on(ctx);
                     return;
                 }
-                ctx.run_later(SETTLE_RETRY.delay(self.settle_failures, jitter()), |actor, ctx| actor.go_on(ctx));
+                ctx.run_later(SETTLE_RETRY.delay(self.settle_failures, jitter()), Self::go_on);
             }
         }
     }

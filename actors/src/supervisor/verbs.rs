@@ -101,7 +101,7 @@ impl Handler<InspectContainer> for Supervisor {
     type Result = Routed<ContainerInfo>;
 
     fn handle(&mut self, InspectContainer { target }: InspectContainer, _ctx: &mut Self::Context) -> Self::Result {
-        self.from_view(move |shared| {
+        self.answer_from_view(move |shared| {
             let id = shared.view.resolve(&target)?;
             let info = shared.view.get(&id).ok_or_else(|| not_found(&target))?;
             Ok((*info).clone())
@@ -121,7 +121,7 @@ impl Handler<ListContainers> for Supervisor {
     type Result = Routed<ContainerPage>;
 
     fn handle(&mut self, query: ListContainers, _ctx: &mut Self::Context) -> Self::Result {
-        self.from_view(move |shared| Ok(shared.view.list(&query)))
+        self.answer_from_view(move |shared| Ok(shared.view.list(&query)))
     }
 }
 
@@ -129,7 +129,7 @@ impl Handler<ListNamespaces> for Supervisor {
     type Result = Routed<Vec<NamespaceSummary>>;
 
     fn handle(&mut self, _message: ListNamespaces, _ctx: &mut Self::Context) -> Self::Result {
-        self.from_view(|shared| Ok(shared.view.namespaces()))
+        self.answer_from_view(|shared| Ok(shared.view.namespaces()))
     }
 }
 
@@ -210,7 +210,7 @@ impl Handler<AwaitEnd> for Supervisor {
 
 impl Supervisor {
     /// Answers from memory.
-    fn from_view<T: 'static>(&self, look: impl FnOnce(&Shared) -> Result<T, ApiError> + 'static) -> Routed<T> {
+    fn answer_from_view<T: 'static>(&self, look: impl FnOnce(&Shared) -> Result<T, ApiError> + 'static) -> Routed<T> {
         self.when_ready(|actor, _ctx| Box::pin(std::future::ready(look(&actor.shared))))
     }
 
@@ -361,13 +361,13 @@ mod panics {
                 PanicIn::Event => drop(shared.event.get().map(|addr| tell(&addr, Panic))),
                 PanicIn::Namespace(namespace) => {
                     let addr = self.namespaces.get(&namespace).and_then(|branch| branch.addr.borrow().clone());
-                    drop(addr.map(|addr| tell(&addr, Panic)));
+                    let _told = addr.map(|addr| tell(&addr, Panic));
                 }
                 PanicIn::Container(target) => {
                     let Ok(id) = shared.view.resolve(&target) else { return };
                     let branch = self.namespaces.get(&target.namespace);
                     let addr = branch.and_then(|branch| branch.addr.borrow().clone());
-                    drop(addr.map(|addr| tell(&addr, PanicContainer(id))));
+                    let _told = addr.map(|addr| tell(&addr, PanicContainer(id)));
                 }
                 PanicIn::Supervisor => panic!("planted"),
             }

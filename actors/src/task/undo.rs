@@ -45,6 +45,7 @@ pub(crate) async fn remove_log(subject: &Subject) -> Result<(), Leftover> {
     judge("log", answer.map_err(StepError::Call).and_then(|result| result))
 }
 
+#[expect(clippy::result_large_err, reason = "made on the way of a failed clean-up only; a box would be noise")]
 fn judge(what: &'static str, answer: Result<Undone, StepError>) -> Result<(), Leftover> {
     match answer {
         Ok(Undone::Now) => Ok(()),

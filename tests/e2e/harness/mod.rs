@@ -1,11 +1,11 @@
 //! A node of its own for each test, the census that shows a leak, and the trees and flists that containers run from.
 
-mod census;
+pub(crate) mod census;
 mod flists;
 mod netns;
 mod node;
 
-pub(crate) use census::{Census, command_lines};
+pub(crate) use census::Census;
 pub(crate) use flists::{Flist, busybox_tree};
 pub(crate) use netns::Netns;
 pub(crate) use node::Node;
