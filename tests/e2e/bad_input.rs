@@ -1,6 +1,7 @@
 //! Bad input gets a typed error with a hint, leaves nothing behind, and the daemon lives.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::harness::{Flist, Node};
 
@@ -74,7 +75,6 @@ fn a_name_is_taken_until_its_container_is_removed() {
     node.finish();
 }
 
-/// Rewrites the route of a `.fl` with the sqlite3 of Python, so that no block can be found.
 #[test]
 fn a_missing_block_is_an_error_in_its_own_container_only() {
     let mut node = Node::start();
@@ -95,6 +95,34 @@ fn a_missing_block_is_an_error_in_its_own_container_only() {
 }
 
 #[test]
+fn an_unreachable_store_is_an_error_with_a_hint_and_leaves_nothing() {
+    let mut node = Node::start();
+    node.announce("run rolled back");
+    node.announce("block");
+    let flist = node.flist();
+    let database = rusqlite::Connection::open(&flist.path).expect("open the flist");
+    database.execute("UPDATE route SET url = 'http://127.0.0.1:1/'", []).expect("rewrite the route");
+    drop(database);
+    node.contd(["run", "--name", "far", flist.arg(), "/bin/true"]).fails_with(ENGINE, "Input/output error");
+    assert_eq!(node.contd(["ps", "-a", "-q"]).ok(), "");
+    node.finish();
+}
+
+#[test]
+fn an_entrypoint_whose_block_is_gone_is_named() {
+    let mut node = Node::start();
+    node.announce("run rolled back");
+    node.announce("block");
+    let flist = node.flist();
+    // Only busybox has blocks of this size; the passwd file stays whole.
+    let blocks = blocks_of(&flist).into_iter().filter(|(_, len)| *len > 50_000);
+    blocks.for_each(|(path, _)| fs::remove_file(path).expect("remove a block"));
+    node.contd(["run", "--name", "gone", flist.arg(), "true"]).fails_with(ENGINE, "read the entrypoint /bin/true");
+    assert_eq!(node.contd(["ps", "-a", "-q"]).ok(), "");
+    node.finish();
+}
+
+#[test]
 fn a_corrupt_block_is_an_error_and_never_wrong_bytes() {
     let mut node = Node::start();
     node.announce("block");
@@ -111,22 +139,28 @@ fn a_corrupt_block_is_an_error_and_never_wrong_bytes() {
     node.finish();
 }
 
-/// Finds the stored block of the smallest file: `/data/victim`, `/etc/not-a-program` and the like; the victim's is the
-/// only one of 22 plain bytes, which sealed are 2 + 22 + 16.
-fn smallest_block(flist: &Flist) -> std::path::PathBuf {
+/// Finds the stored block of the victim: the only one of 22 plain bytes, which sealed are 2 + 22 + 16.
+fn smallest_block(flist: &Flist) -> PathBuf {
+    let mut found: Vec<PathBuf> =
+        blocks_of(flist).into_iter().filter(|(_, len)| *len == 2 + 22 + 16).map(|(path, _)| path).collect();
+    assert_eq!(found.len(), 1, "the victim's block");
+    found.remove(0)
+}
+
+/// Lists the stored blocks with their sizes.
+fn blocks_of(flist: &Flist) -> Vec<(PathBuf, u64)> {
     let mut dirs = vec![flist.store.clone()];
     let mut found = Vec::new();
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).expect("read the store").flatten() {
             if entry.file_type().expect("type").is_dir() {
                 dirs.push(entry.path());
-            } else if entry.metadata().expect("metadata").len() == 2 + 22 + 16 {
-                found.push(entry.path());
+            } else {
+                found.push((entry.path(), entry.metadata().expect("metadata").len()));
             }
         }
     }
-    assert_eq!(found.len(), 1, "the victim's block");
-    found.remove(0)
+    found
 }
 
 #[test]

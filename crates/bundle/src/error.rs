@@ -42,6 +42,15 @@ pub enum BundleError {
         /// The container.
         name: String,
     },
+    /// The program is in the root, but its first bytes cannot be had: a block of the flist is missing or damaged, or its
+    /// store does not answer.
+    #[error("read the entrypoint {program}")]
+    UnreadableProgram {
+        /// The path inside the root.
+        program: String,
+        /// Why.
+        source: RootFileError,
+    },
     /// A file of the root that names users could not be read safely.
     #[error("look up user {user} in the container's root")]
     UserFile {
@@ -170,6 +179,7 @@ impl Explain for BundleError {
             | Self::MissingMountSource { .. } => ErrorKind::InvalidArgument,
             Self::MountTypeRefused { .. } | Self::MountTargetRefused { .. } => ErrorKind::PermissionDenied,
             Self::UserFile { source, .. } => source.kind(),
+            Self::UnreadableProgram { .. } => ErrorKind::Unavailable,
             Self::CreateDir { source, .. } | Self::Store { source, .. } => {
                 source.io().map_or(ErrorKind::Internal, of_io)
             }
@@ -187,6 +197,9 @@ impl Explain for BundleError {
             Self::MissingEntrypoint { .. } => "name a command, or use an flist that has one".to_owned(),
             Self::UnbalancedEntrypoint { .. } => "close every quote, or give the arguments one by one".to_owned(),
             Self::UserFile { source, .. } => return source.hint(),
+            Self::UnreadableProgram { .. } => {
+                "a block of the flist cannot be had: check that its stores answer, then repeat".to_owned()
+            }
             Self::UnknownUser { .. } => "use a user of the flist's /etc/passwd, or a number such as 1000".to_owned(),
             Self::UnknownGroup { .. } => "use a group of the flist's /etc/group, or a number such as 1000".to_owned(),
             Self::MissingMountSource { from, .. } => format!("make it first: mkdir -p {}", from.display()),

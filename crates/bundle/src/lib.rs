@@ -28,6 +28,7 @@ mod mounts;
 pub mod netns;
 mod process;
 mod profile;
+mod program;
 mod request;
 pub mod root_file;
 mod seccomp;

@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::BundleError;
+use crate::program;
 use crate::request::BundleRequest;
 use crate::user::{self, Identity};
 
@@ -45,6 +46,7 @@ pub(crate) fn process(request: &BundleRequest<'_>) -> Result<Process, BundleErro
     let args = args(spec)?;
     let identity = user::look_up(request.root, spec.user.as_ref())?;
     let env = env(spec, &identity.home);
+    program::check_readable(request, &args, &env)?;
     assemble(spec, args, env, &identity).map_err(|source| BundleError::Assemble { name: spec.name.to_string(), source })
 }
 

@@ -95,6 +95,16 @@ impl Explain for RootFileError {
 /// # Errors
 /// A [`RootFileError`]; a path that leads to nothing is `Ok(None)`.
 pub fn read_in_root(root: &Path, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, RootFileError> {
+    let Some(bytes) = head_in_root(root, path, max_bytes.saturating_add(1))? else { return Ok(None) };
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= max_bytes) {
+        Ok(Some(bytes))
+    } else {
+        Err(RootFileError::TooLarge { path: path.to_owned(), max_bytes })
+    }
+}
+
+/// Returns the first bytes of a regular file inside a root, at most `bytes`, by the rules of [`read_in_root`].
+pub(crate) fn head_in_root(root: &Path, path: &Path, bytes: u64) -> Result<Option<Vec<u8>>, RootFileError> {
     let root_handle = File::options()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
@@ -110,14 +120,9 @@ pub fn read_in_root(root: &Path, path: &Path, max_bytes: u64) -> Result<Option<V
     if !handle.metadata().map_err(failed)?.is_file() {
         return Err(RootFileError::NotRegular { path: path.to_owned() });
     }
-    let mut bytes = Vec::new();
-    let mut file = reopen(&handle).map_err(failed)?.take(max_bytes.saturating_add(1));
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    if u64::try_from(bytes.len()).is_ok_and(|len| len <= max_bytes) {
-        Ok(Some(bytes))
-    } else {
-        Err(RootFileError::TooLarge { path: path.to_owned(), max_bytes })
-    }
+    let mut head = Vec::new();
+    reopen(&handle).map_err(failed)?.take(bytes).read_to_end(&mut head).map_err(failed)?;
+    Ok(Some(head))
 }
 
 /// Finds a path inside a root without opening what is there.
