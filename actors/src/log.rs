@@ -215,7 +215,8 @@ fn remove_files(path: &Path) -> Result<(), LogActorError> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else { return Ok(()) };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Where there is no directory, there is no log.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
         Err(source) => return Err(LogActorError::Remove { path: path.to_owned(), source }),
     };
     for entry in entries {

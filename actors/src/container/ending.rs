@@ -101,7 +101,7 @@ impl ContainerActor {
     /// The container has ended: decides what comes next, writes both down at once, then tells everyone.
     pub(super) fn take_exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
         self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
-        self.shim = None;
+        self.old_shim = self.shim.take();
         self.has_old_shim = true;
         if self.runs_since.take().is_some_and(|since| Instant::now().duration_since(since) >= GOOD_RUN) {
             self.streak = 0;

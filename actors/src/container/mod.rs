@@ -114,6 +114,8 @@ pub(crate) struct ContainerActor {
     waiting: Waiting,
     /// The connection while it runs.
     shim: Option<Arc<dyn Shim>>,
+    /// The connection to the shim of the run that has ended, for its last calls.
+    old_shim: Option<Arc<dyn Shim>>,
     /// Whether something of a shim is left of the last run and must go before the next.
     has_old_shim: bool,
     wants_start: bool,
@@ -157,6 +159,7 @@ impl ContainerActor {
             generation: 0,
             waiting: Waiting::default(),
             shim: None,
+            old_shim: None,
             has_old_shim: false,
             wants_start: false,
             wants_delete: false,

@@ -101,7 +101,7 @@ impl ContainerActor {
     fn begin_settle(&mut self, ctx: &mut Context<Self>) {
         let generation = self.next_generation();
         self.work = Work::Settling { _guard: self.guard() };
-        actix_rt::spawn(settle(self.subject.clone(), self.shim.take(), generation, ctx.address()));
+        actix_rt::spawn(settle(self.subject.clone(), self.old_shim.take(), generation, ctx.address()));
     }
 
     /// Writes the intent, then has everything removed.
@@ -119,7 +119,7 @@ impl ContainerActor {
                 // deletion was not acknowledged.
                 warn!(container = %actor.subject.id, error = one_line(&failure), "intent to delete not written");
             }
-            let shim = actor.shim.take();
+            let shim = actor.shim.take().or(actor.old_shim.take());
             actix_rt::spawn(remove(actor.subject.clone(), shim, generation, ctx.address()));
         });
         ctx.spawn(write);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::Addr;
-use contd_shim_client::{Attached, Shim};
+use contd_shim_client::Shim;
 
 use super::{Subject, undo};
 use crate::call::tell;
@@ -25,10 +25,6 @@ pub(crate) async fn remove(
 
 /// Removes shim, bundle, log and root, in this order: what uses another part goes first.
 pub(crate) async fn remove_parts(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Vec<Leftover> {
-    let shim = match shim {
-        Some(shim) => Some(shim),
-        None => find_living(subject).await,
-    };
     let mut leftovers = Vec::new();
     let results = [
         undo::end_shim(subject, shim).await,
@@ -40,15 +36,6 @@ pub(crate) async fn remove_parts(subject: &Subject, shim: Option<Arc<dyn Shim>>)
     leftovers
 }
 
-/// Looks for a shim that nobody is connected to any more, so that it can be ended by its own hand.
-async fn find_living(subject: &Subject) -> Option<Arc<dyn Shim>> {
-    match subject.shared.shims.attach(&subject.namespace, &subject.id).await {
-        Ok(Attached::Alive { shim, .. }) => Some(shim),
-        // Dead, absent or silent: the clean-up says what is left.
-        Ok(_) | Err(_) => None,
-    }
-}
-
 /// Ends the shim of a container that has ended and whose exit is on disk, and tells its actor.
 pub(crate) async fn settle(
     subject: Subject,
@@ -57,10 +44,6 @@ pub(crate) async fn settle(
     actor: Addr<ContainerActor>,
 ) {
     let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
-    let shim = match shim {
-        Some(shim) => Some(shim),
-        None => find_living(&subject).await,
-    };
     let result = undo::end_shim(&subject, shim).await.map_err(|leftover: Leftover| -> StepError { leftover.source });
     tell(&actor, Settled { generation, result });
 }
@@ -68,6 +51,5 @@ pub(crate) async fn settle(
 /// Ends a shim that no record knows.
 pub(crate) async fn end_forgotten_shim(subject: &Subject) -> Result<(), Leftover> {
     let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
-    let shim = find_living(subject).await;
-    undo::end_shim(subject, shim).await
+    undo::end_shim(subject, None).await
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_shim_client::{Shim, ShimError};
+use contd_shim_client::{Attached, Shim, ShimError};
 use tracing::{debug, warn};
 
 use super::Subject;
@@ -18,6 +18,8 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
 const SHIM_DELETE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A shim that has nothing to do ends at once.
 const SHIM_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(6);
+/// A living shim answers at once.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Behind a dead shim: the runtime may have to kill and remove the container.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -58,12 +60,11 @@ fn judge(what: &'static str, answer: Result<Undone, StepError>) -> Result<(), Le
 }
 
 /// Ends a container's shim and removes all it had: by its own hand while it answers, from outside when it is dead.
+///
+/// Without a connection, or when that is broken, the shim is looked for: a spawn may have failed only in its answer.
 pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Result<(), Leftover> {
-    if let Some(shim) = shim {
-        match end_living(shim.as_ref()).await {
-            Ok(()) => return Ok(()),
-            Err(failure) => debug!(error = one_line(&failure), "the shim did not end by itself, cleaning up behind it"),
-        }
+    if end_if_living(shim).await || end_if_living(find_living(subject).await).await {
+        return Ok(());
     }
     let cleaned = subject.shared.shims.clean_up(&subject.namespace, &subject.id);
     let result = match tokio::time::timeout(CLEAN_UP_TIMEOUT, cleaned).await {
@@ -71,6 +72,27 @@ pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> 
         Err(_elapsed) => Err(StepError::Deadline { what: "clean up behind the shim", waited: CLEAN_UP_TIMEOUT }),
     };
     result.map_err(|source| Leftover { what: "shim", source })
+}
+
+/// Looks for a shim that nobody is connected to.
+async fn find_living(subject: &Subject) -> Option<Arc<dyn Shim>> {
+    let attached = subject.shared.shims.attach(&subject.namespace, &subject.id);
+    match tokio::time::timeout(ATTACH_TIMEOUT, attached).await {
+        Ok(Ok(Attached::Alive { shim, .. })) => Some(shim),
+        // Dead, absent or silent: the clean-up says what is left.
+        Ok(Ok(_) | Err(_)) | Err(_) => None,
+    }
+}
+
+async fn end_if_living(shim: Option<Arc<dyn Shim>>) -> bool {
+    let Some(shim) = shim else { return false };
+    match end_living(shim.as_ref()).await {
+        Ok(()) => true,
+        Err(failure) => {
+            debug!(error = one_line(&failure), "the shim did not end by itself");
+            false
+        }
+    }
 }
 
 async fn end_living(shim: &dyn Shim) -> Result<(), StepError> {

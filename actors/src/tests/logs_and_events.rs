@@ -1,0 +1,92 @@
+use super::*;
+use crate::messages::{EventItem, FollowLog, ReadLog, SubscribeEvents};
+use contd_logs::{LogWriter, Rotation, Stream};
+use contd_types::{ErrorKind, EventKind, Timestamp};
+
+fn writer(world: &World, name: &str) -> LogWriter {
+    LogWriter::open(world.dir.path().join("log").join("a").join(format!("{name}.log")), Rotation::never()).unwrap()
+}
+
+async fn collect(mut stream: crate::messages::LogStreamReceiver) -> String {
+    let mut text = Vec::new();
+    while let Some(item) = stream.recv().await {
+        text.extend(item.unwrap().content);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[actix::test]
+async fn a_follower_gets_everything_until_the_container_has_ended() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    let mut log = writer(&world, "web");
+    log.write(Stream::Stdout, b"one\ntwo\n", Timestamp(1)).unwrap();
+    let follow = FollowLog { target: target("web"), tail: Some(1) };
+    let stream = ask_api(&node, follow, LONG).await.unwrap();
+    let (text, ()) = futures_util::join!(collect(stream), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        log.write(Stream::Stderr, b"three\nfour", Timestamp(2)).unwrap();
+        world.shims.exit_code(&id, 0);
+    });
+    assert_eq!(text, "two\nthree\nfour");
+    let all = ask_api(&node, ReadLog { target: target("web"), tail: None }, LONG).await.unwrap();
+    assert_eq!(collect(all).await, "one\ntwo\nthree\nfour");
+}
+
+#[actix::test]
+async fn a_follower_stays_over_a_restart_by_the_policy() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, restarting("web")).await.unwrap();
+    let mut log = writer(&world, "web");
+    let stream = ask_api(&node, FollowLog { target: target("web"), tail: None }, LONG).await.unwrap();
+    let (text, ()) = futures_util::join!(collect(stream), async {
+        log.write(Stream::Stdout, b"first\n", Timestamp(1)).unwrap();
+        world.shims.exit_code(&id, 1);
+        until_state(&node, "web", StateName::Backoff).await;
+        until_state(&node, "web", StateName::Running).await;
+        log.write(Stream::Stdout, b"second\n", Timestamp(1)).unwrap();
+        stop(&node, "web").await.unwrap();
+    });
+    assert_eq!(text, "first\nsecond\n");
+}
+
+#[actix::test]
+async fn the_log_of_an_unknown_container_is_not_found() {
+    let world = World::new();
+    let node = world.start();
+    let error = ask_api(&node, ReadLog { target: target("web"), tail: None }, LONG).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound);
+}
+
+#[actix::test]
+async fn events_come_in_order_and_from_any_number_on() {
+    let world = World::new();
+    let node = world.start();
+    let mut live = ask_api(&node, SubscribeEvents { from: None, namespace: None }, LONG).await.unwrap();
+    run(&node, spec("web")).await.unwrap();
+    delete(&node, "web", true).await.unwrap();
+    let mut seen = Vec::new();
+    while let Some(EventItem::Event { seq, event }) = live.recv().await {
+        let is_last = event.kind == EventKind::Deleted;
+        seen.push((seq, event));
+        if is_last {
+            break;
+        }
+    }
+    let names: Vec<_> = seen.iter().map(|(seq, event)| (*seq, std::mem::discriminant(&event.kind))).collect();
+    let kinds = [
+        EventKind::Accepted,
+        seen[1].1.kind.clone(),
+        EventKind::StopRequested,
+        seen[3].1.kind.clone(),
+        EventKind::Deleted,
+    ];
+    assert_eq!(names, (1..).zip(kinds.iter().map(std::mem::discriminant)).collect::<Vec<_>>());
+    assert!(matches!(kinds[1], EventKind::Started { .. }) && matches!(kinds[3], EventKind::Exited { .. }));
+    drop(node);
+    let node = world.start();
+    let mut old = ask_api(&node, SubscribeEvents { from: Some(3), namespace: Some(ns("a")) }, LONG).await.unwrap();
+    assert_eq!(old.recv().await, Some(EventItem::Event { seq: 3, event: seen[2].1.clone() }));
+}

@@ -1,0 +1,144 @@
+use super::*;
+use crate::messages::{DryRunContainer, KillContainer, ListContainers, ListNamespaces, NodeStatus, Shutdown};
+use contd_types::{ErrorKind, ExitCause, Signal};
+
+#[actix::test]
+async fn a_container_runs_is_inspected_stopped_and_deleted_and_leaves_nothing() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    let info = inspect(&node, "web").await.unwrap();
+    assert_eq!((info.id, info.state.pid()), (id.clone(), world.shims.pid_of(&id)));
+    assert!(world.store.records()[0].is_acknowledged);
+    let exit = stop(&node, "web").await.unwrap();
+    assert_eq!(exit.cause, ExitCause::Signal(Signal::TERM));
+    assert_eq!(stop(&node, "web").await.unwrap(), exit, "a second stop says the same");
+    until("its shim is gone", async || world.shims.leases().is_empty()).await;
+    assert_eq!(world.rootfs.live().len(), 1, "the root is kept for a restart");
+    delete(&node, "web", false).await.unwrap();
+    world.assert_empty();
+    assert_eq!(inspect(&node, "web").await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[actix::test]
+async fn a_stopped_container_starts_again_on_its_old_root() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    stop(&node, "web").await.unwrap();
+    start_again(&node, "web").await.unwrap();
+    start_again(&node, "web").await.unwrap();
+    assert_eq!(state(&node, "web").await, Some(StateName::Running));
+    assert_eq!((world.shims.starts_of(&id), world.shims.duplicate_spawns()), (2, 0));
+    assert_eq!(world.rootfs.release_count(), 0);
+    delete(&node, "web", true).await.unwrap();
+    world.assert_empty();
+}
+
+#[actix::test]
+async fn a_running_container_is_not_deleted_without_force() {
+    let world = World::new();
+    let node = world.start();
+    run(&node, spec("web")).await.unwrap();
+    let refused = delete(&node, "web", false).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    assert!(refused.hint.unwrap().contains("--force"));
+    delete(&node, "web", true).await.unwrap();
+    world.assert_empty();
+}
+
+#[actix::test]
+async fn wait_answers_before_and_after_the_exit() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    let (early, ()) = futures_util::join!(wait(&node, "web"), async {
+        until("it runs", async || world.shims.exit_code(&id, 42)).await;
+    });
+    assert_eq!(early.unwrap().cause, ExitCause::Code(42));
+    assert_eq!(wait(&node, "web").await.unwrap().cause, ExitCause::Code(42));
+}
+
+#[actix::test]
+async fn a_signal_reaches_the_container_and_a_stopped_one_refuses_it() {
+    let world = World::new();
+    let node = world.start();
+    run(&node, spec("web")).await.unwrap();
+    let kill = KillContainer { target: target("web"), signal: Signal::KILL };
+    ask_api(&node, kill.clone(), LONG).await.unwrap();
+    assert_eq!(wait(&node, "web").await.unwrap().cause, ExitCause::Signal(Signal::KILL));
+    assert_eq!(ask_api(&node, kill, LONG).await.unwrap_err().kind, ErrorKind::Conflict);
+}
+
+#[actix::test]
+async fn a_name_may_be_used_in_two_namespaces_and_once_in_each() {
+    let world = World::new();
+    let node = world.start();
+    let one = run(&node, spec("web")).await.unwrap();
+    let elsewhere = RunContainer { namespace: ns("b"), ..run_message(spec("web")) };
+    let other = ask_api(&node, elsewhere, LONG).await.unwrap();
+    assert_ne!(one, other);
+    assert_eq!(run(&node, spec("web")).await.unwrap_err().kind, ErrorKind::AlreadyExists);
+    let tenants = ask_api(&node, ListNamespaces, LONG).await.unwrap();
+    let shown: Vec<_> = tenants.iter().map(|one| (one.namespace.as_str(), one.containers, one.running)).collect();
+    assert_eq!(shown, [("a", 1, 1), ("b", 1, 1)]);
+    delete(&node, "web", true).await.unwrap();
+    assert_eq!(world.shims.live_containers(), [other]);
+}
+
+#[actix::test]
+async fn lists_come_in_pages_and_the_status_counts() {
+    let world = World::new();
+    let node = world.start();
+    for name in ["one", "two", "three"] {
+        run(&node, spec(name)).await.unwrap();
+    }
+    let first = ask_api(&node, ListContainers { namespace: None, after: None, limit: 2 }, LONG).await.unwrap();
+    assert!(first.has_more);
+    let after = first.containers.last().map(|one| one.id.clone());
+    let rest = ask_api(&node, ListContainers { namespace: Some(ns("a")), after, limit: 2 }, LONG).await.unwrap();
+    assert_eq!((first.containers.len(), rest.containers.len(), rest.has_more), (2, 1, false));
+    let status = ask_api(&node, NodeStatus, LONG).await.unwrap();
+    assert_eq!((status.containers, status.running, status.runs_in_flight), (3, 3, 0));
+}
+
+#[actix::test]
+async fn an_auto_removed_container_stays_until_its_attached_caller_lets_go() {
+    let world = World::new();
+    let node = world.start();
+    let (held, hold) = tokio::sync::oneshot::channel();
+    let auto = ContainerSpec { is_auto_removed: true, ..spec("job") };
+    let id = ask_api(&node, RunContainer { hold: Some(hold), ..run_message(auto) }, LONG).await.unwrap();
+    world.shims.exit_code(&id, 3);
+    assert_eq!(wait(&node, "job").await.unwrap().cause, ExitCause::Code(3));
+    until("its shim is gone", async || world.shims.leases().is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(state(&node, "job").await, Some(StateName::Stopped));
+    drop(held);
+    until("it is removed", async || state(&node, "job").await.is_none()).await;
+    world.assert_empty();
+}
+
+#[actix::test]
+async fn a_dry_run_leaves_nothing() {
+    let world = World::new();
+    let world = World { rootfs: FakeRootfs::in_dir(world.dir.path().join("roots")), ..world };
+    let node = world.start();
+    let dry = DryRunContainer { namespace: ns("a"), spec: spec("web") };
+    let plan = ask_api(&node, dry, LONG).await.unwrap();
+    assert!(plan.config_json.contains("/bin/sh"), "{}", plan.config_json);
+    assert!(plan.log_path.ends_with("a/web.log"));
+    world.assert_empty();
+    assert!(inspect(&node, "web").await.is_err());
+}
+
+#[actix::test]
+async fn a_shutdown_leaves_containers_running_and_answers_no_more() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    ask_api(&node, Shutdown, LONG).await.unwrap();
+    crate::until_ended(&node).await;
+    assert_eq!(world.shims.live_containers(), [id]);
+    assert_eq!(inspect(&node, "web").await.unwrap_err().kind, ErrorKind::Unavailable);
+}
