@@ -21,7 +21,7 @@ demo: build ## Runs a container from a real flist, restarts the daemon under it,
 
 test: deps ## Runs the whole test suite, end to end included (as root)
 	cargo build --locked --workspace --bins
-	cargo test --locked --workspace
+	CONTD_BINARIES_ARE_BUILT=1 cargo test --locked --workspace
 
 bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
 	cargo bench --locked -p contd
