@@ -87,9 +87,14 @@ impl Handler<WriteBundle> for BundleActor {
     fn handle(&mut self, message: WriteBundle, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let WriteBundle { lane, namespace, id, spec, root } = message;
+            let WriteBundle { lane, wanted, namespace, id, spec, root } = message;
             let pool = work.pool.clone();
-            let job = move || work.with_request(&namespace, &id, &spec, &root, |request| work.bundles.write(request));
+            let job = move || {
+                if wanted.is_given_up() {
+                    return Err(StepError::Cancelled);
+                }
+                work.with_request(&namespace, &id, &spec, &root, |request| work.bundles.write(request))
+            };
             pool.run_locked(&lane.bundle, "write the bundle", job).await.map_err(StepError::Job)?
         })
     }

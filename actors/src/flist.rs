@@ -111,7 +111,7 @@ impl Handler<PrepareRoot> for FlistActor {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
             work.wait_for_the_past().await;
-            let PrepareRoot { lane, request, progress } = message;
+            let PrepareRoot { lane, wanted, request, progress } = message;
             let (pool, provider) = (work.pool_of(&request.namespace), Arc::clone(&work.provider));
             let job = move || {
                 let report = |piece| {
@@ -120,10 +120,12 @@ impl Handler<PrepareRoot> for FlistActor {
                         let _lossy = sender.try_send(piece);
                     }
                 };
-                provider.prepare(&request, &report)
+                if wanted.is_given_up() {
+                    return Err(StepError::Cancelled);
+                }
+                provider.prepare(&request, &report).map_err(StepError::Rootfs)
             };
-            let done = pool.run_locked(&lane.root, "prepare the root", job).await.map_err(StepError::Job)?;
-            done.map_err(StepError::Rootfs)
+            pool.run_locked(&lane.root, "prepare the root", job).await.map_err(StepError::Job)?
         })
     }
 }

@@ -4,10 +4,29 @@
 //! keeps its lock until it returns, and the release queued behind it undoes its late result.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use contd_types::ContainerId;
+
+/// Says whether the work of a task is still wanted. A call that was given up may still be on its way to its lock, behind
+/// the undo: it looks here first, under the lock, and then does nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    is_given_up: Arc<AtomicBool>,
+}
+
+impl Wanted {
+    /// Gives up all calls that carry it; to be said before their undo begins.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells whether they were given up; to be asked under the lock.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::SeqCst)
+    }
+}
 
 /// The locks of one container.
 #[derive(Debug, Default)]

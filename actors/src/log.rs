@@ -271,12 +271,16 @@ impl Handler<OpenLog> for LogActor {
     fn handle(&mut self, message: OpenLog, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let OpenLog { lane, id, path, is_new } = message;
+            let OpenLog { lane, wanted, id, path, is_new } = message;
             let pool = work.pool.clone();
             // Twice: between making the directory and the file, a removal of the tenant's last log may come.
-            let job = move || work.open(&path, &id, is_new).or_else(|_first| work.open(&path, &id, is_new));
-            let done = pool.run_locked(&lane.log, "make the log", job).await.map_err(StepError::Job)?;
-            done.map_err(StepError::Log)
+            let job = move || {
+                if wanted.is_given_up() {
+                    return Err(StepError::Cancelled);
+                }
+                work.open(&path, &id, is_new).or_else(|_first| work.open(&path, &id, is_new)).map_err(StepError::Log)
+            };
+            pool.run_locked(&lane.log, "make the log", job).await.map_err(StepError::Job)?
         })
     }
 }

@@ -13,7 +13,7 @@ use contd_types::{ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, Nam
 use tokio::sync::{mpsc, watch};
 
 use crate::error::StepError;
-use crate::lane::Lane;
+use crate::lane::{Lane, Wanted};
 use crate::messages::LogStreamReceiver;
 
 /// Whether what was to be undone is undone.
@@ -30,6 +30,7 @@ pub(crate) enum Undone {
 #[rtype(result = "Result<PreparedRootfs, StepError>")]
 pub(crate) struct PrepareRoot {
     pub(crate) lane: Arc<Lane>,
+    pub(crate) wanted: Wanted,
     pub(crate) request: PrepareRootfs,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
 }
@@ -53,6 +54,7 @@ pub(crate) struct ListRecoveredRoots;
 #[rtype(result = "Result<PathBuf, StepError>")]
 pub(crate) struct WriteBundle {
     pub(crate) lane: Arc<Lane>,
+    pub(crate) wanted: Wanted,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) spec: Arc<ContainerSpec>,
@@ -88,6 +90,7 @@ pub(crate) struct ListBundles;
 #[rtype(result = "Result<(), StepError>")]
 pub(crate) struct OpenLog {
     pub(crate) lane: Arc<Lane>,
+    pub(crate) wanted: Wanted,
     pub(crate) id: ContainerId,
     pub(crate) path: PathBuf,
     /// The first run: what another container of this name left is removed.

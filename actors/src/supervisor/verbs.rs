@@ -15,6 +15,7 @@ use tracing::info;
 use super::{Phase, Supervisor};
 use crate::call::ask;
 use crate::error::{NamespaceError, StepError};
+use crate::lane::Wanted;
 use crate::messages::namespace::{RouteDelete, RouteKill, RouteStart, RouteStop, RouteWait, Run};
 use crate::messages::node::{PrepareRoot, PreviewBundle, StreamLog};
 use crate::messages::supervisor::AwaitEnd;
@@ -328,7 +329,7 @@ async fn preview(subject: &Subject) -> Result<String, StepError> {
         upper_dir: None,
         is_trusted: false,
     };
-    let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), request, progress: None };
+    let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), wanted: Wanted::default(), request, progress: None };
     let prepared = shared.flist.ask(prepare, shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
     let message = PreviewBundle {
         namespace: subject.namespace.clone(),

@@ -22,6 +22,7 @@ use crate::call::{ask, tell};
 use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
 use crate::flist::UNDO_GRACE;
+use crate::lane::Wanted;
 use crate::messages::container::{CommitRunning, MadeByRuntime, MakeDone};
 use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
 
@@ -49,7 +50,7 @@ pub(crate) struct MakePlan {
 pub(crate) async fn make(plan: MakePlan, cancel: Cancel) {
     let alone = Arc::new(Arc::clone(&plan.subject.lane.operation).lock_owned().await);
     let shim = watch::Sender::new(ShimSlot::Empty);
-    let making = Making { plan: &plan, cancel, begun: RefCell::default(), shim, alone };
+    let making = Making { plan: &plan, cancel, begun: RefCell::default(), wanted: Wanted::default(), shim, alone };
     let result = match making.forward().await {
         Ok(()) => Ok(()),
         Err((step, source)) => {
@@ -83,6 +84,7 @@ struct Making<'a> {
     cancel: Cancel,
     /// The steps whose effects may be there.
     begun: RefCell<BTreeSet<Step>>,
+    wanted: Wanted,
     shim: watch::Sender<ShimSlot>,
     /// The lane; a shim that comes late keeps it until it is ended.
     alone: Arc<tokio::sync::OwnedMutexGuard<()>>,
@@ -151,7 +153,12 @@ impl Making<'_> {
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
         };
-        let message = PrepareRoot { lane: Arc::clone(&subject.lane), request, progress: self.plan.progress.clone() };
+        let message = PrepareRoot {
+            lane: Arc::clone(&subject.lane),
+            wanted: self.wanted.clone(),
+            request,
+            progress: self.plan.progress.clone(),
+        };
         let work = async move {
             let prepared = subject.shared.flist.ask(message, deadline).await.map_err(StepError::Call)??;
             Ok(prepared.root)
@@ -163,6 +170,7 @@ impl Making<'_> {
         let subject = self.plan.subject.clone();
         let message = WriteBundle {
             lane: Arc::clone(&subject.lane),
+            wanted: self.wanted.clone(),
             namespace: subject.namespace.clone(),
             id: subject.id.clone(),
             spec: Arc::clone(&subject.spec),
@@ -185,7 +193,7 @@ impl Making<'_> {
         let subject = self.plan.subject.clone();
         let path = subject.shared.log_path(&subject.namespace, &subject.name);
         let (lane, id) = (Arc::clone(&subject.lane), subject.id.clone());
-        let message = OpenLog { lane, id, path, is_new: self.plan.is_first };
+        let message = OpenLog { lane, wanted: self.wanted.clone(), id, path, is_new: self.plan.is_first };
         let work = async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
         self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await
     }
@@ -236,6 +244,7 @@ impl Making<'_> {
 
     /// Undoes what may have been done, the last step first.
     async fn undo(&self) -> Vec<Leftover> {
+        self.wanted.give_up();
         let begun: Vec<Step> = self.begun.borrow().iter().rev().copied().collect();
         let (subject, mut leftovers) = (&self.plan.subject, Vec::new());
         for step in begun {

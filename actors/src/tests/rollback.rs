@@ -154,3 +154,19 @@ async fn a_restart_that_fails_keeps_the_root_and_is_tried_again_by_the_policy() 
     until_state(&node, "web", StateName::Running).await;
     assert_eq!(inspect(&node, "web").await.unwrap().restart_count, 2);
 }
+
+#[actix::test]
+async fn a_preparation_that_was_given_up_before_its_turn_never_happens() {
+    let world = World::new();
+    world.rootfs.script_recover([RootOutcome::Hang]);
+    world.shims.script(Verb::Spawn, [Outcome::lost()]);
+    let node = world.start();
+    // The root waits for the look at the past; the shim fails meanwhile, and the release comes first.
+    let error = while_hanging(run(&node, spec("web"))).await.unwrap_err();
+    assert!(error.message.contains("step shim"), "{error}");
+    world.rootfs.let_go();
+    run(&node, spec("next")).await.unwrap();
+    assert_eq!(world.rootfs.prepare_count(), 1, "the root that nobody wants was prepared");
+    delete(&node, "next", true).await.unwrap();
+    world.assert_empty();
+}
