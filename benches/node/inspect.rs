@@ -44,6 +44,8 @@ pub(crate) fn measure() {
         let delete = client.delete(target(&format!("c{number}")), true, Some(Duration::ZERO), long);
         runtime_.block_on(delete).expect("delete");
     }
+    // Its connection is a descriptor of the daemon.
+    drop(client);
     node.finish();
 }
 

@@ -59,5 +59,7 @@ pub(crate) fn measure() {
         let delete = client.delete(target(&format!("c{number}")), true, Some(std::time::Duration::ZERO), long);
         runtime.block_on(delete).expect("delete");
     }
+    // Its connection is a descriptor of the daemon.
+    drop(client);
     node.finish();
 }

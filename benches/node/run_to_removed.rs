@@ -74,5 +74,7 @@ pub(crate) fn measure() {
         println!("  ratio to ctr run                            {:.2}x", removed.median() / ctr.median());
     }
     drop(containerd);
+    // Its connection is a descriptor of the daemon.
+    drop(client);
     node.finish();
 }

@@ -75,6 +75,12 @@ async fn serve(config: &Config, programs: &programs::Programs) -> Result<(), Api
         () = server::serve(listener, backend, config.limits.connections) => {}
         _ = terminate.recv() => info!("told to end by SIGTERM"),
         _ = interrupt.recv() => info!("told to end by SIGINT"),
+        () = contd_actors::until_ended(&supervisor) => {
+            // A new daemon reads everything from disk again; the containers do not notice.
+            let message = "the supervisor of the actors has ended by itself";
+            let hint = "start contd again (its service manager does), and report the panic in its log";
+            return Err(ApiError::new(ErrorKind::Internal, message).with_hint(hint));
+        }
     }
     if let Err(error) = ask_api(&supervisor, Shutdown, SHUTDOWN_DEADLINE).await {
         warn!(%error, "the actors did not come to rest");
