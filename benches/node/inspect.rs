@@ -46,6 +46,7 @@ pub(crate) fn measure() {
     }
     // Its connection is a descriptor of the daemon.
     drop(client);
+    drop(runtime_);
     node.finish();
 }
 

@@ -61,5 +61,6 @@ pub(crate) fn measure() {
     }
     // Its connection is a descriptor of the daemon.
     drop(client);
+    drop(runtime);
     node.finish();
 }

@@ -45,6 +45,7 @@ pub(crate) fn measure() {
             client.delete(target(&format!("c{number}")), true, Some(Duration::ZERO), long).await.expect("delete");
         }
     });
+    drop(runtime);
     node.finish();
 }
 

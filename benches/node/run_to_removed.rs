@@ -76,5 +76,6 @@ pub(crate) fn measure() {
     drop(containerd);
     // Its connection is a descriptor of the daemon.
     drop(client);
+    drop(runtime);
     node.finish();
 }
