@@ -79,11 +79,7 @@ fn a_name_is_taken_until_its_container_is_removed() {
 fn a_missing_block_is_an_error_in_its_own_container_only() {
     let mut node = Node::start();
     node.announce("block");
-    let tree = node.root.join("input/tree");
-    crate::harness::busybox_tree(&tree);
-    fs::write(tree.join("data/victim"), "content of the victim\n").expect("write");
-    let flist = Flist::pack(&node.root.join("input"), &tree);
-    let victim = smallest_block(&flist);
+    let (flist, victim) = flist_with_victim(&node);
     fs::remove_file(&victim).expect("remove a block");
     node.contd(["run", "-d", "--name", "bystander", flist.arg(), "/bin/sleep", "1000"]).ok();
     let output = node.contd(["run", "--rm", flist.arg(), "/bin/cat", "/data/victim"]);
@@ -126,17 +122,23 @@ fn an_entrypoint_whose_block_is_gone_is_named() {
 fn a_corrupt_block_is_an_error_and_never_wrong_bytes() {
     let mut node = Node::start();
     node.announce("block");
-    let tree = node.root.join("input/tree");
-    crate::harness::busybox_tree(&tree);
-    fs::write(tree.join("data/victim"), "content of the victim\n").expect("write");
-    let flist = Flist::pack(&node.root.join("input"), &tree);
-    let victim = smallest_block(&flist);
+    let (flist, victim) = flist_with_victim(&node);
     let mut bytes = fs::read(&victim).expect("read the block");
     bytes[3] ^= 1;
     fs::write(&victim, bytes).expect("alter the block");
     let output = node.contd(["run", "--rm", flist.arg(), "/bin/cat", "/data/victim"]);
     assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
     node.finish();
+}
+
+/// Packs a busybox tree with a file `/data/victim`, and returns where the one block of that file is stored.
+fn flist_with_victim(node: &Node) -> (Flist, PathBuf) {
+    let tree = node.root.join("input/tree");
+    crate::harness::busybox_tree(&tree);
+    fs::write(tree.join("data/victim"), "content of the victim\n").expect("write");
+    let flist = Flist::pack(&node.root.join("input"), &tree);
+    let victim = smallest_block(&flist);
+    (flist, victim)
 }
 
 /// Finds the stored block of the victim: the only one of 22 plain bytes, which sealed are 2 + 22 + 16.
