@@ -1,0 +1,2 @@
+//! From the seccomp section of an OCI configuration to BPF.
+#![deny(unsafe_code)]
