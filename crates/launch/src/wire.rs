@@ -1,1 +1,205 @@
-//! (being written)
+//! What the shim, the launcher and init say to each other: frames with descriptors beside them, over socket pairs.
+//!
+//! ```text
+//! shim ──► launcher   [`LaunchRequest`] + the container's output
+//! launcher ──► init   [`Plan`] + all it needs, by descriptor
+//! init ──► launcher   [`Readiness`]
+//! launcher ──► shim   [`Report`]
+//! shim ──► init       one byte: go
+//! init ──► shim       end of file: the entrypoint runs; or the [`Fault`] that its exec met
+//! ```
+//!
+//! A frame is a length in bytes (u32, little-endian), then bincode (legacy). Both ends are of one build, forked from one
+//! process, so there is no version.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::plan::Plan;
+
+#[expect(unsafe_code, reason = "descriptors that arrive as numbers become owned ones")]
+mod sys;
+
+/// The most descriptors in one frame: the kernel's own limit of one message (SCM_MAX_FD).
+pub const MAX_FDS: usize = 253;
+/// The largest frame: arguments and environment have at most 2 MiB together by the kernel's own limit (ARG_MAX).
+const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
+
+/// What the launcher is to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchRequest {
+    /// The directory with `config.json`.
+    pub bundle: PathBuf,
+}
+
+/// What init answers to its plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Readiness {
+    /// It waits for "go".
+    Ready,
+    /// It cannot be.
+    Failed(Fault),
+}
+
+/// What the launcher tells its caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Init waits for "go".
+    Ready {
+        /// On the host; a child of the caller.
+        pid: i32,
+    },
+    /// There is none.
+    Failed(Fault),
+    /// The namespaces of the bundle are not those of the warm slot: launch it anew.
+    SlotDoesNotFit,
+}
+
+/// One end of a socket pair.
+#[derive(Debug)]
+pub struct Wire {
+    stream: UnixStream,
+}
+
+impl Wire {
+    /// Makes both ends; each closes when its process executes something.
+    ///
+    /// # Errors
+    /// No descriptors.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, two) = UnixStream::pair()?;
+        Ok((Self { stream: one }, Self { stream: two }))
+    }
+
+    /// Sends a frame with descriptors.
+    pub(crate) fn send(&mut self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let body = bincode::serde::encode_to_vec(message, bincode::config::legacy()).map_err(io::Error::other)?;
+        if body.len() > MAX_FRAME_BYTES || fds.len() > MAX_FDS {
+            return Err(io::Error::from_raw_os_error(libc::E2BIG));
+        }
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
+        let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let control: &[ControlMessage<'_>] = if numbers.is_empty() { &[] } else { &rights };
+        // The descriptors go with the first bytes; what does not fit into the socket's buffer follows without them.
+        let whole = [IoSlice::new(&length), IoSlice::new(&body)];
+        let sent = loop {
+            match sendmsg::<()>(self.stream.as_raw_fd(), &whole, control, MsgFlags::MSG_NOSIGNAL, None) {
+                Err(nix::errno::Errno::EINTR) => {}
+                sent => break sent?,
+            }
+        };
+        let (head, rest) = if sent < length.len() {
+            (length.get(sent..).unwrap_or_default(), body.as_slice())
+        } else {
+            (&[][..], body.get(sent - length.len()..).unwrap_or_default())
+        };
+        self.stream.write_all(head)?;
+        self.stream.write_all(rest)
+    }
+
+    /// Receives a frame with its descriptors; `None` at the end of the file.
+    pub(crate) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut length = [0; 4];
+        let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+        let (count, fds) = {
+            let mut buffers = [IoSliceMut::new(&mut length)];
+            let fd = self.stream.as_raw_fd();
+            let message = loop {
+                match recvmsg::<()>(fd, &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+                    Err(nix::errno::Errno::EINTR) => {}
+                    message => break message?,
+                }
+            };
+            (message.bytes, sys::take_rights(&message)?)
+        };
+        if count == 0 {
+            return Ok(None);
+        }
+        self.stream.read_exact(length.get_mut(count..).unwrap_or_default())?;
+        let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
+        if length > MAX_FRAME_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        let limit = bincode::config::legacy().with_limit::<MAX_FRAME_BYTES>();
+        let (message, consumed) = bincode::serde::decode_from_slice(&body, limit).map_err(io::Error::other)?;
+        if consumed == length { Ok(Some((message, fds))) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// Sends one byte without a frame.
+    pub(crate) fn send_go(&mut self) -> io::Result<()> {
+        self.stream.write_all(b"g")
+    }
+
+    /// Waits for that byte; `false` at the end of the file.
+    pub(crate) fn receive_go(&mut self) -> io::Result<bool> {
+        loop {
+            match self.stream.read(&mut [0]) {
+                Ok(count) => return Ok(count == 1),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) fn send_plan(&mut self, plan: &Plan, fds: &[OwnedFd]) -> io::Result<()> {
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        self.send(plan, &fds)
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_large_frame_and_its_descriptors_arrive() {
+        let (mut near, mut far) = Wire::pair().expect("pair");
+        let bundle = PathBuf::from("x".repeat(1_500_000));
+        let expected = bundle.clone();
+        let sender = std::thread::spawn(move || {
+            let mut pipes = Vec::new();
+            for _ in 0..MAX_FDS {
+                pipes.push(File::open("/dev/null").expect("open"));
+            }
+            let fds: Vec<BorrowedFd<'_>> = pipes.iter().map(AsFd::as_fd).collect();
+            near.send(&LaunchRequest { bundle }, &fds).expect("send");
+        });
+        let (request, fds) = far.receive::<LaunchRequest>().expect("receive").expect("a frame");
+        sender.join().expect("sender");
+        assert_eq!((request.bundle, fds.len()), (expected, MAX_FDS));
+        assert!(far.receive::<LaunchRequest>().expect("end").is_none());
+    }
+
+    #[test]
+    fn more_descriptors_than_the_kernel_takes_are_refused() {
+        let (mut near, _far) = Wire::pair().expect("pair");
+        let null = File::open("/dev/null").expect("open");
+        let fds = vec![null.as_fd(); MAX_FDS + 1];
+        let error = near.send(&LaunchRequest { bundle: PathBuf::new() }, &fds).expect_err("too many");
+        assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
+    }
+
+    #[test]
+    fn a_frame_with_an_absurd_length_is_refused_before_it_is_believed() {
+        let (mut near, mut far) = Wire::pair().expect("pair");
+        near.stream.write_all(&u32::MAX.to_le_bytes()).expect("write");
+        assert!(far.receive::<LaunchRequest>().is_err());
+    }
+}
