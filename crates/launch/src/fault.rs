@@ -81,7 +81,9 @@ impl Fault {
         match self.kind {
             FaultKind::Invalid => "correct the field that is named",
             FaultKind::Unsupported => "remove the field, or choose an OCI runtime such as runc for this container",
-            FaultKind::NotFound => "give a command that exists in the root file system, with its full path or in its PATH",
+            FaultKind::NotFound => {
+                "give a command that exists in the root file system, with its full path or in its PATH"
+            }
             FaultKind::NotExecutable => "the command must be a file with execute permission, built for this machine",
             FaultKind::OutOfResources => "free the resource that is named on this node, then repeat",
             FaultKind::Kernel => "see what the kernel says above; the kernel log may say more",

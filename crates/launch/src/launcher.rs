@@ -1,1 +1,397 @@
-//! (being written)
+//! The launcher process: forked by a single-threaded caller, blocking, gone once init waits for "go".
+//!
+//! Cold, it reads the bundle first and clones init into what the bundle wants. As a warm slot it has made and entered the
+//! cgroup and cloned init into the default namespaces before there is a bundle: entering a cgroup is what takes 12–17 ms
+//! on an idle host (FACTS: kernel), and init inherits the membership.
+//!
+//! Init is cloned with `CLONE_PARENT`: it is the caller's child, not the launcher's, from its first moment on.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use contd_cgroup::{Cgroup, Controllers, Hierarchies, Kind};
+
+use crate::config::Config;
+use crate::fault::{Fault, FaultKind};
+use crate::plan::{FdIndex, Join};
+use crate::prepare::{self, Context, Prepared};
+use crate::seccomp::{Cache, FilterError};
+use crate::sys::{self, Cloned, Parent};
+use crate::wire::{LaunchRequest, Readiness, Report, Wire};
+
+mod child;
+#[expect(unsafe_code, reason = "fork and _exit, which must run nothing of the parent's")]
+mod process;
+
+/// The namespaces of a warm slot's init: what every container of ours has. The network's is entered later.
+const SLOT_NAMESPACES: u64 = NEW_PID | NEW_MOUNT | NEW_UTS | NEW_IPC;
+
+const NEW_MOUNT: u64 = 0x0002_0000;
+const NEW_CGROUP: u64 = 0x0200_0000;
+const NEW_UTS: u64 = 0x0400_0000;
+const NEW_IPC: u64 = 0x0800_0000;
+const NEW_PID: u64 = 0x2000_0000;
+const NEW_NET: u64 = 0x4000_0000;
+
+/// What a launcher must know before its bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The container's cgroup in each hierarchy, such as `/contd/<id>`. A bundle that names another is refused.
+    pub cgroup: PathBuf,
+    /// The directory of compiled seccomp filters.
+    pub filters: PathBuf,
+    /// `contd-seccomp`.
+    pub compiler: PathBuf,
+}
+
+/// The container's standard descriptors.
+#[derive(Debug)]
+pub struct Stdio {
+    /// 0.
+    pub stdin: OwnedFd,
+    /// 1.
+    pub stdout: OwnedFd,
+    /// 2.
+    pub stderr: OwnedFd,
+}
+
+/// A launcher under way, as its parent sees it. Its pid must be reaped by the parent.
+#[derive(Debug)]
+pub struct Launcher {
+    pid: i32,
+    orders: Wire,
+    /// The line to init, kept for "go".
+    line: Wire,
+}
+
+/// An init that waits for "go".
+#[derive(Debug)]
+pub struct Waiting {
+    /// On the host; a child of the launcher's parent.
+    pub pid: i32,
+    line: Wire,
+}
+
+/// Why a launcher gave no init.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The bundle, or the kernel.
+    #[error("launch the container")]
+    Fault(#[from] Fault),
+    /// It ended without a word.
+    #[error("launch the container: the launcher ended without an answer")]
+    Silent,
+    /// The line to it broke.
+    #[error("talk to the launcher")]
+    Talk {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Launcher {
+    /// Forks a launcher. With `is_warm` it makes its cgroup and clones init at once. Only legal with one thread.
+    ///
+    /// The caller's other descriptors stay open in the launcher for its short life, and are closed in init before it
+    /// runs anything.
+    ///
+    /// # Errors
+    /// No processes or descriptors.
+    pub fn fork(settings: &Settings, is_warm: bool) -> io::Result<Self> {
+        let (orders, theirs) = Wire::pair()?;
+        let (line, init_line) = Wire::pair()?;
+        match process::fork()? {
+            Some(pid) => Ok(Self { pid, orders, line }),
+            None => {
+                // The caller's lease, socket and log must not stay open in a process that it does not know of.
+                let kept = [theirs.as_fd(), line.as_fd(), init_line.as_fd()];
+                if process::close_all_but(&kept).is_err() {
+                    process::exit_now(1);
+                }
+                std::mem::forget(orders);
+                let own = Own { settings: settings.clone(), orders: theirs, line, init_line };
+                process::exit_now(own.run(is_warm))
+            }
+        }
+    }
+
+    /// Returns the launcher's pid: a child of the caller, to be reaped by it.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Gives it a bundle. Legal once.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn request(&mut self, request: &LaunchRequest, stdio: &Stdio) -> io::Result<()> {
+        self.orders.send(request, &[stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()])
+    }
+
+    /// Returns the descriptor that becomes readable with the answer, or at the launcher's end.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.orders.as_fd()
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// [`LaunchError`]. An init that was cloned already ends by itself, and is the caller's to reap.
+    pub fn answer(mut self) -> Result<Waiting, LaunchError> {
+        match self.orders.receive::<Report>().map_err(|source| LaunchError::Talk { source })? {
+            Some((Report::Ready { pid }, fds)) => {
+                // A slot that did not fit has made another init, with a line of its own.
+                let line = fds.into_iter().next().map_or(self.line, Wire::from);
+                Ok(Waiting { pid, line })
+            }
+            Some((Report::Failed(fault), _)) => Err(LaunchError::Fault(fault)),
+            None => Err(LaunchError::Silent),
+        }
+    }
+}
+
+impl Waiting {
+    /// Lets init run the entrypoint.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn go(&mut self) -> io::Result<()> {
+        self.line.send_go()
+    }
+
+    /// Returns the descriptor that becomes readable when init has executed the entrypoint, failed to, or died.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+
+    /// Waits until init has executed the entrypoint; also `Ok` when it died on the way, which its status tells.
+    ///
+    /// # Errors
+    /// [`Fault`] when the entrypoint could not be executed.
+    pub fn outcome(mut self) -> Result<(), Fault> {
+        match self.line.receive::<Fault>() {
+            Ok(Some((fault, _))) => Err(fault),
+            // A connection that was reset is an init that was killed.
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The launcher's own side.
+struct Own {
+    settings: Settings,
+    orders: Wire,
+    line: Wire,
+    init_line: Wire,
+}
+
+/// What goes wrong in the launcher.
+enum Failure {
+    Fault(Fault),
+    /// The caller has gone.
+    Orphaned,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// An init that was cloned; killed by the end of its line unless it is told a plan.
+struct ClonedInit {
+    pid: i32,
+    line: Wire,
+}
+
+/// What a launcher has brought about.
+struct Made {
+    pid: i32,
+    /// Where "go" is to be said, if not on the first line.
+    other_line: Option<Wire>,
+}
+
+impl Own {
+    fn run(self, is_warm: bool) -> u8 {
+        let Self { settings, mut orders, line, init_line } = self;
+        let result = if is_warm {
+            launch_warm(&settings, &mut orders, line, init_line)
+        } else {
+            read_hierarchies().map_err(Failure::Fault).and_then(|hierarchies| {
+                let prepared = read_bundle(&settings, &hierarchies, &mut orders)?;
+                launch_cold(&settings, &hierarchies, prepared, line, init_line)
+            })
+        };
+        let sent = match result {
+            Ok(Made { pid, other_line }) => {
+                let fds: Vec<BorrowedFd<'_>> = other_line.iter().map(AsFd::as_fd).collect();
+                orders.send(&Report::Ready { pid }, &fds)
+            }
+            Err(Failure::Fault(fault)) => orders.send(&Report::Failed(fault), &[]),
+            Err(Failure::Orphaned) => Ok(()),
+        };
+        // When nobody listens any more, init ends by itself: its line has no other end.
+        u8::from(sent.is_err())
+    }
+}
+
+fn launch_warm(settings: &Settings, orders: &mut Wire, line: Wire, init_line: Wire) -> Result<Made, Failure> {
+    let hierarchies = read_hierarchies()?;
+    let cgroup = make_cgroup(&hierarchies, settings, Controllers::usual())?;
+    enter(&cgroup, settings)?;
+    let init = clone_init(SLOT_NAMESPACES, None, line, init_line)?;
+    let mut prepared = read_bundle(settings, &hierarchies, orders)?;
+    if fit_into_slot(&mut prepared)? {
+        let pid = conduct(prepared, &cgroup, init)?;
+        return Ok(Made { pid, other_line: None });
+    }
+    // The first init ends when its line does, which the caller brings about with our answer.
+    let (line, init_line) = Wire::pair().map_err(|error| Fault::kernel("", "make a line to init", &error))?;
+    let other_line = line.try_clone().map_err(|error| Fault::kernel("", "keep the line to init", &error))?;
+    let made = launch_cold(settings, &hierarchies, prepared, line, init_line)?;
+    Ok(Made { other_line: Some(other_line), ..made })
+}
+
+fn launch_cold(
+    settings: &Settings,
+    hierarchies: &Hierarchies,
+    mut prepared: Prepared,
+    line: Wire,
+    init_line: Wire,
+) -> Result<Made, Failure> {
+    let cgroup = make_cgroup(hierarchies, settings, prepared.needs)?;
+    let is_pure_v2 = hierarchies.kind() == Kind::V2;
+    if !is_pure_v2 {
+        enter(&cgroup, settings)?;
+    }
+    for (fd, flag) in std::mem::take(&mut prepared.joins) {
+        sys::setns(fd.as_fd(), flag)
+            .map_err(|error| Fault::kernel("linux.namespaces", "enter the namespace that is named", &error))?;
+    }
+    let into = if is_pure_v2 { cgroup.v2_dir() } else { None };
+    let init = clone_init(prepared.clone_flags & !NEW_CGROUP, into, line, init_line)?;
+    if let Some(maps) = &prepared.id_maps {
+        maps.write(init.pid)?;
+    }
+    let pid = conduct(prepared, &cgroup, init)?;
+    Ok(Made { pid, other_line: None })
+}
+
+fn read_hierarchies() -> Result<Hierarchies, Fault> {
+    Hierarchies::read().map_err(|error| cgroup_fault("", &error))
+}
+
+fn make_cgroup(hierarchies: &Hierarchies, settings: &Settings, needs: Controllers) -> Result<Cgroup, Fault> {
+    Cgroup::create(hierarchies, &settings.cgroup, needs).map_err(|error| cgroup_fault("linux.cgroupsPath", &error))
+}
+
+fn enter(cgroup: &Cgroup, settings: &Settings) -> Result<(), Fault> {
+    cgroup.attach_self().map_err(|error| {
+        let mut fault = cgroup_fault("linux.cgroupsPath", &error);
+        fault.what = format!("enter {}: {}", settings.cgroup.display(), fault.what);
+        fault
+    })
+}
+
+/// The whole chain of a cgroup's error as one fault; its own field when it names one.
+fn cgroup_fault(field: &str, error: &contd_cgroup::CgroupError) -> Fault {
+    let field = error.field().unwrap_or(field).to_owned();
+    match error.errno() {
+        Some(errno) => Fault::kernel(field, error.to_string(), &io::Error::from_raw_os_error(errno)),
+        None => Fault { kind: FaultKind::Kernel, field, what: error.to_string(), errno: None },
+    }
+}
+
+fn read_bundle(settings: &Settings, hierarchies: &Hierarchies, orders: &mut Wire) -> Result<Prepared, Failure> {
+    let broken = |error: io::Error| Fault::kernel("", "receive the request", &error);
+    let Some((LaunchRequest { bundle }, fds)) = orders.receive().map_err(broken)? else {
+        return Err(Failure::Orphaned);
+    };
+    let stdio: [OwnedFd; 3] = fds
+        .try_into()
+        .map_err(|_| Fault::kernel("", "receive the container's output", &io::ErrorKind::InvalidData.into()))?;
+    let config = Config::read(&bundle)?;
+    let mut cache = Cache::new(settings.filters.clone(), settings.compiler.clone());
+    let mut filters = |section: &[u8]| cache.get(section).map_err(|error| filter_fault(&error));
+    let prepared = prepare::prepare(&bundle, config, Context { filters: &mut filters, stdio, hierarchies })?;
+    check_cgroup(settings, prepared.cgroup_path.as_deref())?;
+    Ok(prepared)
+}
+
+fn filter_fault(error: &FilterError) -> Fault {
+    let mut what = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        what = format!("{what}: {cause}");
+        source = cause.source();
+    }
+    Fault::invalid("linux.seccomp", what)
+}
+
+fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<(), Fault> {
+    match named {
+        Some(path) if path != settings.cgroup => {
+            let what = format!("{} is not this container's cgroup {}", path.display(), settings.cgroup.display());
+            Err(Fault::invalid("linux.cgroupsPath", what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Turns what the launcher would do before it clones init into what init does by itself; `false` when that cannot be.
+fn fit_into_slot(prepared: &mut Prepared) -> Result<bool, Fault> {
+    let own = prepared.clone_flags & !NEW_CGROUP;
+    let only_network = prepared.joins.iter().all(|(_, flag)| *flag == NEW_NET);
+    if own & !NEW_NET != SLOT_NAMESPACES || !only_network {
+        return Ok(false);
+    }
+    if own & NEW_NET != 0 {
+        prepared.plan.joins.push(Join::Unshare { flag: NEW_NET });
+    }
+    for (fd, flag) in std::mem::take(&mut prepared.joins) {
+        let place = u16::try_from(prepared.fds.len()).map_err(|_| Fault::invalid("mounts", "there are too many"))?;
+        prepared.fds.push(fd);
+        prepared.plan.joins.push(Join::Enter { fd: FdIndex(place), flag });
+    }
+    Ok(true)
+}
+
+fn clone_init(namespaces: u64, into: Option<BorrowedFd<'_>>, line: Wire, init_line: Wire) -> Result<ClonedInit, Fault> {
+    let cloned = sys::clone_process(namespaces, Parent::Grand, into);
+    match cloned.map_err(|error| Fault::kernel("linux.namespaces", "clone init into its namespaces", &error))? {
+        Cloned::Child => {
+            drop(line);
+            process::exit_now(child::run(init_line))
+        }
+        Cloned::Parent(pid) => Ok(ClonedInit { pid, line }),
+    }
+}
+
+/// Sends the plan, limits the cgroup meanwhile, and waits until init is ready.
+fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<i32, Failure> {
+    let Prepared { plan, fds, limits, oom_score_adj, .. } = prepared;
+    if let Some(score) = oom_score_adj {
+        // From here: init may have given up the right to, and its /proc is not the host's.
+        fs::write(format!("/proc/{}/oom_score_adj", init.pid), score.to_string())
+            .map_err(|error| Fault::kernel("process.oomScoreAdj", format!("set it to {score}"), &error))?;
+    }
+    let broken = |error: io::Error| match error.raw_os_error() {
+        Some(libc::E2BIG) => Fault::invalid("mounts", "more binds than the 200 that the native runtime takes"),
+        _ => Fault::kernel("", "send the plan to init", &error),
+    };
+    init.line.send_plan(&plan, &fds).map_err(broken)?;
+    drop(fds);
+    // Init runs nothing of the container's before "go", so the limits are in force in time.
+    cgroup.apply(&limits).map_err(|error| cgroup_fault("linux.resources", &error))?;
+    match init.line.receive::<Readiness>() {
+        Ok(Some((Readiness::Ready, _))) => Ok(init.pid),
+        Ok(Some((Readiness::Failed(fault), _))) => Err(Failure::Fault(fault)),
+        Ok(None) => {
+            let what = "init was killed while it set up the container; its memory limit may be too small";
+            Err(Failure::Fault(Fault { errno: None, ..Fault::invalid("linux.resources", what) }))
+        }
+        Err(error) => Err(Failure::Fault(Fault::kernel("", "hear from init", &error))),
+    }
+}

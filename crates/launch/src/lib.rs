@@ -23,6 +23,9 @@ pub mod launcher;
 pub mod plan;
 pub mod prepare;
 pub mod seccomp;
-#[allow(unsafe_code, reason = "clone3, the mount API, capabilities and exec, which nix does not offer safely or at all")]
+#[expect(
+    unsafe_code,
+    reason = "clone3, the mount API, capabilities and exec, which nix does not offer safely or at all"
+)]
 pub(crate) mod sys;
 pub mod wire;

@@ -23,7 +23,7 @@ pub struct Plan {
     pub hostname: Option<String>,
     /// `domainname`.
     pub domainname: Option<String>,
-    /// The root; `None` without a mount namespace of its own.
+    /// The root.
     pub root: Root,
     /// In order.
     pub mounts: Vec<MountPlan>,
@@ -119,8 +119,6 @@ pub enum MountSource {
         source: String,
         /// Superblock parameters: flags without a value, others with one.
         parameters: Vec<(String, Option<String>)>,
-        /// `ro` for the superblock too, as mount(8) has it.
-        is_read_only: bool,
     },
     /// `/sys/fs/cgroup`: v2, or a tmpfs with one mount for each hierarchy that the container has joined, and links.
     Cgroups {
@@ -182,8 +180,6 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     /// `process.rlimits`: resource number, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
-    /// `process.oomScoreAdj`.
-    pub oom_score_adj: Option<i32>,
     /// `linux.personality`: domain and flags.
     pub personality: Option<u64>,
     /// `linux.seccomp`, compiled.

@@ -1,1 +1,187 @@
-//! (being written)
+//! From a configuration to a [`Plan`]: checks every value, opens everything that lies on the host.
+
+mod capabilities;
+mod devices;
+mod limits;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+mod sysctls;
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use contd_cgroup::{Controllers, Hierarchies, Limits};
+use nix::fcntl::AT_FDCWD;
+
+pub use namespaces::IdMaps;
+pub use process::process;
+
+use crate::config::{Config, Linux};
+use crate::fault::Fault;
+use crate::plan::{FdIndex, Plan, PropagationPlan, Root};
+use crate::seccomp::Program;
+use crate::sys;
+use namespaces::Namespaces;
+
+/// What preparing needs beside the configuration.
+pub struct Context<'a> {
+    /// Compiles a seccomp section, or finds it compiled.
+    pub filters: &'a mut dyn FnMut(&[u8]) -> Result<Program, Fault>,
+    /// The container's descriptors 0, 1 and 2.
+    pub stdio: [OwnedFd; 3],
+    /// Where the cgroups are.
+    pub hierarchies: &'a Hierarchies,
+}
+
+/// A container that is ready to be made.
+#[derive(Debug)]
+pub struct Prepared {
+    /// For init.
+    pub plan: Plan,
+    /// Beside the plan.
+    pub fds: Vec<OwnedFd>,
+    /// `CLONE_NEW*` of the namespaces that are new.
+    pub clone_flags: u64,
+    /// Those that exist, with their `CLONE_NEW*`.
+    pub joins: Vec<(OwnedFd, u64)>,
+    /// For a new user namespace.
+    pub id_maps: Option<IdMaps>,
+    /// `linux.cgroupsPath`.
+    pub cgroup_path: Option<PathBuf>,
+    /// `linux.resources`.
+    pub limits: Limits,
+    /// The controllers for them.
+    pub needs: Controllers,
+    /// `process.oomScoreAdj`.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Descriptors that travel beside the plan, by their place.
+#[derive(Debug, Default)]
+pub(crate) struct Table(Vec<OwnedFd>);
+
+impl Table {
+    pub(crate) fn add(&mut self, fd: OwnedFd) -> Result<FdIndex, Fault> {
+        // The launcher may add the network namespace.
+        if self.0.len() + 1 >= crate::wire::MAX_FDS {
+            return Err(Fault::invalid("mounts", "there are more binds than one launch can carry (240)"));
+        }
+        let index = u16::try_from(self.0.len()).map_err(|_| Fault::invalid("mounts", "there are too many"))?;
+        self.0.push(fd);
+        Ok(FdIndex(index))
+    }
+}
+
+/// Makes the plan of a bundle. Runs in the host's mount namespace, with one thread.
+///
+/// # Errors
+/// [`Fault`] with the field; nothing was changed.
+pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Prepared, Fault> {
+    let linux = config.linux.unwrap_or_default();
+    let Some(process_config) = &config.process else { return Err(Fault::invalid("process", "it is missing")) };
+    let Some(root_config) = &config.root else { return Err(Fault::invalid("root", "it is missing")) };
+    let mut table = Table::default();
+    let [stdin, stdout, stderr] = context.stdio;
+    let stdio = [table.add(stdin)?, table.add(stdout)?, table.add(stderr)?];
+    let namespaces = Namespaces::open(&linux)?;
+    let limits = limits::limits(linux.resources.as_ref())?;
+    let needs = limits.needs();
+    let seccomp = match &linux.seccomp {
+        Some(section) if section.get() != "null" => Some((context.filters)(section.get().as_bytes())?),
+        _ => None,
+    };
+    let personality = linux.personality.as_ref().map(|personality| process::personality(&personality.domain));
+    let process = process::process(process_config, stdio, seccomp, personality.transpose()?)?;
+    if config.hostname.is_some() && !namespaces.has(namespaces::NEW_UTS) {
+        return Err(Fault::invalid("hostname", "it wants a UTS namespace of its own"));
+    }
+    if config.domainname.is_some() && !namespaces.has(namespaces::NEW_UTS) {
+        return Err(Fault::invalid("domainname", "it wants a UTS namespace of its own"));
+    }
+    let root_path = bundle.join(&root_config.path);
+    let root = Root {
+        tree: table.add(root_tree(&root_path)?)?,
+        is_read_only: root_config.readonly,
+        propagation: root_propagation(&linux)?,
+    };
+    let scene = mounts::Scene { bundle, root: &root_path, hierarchies: context.hierarchies, needs };
+    let mounts = mounts::mounts(config.mounts.as_deref().unwrap_or_default(), &scene, &mut table)?;
+    let has_default_devices = !mounts::binds_dev(&mounts);
+    let is_user_namespaced = namespaces.is_new(namespaces::NEW_USER);
+    let devices = devices::devices(linux.devices.as_deref().unwrap_or_default(), is_user_namespaced, &mut table)?;
+    let sysctls = sysctls::sysctls(linux.sysctl.as_ref(), &namespaces)?;
+    let plan = Plan {
+        joins: Vec::new(),
+        has_cgroup_namespace: namespaces.is_new(namespaces::NEW_CGROUP),
+        is_in_new_user_namespace: is_user_namespaced,
+        hostname: config.hostname.filter(|name| !name.is_empty()),
+        domainname: config.domainname.filter(|name| !name.is_empty()),
+        root,
+        mounts,
+        has_default_devices,
+        devices,
+        masked_paths: inside("linux.maskedPaths", linux.masked_paths)?,
+        readonly_paths: inside("linux.readonlyPaths", linux.readonly_paths)?,
+        sysctls,
+        process,
+    };
+    Ok(Prepared {
+        plan,
+        fds: table.0,
+        clone_flags: namespaces.new_flags,
+        joins: namespaces.joins,
+        id_maps: namespaces.id_maps,
+        cgroup_path: cgroup_path(linux.cgroups_path)?,
+        limits,
+        needs,
+        oom_score_adj: process_config.oom_score_adj,
+    })
+}
+
+fn root_tree(path: &Path) -> Result<OwnedFd, Fault> {
+    let failed = |error: &std::io::Error| Fault::kernel("root.path", format!("open {}", path.display()), error);
+    // Through a descriptor: what is checked is what is copied.
+    let dir = File::open(path).map_err(|error| failed(&error))?;
+    if !dir.metadata().map_err(|error| failed(&error))?.is_dir() {
+        return Err(Fault::invalid("root.path", format!("{} is no directory", path.display())));
+    }
+    let tree = sys::open_tree(dir.as_fd(), c"", true);
+    tree.map_err(|error| Fault::kernel("root.path", format!("copy the mount of {}", path.display()), &error))
+}
+
+fn root_propagation(linux: &Linux) -> Result<Option<PropagationPlan>, Fault> {
+    let Some(word) = linux.rootfs_propagation.as_deref().filter(|word| !word.is_empty()) else { return Ok(None) };
+    let propagation = options::propagation(word);
+    let unknown = || Fault::invalid("linux.rootfsPropagation", format!("{word:?} is no propagation"));
+    propagation.map(Some).ok_or_else(unknown)
+}
+
+fn inside(field: &str, paths: Option<Vec<String>>) -> Result<Vec<String>, Fault> {
+    let paths = paths.unwrap_or_default();
+    match paths.iter().find(|path| !path.starts_with('/')) {
+        Some(path) => Err(Fault::invalid(field, format!("{path:?} is not absolute"))),
+        None => Ok(paths),
+    }
+}
+
+fn cgroup_path(path: Option<PathBuf>) -> Result<Option<PathBuf>, Fault> {
+    match path {
+        Some(path) if path.as_os_str().is_empty() => Ok(None),
+        Some(path) if !path.is_absolute() => {
+            let what = format!("{} is not absolute; systemd's slices are not supported", path.display());
+            Err(Fault::invalid("linux.cgroupsPath", what))
+        }
+        path => Ok(path),
+    }
+}
+
+/// Opens a path of the host as a detached tree; relative ones lie in the bundle.
+pub(crate) fn host_tree(base: &Path, path: &str, is_recursive: bool) -> std::io::Result<OwnedFd> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(base.join(path).as_os_str().as_bytes())
+        .map_err(|_| std::io::Error::from_raw_os_error(libc::EINVAL))?;
+    sys::open_tree(AT_FDCWD, &path, is_recursive)
+}

@@ -1,1 +1,129 @@
-//! (being written)
+//! The kernel calls that need `unsafe`, each behind a safe signature. Numbers are those of the kernel's uapi headers.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+pub(crate) mod mount;
+pub(crate) mod rights;
+
+pub(crate) use mount::{
+    Empty, fs_configure, fs_create, fs_mount, fs_open, mount_set, mount_set_at, move_mount, open_tree, pivot_to_cwd,
+    set_propagation, unmount_cwd,
+};
+
+/// Whose child a clone is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parent {
+    /// The caller's parent's: `CLONE_PARENT`.
+    Grand,
+}
+
+/// Which side of a clone this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cloned {
+    /// The new process.
+    Child,
+    /// The caller, with the new one's pid.
+    Parent(i32),
+}
+
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Clones this process, as fork does, into new namespaces. Only legal with one thread.
+pub(crate) fn clone_process(flags: u64, parent: Parent, into_cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let Parent::Grand = parent;
+    // SAFETY: clone_args is plain old data for which all zeros is a valid value: no pointers, no stack of its own.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    // With CLONE_PARENT the exit signal is the caller's own, and must be given as 0.
+    args.flags = flags | CLONE_PARENT;
+    if let Some(dir) = into_cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::try_from(dir.as_raw_fd()).map_err(io::Error::other)?;
+    }
+    let size = std::mem::size_of::<libc::clone_args>();
+    // SAFETY: clone3 reads `size` bytes of the live local `args`. Without a stack and without CLONE_VM the child goes on
+    // here in a copy of this memory, as after fork. fork's danger, a lock held by another thread, does not exist: the
+    // launcher has one thread (see `Launcher::fork`).
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
+    match result {
+        0 => Ok(Cloned::Child),
+        pid if pid > 0 => Ok(Cloned::Parent(i32::try_from(pid).map_err(io::Error::other)?)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Enters a namespace of a kind (`CLONE_NEW*`), or several of a process by its pidfd.
+pub(crate) fn setns(fd: BorrowedFd<'_>, flag: u64) -> io::Result<()> {
+    let flag = i32::try_from(flag).map_err(io::Error::other)?;
+    // SAFETY: setns takes two integers and touches no memory of ours; the descriptor is open as long as the borrow.
+    check(unsafe { libc::setns(fd.as_raw_fd(), flag) }).map(drop)
+}
+
+/// Makes a new namespace of a kind.
+pub(crate) fn unshare(flag: u64) -> io::Result<()> {
+    let flag = i32::try_from(flag).map_err(io::Error::other)?;
+    // SAFETY: unshare takes one integer and touches no memory of ours; CLONE_FILES and the like are never given.
+    check(unsafe { libc::unshare(flag) }).map(drop)
+}
+
+/// How `openat2` resolves a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resolve(pub(crate) u64);
+
+impl Resolve {
+    /// As if the directory were the root; no magic link is followed.
+    pub(crate) const IN_ROOT: Self = Self(libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS);
+    /// As [`Self::IN_ROOT`], and no symlink at all.
+    pub(crate) const PLAIN: Self =
+        Self(libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_SYMLINKS);
+}
+
+/// Opens a path below a directory.
+pub(crate) fn openat2(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    flags: i32,
+    mode: u32,
+    resolve: Resolve,
+) -> io::Result<OwnedFd> {
+    // SAFETY: open_how is plain old data for which all zeros is a valid value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::try_from(flags | libc::O_CLOEXEC).map_err(io::Error::other)?;
+    how.mode = u64::from(mode);
+    how.resolve = resolve.0;
+    let size = std::mem::size_of::<libc::open_how>();
+    // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
+    new_fd(result)
+}
+
+/// Sets the close-on-exec flag of every descriptor from `first` on.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: close_range takes three integers; with CLOSE_RANGE_CLOEXEC nothing is closed now, so no owner is cheated.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Executes a program in the place of this one; returns only when that fails.
+pub(crate) fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const libc::c_char]) -> io::Error {
+    debug_assert!(args.last().is_some_and(|last| last.is_null()) && env.last().is_some_and(|last| last.is_null()));
+    // SAFETY: the path is NUL-terminated; both arrays end with a null pointer and their other elements point to
+    // NUL-terminated strings that live as long as the caller's `Strings`, which outlives this call (see `exec::Strings`).
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn new_fd(result: libc::c_long) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let number = i32::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

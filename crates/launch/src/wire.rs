@@ -51,15 +51,13 @@ pub(crate) enum Readiness {
 /// What the launcher tells its caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Init waits for "go".
+    /// Init waits for "go"; a descriptor beside it is the line to it, if not the first one.
     Ready {
         /// On the host; a child of the caller.
         pid: i32,
     },
     /// There is none.
     Failed(Fault),
-    /// The namespaces of the bundle are not those of the warm slot: launch it anew.
-    SlotDoesNotFit,
 }
 
 /// One end of a socket pair.
@@ -76,6 +74,11 @@ impl Wire {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, two) = UnixStream::pair()?;
         Ok((Self { stream: one }, Self { stream: two }))
+    }
+
+    /// Makes a second owner of this end.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()? })
     }
 
     /// Sends a frame with descriptors.
@@ -154,6 +157,12 @@ impl Wire {
     pub(crate) fn send_plan(&mut self, plan: &Plan, fds: &[OwnedFd]) -> io::Result<()> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         self.send(plan, &fds)
+    }
+}
+
+impl From<OwnedFd> for Wire {
+    fn from(fd: OwnedFd) -> Self {
+        Self { stream: UnixStream::from(fd) }
     }
 }
 

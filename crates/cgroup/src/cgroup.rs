@@ -1,0 +1,264 @@
+//! One container's cgroup: a directory in each hierarchy it is in.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::controllers::Controllers;
+use crate::error::CgroupError;
+use crate::hierarchies::{Hierarchies, Hierarchy, is_plain};
+use crate::limits::Limits;
+use crate::{clock, device_program, members, v1, v2};
+
+/// How long a v1 freezer may take: processes in an uninterruptible wait freeze late.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked at: v1 announces nothing.
+const FREEZE_LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// A directory in one hierarchy.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    pub(crate) is_v2: bool,
+    pub(crate) controllers: Controllers,
+    pub(crate) path: PathBuf,
+}
+
+/// The cgroup of one container.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub(crate) dirs: Vec<Dir>,
+    v2: Option<File>,
+    /// Whether v2 has the controllers too.
+    is_pure_v2: bool,
+}
+
+impl Cgroup {
+    /// Makes the directories of a path such as `/contd/<id>`; it is fine when some are there.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; what was made until then stays, for [`Self::open`] and a removal.
+    pub fn create(hierarchies: &Hierarchies, path: &Path, needs: Controllers) -> Result<Self, CgroupError> {
+        let below = below(path)?;
+        let is_pure_v2 = hierarchies.kind() == crate::Kind::V2;
+        let mut dirs = Vec::new();
+        for hierarchy in hierarchies.needed(needs) {
+            let path = hierarchy.point.join(below);
+            make_dir(hierarchy, &path, is_pure_v2.then_some(needs))?;
+            dirs.push(Dir { is_v2: hierarchy.is_v2(), controllers: hierarchy.controllers, path });
+        }
+        Self::of(dirs, is_pure_v2)
+    }
+
+    /// Finds the directories of a path that are there; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn open(hierarchies: &Hierarchies, path: &Path) -> Result<Option<Self>, CgroupError> {
+        let below = below(path)?;
+        let is_pure_v2 = hierarchies.kind() == crate::Kind::V2;
+        let dirs: Vec<Dir> = hierarchies
+            .all
+            .iter()
+            .map(|one| Dir { is_v2: one.is_v2(), controllers: one.controllers, path: one.point.join(below) })
+            .filter(|dir| dir.path.join("cgroup.procs").exists())
+            .collect();
+        if dirs.is_empty() { Ok(None) } else { Self::of(dirs, is_pure_v2).map(Some) }
+    }
+
+    fn of(dirs: Vec<Dir>, is_pure_v2: bool) -> Result<Self, CgroupError> {
+        let open = |dir: &Dir| {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
+            options.open(&dir.path).map_err(|source| CgroupError::file("open", &dir.path, source))
+        };
+        let v2 = dirs.iter().find(|dir| dir.is_v2).map(open).transpose()?;
+        Ok(Self { dirs, v2, is_pure_v2 })
+    }
+
+    /// Puts the calling process into it; its children begin in it and migrate nowhere.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn attach_self(&self) -> Result<(), CgroupError> {
+        // 0 is whoever writes.
+        self.attach("0")
+    }
+
+    /// Puts a process into it.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn attach_process(&self, pid: i32) -> Result<(), CgroupError> {
+        self.attach(&pid.to_string())
+    }
+
+    fn attach(&self, pid: &str) -> Result<(), CgroupError> {
+        for dir in &self.dirs {
+            write(&dir.path.join("cgroup.procs"), pid, None)?;
+        }
+        Ok(())
+    }
+
+    /// Returns its v2 directory, for `CLONE_INTO_CGROUP`.
+    pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Writes the limits.
+    ///
+    /// # Errors
+    /// [`CgroupError`], with the limit in OCI's words.
+    pub fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
+        if self.is_pure_v2 {
+            let Some(dir) = self.dirs.iter().find(|dir| dir.is_v2) else { return Ok(()) };
+            v2::apply(&dir.path, limits)?;
+            return match self.v2_dir() {
+                Some(fd) if !limits.devices.is_empty() => device_program::attach(fd, &dir.path, &limits.devices),
+                _ => Ok(()),
+            };
+        }
+        v1::apply(self, limits)?;
+        for (file, value) in &limits.unified {
+            let dir = self.dirs.iter().find(|dir| dir.is_v2);
+            let dir = dir.ok_or(CgroupError::NoController { field: "linux.resources.unified" })?;
+            write(&dir.path.join(file), value, Some("linux.resources.unified"))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the directory of a v1 controller.
+    pub(crate) fn v1_dir(&self, controller: Controllers) -> Option<&Path> {
+        self.dirs.iter().find(|dir| dir.controllers.contains(controller)).map(|dir| dir.path.as_path())
+    }
+
+    /// Stops all processes until [`Self::thaw`]; returns when none runs any more.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        let deadline = clock::monotonic() + FREEZE_TIMEOUT;
+        let late = |path: &Path| CgroupError::NotFrozen { path: path.to_owned(), waited: FREEZE_TIMEOUT };
+        let (file, frozen, path) = match (self.v1_dir(Controllers::FREEZER), &self.v2) {
+            (Some(dir), _) => (dir.join("freezer.state"), "FROZEN", dir),
+            (None, Some(_)) => {
+                let Some(dir) = self.dirs.iter().find(|dir| dir.is_v2) else { return Ok(()) };
+                write(&dir.path.join("cgroup.freeze"), "1", None)?;
+                let events = dir.path.join("cgroup.events");
+                return if members::await_event(&events, "frozen 1", deadline)? {
+                    Ok(())
+                } else {
+                    Err(late(&dir.path))
+                };
+            }
+            (None, None) => return Err(CgroupError::NoController { field: "freezer" }),
+        };
+        // What forks while it is being frozen keeps it FREEZING: said again, it gets there.
+        while clock::monotonic() < deadline {
+            write(&file, frozen, None)?;
+            if read(&file)?.trim() == frozen {
+                return Ok(());
+            }
+            thread::sleep(FREEZE_LOOK_EVERY);
+        }
+        Err(late(path))
+    }
+
+    /// Lets frozen processes run again; fine when they are not frozen.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        if let Some(dir) = self.v1_dir(Controllers::FREEZER) {
+            return write(&dir.join("freezer.state"), "THAWED", None);
+        }
+        match self.dirs.iter().find(|dir| dir.is_v2) {
+            Some(dir) => write(&dir.path.join("cgroup.freeze"), "0", None),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills all processes, also those that are being forked, and those in cgroups below. Does not wait for their end.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn kill_all(&self) -> Result<(), CgroupError> {
+        if let Some(dir) = self.dirs.iter().find(|dir| dir.is_v2) {
+            let file = dir.path.join("cgroup.kill");
+            match write(&file, "1", None) {
+                // Before Linux 5.14.
+                Err(CgroupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                result => return result,
+            }
+        }
+        self.signal_all(libc::SIGKILL)
+    }
+
+    /// Sends a signal to each process.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn signal_all(&self, signal: i32) -> Result<(), CgroupError> {
+        match self.membership_dir() {
+            Some(dir) => members::signal_all(dir, signal),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns a directory that all its processes are in.
+    pub(crate) fn membership_dir(&self) -> Option<&Path> {
+        let dir = self.dirs.iter().find(|dir| dir.is_v2).or_else(|| self.dirs.first());
+        dir.map(|dir| dir.path.as_path())
+    }
+
+    /// Returns its processes.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn pids(&self) -> Result<Vec<i32>, CgroupError> {
+        self.membership_dir().map_or(Ok(Vec::new()), members::pids)
+    }
+}
+
+fn below(path: &Path) -> Result<&Path, CgroupError> {
+    match path.strip_prefix("/") {
+        Ok(below) if is_plain(below) && below.components().next().is_some() => Ok(below),
+        _ => Err(CgroupError::Path { path: path.to_owned() }),
+    }
+}
+
+/// Makes a directory and what is missing above it, with what each kind of hierarchy wants on the way.
+fn make_dir(hierarchy: &Hierarchy, path: &Path, v2_needs: Option<Controllers>) -> Result<(), CgroupError> {
+    let below = path.strip_prefix(&hierarchy.point).unwrap_or(path);
+    let mut dir = hierarchy.point.clone();
+    for name in below {
+        if let Some(needs) = v2_needs.filter(|_| hierarchy.is_v2()) {
+            v2::enable(&dir, needs);
+        }
+        let parent = dir.clone();
+        dir.push(name);
+        match fs::create_dir(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(CgroupError::file("make", dir, source)),
+        }
+        if hierarchy.controllers.contains(Controllers::CPUSET) && !hierarchy.is_v2() {
+            v1::inherit_cpuset(&parent, &dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a value into a cgroup's file.
+pub(crate) fn write(path: &Path, value: &str, field: Option<&'static str>) -> Result<(), CgroupError> {
+    let result = OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
+    result.map_err(|source| CgroupError::File { verb: "write", path: path.to_owned(), field, source })
+}
+
+/// Reads a cgroup's file.
+pub(crate) fn read(path: &Path) -> Result<String, CgroupError> {
+    fs::read_to_string(path).map_err(|source| CgroupError::file("read", path, source))
+}

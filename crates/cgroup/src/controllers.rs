@@ -1,0 +1,70 @@
+//! Which controllers: a small set.
+
+use std::ops::BitOr;
+
+/// A set of controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Controllers(u16);
+
+impl Controllers {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// The number of processes.
+    pub const PIDS: Self = Self(1);
+    /// Memory.
+    pub const MEMORY: Self = Self(1 << 1);
+    /// CPU time.
+    pub const CPU: Self = Self(1 << 2);
+    /// Accounting of CPU time; v1 only.
+    pub const CPUACCT: Self = Self(1 << 3);
+    /// Device nodes; v1 only, a program on v2.
+    pub const DEVICES: Self = Self(1 << 4);
+    /// Freezing; v1 only, built in on v2.
+    pub const FREEZER: Self = Self(1 << 5);
+    /// Which CPUs and memory nodes.
+    pub const CPUSET: Self = Self(1 << 6);
+
+    const NAMES: [(Self, &'static str); 7] = [
+        (Self::PIDS, "pids"),
+        (Self::MEMORY, "memory"),
+        (Self::CPU, "cpu"),
+        (Self::CPUACCT, "cpuacct"),
+        (Self::DEVICES, "devices"),
+        (Self::FREEZER, "freezer"),
+        (Self::CPUSET, "cpuset"),
+    ];
+
+    /// What every container of ours needs: its limits, and what pausing and device rules take.
+    pub fn usual() -> Self {
+        Self::PIDS | Self::MEMORY | Self::CPU | Self::DEVICES | Self::FREEZER
+    }
+
+    /// Tells whether all of `other` are in this set.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Tells whether one of `other` is in this set.
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Returns the controller of a kernel's name; none for one that is not ours.
+    pub(crate) fn named(name: &str) -> Self {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map_or(Self::NONE, |(controller, _)| *controller)
+    }
+
+    /// Returns the names that v2 has of those in this set.
+    pub(crate) fn v2_names(self) -> impl Iterator<Item = &'static str> {
+        let on_v2 = Self::PIDS | Self::MEMORY | Self::CPU | Self::CPUSET;
+        Self::NAMES.iter().filter(move |(one, _)| self.contains(*one) && on_v2.contains(*one)).map(|(_, name)| *name)
+    }
+}
+
+impl BitOr for Controllers {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}

@@ -1,0 +1,105 @@
+//! What can fail around a cgroup.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a cgroup did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// The mounts could not be read.
+    #[error("read where the cgroups are mounted")]
+    Mounts {
+        /// Why.
+        source: io::Error,
+    },
+    /// No hierarchy is mounted.
+    #[error("find the cgroups: none is mounted")]
+    NoneMounted,
+    /// The path is not one.
+    #[error("use the cgroup path {}: it is not an absolute path of plain names", path.display())]
+    Path {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A controller that a limit needs is mounted nowhere.
+    #[error("limit the container: this node has no controller for it")]
+    NoController {
+        /// The limit, in OCI's words.
+        field: &'static str,
+    },
+    /// A file or directory.
+    #[error("{verb} {}", path.display())]
+    File {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The limit it was for, in OCI's words.
+        field: Option<&'static str>,
+        /// Why.
+        source: io::Error,
+    },
+    /// A limit has a value that makes no sense.
+    #[error("limit the container: {what}")]
+    Value {
+        /// The limit, in OCI's words.
+        field: &'static str,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Processes do not go away.
+    #[error("empty the cgroup {}: processes are left in it after {waited:?}", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The kernel did not freeze it in time.
+    #[error("freeze the cgroup {}: it was not frozen after {waited:?}", path.display())]
+    NotFrozen {
+        /// The directory.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+    },
+}
+
+impl CgroupError {
+    /// Returns the limit that it is about, in OCI's words.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::NoController { field } | Self::Value { field, .. } => Some(field),
+            Self::File { field, .. } => *field,
+            _ => None,
+        }
+    }
+
+    /// Returns the kernel's error number.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Mounts { source } | Self::File { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// Says what to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Mounts { .. } => "/proc must be mounted",
+            Self::NoneMounted => "mount cgroup v2 (or the v1 controllers) at /sys/fs/cgroup",
+            Self::Path { .. } => "give an absolute path without `..`, such as /contd/<id>",
+            Self::NoController { .. } => "mount or enable the controller, or remove the limit that is named",
+            Self::File { field: Some(_), .. } | Self::Value { .. } => "correct the limit that is named",
+            Self::File { .. } => "contd needs to write below /sys/fs/cgroup; see what is mounted there",
+            Self::NotEmpty { .. } | Self::NotFrozen { .. } => {
+                "see what its processes wait for (cat /proc/<pid>/stack): a hung disk or file system, mostly"
+            }
+        }
+    }
+
+    pub(crate) fn file(verb: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::File { verb, path: path.into(), field: None, source }
+    }
+}

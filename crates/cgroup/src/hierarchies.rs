@@ -1,0 +1,208 @@
+//! Where the hierarchies are mounted; read once.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use crate::controllers::Controllers;
+use crate::error::CgroupError;
+
+/// Which of the three arrangements a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// v1 only.
+    V1,
+    /// v1 with the controllers, v2 beside it.
+    Hybrid,
+    /// v2 only.
+    V2,
+}
+
+/// One hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    /// v1's controllers by name, `name=...` included; empty for v2.
+    pub(crate) names: Vec<String>,
+    pub(crate) controllers: Controllers,
+    /// Which part of it is mounted.
+    root: PathBuf,
+    pub(crate) point: PathBuf,
+}
+
+/// All hierarchies of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchies {
+    pub(crate) all: Vec<Hierarchy>,
+}
+
+/// A hierarchy that a container is in, as it is to be mounted for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// v1's controllers; empty for v2.
+    pub names: Vec<String>,
+    /// The name of its directory below `/sys/fs/cgroup`.
+    pub dir: String,
+}
+
+impl Hierarchy {
+    pub(crate) fn is_v2(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+impl Hierarchies {
+    /// Reads the mounts of our own mount namespace.
+    ///
+    /// # Errors
+    /// [`CgroupError::Mounts`], [`CgroupError::NoneMounted`].
+    pub fn read() -> Result<Self, CgroupError> {
+        let text = fs::read_to_string("/proc/self/mountinfo").map_err(|source| CgroupError::Mounts { source })?;
+        let hierarchies = Self::parse(&text);
+        if hierarchies.all.is_empty() { Err(CgroupError::NoneMounted) } else { Ok(hierarchies) }
+    }
+
+    pub(crate) fn parse(mountinfo: &str) -> Self {
+        let mut all: Vec<Hierarchy> = Vec::new();
+        for found in mountinfo.lines().filter(|line| line.contains(" - cgroup")).filter_map(parse_mount) {
+            // A hierarchy that is mounted twice counts once, at its first place.
+            if !all.iter().any(|known| known.names == found.names) {
+                all.push(found);
+            }
+        }
+        Self { all }
+    }
+
+    /// Returns the arrangement.
+    pub fn kind(&self) -> Kind {
+        let has_v2 = self.all.iter().any(Hierarchy::is_v2);
+        let has_controllers = self.all.iter().any(|hierarchy| hierarchy.controllers != Controllers::NONE);
+        match (has_v2, has_controllers) {
+            (true, false) => Kind::V2,
+            (true, true) => Kind::Hybrid,
+            (false, _) => Kind::V1,
+        }
+    }
+
+    /// Returns the hierarchies that a container with these needs is in: those of the controllers, and v2.
+    pub(crate) fn needed(&self, needs: Controllers) -> impl Iterator<Item = &Hierarchy> {
+        self.all.iter().filter(move |one| one.is_v2() || one.controllers.intersects(needs))
+    }
+
+    /// Returns the same for whoever mounts them in a container.
+    pub fn joined(&self, needs: Controllers) -> Vec<Joined> {
+        let is_only_v2 = self.kind() == Kind::V2;
+        self.needed(needs)
+            .map(|hierarchy| {
+                let name = hierarchy.point.file_name().map(|name| name.to_string_lossy().into_owned());
+                let dir = if is_only_v2 { String::new() } else { name.unwrap_or_else(|| hierarchy.names.join(",")) };
+                Joined { names: hierarchy.names.clone(), dir }
+            })
+            .collect()
+    }
+
+    /// Finds the directory of a controller (empty: v2) for the lines of `/proc/<pid>/cgroup`.
+    pub(crate) fn dir(&self, controller: &str, memberships: &str) -> Option<PathBuf> {
+        let path = memberships.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            controllers.split(',').any(|name| name == controller).then_some(Path::new(path))
+        })?;
+        let hierarchy = self.all.iter().find(|one| {
+            if controller.is_empty() { one.is_v2() } else { one.names.iter().any(|name| name == controller) }
+        })?;
+        let below = path.strip_prefix(&hierarchy.root).ok()?;
+        // `..` stands for what lies outside our cgroup namespace.
+        is_plain(below).then(|| hierarchy.point.join(below))
+    }
+}
+
+/// Tells whether a path is made of names only.
+pub(crate) fn is_plain(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn parse_mount(line: &str) -> Option<Hierarchy> {
+    let (mount, source) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(3);
+    let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
+    let mut source = source.split(' ');
+    let names: Vec<String> = match source.next()? {
+        "cgroup2" => Vec::new(),
+        "cgroup" => {
+            let general = ["rw", "ro", "xattr", "clone_children", "noprefix"];
+            let names = source.nth(1)?.split(',');
+            let is_name = |name: &&str| !general.contains(name) && !name.starts_with("release_agent");
+            names.filter(is_name).map(str::to_owned).collect()
+        }
+        _ => return None,
+    };
+    let controllers = names.iter().fold(Controllers::NONE, |set, name| set | Controllers::named(name));
+    Some(Hierarchy { names, controllers, root: root.into(), point: point.into() })
+}
+
+/// Undoes the kernel's `\040` for blanks, tabs, newlines and backslashes.
+fn unescape(field: &str) -> String {
+    let mut text = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once('\\') {
+        text.push_str(before);
+        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                text.push(char::from(byte));
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                text.push('\\');
+                rest = after;
+            }
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+        35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+        32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+        40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+        41 31 0:38 /sub /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn each_controller_is_found_in_its_own_hierarchy() {
+        let hierarchies = Hierarchies::parse(HYBRID);
+        assert_eq!(hierarchies.kind(), Kind::Hybrid);
+        let memberships = "4:memory:/a/b\n3:cpu,cpuacct:/c\n0::/sub/d\n";
+        let dir = |controller| hierarchies.dir(controller, memberships);
+        assert_eq!(dir("memory"), Some("/sys/fs/cgroup/memory/a/b".into()));
+        assert_eq!(dir("cpuacct"), Some("/sys/fs/cgroup/cpu,cpuacct/c".into()));
+        assert_eq!(dir(""), Some("/sys/fs/cgroup/uni fied/d".into()));
+        assert_eq!(dir("pids"), None);
+    }
+
+    #[test]
+    fn a_path_outside_of_what_is_mounted_is_not_followed() {
+        let hierarchies = Hierarchies::parse(HYBRID);
+        assert_eq!(hierarchies.dir("memory", "4:memory:/../../etc\n"), None);
+        assert_eq!(hierarchies.dir("", "0::/elsewhere\n"), None);
+    }
+
+    #[test]
+    fn only_what_is_needed_is_joined_and_v2_always() {
+        let joined = Hierarchies::parse(HYBRID).joined(Controllers::CPU);
+        let dirs: Vec<&str> = joined.iter().map(|one| one.dir.as_str()).collect();
+        assert_eq!(dirs, ["cpu,cpuacct", "uni fied"]);
+    }
+
+    #[test]
+    fn the_arrangements_are_told_apart() {
+        let v2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(Hierarchies::parse(v2).kind(), Kind::V2);
+        let with_systemd = format!("{v2}40 31 0:37 / /run/systemd rw - cgroup cgroup rw,name=systemd\n");
+        assert_eq!(Hierarchies::parse(&with_systemd).kind(), Kind::V2);
+        let v1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
+        assert_eq!(Hierarchies::parse(v1).kind(), Kind::V1);
+    }
+}

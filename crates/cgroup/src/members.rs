@@ -1,0 +1,95 @@
+//! Who is in a cgroup: listed, signalled, waited for.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::cgroup::read;
+use crate::clock;
+use crate::error::CgroupError;
+
+/// Rounds of killing before giving up on a container that forks faster than we read.
+const MAX_KILL_ROUNDS: usize = 64;
+
+/// Returns the processes of a directory; none when it is gone.
+pub(crate) fn pids(dir: &Path) -> Result<Vec<i32>, CgroupError> {
+    match read(&dir.join("cgroup.procs")) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(CgroupError::File { source, .. }) if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends a signal to each process of a directory. SIGKILL is repeated until nobody new is found: they may fork meanwhile.
+pub(crate) fn signal_all(dir: &Path, signal: i32) -> Result<(), CgroupError> {
+    let mut done = BTreeSet::new();
+    for _ in 0..MAX_KILL_ROUNDS {
+        let mut is_complete = true;
+        for pid in pids(dir)? {
+            if done.insert(pid) {
+                is_complete = false;
+                signal_member(dir, pid, signal)?;
+            }
+        }
+        if is_complete || signal != libc::SIGKILL {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Signals by pidfd, after the process behind it was seen in the cgroup: its pid may have a new owner by now.
+fn signal_member(dir: &Path, pid: i32, signal: i32) -> Result<(), CgroupError> {
+    let failed = |errno: Errno| CgroupError::file("signal a process in", dir, errno.into());
+    let pidfd = match crate::sys::pidfd_open(pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        Err(source) => return Err(CgroupError::file("signal a process in", dir, source)),
+    };
+    if !pids(dir)?.contains(&pid) {
+        return Ok(());
+    }
+    match crate::sys::pidfd_signal(pidfd.as_fd(), signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// Waits until a v2 events file has a line; `false` at the deadline. The kernel announces every change of it.
+pub(crate) fn await_event(file: &Path, line: &str, deadline: Instant) -> Result<bool, CgroupError> {
+    let failed = |source| CgroupError::file("watch", file, source);
+    let mut events = match File::open(file) {
+        Ok(events) => events,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(failed(error)),
+    };
+    loop {
+        let mut text = String::new();
+        match events.seek(SeekFrom::Start(0)).and_then(|_| events.read_to_string(&mut text)) {
+            Ok(_) => {}
+            // It was removed meanwhile, by somebody who found it empty.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(true),
+            Err(error) => return Err(failed(error)),
+        }
+        if text.lines().any(|known| known == line) {
+            return Ok(true);
+        }
+        let left = deadline.saturating_duration_since(clock::monotonic());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    }
+}

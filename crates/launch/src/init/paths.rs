@@ -1,0 +1,161 @@
+//! Paths inside the new root: found, made, closed, masked. None of them can lead out of it.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor, mkdirat, mknodat};
+
+use crate::fault::Fault;
+use crate::sys::{self, Empty, Resolve};
+
+/// The mode of directories and files that are made as mount points, as `runc` makes them.
+const POINT_MODE: u32 = 0o755;
+
+/// What a mount point must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A directory.
+    Dir,
+    /// Anything else.
+    File,
+}
+
+/// Makes a C string of a path; one with a NUL is refused.
+pub(super) fn c_path(path: &str) -> io::Result<CString> {
+    CString::new(path).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Finds a path inside the root.
+pub(super) fn find(root: &OwnedFd, path: &str, resolve: Resolve) -> io::Result<OwnedFd> {
+    sys::openat2(root.as_fd(), &c_path(path)?, libc::O_PATH, 0, resolve)
+}
+
+/// Finds a path inside the root; makes what is missing of it.
+pub(super) fn find_or_make(root: &OwnedFd, path: &str, kind: Kind, resolve: Resolve) -> io::Result<OwnedFd> {
+    match find(root, path, resolve) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        found => return found,
+    }
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    let mut known = String::new();
+    let mut parent = find(root, "/", resolve)?;
+    for (place, name) in names.iter().enumerate() {
+        let is_last = place + 1 == names.len();
+        known.push('/');
+        known.push_str(name);
+        parent = match find(root, &known, resolve) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                // In a directory that is open: a link that leads nowhere is in the way here, and is not followed.
+                let mode = Mode::from_bits_truncate(POINT_MODE);
+                if is_last && kind == Kind::File {
+                    mknodat(parent.as_fd(), *name, SFlag::S_IFREG, mode, 0)?;
+                } else {
+                    mkdirat(parent.as_fd(), *name, mode)?;
+                }
+                find(root, &known, resolve)?
+            }
+            found => found?,
+        };
+    }
+    Ok(parent)
+}
+
+/// Makes the working directory if it is missing, as `runc` does.
+pub(super) fn make_cwd(root: &OwnedFd, cwd: &str) -> Result<(), Fault> {
+    match find_or_make(root, cwd, Kind::Dir, Resolve::IN_ROOT) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::kernel("process.cwd", format!("make {cwd}"), &error)),
+    }
+}
+
+/// Writes the sysctls into the container's own `/proc`.
+pub(super) fn write_sysctls(root: &OwnedFd, sysctls: &[(String, String)]) -> Result<(), Fault> {
+    for (key, value) in sysctls {
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        let write = || {
+            let fd = sys::openat2(root.as_fd(), &c_path(&path)?, libc::O_WRONLY, 0, Resolve::PLAIN)?;
+            nix::unistd::write(&fd, value.as_bytes()).map_err(io::Error::from).map(drop)
+        };
+        write().map_err(|error| Fault::kernel(format!("linux.sysctl.{key}"), format!("write {value:?}"), &error))?;
+    }
+    Ok(())
+}
+
+/// Makes paths read-only; those that are missing need not be.
+pub(super) fn close_all(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
+    for path in paths {
+        close(root, path)
+            .map_err(|error| Fault::kernel("linux.readonlyPaths", format!("make {path} read-only"), &error))?;
+    }
+    Ok(())
+}
+
+fn close(root: &OwnedFd, path: &str) -> io::Result<()> {
+    let Some(target) = find_if_there(root, path)? else { return Ok(()) };
+    let copy = sys::open_tree(target.as_fd(), c"", true)?;
+    sys::mount_set(copy.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, false)?;
+    sys::move_mount(copy.as_fd(), Empty, target.as_fd())
+}
+
+/// Hides paths: a file behind `/dev/null`, a directory behind an empty one; those that are missing need not be.
+pub(super) fn mask_all(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
+    let mut null = None;
+    for path in paths {
+        mask(root, path, &mut null)
+            .map_err(|error| Fault::kernel("linux.maskedPaths", format!("mask {path}"), &error))?;
+    }
+    Ok(())
+}
+
+fn mask(root: &OwnedFd, path: &str, null: &mut Option<OwnedFd>) -> io::Result<()> {
+    let Some(target) = find_if_there(root, path)? else { return Ok(()) };
+    let is_dir = SFlag::from_bits_truncate(fstat(&target)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    let cover = if is_dir {
+        let fs = sys::fs_open(c"tmpfs")?;
+        sys::fs_create(fs.as_fd())?;
+        sys::fs_mount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?
+    } else {
+        let null = match null {
+            Some(null) => null,
+            None => null.insert(open_null(root)?),
+        };
+        sys::open_tree(null.as_fd(), c"", false)?
+    };
+    sys::move_mount(cover.as_fd(), Empty, target.as_fd())
+}
+
+/// Opens the container's `/dev/null`, which must be one: an image could bring a link or a file of its own.
+fn open_null(root: &OwnedFd) -> io::Result<OwnedFd> {
+    let null = find(root, "/dev/null", Resolve::PLAIN)?;
+    let stat = fstat(&null)?;
+    let is_device = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    if is_device && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3) {
+        Ok(null)
+    } else {
+        Err(io::Error::other("the container's /dev/null is not the null device"))
+    }
+}
+
+fn find_if_there(root: &OwnedFd, path: &str) -> io::Result<Option<OwnedFd>> {
+    match find(root, path, Resolve::IN_ROOT) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Splits a path into the directory, which is found or made, and the last name.
+pub(super) fn parent_of<'a>(root: &OwnedFd, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+    let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
+    if name.is_empty() || name == "." || name == ".." {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let parent = if parent.is_empty() { "/" } else { parent };
+    Ok((find_or_make(root, parent, Kind::Dir, Resolve::IN_ROOT)?, name))
+}
+
+/// Tells whether a place is a directory.
+pub(super) fn is_dir(place: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(place)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}

@@ -1,0 +1,54 @@
+//! The new root: attached, entered, and in the end closed.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{chdir, fchdir};
+
+use super::fds::FdTable;
+use crate::fault::Fault;
+use crate::plan::Root;
+use crate::sys::{self, Empty};
+
+/// Makes the root's tree the root of this mount namespace, and lets go of the old one; returns the new root.
+pub(super) fn enter(root: &Root, fds: &FdTable) -> Result<OwnedFd, Fault> {
+    let tree = fds.get(root.tree)?;
+    let failed = |what: &'static str| move |error: io::Error| Fault::kernel("root.path", what, &error);
+    // Nothing that happens here may reach the host; what the host mounts later comes in only where the plan says so.
+    sys::set_propagation(libc::MS_SLAVE, true).map_err(failed("part with the host's mounts"))?;
+    if !shares_with_host(root) {
+        sys::mount_set(tree, 0, 0, libc::MS_SLAVE, true).map_err(failed("part with the host's mounts"))?;
+    }
+    let old = open_root().map_err(failed("open the old root"))?;
+    sys::move_mount(tree, Empty, old.as_fd()).map_err(failed("attach the root file system"))?;
+    fchdir(tree).map_err(|errno| failed("enter the root file system")(errno.into()))?;
+    sys::pivot_to_cwd().map_err(failed("make it the root"))?;
+    fchdir(old).map_err(|errno| failed("go to the old root")(errno.into()))?;
+    sys::unmount_cwd().map_err(failed("let go of the old root"))?;
+    chdir("/").map_err(|errno| failed("go to the new root")(errno.into()))?;
+    open_root().map_err(failed("open the new root"))
+}
+
+/// Whether the host's mounts and the container's are to be peers: only where the bundle asks for it.
+pub(super) fn shares_with_host(root: &Root) -> bool {
+    root.propagation.is_some_and(|propagation| propagation.flag == libc::MS_SHARED)
+}
+
+/// Sets what must come last.
+pub(super) fn finish(new_root: &OwnedFd, root: &Root) -> Result<(), Fault> {
+    if root.is_read_only {
+        sys::mount_set(new_root.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, false)
+            .map_err(|error| Fault::kernel("root.readonly", "make the root read-only", &error))?;
+    }
+    if let Some(propagation) = root.propagation {
+        sys::mount_set(new_root.as_fd(), 0, 0, propagation.flag, propagation.is_recursive)
+            .map_err(|error| Fault::kernel("linux.rootfsPropagation", "set the root's propagation", &error))?;
+    }
+    Ok(())
+}
+
+fn open_root() -> io::Result<OwnedFd> {
+    Ok(open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+}

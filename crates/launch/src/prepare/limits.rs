@@ -1,0 +1,117 @@
+//! `linux.resources`.
+
+use contd_cgroup::{Access, Cpu, DeviceKind, DeviceRule, Limits, Memory};
+use serde_json::Value;
+
+use crate::config::Resources;
+use crate::config::resources as config;
+use crate::fault::Fault;
+
+/// Makes the limits.
+pub(super) fn limits(resources: Option<&Resources>) -> Result<Limits, Fault> {
+    let Some(resources) = resources else { return Ok(Limits::default()) };
+    for (name, value) in [
+        ("linux.resources.blockIO", &resources.block_io),
+        ("linux.resources.hugepageLimits", &resources.hugepage_limits),
+        ("linux.resources.network", &resources.network),
+        ("linux.resources.rdma", &resources.rdma),
+    ] {
+        if value.as_ref().is_some_and(says_something) {
+            return Err(Fault::unsupported(name));
+        }
+    }
+    Ok(Limits {
+        memory: memory(resources.memory.as_ref())?,
+        cpu: cpu(resources.cpu.as_ref())?,
+        pids: resources.pids.as_ref().and_then(|pids| pids.limit),
+        devices: devices(resources.devices.as_deref().unwrap_or_default())?,
+        unified: resources.unified.clone().unwrap_or_default(),
+    })
+}
+
+fn says_something(value: &Value) -> bool {
+    !matches!(value, Value::Null)
+        && value.as_array().is_none_or(|list| !list.is_empty())
+        && value.as_object().is_none_or(|fields| !fields.is_empty())
+}
+
+fn memory(memory: Option<&config::Memory>) -> Result<Memory, Fault> {
+    let Some(memory) = memory else { return Ok(Memory::default()) };
+    // Kernel memory has no limit of its own since Linux 5.16; 0 and -1 asked for none before.
+    let has_kernel_limit = |limit: Option<i64>| limit.is_some_and(|limit| limit > 0);
+    if has_kernel_limit(memory.kernel) {
+        return Err(Fault::unsupported("linux.resources.memory.kernel"));
+    }
+    if has_kernel_limit(memory.kernel_tcp) {
+        return Err(Fault::unsupported("linux.resources.memory.kernelTCP"));
+    }
+    if memory.use_hierarchy == Some(false) {
+        return Err(Fault::unsupported("linux.resources.memory.useHierarchy (false)"));
+    }
+    if memory.check_before_update == Some(true) {
+        return Err(Fault::unsupported("linux.resources.memory.checkBeforeUpdate"));
+    }
+    // 0 is "not given" to the other runtimes.
+    let given = |limit: Option<i64>| limit.filter(|limit| *limit != 0);
+    Ok(Memory {
+        limit: given(memory.limit),
+        reservation: given(memory.reservation),
+        swap: given(memory.swap),
+        swappiness: memory.swappiness,
+        is_oom_killer_disabled: memory.disable_oom_killer.unwrap_or_default(),
+    })
+}
+
+fn cpu(cpu: Option<&config::Cpu>) -> Result<Cpu, Fault> {
+    let Some(cpu) = cpu else { return Ok(Cpu::default()) };
+    if cpu.realtime_period.is_some_and(|period| period != 0) {
+        return Err(Fault::unsupported("linux.resources.cpu.realtimePeriod"));
+    }
+    if cpu.realtime_runtime.is_some_and(|runtime| runtime != 0) {
+        return Err(Fault::unsupported("linux.resources.cpu.realtimeRuntime"));
+    }
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Ok(Cpu {
+        shares: cpu.shares.filter(|shares| *shares != 0),
+        quota: cpu.quota.filter(|quota| *quota != 0),
+        burst: cpu.burst,
+        period: cpu.period.filter(|period| *period != 0),
+        cpus: text(&cpu.cpus),
+        mems: text(&cpu.mems),
+        idle: cpu.idle,
+    })
+}
+
+fn devices(rules: &[config::DeviceRule]) -> Result<Vec<DeviceRule>, Fault> {
+    let mut found = Vec::with_capacity(rules.len());
+    for (index, rule) in rules.iter().enumerate() {
+        let invalid =
+            |(name, what): (&str, String)| Fault::invalid(format!("linux.resources.devices[{index}].{name}"), what);
+        found.push(device(rule).map_err(invalid)?);
+    }
+    Ok(found)
+}
+
+fn device(rule: &config::DeviceRule) -> Result<DeviceRule, (&'static str, String)> {
+    let kind = match rule.kind.as_deref().unwrap_or("a") {
+        "" | "a" => DeviceKind::All,
+        "c" | "u" => DeviceKind::Char,
+        "b" => DeviceKind::Block,
+        other => return Err(("type", format!("{other:?} is no kind of device"))),
+    };
+    let number = |name: &'static str, number: Option<i64>| match number {
+        None | Some(-1) => Ok(None),
+        Some(number) => u32::try_from(number).map(Some).map_err(|_| (name, "it is no device number".to_owned())),
+    };
+    let mut access = Access { read: false, write: false, make: false };
+    for letter in rule.access.as_deref().filter(|text| !text.is_empty()).unwrap_or("rwm").chars() {
+        match letter {
+            'r' => access.read = true,
+            'w' => access.write = true,
+            'm' => access.make = true,
+            _ => return Err(("access", format!("{letter:?} is none of r, w, m"))),
+        }
+    }
+    let (major, minor) = (number("major", rule.major)?, number("minor", rule.minor)?);
+    Ok(DeviceRule { is_allowed: rule.allow, kind, major, minor, access })
+}

@@ -1,0 +1,156 @@
+//! Capabilities, identities and the other attributes of a process.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::check;
+use crate::plan::CapabilitySets;
+
+/// The highest capability that a set can hold.
+const CAPABILITY_BITS: u32 = 64;
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn prctl(option: libc::c_int, two: libc::c_ulong, three: libc::c_ulong) -> io::Result<()> {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: only options that take integers are given (see the callers in this file).
+    check(unsafe { libc::prctl(option, two, three, zero, zero) }).map(drop)
+}
+
+/// Takes everything but these out of the bounding set. Those that the kernel does not know are not there anyway.
+pub(crate) fn bound(kept: u64) -> io::Result<()> {
+    for number in 0..CAPABILITY_BITS {
+        if kept & (1 << number) != 0 {
+            continue;
+        }
+        match prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0) {
+            Ok(()) => {}
+            // The first number that the kernel does not know: there are none above it.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sets the permitted, effective and inheritable sets.
+pub(crate) fn set_capabilities(sets: &CapabilitySets) -> io::Result<()> {
+    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let half = |shift: u32| {
+        let part = |set: u64| u32::try_from((set >> shift) & 0xffff_ffff).unwrap_or_default();
+        let (effective, permitted) = (part(sets.effective), part(sets.permitted));
+        CapData { effective, permitted, inheritable: part(sets.inheritable) }
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: capset of version 3 reads one header and two data structs, which are live locals of the kernel's layout.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes these the ambient set, as far as they are permitted and inheritable: the kernel allows no other.
+pub(crate) fn set_ambient(set: u64) -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
+    for number in (0..CAPABILITY_BITS).filter(|number| set & (1 << number) != 0) {
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, libc::c_ulong::from(number))?;
+    }
+    Ok(())
+}
+
+/// Keeps the permitted set when the user changes from root.
+pub(crate) fn keep_capabilities(keep: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0)
+}
+
+/// Nothing executed from now on gains rights.
+pub(crate) fn set_no_new_privileges() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
+}
+
+/// Whether others of the same user may look into this process: its memory, its descriptors, its program.
+pub(crate) fn set_dumpable(is_dumpable: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(is_dumpable), 0)
+}
+
+/// Sets the groups, the group and the user, in this order; all four of each identity.
+pub(crate) fn set_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
+    if let Some(groups) = groups {
+        // SAFETY: setgroups reads `len` group ids of the live slice.
+        check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+    }
+    // SAFETY: setresgid takes integers only; this process has one thread, so there are no others to be left behind.
+    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+}
+
+/// Sets a resource limit.
+pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: setrlimit reads one rlimit, a live local.
+    check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+}
+
+/// Sets the personality.
+pub(crate) fn set_personality(persona: u64) -> io::Result<()> {
+    // SAFETY: personality takes an integer only.
+    check(unsafe { libc::personality(persona) }).map(drop)
+}
+
+/// Becomes the leader of a session of its own.
+pub(crate) fn new_session() -> io::Result<()> {
+    // SAFETY: setsid takes nothing and touches no memory.
+    match check(unsafe { libc::setsid() }) {
+        // It leads one already.
+        Err(error) if error.raw_os_error() != Some(libc::EPERM) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Gives every signal its default action and blocks none.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    /// The highest number, real-time signals included.
+    const LAST_SIGNAL: libc::c_int = 64;
+    for signal in 1..=LAST_SIGNAL {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL is no handler. Errors are for numbers that the C library keeps for itself.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: sigset_t is plain old data; sigemptyset below makes it valid.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is a live local.
+    check(unsafe { libc::sigemptyset(&raw mut none) })?;
+    // SAFETY: sigprocmask reads the set; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Makes `fd` also the descriptor `number`, which stays open over an exec.
+pub(crate) fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        let flags: libc::c_int = 0;
+        // SAFETY: F_SETFD takes an integer.
+        return check(unsafe { libc::fcntl(number, libc::F_SETFD, flags) }).map(drop);
+    }
+    // SAFETY: dup2 takes integers; `number` is 0, 1 or 2, which no object of this process owns.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// Sets the NIS domain name.
+pub(crate) fn set_domainname(name: &str) -> io::Result<()> {
+    // SAFETY: setdomainname reads `len` bytes of the live string.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+}

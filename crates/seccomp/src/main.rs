@@ -1,0 +1,44 @@
+//! `contd-seccomp < section.json > filter`: the filter's flags (u32, little-endian), then its instructions.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+/// A profile that names every system call there is has some 100 KiB.
+const MAX_SECTION_BYTES: u64 = 4 * 1024 * 1024;
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "--version") {
+        return say(&mut io::stdout(), concat!("contd-seccomp/", env!("CARGO_PKG_VERSION")), ExitCode::SUCCESS);
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut words = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                words = format!("{words}: {cause}");
+                source = cause.source();
+            }
+            say(&mut io::stderr(), &words, ExitCode::FAILURE)
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let mut section = Vec::new();
+    io::stdin().take(MAX_SECTION_BYTES).read_to_end(&mut section)?;
+    let filter = contd_seccomp::compile(&section)?;
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&filter.flags.to_le_bytes())?;
+    stdout.write_all(&filter.program)?;
+    stdout.flush()?;
+    Ok(())
+}
+
+fn say(to: &mut dyn Write, words: &str, code: ExitCode) -> ExitCode {
+    // Who has closed it does not ask.
+    let _nobody_listens = writeln!(to, "{words}");
+    code
+}
