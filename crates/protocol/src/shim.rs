@@ -57,6 +57,36 @@ pub enum RuntimeSpec {
         /// Its state directory (`--root`).
         root: PathBuf,
     },
+    /// Our own launcher.
+    Native {
+        /// The container's cgroup in each hierarchy, such as `/contd/<id>`.
+        cgroup: PathBuf,
+        /// The directory of compiled seccomp filters.
+        filters: PathBuf,
+        /// The absolute path of `contd-seccomp`, which compiles them.
+        compiler: PathBuf,
+    },
+}
+
+/// The version of [`SlotSpec`] as a file.
+pub const SLOT_SPEC_VERSION: u32 = 1;
+
+/// A shim that was started before there is a container for it: a warm slot. Its id is the one that its container gets.
+///
+/// Whoever starts it holds its standard input, the leash: one byte says that the task file is there; the end of the file
+/// before that ends the slot, and all it has made goes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotSpec {
+    /// [`SLOT_SPEC_VERSION`].
+    pub version: u32,
+    /// The container to come.
+    pub id: ContainerId,
+    /// As in [`RuntimeSpec::Native`].
+    pub cgroup: PathBuf,
+    /// As in [`RuntimeSpec::Native`].
+    pub filters: PathBuf,
+    /// As in [`RuntimeSpec::Native`].
+    pub compiler: PathBuf,
 }
 
 /// The files in a shim's lease directory, beside `lease.json` and `lock`. They are the contract between a shim, its
@@ -64,6 +94,8 @@ pub enum RuntimeSpec {
 pub mod files {
     /// [`super::TaskSpec`] as JSON; written by the daemon before the shim starts.
     pub const TASK: &str = "task.json";
+    /// [`super::SlotSpec`] as JSON, in the directory of a warm slot, before there is a [`TASK`] and also then.
+    pub const SLOT: &str = "slot.json";
     /// The shim's socket, 0600.
     pub const SOCKET: &str = "sock";
     /// [`super::InitRecord`] as JSON; written by the shim once the runtime has made the container.

@@ -59,7 +59,7 @@ pub(crate) fn fork_and_wait() -> io::Result<Side> {
     let (reader, writer) = io::pipe()?;
     match sys::fork()? {
         sys::Fork::Child => Ok(Side::Child(ReadyPipe(writer))),
-        sys::Fork::Parent => {
+        sys::Fork::Parent(_) => {
             drop(writer);
             Ok(Side::Parent(wait_for_child(reader)))
         }

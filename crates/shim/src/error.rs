@@ -37,7 +37,7 @@ pub(crate) enum TaskError {
     Signal { id: ContainerId, source: ProcessError },
     /// The signal could not be sent to all of its processes.
     #[error("signal all processes of container {id}")]
-    SignalAll { id: ContainerId, source: io::Error },
+    SignalAll { id: ContainerId, source: contd_cgroup::CgroupError },
     /// Processes of the container do not end.
     #[error("delete container {id}: some of its processes do not end")]
     Undying { id: ContainerId },

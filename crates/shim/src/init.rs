@@ -5,11 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use contd_cgroup::{CgroupError, Hierarchies, TaskCgroup};
 use contd_lease::{ProcessError, ProcessIdentity};
 use contd_protocol::shim::InitRecord;
 use contd_types::{Pid, Signal};
 
-use crate::cgroup::{Hierarchies, TaskCgroup};
 use crate::reaper;
 use crate::sys::{self, ChildStatus};
 
@@ -36,7 +36,7 @@ pub(crate) enum InitError {
         /// The pid that the runtime told.
         pid: i32,
         /// Why.
-        source: io::Error,
+        source: CgroupError,
     },
 }
 

@@ -18,7 +18,6 @@
 #![deny(unsafe_code)]
 
 mod args;
-mod cgroup;
 mod clock;
 mod connection;
 mod daemonize;
@@ -26,10 +25,12 @@ mod diagnostics;
 mod error;
 mod event_loop;
 mod init;
+mod leftover;
 mod log;
 mod pump;
 mod reaper;
 pub mod runtime;
+mod slot;
 mod start;
 #[expect(unsafe_code, reason = "fork, close_range and waitid by pidfd, which nix does not offer safely or at all")]
 mod sys;

@@ -10,19 +10,22 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use contd_cgroup::{CgroupError, Hierarchies};
 use contd_lease::{HeldLease, LeaseDir, LeaseError};
 use contd_logs::{LogError, LogWriter, Rotation};
 use contd_protocol::shim::{TaskSpec, files};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::{Mode, umask};
 
 use crate::args::{self, Args};
-use crate::cgroup::Hierarchies;
 use crate::connection::AGENT;
 use crate::daemonize::{self, ReadyPipe, Side};
 use crate::diagnostics::Diagnostics;
 use crate::event_loop::EventLoop;
 use crate::pump::{Pump, PumpError};
 use crate::runtime::Runtime;
+use crate::runtime::native::NativeRuntime;
+use crate::slot::{self, SlotError, Word};
 use crate::task::Task;
 use crate::task_file::{self, TaskFileError};
 
@@ -51,7 +54,11 @@ enum StartError {
     #[error("prepare the runtime")]
     Runtime { source: io::Error },
     #[error("read the mounts of the cgroups")]
-    Cgroups { source: io::Error },
+    Cgroups { source: CgroupError },
+    #[error("be a warm slot")]
+    Slot { source: SlotError },
+    #[error("end a warm slot")]
+    Retire { source: LeaseError },
     #[error("open the log of the container")]
     Log { source: LogError },
     #[error("prepare the output of the container")]
@@ -73,6 +80,7 @@ impl StartError {
             Self::Runtime { .. } => "check the runtime's script in the lease directory",
             Self::Cgroups { .. } => "/proc must be mounted",
             Self::Output { .. } | Self::Listen { .. } => "the run directory must be a writable tmpfs of this user",
+            Self::Slot { .. } | Self::Retire { .. } => "contd starts containers without it; see the kernel log",
             Self::Detach { .. } | Self::Signals { .. } | Self::Tell { .. } => "see the kernel log; repeat",
         }
     }
@@ -85,15 +93,16 @@ impl StartError {
 pub fn main(
     arguments: impl Iterator<Item = OsString>,
     options: &Options,
-    make_runtime: impl FnOnce(&TaskSpec, &Path) -> io::Result<Box<dyn Runtime>>,
+    make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
 ) -> ExitCode {
-    let dir = match args::parse(arguments) {
-        Ok(Args::Serve { dir }) => dir,
+    let (dir, is_slot) = match args::parse(arguments) {
+        Ok(Args::Serve { dir, is_slot }) => (dir, is_slot),
         Ok(Args::Version) => return print(&mut io::stdout(), AGENT, ExitCode::SUCCESS),
         Err(error) => return print(&mut io::stderr(), &format!("contd-shim: {error}"), ExitCode::from(2)),
     };
     match daemonize::fork_and_wait() {
         Ok(Side::Parent(code)) => code,
+        Ok(Side::Child(pipe)) if is_slot => serve_slot(&dir, options, pipe),
         Ok(Side::Child(pipe)) => serve(&dir, options, pipe, make_runtime),
         Err(error) => print(&mut io::stderr(), &format!("contd-shim: fork: {error}"), ExitCode::FAILURE),
     }
@@ -109,14 +118,114 @@ fn serve(
     dir: &Path,
     options: &Options,
     pipe: ReadyPipe,
-    make_runtime: impl FnOnce(&TaskSpec, &Path) -> io::Result<Box<dyn Runtime>>,
+    make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
 ) -> ExitCode {
-    match come_up(dir, options, make_runtime) {
-        Ok(up) => up.run(pipe),
+    let come_up = || {
+        let ground = Ground::prepare(dir)?;
+        let spec = task_file::read(dir).map_err(|source| StartError::Task { source })?;
+        let runtime = make_runtime(&spec, dir, &ground.hierarchies);
+        let runtime = runtime.map_err(|source| StartError::Runtime { source })?;
+        ground.take_up(spec, runtime, options)
+    };
+    let (mut up, told) = match come_up() {
+        Ok(up) => (up, pipe.ready()),
+        Err(error) => return failed(pipe, &error),
+    };
+    match told {
+        Ok(()) => up.run(),
+        Err(source) => up.give_up(&StartError::Tell { source }),
+    }
+}
+
+/// Is a warm slot, then the shim of the container that comes.
+fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
+    let slot_failed = |source| StartError::Slot { source };
+    let prepare = || {
+        let leash = slot::take_leash().map_err(|source| StartError::Detach { source })?;
+        let ground = Ground::prepare(dir)?;
+        let spec = slot::read(dir).map_err(slot_failed)?;
+        let mut runtime = NativeRuntime::new(slot::settings(&spec), Rc::clone(&ground.hierarchies));
+        runtime.warm_up().map_err(|source| slot_failed(SlotError::WarmUp { source }))?;
+        Ok((leash, ground, spec, runtime))
+    };
+    let (leash, ground, spec, mut runtime) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => return failed(pipe, &error),
+    };
+    let diagnostics = Rc::clone(&ground.diagnostics);
+    let take_up = || {
+        pipe.ready().map_err(|source| StartError::Tell { source })?;
+        let word = slot::wait(leash, &runtime).map_err(slot_failed)?;
+        if word == Word::End {
+            return Ok(None);
+        }
+        let task = task_file::read(dir).map_err(|source| StartError::Task { source })?;
+        slot::check(&spec, &task).map_err(slot_failed)?;
+        Ok(Some(task))
+    };
+    let result = match take_up() {
+        Ok(Some(task)) => match ground.take_up(task, Box::new(runtime), options) {
+            Ok(mut up) => return up.run(),
+            Err(error) => Err(error),
+        },
+        Ok(None) => end_slot(&mut runtime, ground),
+        Err(error) => end_slot(&mut runtime, ground).and(Err(error)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            pipe.failed(&format!("contd-shim: {}\nhint: {}\n", chain(&error), error.hint()));
+            diagnostics.warn(format_args!("{}", chain(&error)));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Nothing of a slot without a container stays.
+fn end_slot(runtime: &mut NativeRuntime, ground: Ground) -> Result<(), StartError> {
+    runtime.cool_down().map_err(|source| StartError::Slot { source: SlotError::CoolDown { source } })?;
+    drop(ground.listener);
+    ground.lease.retire().map_err(|source| StartError::Retire { source })
+}
+
+fn failed(pipe: ReadyPipe, error: &StartError) -> ExitCode {
+    pipe.failed(&format!("contd-shim: {}\nhint: {}\n", chain(error), error.hint()));
+    ExitCode::FAILURE
+}
+
+/// What a shim stands on before it knows its task.
+struct Ground {
+    dir: PathBuf,
+    hierarchies: Rc<Hierarchies>,
+    diagnostics: Rc<Diagnostics>,
+    signals: SignalFd,
+    listener: UnixListener,
+    lease: HeldLease,
+}
+
+impl Ground {
+    fn prepare(dir: &Path) -> Result<Self, StartError> {
+        daemonize::detach().map_err(|source| StartError::Detach { source })?;
+        // Before anything is touched: who comes too late must leave no trace.
+        let lease = LeaseDir::new(dir).claim(AGENT).map_err(|source| StartError::Claim { source })?;
+        let diagnostics = Rc::new(Diagnostics::open(&dir.join(files::SHIM_LOG)));
+        let hierarchies = Rc::new(Hierarchies::read().map_err(|source| StartError::Cgroups { source })?);
+        // From here on a child's end is announced; none was started before.
+        let signals = daemonize::catch_signals().map_err(|source| StartError::Signals { source })?;
+        let path = dir.join(files::SOCKET);
+        let listener = listen(&path).map_err(|source| StartError::Listen { path, source })?;
+        Ok(Self { dir: dir.to_owned(), hierarchies, diagnostics, signals, listener, lease })
+    }
+
+    fn take_up(self, spec: TaskSpec, runtime: Box<dyn Runtime>, options: &Options) -> Result<Up, StartError> {
+        let Self { dir, hierarchies, diagnostics, signals, listener, lease } = self;
+        let rotation = Rotation { max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
+        let log = LogWriter::open(&spec.log_path, rotation).map_err(|source| StartError::Log { source })?;
+        let pump = Pump::new(&dir, &spec, Box::new(log), Rc::clone(&diagnostics))
+            .map_err(|source| StartError::Output { source })?;
+        let socket = dir.join(files::SOCKET);
+        let task = Task::new(spec, dir, runtime, hierarchies, pump, Rc::clone(&diagnostics));
+        let event_loop = EventLoop::new(listener, signals, task, options.unclaimed_timeout, Rc::clone(&diagnostics));
+        Ok(Up { event_loop, diagnostics, socket, _lease: lease })
     }
 }
 
@@ -129,15 +238,9 @@ struct Up {
 }
 
 impl Up {
-    fn run(mut self, pipe: ReadyPipe) -> ExitCode {
-        let result = pipe
-            .ready()
-            .map_err(|source| StartError::Tell { source })
-            .map_err(|error| io::Error::other(chain(&error)))
-            .and_then(|()| self.event_loop.run());
-        if let Err(error) = fs::remove_file(&self.socket) {
-            self.diagnostics.warn(format_args!("remove {}: {error}", self.socket.display()));
-        }
+    fn run(&mut self) -> ExitCode {
+        let result = self.event_loop.run();
+        self.remove_socket();
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -146,31 +249,18 @@ impl Up {
             }
         }
     }
-}
 
-fn come_up(
-    dir: &Path,
-    options: &Options,
-    make_runtime: impl FnOnce(&TaskSpec, &Path) -> io::Result<Box<dyn Runtime>>,
-) -> Result<Up, StartError> {
-    daemonize::detach().map_err(|source| StartError::Detach { source })?;
-    // Before anything is touched: who comes too late must leave no trace.
-    let lease = LeaseDir::new(dir).claim(AGENT).map_err(|source| StartError::Claim { source })?;
-    let diagnostics = Rc::new(Diagnostics::open(&dir.join(files::SHIM_LOG)));
-    let spec = task_file::read(dir).map_err(|source| StartError::Task { source })?;
-    let runtime = make_runtime(&spec, dir).map_err(|source| StartError::Runtime { source })?;
-    let hierarchies = Hierarchies::read().map_err(|source| StartError::Cgroups { source })?;
-    let rotation = Rotation { max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
-    let log = LogWriter::open(&spec.log_path, rotation).map_err(|source| StartError::Log { source })?;
-    let pump = Pump::new(dir, &spec, Box::new(log), Rc::clone(&diagnostics))
-        .map_err(|source| StartError::Output { source })?;
-    // From here on a child's end is announced; none was started before.
-    let signals = daemonize::catch_signals().map_err(|source| StartError::Signals { source })?;
-    let socket = dir.join(files::SOCKET);
-    let listener = listen(&socket).map_err(|source| StartError::Listen { path: socket.clone(), source })?;
-    let task = Task::new(spec, dir.to_owned(), runtime, hierarchies, pump, Rc::clone(&diagnostics));
-    let event_loop = EventLoop::new(listener, signals, task, options.unclaimed_timeout, Rc::clone(&diagnostics));
-    Ok(Up { event_loop, diagnostics, socket, _lease: lease })
+    fn give_up(&self, error: &StartError) -> ExitCode {
+        self.remove_socket();
+        self.diagnostics.warn(format_args!("{}", chain(error)));
+        ExitCode::FAILURE
+    }
+
+    fn remove_socket(&self) {
+        if let Err(error) = fs::remove_file(&self.socket) {
+            self.diagnostics.warn(format_args!("remove {}: {error}", self.socket.display()));
+        }
+    }
 }
 
 /// Binds the socket, 0600 from its first moment. A stale one is our dead predecessor's: we hold the lease.

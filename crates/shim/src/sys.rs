@@ -9,8 +9,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 /// Which side of a fork this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fork {
-    /// The process that was there before.
-    Parent,
+    /// The process that was there before, with the pid of the new one.
+    Parent(i32),
     /// The new one.
     Child,
 }
@@ -35,14 +35,26 @@ pub(crate) enum Children {
     Ended(i32),
 }
 
-/// Forks. Only legal while the process has one thread; it is called before anything else.
+/// Forks. Only legal while the process has one thread, as a shim has for its whole life.
 pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: fork's one danger is a lock that another thread holds for ever in the child. `start::main` calls this
-    // first of all, before anything could have started a thread, so there is no other thread.
+    // SAFETY: fork's one danger is a lock that another thread holds for ever in the child. A shim never starts a thread:
+    // it links no async runtime (a test sees to that) and nothing in it calls `std::thread`.
     match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Parent { .. } => Ok(Fork::Parent),
+        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child.as_raw())),
         nix::unistd::ForkResult::Child => Ok(Fork::Child),
     }
+}
+
+/// Ends this forked process without running what its parent has registered for its own end.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes an integer, touches no memory and does not return. Destructors do not run, which is meant: the
+    // objects in this memory are copies of the parent's, which destroys its own.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sends SIGKILL to a child that was not reaped: until then its pid is certainly its own.
+pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
+    Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 
 /// Closes every descriptor from 3 on, which are the spawner's. Only legal before this process has opened any.

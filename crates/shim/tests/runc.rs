@@ -204,7 +204,7 @@ fn init_survives_the_death_of_the_shim_and_its_output_waits_in_the_pipe() {
     let init = contd_lease::pidfd(&identity).unwrap().expect("it is this very process");
     contd_lease::signal(&init, 9).unwrap();
     assert!(contd_lease::wait_dead(&init, common::LIMIT).unwrap());
-    let RuntimeSpec::Oci { binary, root } = &scene.task.runtime;
+    let RuntimeSpec::Oci { binary, root } = &scene.task.runtime else { panic!("not an OCI runtime") };
     let delete = std::process::Command::new(binary)
         .arg("--root")
         .arg(root)

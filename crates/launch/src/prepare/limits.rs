@@ -9,7 +9,7 @@ use crate::fault::Fault;
 
 /// Makes the limits.
 pub(super) fn limits(resources: Option<&Resources>) -> Result<Limits, Fault> {
-    let Some(resources) = resources else { return Ok(Limits::default()) };
+    let Some(resources) = resources else { return Ok(Limits { devices: devices(&[])?, ..Limits::default() }) };
     for (name, value) in [
         ("linux.resources.blockIO", &resources.block_io),
         ("linux.resources.hugepageLimits", &resources.hugepage_limits),
@@ -82,12 +82,37 @@ fn cpu(cpu: Option<&config::Cpu>) -> Result<Cpu, Fault> {
     })
 }
 
+/// What every container may use, whatever its rules say, because every container has it: the default devices, its
+/// terminals, and making nodes that it then cannot open. As `runc` has it, but for `/dev/net/tun`.
+const ALWAYS_ALLOWED: [(DeviceKind, Option<u32>, Option<u32>, Access); 10] = [
+    (DeviceKind::Char, None, None, ONLY_MAKE),
+    (DeviceKind::Block, None, None, ONLY_MAKE),
+    (DeviceKind::Char, Some(1), Some(3), Access::ALL),
+    (DeviceKind::Char, Some(1), Some(8), Access::ALL),
+    (DeviceKind::Char, Some(1), Some(7), Access::ALL),
+    (DeviceKind::Char, Some(5), Some(0), Access::ALL),
+    (DeviceKind::Char, Some(1), Some(5), Access::ALL),
+    (DeviceKind::Char, Some(1), Some(9), Access::ALL),
+    (DeviceKind::Char, Some(136), None, Access::ALL),
+    (DeviceKind::Char, Some(5), Some(2), Access::ALL),
+];
+const ONLY_MAKE: Access = Access { read: false, write: false, make: true };
+const DENY_ALL: DeviceRule =
+    DeviceRule { is_allowed: false, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
+
+/// Makes the rules: nothing, then what the bundle says, then what is always allowed.
 fn devices(rules: &[config::DeviceRule]) -> Result<Vec<DeviceRule>, Fault> {
-    let mut found = Vec::with_capacity(rules.len());
+    let mut found = vec![DENY_ALL];
     for (index, rule) in rules.iter().enumerate() {
         let invalid =
             |(name, what): (&str, String)| Fault::invalid(format!("linux.resources.devices[{index}].{name}"), what);
         found.push(device(rule).map_err(invalid)?);
+    }
+    for (kind, major, minor, access) in ALWAYS_ALLOWED {
+        let rule = DeviceRule { is_allowed: true, kind, major, minor, access };
+        if !found.contains(&rule) {
+            found.push(rule);
+        }
     }
     Ok(found)
 }

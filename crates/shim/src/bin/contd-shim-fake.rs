@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Some(millis) => Options { unclaimed_timeout: Duration::from_millis(millis) },
         None => Options::default(),
     };
-    contd_shim::main(std::env::args_os().skip(1), &options, |_task, dir| {
+    contd_shim::main(std::env::args_os().skip(1), &options, |_task, dir, _hierarchies| {
         Ok(Box::new(FakeRuntime::new(Script::read(dir)?)) as Box<dyn Runtime>)
     })
 }

@@ -11,12 +11,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use contd_protocol::shim::TaskSpec;
+use contd_launch::fault::FaultKind;
+use contd_launch::launcher::LaunchError;
 use contd_types::{ContainerId, ErrorKind, Explain};
 
 #[cfg(feature = "testing")]
 pub mod fake;
+pub mod native;
 pub mod oci;
 mod oci_error;
+mod worker;
 
 pub(crate) use oci_error::classify;
 
@@ -165,6 +169,34 @@ pub enum RuntimeError {
         /// What it said.
         source: Words,
     },
+    /// Our own launcher failed.
+    #[error("{verb} container {id}")]
+    Launch {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        source: LaunchError,
+    },
+    /// The container's cgroup did not do what was asked.
+    #[error("{verb} container {id}")]
+    Cgroup {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+        /// Why.
+        source: contd_cgroup::CgroupError,
+    },
+    /// There is no init that waits for "start".
+    #[error("{verb} container {id}: no init of it waits")]
+    NoInit {
+        /// What was asked.
+        verb: Verb,
+        /// The container.
+        id: ContainerId,
+    },
     /// It says that it has made the container, and does not tell its init.
     #[error("read the pid of container {id} from {}", path.display())]
     PidFile {
@@ -201,6 +233,9 @@ impl Explain for RuntimeError {
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::Unavailable,
             Self::Spawn { .. } | Self::Watch { .. } | Self::PidFile { .. } => ErrorKind::Internal,
             Self::Failed { kind, .. } => *kind,
+            Self::Launch { source, .. } => launch_kind(source),
+            Self::Cgroup { .. } => ErrorKind::Internal,
+            Self::NoInit { .. } => ErrorKind::Conflict,
             Self::TimedOut { .. } => ErrorKind::Timeout,
             Self::Aborted { .. } => ErrorKind::Conflict,
         }
@@ -222,9 +257,27 @@ impl Explain for RuntimeError {
             Self::Failed { kind: ErrorKind::OutOfResources, .. } => {
                 "free the resource that is named on this node, then repeat".to_owned()
             }
+            Self::Launch { source: LaunchError::Fault(fault), .. } => fault.hint().to_owned(),
+            Self::Launch { .. } => "see the kernel log: the launcher may have been killed; then repeat".to_owned(),
+            Self::Cgroup { source, .. } => source.hint().to_owned(),
+            Self::NoInit { .. } => "delete the container and create it again".to_owned(),
             Self::Failed { .. } => "see runtime.log in the shim's directory and the kernel log".to_owned(),
             Self::TimedOut { .. } => "see what the node waits for (disk, cgroups); then delete and create".to_owned(),
             Self::Aborted { .. } => return None,
         })
+    }
+}
+
+fn launch_kind(error: &LaunchError) -> ErrorKind {
+    match error {
+        LaunchError::Fault(fault) => match fault.kind {
+            FaultKind::Invalid => ErrorKind::InvalidArgument,
+            FaultKind::Unsupported => ErrorKind::Unsupported,
+            FaultKind::NotFound => ErrorKind::EntrypointNotFound,
+            FaultKind::NotExecutable => ErrorKind::EntrypointNotExecutable,
+            FaultKind::OutOfResources => ErrorKind::OutOfResources,
+            FaultKind::Kernel => ErrorKind::Internal,
+        },
+        LaunchError::Silent | LaunchError::Talk { .. } => ErrorKind::Internal,
     }
 }

@@ -15,6 +15,7 @@ use super::{Current, Deletion, Ending, LettingGo, Phase, Stage, Task};
 use crate::clock;
 use crate::error::TaskError;
 use crate::init::Init;
+use crate::leftover;
 use crate::reaper::{self, Left};
 use crate::runtime::{Outcome, RuntimeError, Verb, Words};
 use crate::sys::ChildStatus;
@@ -285,7 +286,9 @@ impl Task {
         let Some(deletion) = self.deletion.take() else { return };
         if matches!(self.phase, Phase::Failed) {
             // A runtime that was killed half-way knows nothing of the cgroup it had made.
-            self.hierarchies.remove_leaf_of_bundle(&self.spec.bundle);
+            if let Err(error) = leftover::remove_cgroup(&self.hierarchies, &self.spec.bundle) {
+                self.diagnostics.error(&error);
+            }
         }
         self.pump.close();
         self.remove_record(files::INIT);

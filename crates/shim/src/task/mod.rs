@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
+use contd_cgroup::Hierarchies;
 use contd_lease::ProcessError;
 use contd_protocol::shim::{Request, Response, TaskSpec, TaskState};
 use contd_types::{ApiError, Exit, Pid, Signal, Timestamp};
 
-use crate::cgroup::Hierarchies;
 use crate::clock;
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
@@ -93,7 +93,7 @@ pub(crate) struct Task {
     spec: TaskSpec,
     dir: PathBuf,
     runtime: Box<dyn Runtime>,
-    hierarchies: Hierarchies,
+    hierarchies: Rc<Hierarchies>,
     diagnostics: Rc<Diagnostics>,
     /// Its output.
     pub(crate) pump: Pump,
@@ -116,7 +116,7 @@ impl Task {
         spec: TaskSpec,
         dir: PathBuf,
         runtime: Box<dyn Runtime>,
-        hierarchies: Hierarchies,
+        hierarchies: Rc<Hierarchies>,
         pump: Pump,
         diagnostics: Rc<Diagnostics>,
     ) -> Self {
@@ -256,7 +256,7 @@ impl Task {
         let all = |source| TaskError::SignalAll { id: self.spec.id.clone(), source };
         init.signal(signal).map_err(one)?;
         if is_for_all {
-            init.cgroup().signal_all(signal).map_err(all)?;
+            init.cgroup().signal_all(signal.number()).map_err(all)?;
         }
         if signal == Signal::KILL && matches!(self.phase, Phase::Live { is_paused: true, .. }) {
             init.cgroup().thaw().map_err(all)?;
