@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-BINS := -p contd -p contd-shim -p contd-flistfs
+BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
 .PHONY: help deps build demo test bench check install
 
@@ -13,7 +13,7 @@ help: ## Lists what can be made
 deps: ## Installs the Debian packages that are missing
 	@.ci/deps
 
-build: deps ## Builds the three binaries for release
+build: deps ## Builds the binaries for release
 	cargo build --release --locked $(BINS)
 
 demo: build ## Runs a container from a real flist, restarts the daemon under it, leaves nothing behind
@@ -32,5 +32,5 @@ check: ## What CI asks before the tests: format, lints, dependencies
 	cargo deny --offline --log-level error check bans licenses sources
 
 PREFIX ?= /usr/local
-install: build ## Installs the three binaries to $(PREFIX)/bin
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin target/release/contd target/release/contd-shim target/release/contd-flistfs
+install: build ## Installs the binaries to $(PREFIX)/bin
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin target/release/contd target/release/contd-shim target/release/contd-flistfs target/release/contd-seccomp

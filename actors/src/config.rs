@@ -1,10 +1,11 @@
 //! What a node is told once, at its start: directories, defaults, bounds.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contd_protocol::shim::RuntimeSpec;
-use contd_types::CpuLimit;
+use contd_types::{ContainerId, CpuLimit};
 
 /// The settings of one node. Every directory must exist and be writable by the daemon, except `netns_dir`.
 #[derive(Debug, Clone)]
@@ -21,8 +22,8 @@ pub struct NodeConfig {
     pub boot_id: String,
     /// What a spec that leaves something out gets.
     pub defaults: Defaults,
-    /// The runtime that new shims use.
-    pub runtime: RuntimeSpec,
+    /// The runtimes that new shims may use.
+    pub runtimes: Runtimes,
     /// When a container's log is rotated.
     pub log_rotation: LogRotation,
     /// How long the runtime may take for one operation.
@@ -72,13 +73,74 @@ pub struct Limits {
     pub runs_in_flight: usize,
 }
 
+/// The runtimes of a node, by the names under which containers ask for them.
+#[derive(Debug, Clone)]
+pub struct Runtimes {
+    default: NodeRuntime,
+    others: BTreeMap<String, NodeRuntime>,
+}
+
+/// One runtime of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeRuntime {
+    /// An OCI runtime's command.
+    Oci {
+        /// Its absolute path.
+        binary: PathBuf,
+        /// Its state directory.
+        root: PathBuf,
+    },
+    /// Our own launcher.
+    Native {
+        /// The directory of compiled seccomp filters.
+        filters: PathBuf,
+        /// The absolute path of `contd-seccomp`.
+        compiler: PathBuf,
+    },
+}
+
+impl Runtimes {
+    /// Makes a node with one runtime.
+    pub fn new(default: NodeRuntime) -> Self {
+        Self { default, others: BTreeMap::new() }
+    }
+
+    /// Adds one that a container may ask for by its name.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, runtime: NodeRuntime) -> Self {
+        self.others.insert(name.into(), runtime);
+        self
+    }
+
+    /// Returns the names that a container may ask for.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.others.keys().map(String::as_str)
+    }
+
+    /// Tells whether there is a runtime of this name.
+    pub(crate) fn knows(&self, name: Option<&str>) -> bool {
+        name.is_none_or(|name| self.others.contains_key(name))
+    }
+
+    /// Returns what a shim is told; a name that is not known any more gets the default.
+    pub(crate) fn spec(&self, name: Option<&str>, cgroup_parent: &str, id: &ContainerId) -> RuntimeSpec {
+        match name.and_then(|name| self.others.get(name)).unwrap_or(&self.default).clone() {
+            NodeRuntime::Oci { binary, root } => RuntimeSpec::Oci { binary, root },
+            NodeRuntime::Native { filters, compiler } => {
+                let cgroup = Path::new("/").join(cgroup_parent).join(id.as_str());
+                RuntimeSpec::Native { cgroup, filters, compiler }
+            }
+        }
+    }
+}
+
 impl NodeConfig {
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
     pub fn new(
         state_dir: PathBuf,
         log_dir: PathBuf,
         boot_id: String,
-        runtime: RuntimeSpec,
+        runtimes: Runtimes,
         defaults: Defaults,
     ) -> Self {
         Self {
@@ -88,7 +150,7 @@ impl NodeConfig {
             cgroup_parent: "contd".to_owned(),
             boot_id,
             defaults,
-            runtime,
+            runtimes,
             log_rotation: LogRotation::default(),
             // runc needs 20 to 50 ms; a loaded node hundreds of times that, and no caller waits longer.
             runtime_timeout: Duration::from_secs(30),

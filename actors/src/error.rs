@@ -240,6 +240,8 @@ pub(crate) enum NamespaceError {
     BadKey { name: ContainerName, limit: usize },
     #[error("run container {name}: check its spec")]
     Spec { name: ContainerName, source: contd_types::SpecError },
+    #[error("run container {name}: this node has no runtime {runtime:?}")]
+    UnknownRuntime { name: ContainerName, runtime: String, known: Vec<String> },
     #[error("run container {name}: get random bits for its id")]
     NoRandomness { name: ContainerName, source: getrandom::Error },
     #[error(transparent)]
@@ -253,7 +255,7 @@ impl Explain for NamespaceError {
             Self::Full { .. } => ErrorKind::OutOfResources,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::KeyReused { .. } => ErrorKind::Conflict,
-            Self::BadKey { .. } | Self::Spec { .. } => ErrorKind::InvalidArgument,
+            Self::BadKey { .. } | Self::Spec { .. } | Self::UnknownRuntime { .. } => ErrorKind::InvalidArgument,
             Self::NoRandomness { .. } => ErrorKind::Internal,
             Self::Container(source) => source.kind(),
         }
@@ -269,6 +271,7 @@ impl Explain for NamespaceError {
             Self::KeyReused { .. } => Some("use a new key for a new container".to_owned()),
             Self::BadKey { .. } => Some("use a shorter key, for example a UUID".to_owned()),
             Self::Spec { source, .. } => Some(source.hint().to_owned()),
+            Self::UnknownRuntime { known, .. } => Some(format!("it has: {}", known.join(", "))),
             Self::NoRandomness { .. } => None,
             Self::Container(source) => source.hint(),
         }

@@ -41,6 +41,6 @@ mod view;
 mod tests;
 
 pub use call::{CallError, ask, ask_api, tell};
-pub use config::{Defaults, Limits, LogRotation, NodeConfig};
+pub use config::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Runtimes};
 pub use node::{Node, Parts, start, until_ended};
 pub use supervisor::Supervisor;

@@ -146,6 +146,11 @@ impl NamespaceActor {
             return Err(NamespaceError::BadKey { name: name(), limit: MAX_IDEMPOTENCY_KEY_BYTES });
         }
         run.spec.validate().map_err(|source| NamespaceError::Spec { name: name(), source })?;
+        let runtimes = &self.shared.config.runtimes;
+        if let Some(runtime) = run.spec.runtime.clone().filter(|runtime| !runtimes.knows(Some(runtime))) {
+            let known = runtimes.names().map(str::to_owned).collect();
+            return Err(NamespaceError::UnknownRuntime { name: name(), runtime, known });
+        }
         if let Some(id) = self.names.get(&run.spec.name) {
             return Err(NamespaceError::NameTaken { namespace: self.namespace.clone(), name: name(), id: id.clone() });
         }
@@ -305,11 +310,18 @@ impl Handler<Run> for NamespaceActor {
             let busy = NamespaceError::Busy { place: format!("namespace {}", self.namespace), name, limit };
             return Box::pin(fut::ready(Err(busy)));
         };
-        let mut bits = [0; 16];
-        if let Err(source) = getrandom::fill(&mut bits) {
-            return Box::pin(fut::ready(Err(NamespaceError::NoRandomness { name, source })));
-        }
-        let id = ContainerId::from_random(bits);
+        let is_default_runtime = spec.runtime.is_none();
+        let id = match is_default_runtime.then(|| self.shared.shims.reserve_id()).flatten() {
+            // A shim waits for a container of this id.
+            Some(id) => id,
+            None => {
+                let mut bits = [0; 16];
+                if let Err(source) = getrandom::fill(&mut bits) {
+                    return Box::pin(fut::ready(Err(NamespaceError::NoRandomness { name, source })));
+                }
+                ContainerId::from_random(bits)
+            }
+        };
         let record = first_record(&self.subject(&id, &Arc::new(spec)), idempotency_key);
         let addr = self.add(record, Origin::Fresh, ctx);
         let deadline = self.make_deadline();

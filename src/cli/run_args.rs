@@ -89,6 +89,9 @@ pub(crate) struct RunArgs {
     /// How mounts travel between its root and the host
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub(crate) rootfs_propagation: PropagationArg,
+    /// Which of the node's runtimes makes it: native, runc, ... [default: the node's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) runtime: Option<String>,
     /// Write its id to a file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
@@ -153,6 +156,7 @@ impl RunArgs {
         spec.restart = self.restart;
         spec.stop_signal = self.stop_signal;
         spec.shutdown_timeout = self.stop_timeout;
+        spec.runtime.clone_from(&self.runtime);
         spec.is_elevated = self.elevated;
         spec.rootfs_propagation = self.rootfs_propagation.into();
         spec.labels = self.label.iter().cloned().collect();

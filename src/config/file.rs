@@ -65,11 +65,15 @@ impl Config {
     }
 }
 
-/// The OCI runtime and our own helper programs.
+/// The runtimes and our own helper programs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Runtime {
-    /// A name looked up in `PATH`, or an absolute path; `None` takes the first of runc, crun, youki.
+    /// Which runtime makes a container that does not ask for one: `native`, or the name of an OCI runtime.
+    pub(crate) default: String,
+    /// How many shims of the native runtime wait ready for containers to come; 0 is none.
+    pub(crate) warm_slots: usize,
+    /// The OCI runtime: a name looked up in `PATH`, or an absolute path; `None` takes the first of runc, crun, youki.
     pub(crate) binary: Option<PathBuf>,
     /// How long one operation of the runtime may take, in seconds.
     pub(crate) timeout_s: u64,
@@ -77,12 +81,23 @@ pub(crate) struct Runtime {
     pub(crate) shim: Option<PathBuf>,
     /// `contd-flistfs`; beside `contd` when left out.
     pub(crate) flistfs: Option<PathBuf>,
+    /// `contd-seccomp`; beside `contd` when left out.
+    pub(crate) seccomp: Option<PathBuf>,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
         // runc needs 50 ms; a node under heavy load a hundred times that. 20 s is a hang.
-        Self { binary: None, timeout_s: 20, shim: None, flistfs: None }
+        // Four slots cover a burst of starts; each holds about half a megabyte while it waits.
+        Self {
+            default: "native".to_owned(),
+            warm_slots: 4,
+            binary: None,
+            timeout_s: 20,
+            shim: None,
+            flistfs: None,
+            seccomp: None,
+        }
     }
 }
 

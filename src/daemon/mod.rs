@@ -55,7 +55,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
 }
 
 async fn serve(config: &Config, programs: &programs::Programs) -> Result<(), ApiError> {
-    let (node_config, parts) = parts::assemble(config, programs)?;
+    let (node_config, parts, shims) = parts::assemble(config, programs)?;
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let listener = server::bind(&config.socket())
@@ -68,9 +68,10 @@ async fn serve(config: &Config, programs: &programs::Programs) -> Result<(), Api
         max_connections: config.limits.connections,
         agent: format!("contd {}", env!("CARGO_PKG_VERSION")),
         started_at: SystemClock.now(),
-        runtime: programs.runtime.display().to_string(),
+        runtime: config.runtime.default.clone(),
     });
-    info!(socket = %config.socket().display(), runtime = %programs.runtime.display(), "contd serves");
+    shims.fill_slots();
+    info!(socket = %config.socket().display(), runtime = %config.runtime.default, "contd serves");
     tokio::select! {
         () = server::serve(listener, backend, config.limits.connections) => {}
         _ = terminate.recv() => info!("told to end by SIGTERM"),
@@ -85,6 +86,7 @@ async fn serve(config: &Config, programs: &programs::Programs) -> Result<(), Api
     if let Err(error) = ask_api(&supervisor, Shutdown, SHUTDOWN_DEADLINE).await {
         warn!(%error, "the actors did not come to rest");
     }
+    shims.drain_slots().await;
     // The lock is still held: the socket is ours to remove.
     if let Err(error) = std::fs::remove_file(config.socket()) {
         warn!(%error, "the API socket could not be removed");

@@ -4,19 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, Parts};
+use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes};
 use contd_bundle::DirBundles;
 use contd_durable::{Fs, RealFs};
 use contd_lease::BootId;
-use contd_protocol::shim::RuntimeSpec;
 use contd_rootfs::{MountConfig, MountRootfs};
-use contd_shim_client::{ProcessShimClient, ShimClientConfig};
+use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
 use contd_store::{DirStore, EventJournal};
 use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, SystemClock};
 
 use crate::config::Config;
 use crate::daemon::explain;
-use crate::daemon::programs::Programs;
+use crate::daemon::programs::{NATIVE, Programs};
 
 const MIB: u64 = 1024 * 1024;
 /// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
@@ -25,12 +24,17 @@ const EVENTS_DIR: &str = ".events";
 const MAX_JOURNAL_BYTES: u64 = 8 * MIB;
 /// Where the OCI runtime keeps its state, below the run directory: gone after a reboot, as it must be.
 const RUNTIME_STATE_DIR: &str = "oci";
+/// Where compiled seccomp filters are kept, below the cache directory: they outlive a reboot.
+const FILTERS_DIR: &str = "seccomp";
 
 /// Makes the parts and the settings of the actors from the configuration.
 ///
 /// # Errors
 /// What cannot be opened, with its path.
-pub(crate) fn assemble(config: &Config, programs: &Programs) -> Result<(NodeConfig, Parts), ApiError> {
+pub(crate) fn assemble(
+    config: &Config,
+    programs: &Programs,
+) -> Result<(NodeConfig, Parts, ProcessShimClient), ApiError> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
     let events_dir = config.state_dir.join(EVENTS_DIR);
@@ -39,12 +43,20 @@ pub(crate) fn assemble(config: &Config, programs: &Programs) -> Result<(NodeConf
     make_private(&*fs, &runtime_root)?;
     let journal = EventJournal::open(Arc::clone(&fs), events_dir.join("journal.jsonl"), MAX_JOURNAL_BYTES)
         .map_err(|error| explain(error.kind(), &error, "remove the journal: it is a log, not the state"))?;
+    let filters = config.cache_dir.join(FILTERS_DIR);
+    let shims = ProcessShimClient::new(ShimClientConfig {
+        shim_binary: programs.shim.clone(),
+        run_dir: config.run_dir.clone(),
+    })
+    .with_slots(SlotConfig {
+        count: if config.runtime.default == NATIVE { config.runtime.warm_slots } else { 0 },
+        cgroup_parent: Path::new("/").join(&config.cgroup_parent),
+        filters: filters.clone(),
+        compiler: programs.seccomp.clone(),
+    });
     let parts = Parts {
         store: Arc::new(store),
-        shims: Arc::new(ProcessShimClient::new(ShimClientConfig {
-            shim_binary: programs.shim.clone(),
-            run_dir: config.run_dir.clone(),
-        })),
+        shims: Arc::new(shims.clone()),
         rootfs: Arc::new(MountRootfs::new(MountConfig {
             flistfs_binary: programs.flistfs.clone(),
             run_dir: config.run_dir.clone(),
@@ -55,10 +67,19 @@ pub(crate) fn assemble(config: &Config, programs: &Programs) -> Result<(NodeConf
         journal,
         clock: Arc::new(SystemClock),
     };
-    Ok((settings(config, programs, runtime_root)?, parts))
+    let runtimes = runtimes(config, programs, &runtime_root, &filters);
+    Ok((settings(config, runtimes)?, parts, shims))
 }
 
-fn settings(config: &Config, programs: &Programs, root: std::path::PathBuf) -> Result<NodeConfig, ApiError> {
+fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -> Runtimes {
+    let native = NodeRuntime::Native { filters: filters.to_owned(), compiler: programs.seccomp.clone() };
+    let oci = |binary: &Path| NodeRuntime::Oci { binary: binary.to_owned(), root: root.to_owned() };
+    let default = programs.oci.get(&config.runtime.default).map_or_else(|| native.clone(), |binary| oci(binary));
+    let runtimes = Runtimes::new(default).with(NATIVE, native);
+    programs.oci.iter().fold(runtimes, |runtimes, (name, binary)| runtimes.with(name.clone(), oci(binary)))
+}
+
+fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
     let boot_id = BootId::current()
         .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
     let millis = config.defaults.cpu_millis.max(CpuLimit::LEAST_MILLIS);
@@ -72,7 +93,6 @@ fn settings(config: &Config, programs: &Programs, root: std::path::PathBuf) -> R
         rootfs_size_bytes: config.defaults.rootfs_mib.saturating_mul(MIB),
         shutdown_timeout: config.defaults.stop_timeout(),
     };
-    let runtime = RuntimeSpec::Oci { binary: programs.runtime.clone(), root };
     Ok(NodeConfig {
         netns_dir: config.netns_dir.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
@@ -86,7 +106,7 @@ fn settings(config: &Config, programs: &Programs, root: std::path::PathBuf) -> R
             runs_in_flight_per_namespace: config.limits.runs_per_namespace,
             runs_in_flight: config.limits.runs,
         },
-        ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtime, defaults)
+        ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtimes, defaults)
     })
 }
 

@@ -1,5 +1,6 @@
-//! Finds the programs that the daemon starts: the OCI runtime, and our own two beside it.
+//! Finds the programs that the daemon starts: the OCI runtimes, and our own beside it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -15,9 +16,12 @@ const FALLBACK_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 /// Why a program is not there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
-    /// No OCI runtime.
-    #[error("find an OCI runtime: none of {} is in PATH", KNOWN_RUNTIMES.join(", "))]
-    NoRuntime,
+    /// There is no such runtime.
+    #[error("find the default runtime {name:?}: it is neither native nor an OCI runtime in PATH")]
+    NoRuntime {
+        /// As configured.
+        name: String,
+    },
     /// A program that was named.
     #[error("find {what} at {}", path.display())]
     Missing {
@@ -40,7 +44,9 @@ impl ProgramError {
     /// Says what to do next.
     pub(crate) fn hint(&self) -> String {
         match self {
-            Self::NoRuntime => "install one (apt-get install runc), or set runtime.binary in the configuration".into(),
+            Self::NoRuntime { .. } => {
+                "set runtime.default to native, install the runtime, or give its path as runtime.binary".into()
+            }
             Self::Missing { what, .. } => {
                 format!("install {what}, or set its path under [runtime] in the configuration")
             }
@@ -49,35 +55,49 @@ impl ProgramError {
     }
 }
 
+/// The name of our own runtime.
+pub(crate) const NATIVE: &str = "native";
+
 /// The programs, by absolute path; each exists and can be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Programs {
-    /// The OCI runtime.
-    pub(crate) runtime: PathBuf,
+    /// The OCI runtimes, by the names under which containers ask for them.
+    pub(crate) oci: BTreeMap<String, PathBuf>,
+    /// `contd-seccomp`.
+    pub(crate) seccomp: PathBuf,
     /// `contd-shim`.
     pub(crate) shim: PathBuf,
     /// `contd-flistfs`.
     pub(crate) flistfs: PathBuf,
 }
 
-/// Finds all three.
+/// Finds them all. The OCI runtimes may be missing unless one is the default or was named.
 ///
 /// # Errors
 /// [`ProgramError`] for the first that is missing.
 pub(crate) fn find(config: &Config) -> Result<Programs, ProgramError> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| FALLBACK_PATH.into());
-    let runtime = match &config.runtime.binary {
-        Some(binary) if binary.components().count() > 1 => checked("the OCI runtime", binary.clone())?,
-        Some(name) => in_path(name.as_os_str(), &path).ok_or_else(|| ProgramError::Missing {
-            what: "the OCI runtime",
-            path: name.clone(),
-            source: io::Error::from(io::ErrorKind::NotFound),
-        })?,
-        None => {
-            let found = KNOWN_RUNTIMES.iter().find_map(|name| in_path(OsStr::new(name), &path));
-            found.ok_or(ProgramError::NoRuntime)?
-        }
-    };
+    let mut oci: BTreeMap<String, PathBuf> = KNOWN_RUNTIMES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), in_path(OsStr::new(name), &path)?)))
+        .collect();
+    if let Some(binary) = &config.runtime.binary {
+        let found = if binary.components().count() > 1 {
+            checked("the OCI runtime", binary.clone())?
+        } else {
+            in_path(binary.as_os_str(), &path).ok_or_else(|| ProgramError::Missing {
+                what: "the OCI runtime",
+                path: binary.clone(),
+                source: io::Error::from(io::ErrorKind::NotFound),
+            })?
+        };
+        let name = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        oci.insert(name, found);
+    }
+    let default = &config.runtime.default;
+    if default != NATIVE && !oci.contains_key(default) {
+        return Err(ProgramError::NoRuntime { name: default.clone() });
+    }
     let beside = |what: &'static str, configured: &Option<PathBuf>| match configured {
         Some(path) => checked(what, path.clone()),
         None => {
@@ -86,7 +106,8 @@ pub(crate) fn find(config: &Config) -> Result<Programs, ProgramError> {
         }
     };
     Ok(Programs {
-        runtime,
+        oci,
+        seccomp: beside("contd-seccomp", &config.runtime.seccomp)?,
         shim: beside("contd-shim", &config.runtime.shim)?,
         flistfs: beside("contd-flistfs", &config.runtime.flistfs)?,
     })

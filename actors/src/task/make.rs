@@ -308,7 +308,7 @@ fn task_spec(subject: &Subject) -> TaskSpec {
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
         bundle: subject.shared.bundle_dir(&subject.namespace, &subject.id),
-        runtime: config.runtime.clone(),
+        runtime: config.runtimes.spec(subject.spec.runtime.as_deref(), &config.cgroup_parent, &subject.id),
         log_path: subject.shared.log_path(&subject.namespace, &subject.name),
         log_max_bytes: config.log_rotation.max_bytes,
         log_max_files: config.log_rotation.max_files,

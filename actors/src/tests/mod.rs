@@ -16,7 +16,6 @@ use actix::Addr;
 use contd_bundle::{Bundles, FakeBundles};
 use contd_durable::RealFs;
 use contd_protocol::api::Target;
-use contd_protocol::shim::RuntimeSpec;
 use contd_rootfs::fake::FakeRootfs;
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
@@ -26,7 +25,7 @@ use contd_types::{
 };
 
 use crate::messages::{DeleteContainer, InspectContainer, RunContainer, StartContainer, StopContainer, WaitContainer};
-use crate::{Defaults, NodeConfig, Parts, Supervisor, ask_api, start};
+use crate::{Defaults, NodeConfig, NodeRuntime, Runtimes, Parts, Supervisor, ask_api, start};
 
 /// Longer than anything these tests wait for on the paused clock.
 const LONG: Duration = Duration::from_secs(100_000);
@@ -62,7 +61,7 @@ impl World {
     }
 
     fn config(&self) -> NodeConfig {
-        let runtime = RuntimeSpec::Oci { binary: "/runc".into(), root: "/run/runc".into() };
+        let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
         let defaults = Defaults::new(CpuLimit::from_millis(1000).unwrap());
         // Where the fake bundles pretend to be.
         let state = Path::new("/nonexistent").to_owned();

@@ -153,6 +153,7 @@ prop_compose! {
             stop_signal,
             shutdown_timeout,
             is_elevated,
+            runtime: is_elevated.then(|| "native".to_owned()),
             rootfs_propagation,
             is_auto_removed,
             ..spec

@@ -15,6 +15,12 @@ pub trait ShimClient: Send + Sync + std::fmt::Debug {
     /// Repeatable: a shim that is already there for this container is connected to instead.
     fn spawn(&self, task: TaskSpec) -> BoxFuture<'_, Result<Arc<dyn Shim>, ShimError>>;
 
+    /// Takes an id for which a warm shim waits; `None` when there is none. Its container should be spawned soon, by
+    /// [`Self::spawn`] with this id, or given up by [`Self::clean_up`]; after a while the shim waits no longer.
+    fn reserve_id(&self) -> Option<ContainerId> {
+        None
+    }
+
     /// Looks for the shim of a container after the daemon has started.
     fn attach(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>>;
 

@@ -19,4 +19,4 @@ mod greet;
 pub mod process;
 
 pub use client::{Attached, FoundShim, Shim, ShimClient, ShimError};
-pub use process::{ProcessShimClient, ShimClientConfig};
+pub use process::{ProcessShimClient, ShimClientConfig, SlotConfig};

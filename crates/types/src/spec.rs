@@ -69,6 +69,8 @@ pub struct ContainerSpec {
     pub labels: BTreeMap<String, String>,
     /// Whether it is deleted as soon as it has ended.
     pub is_auto_removed: bool,
+    /// Which of the node's runtimes makes it (`native`, `runc`, ...); `None` is the node's default.
+    pub runtime: Option<String>,
 }
 
 impl ContainerSpec {
@@ -97,6 +99,7 @@ impl ContainerSpec {
             rootfs_propagation: Propagation::Private,
             labels: BTreeMap::new(),
             is_auto_removed: false,
+            runtime: None,
         }
     }
 

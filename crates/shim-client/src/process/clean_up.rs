@@ -1,8 +1,10 @@
 //! Removing what a dead shim left. Each step may be repeated.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::Stdio;
 
+use contd_cgroup::{Cgroup, Hierarchies};
 use contd_durable::{Fs, RealFs};
 use contd_lease::LeaseState;
 use contd_protocol::shim::{RuntimeSpec, TaskSpec, files};
@@ -50,12 +52,29 @@ pub(super) async fn clean_up(place: &Place) -> Result<(), ShimError> {
 }
 
 /// Has the runtime forget the container; it is fine when it does not know it.
+/// Kills whoever is left in a container's cgroup, and removes it.
+pub(super) async fn remove_cgroup(place: &Place, cgroup: PathBuf) -> Result<(), ShimError> {
+    blocking(place, VERB, move |place| {
+        let remove = || -> Result<(), contd_cgroup::CgroupError> {
+            let Some(cgroup) = Cgroup::open(&Hierarchies::read()?, &cgroup)? else { return Ok(()) };
+            cgroup.thaw()?;
+            cgroup.kill_all()?;
+            cgroup.remove(deadline::KILLED)
+        };
+        remove().map_err(|error| place.clean_up_failed(&cgroup, io::Error::other(error)))
+    })
+    .await
+}
+
 async fn remove_from_runtime(place: &Place, runtime: &RuntimeSpec) -> Result<(), ShimError> {
-    let RuntimeSpec::Oci { binary, root } = runtime;
+    let (binary, root) = match runtime {
+        RuntimeSpec::Oci { binary, root } => (binary, root),
+        RuntimeSpec::Native { cgroup, .. } => return remove_cgroup(place, cgroup.clone()).await,
+    };
     let state_dir = root.join(place.id.as_str());
     let mut command = tokio::process::Command::new(binary);
     command.arg("--root").arg(root).args(["delete", "--force", place.id.as_str()]).stdout(Stdio::null());
-    let error = match run_captured(&mut command, deadline::DELETE).await {
+    let error = match run_captured(&mut command, Stdio::null(), deadline::DELETE).await {
         Ok(Captured { status, .. }) if status.success() => return Ok(()),
         Ok(Captured { status, stderr }) => {
             io::Error::other(format!("{} ended with {status}: {stderr}", binary.display()))

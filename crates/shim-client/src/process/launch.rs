@@ -82,13 +82,7 @@ fn prepare(place: &Place, run_dir: &std::path::Path, task: &TaskSpec) -> Result<
             is_there(files::INIT) || is_there(files::EXIT)
         }
     };
-    let make = |dir: &std::path::Path, mode| {
-        RealFs
-            .create_dir_all(dir, mode)
-            .map_err(|source| lease_failed(LeaseError::CreateDir { dir: dir.to_owned(), source }))
-    };
-    make(run_dir, 0o711)?;
-    make(place.lease.path().parent().unwrap_or(run_dir), 0o711)?;
+    make_dirs(place, run_dir)?;
     let owner = format!("{}/{}", task.namespace, task.id);
     match place.lease.reserve(&owner, &place.socket) {
         Ok(()) => {}
@@ -107,10 +101,26 @@ fn prepare(place: &Place, run_dir: &std::path::Path, task: &TaskSpec) -> Result<
     }
 }
 
+/// Makes the directories above a lease's own.
+pub(super) fn make_dirs(place: &Place, run_dir: &std::path::Path) -> Result<(), ShimError> {
+    let make = |dir: &std::path::Path, mode| {
+        RealFs
+            .create_dir_all(dir, mode)
+            .map_err(|source| place.lease_failed(LeaseError::CreateDir { dir: dir.to_owned(), source }))
+    };
+    make(run_dir, 0o711)?;
+    make(place.lease.path().parent().unwrap_or(run_dir), 0o711)
+}
+
 fn write_task(place: &Place, task: &TaskSpec) -> Result<(), ShimError> {
-    let path = place.file(files::TASK);
+    write_json(place, files::TASK, task)
+}
+
+/// Writes one of the directory's files.
+pub(super) fn write_json(place: &Place, name: &str, value: &impl serde::Serialize) -> Result<(), ShimError> {
+    let path = place.file(name);
     let failed = |source| ShimError::WriteTask { id: place.id.clone(), path: path.clone(), source };
-    let bytes = serde_json::to_vec(task).map_err(|error| failed(error.into()))?;
+    let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
     replace_volatile(&RealFs, &path, &bytes, 0o600).map_err(|error| failed(io::Error::other(error)))
 }
 
@@ -119,7 +129,7 @@ async fn launch(config: &ShimClientConfig, place: &Place) -> Result<(), ShimErro
     let mut command = Command::new(&config.shim_binary);
     // Standard output too belongs to the shim: it must hold nothing of the daemon's.
     command.arg("--dir").arg(place.lease.path()).stdout(Stdio::null()).current_dir("/");
-    match run_captured(&mut command, deadline::SPAWN).await {
+    match run_captured(&mut command, Stdio::null(), deadline::SPAWN).await {
         Ok(Captured { status, .. }) if status.success() => Ok(()),
         Ok(Captured { status, stderr }) => Err(ShimError::EndedEarly { id, status: status.to_string(), stderr }),
         Err(source) => Err(ShimError::Spawn { id, binary, source }),
@@ -127,7 +137,7 @@ async fn launch(config: &ShimClientConfig, place: &Place) -> Result<(), ShimErro
 }
 
 /// Ends a shim that holds the lease and does not answer; its container, if it has one, does not need it to live.
-fn end_silent(place: &Place) -> Result<(), ShimError> {
+pub(super) fn end_silent(place: &Place) -> Result<(), ShimError> {
     let LeaseState::Held(lease) = place.lease.probe().map_err(|source| place.lease_failed(source))? else {
         return Ok(());
     };
@@ -149,9 +159,9 @@ pub(super) struct Captured {
 }
 
 /// Runs a program to its end with an empty environment but for `PATH`; kills it when it takes too long or nobody waits.
-pub(super) async fn run_captured(command: &mut Command, limit: Duration) -> io::Result<Captured> {
+pub(super) async fn run_captured(command: &mut Command, stdin: Stdio, limit: Duration) -> io::Result<Captured> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    command.env_clear().env("PATH", path).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.env_clear().env("PATH", path).stdin(stdin).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
     let mut said = Vec::new();
     let mut stderr = child.stderr.take();

@@ -7,7 +7,7 @@ use contd_durable::{Fs, RealFs};
 use contd_lease::{Lease, LeaseDir, LeaseState};
 use contd_types::{ContainerId, NamespaceId};
 
-use super::{MAX_FILE_BYTES, dir_name};
+use super::{MAX_FILE_BYTES, dir_name, slots};
 use crate::{FoundShim, ShimError};
 
 /// Reads every lease; a directory that an interrupted removal left without one is removed.
@@ -49,6 +49,13 @@ fn look(path: &Path) -> Result<Option<FoundShim>, String> {
         LeaseState::Held(lease) | LeaseState::Dead(lease) | LeaseState::OtherBoot(lease) => lease.owner.clone(),
         LeaseState::Reserved => reserved_for(path)?,
     };
+    if slots::is_slot(owner.split('/').next().unwrap_or_default()) {
+        let Some(namespace) = slots::tenant_of(path) else { return slots::remove_abandoned(path).map(|()| None) };
+        let id = owner.split('/').nth(1).unwrap_or_default();
+        let id = ContainerId::new(id).map_err(|error| error.to_string())?;
+        let is_alive = matches!(state, LeaseState::Held(_));
+        return Ok(Some(FoundShim { namespace, id, dir: path.to_owned(), is_alive }));
+    }
     let (namespace, id) = owner.split_once('/').ok_or_else(|| format!("its owner {owner:?} is no container"))?;
     let namespace = NamespaceId::new(namespace).map_err(|error| error.to_string())?;
     let id = ContainerId::new(id).map_err(|error| error.to_string())?;

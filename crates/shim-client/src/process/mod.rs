@@ -5,6 +5,7 @@ mod clean_up;
 mod launch;
 mod list;
 mod shim;
+mod slots;
 
 use std::collections::HashMap;
 use std::io;
@@ -20,6 +21,9 @@ use futures_util::future::{BoxFuture, FutureExt};
 use serde::de::DeserializeOwned;
 
 use crate::{Attached, FoundShim, Shim, ShimClient, ShimError};
+
+pub use slots::SlotConfig;
+use slots::Slots;
 
 /// `sun_path` has 108 bytes, the last of which is NUL.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -44,6 +48,7 @@ pub struct ShimClientConfig {
 pub struct ProcessShimClient {
     config: ShimClientConfig,
     turns: Arc<Turns>,
+    slots: Option<Arc<Slots>>,
 }
 
 /// Who starts which shim right now. Two starts of one shim wait for each other, so that the second one finds the first
@@ -68,7 +73,29 @@ impl Turns {
 impl ProcessShimClient {
     /// Makes a client; nothing is touched yet.
     pub fn new(config: ShimClientConfig) -> Self {
-        Self { config, turns: Arc::default() }
+        Self { config, turns: Arc::default(), slots: None }
+    }
+
+    /// Keeps warm shims for containers to come; see [`Self::fill_slots`].
+    #[must_use]
+    pub fn with_slots(mut self, slots: SlotConfig) -> Self {
+        self.slots = (slots.count > 0).then(|| Arc::new(Slots::new(slots)));
+        self
+    }
+
+    /// Begins to make the warm shims, in the background; from then on each one that is used is replaced. Wants a tokio
+    /// runtime.
+    pub fn fill_slots(&self) {
+        if let Some(slots) = &self.slots {
+            slots.refill(self);
+        }
+    }
+
+    /// Ends the warm shims that no container has taken, and waits until nothing of them is left.
+    pub async fn drain_slots(&self) {
+        if let Some(slots) = &self.slots {
+            slots.drain(self).await;
+        }
     }
 
     /// Returns the directory of all leases.
@@ -171,10 +198,25 @@ impl ShimClient for ProcessShimClient {
             let turn = self.turns.of(&task.id);
             // Waits at most for one start that fails in each of its steps; they all have deadlines.
             let _own_turn = turn.lock().await;
-            let shim = launch::spawn(&self.config, &self.place(&task.id)?, task).await?;
+            let place = self.place(&task.id)?;
+            if let Some(slot) = self.slots.as_ref().and_then(|slots| slots.taken(&task.id)) {
+                match slots::assign(slot, &place, &task).await {
+                    Ok(shim) => return Ok(Arc::new(shim) as Arc<dyn Shim>),
+                    // What is left of it is cleared away by the cold start.
+                    Err(error) => tracing::warn!(container = %task.id, %error, "warm shim not usable, starting one"),
+                }
+            }
+            let shim = launch::spawn(&self.config, &place, task).await?;
             Ok(Arc::new(shim) as Arc<dyn Shim>)
         }
         .boxed()
+    }
+
+    fn reserve_id(&self) -> Option<ContainerId> {
+        let slots = self.slots.as_ref()?;
+        let id = slots.reserve();
+        slots.refill(self);
+        id
     }
 
     fn attach(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>> {
@@ -184,7 +226,16 @@ impl ShimClient for ProcessShimClient {
 
     fn clean_up(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>> {
         let place = self.place(id);
-        async move { clean_up::clean_up(&place?).await }.boxed()
+        // Letting go of its leash ends a slot that was given no task.
+        let slot = self.slots.as_ref().and_then(|slots| slots.taken(id));
+        async move {
+            let place = place?;
+            if let Some(slot) = slot {
+                slots::end(slot, &place).await;
+            }
+            clean_up::clean_up(&place).await
+        }
+        .boxed()
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>> {

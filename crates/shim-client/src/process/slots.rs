@@ -1,0 +1,293 @@
+//! The pool of warm shims: each has its container's id, lease, socket and cgroup already, and waits for a task.
+//!
+//! ```text
+//! make (background) ─► idle ─ reserve ─► taken ─ spawn ─► assign: task file, one byte on the leash, hello
+//!                                          └ given up, or too long unused: the leash ends, and with it the slot
+//! ```
+//!
+//! A slot lives on its leash, the standard input that we hold: when this process ends in whatever way, all slots end.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{PipeWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use contd_durable::{Fs, RealFs};
+use contd_lease::{LeaseDir, LeaseError, LeaseState};
+use contd_protocol::shim::{SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
+use contd_types::{ContainerId, NamespaceId};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use super::launch::{self, Captured, run_captured};
+use super::shim::ProcessShim;
+use super::{Place, ProcessShimClient, blocking, clean_up};
+use crate::{ShimError, deadline};
+
+const VERB: &str = "start the warm shim of";
+
+/// A slot whose id was taken and whose container has not come after so long is given up: preparing a root may take
+/// minutes, but a slot that waits that long is not worth keeping.
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After a failure to make one, the next try waits: the node lacks something, and containers start without it.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a slot may take to remove what it has made.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks whether it has.
+const END_LOOK: Duration = Duration::from_millis(2);
+
+/// The namespace that owns the leases of slots: no tenant can have this name.
+const OWNER: &str = ".slot";
+
+/// How many slots, and for which runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotConfig {
+    /// How many wait at most; 0 is none.
+    pub count: usize,
+    /// The cgroup below which containers are put, absolute: `/contd`.
+    pub cgroup_parent: PathBuf,
+    /// The directory of compiled seccomp filters.
+    pub filters: PathBuf,
+    /// `contd-seccomp`.
+    pub compiler: PathBuf,
+}
+
+/// A warm shim.
+#[derive(Debug)]
+pub(super) struct Slot {
+    id: ContainerId,
+    leash: PipeWriter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: VecDeque<Slot>,
+    taken: HashMap<ContainerId, (Slot, Instant)>,
+    is_refilling: bool,
+    is_closed: bool,
+}
+
+/// All slots of a node.
+#[derive(Debug)]
+pub(super) struct Slots {
+    config: SlotConfig,
+    state: Mutex<State>,
+}
+
+impl Slots {
+    pub(super) fn new(config: SlotConfig) -> Self {
+        Self { config, state: Mutex::default() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // No code under the lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the id of an idle slot.
+    pub(super) fn reserve(&self) -> Option<ContainerId> {
+        let mut state = self.state();
+        let slot = state.idle.pop_front()?;
+        let id = slot.id.clone();
+        state.taken.insert(id.clone(), (slot, Instant::now() + TAKEN_TIMEOUT));
+        Some(id)
+    }
+
+    /// Returns the slot whose id was reserved.
+    pub(super) fn taken(&self, id: &ContainerId) -> Option<Slot> {
+        self.state().taken.remove(id).map(|(slot, _)| slot)
+    }
+
+    /// Makes what is missing, one after the other, in the background.
+    pub(super) fn refill(self: &Arc<Self>, client: &ProcessShimClient) {
+        {
+            let mut state = self.state();
+            let is_full = state.idle.len() >= self.config.count;
+            if is_full || state.is_refilling || state.is_closed {
+                return;
+            }
+            state.is_refilling = true;
+        }
+        let (slots, client) = (Arc::clone(self), client.clone());
+        tokio::spawn(async move { slots.fill(&client).await });
+    }
+
+    async fn fill(&self, client: &ProcessShimClient) {
+        loop {
+            {
+                let mut state = self.state();
+                let now = Instant::now();
+                state.taken.retain(|_, (_, until)| *until > now);
+                if state.is_closed || state.idle.len() >= self.config.count {
+                    state.is_refilling = false;
+                    return;
+                }
+            }
+            match self.make(client).await {
+                Ok(slot) => self.state().idle.push_back(slot),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "warm shim not started");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    async fn make(&self, client: &ProcessShimClient) -> Result<Slot, ShimError> {
+        let id = random_id()?;
+        let place = client.place(&id)?;
+        let spec = SlotSpec {
+            version: SLOT_SPEC_VERSION,
+            id: id.clone(),
+            cgroup: self.config.cgroup_parent.join(id.as_str()),
+            filters: self.config.filters.clone(),
+            compiler: self.config.compiler.clone(),
+        };
+        let run_dir = client.config.run_dir.clone();
+        blocking(&place, VERB, move |place| prepare(place, &run_dir, &spec)).await?;
+        match launch(&client.config.shim_binary, &place).await {
+            Ok(leash) => Ok(Slot { id, leash }),
+            Err(error) => {
+                discard(&place).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends all slots and makes no more.
+    pub(super) async fn drain(&self, client: &ProcessShimClient) {
+        let (idle, taken) = {
+            let mut state = self.state();
+            state.is_closed = true;
+            (std::mem::take(&mut state.idle), std::mem::take(&mut state.taken))
+        };
+        let all = idle.into_iter().chain(taken.into_values().map(|(slot, _)| slot));
+        let ends = all.filter_map(|slot| Some((client.place(&slot.id).ok()?, slot)));
+        futures_util::future::join_all(ends.map(|(place, slot)| async move { end(slot, &place).await })).await;
+    }
+}
+
+fn random_id() -> Result<ContainerId, ShimError> {
+    let mut bits = [0; 16];
+    // The kernel's generator does not fail on a running system; if it does, there are no slots.
+    let source = |error: getrandom::Error| ShimError::List { path: "/dev/urandom".into(), source: std::io::Error::other(error) };
+    getrandom::fill(&mut bits).map_err(source)?;
+    Ok(ContainerId::from_random(bits))
+}
+
+fn prepare(place: &Place, run_dir: &Path, spec: &SlotSpec) -> Result<(), ShimError> {
+    launch::make_dirs(place, run_dir)?;
+    let lease_failed = |source| place.lease_failed(source);
+    place.lease.reserve(&format!("{OWNER}/{}", place.id), &place.socket).map_err(lease_failed)?;
+    launch::write_json(place, files::SLOT, spec)
+}
+
+async fn launch(binary: &Path, place: &Place) -> Result<PipeWriter, ShimError> {
+    let (id, binary) = (place.id.clone(), binary.to_owned());
+    let spawn = |source| ShimError::Spawn { id: id.clone(), binary: binary.clone(), source };
+    let (theirs, leash) = std::io::pipe().map_err(spawn)?;
+    let mut command = Command::new(&binary);
+    command.arg("--dir").arg(place.lease.path()).arg("--slot").stdout(Stdio::null()).current_dir("/");
+    match run_captured(&mut command, Stdio::from(theirs), deadline::SPAWN).await {
+        Ok(Captured { status, .. }) if status.success() => Ok(leash),
+        Ok(Captured { status, stderr }) => {
+            Err(ShimError::EndedEarly { id: place.id.clone(), status: status.to_string(), stderr })
+        }
+        Err(source) => Err(spawn(source)),
+    }
+}
+
+/// Gives a slot its task, and greets what is now the shim of a container.
+pub(super) async fn assign(slot: Slot, place: &Place, task: &TaskSpec) -> Result<ProcessShim, ShimError> {
+    let result = match give(slot, place, task) {
+        Ok(()) => ProcessShim::connect(place, VERB).await,
+        Err(error) => Err(error),
+    };
+    if result.is_err() {
+        discard(place).await;
+    }
+    result
+}
+
+/// Two small files on a tmpfs and a byte into an empty pipe: none of them waits.
+fn give(mut slot: Slot, place: &Place, task: &TaskSpec) -> Result<(), ShimError> {
+    launch::write_json(place, files::TASK, task)?;
+    let told = slot.leash.write_all(b"t");
+    told.map_err(|source| ShimError::WriteTask { id: place.id.clone(), path: place.file(files::TASK), source })
+}
+
+/// Lets go of a slot and waits until nothing of it is left.
+pub(super) async fn end(slot: Slot, place: &Place) {
+    drop(slot);
+    let until = Instant::now() + END_TIMEOUT;
+    while place.lease.path().exists() && Instant::now() < until {
+        if !matches!(place.lease.probe(), Ok(LeaseState::Held(_))) {
+            break;
+        }
+        tokio::time::sleep(END_LOOK).await;
+    }
+    discard(place).await;
+}
+
+/// Removes what a slot that is dead or dying has left.
+async fn discard(place: &Place) {
+    if let Err(error) = remove(place).await {
+        tracing::warn!(container = %place.id, error = %chain(&error), "warm shim not removed");
+    }
+}
+
+async fn remove(place: &Place) -> Result<(), ShimError> {
+    if !place.lease.path().exists() {
+        return Ok(());
+    }
+    blocking(place, VERB, launch::end_silent).await?;
+    if let Some(spec) = place.read::<SlotSpec>(files::SLOT) {
+        clean_up::remove_cgroup(place, spec.cgroup).await?;
+    }
+    blocking(place, VERB, Place::retire).await
+}
+
+/// Whether a lease is a slot's without a container.
+pub(super) fn is_slot(namespace: &str) -> bool {
+    namespace == OWNER
+}
+
+/// Returns the tenant of a slot that got its task.
+pub(super) fn tenant_of(path: &Path) -> Option<NamespaceId> {
+    let bytes = RealFs.read(&path.join(files::TASK), super::MAX_FILE_BYTES).ok()?;
+    serde_json::from_slice::<TaskSpec>(&bytes).ok().map(|task| task.namespace)
+}
+
+/// Removes a slot that an earlier daemon left: one that still lives is about to end by itself, its leash being gone.
+pub(super) fn remove_abandoned(path: &Path) -> Result<(), String> {
+    let lease = LeaseDir::new(path);
+    if matches!(lease.probe(), Ok(LeaseState::Held(_))) {
+        return Ok(());
+    }
+    let bytes = RealFs.read(&path.join(files::SLOT), super::MAX_FILE_BYTES);
+    if let Some(spec) = bytes.ok().and_then(|bytes| serde_json::from_slice::<SlotSpec>(&bytes).ok()) {
+        let remove = || -> Result<(), contd_cgroup::CgroupError> {
+            let hierarchies = contd_cgroup::Hierarchies::read()?;
+            let Some(cgroup) = contd_cgroup::Cgroup::open(&hierarchies, &spec.cgroup)? else { return Ok(()) };
+            cgroup.kill_all()?;
+            cgroup.remove(deadline::KILLED)
+        };
+        remove().map_err(|error| chain(&error))?;
+    }
+    match lease.retire() {
+        Ok(()) | Err(LeaseError::Held { .. }) => Ok(()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
