@@ -25,7 +25,18 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("contd-client", &["contd-protocol", "contd-types"]),
     ("contd-flistfs", &["contd-durable", "contd-flist", "contd-lease", "contd-protocol", "contd-types"]),
     ("contd-rootfs", &["contd-durable", "contd-flist", "contd-lease", "contd-protocol", "contd-types"]),
-    ("contd-shim", &["contd-cgroup", "contd-durable", "contd-launch", "contd-lease", "contd-logs", "contd-protocol", "contd-types"]),
+    (
+        "contd-shim",
+        &[
+            "contd-cgroup",
+            "contd-durable",
+            "contd-launch",
+            "contd-lease",
+            "contd-logs",
+            "contd-protocol",
+            "contd-types",
+        ],
+    ),
     ("contd-shim-client", &["contd-cgroup", "contd-durable", "contd-lease", "contd-protocol", "contd-types"]),
     (
         "contd-actors",

@@ -136,13 +136,7 @@ impl Runtimes {
 
 impl NodeConfig {
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
-    pub fn new(
-        state_dir: PathBuf,
-        log_dir: PathBuf,
-        boot_id: String,
-        runtimes: Runtimes,
-        defaults: Defaults,
-    ) -> Self {
+    pub fn new(state_dir: PathBuf, log_dir: PathBuf, boot_id: String, runtimes: Runtimes, defaults: Defaults) -> Self {
         Self {
             state_dir,
             log_dir,

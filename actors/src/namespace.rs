@@ -333,6 +333,7 @@ impl Handler<Run> for NamespaceActor {
         Box::pin(made.into_actor(self).map(move |answer, actor, _ctx| {
             // Before the answer: who runs it again at once must find the name free.
             if actor.shared.view.get(&id).is_none() {
+                actor.shared.shims.release_id(&id);
                 actor.forget(&id);
             }
             Ok(answer.map_err(ContainerError::Call)??)

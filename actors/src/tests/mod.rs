@@ -25,7 +25,7 @@ use contd_types::{
 };
 
 use crate::messages::{DeleteContainer, InspectContainer, RunContainer, StartContainer, StopContainer, WaitContainer};
-use crate::{Defaults, NodeConfig, NodeRuntime, Runtimes, Parts, Supervisor, ask_api, start};
+use crate::{Defaults, NodeConfig, NodeRuntime, Parts, Runtimes, Supervisor, ask_api, start};
 
 /// Longer than anything these tests wait for on the paused clock.
 const LONG: Duration = Duration::from_secs(100_000);

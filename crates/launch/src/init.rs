@@ -25,6 +25,7 @@ use std::io;
 pub use exec::PreparedExec;
 pub use fds::FdTable;
 pub use process::{ProcessContext, become_process};
+pub(crate) use root::leave_host;
 
 use crate::fault::Fault;
 use crate::plan::{Join, Plan};

@@ -15,7 +15,7 @@ use contd_cgroup::{Cgroup, Controllers, Hierarchies, Kind};
 
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
-use crate::plan::{FdIndex, Join};
+use crate::plan::{FdIndex, Join, MountPlan, MountSource};
 use crate::prepare::{self, Context, Prepared};
 use crate::seccomp::{Cache, FilterError};
 use crate::sys::{self, Cloned, Parent};
@@ -27,6 +27,9 @@ mod process;
 
 /// The namespaces of a warm slot's init: what every container of ours has. The network's is entered later.
 const SLOT_NAMESPACES: u64 = NEW_PID | NEW_MOUNT | NEW_UTS | NEW_IPC;
+
+/// File systems that need nothing of the host's to be made.
+const FREESTANDING: [&str; 6] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "ramfs"];
 
 const NEW_MOUNT: u64 = 0x0002_0000;
 const NEW_CGROUP: u64 = 0x0200_0000;
@@ -241,7 +244,7 @@ fn launch_warm(settings: &Settings, orders: &mut Wire, line: Wire, init_line: Wi
     let hierarchies = read_hierarchies()?;
     let cgroup = make_cgroup(&hierarchies, settings, Controllers::usual())?;
     enter(&cgroup, settings)?;
-    let init = clone_init(SLOT_NAMESPACES, None, line, init_line)?;
+    let init = clone_init(true, SLOT_NAMESPACES, None, line, init_line)?;
     let mut prepared = read_bundle(settings, &hierarchies, orders)?;
     if fit_into_slot(&mut prepared)? {
         let pid = conduct(prepared, &cgroup, init)?;
@@ -271,7 +274,7 @@ fn launch_cold(
             .map_err(|error| Fault::kernel("linux.namespaces", "enter the namespace that is named", &error))?;
     }
     let into = if is_pure_v2 { cgroup.v2_dir() } else { None };
-    let init = clone_init(prepared.clone_flags & !NEW_CGROUP, into, line, init_line)?;
+    let init = clone_init(false, prepared.clone_flags & !NEW_CGROUP, into, line, init_line)?;
     if let Some(maps) = &prepared.id_maps {
         maps.write(init.pid)?;
     }
@@ -344,7 +347,13 @@ fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<(), Fault> 
 fn fit_into_slot(prepared: &mut Prepared) -> Result<bool, Fault> {
     let own = prepared.clone_flags & !NEW_CGROUP;
     let only_network = prepared.joins.iter().all(|(_, flag)| *flag == NEW_NET);
-    if own & !NEW_NET != SLOT_NAMESPACES || !only_network {
+    // Nothing of the host's is visible to a slot's init, so it makes only file systems that lie on nothing.
+    let lies_on_host = |mount: &MountPlan| match &mount.source {
+        MountSource::New { fs_type, .. } => !FREESTANDING.contains(&fs_type.as_str()),
+        MountSource::Tree { .. } | MountSource::Cgroups { .. } => false,
+    };
+    let fits = own & !NEW_NET == SLOT_NAMESPACES && only_network && !prepared.plan.mounts.iter().any(lies_on_host);
+    if !fits {
         return Ok(false);
     }
     if own & NEW_NET != 0 {
@@ -358,12 +367,18 @@ fn fit_into_slot(prepared: &mut Prepared) -> Result<bool, Fault> {
     Ok(true)
 }
 
-fn clone_init(namespaces: u64, into: Option<BorrowedFd<'_>>, line: Wire, init_line: Wire) -> Result<ClonedInit, Fault> {
+fn clone_init(
+    is_warm: bool,
+    namespaces: u64,
+    into: Option<BorrowedFd<'_>>,
+    line: Wire,
+    init_line: Wire,
+) -> Result<ClonedInit, Fault> {
     let cloned = sys::clone_process(namespaces, Parent::Grand, into);
     match cloned.map_err(|error| Fault::kernel("linux.namespaces", "clone init into its namespaces", &error))? {
         Cloned::Child => {
             drop(line);
-            process::exit_now(child::run(init_line))
+            process::exit_now(child::run(init_line, is_warm))
         }
         Cloned::Parent(pid) => Ok(ClonedInit { pid, line }),
     }

@@ -21,6 +21,9 @@ pub trait ShimClient: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Gives up an id that was reserved and whose container does not come.
+    fn release_id(&self, _id: &ContainerId) {}
+
     /// Looks for the shim of a container after the daemon has started.
     fn attach(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>>;
 

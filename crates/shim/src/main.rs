@@ -15,8 +15,7 @@ fn main() -> ExitCode {
             Ok(Box::new(OciRuntime::new(binary.clone(), root.clone(), dir)) as Box<dyn Runtime>)
         }
         RuntimeSpec::Native { cgroup, filters, compiler } => {
-            let settings =
-                Settings { cgroup: cgroup.clone(), filters: filters.clone(), compiler: compiler.clone() };
+            let settings = Settings { cgroup: cgroup.clone(), filters: filters.clone(), compiler: compiler.clone() };
             Ok(Box::new(NativeRuntime::new(settings, Rc::clone(hierarchies))) as Box<dyn Runtime>)
         }
     })

@@ -57,6 +57,13 @@ pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?)
 }
 
+/// As [`kill_child`], and waits for its end.
+pub(crate) fn end_child(pid: i32) -> io::Result<()> {
+    kill_child(pid)?;
+    let id = libc::id_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    wait(libc::P_PID, id, libc::WEXITED).map(|_| ())
+}
+
 /// Closes every descriptor from 3 on, which are the spawner's. Only legal before this process has opened any.
 pub(crate) fn close_inherited() -> io::Result<()> {
     let (first, last, flags): (libc::c_uint, libc::c_uint, libc::c_uint) = (3, libc::c_uint::MAX, 0);

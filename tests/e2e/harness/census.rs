@@ -21,13 +21,15 @@ impl Census {
     /// Counts. `keep` names files whose growth is the purpose (cache, event journal, the daemon's own log).
     pub(crate) fn take(root: &Path, cgroup_parent: &str, daemon: Option<u32>, keep: &[&str]) -> Self {
         let cgroups = cgroups_below(cgroup_parent);
+        let slots = Slots::find(root);
+        let rename_path = |path: PathBuf| PathBuf::from(slots.rename(&path.to_string_lossy()));
         Self {
-            processes: processes(root, &cgroups, daemon),
+            processes: slots.number(processes(root, &cgroups, daemon)),
             mounts: mounts(root),
             // Parents may stay until the daemon ends; what counts is what lies below them.
-            cgroups: cgroups.into_iter().filter(|path| !path.ends_with(cgroup_parent)).collect(),
-            sockets: sockets(root),
-            files: files(root, keep),
+            cgroups: cgroups.into_iter().filter(|path| !path.ends_with(cgroup_parent)).map(rename_path).collect(),
+            sockets: sockets(root).iter().map(|path| slots.rename(path)).collect(),
+            files: files(root, keep).into_iter().map(rename_path).collect(),
             daemon_descriptors: daemon.map(descriptors).unwrap_or_default(),
         }
     }
@@ -57,6 +59,48 @@ impl Census {
             ));
         }
         text
+    }
+}
+
+/// The warm slots that wait: one that is used is replaced by another with other names, so in a census they are numbered.
+struct Slots(Vec<String>);
+
+impl Slots {
+    fn find(root: &Path) -> Self {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(root.join("run/s")).into_iter().flatten().flatten() {
+            let text = fs::read_to_string(entry.path().join("slot.json")).unwrap_or_default();
+            let slot: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            if let Some(id) = slot["id"].as_str().filter(|_| !entry.path().join("task.json").exists()) {
+                ids.push(id.to_owned());
+            }
+        }
+        Self(ids)
+    }
+
+    /// Puts a number in the place of a slot's id, whole or as the name of its directory.
+    fn rename(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (number, id) in self.0.iter().enumerate() {
+            text = text.replace(id, &format!("slot-{number}")).replace(&id[..16], &format!("slot-{number}"));
+        }
+        text
+    }
+
+    /// Puts the n-th process of a slot in the place of its pid.
+    fn number(&self, processes: BTreeSet<String>) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for process in processes {
+            let renamed = self.rename(&process);
+            if renamed == process {
+                found.insert(process);
+                continue;
+            }
+            let (_pid, rest) = renamed.split_once(' ').unwrap_or_default();
+            let free = (0..).map(|number| format!("#{number} {rest}")).find(|name| !found.contains(name));
+            found.extend(free);
+        }
+        found
     }
 }
 
@@ -90,8 +134,10 @@ pub(crate) fn members(cgroup: &Path) -> Vec<i32> {
 
 /// Lists the processes, but for the daemon, that name the node's root in their command line or live in its cgroups.
 fn processes(root: &Path, cgroups: &BTreeSet<PathBuf>, daemon: Option<u32>) -> BTreeSet<String> {
-    let mut found: BTreeSet<String> =
-        cgroups.iter().flat_map(|cgroup| members(cgroup)).map(|pid| format!("{pid} in a cgroup")).collect();
+    let mut found: BTreeSet<String> = cgroups
+        .iter()
+        .flat_map(|cgroup| members(cgroup).into_iter().map(|pid| format!("{pid} in {}", cgroup.display())))
+        .collect();
     let root = root.to_string_lossy();
     for (pid, command) in command_lines() {
         let is_daemon = daemon.is_some_and(|daemon| daemon.cast_signed() == pid);

@@ -21,6 +21,13 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// Which runtime the suite is run with (`make test` runs it with each): `CONTD_TEST_RUNTIME`, `CONTD_TEST_SLOTS`.
+fn runtime_section() -> String {
+    let runtime = std::env::var("CONTD_TEST_RUNTIME").unwrap_or_else(|_| "native".to_owned());
+    let slots = std::env::var("CONTD_TEST_SLOTS").unwrap_or_else(|_| "2".to_owned());
+    format!("[runtime]\ndefault = \"{runtime}\"\nwarm_slots = {slots}")
+}
+
 /// What a command gave.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -75,7 +82,7 @@ impl Node {
         let temp = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
         let root = temp.path().to_path_buf();
         let cgroup_parent = format!("contd-t-{}-{number}", std::process::id());
-        let config = format!("cgroup_parent = \"{cgroup_parent}\"\n{extra}\n");
+        let config = format!("cgroup_parent = \"{cgroup_parent}\"\n{extra}\n{}\n", runtime_section());
         fs::write(root.join("config.toml"), config).expect("write the configuration");
         fs::create_dir(root.join("input")).expect("make the input directory");
         let mut node = Self { root, cgroup_parent, daemon: None, baseline: None, announced: Vec::new(), _temp: temp };

@@ -12,6 +12,21 @@ use crate::fault::Fault;
 use crate::plan::Root;
 use crate::sys::{self, Empty};
 
+/// Lets go of all of the host's mounts: a warm slot that kept copies of them would keep alive what the host unmounts.
+pub(crate) fn leave_host() -> io::Result<()> {
+    sys::set_propagation(libc::MS_PRIVATE, true)?;
+    let fs = sys::fs_open(c"tmpfs")?;
+    sys::fs_create(fs.as_fd())?;
+    let empty = sys::fs_mount(fs.as_fd(), 0)?;
+    let old = open_root()?;
+    sys::move_mount(empty.as_fd(), Empty, old.as_fd())?;
+    fchdir(&empty)?;
+    sys::pivot_to_cwd()?;
+    fchdir(&old)?;
+    sys::unmount_cwd()?;
+    Ok(chdir("/")?)
+}
+
 /// Makes the root's tree the root of this mount namespace, and lets go of the old one; returns the new root.
 pub(super) fn enter(root: &Root, fds: &FdTable) -> Result<OwnedFd, Fault> {
     let tree = fds.get(root.tree)?;

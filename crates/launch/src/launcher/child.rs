@@ -10,10 +10,13 @@ use crate::plan::Plan;
 use crate::wire::{Readiness, Wire};
 
 /// Is init, from its first moment to the entrypoint; returns an exit code only when it could not become the entrypoint.
-pub(super) fn run(mut line: Wire) -> u8 {
+pub(super) fn run(mut line: Wire, is_warm: bool) -> u8 {
     // Of the launcher's descriptors nothing may stay open: its end of a socket would hide its death.
     if let Err(error) = process::close_all_but(&[line.as_fd()]) {
         return tell(&mut line, Fault::kernel("", "close the launcher's descriptors", &error));
+    }
+    if is_warm && let Err(error) = init::leave_host() {
+        return tell(&mut line, Fault::kernel("", "let go of the host's mounts", &error));
     }
     let (plan, fds) = match line.receive::<Plan>() {
         Ok(Some(received)) => received,

@@ -1,19 +1,22 @@
 //! All leases of shims, by what stands in them.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use contd_durable::{Fs, RealFs};
-use contd_lease::{Lease, LeaseDir, LeaseState};
+use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState};
 use contd_types::{ContainerId, NamespaceId};
 
+use super::slots::Slots;
 use super::{MAX_FILE_BYTES, dir_name, slots};
 use crate::{FoundShim, ShimError};
 
 /// Reads every lease; a directory that an interrupted removal left without one is removed.
-pub(super) async fn list(dir: PathBuf) -> Result<Vec<FoundShim>, ShimError> {
+pub(super) async fn list(dir: PathBuf, slots: Option<Arc<Slots>>) -> Result<Vec<FoundShim>, ShimError> {
     let own = dir.clone();
-    match tokio::task::spawn_blocking(move || list_now(&own)).await {
+    match tokio::task::spawn_blocking(move || list_now(&own, slots.as_deref())).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -22,13 +25,14 @@ pub(super) async fn list(dir: PathBuf) -> Result<Vec<FoundShim>, ShimError> {
     }
 }
 
-fn list_now(dir: &Path) -> Result<Vec<FoundShim>, ShimError> {
+fn list_now(dir: &Path, slots: Option<&Slots>) -> Result<Vec<FoundShim>, ShimError> {
     let names = match RealFs.list(dir) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(ShimError::List { path: dir.to_owned(), source }),
     };
-    let found = names.iter().filter_map(|name| {
+    let is_own_slot = |name: &OsString| name.to_str().is_some_and(|name| slots.is_some_and(|slots| slots.owns(name)));
+    let found = names.iter().filter(|name| !is_own_slot(name)).filter_map(|name| {
         let path = dir.join(name);
         look(&path).unwrap_or_else(|why| {
             tracing::warn!(path = %path.display(), %why, "lease directory skipped");
@@ -43,8 +47,11 @@ fn look(path: &Path) -> Result<Option<FoundShim>, String> {
     let state = lease_dir.probe().map_err(|error| chain(&error))?;
     let owner = match &state {
         LeaseState::Absent => {
-            // Whoever is about to reserve it holds its lock, and we are refused.
-            return lease_dir.retire().map(|()| None).map_err(|error| chain(&error));
+            return match lease_dir.retire() {
+                // Whoever is about to reserve it holds its lock, or a slot that is removing itself.
+                Ok(()) | Err(LeaseError::Held { .. }) => Ok(None),
+                Err(error) => Err(chain(&error)),
+            };
         }
         LeaseState::Held(lease) | LeaseState::Dead(lease) | LeaseState::OtherBoot(lease) => lease.owner.clone(),
         LeaseState::Reserved => reserved_for(path)?,

@@ -219,6 +219,13 @@ impl ShimClient for ProcessShimClient {
         id
     }
 
+    fn release_id(&self, id: &ContainerId) {
+        let Some(slot) = self.slots.as_ref().and_then(|slots| slots.taken(id)) else { return };
+        if let Ok(place) = self.place(id) {
+            tokio::spawn(async move { slots::end(slot, &place).await });
+        }
+    }
+
     fn attach(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>> {
         let place = self.place(id);
         async move { attach::attach(&place?).await }.boxed()
@@ -239,7 +246,7 @@ impl ShimClient for ProcessShimClient {
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>> {
-        let dir = self.shims_dir();
-        async move { list::list(dir).await }.boxed()
+        let (dir, slots) = (self.shims_dir(), self.slots.clone());
+        async move { list::list(dir, slots).await }.boxed()
     }
 }

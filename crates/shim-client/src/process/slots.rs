@@ -68,6 +68,8 @@ pub(super) struct Slot {
 struct State {
     idle: VecDeque<Slot>,
     taken: HashMap<ContainerId, (Slot, Instant)>,
+    /// The one that is being made.
+    making: Option<ContainerId>,
     is_refilling: bool,
     is_closed: bool,
 }
@@ -96,6 +98,14 @@ impl Slots {
         let id = slot.id.clone();
         state.taken.insert(id.clone(), (slot, Instant::now() + TAKEN_TIMEOUT));
         Some(id)
+    }
+
+    /// Tells whether a lease directory is that of a slot of ours.
+    pub(super) fn owns(&self, dir_name: &str) -> bool {
+        let state = self.state();
+        let idle = state.idle.iter().map(|slot| &slot.id);
+        let mut ids = idle.chain(state.taken.keys()).chain(&state.making);
+        ids.any(|id| super::dir_name(id) == dir_name)
     }
 
     /// Returns the slot whose id was reserved.
@@ -129,7 +139,11 @@ impl Slots {
                 }
             }
             match self.make(client).await {
-                Ok(slot) => self.state().idle.push_back(slot),
+                Ok(slot) => {
+                    let mut state = self.state();
+                    state.making = None;
+                    state.idle.push_back(slot);
+                }
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "warm shim not started");
                     tokio::time::sleep(RETRY_AFTER).await;
@@ -141,6 +155,7 @@ impl Slots {
     async fn make(&self, client: &ProcessShimClient) -> Result<Slot, ShimError> {
         let id = random_id()?;
         let place = client.place(&id)?;
+        self.state().making = Some(id.clone());
         let spec = SlotSpec {
             version: SLOT_SPEC_VERSION,
             id: id.clone(),
@@ -175,7 +190,8 @@ impl Slots {
 fn random_id() -> Result<ContainerId, ShimError> {
     let mut bits = [0; 16];
     // The kernel's generator does not fail on a running system; if it does, there are no slots.
-    let source = |error: getrandom::Error| ShimError::List { path: "/dev/urandom".into(), source: std::io::Error::other(error) };
+    let source =
+        |error: getrandom::Error| ShimError::List { path: "/dev/urandom".into(), source: std::io::Error::other(error) };
     getrandom::fill(&mut bits).map_err(source)?;
     Ok(ContainerId::from_random(bits))
 }
@@ -236,7 +252,10 @@ pub(super) async fn end(slot: Slot, place: &Place) {
 
 /// Removes what a slot that is dead or dying has left.
 async fn discard(place: &Place) {
-    if let Err(error) = remove(place).await {
+    if let Err(error) = remove(place).await
+        // It may have removed itself under our eyes, which is what it is there for.
+        && place.lease.path().exists()
+    {
         tracing::warn!(container = %place.id, error = %chain(&error), "warm shim not removed");
     }
 }

@@ -10,9 +10,9 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use contd_protocol::shim::TaskSpec;
 use contd_launch::fault::FaultKind;
 use contd_launch::launcher::LaunchError;
+use contd_protocol::shim::TaskSpec;
 use contd_types::{ContainerId, ErrorKind, Explain};
 
 #[cfg(feature = "testing")]

@@ -58,8 +58,16 @@ impl NativeRuntime {
     /// # Errors
     /// [`CgroupError`].
     pub fn cool_down(&mut self) -> Result<(), CgroupError> {
-        self.warm = None;
+        self.end_warm();
         remove(&self.hierarchies, &self.settings.cgroup)
+    }
+
+    /// Ends a launcher that waits; when this returns it makes nothing more.
+    fn end_warm(&mut self) {
+        if let Some(launcher) = self.warm.take() {
+            // Our child and not reaped, so the pid is its own.
+            let _ended_already = sys::end_child(launcher.pid());
+        }
     }
 
     fn cgroup(&self) -> Result<Option<Cgroup>, CgroupError> {
@@ -94,11 +102,8 @@ fn remove(hierarchies: &Hierarchies, path: &Path) -> Result<(), CgroupError> {
 impl Runtime for NativeRuntime {
     fn begin_create(&mut self, task: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Operation>, RuntimeError> {
         let id = &task.id;
-        let talk = |source| RuntimeError::Launch {
-            verb: Verb::Create,
-            id: id.clone(),
-            source: LaunchError::Talk { source },
-        };
+        let talk =
+            |source| RuntimeError::Launch { verb: Verb::Create, id: id.clone(), source: LaunchError::Talk { source } };
         let mut launcher = match self.warm.take() {
             Some(warm) => warm,
             None => Launcher::fork(&self.settings, false).map_err(talk)?,
@@ -119,7 +124,7 @@ impl Runtime for NativeRuntime {
     }
 
     fn begin_delete(&mut self, task: &TaskSpec, _is_forced: bool) -> Result<Box<dyn Operation>, RuntimeError> {
-        self.warm = None;
+        self.end_warm();
         drop(self.waiting.take());
         let failed = |source| RuntimeError::Cgroup { verb: Verb::Delete, id: task.id.clone(), source };
         let is_gone = match self.cgroup().map_err(failed)? {
@@ -169,8 +174,9 @@ impl Operation for Creating {
     }
 
     fn abort(self: Box<Self>) {
-        // Our child and not reaped, so the pid is its own; init ends with its line.
-        let _ended_already = sys::kill_child(self.launcher.pid());
+        // Our child and not reaped, so the pid is its own; init ends with its line. Waited for: a launcher that still made
+        // directories behind a deletion would leave them.
+        let _ended_already = sys::end_child(self.launcher.pid());
     }
 }
 

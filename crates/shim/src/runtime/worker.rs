@@ -71,10 +71,11 @@ impl Operation for Worker {
     fn finish(self: Box<Self>) -> Result<Outcome, RuntimeError> {
         let Self { verb, id, words, .. } = *self;
         let mut said = Vec::new();
-        words
-            .take(MAX_WORDS_BYTES)
-            .read_to_end(&mut said)
-            .map_err(|source| RuntimeError::Watch { verb, id: id.clone(), source })?;
+        words.take(MAX_WORDS_BYTES).read_to_end(&mut said).map_err(|source| RuntimeError::Watch {
+            verb,
+            id: id.clone(),
+            source,
+        })?;
         if said == DONE {
             return Ok(Outcome::Done);
         }
