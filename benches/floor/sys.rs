@@ -204,7 +204,7 @@ pub(super) fn restrict(bundle: &Bundle) {
     check(result, "load the filter");
 }
 
-const ROOT_GROUP: libc::gid_t = 0;
+static ROOT_GROUP: libc::gid_t = 0;
 
 fn set_capabilities(set: u64) {
     let header: [u32; 2] = [CAPABILITY_VERSION_3, 0];

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use contd_client::{Client, Deadline, ListFilter};
 
+use crate::calls::{namespace, request, runtime, target};
 use crate::harness::Node;
-use crate::run_to_removed::{namespace, request, runtime, target};
 
 /// How long each contender is asked.
 const SPELL: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! What contd promises to be fast, measured as ratios: each figure beside a peer or the floor in the same run.
 //!
-//! `make bench`, or one of them: `cargo bench -p contd -- run|inspect|memory|reattach`. Wants root, `runc`, and for the
-//! comparison with containerd its `ctr` and a running or startable `containerd`; what is missing is said, not passed over.
+//! `make bench`, or some of them: `cargo bench -p contd --bench node -- launch logs`. Wants root and `runc`; for the
+//! comparisons `containerd` (with `ctr`) and `conmon`: what is missing is said, not passed over.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -12,24 +12,44 @@
     reason = "a measurement ends loudly when something is wrong, and lives in real time"
 )]
 
+mod arena;
+mod calls;
+mod conmon;
+#[path = "../floor/mod.rs"]
+mod floor;
 #[path = "../../tests/e2e/harness/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "shared with the end-to-end tests, which use more of it")]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
 mod harness;
+mod idle_start;
 mod inspect;
+mod launch;
+mod logs;
 mod memory;
 mod peers;
 mod reattach;
-mod run_to_removed;
+mod slope;
 mod stats;
+mod throughput;
+mod variants;
 
 fn main() {
+    let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let [_, flag, dir] = args.as_slice()
+        && flag == floor::SERVER
+    {
+        return floor::serve(std::path::Path::new(dir));
+    }
     let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wants = |name: &str| chosen.is_empty() || chosen.iter().any(|arg| arg == name);
-    let benches: [(&str, fn()); 4] = [
-        ("run", run_to_removed::measure),
-        ("inspect", inspect::measure),
+    let benches: [(&str, fn()); 8] = [
+        ("launch", launch::measure),
+        ("idle-start", idle_start::measure),
+        ("throughput", throughput::measure),
+        ("slope", slope::measure),
         ("memory", memory::measure),
+        ("logs", logs::measure),
         ("reattach", reattach::measure),
+        ("inspect", inspect::measure),
     ];
     for (name, measure) in benches {
         if wants(name) {

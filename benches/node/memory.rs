@@ -1,17 +1,19 @@
-//! What an idle container costs: PSS of its shim, of the daemon and of the flist server with many of them, beside conmon's
-//! figure and containerd's daemon.
+//! What idle containers cost: PSS of the shims beside real conmons, of the daemon beside a containerd with as many.
 
 use std::fs;
 
-use contd_client::{Client, Deadline};
+use serde_json::Value;
 
-use crate::harness::Node;
+use crate::arena::Arena;
+use crate::calls::{SLEEP, request_in};
+use crate::conmon::{self, Conmon};
 use crate::harness::census::command_lines;
-use crate::peers::Containerd;
-use crate::run_to_removed::{request, runtime, target};
+use crate::stats::{Goal, ratio};
+use crate::variants::{Contender, Variant};
 
-/// Idle containers, as FACTS has it for shims and for the daemon.
-const CONTAINERS: usize = 50;
+/// Idle containers for the monitors, and for the daemons, as FACTS has them.
+const MONITORED: usize = 20;
+const HELD: usize = 50;
 
 /// Proportional set size of a process, in KiB (proc_pid_smaps(5)).
 fn pss_kib(pid: u32) -> u64 {
@@ -20,47 +22,99 @@ fn pss_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
 
+/// Returns the mean PSS in MiB.
+fn mean_mib(pids: &[u32]) -> f64 {
+    pids.iter().map(|&pid| pss_kib(pid)).sum::<u64>() as f64 / pids.len() as f64 / 1024.0
+}
+
+/// Lists the processes of a program that name this contender's node.
+fn processes(contender: &Contender, program: &str) -> Vec<u32> {
+    let root = contender.node.root.display().to_string();
+    let is_ours =
+        |line: &str| line.contains(&root) && line.split(' ').next().is_some_and(|name| name.ends_with(program));
+    command_lines().into_iter().filter(|(_, line)| is_ours(line)).map(|(pid, _)| pid.cast_unsigned()).collect()
+}
+
+fn sleeper(config: &Value) -> Value {
+    let mut config = config.clone();
+    config["process"]["args"] = SLEEP.into();
+    config
+}
+
 pub(crate) fn measure() {
-    let node = Node::start();
-    let flist = node.flist();
-    let runtime = runtime();
-    let long = Deadline::Usual;
-    let client = runtime.block_on(Client::connect(&node.socket(), Deadline::Usual)).expect("connect");
-    let empty = pss_kib(node.daemon_pid());
-    for number in 0..CONTAINERS {
-        let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long, |_| ());
-        runtime.block_on(run).expect("run");
+    let arena = Arena::enter("memory");
+    let sleeper = sleeper(&arena.config);
+    shims(&arena, &sleeper);
+    daemons(&arena, &sleeper);
+    arena.leave();
+}
+
+fn fill(contender: &Contender, arena: &Arena, from: usize, to: usize) {
+    for number in from..to {
+        let request = request_in(&arena.netns.name, &format!("c{number}"), contender.flist.arg(), SLEEP);
+        contender.caller.run(request);
     }
+    // What a start leaves behind is over.
     std::thread::sleep(std::time::Duration::from_secs(1));
-    let root = node.root.display().to_string();
-    let of = |name: &str| -> Vec<u64> {
-        let ours = command_lines().into_iter().filter(|(_, command)| command.contains(&root));
-        let named =
-            ours.filter(|(_, command)| command.split(' ').next().is_some_and(|program| program.ends_with(name)));
-        named.map(|(pid, _)| pss_kib(pid.cast_unsigned())).collect()
+}
+
+fn empty(contender: Contender, count: usize) {
+    for number in 0..count {
+        contender.caller.delete(&format!("c{number}"));
+    }
+    contender.finish();
+}
+
+fn shims(arena: &Arena, sleeper: &Value) {
+    let monitors: Vec<Conmon> = if conmon::is_there() {
+        (0..MONITORED)
+            .map(|number| Conmon::create(&arena.path(&format!("m{number}")), sleeper, arena.cgroup_parent()))
+            .collect()
+    } else {
+        Vec::new()
     };
-    let (shims, servers) = (of("contd-shim"), of("contd-flistfs"));
-    assert_eq!((shims.len(), servers.len()), (CONTAINERS, 1), "one shim per container, one server per flist");
-    let shim = shims.iter().sum::<u64>() as f64 / shims.len() as f64 / 1024.0;
-    let daemon = pss_kib(node.daemon_pid()) as f64 / 1024.0;
-    println!(
-        "shim, mean of {CONTAINERS} idle       {shim:.2} MiB PSS (conmon 0.40 MiB, containerd's shim 2.86 MiB: FACTS)"
-    );
-    println!("daemon with {CONTAINERS} containers   {daemon:.2} MiB PSS (with none: {:.2})", empty as f64 / 1024.0);
-    println!("flist server                 {:.2} MiB PSS", servers[0] as f64 / 1024.0);
-    if let Some(containerd) = Containerd::start(&node.root.join("input/containerd")) {
-        let theirs = pss_kib(containerd.pid()) as f64 / 1024.0;
-        println!(
-            "containerd, with none        {theirs:.2} MiB PSS; daemon ratio {:.2}x (goal: at most 0.15x)",
-            daemon / theirs
-        );
+    monitors.iter().for_each(Conmon::start);
+    for variant in [Variant::NoPool, Variant::Runc] {
+        let contender = Contender::start(variant);
+        // The keeper is one of them.
+        fill(&contender, arena, 1, MONITORED);
+        let shims = processes(&contender, "contd-shim");
+        assert_eq!(shims.len(), MONITORED, "one shim per container");
+        let shim = mean_mib(&shims);
+        println!("{:44} {shim:9.3} MiB PSS", format!("shim, mean of {MONITORED} idle: {}", variant.name()));
+        if !monitors.is_empty() {
+            let pids: Vec<u32> = monitors.iter().map(Conmon::pid).collect();
+            let theirs = mean_mib(&pids);
+            println!("{:44} {theirs:9.3} MiB PSS", format!("conmon, mean of {MONITORED} idle"));
+            let goal = if variant == Variant::NoPool { Goal::AtMost(0.5) } else { Goal::None };
+            ratio("shim / conmon", shim, theirs, goal);
+        }
+        for number in 1..MONITORED {
+            contender.caller.delete(&format!("c{number}"));
+        }
+        contender.finish();
     }
-    for number in 0..CONTAINERS {
-        let delete = client.delete(target(&format!("c{number}")), true, Some(std::time::Duration::ZERO), long);
-        runtime.block_on(delete).expect("delete");
+    monitors.into_iter().for_each(Conmon::delete);
+}
+
+fn daemons(arena: &Arena, sleeper: &Value) {
+    let contender = Contender::start(Variant::Slots);
+    let none = mean_mib(&[contender.node.daemon_pid()]);
+    fill(&contender, arena, 0, HELD);
+    let daemon = mean_mib(&[contender.node.daemon_pid()]);
+    println!("{:44} {none:9.3} MiB PSS", "daemon with 1 container");
+    println!("{:44} {daemon:9.3} MiB PSS", format!("daemon with {HELD} containers"));
+    println!("{:44} {:9.3} MiB PSS", "flist server", mean_mib(&processes(&contender, "contd-flistfs")));
+    if let Some(containerd) = arena.containerd() {
+        for number in 0..HELD {
+            containerd.start_one(sleeper, &format!("h{number}"));
+        }
+        let theirs = mean_mib(&[containerd.pid()]);
+        println!("{:44} {theirs:9.3} MiB PSS", format!("containerd with {HELD} containers"));
+        ratio("daemon / containerd", daemon, theirs, Goal::AtMost(0.15));
+        for number in 0..HELD {
+            containerd.delete(&format!("h{number}"));
+        }
     }
-    // Its connection is a descriptor of the daemon.
-    drop(client);
-    drop(runtime);
-    node.finish();
+    empty(contender, HELD);
 }

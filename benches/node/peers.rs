@@ -1,33 +1,31 @@
-//! The peers: `runc` on the very bundle that contd would make, and containerd's `ctr` where it is installed.
+//! The peers: `runc` on the very bundle that contd would make, and containerd with the same configuration.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Node, busybox_tree};
+use serde_json::Value;
 
 /// A bundle with the configuration that contd's own plan names, on a plain busybox tree.
 pub(crate) struct RuncBundle {
-    dir: PathBuf,
-    root: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 impl RuncBundle {
-    /// Takes the `config.json` from `contd run --dry-run`; only the root and the cgroup differ.
-    pub(crate) fn new(node: &Node, flist: &str) -> Self {
-        let dir = node.root.join("input/bundle");
-        let tree = dir.join("rootfs");
-        busybox_tree(&tree);
-        let plan = node.contd(["run", "--dry-run", "--name", "peer", flist, "/bin/true"]);
-        let mut config: serde_json::Value = serde_json::from_str(plan.ok()).expect("a config.json");
-        config["root"]["path"] = tree.display().to_string().into();
-        config["linux"]["cgroupsPath"] = format!("/{}/peer", node.cgroup_parent).into();
+    /// Writes the bundle into `dir`; only its cgroup differs from `config`.
+    pub(crate) fn new(dir: &Path, config: &Value, cgroup_parent: &str) -> Self {
+        fs::create_dir_all(dir).expect("make a bundle");
+        let mut config = config.clone();
+        let name = dir.file_name().and_then(|name| name.to_str()).expect("a name");
+        config["linux"]["cgroupsPath"] = format!("/{cgroup_parent}/{name}").into();
         fs::write(dir.join("config.json"), config.to_string()).expect("write the configuration");
-        Self { dir, root: node.root.join("input/runc") }
+        Self { dir: dir.to_owned(), root: dir.join("state") }
     }
 
-    fn runc(&self, args: &[&str]) {
+    /// Runs `runc` with arguments.
+    pub(crate) fn runc(&self, args: &[&str]) {
         // No pipes: the container of `create` would inherit them, and reading them to their end would wait for its end.
         let mut command = Command::new("runc");
         command.arg("--root").arg(&self.root).args(args);
@@ -47,29 +45,40 @@ impl RuncBundle {
         self.runc(&["create", "--bundle", self.dir.to_str().expect("utf-8"), id]);
         self.runc(&["start", id]);
         let took = begin.elapsed();
-        self.runc(&["delete", "--force", id]);
+        self.delete(id);
         took
     }
+
+    /// Ends and removes a container.
+    pub(crate) fn delete(&self, id: &str) {
+        self.runc(&["delete", "--force", id]);
+    }
+}
+
+/// Tells whether a program is installed, and says it if not.
+pub(crate) fn is_installed(name: &str) -> bool {
+    let is_there = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there {
+        println!("{name} is not installed: no comparison with it (apt-get install {name})");
+    }
+    is_there
 }
 
 /// A containerd of our own, with directories of its own; `None` when it is not installed.
 pub(crate) struct Containerd {
     child: Child,
     address: PathBuf,
-    rootfs: PathBuf,
+    dir: PathBuf,
+    cgroup_parent: String,
 }
 
 impl Containerd {
     /// Starts it below `dir`.
-    pub(crate) fn start(dir: &Path) -> Option<Self> {
-        let is_there = |name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
-        if !is_there("containerd") || !is_there("ctr") {
-            println!("containerd is not installed: no comparison with it (apt-get install containerd)");
+    pub(crate) fn start(dir: &Path, cgroup_parent: &str) -> Option<Self> {
+        if !is_installed("containerd") {
             return None;
         }
         fs::create_dir_all(dir).expect("make a directory");
-        let rootfs = dir.join("rootfs");
-        busybox_tree(&rootfs);
         let (config, address) = (dir.join("config.toml"), dir.join("c.sock"));
         let text = format!(
             "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{1}\"\n",
@@ -79,7 +88,8 @@ impl Containerd {
         fs::write(&config, text).expect("write the configuration");
         let log = File::create(dir.join("log")).expect("make a log");
         let child = Command::new("containerd").arg("--config").arg(&config).stdout(Stdio::null()).stderr(log).spawn();
-        let containerd = Self { child: child.expect("start containerd"), address, rootfs };
+        let child = child.expect("start containerd");
+        let containerd = Self { child, address, dir: dir.to_owned(), cgroup_parent: cgroup_parent.to_owned() };
         let begin = Instant::now();
         while !containerd.ctr(&["version"]).status.success() {
             assert!(begin.elapsed() < Duration::from_secs(20), "containerd does not answer");
@@ -98,11 +108,51 @@ impl Containerd {
             .expect("run ctr")
     }
 
-    /// Runs `/bin/true` on a plain root from start to removal.
-    pub(crate) fn run(&self, id: &str) {
-        let rootfs = self.rootfs.to_str().expect("utf-8");
-        let output = self.ctr(&["run", "--rm", "--null-io", "--rootfs", rootfs, id, "/bin/true"]);
-        assert!(output.status.success(), "ctr run: {}", String::from_utf8_lossy(&output.stderr));
+    #[track_caller]
+    fn must(&self, args: &[&str]) {
+        let output = self.ctr(args);
+        assert!(output.status.success(), "ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Writes the configuration of one container, with a cgroup of its own.
+    fn config(&self, config: &Value, id: &str) -> PathBuf {
+        let mut config = config.clone();
+        config["linux"]["cgroupsPath"] = format!("/{}/{id}", self.cgroup_parent).into();
+        let path = self.dir.join(format!("{id}.json"));
+        fs::write(&path, config.to_string()).expect("write the configuration");
+        path
+    }
+
+    /// Asks for the version: what the start of `ctr` and one call cost.
+    pub(crate) fn version(&self) {
+        self.must(&["version"]);
+    }
+
+    /// Runs a configuration from start to removal.
+    pub(crate) fn run(&self, config: &Value, id: &str) {
+        let config = self.config(config, id);
+        self.must(&["run", "--rm", "--null-io", "--config", config.to_str().expect("utf-8"), id]);
+    }
+
+    /// Runs a configuration until it has started; returns how long that took, then removes it.
+    pub(crate) fn run_detached(&self, config: &Value, id: &str) -> Duration {
+        let begin = Instant::now();
+        self.start_one(config, id);
+        let took = begin.elapsed();
+        self.delete(id);
+        took
+    }
+
+    /// Starts a container and lets it run.
+    pub(crate) fn start_one(&self, config: &Value, id: &str) {
+        let config = self.config(config, id);
+        self.must(&["run", "--detach", "--null-io", "--config", config.to_str().expect("utf-8"), id]);
+    }
+
+    /// Ends and removes a container.
+    pub(crate) fn delete(&self, id: &str) {
+        self.must(&["task", "delete", "--force", id]);
+        self.must(&["container", "delete", id]);
     }
 
     /// Returns the process id of the daemon.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use contd_client::{Client, Deadline, ListFilter};
 use contd_types::StateName;
 
+use crate::calls::{namespace, request, runtime, target};
 use crate::harness::Node;
-use crate::run_to_removed::{namespace, request, runtime, target};
 use crate::stats::Samples;
 
 /// Containers that run.

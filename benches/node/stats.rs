@@ -1,9 +1,9 @@
-//! Medians and their spread.
+//! Medians, their spread, and ratios beside their goals.
 
 use std::time::{Duration, Instant};
 
-/// Samples of one thing, in milliseconds.
-#[derive(Debug, Default)]
+/// Samples of one thing; durations in milliseconds.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
@@ -20,27 +20,54 @@ impl Samples {
         self.0.push(duration.as_secs_f64() * 1e3);
     }
 
-    /// Returns the median in milliseconds.
+    /// Adds something that is no duration.
+    pub(crate) fn push_value(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// Returns the median.
     pub(crate) fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 
-    fn quantile(&self, at: f64) -> f64 {
+    /// Returns the value below which so great a part lies.
+    pub(crate) fn quantile(&self, at: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         sorted[((sorted.len() - 1) as f64 * at).round() as usize]
+    }
+
+    /// Prints a line of a table.
+    pub(crate) fn line(&self, what: &str, unit: &str) {
+        let (low, high) = (self.quantile(0.1), self.quantile(0.9));
+        println!("{what:44} {:9.2} {unit} median   p10 {low:.2}, p90 {high:.2}, n={}", self.median(), self.0.len());
     }
 }
 
 impl std::fmt::Display for Samples {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:.2} ms median ({:.2} to {:.2}, n={})",
-            self.median(),
-            self.quantile(0.1),
-            self.quantile(0.9),
-            self.0.len()
-        )
+        let (low, high) = (self.quantile(0.1), self.quantile(0.9));
+        write!(f, "{:.2} ms median ({low:.2} to {high:.2}, n={})", self.median(), self.0.len())
     }
+}
+
+/// What a ratio should be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+    /// Shown for comparison; nothing was promised.
+    None,
+}
+
+/// Prints a ratio with its goal.
+pub(crate) fn ratio(what: &str, ours: f64, theirs: f64, goal: Goal) {
+    let ratio = ours / theirs;
+    let verdict = |is_met: bool| if is_met { "met" } else { "MISSED" };
+    let goal = match goal {
+        Goal::AtMost(most) => format!("goal: at most {most}x   {}", verdict(ratio <= most)),
+        Goal::AtLeast(least) => format!("goal: at least {least}x   {}", verdict(ratio >= least)),
+        Goal::None => String::new(),
+    };
+    println!("  {what:42} {ratio:9.3} x          {goal}");
 }

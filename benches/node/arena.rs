@@ -1,0 +1,95 @@
+//! What all contenders share: one network namespace, one bundle, one floor; and nothing of it is left at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::floor::Ground;
+use crate::harness::census::{cgroups_below, mounts};
+use crate::harness::{Flist, Netns, Node, busybox_tree};
+use crate::peers::{Containerd, RuncBundle};
+
+/// The shared ground of one measurement.
+pub(crate) struct Arena {
+    pub(crate) netns: Netns,
+    /// The configuration that contd's own plan names, in the shared network namespace.
+    pub(crate) config: Value,
+    pub(crate) runc: RuncBundle,
+    pub(crate) ground: Ground,
+    tree: PathBuf,
+    cgroup_parent: String,
+    dir: tempfile::TempDir,
+}
+
+impl Arena {
+    /// Makes it; `name` tells it from others.
+    pub(crate) fn enter(name: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("contd-bench-").tempdir_in("/tmp").expect("make a directory");
+        let netns = Netns::new(&format!("bench-{name}"));
+        let cgroup_parent = format!("contd-bench-{}", std::process::id());
+        let tree = dir.path().join("tree");
+        busybox_tree(&tree);
+        let config = plan(dir.path(), &netns, &tree);
+        let runc = RuncBundle::new(&dir.path().join("runc"), &config, &cgroup_parent);
+        let ground = lay(&dir.path().join("floor"), &tree, &config, &cgroup_parent, "floor");
+        Self { netns, config, runc, ground, tree, cgroup_parent, dir }
+    }
+
+    /// Lays one more floor, for another at the same time.
+    pub(crate) fn another_ground(&self, number: usize) -> Ground {
+        let name = format!("floor{number}");
+        lay(&self.dir.path().join(&name), &self.tree, &self.config, &self.cgroup_parent, &name)
+    }
+
+    /// Starts a containerd of our own, if it is installed.
+    pub(crate) fn containerd(&self) -> Option<Containerd> {
+        Containerd::start(&self.dir.path().join("containerd"), &self.cgroup_parent)
+    }
+
+    /// The parent of all cgroups here.
+    pub(crate) fn cgroup_parent(&self) -> &str {
+        &self.cgroup_parent
+    }
+
+    /// A path for what one measurement needs.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Demands that nothing is left, as the census of a node does.
+    pub(crate) fn leave(self) {
+        let Self { netns, runc, ground, cgroup_parent, dir, .. } = self;
+        drop((netns, runc, ground));
+        // The OCI runtimes leave the parents of what they made.
+        let mut left: Vec<_> = cgroups_below(&cgroup_parent).into_iter().collect();
+        left.retain(|cgroup| !cgroup.ends_with(&cgroup_parent) || fs::remove_dir(cgroup).is_err());
+        assert!(left.is_empty(), "cgroups left behind: {left:?}");
+        let mounted = mounts(dir.path());
+        assert!(mounted.is_empty(), "mounts left behind: {mounted:?}");
+        let named = dir.path().display().to_string();
+        let ours = crate::harness::census::command_lines().into_iter().filter(|(_, line)| line.contains(&named));
+        let left: Vec<_> = ours.collect();
+        assert!(left.is_empty(), "processes left behind: {left:?}");
+    }
+}
+
+/// Takes the `config.json` from contd's plan; only root, cgroup and network namespace differ.
+fn plan(dir: &Path, netns: &Netns, tree: &Path) -> Value {
+    let node = Node::start();
+    let flist = Flist::pack(&node.root.join("input"), tree);
+    let plan = node.contd(["run", "--dry-run", "--name", "peer", flist.arg(), "/bin/true"]);
+    let mut config: Value = serde_json::from_str(plan.ok()).expect("a config.json");
+    node.finish();
+    let namespaces = config["linux"]["namespaces"].as_array_mut().expect("a list");
+    let network = namespaces.iter_mut().find(|one| one["type"] == "network").expect("a network namespace");
+    network["path"] = format!("/run/netns/{}", netns.name).into();
+    config["root"]["path"] = tree.display().to_string().into();
+    fs::write(dir.join("config.json"), config.to_string()).expect("write the configuration");
+    config
+}
+
+fn lay(dir: &Path, tree: &Path, config: &Value, cgroup_parent: &str, name: &str) -> Ground {
+    let compiler = Path::new(env!("CARGO_BIN_EXE_contd")).with_file_name("contd-seccomp");
+    Ground::lay(dir, tree, config, &compiler, &format!("/{cgroup_parent}/{name}"))
+}

@@ -1,0 +1,59 @@
+//! Short containers from many clients at once, beside so many floors at once.
+
+use std::time::Instant;
+
+use crate::arena::Arena;
+use crate::calls::{Caller, TRUE, request_in};
+use crate::stats::{Goal, Samples, ratio};
+use crate::variants::{Contender, Variant};
+
+const CLIENTS: usize = 16;
+/// Containers of each client in one round: 112 in all.
+const EACH: usize = 7;
+const ROUNDS: usize = 30;
+
+pub(crate) fn measure() {
+    let arena = Arena::enter("throughput");
+    let contenders = [Variant::Slots, Variant::NoPool].map(Contender::start);
+    let grounds: Vec<_> = (0..CLIENTS).map(|number| arena.another_ground(number)).collect();
+    let mut floors: Vec<_> = grounds.iter().map(crate::floor::Ground::server).collect();
+    let connect = |contender: &Contender| -> Vec<Caller> {
+        (0..CLIENTS).map(|_| Caller::connect(&contender.node.socket())).collect()
+    };
+    let callers = [connect(&contenders[0]), connect(&contenders[1])];
+    let (mut floor, mut ours) = (Samples::default(), [Samples::default(), Samples::default()]);
+    for _ in 0..ROUNDS {
+        floor.push_value(per_second(&mut floors, |_, floor| {
+            floor.cold();
+        }));
+        for ((contender, callers), samples) in contenders.iter().zip(callers.iter()).zip(&mut ours) {
+            let mut numbered: Vec<_> = callers.iter().enumerate().collect();
+            let (netns, flist) = (arena.netns.name.as_str(), contender.flist.arg());
+            samples.push_value(per_second(&mut numbered, |round, (number, caller)| {
+                caller.whole_life(request_in(netns, &format!("t{number}-{round}"), flist, TRUE));
+            }));
+        }
+    }
+    floor.line(&format!("floor, cold, {CLIENTS} processes"), "/s");
+    for (contender, samples) in contenders.iter().zip(&ours) {
+        samples.line(&format!("{}, {CLIENTS} clients", contender.variant.name()), "/s");
+    }
+    ratio("warm slots / floor", ours[0].median(), floor.median(), Goal::AtLeast(0.7));
+    ratio("pool off / floor", ours[1].median(), floor.median(), Goal::None);
+    drop((floors, callers));
+    drop(grounds);
+    contenders.into_iter().for_each(Contender::finish);
+    arena.leave();
+}
+
+/// Lets every worker do its share on a thread of its own; returns how many per second all of them did.
+fn per_second<W: Send>(workers: &mut [W], work: impl Fn(usize, &mut W) + Sync) -> f64 {
+    let begin = Instant::now();
+    let total = workers.len() * EACH;
+    std::thread::scope(|scope| {
+        for worker in workers {
+            scope.spawn(|| (0..EACH).for_each(|round| work(round, worker)));
+        }
+    });
+    total as f64 / begin.elapsed().as_secs_f64()
+}
