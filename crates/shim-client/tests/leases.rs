@@ -107,7 +107,9 @@ async fn a_runtime_that_keeps_the_container_stops_the_clean_up_until_it_lets_go(
     let state_dir = scratch.dir.path().join("runtime").join(id(1).as_str());
     std::fs::create_dir_all(&state_dir).expect("mkdir");
     let mut stubborn = task(1, scratch.dir.path());
-    let contd_protocol::shim::RuntimeSpec::Oci { binary, .. } = &mut stubborn.runtime;
+    let contd_protocol::shim::RuntimeSpec::Oci { binary, .. } = &mut stubborn.runtime else {
+        panic!("not an OCI runtime")
+    };
     *binary = "/bin/false".into();
     put(&scratch, 1, files::TASK, &stubborn);
     let kept = scratch.client.clean_up(&namespace(), &id(1)).await;

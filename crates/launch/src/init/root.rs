@@ -43,7 +43,13 @@ pub(super) fn enter(root: &Root, fds: &FdTable) -> Result<OwnedFd, Fault> {
     fchdir(old).map_err(|errno| failed("go to the old root")(errno.into()))?;
     sys::unmount_cwd().map_err(failed("let go of the old root"))?;
     chdir("/").map_err(|errno| failed("go to the new root")(errno.into()))?;
-    open_root().map_err(failed("open the new root"))
+    let new_root = open_root().map_err(failed("open the new root"))?;
+    if let Some(propagation) = root.propagation {
+        // Before the mounts, which have words of their own about it; after the pivot, which no shared root can make.
+        sys::mount_set(new_root.as_fd(), 0, 0, propagation.flag, propagation.is_recursive)
+            .map_err(|error| Fault::kernel("linux.rootfsPropagation", "set the root's propagation", &error))?;
+    }
+    Ok(new_root)
 }
 
 /// Whether the host's mounts and the container's are to be peers: only where the bundle asks for it.
@@ -56,10 +62,6 @@ pub(super) fn finish(new_root: &OwnedFd, root: &Root) -> Result<(), Fault> {
     if root.is_read_only {
         sys::mount_set(new_root.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, false)
             .map_err(|error| Fault::kernel("root.readonly", "make the root read-only", &error))?;
-    }
-    if let Some(propagation) = root.propagation {
-        sys::mount_set(new_root.as_fd(), 0, 0, propagation.flag, propagation.is_recursive)
-            .map_err(|error| Fault::kernel("linux.rootfsPropagation", "set the root's propagation", &error))?;
     }
     Ok(())
 }

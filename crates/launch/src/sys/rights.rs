@@ -119,6 +119,27 @@ pub(crate) fn new_session() -> io::Result<()> {
     }
 }
 
+/// The kernel's `struct sigaction`, all zeros of which is the default action with nothing masked: the C library's own call
+/// refuses the two signals that it keeps for itself, and they too may have been ignored by whoever started us.
+#[repr(C)]
+#[derive(Default)]
+struct KernelSigaction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+fn default_action(signal: libc::c_int) -> io::Result<()> {
+    let action = KernelSigaction::default();
+    let old = std::ptr::null_mut::<KernelSigaction>();
+    let mask_bytes = std::mem::size_of::<u64>();
+    // SAFETY: rt_sigaction reads one kernel sigaction, a live local that is no shorter than the kernel's on any machine (some
+    // have no restorer and then read less), and writes nothing as `old` is null. The default action is no handler.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, old, mask_bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Gives every signal its default action and blocks none.
 pub(crate) fn reset_signals() -> io::Result<()> {
     /// The highest number, real-time signals included.
@@ -127,8 +148,7 @@ pub(crate) fn reset_signals() -> io::Result<()> {
         if signal == libc::SIGKILL || signal == libc::SIGSTOP {
             continue;
         }
-        // SAFETY: SIG_DFL is no handler. Errors are for numbers that the C library keeps for itself.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        default_action(signal)?;
     }
     // SAFETY: sigset_t is plain old data; sigemptyset below makes it valid.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };

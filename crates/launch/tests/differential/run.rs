@@ -1,0 +1,155 @@
+//! Runs a bundle by both, in directories and cgroups of its own.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::json;
+
+use crate::bundle::Case;
+
+/// How a container went.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The probe has reported.
+    Ran { code: i32, report: String },
+    /// It was not made.
+    Refused { code: i32, words: String },
+}
+
+/// The scene: a root with the probe, and the compiler of filters.
+pub(crate) struct Bench {
+    dir: tempfile::TempDir,
+    compiler: PathBuf,
+    parent: String,
+    number: Cell<u32>,
+    mounts_before: usize,
+}
+
+fn count_mounts() -> usize {
+    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
+}
+
+/// Builds a binary of another of our packages and returns its path.
+fn built(package: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_contd-launch")).with_file_name(package);
+    if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_none() {
+        let status = Command::new(env!("CARGO")).args(["build", "--offline", "-p", package]).status().unwrap();
+        assert!(status.success(), "build {package}");
+    }
+    assert!(path.exists(), "{} is missing", path.display());
+    path
+}
+
+impl Bench {
+    pub(crate) fn prepare() -> Self {
+        let dir = tempfile::Builder::new().prefix("contd-diff-").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let probe = dir.path().join("probe");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/probe.rs");
+        let rustc = Command::new("rustc")
+            .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-A", "warnings", "-o"])
+            .args([probe.as_os_str(), source.as_ref()])
+            .status()
+            .unwrap();
+        assert!(rustc.success(), "compile the probe");
+        let parent = format!("contd-diff-{}", std::process::id());
+        let compiler = built("contd-seccomp");
+        Self { dir, compiler, parent, number: Cell::new(0), mounts_before: count_mounts() }
+    }
+
+    /// Makes a fresh bundle: both get the same, untouched.
+    fn bundle(&self, case: &Case) -> (PathBuf, String) {
+        let number = self.number.get();
+        self.number.set(number + 1);
+        let bundle = self.dir.path().join("bundle");
+        let _absent = fs::remove_dir_all(&bundle);
+        let root = bundle.join("root");
+        for sub in ["bin", "etc", "tmp", "work", "data/sub", "private"] {
+            fs::create_dir_all(root.join(sub)).unwrap();
+        }
+        fs::create_dir_all(bundle.join("source/sub")).unwrap();
+        fs::write(bundle.join("source/file"), "content\n").unwrap();
+        for dir in ["tmp", "work", "data"] {
+            fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        fs::set_permissions(root.join("private"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::hard_link(self.dir.path().join("probe"), root.join("bin/probe")).unwrap();
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:\n").unwrap();
+        fs::write(root.join("etc/hosts"), "").unwrap();
+        fs::write(root.join("bin/plain"), "text").unwrap();
+        std::os::unix::fs::symlink("/data", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("../../../../../../etc", root.join("climb")).unwrap();
+        let mut config = case.config.clone();
+        config["linux"]["cgroupsPath"] = json!(format!("/{}/c{number}", self.parent));
+        let env = config["process"]["env"].as_array_mut().unwrap();
+        env.push(json!(format!("HOST_NAMESPACES={}", host_namespaces())));
+        fs::write(bundle.join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+        (bundle, format!("c{number}"))
+    }
+
+    pub(crate) fn runc(&self, case: &Case) -> Outcome {
+        let (bundle, id) = self.bundle(case);
+        let id = format!("{}-{id}", self.parent);
+        let root = self.dir.path().join("runc");
+        let output = command("runc").arg("--root").arg(&root).args(["run", "--bundle"]).arg(bundle).arg(&id).output();
+        let outcome = outcome(output.unwrap());
+        // Only one that failed is still there.
+        let _absent = command("runc").arg("--root").arg(&root).args(["delete", "--force", &id]).output();
+        outcome
+    }
+
+    pub(crate) fn native(&self, case: &Case) -> Outcome {
+        let (bundle, id) = self.bundle(case);
+        let cgroup = format!("/{}/{id}", self.parent);
+        let mut native = command(env!("CARGO_BIN_EXE_contd-launch"));
+        native.arg("run").arg("--bundle").arg(bundle).arg("--cgroup").arg(cgroup);
+        native.arg("--filters").arg(self.dir.path().join("filters")).arg("--compiler").arg(&self.compiler);
+        // Every other one from a warm slot: it must be the same container.
+        if self.number.get() % 4 == 0 {
+            native.arg("--warm");
+        }
+        outcome(native.output().unwrap())
+    }
+
+    /// Returns what is left of all runs, after removing the parents of the cgroups.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for entry in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let dir = entry.path().join(&self.parent);
+            if dir.exists() && fs::remove_dir(&dir).is_err() {
+                left.push(dir.display().to_string());
+            }
+        }
+        if count_mounts() != self.mounts_before {
+            left.push(format!("{} mounts, {} before", count_mounts(), self.mounts_before));
+        }
+        left
+    }
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+    command
+}
+
+fn host_namespaces() -> String {
+    let link = |name: &str| {
+        let id = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        format!("{name}={}", id.display())
+    };
+    ["pid", "mnt", "uts", "ipc", "net", "cgroup", "user"].map(link).join(",")
+}
+
+fn outcome(output: Output) -> Outcome {
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let code = output.status.code().unwrap_or(-1);
+    if report.contains("status ") {
+        Outcome::Ran { code, report }
+    } else {
+        Outcome::Refused { code, words: String::from_utf8_lossy(&output.stderr).into_owned() }
+    }
+}
