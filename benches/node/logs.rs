@@ -27,8 +27,8 @@ struct Mode {
 }
 
 const MODES: [Mode; 2] = [
-    Mode { name: "bulk, 64 KiB a write", write_bytes: 64 * 1024, writes: 1024, goal: 5.0 },
-    Mode { name: "one write per line of 100 bytes", write_bytes: 100, writes: 160_000, goal: 1.2 },
+    Mode { name: "bulk, 64 KiB a write", write_bytes: 64 * 1024, writes: 2048, goal: 5.0 },
+    Mode { name: "one write per line of 100 bytes", write_bytes: 100, writes: 640_000, goal: 1.2 },
 ];
 
 /// What both sides need to run the writer.
