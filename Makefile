@@ -19,9 +19,11 @@ build: deps ## Builds the binaries for release
 demo: build ## Runs a container from a real flist, restarts the daemon under it, leaves nothing behind
 	tests/demo.sh target/release
 
-test: deps ## Runs the whole test suite, end to end included (as root)
+test: deps ## Runs the whole test suite (as root); end to end natively, by runc, and without warm slots
 	cargo build --locked --workspace --bins
 	CONTD_BINARIES_ARE_BUILT=1 cargo test --locked --workspace
+	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_RUNTIME=runc cargo test --locked -p contd --test e2e
+	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_SLOTS=0 cargo test --locked -p contd --test e2e
 
 bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
 	cargo bench --locked -p contd

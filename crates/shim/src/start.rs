@@ -199,7 +199,18 @@ struct Ground {
     diagnostics: Rc<Diagnostics>,
     signals: SignalFd,
     listener: UnixListener,
+    socket: BoundSocket,
     lease: HeldLease,
+}
+
+/// The socket's file, which goes with whoever has bound it.
+struct BoundSocket(PathBuf);
+
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        // It may have gone with its directory.
+        let _gone_already = fs::remove_file(&self.0);
+    }
 }
 
 impl Ground {
@@ -212,20 +223,20 @@ impl Ground {
         // From here on a child's end is announced; none was started before.
         let signals = daemonize::catch_signals().map_err(|source| StartError::Signals { source })?;
         let path = dir.join(files::SOCKET);
-        let listener = listen(&path).map_err(|source| StartError::Listen { path, source })?;
-        Ok(Self { dir: dir.to_owned(), hierarchies, diagnostics, signals, listener, lease })
+        let listener = listen(&path).map_err(|source| StartError::Listen { path: path.clone(), source })?;
+        let socket = BoundSocket(path);
+        Ok(Self { dir: dir.to_owned(), hierarchies, diagnostics, signals, listener, socket, lease })
     }
 
     fn take_up(self, spec: TaskSpec, runtime: Box<dyn Runtime>, options: &Options) -> Result<Up, StartError> {
-        let Self { dir, hierarchies, diagnostics, signals, listener, lease } = self;
+        let Self { dir, hierarchies, diagnostics, signals, listener, socket, lease } = self;
         let rotation = Rotation { max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
         let log = LogWriter::open(&spec.log_path, rotation).map_err(|source| StartError::Log { source })?;
         let pump = Pump::new(&dir, &spec, Box::new(log), Rc::clone(&diagnostics))
             .map_err(|source| StartError::Output { source })?;
-        let socket = dir.join(files::SOCKET);
         let task = Task::new(spec, dir, runtime, hierarchies, pump, Rc::clone(&diagnostics));
         let event_loop = EventLoop::new(listener, signals, task, options.unclaimed_timeout, Rc::clone(&diagnostics));
-        Ok(Up { event_loop, diagnostics, socket, _lease: lease })
+        Ok(Up { event_loop, diagnostics, _socket: socket, _lease: lease })
     }
 }
 
@@ -233,15 +244,13 @@ impl Ground {
 struct Up {
     event_loop: EventLoop,
     diagnostics: Rc<Diagnostics>,
-    socket: PathBuf,
+    _socket: BoundSocket,
     _lease: HeldLease,
 }
 
 impl Up {
     fn run(&mut self) -> ExitCode {
-        let result = self.event_loop.run();
-        self.remove_socket();
-        match result {
+        match self.event_loop.run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 self.diagnostics.warn(format_args!("the loop has ended: {error}"));
@@ -251,15 +260,8 @@ impl Up {
     }
 
     fn give_up(&self, error: &StartError) -> ExitCode {
-        self.remove_socket();
         self.diagnostics.warn(format_args!("{}", chain(error)));
         ExitCode::FAILURE
-    }
-
-    fn remove_socket(&self) {
-        if let Err(error) = fs::remove_file(&self.socket) {
-            self.diagnostics.warn(format_args!("remove {}: {error}", self.socket.display()));
-        }
     }
 }
 

@@ -101,7 +101,8 @@ impl Options {
 fn change(set: &mut u64, clear: &mut u64, add: u64, remove: u64) {
     *set &= !remove;
     *set |= add;
-    *clear &= !add;
+    // The atime modes are one field: the kernel wants it cleared as a whole whenever one is set.
+    *clear &= !(add & !ATIME);
     *clear |= remove;
 }
 
@@ -117,7 +118,7 @@ mod tests {
     fn attributes_parameters_and_propagation_are_told_apart() {
         let options = parsed(&["nosuid", "strictatime", "mode=755", "size=65536k", "rprivate", "sync"]);
         assert_eq!(options.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_STRICTATIME);
-        assert_eq!(options.clear, ATIME & !libc::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(options.clear, ATIME);
         let expected = [("mode", Some("755")), ("size", Some("65536k")), ("sync", None)];
         let found: Vec<_> = options.parameters.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
         assert_eq!(found, expected);
