@@ -182,7 +182,7 @@ fn spoilers() -> Vec<Spoiler> {
         (|config| push(config, json!({"destination": "/x", "type": "nosuchfs", "source": "x"})), "mounts[", 125),
         (
             |config| {
-                push(config, json!({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}))
+                push(config, json!({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}));
             },
             ".source",
             125,
@@ -197,7 +197,7 @@ fn spoilers() -> Vec<Spoiler> {
                 push(
                     config,
                     json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["nosuchoption"]}),
-                )
+                );
             },
             "mounts[",
             125,

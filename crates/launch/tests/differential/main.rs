@@ -2,14 +2,7 @@
 //!
 //! The family of bundles is generated; the seed is printed and replays by `CONTD_DIFFERENTIAL_SEED=<64 hex digits>`. What
 //! differs on purpose is in `normal.rs`, with the reasons in docs/decisions/0006.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "tests end loudly"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests end loudly")]
 
 mod bundle;
 mod normal;

@@ -95,7 +95,7 @@ impl Bench {
         let id = format!("{}-{id}", self.parent);
         let root = self.dir.path().join("runc");
         let output = command("runc").arg("--root").arg(&root).args(["run", "--bundle"]).arg(bundle).arg(&id).output();
-        let outcome = outcome(output.unwrap());
+        let outcome = outcome(&output.unwrap());
         // Only one that failed is still there.
         let _absent = command("runc").arg("--root").arg(&root).args(["delete", "--force", &id]).output();
         outcome
@@ -108,10 +108,10 @@ impl Bench {
         native.arg("run").arg("--bundle").arg(bundle).arg("--cgroup").arg(cgroup);
         native.arg("--filters").arg(self.dir.path().join("filters")).arg("--compiler").arg(&self.compiler);
         // Every other one from a warm slot: it must be the same container.
-        if self.number.get() % 4 == 0 {
+        if self.number.get().is_multiple_of(4) {
             native.arg("--warm");
         }
-        outcome(native.output().unwrap())
+        outcome(&native.output().unwrap())
     }
 
     /// Returns what is left of all runs, after removing the parents of the cgroups.
@@ -144,7 +144,7 @@ fn host_namespaces() -> String {
     ["pid", "mnt", "uts", "ipc", "net", "cgroup", "user"].map(link).join(",")
 }
 
-fn outcome(output: Output) -> Outcome {
+fn outcome(output: &Output) -> Outcome {
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
     let code = output.status.code().unwrap_or(-1);
     if report.contains("status ") {
