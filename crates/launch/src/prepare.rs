@@ -107,7 +107,9 @@ pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Pr
         is_read_only: root_config.readonly,
         propagation: root_propagation(&linux)?,
     };
-    let scene = mounts::Scene { bundle, root: &root_path, hierarchies: context.hierarchies, needs };
+    let has_cgroup_namespace = namespaces.has(namespaces::NEW_CGROUP);
+    let scene =
+        mounts::Scene { bundle, root: &root_path, hierarchies: context.hierarchies, needs, has_cgroup_namespace };
     let mounts = mounts::mounts(config.mounts.as_deref().unwrap_or_default(), &scene, &mut table)?;
     let has_default_devices = !mounts::binds_dev(&mounts);
     let is_user_namespaced = namespaces.is_new(namespaces::NEW_USER);

@@ -4,6 +4,7 @@
 //! loaded with. Never does: load it, cache it. It is a program of its own so that nothing else links libseccomp.
 #![forbid(unsafe_code)]
 
+mod newer;
 mod section;
 
 use std::fs::File;
@@ -93,15 +94,23 @@ pub fn compile(json: &[u8]) -> Result<Filter, SeccompError> {
     filter.set_ctl_optimize(OPTIMIZE_BINARY_TREE).map_err(context)?;
     // The launcher decides about new privileges.
     filter.set_ctl_nnp(false).map_err(context)?;
+    let mut architectures = vec![ScmpArch::native()];
     for word in &section.architectures {
         let arch = arch(word)?;
+        architectures.push(arch);
         let what = || format!("add the architecture {word}");
         filter.add_arch(arch).map_err(|source| SeccompError::Library { what: what(), source })?;
     }
     for syscall in &section.syscalls {
         add(&mut filter, syscall, default)?;
     }
-    Ok(Filter { flags, program: export(&filter)? })
+    let mut program = newer::prelude(&section, &architectures, default);
+    program.extend(export(&filter)?);
+    if u64::try_from(program.len()).unwrap_or(u64::MAX) > MAX_PROGRAM_BYTES {
+        let source = io::Error::other("it has more instructions than the kernel takes");
+        return Err(SeccompError::Export { source });
+    }
+    Ok(Filter { flags, program })
 }
 
 fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
@@ -113,12 +122,7 @@ fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
         file.take(MAX_PROGRAM_BYTES + 1).read_to_end(&mut program)?;
         Ok(program)
     };
-    let program = export().map_err(|source| SeccompError::Export { source })?;
-    if u64::try_from(program.len()).unwrap_or(u64::MAX) > MAX_PROGRAM_BYTES {
-        let source = io::Error::other("it has more instructions than the kernel takes");
-        return Err(SeccompError::Export { source });
-    }
-    Ok(program)
+    export().map_err(|source| SeccompError::Export { source })
 }
 
 /// Makes a file that has no name: libseccomp writes to descriptors only.

@@ -34,6 +34,7 @@ pub(super) struct Scene<'a> {
     pub(super) root: &'a Path,
     pub(super) hierarchies: &'a Hierarchies,
     pub(super) needs: Controllers,
+    pub(super) has_cgroup_namespace: bool,
 }
 
 /// Makes the list.
@@ -60,6 +61,11 @@ fn mount(index: u16, config: &MountConfig, scene: &Scene<'_>, table: &mut Table)
     } else if kind.is_empty() {
         return Err(Fault::invalid(field("type"), "it is missing"));
     } else if kind == "cgroup" || kind == "cgroup2" {
+        if !scene.has_cgroup_namespace {
+            // It would show every cgroup of the host.
+            let what = format!("{} (a {kind} mount without a cgroup namespace in linux.namespaces)", field("type"));
+            return Err(Fault::unsupported(what));
+        }
         (cgroups(scene), false)
     } else {
         let parameters = options.parameters.clone();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::Program;
 
 /// Of the file's layout; part of the key, so that another version is another file.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"contdbpf";
 /// Magic, version, flags, number of instructions.
 const HEADER_BYTES: usize = 20;

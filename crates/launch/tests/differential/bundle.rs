@@ -1,5 +1,9 @@
 //! The family of bundles.
 
+use std::path::Path;
+
+use contd_bundle::{BundleRequest, Defaults, Netns};
+use contd_types::{ContainerId, ContainerName, ContainerSpec, CpuLimit, Entrypoint, NamespaceId};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -110,7 +114,26 @@ fn seccomp() -> impl Strategy<Value = Value> {
             {"names": ["chroot", "setns"], "action": "SCMP_ACT_ERRNO"},
             {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97,
                 "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]}]});
-    prop_oneof![1 => Just(Value::Null), 1 => Just(small)]
+    prop_oneof![1 => Just(Value::Null), 1 => Just(small), 1 => Just(default_profile())]
+}
+
+/// What containers of ours have.
+fn default_profile() -> Value {
+    let (namespace, id) = (NamespaceId::new("differential").unwrap(), ContainerId::from_random([7; 16]));
+    let mut spec = ContainerSpec::new(ContainerName::new("one").unwrap(), "dir:/");
+    spec.entrypoint = Some(Entrypoint::Args(vec!["/bin/probe".to_owned()]));
+    let defaults = Defaults { memory_bytes: 1 << 28, cpu: CpuLimit::from_millis(1000).unwrap(), pids_limit: 64 };
+    let request = BundleRequest {
+        namespace: &namespace,
+        id: &id,
+        spec: &spec,
+        root: Path::new("/"),
+        netns: Netns::Private,
+        cgroup_parent: "contd",
+        defaults: &defaults,
+    };
+    let config: Value = serde_json::from_str(&contd_bundle::preview(&request).unwrap()).unwrap();
+    config["linux"]["seccomp"].clone()
 }
 
 fn resources() -> impl Strategy<Value = Value> {

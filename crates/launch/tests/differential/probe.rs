@@ -86,7 +86,7 @@ fn main() {
     let path = |text: &str| CString::new(text).unwrap_or_default();
     let (tmp, proc_, node) = (path("/tmp"), path("proc"), path("/tmp/node"));
     let none = std::ptr::null::<c_char>();
-    let calls: [(&str, c_long); 13] = unsafe {
+    let calls: [(&str, c_long); 15] = unsafe {
         [
             ("mount", syscall(165, proc_.as_ptr(), tmp.as_ptr(), proc_.as_ptr(), 0u64, none)),
             ("unshare", syscall(272, 0x0002_0000u64)),
@@ -101,10 +101,12 @@ fn main() {
             ("vsock", syscall(41, 40u64, 1u64, 0u64)),
             ("settimeofday", syscall(164, none, none)),
             ("swapon", syscall(167, none, 0u64)),
+            ("a call of the future", syscall(4000)),
+            ("getpid of x32", syscall(0x4000_0000 | 39)),
         ]
     };
     // The results were computed in order, but errno only keeps the last: each is asked again by itself.
-    let again: [(&str, &dyn Fn() -> c_long); 13] = [
+    let again: [(&str, &dyn Fn() -> c_long); 15] = [
         ("mount", &|| unsafe { syscall(165, c"proc".as_ptr(), c"/tmp".as_ptr(), c"proc".as_ptr(), 0u64, std::ptr::null::<c_char>()) }),
         ("unshare", &|| unsafe { syscall(272, 0x0002_0000u64) }),
         ("setns", &|| unsafe { syscall(308, 0, 0x4000_0000u64) }),
@@ -118,6 +120,8 @@ fn main() {
         ("vsock", &|| unsafe { syscall(41, 40u64, 1u64, 0u64) }),
         ("settimeofday", &|| unsafe { syscall(164, 1u64, 1u64) }),
         ("swapon", &|| unsafe { syscall(167, std::ptr::null::<c_char>(), 0u64) }),
+        ("a call of the future", &|| unsafe { syscall(4000) }),
+        ("getpid of x32", &|| unsafe { syscall(0x4000_0000 | 39) }),
     ];
     for ((name, first), (_, call)) in calls.iter().zip(again) {
         let second = errno(call());

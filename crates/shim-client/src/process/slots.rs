@@ -242,7 +242,9 @@ pub(super) async fn end(slot: Slot, place: &Place) {
     drop(slot);
     let until = Instant::now() + END_TIMEOUT;
     while place.lease.path().exists() && Instant::now() < until {
-        if !matches!(place.lease.probe(), Ok(LeaseState::Held(_))) {
+        let lives = matches!(place.lease.probe(), Ok(LeaseState::Held(_)));
+        // One that is just removing itself has no lease any more, but its lock still: it is neither living nor ours.
+        if !lives && !matches!(remove(place).await, Err(ShimError::StillAlive { .. })) {
             break;
         }
         tokio::time::sleep(END_LOOK).await;
@@ -308,5 +310,29 @@ fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", chain(source)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ShimClientConfig;
+
+    #[tokio::test]
+    async fn a_slot_that_is_removing_itself_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ShimClientConfig { shim_binary: "/nonexistent".into(), run_dir: dir.path().to_owned() };
+        let id = random_id().unwrap();
+        let place = ProcessShimClient::new(config).place(&id).unwrap();
+        place.lease.reserve(&format!("{OWNER}/{id}"), &place.socket).unwrap();
+        let held = place.lease.claim("test").unwrap();
+        std::fs::remove_file(place.file("lease.json")).unwrap();
+        let (_theirs, leash) = std::io::pipe().unwrap();
+        let let_go = async {
+            tokio::time::sleep(END_LOOK * 20).await;
+            drop(held);
+        };
+        tokio::join!(end(Slot { id, leash }, &place), let_go);
+        assert!(!place.lease.path().exists(), "the directory was given up while its lock was still taken");
     }
 }
