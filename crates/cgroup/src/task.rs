@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cgroup::write;
 use crate::error::CgroupError;
 use crate::hierarchies::Hierarchies;
@@ -11,8 +13,8 @@ use crate::members;
 /// The controllers to find a container's processes by, best first. The empty one is v2.
 const MEMBERSHIP: [&str; 6] = ["", "pids", "memory", "freezer", "cpu", "name=systemd"];
 
-/// The cgroup of one container, as far as its parent needs it.
-#[derive(Debug, Default)]
+/// The cgroup of one container, as far as its parent needs it; written down for the parent's successor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCgroup {
     /// A directory in which only the container's processes are; `None` when it shares its parent's.
     own_dir: Option<PathBuf>,
@@ -21,7 +23,7 @@ pub struct TaskCgroup {
     freezer: Option<Freezer>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Freezer {
     V1(PathBuf),
     V2(PathBuf),
@@ -68,6 +70,16 @@ impl TaskCgroup {
         match &self.own_dir {
             Some(dir) => members::signal_all(dir, signal).map(|()| true),
             None => Ok(false),
+        }
+    }
+
+    /// Tells whether its processes are frozen, as far as can be told.
+    pub fn is_frozen(&self) -> bool {
+        let says = |file: &PathBuf, word: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == word);
+        match &self.freezer {
+            Some(Freezer::V1(file)) => says(file, "FROZEN"),
+            Some(Freezer::V2(file)) => says(file, "1"),
+            None => false,
         }
     }
 

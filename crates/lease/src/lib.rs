@@ -27,4 +27,4 @@ mod sys;
 
 pub use dir::{HeldLease, LeaseDir, LeaseError, LeaseState};
 pub use file::{LEASE_VERSION, Lease};
-pub use process::{BootId, ProcessError, ProcessIdentity, pidfd, signal, wait_dead};
+pub use process::{BootId, ExitInfo, ProcessError, ProcessExit, ProcessIdentity, exit_info, pidfd, signal, wait_dead};

@@ -55,6 +55,12 @@ pub enum ProcessError {
         /// Why.
         source: io::Error,
     },
+    /// The kernel does not say how it ended.
+    #[error("ask how a process ended by pidfd")]
+    Exit {
+        /// Why.
+        source: io::Error,
+    },
     /// Waiting on the pidfd failed.
     #[error("wait for the end of a process by pidfd")]
     Wait {
@@ -72,7 +78,7 @@ impl ProcessError {
             }
             Self::Open { .. } => "the kernel must be 5.3 or newer, and a descriptor must be free (ulimit -n)",
             Self::Signal { .. } => "run as root or as the owner of that process",
-            Self::Wait { .. } => "repeat; the process itself is not affected",
+            Self::Wait { .. } | Self::Exit { .. } => "repeat; the process itself is not affected",
         }
     }
 }
@@ -189,6 +195,53 @@ pub fn signal(pidfd: impl AsFd, signal: i32) -> Result<bool, ProcessError> {
     }
 }
 
+/// How a process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessExit {
+    /// It returned this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// What the kernel says to somebody who is not the parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitInfo {
+    /// It was reaped, and ended so.
+    Known(ProcessExit),
+    /// It lives, or its parent has not reaped it yet.
+    NotYet,
+    /// This kernel tells only the parent (before Linux 6.15).
+    Unsupported,
+}
+
+/// `PIDFD_INFO_EXIT` of linux/pidfd.h.
+const INFO_EXIT: u64 = 1 << 3;
+
+/// Asks how the process behind the pidfd has ended, which the kernel keeps for as long as the descriptor is open.
+///
+/// # Errors
+/// [`ProcessError::Exit`] when the kernel refuses to say.
+pub fn exit_info(pidfd: impl AsFd) -> Result<ExitInfo, ProcessError> {
+    let mut info = sys::PidfdInfo { mask: INFO_EXIT, ..sys::PidfdInfo::default() };
+    match sys::pidfd_get_info(pidfd.as_fd(), &mut info) {
+        Ok(()) if info.mask & INFO_EXIT != 0 => {}
+        // Not reaped yet: there is no exit to tell, or, for one that is just going, nothing else either.
+        Ok(()) => return Ok(ExitInfo::NotYet),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ESRCH) => return Ok(ExitInfo::NotYet),
+            Some(libc::ENOTTY | libc::EINVAL) => return Ok(ExitInfo::Unsupported),
+            _ => return Err(ProcessError::Exit { source: error }),
+        },
+    }
+    let status = info.exit_code;
+    Ok(ExitInfo::Known(match status & 0x7f {
+        // The low byte of the code, as `exit(2)` keeps it.
+        0 => ProcessExit::Code(u8::try_from((status >> 8) & 0xff).unwrap_or(u8::MAX)),
+        signal => ProcessExit::Signal(signal),
+    }))
+}
+
 /// Waits until the process has ended (it may still be a zombie), at most so long; returns whether it has.
 ///
 /// # Errors
@@ -254,6 +307,22 @@ mod tests {
         assert!(!signal(&fd, libc::SIGKILL).expect("signal"), "a signal to a reaped process is no error");
         assert!(pidfd(&who).expect("pidfd").is_none());
         assert_eq!(ProcessIdentity::of(who.pid).expect("look up"), None);
+    }
+
+    #[test]
+    fn the_true_exit_is_told_to_whoever_holds_the_pidfd_after_the_parent_has_reaped() {
+        for (script, expected) in [("exit 23", ProcessExit::Code(23)), ("kill -9 $$", ProcessExit::Signal(9))] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("read go; {script}")]).stdin(std::process::Stdio::piped());
+            let mut child = command.spawn().expect("sh is installed");
+            let fd = pidfd(&identity(&child)).expect("pidfd").expect("alive");
+            assert_eq!(exit_info(&fd).expect("asked"), ExitInfo::NotYet, "it lives");
+            drop(child.stdin.take());
+            assert!(wait_dead(&fd, LONG).expect("wait"));
+            assert_eq!(exit_info(&fd).expect("asked"), ExitInfo::NotYet, "it is not reaped");
+            child.wait().expect("reap");
+            assert_eq!(exit_info(&fd).expect("asked"), ExitInfo::Known(expected));
+        }
     }
 
     #[test]

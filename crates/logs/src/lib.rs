@@ -26,4 +26,4 @@ pub use error::LogError;
 pub use format::{LogRecord, MAX_CONTENT_BYTES, Stream};
 pub use reader::{LogItem, LogReader, Tail};
 pub use rotation::Rotation;
-pub use writer::LogWriter;
+pub use writer::{LogWriter, Position};

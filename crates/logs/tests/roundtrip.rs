@@ -307,3 +307,49 @@ fn a_follower_keeps_up_with_a_writer_that_rotates_all_the_time() {
         assert!(text(&items) == expected, "lines are lost, doubled or out of order");
     });
 }
+
+#[test]
+fn a_write_that_was_cut_off_anywhere_is_completed_by_the_successor_and_never_doubled() {
+    let batch = b"one\ntwo\nand a part";
+    let whole = {
+        let scratch = Scratch::new();
+        let mut writer = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
+        writer.write(Stream::Stdout, b"before\n", NOW).unwrap();
+        writer.write(Stream::Stderr, batch, NOW).unwrap();
+        std::fs::read(scratch.log()).unwrap()
+    };
+    let begin = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for cut in begin..=whole.len() {
+        let scratch = Scratch::new();
+        let mut writer = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
+        writer.write(Stream::Stdout, b"before\n", NOW).unwrap();
+        let position = writer.stage(Stream::Stderr, batch, NOW);
+        drop(writer);
+        std::fs::write(scratch.log(), &whole[..cut]).unwrap();
+        let mut successor = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
+        for _ in 0..2 {
+            successor.redo(Stream::Stderr, batch, NOW, position).unwrap();
+            assert_eq!(std::fs::read(scratch.log()).unwrap(), whole, "cut at {cut}");
+        }
+        successor.write(Stream::Stdout, b"after\n", NOW).unwrap();
+        let items = read_all(&scratch.log(), Tail::All);
+        assert_eq!(bytes_of(&items, Stream::Stdout), b"before\nafter\n");
+    }
+}
+
+#[test]
+fn a_write_is_not_repeated_into_another_file_and_goes_to_the_end_of_one_that_was_cut() {
+    let scratch = Scratch::new();
+    let mut writer = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
+    writer.write(Stream::Stdout, b"before\n", NOW).unwrap();
+    let position = writer.stage(Stream::Stdout, b"batch\n", NOW);
+    writer.flush().unwrap();
+    std::fs::File::options().write(true).open(scratch.log()).unwrap().set_len(0).unwrap();
+    let mut successor = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
+    successor.redo(Stream::Stdout, b"batch\n", NOW, position).unwrap();
+    assert_eq!(text(&read_all(&scratch.log(), Tail::All)), "batch\n");
+    std::fs::rename(scratch.log(), scratch.log().with_extension("old")).unwrap();
+    let mut successor = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
+    successor.redo(Stream::Stdout, b"batch\n", NOW, position).unwrap();
+    assert_eq!(std::fs::read(scratch.log()).unwrap(), b"");
+}

@@ -106,6 +106,8 @@ pub mod files {
     pub const STDOUT: &str = "stdout";
     /// The FIFO of the container's standard error.
     pub const STDERR: &str = "stderr";
+    /// Behind the name of a FIFO: the file through which its bytes go to the log.
+    pub const SPOOL_SUFFIX: &str = ".spool";
     /// What the shim itself has to say; bounded.
     pub const SHIM_LOG: &str = "shim.log";
     /// The log of the OCI runtime's last operation.
@@ -172,6 +174,12 @@ pub enum Request {
     ReopenLog,
     /// Ends the shim. Refused with `Conflict` while the container lives. → [`Response::Done`]
     Shutdown,
+    /// Executes another program in the place of this shim's, which goes on with the container: same process, same lease.
+    /// There is no answer when it succeeds: all connections end, and the socket is there again in a moment.
+    HandOver {
+        /// A `contd-shim`, absolute.
+        binary: PathBuf,
+    },
 }
 
 /// What a shim answers. Append only.

@@ -10,18 +10,34 @@ pub(crate) enum Args {
     Serve {
         /// Absolute.
         dir: PathBuf,
-        /// There is no task yet: be a warm slot, on the leash that is standard input.
-        is_slot: bool,
+        /// What there is already.
+        role: Role,
     },
     /// Print the version.
     Version,
+}
+
+/// What a shim finds when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A task, and nothing made of it.
+    Fresh,
+    /// No task yet: be a warm slot, on the leash that is standard input.
+    Slot,
+    /// The container of a predecessor that died: go on with it. Standard input may be a pidfd of its init.
+    Successor,
+    /// The same, in the process of the predecessor, which has executed this program and left it the lease's lock.
+    Heir {
+        /// The descriptor of the lock.
+        lock: i32,
+    },
 }
 
 /// Why the command line is not understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArgsError {
     /// Not one of the forms.
-    #[error("read the command line: not `--dir DIR [--slot]` or `--version`")]
+    #[error("read the command line: not `--dir DIR [--slot|--adopt|--resume LOCK]` or `--version`")]
     Usage,
     /// The shim leaves its working directory.
     #[error("read the command line: the directory {dir:?} is not absolute")]
@@ -32,19 +48,24 @@ pub(crate) enum ArgsError {
 }
 
 /// The longest form has so many; one more is read to see that there is none.
-const MAX_WORDS: usize = 3;
+const MAX_WORDS: usize = 4;
 
 /// Reads the arguments behind the program's name.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Args, ArgsError> {
     let words: Vec<OsString> = arguments.take(MAX_WORDS + 1).collect();
-    let (dir, is_slot) = match words.as_slice() {
+    let (dir, role) = match words.as_slice() {
         [option] if option == "--version" => return Ok(Args::Version),
-        [option, dir] if option == "--dir" => (dir, false),
-        [option, dir, slot] if option == "--dir" && slot == "--slot" => (dir, true),
+        [option, dir] if option == "--dir" => (dir, Role::Fresh),
+        [option, dir, slot] if option == "--dir" && slot == "--slot" => (dir, Role::Slot),
+        [option, dir, adopt] if option == "--dir" && adopt == "--adopt" => (dir, Role::Successor),
+        [option, dir, resume, lock] if option == "--dir" && resume == "--resume" => {
+            let lock = lock.to_str().and_then(|lock| lock.parse().ok()).ok_or(ArgsError::Usage)?;
+            (dir, Role::Heir { lock })
+        }
         _ => return Err(ArgsError::Usage),
     };
     let dir = PathBuf::from(dir);
-    if dir.is_absolute() { Ok(Args::Serve { dir, is_slot }) } else { Err(ArgsError::Relative { dir }) }
+    if dir.is_absolute() { Ok(Args::Serve { dir, role }) } else { Err(ArgsError::Relative { dir }) }
 }
 
 #[cfg(test)]
@@ -57,8 +78,12 @@ mod tests {
 
     #[test]
     fn only_the_documented_forms_are_understood() {
-        assert_eq!(parsed(&["--dir", "/run/x"]), Ok(Args::Serve { dir: "/run/x".into(), is_slot: false }));
-        assert_eq!(parsed(&["--dir", "/run/x", "--slot"]), Ok(Args::Serve { dir: "/run/x".into(), is_slot: true }));
+        let serve = |role| Ok(Args::Serve { dir: "/run/x".into(), role });
+        assert_eq!(parsed(&["--dir", "/run/x"]), serve(Role::Fresh));
+        assert_eq!(parsed(&["--dir", "/run/x", "--slot"]), serve(Role::Slot));
+        assert_eq!(parsed(&["--dir", "/run/x", "--adopt"]), serve(Role::Successor));
+        assert_eq!(parsed(&["--dir", "/run/x", "--resume", "7"]), serve(Role::Heir { lock: 7 }));
+        assert_eq!(parsed(&["--dir", "/run/x", "--resume", "x"]), Err(ArgsError::Usage));
         assert_eq!(parsed(&["--version"]), Ok(Args::Version));
         for bad in [&[][..], &["--dir"], &["--dir", "/x", "y"], &["--slot"], &["x"], &["--version", "x"]] {
             assert_eq!(parsed(bad), Err(ArgsError::Usage), "{bad:?}");

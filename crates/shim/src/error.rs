@@ -32,6 +32,12 @@ pub(crate) enum TaskError {
     /// What must be known after our death could not be written down; it was killed.
     #[error("write down {}", path.display())]
     Record { path: PathBuf, source: DurableError },
+    /// What a predecessor has written down cannot be read.
+    #[error("read {}", path.display())]
+    ReadRecord { path: PathBuf, source: io::Error },
+    /// The other program cannot be executed; this one goes on.
+    #[error("hand over container {id} to {}", binary.display())]
+    HandOver { id: ContainerId, binary: PathBuf, source: io::Error },
     /// The signal could not be sent.
     #[error("signal container {id}")]
     Signal { id: ContainerId, source: ProcessError },
@@ -56,6 +62,8 @@ impl Explain for TaskError {
             Self::Output { .. }
             | Self::Adopt { .. }
             | Self::Record { .. }
+            | Self::ReadRecord { .. }
+            | Self::HandOver { .. }
             | Self::Signal { .. }
             | Self::SignalAll { .. } => ErrorKind::Internal,
         }
@@ -69,6 +77,8 @@ impl Explain for TaskError {
             Self::Output { .. } => "the log's directory must exist, and the disk must have room",
             Self::Adopt { .. } => "delete the container and create it again",
             Self::Record { source, .. } => source.hint(),
+            Self::ReadRecord { .. } => "the run directory must be a readable tmpfs of this user",
+            Self::HandOver { .. } => "give the absolute path of a contd-shim that can be executed",
             Self::Signal { source, .. } => source.hint(),
             Self::SignalAll { .. } => "see the shim's log; cgroups must be mounted",
             Self::Undying { .. } => "see what they wait for in /proc/<pid>/stack, then repeat",

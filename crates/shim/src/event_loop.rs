@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use crate::clock;
 use crate::connection::{Connection, ConnectionEnd};
 use crate::diagnostics::Diagnostics;
-use crate::task::{CallRef, Task};
+use crate::task::{CallRef, HandOver, Task};
 
 /// How long the last answers may take on their way before we end all the same.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -34,6 +35,15 @@ enum Token {
     Init,
     Output(Stream),
     Connection(u64),
+}
+
+/// Why the loop has come to an end.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// There is nothing left to do.
+    Done,
+    /// Another program is to go on.
+    HandOver(HandOver),
 }
 
 /// Everything that can become ready.
@@ -60,6 +70,8 @@ impl EventLoop {
         unclaimed_timeout: Duration,
         diagnostics: Rc<Diagnostics>,
     ) -> Self {
+        // Whoever looks after a container needs no caller for that.
+        let unclaimed_until = (!task.has_container()).then(|| clock::monotonic() + unclaimed_timeout);
         Self {
             listener,
             signals,
@@ -67,14 +79,14 @@ impl EventLoop {
             connections: BTreeMap::new(),
             next_connection: 0,
             accept_after: None,
-            unclaimed_until: Some(clock::monotonic() + unclaimed_timeout),
+            unclaimed_until,
             is_reaping_due: false,
             diagnostics,
         }
     }
 
-    /// Runs until the shim is told to end, or nobody has ever called.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
+    /// Runs until the shim is told to end or to hand over, or nobody has ever called.
+    pub(crate) fn run(&mut self) -> io::Result<Ending> {
         let mut farewell_until = None;
         loop {
             let now = clock::monotonic();
@@ -84,20 +96,28 @@ impl EventLoop {
             }
             self.deliver();
             self.drop_ended(now);
+            if let Some(hand_over) = self.task.take_hand_over() {
+                return Ok(Ending::HandOver(hand_over));
+            }
             if self.task.is_shut_down() {
                 let until = *farewell_until.get_or_insert(now + FAREWELL);
                 if until <= now || !self.connections.values().any(Connection::has_output) {
-                    return Ok(());
+                    return Ok(Ending::Done);
                 }
             }
             if self.unclaimed_until.is_some_and(|until| until <= now) {
                 self.diagnostics.warn("nobody has called: the daemon that started us has ended half-way");
-                return Ok(());
+                return Ok(Ending::Done);
             }
             for (token, ready) in self.wait(now, farewell_until)? {
                 self.dispatch(token, ready);
             }
         }
+    }
+
+    /// The other program could not be executed: this one goes on.
+    pub(crate) fn refuse_hand_over(&mut self, caller: CallRef, binary: PathBuf, source: io::Error) {
+        self.task.refuse_hand_over(caller, binary, source);
     }
 
     /// Waits until something is ready, or due.
@@ -124,7 +144,7 @@ impl EventLoop {
         let listener = self.accept_after.is_none().then(|| (Token::Listener, self.listener.as_fd(), input));
         let signals = (Token::Signals, self.signals.as_fd(), input);
         let operation = self.task.operation_fd().map(|fd| (Token::Operation, fd, input));
-        let init = self.task.init_fd().map(|fd| (Token::Init, fd, input));
+        let init = self.task.init_fd().map(|(fd, flags)| (Token::Init, fd, flags));
         let output = self.task.pump.wanted().map(move |(stream, fd)| (Token::Output(stream), fd, input));
         let connections = self
             .connections

@@ -2,16 +2,25 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use contd_cgroup::{CgroupError, Hierarchies, TaskCgroup};
-use contd_lease::{ProcessError, ProcessIdentity};
+use contd_lease::{ExitInfo, ProcessError, ProcessExit, ProcessIdentity};
 use contd_protocol::shim::InitRecord;
-use contd_types::{Pid, Signal};
+use contd_types::{ExitSource, Pid, Signal};
+use nix::poll::PollFlags;
+use serde::{Deserialize, Serialize};
 
 use crate::reaper;
 use crate::sys::{self, ChildStatus};
+
+/// How long the process that inherits a dead predecessor's children may take to reap one: init does so at once.
+const REAPED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What `/proc/self/fdinfo` says for the pid of a process that was reaped.
+const REAPED: i32 = -1;
 
 /// Why the container's init could not be taken on.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +32,14 @@ pub(crate) enum InitError {
         pid: i32,
         /// Why.
         source: io::Error,
+    },
+    /// What a predecessor wrote down cannot be looked for.
+    #[error("look for init {pid}")]
+    Find {
+        /// The pid that was written down.
+        pid: i32,
+        /// Why.
+        source: ProcessError,
     },
     /// It is somebody else's.
     #[error("take on init {pid}: it is not our child")]
@@ -40,6 +57,26 @@ pub(crate) enum InitError {
     },
 }
 
+/// How an init has ended, and how that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// For certain.
+    Known(ChildStatus, ExitSource),
+    /// It has, but nobody says how.
+    Unknown(String),
+}
+
+/// `init.json`: what a successor needs to know, and what the daemon reads of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StoredInit {
+    /// Who it is.
+    #[serde(flatten)]
+    pub(crate) record: InitRecord,
+    /// Where it lives; its process cannot be asked any more once it has ended.
+    #[serde(default)]
+    pub(crate) cgroup: TaskCgroup,
+}
+
 /// A container's init, alive or not yet reaped.
 #[derive(Debug)]
 pub(crate) struct Init {
@@ -48,6 +85,19 @@ pub(crate) struct Init {
     cgroup: TaskCgroup,
     /// What it executed when it was taken on: the runtime's own program.
     program: Option<PathBuf>,
+    tie: Tie,
+}
+
+/// What it is to us.
+#[derive(Debug)]
+enum Tie {
+    /// Our child: its status is ours to take.
+    Child,
+    /// The child of a predecessor that died: somebody else reaps it, and the kernel tells us how it ended.
+    Adopted {
+        /// Since when it is known to be dead and not reaped.
+        dead_since: Option<Instant>,
+    },
 }
 
 impl Init {
@@ -58,7 +108,24 @@ impl Init {
             return Err(InitError::NotOurs { pid });
         }
         let cgroup = hierarchies.of_process(pid).map_err(|source| InitError::Cgroup { pid, source })?;
-        Ok(Self { identity, pidfd, cgroup, program: program_of(pid) })
+        Ok(Self { identity, pidfd, cgroup, program: program_of(pid), tie: Tie::Child })
+    }
+
+    /// Takes on what a predecessor has written down, by the pidfd that somebody has kept or else by its pid and start
+    /// time; `None` when nobody can know any more what became of it.
+    pub(crate) fn take_over(stored: &StoredInit, kept: Option<OwnedFd>) -> Result<Option<Self>, InitError> {
+        let pid = stored.record.pid.0;
+        let identity = ProcessIdentity { pid, start_ticks: stored.record.start_ticks };
+        let open = || contd_lease::pidfd(&identity).map_err(|source| InitError::Find { pid, source });
+        let Some(pidfd) = (match kept.filter(|fd| is_of(fd, pid)) {
+            Some(kept) => Some(kept),
+            None => open()?,
+        }) else {
+            return Ok(None);
+        };
+        let is_child = sys::is_child(pidfd.as_fd()).map_err(|source| InitError::Open { pid, source })?;
+        let tie = if is_child { Tie::Child } else { Tie::Adopted { dead_since: None } };
+        Ok(Some(Self { identity, pidfd, cgroup: stored.cgroup.clone(), program: None, tie }))
     }
 
     /// Returns its pid.
@@ -67,18 +134,53 @@ impl Init {
     }
 
     /// Returns what is written down about it.
-    pub(crate) fn record(&self, is_started: bool) -> InitRecord {
-        InitRecord { pid: self.pid(), start_ticks: self.identity.start_ticks, is_started }
+    pub(crate) fn record(&self, is_started: bool) -> StoredInit {
+        let record = InitRecord { pid: self.pid(), start_ticks: self.identity.start_ticks, is_started };
+        StoredInit { record, cgroup: self.cgroup.clone() }
     }
 
-    /// Returns the descriptor that becomes readable when it has ended.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    /// Returns the descriptor to wait on for its end, and for what: one that is dead and not reaped is readable all the
+    /// time.
+    pub(crate) fn fd(&self) -> (BorrowedFd<'_>, PollFlags) {
+        let flags = match self.tie {
+            Tie::Adopted { dead_since: Some(_) } => PollFlags::empty(),
+            Tie::Child | Tie::Adopted { dead_since: None } => PollFlags::POLLIN,
+        };
+        (self.pidfd.as_fd(), flags)
     }
 
-    /// Takes its status once it has ended; `None` while it lives.
-    pub(crate) fn reap(&self) -> io::Result<Option<ChildStatus>> {
-        sys::reap(self.pidfd.as_fd())
+    /// Returns when [`Self::end`] is due even if nothing becomes ready.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.tie {
+            Tie::Adopted { dead_since: Some(since) } => Some(since + REAPED_WITHIN),
+            Tie::Child | Tie::Adopted { dead_since: None } => None,
+        }
+    }
+
+    /// Tells how it has ended; `None` while it lives, or as long as that may still become known.
+    pub(crate) fn end(&mut self, now: Instant) -> io::Result<Option<End>> {
+        let Tie::Adopted { dead_since } = &mut self.tie else {
+            let status = sys::reap(self.pidfd.as_fd())?;
+            return Ok(status.map(|status| End::Known(status, ExitSource::Reaped)));
+        };
+        let unknown = |why: &str| Ok(Some(End::Unknown(why.to_owned())));
+        match contd_lease::exit_info(&self.pidfd).map_err(io::Error::other)? {
+            ExitInfo::Known(ProcessExit::Code(code)) => {
+                Ok(Some(End::Known(ChildStatus::Code(code), ExitSource::Pidfd)))
+            }
+            ExitInfo::Known(ProcessExit::Signal(signal)) => {
+                Ok(Some(End::Known(ChildStatus::Signal(signal), ExitSource::Pidfd)))
+            }
+            _ if !contd_lease::wait_dead(&self.pidfd, Duration::ZERO).map_err(io::Error::other)? => Ok(None),
+            ExitInfo::Unsupported => unknown("its shim died, and before Linux 6.15 only the parent is told"),
+            ExitInfo::NotYet if dead_since.is_some_and(|since| since + REAPED_WITHIN <= now) => {
+                unknown("its shim died, and the process that inherited it does not reap it")
+            }
+            ExitInfo::NotYet => {
+                dead_since.get_or_insert(now);
+                Ok(None)
+            }
+        }
     }
 
     /// Sends a signal to it alone. It is fine when it has ended.
@@ -95,6 +197,13 @@ impl Init {
     pub(crate) fn cgroup(&self) -> &TaskCgroup {
         &self.cgroup
     }
+}
+
+/// Tells whether a descriptor is a pidfd of this process, or of one that was reaped: whoever kept it had it from there.
+fn is_of(fd: &OwnedFd, pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap_or_default();
+    let named = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+    named.is_some_and(|named| named == pid || named == REAPED)
 }
 
 /// Reads what a child of ours executes; it is not reaped yet, so its pid is its own. A zombie executes nothing.

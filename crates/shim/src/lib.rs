@@ -31,6 +31,7 @@ mod pump;
 mod reaper;
 pub mod runtime;
 mod slot;
+mod spool;
 mod start;
 #[expect(unsafe_code, reason = "fork, close_range and waitid by pidfd, which nix does not offer safely or at all")]
 mod sys;

@@ -2,13 +2,17 @@
 
 use std::fmt::Debug;
 
-use contd_logs::{LogError, LogWriter, Stream};
+use contd_logs::{LogError, LogWriter, Position, Stream};
 use contd_types::Timestamp;
 
-/// Takes output, all or nothing per call.
+/// Takes output, all or nothing per write.
 pub(crate) trait LogSink: Debug {
-    /// Writes the bytes of one read. After an error the same call may be repeated.
-    fn append(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Result<(), LogError>;
+    /// Encodes the bytes of one read and says where [`Self::flush`] will put them.
+    fn stage(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Position;
+    /// Writes what was staged. After an error it is staged again.
+    fn flush(&mut self) -> Result<(), LogError>;
+    /// Writes again what a predecessor had staged.
+    fn redo(&mut self, stream: Stream, at: Timestamp, bytes: &[u8], position: Position) -> Result<(), LogError>;
     /// Opens the log again by its path.
     fn reopen(&mut self) -> Result<(), LogError>;
     /// Returns and forgets why the log could not be rotated.
@@ -16,8 +20,16 @@ pub(crate) trait LogSink: Debug {
 }
 
 impl LogSink for LogWriter {
-    fn append(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Result<(), LogError> {
-        self.write(stream, bytes, at)
+    fn stage(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Position {
+        Self::stage(self, stream, bytes, at)
+    }
+
+    fn flush(&mut self) -> Result<(), LogError> {
+        Self::flush(self)
+    }
+
+    fn redo(&mut self, stream: Stream, at: Timestamp, bytes: &[u8], position: Position) -> Result<(), LogError> {
+        Self::redo(self, stream, bytes, at, position)
     }
 
     fn reopen(&mut self) -> Result<(), LogError> {

@@ -1,9 +1,11 @@
-//! The container's output: from two FIFOs, through one buffer, into the log.
+//! The container's output: from two FIFOs, through a spool each ([`crate::spool`]), into the log.
 //!
 //! The container's ends are opened read-write and closed here once the runtime has them, so the FIFO says end-of-file
 //! exactly when the last process of the container has let go. When the log cannot be written (a full disk), nothing
-//! more is read: the pipe fills and the container waits (`block`). Not a byte is dropped before [`Pump::close`].
+//! more is read: the pipe fills and the container waits (`block`). Not a byte is dropped before [`Pump::close`]; a
+//! successor goes on where this one was killed ([`Pump::adopt`]).
 
+use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,6 +23,7 @@ use crate::clock;
 use crate::diagnostics::Diagnostics;
 use crate::log::LogSink;
 use crate::runtime::Stdio;
+use crate::spool::{Spool, Taken};
 
 /// Large, so that a burst does not wait for us; the kernel allows this much to everybody.
 const PIPE_BYTES: i32 = 1024 * 1024;
@@ -53,6 +56,14 @@ pub(crate) enum PumpError {
         /// Why.
         source: io::Error,
     },
+    /// The spool could not be opened, or emptied.
+    #[error("open the spool {}", path.display())]
+    Spool {
+        /// The spool.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The log could not be opened.
     #[error("open the log of the container")]
     OpenLog {
@@ -66,14 +77,7 @@ struct Source {
     stream: Stream,
     path: PathBuf,
     reader: Option<File>,
-}
-
-/// Bytes that the log has not taken yet.
-#[derive(Debug)]
-struct Pending {
-    stream: Stream,
-    length: usize,
-    retry_at: Instant,
+    spool: Spool,
 }
 
 /// The way from the FIFOs to the log.
@@ -83,32 +87,30 @@ pub(crate) struct Pump {
     log: Box<dyn LogSink>,
     buffer_bytes: usize,
     buffer: Vec<u8>,
-    pending: Option<Pending>,
+    /// When the log refuses, the next try. Nothing is taken until then.
+    retry_at: Option<Instant>,
     is_reading: bool,
     diagnostics: Rc<Diagnostics>,
 }
 
 impl Pump {
-    /// Makes the FIFOs if they are absent. Nothing is read yet.
+    /// Makes the FIFOs and spools if they are absent. Nothing is read yet.
     pub(crate) fn new(
         dir: &Path,
         task: &TaskSpec,
         log: Box<dyn LogSink>,
         diagnostics: Rc<Diagnostics>,
     ) -> Result<Self, PumpError> {
-        let source = |stream, name| {
-            let path = dir.join(name);
-            make_fifo(&path).map_err(|source| PumpError::Make { path: path.clone(), source })?;
-            Ok(Source { stream, path, reader: None })
-        };
+        let stdout = Source::prepare(dir, Stream::Stdout, files::STDOUT)?;
+        let stderr = Source::prepare(dir, Stream::Stderr, files::STDERR)?;
         Ok(Self {
-            sources: [source(Stream::Stdout, files::STDOUT)?, source(Stream::Stderr, files::STDERR)?],
+            sources: [stdout, stderr],
             log,
             buffer_bytes: usize::try_from(task.log_max_bytes)
                 .unwrap_or(MAX_BUFFER_BYTES)
                 .clamp(MAX_CONTENT_BYTES, MAX_BUFFER_BYTES),
             buffer: Vec::new(),
-            pending: None,
+            retry_at: None,
             is_reading: false,
             diagnostics,
         })
@@ -127,6 +129,16 @@ impl Pump {
         self.is_reading = true;
     }
 
+    /// Goes on for a container that a predecessor has made: what lies in the spools first, then what comes.
+    pub(crate) fn adopt(&mut self) -> Result<(), PumpError> {
+        for source in &mut self.sources {
+            source.reader = Some(source.open_reader()?);
+        }
+        self.begin();
+        self.drain_spools();
+        Ok(())
+    }
+
     /// Returns what the runtime has written to the container's standard error before any of the container ran.
     pub(crate) fn last_words(&mut self) -> String {
         let mut words = Vec::new();
@@ -143,7 +155,7 @@ impl Pump {
 
     /// Returns the descriptors to wait on.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
-        let is_open = self.is_reading && self.pending.is_none();
+        let is_open = self.is_reading && self.retry_at.is_none();
         self.sources
             .iter()
             .filter(move |_| is_open)
@@ -152,42 +164,39 @@ impl Pump {
 
     /// Returns when [`Self::retry`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.pending.as_ref().map(|pending| pending.retry_at)
+        self.retry_at
     }
 
     /// Tells whether all output there will ever be is in the log.
     pub(crate) fn is_drained(&self) -> bool {
-        self.pending.is_none() && self.sources.iter().all(|source| source.reader.is_none())
+        self.retry_at.is_none() && self.sources.iter().all(|source| source.reader.is_none())
     }
 
-    /// Reads once from a FIFO that is ready, and writes it to the log.
+    /// Takes once from a FIFO that is ready, and writes it to the log.
     pub(crate) fn on_readable(&mut self, stream: Stream) {
-        if self.pending.is_some() {
+        if self.retry_at.is_some() {
             return;
         }
-        if self.buffer.is_empty() {
-            // From zeroed pages: memory is used only as far as it is read into.
-            self.buffer = vec![0; self.buffer_bytes];
-        }
         let Some(source) = self.sources.iter_mut().find(|source| source.stream == stream) else { return };
-        let Some(reader) = source.reader.as_mut() else { return };
-        match reader.read(&mut self.buffer) {
-            Ok(0) => source.reader = None,
-            Ok(length) => self.write(stream, length),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+        let Some(reader) = source.reader.as_ref() else { return };
+        match source.spool.take(reader.as_fd(), self.buffer_bytes) {
+            Ok(Taken::End) => source.reader = None,
+            Ok(Taken::Some) => self.drain_spools(),
+            Ok(Taken::Nothing) => {}
+            // Nothing was taken, so nothing is lost: the file system of the spool may have room again.
             Err(error) => {
-                self.diagnostics.warn(format_args!("read {}: {error}; given up", source.path.display()));
-                source.reader = None;
+                self.diagnostics.warn(format_args!("take from {}: {error}", source.path.display()));
+                self.retry_at = Some(clock::monotonic() + RETRY_AFTER);
             }
         }
     }
 
     /// Repeats a write that failed, when it is time.
     pub(crate) fn retry(&mut self, now: Instant) {
-        if let Some(pending) = self.pending.take_if(|pending| pending.retry_at <= now) {
-            self.write(pending.stream, pending.length);
-            if self.pending.is_none() {
-                self.diagnostics.info("the log takes output again");
+        if self.retry_at.take_if(|at| *at <= now).is_some() {
+            self.drain_spools();
+            if self.retry_at.is_none() {
+                self.diagnostics.info("output is taken again");
             }
         }
     }
@@ -204,48 +213,85 @@ impl Pump {
                 self.on_readable(stream);
             }
         }
-        if let Some(pending) = self.pending.take() {
-            let bytes = pending.length;
-            self.diagnostics.warn(format_args!("{bytes} bytes of output were dropped: the log cannot be written"));
-        }
+        self.retry_at = None;
         for source in &mut self.sources {
             source.reader = None;
+            if source.spool.has_waiting() {
+                let path = source.path.display();
+                self.diagnostics.warn(format_args!("output of {path} was dropped: the log cannot be written"));
+            }
+            if let Err(error) = source.spool.clear() {
+                self.diagnostics.warn(format_args!("empty the spool of {}: {error}", source.path.display()));
+            }
         }
         self.is_reading = false;
         self.buffer = Vec::new();
     }
 
-    fn write(&mut self, stream: Stream, length: usize) {
-        let bytes = self.buffer.get(..length).unwrap_or_default();
-        if let Err(error) = self.log.append(stream, clock::wall(), bytes) {
-            self.diagnostics.error(&error);
-            self.pending = Some(Pending { stream, length, retry_at: clock::monotonic() + RETRY_AFTER });
+    /// Brings what lies in the spools into the log; when that fails, it is tried again later.
+    fn drain_spools(&mut self) {
+        for place in 0..self.sources.len() {
+            if let Err(error) = self.drain_spool(place) {
+                self.diagnostics.error(&*error);
+                self.retry_at = Some(clock::monotonic() + RETRY_AFTER);
+            }
         }
         if let Some(error) = self.log.take_rotation_error() {
             self.diagnostics.error(&error);
         }
     }
+
+    fn drain_spool(&mut self, place: usize) -> Result<(), Box<dyn Error>> {
+        let Some(Source { stream, spool, .. }) = self.sources.get_mut(place) else { return Ok(()) };
+        while spool.has_waiting() {
+            spool.read(&mut self.buffer)?;
+            match spool.unfinished() {
+                Some(entry) => self.log.redo(*stream, entry.at, &self.buffer, entry.position)?,
+                None => {
+                    let at = clock::wall();
+                    let position = self.log.stage(*stream, at, &self.buffer);
+                    spool.note(at, position)?;
+                    self.log.flush()?;
+                }
+            }
+            spool.finish()?;
+        }
+        Ok(())
+    }
 }
 
 impl Source {
+    fn prepare(dir: &Path, stream: Stream, name: &str) -> Result<Self, PumpError> {
+        let path = dir.join(name);
+        make_fifo(&path).map_err(|source| PumpError::Make { path: path.clone(), source })?;
+        let spool = dir.join(format!("{name}{}", files::SPOOL_SUFFIX));
+        let spool = Spool::open(spool.clone()).map_err(|source| PumpError::Spool { path: spool, source })?;
+        Ok(Self { stream, path, reader: None, spool })
+    }
+
     /// Opens our end, then the container's: read-write, so that its writes never meet a pipe without a reader, even if
     /// we die.
     fn open(&mut self) -> Result<File, PumpError> {
-        let open = |options: &mut OpenOptions| {
-            options
-                .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOFOLLOW.bits())
-                .open(&self.path)
-                .map_err(|source| PumpError::Open { path: self.path.clone(), source })
-        };
-        let reader = open(OpenOptions::new().read(true))?;
+        let reader = self.open_reader()?;
         // The container gets a blocking one: O_NONBLOCK belongs to the open file, not to the descriptor.
-        let writer = open(OpenOptions::new().read(true).write(true))?;
+        let writer = self.open_fifo(OpenOptions::new().read(true).write(true))?;
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_RDWR))
             .map_err(|errno| PumpError::Open { path: self.path.clone(), source: errno.into() })?;
         // Best effort: without it the pipe has 64 KiB and all still works.
         let _smaller_pipe = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
         self.reader = Some(reader);
         Ok(writer)
+    }
+
+    fn open_reader(&self) -> Result<File, PumpError> {
+        self.open_fifo(OpenOptions::new().read(true))
+    }
+
+    fn open_fifo(&self, options: &mut OpenOptions) -> Result<File, PumpError> {
+        options
+            .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOFOLLOW.bits())
+            .open(&self.path)
+            .map_err(|source| PumpError::Open { path: self.path.clone(), source })
     }
 }
 
@@ -261,12 +307,14 @@ fn make_fifo(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use contd_logs::Position;
     use contd_types::Timestamp;
     use std::cell::RefCell;
     use std::io::Write;
 
     #[derive(Debug, Default)]
     struct Script {
+        staged: Vec<u8>,
         taken: Vec<u8>,
         failures: usize,
     }
@@ -275,14 +323,26 @@ mod tests {
     struct ScriptedLog(Rc<RefCell<Script>>);
 
     impl LogSink for ScriptedLog {
-        fn append(&mut self, _: Stream, _: Timestamp, bytes: &[u8]) -> Result<(), LogError> {
+        fn stage(&mut self, _: Stream, _: Timestamp, bytes: &[u8]) -> Position {
+            let mut script = self.0.borrow_mut();
+            script.staged = bytes.to_vec();
+            let offset = u64::try_from(script.taken.len()).expect("small");
+            Position { device: 1, inode: 1, offset, begins_anew: false }
+        }
+        fn flush(&mut self) -> Result<(), LogError> {
             let mut script = self.0.borrow_mut();
             if script.failures > 0 {
                 script.failures -= 1;
                 return Err(LogError::Write { path: "log".into(), source: io::ErrorKind::StorageFull.into() });
             }
-            script.taken.extend_from_slice(bytes);
+            let staged = std::mem::take(&mut script.staged);
+            script.taken.extend(staged);
             Ok(())
+        }
+        fn redo(&mut self, stream: Stream, at: Timestamp, bytes: &[u8], position: Position) -> Result<(), LogError> {
+            self.0.borrow_mut().taken.truncate(usize::try_from(position.offset).expect("small"));
+            self.stage(stream, at, bytes);
+            self.flush()
         }
         fn reopen(&mut self) -> Result<(), LogError> {
             Ok(())
@@ -293,17 +353,15 @@ mod tests {
     }
 
     fn pump(dir: &Path, log: &ScriptedLog) -> Pump {
-        let source = |stream, name: &str| {
-            let path = dir.join(name);
-            make_fifo(&path).expect("fifo");
-            Source { stream, path, reader: None }
-        };
         Pump {
-            sources: [source(Stream::Stdout, "stdout"), source(Stream::Stderr, "stderr")],
+            sources: [
+                Source::prepare(dir, Stream::Stdout, "stdout").expect("fifo"),
+                Source::prepare(dir, Stream::Stderr, "stderr").expect("fifo"),
+            ],
             log: Box::new(log.clone()),
             buffer_bytes: MAX_BUFFER_BYTES,
             buffer: Vec::new(),
-            pending: None,
+            retry_at: None,
             is_reading: false,
             diagnostics: Rc::new(Diagnostics::open(&dir.join("shim.log"))),
         }
@@ -335,6 +393,34 @@ mod tests {
         }
         assert!(pump.is_drained());
         assert_eq!(log.0.borrow().taken, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_successor_writes_what_its_predecessor_had_taken_and_what_came_meanwhile() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let log = ScriptedLog::default();
+        let mut first = pump(dir.path(), &log);
+        let mut stdio = first.open().expect("fifos");
+        first.begin();
+        stdio.stdout.write_all(b"written\n").expect("room");
+        first.on_readable(Stream::Stdout);
+        log.0.borrow_mut().failures = 1;
+        stdio.stdout.write_all(b"taken\n").expect("room");
+        first.on_readable(Stream::Stdout);
+        assert_eq!(log.0.borrow().taken, b"written\n");
+        drop(first);
+        stdio.stdout.write_all(b"meanwhile\n").expect("no reader is no error: the container holds both ends");
+        drop(stdio.stderr);
+        let mut second = pump(dir.path(), &log);
+        second.adopt().expect("adopts");
+        assert_eq!(log.0.borrow().taken, b"written\ntaken\n");
+        second.on_readable(Stream::Stdout);
+        assert_eq!(log.0.borrow().taken, b"written\ntaken\nmeanwhile\n");
+        drop(stdio.stdout);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            second.on_readable(stream);
+        }
+        assert!(second.is_drained());
     }
 
     #[test]

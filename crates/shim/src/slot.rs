@@ -95,8 +95,8 @@ pub(crate) fn settings(spec: &SlotSpec) -> Settings {
     Settings { cgroup: spec.cgroup.clone(), filters: spec.filters.clone(), compiler: spec.compiler.clone() }
 }
 
-/// Takes the leash away from standard input, which becomes `/dev/null`.
-pub(crate) fn take_leash() -> io::Result<OwnedFd> {
+/// Takes what standard input is, the leash or a pidfd, before it becomes `/dev/null`.
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
     io::stdin().as_fd().try_clone_to_owned()
 }
 

@@ -1,9 +1,12 @@
 //! The way up: what must be true before the first caller is accepted, step by step.
 
+use std::convert::Infallible;
 use std::error::Error;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,19 +17,23 @@ use contd_cgroup::{CgroupError, Hierarchies};
 use contd_lease::{HeldLease, LeaseDir, LeaseError};
 use contd_logs::{LogError, LogWriter, Rotation};
 use contd_protocol::shim::{TaskSpec, files};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::execv;
 
-use crate::args::{self, Args};
+use crate::args::{self, Args, Role};
 use crate::connection::AGENT;
 use crate::daemonize::{self, ReadyPipe, Side};
 use crate::diagnostics::Diagnostics;
-use crate::event_loop::EventLoop;
+use crate::error::TaskError;
+use crate::event_loop::{Ending, EventLoop};
 use crate::pump::{Pump, PumpError};
 use crate::runtime::Runtime;
 use crate::runtime::native::NativeRuntime;
 use crate::slot::{self, SlotError, Word};
-use crate::task::Task;
+use crate::sys;
+use crate::task::{HandOver, Task};
 use crate::task_file::{self, TaskFileError};
 
 /// What can be set for a shim beyond its task.
@@ -63,6 +70,8 @@ enum StartError {
     Log { source: LogError },
     #[error("prepare the output of the container")]
     Output { source: PumpError },
+    #[error("go on with the container of the predecessor")]
+    Adopt { source: TaskError },
     #[error("listen at {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
     #[error("receive signals")]
@@ -79,7 +88,9 @@ impl StartError {
             Self::Log { .. } => "the directory of the log must exist, and its disk must be writable",
             Self::Runtime { .. } => "check the runtime's script in the lease directory",
             Self::Cgroups { .. } => "/proc must be mounted",
-            Self::Output { .. } | Self::Listen { .. } => "the run directory must be a writable tmpfs of this user",
+            Self::Output { .. } | Self::Adopt { .. } | Self::Listen { .. } => {
+                "the run directory must be a writable tmpfs of this user"
+            }
             Self::Slot { .. } | Self::Retire { .. } => "contd starts containers without it; see the kernel log",
             Self::Detach { .. } | Self::Signals { .. } | Self::Tell { .. } => "see the kernel log; repeat",
         }
@@ -95,15 +106,16 @@ pub fn main(
     options: &Options,
     make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
 ) -> ExitCode {
-    let (dir, is_slot) = match args::parse(arguments) {
-        Ok(Args::Serve { dir, is_slot }) => (dir, is_slot),
+    let (dir, role) = match args::parse(arguments) {
+        Ok(Args::Serve { dir, role: Role::Heir { lock } }) => return inherit(&dir, lock, options, make_runtime),
+        Ok(Args::Serve { dir, role }) => (dir, role),
         Ok(Args::Version) => return print(&mut io::stdout(), AGENT, ExitCode::SUCCESS),
         Err(error) => return print(&mut io::stderr(), &format!("contd-shim: {error}"), ExitCode::from(2)),
     };
     match daemonize::fork_and_wait() {
         Ok(Side::Parent(code)) => code,
-        Ok(Side::Child(pipe)) if is_slot => serve_slot(&dir, options, pipe),
-        Ok(Side::Child(pipe)) => serve(&dir, options, pipe, make_runtime),
+        Ok(Side::Child(pipe)) if role == Role::Slot => serve_slot(&dir, options, pipe),
+        Ok(Side::Child(pipe)) => serve(&dir, role, options, pipe, make_runtime),
         Err(error) => print(&mut io::stderr(), &format!("contd-shim: fork: {error}"), ExitCode::FAILURE),
     }
 }
@@ -116,16 +128,17 @@ fn print(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
 
 fn serve(
     dir: &Path,
+    role: Role,
     options: &Options,
     pipe: ReadyPipe,
     make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
 ) -> ExitCode {
     let come_up = || {
-        let ground = Ground::prepare(dir)?;
-        let spec = task_file::read(dir).map_err(|source| StartError::Task { source })?;
-        let runtime = make_runtime(&spec, dir, &ground.hierarchies);
-        let runtime = runtime.map_err(|source| StartError::Runtime { source })?;
-        ground.take_up(spec, runtime, options)
+        let kept = slot::take_stdin().map_err(|source| StartError::Detach { source })?;
+        daemonize::detach().map_err(|source| StartError::Detach { source })?;
+        let ground = Ground::claim(dir)?;
+        let predecessor = (role == Role::Successor).then_some(Predecessor { kept: Some(kept) });
+        serve_task(ground, predecessor, options, make_runtime)
     };
     let (mut up, told) = match come_up() {
         Ok(up) => (up, pipe.ready()),
@@ -137,12 +150,47 @@ fn serve(
     }
 }
 
+/// Goes on in the process of a predecessor that has executed this program.
+fn inherit(
+    dir: &Path,
+    lock: i32,
+    options: &Options,
+    make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
+) -> ExitCode {
+    let come_up = || {
+        let lock = sys::inherit(lock).map_err(|source| StartError::Detach { source })?;
+        let ground = Ground::take_over(dir, lock)?;
+        serve_task(ground, Some(Predecessor { kept: None }), options, make_runtime)
+    };
+    match come_up() {
+        Ok(mut up) => up.run(),
+        Err(error) => {
+            // The container lives; the daemon sees that nobody looks after it, and starts a successor.
+            Diagnostics::open(&dir.join(files::SHIM_LOG)).warn(format_args!("{}", chain(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_task(
+    ground: Ground,
+    predecessor: Option<Predecessor>,
+    options: &Options,
+    make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
+) -> Result<Up, StartError> {
+    let spec = task_file::read(&ground.dir).map_err(|source| StartError::Task { source })?;
+    let runtime = make_runtime(&spec, &ground.dir, &ground.hierarchies);
+    let runtime = runtime.map_err(|source| StartError::Runtime { source })?;
+    ground.take_up(spec, runtime, predecessor, options)
+}
+
 /// Is a warm slot, then the shim of the container that comes.
 fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
     let slot_failed = |source| StartError::Slot { source };
     let prepare = || {
-        let leash = slot::take_leash().map_err(|source| StartError::Detach { source })?;
-        let ground = Ground::prepare(dir)?;
+        let leash = slot::take_stdin().map_err(|source| StartError::Detach { source })?;
+        daemonize::detach().map_err(|source| StartError::Detach { source })?;
+        let ground = Ground::claim(dir)?;
         let spec = slot::read(dir).map_err(slot_failed)?;
         let mut runtime = NativeRuntime::new(slot::settings(&spec), Rc::clone(&ground.hierarchies));
         runtime.warm_up().map_err(|source| slot_failed(SlotError::WarmUp { source }))?;
@@ -164,7 +212,7 @@ fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
         Ok(Some(task))
     };
     let result = match take_up() {
-        Ok(Some(task)) => match ground.take_up(task, Box::new(runtime), options) {
+        Ok(Some(task)) => match ground.take_up(task, Box::new(runtime), None, options) {
             Ok(mut up) => return up.run(),
             Err(error) => Err(error),
         },
@@ -213,11 +261,25 @@ impl Drop for BoundSocket {
     }
 }
 
+/// Somebody whose container goes on here.
+struct Predecessor {
+    /// What may be a pidfd of its init.
+    kept: Option<OwnedFd>,
+}
+
 impl Ground {
-    fn prepare(dir: &Path) -> Result<Self, StartError> {
-        daemonize::detach().map_err(|source| StartError::Detach { source })?;
+    fn claim(dir: &Path) -> Result<Self, StartError> {
         // Before anything is touched: who comes too late must leave no trace.
         let lease = LeaseDir::new(dir).claim(AGENT).map_err(|source| StartError::Claim { source })?;
+        Self::prepare(dir, lease)
+    }
+
+    fn take_over(dir: &Path, lock: OwnedFd) -> Result<Self, StartError> {
+        let lease = LeaseDir::new(dir).take_over(lock, AGENT).map_err(|source| StartError::Claim { source })?;
+        Self::prepare(dir, lease)
+    }
+
+    fn prepare(dir: &Path, lease: HeldLease) -> Result<Self, StartError> {
         let diagnostics = Rc::new(Diagnostics::open(&dir.join(files::SHIM_LOG)));
         let hierarchies = Rc::new(Hierarchies::read().map_err(|source| StartError::Cgroups { source })?);
         // From here on a child's end is announced; none was started before.
@@ -228,34 +290,71 @@ impl Ground {
         Ok(Self { dir: dir.to_owned(), hierarchies, diagnostics, signals, listener, socket, lease })
     }
 
-    fn take_up(self, spec: TaskSpec, runtime: Box<dyn Runtime>, options: &Options) -> Result<Up, StartError> {
+    fn take_up(
+        self,
+        spec: TaskSpec,
+        runtime: Box<dyn Runtime>,
+        predecessor: Option<Predecessor>,
+        options: &Options,
+    ) -> Result<Up, StartError> {
         let Self { dir, hierarchies, diagnostics, signals, listener, socket, lease } = self;
         let rotation = Rotation { max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
         let log = LogWriter::open(&spec.log_path, rotation).map_err(|source| StartError::Log { source })?;
         let pump = Pump::new(&dir, &spec, Box::new(log), Rc::clone(&diagnostics))
             .map_err(|source| StartError::Output { source })?;
-        let task = Task::new(spec, dir, runtime, hierarchies, pump, Rc::clone(&diagnostics));
+        let mut task = Task::new(spec, dir.clone(), runtime, hierarchies, pump, Rc::clone(&diagnostics));
+        if let Some(Predecessor { kept }) = predecessor {
+            task.adopt(kept).map_err(|source| StartError::Adopt { source })?;
+        }
         let event_loop = EventLoop::new(listener, signals, task, options.unclaimed_timeout, Rc::clone(&diagnostics));
-        Ok(Up { event_loop, diagnostics, _socket: socket, _lease: lease })
+        Ok(Up { dir, event_loop, diagnostics, _socket: socket, lease })
     }
 }
 
 /// A shim that can accept callers. The lease goes last.
 struct Up {
+    dir: PathBuf,
     event_loop: EventLoop,
     diagnostics: Rc<Diagnostics>,
     _socket: BoundSocket,
-    _lease: HeldLease,
+    lease: HeldLease,
 }
 
 impl Up {
     fn run(&mut self) -> ExitCode {
-        match self.event_loop.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                self.diagnostics.warn(format_args!("the loop has ended: {error}"));
-                ExitCode::FAILURE
+        loop {
+            match self.event_loop.run() {
+                Ok(Ending::Done) => return ExitCode::SUCCESS,
+                Ok(Ending::HandOver(HandOver { caller, binary })) => {
+                    let source = self.execute(&binary);
+                    self.event_loop.refuse_hand_over(caller, binary, source);
+                }
+                Err(error) => {
+                    self.diagnostics.warn(format_args!("the loop has ended: {error}"));
+                    return ExitCode::FAILURE;
+                }
             }
+        }
+    }
+
+    /// Becomes another program, which goes on with the container: same process, same children, same lease. Returns only
+    /// when that is not possible.
+    fn execute(&self, binary: &Path) -> io::Error {
+        self.diagnostics.info(format_args!("handing over to {}", binary.display()));
+        let execute = || -> io::Result<Infallible> {
+            let lock = self.lease.as_fd();
+            let word = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::other);
+            let path = word(binary.as_os_str().as_bytes())?;
+            let number = word(lock.as_raw_fd().to_string().as_bytes())?;
+            let dir = word(self.dir.as_os_str().as_bytes())?;
+            fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            let result = execv(&path, &[path.as_c_str(), c"--dir", &dir, c"--resume", &number]);
+            fcntl(lock, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+            Ok(result?)
+        };
+        match execute() {
+            Err(error) => error,
+            Ok(never) => match never {},
         }
     }
 

@@ -1,7 +1,7 @@
 //! The kernel calls that need `unsafe`, each behind a safe signature.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
@@ -66,11 +66,33 @@ pub(crate) fn end_child(pid: i32) -> io::Result<()> {
 
 /// Closes every descriptor from 3 on, which are the spawner's. Only legal before this process has opened any.
 pub(crate) fn close_inherited() -> io::Result<()> {
-    let (first, last, flags): (libc::c_uint, libc::c_uint, libc::c_uint) = (3, libc::c_uint::MAX, 0);
+    close_range(3, libc::c_uint::MAX)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
+    let flags: libc::c_uint = 0;
     // SAFETY: close_range takes three integers and touches no memory. Closing is only wrong for a descriptor that some
-    // `OwnedFd` of ours owns: `start::main` calls this before it opens anything, and the standard library keeps none.
+    // `OwnedFd` of ours owns: `start::main` calls both users of this before it opens anything, and the standard library
+    // keeps none.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes a descriptor that this program was executed with, and closes all others from 3 on. Only legal before this process
+/// has opened any.
+pub(crate) fn inherit(number: i32) -> io::Result<OwnedFd> {
+    let kept = libc::c_uint::try_from(number).ok().filter(|kept| *kept >= 3);
+    let kept = kept.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    if kept > 3 {
+        close_range(3, kept - 1)?;
+    }
+    close_range(kept + 1, libc::c_uint::MAX)?;
+    // SAFETY: fcntl with F_SETFD takes integers and touches no memory; it fails when there is no such descriptor.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open, as fcntl has just told, and nothing in this new program owns it yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Takes the status of a child that has ended and lets the kernel forget it; `None` while it lives.

@@ -9,12 +9,13 @@ use std::time::Instant;
 use contd_durable::{RealFs, replace_volatile};
 use contd_protocol::shim::{Response, files};
 use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
+use nix::poll::PollFlags;
 use serde::Serialize;
 
 use super::{Current, Deletion, Ending, LettingGo, Phase, Stage, Task};
 use crate::clock;
 use crate::error::TaskError;
-use crate::init::Init;
+use crate::init::{End, Init};
 use crate::leftover;
 use crate::reaper::{self, Left};
 use crate::runtime::{Outcome, RuntimeError, Verb, Words};
@@ -26,8 +27,8 @@ impl Task {
         self.current.as_ref().map(|current| current.operation.fd())
     }
 
-    /// Returns the descriptor of an init that lives.
-    pub(crate) fn init_fd(&self) -> Option<BorrowedFd<'_>> {
+    /// Returns the descriptor of an init that lives, and what to wait for.
+    pub(crate) fn init_fd(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         if self.ending.is_some() { None } else { self.init.as_ref().map(Init::fd) }
     }
 
@@ -41,7 +42,8 @@ impl Task {
         // While `start` is under way the exit is held back anyway; its own deadline wakes us.
         let ending = self.ending.as_ref().filter(|_| !self.is_starting()).map(|ending| ending.deadline);
         let letting_go = self.letting_go.as_ref().map(LettingGo::next_look);
-        [operation, ending, orphans, letting_go, self.pump.deadline()].into_iter().flatten().min()
+        let init = self.init.as_ref().filter(|_| self.ending.is_none()).and_then(Init::deadline);
+        [operation, ending, orphans, letting_go, init, self.pump.deadline()].into_iter().flatten().min()
     }
 
     /// Takes the result of the operation under way.
@@ -134,25 +136,31 @@ impl Task {
 
     /// Takes the status of an init that has ended.
     pub(crate) fn on_init_ended(&mut self) {
-        let Some(init) = &self.init else { return };
-        match init.reap() {
-            Ok(Some(status)) => {
-                let deadline = clock::monotonic() + self.spec.drain_timeout;
-                self.ending = Some(Ending { status, at: clock::wall(), deadline });
-            }
-            Ok(None) => {}
+        let Some(init) = &mut self.init else { return };
+        let end = match init.end(clock::monotonic()) {
+            Ok(Some(end)) => end,
+            Ok(None) => return,
             Err(error) => {
-                self.diagnostics.warn(format_args!("reap init {}: {error}", init.pid()));
-                let at = clock::wall();
-                self.record_exit(Exit::unknown(format!("reap init: {error}"), at));
+                self.diagnostics.warn(format_args!("ask how init {} has ended: {error}", init.pid()));
+                End::Unknown(format!("ask how it has ended: {error}"))
             }
-        }
+        };
+        self.begin_ending(end);
+    }
+
+    /// It has ended; its output is still to be read.
+    pub(super) fn begin_ending(&mut self, end: End) {
+        let deadline = clock::monotonic() + self.spec.drain_timeout;
+        self.ending = Some(Ending { end, at: clock::wall(), deadline });
     }
 
     /// Does what is due: deadlines, the exit once the output is drained.
     pub(crate) fn advance(&mut self, now: Instant) {
         self.pump.retry(now);
         self.look_whether_it_runs(now);
+        if self.ending.is_none() && self.init.as_ref().and_then(Init::deadline).is_some_and(|due| due <= now) {
+            self.on_init_ended();
+        }
         if self.current.as_ref().is_some_and(|current| current.deadline <= now) {
             self.time_out();
         }
@@ -189,30 +197,33 @@ impl Task {
     }
 
     fn exit_of(&self, ending: &Ending) -> Exit {
-        let cause = match ending.status {
-            ChildStatus::Code(code) => ExitCause::Code(code),
-            ChildStatus::Signal(number) => match u8::try_from(number).ok().and_then(|n| Signal::new(n).ok()) {
-                Some(signal) => ExitCause::Signal(signal),
-                None => ExitCause::Unknown(format!("the kernel reports signal {number}")),
-            },
+        let (cause, source) = match &ending.end {
+            End::Known(ChildStatus::Code(code), source) => (ExitCause::Code(*code), *source),
+            End::Known(ChildStatus::Signal(number), source) => {
+                match u8::try_from(*number).ok().and_then(|n| Signal::new(n).ok()) {
+                    Some(signal) => (ExitCause::Signal(signal), *source),
+                    None => (ExitCause::Unknown(format!("the kernel reports signal {number}")), ExitSource::Unknown),
+                }
+            }
+            End::Unknown(reason) => (ExitCause::Unknown(reason.clone()), ExitSource::Unknown),
         };
-        let oom_kills = self.init.as_ref().map_or(0, |init| init.cgroup().oom_kills());
+        let oom_kills = self.cgroup().map_or(0, contd_cgroup::TaskCgroup::oom_kills);
         let is_drained = self.pump.is_drained();
-        Exit { cause, at: ending.at, oom_kills, source: ExitSource::Reaped, is_drained }
+        Exit { cause, at: ending.at, oom_kills, source, is_drained }
     }
 
     /// Writes the exit down, then tells it.
     fn record_exit(&mut self, exit: Exit) {
-        let Some(init) = self.init.take() else { return };
-        self.ending = None;
+        let Some(pid) = self.init_pid() else { return };
+        (self.init, self.lost, self.ending) = (None, None, None);
         if let Err(error) = self.write_record(files::EXIT, &exit) {
             // Still true, and still told; only our own death could lose it now.
             self.diagnostics.error(&error);
         }
-        self.diagnostics.info(format_args!("init {} has ended: {exit}", init.pid()));
+        self.diagnostics.info(format_args!("init {pid} has ended: {exit}"));
         let is_started = matches!(self.phase, Phase::Live { is_started: true, .. });
         self.replies.extend(self.waiters.drain(..).map(|caller| (caller, Ok(Response::Exited(exit.clone())))));
-        self.phase = Phase::Exited { pid: init.pid(), exit, is_started };
+        self.phase = Phase::Exited { pid, exit, is_started };
         if self.deletion.is_some() {
             if self.current.is_some() {
                 self.break_off();

@@ -10,14 +10,16 @@
 //!
 //! One operation of the runtime is under way at a time. A kill needs no runtime and is never queued behind one.
 
+mod adopt;
 mod advance;
 mod letting_go;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
-use contd_cgroup::Hierarchies;
+use contd_cgroup::{Hierarchies, TaskCgroup};
 use contd_lease::ProcessError;
 use contd_protocol::shim::{Request, Response, TaskSpec, TaskState};
 use contd_types::{ApiError, Exit, Pid, Signal, Timestamp};
@@ -25,10 +27,9 @@ use contd_types::{ApiError, Exit, Pid, Signal, Timestamp};
 use crate::clock;
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
-use crate::init::Init;
+use crate::init::{End, Init, StoredInit};
 use crate::pump::Pump;
 use crate::runtime::{Operation, Runtime, RuntimeError, Verb};
-use crate::sys::ChildStatus;
 use letting_go::LettingGo;
 
 const DELETE_FIRST: &str = "delete it first";
@@ -44,6 +45,15 @@ pub(crate) struct CallRef {
 }
 
 type Answer = Result<Response, ApiError>;
+
+/// Another program is to go on in this process.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    /// Who is told when that fails; when it does not, the end of the connection says it.
+    pub(crate) caller: CallRef,
+    /// The program.
+    pub(crate) binary: PathBuf,
+}
 
 #[derive(Debug)]
 enum Phase {
@@ -69,7 +79,7 @@ struct Current {
 /// Init has ended; its output is being read to the end.
 #[derive(Debug)]
 struct Ending {
-    status: ChildStatus,
+    end: End,
     at: Timestamp,
     deadline: Instant,
 }
@@ -100,11 +110,14 @@ pub(crate) struct Task {
     phase: Phase,
     current: Option<Current>,
     init: Option<Init>,
+    /// In the place of an init whose end a predecessor missed: there is no descriptor of it.
+    lost: Option<StoredInit>,
     ending: Option<Ending>,
     waiters: Vec<CallRef>,
     deletion: Option<Deletion>,
     letting_go: Option<LettingGo>,
     is_shut_down: bool,
+    hand_over: Option<HandOver>,
     /// Whether orphans must be looked for although no signal has announced one.
     is_reaping_due: bool,
     replies: Vec<(CallRef, Answer)>,
@@ -130,11 +143,13 @@ impl Task {
             phase: Phase::Empty { is_clean: false },
             current: None,
             init: None,
+            lost: None,
             ending: None,
             waiters: Vec::new(),
             deletion: None,
             letting_go: None,
             is_shut_down: false,
+            hand_over: None,
             is_reaping_due: false,
             replies: Vec::new(),
         }
@@ -157,6 +172,7 @@ impl Task {
                 .map(|()| Some(Response::Done))
                 .map_err(|source| TaskError::Output { id: self.spec.id.clone(), source }),
             Request::Shutdown => self.shut_down(),
+            Request::HandOver { binary } => self.hand_over(caller, binary),
         };
         match answer {
             Ok(Some(response)) => self.replies.push((caller, Ok(response))),
@@ -347,10 +363,33 @@ impl Task {
         Ok(Some(Response::Done))
     }
 
+    fn hand_over(&mut self, caller: CallRef, binary: &Path) -> Result<Option<Response>, TaskError> {
+        self.check_idle("hand over")?;
+        if self.letting_go.is_some() || self.hand_over.is_some() {
+            return Err(TaskError::Busy { call: "hand over", id: self.spec.id.clone(), verb: Verb::Start });
+        }
+        if !self.has_container() {
+            return Err(self.forbidden("hand over", "only the shim of a container can be replaced"));
+        }
+        self.hand_over = Some(HandOver { caller, binary: binary.to_owned() });
+        Ok(None)
+    }
+
+    /// Returns the program that is to go on, if one is. All output that was taken is in the log or in its spool.
+    pub(crate) fn take_hand_over(&mut self) -> Option<HandOver> {
+        self.hand_over.take()
+    }
+
+    /// Answers that the program could not be executed.
+    pub(crate) fn refuse_hand_over(&mut self, caller: CallRef, binary: PathBuf, source: io::Error) {
+        let error = TaskError::HandOver { id: self.spec.id.clone(), binary, source };
+        self.diagnostics.error(&error);
+        self.replies.push((caller, Err(ApiError::from_error(&error))));
+    }
+
     /// Tells where the container is.
     fn state(&self) -> TaskState {
-        let pid = self.init.as_ref().map(Init::pid);
-        match (&self.phase, pid) {
+        match (&self.phase, self.init_pid()) {
             (Phase::Exited { exit, .. }, _) => TaskState::Exited { exit: exit.clone() },
             (Phase::Live { is_paused: true, .. }, Some(pid)) => TaskState::Paused { pid },
             (Phase::Live { is_started: true, .. }, Some(pid)) => TaskState::Running { pid },
@@ -358,6 +397,19 @@ impl Task {
             (Phase::Empty { .. }, _) if self.is_creating() => TaskState::Creating,
             (Phase::Empty { .. } | Phase::Failed | Phase::Live { .. }, _) => TaskState::Empty,
         }
+    }
+
+    /// Tells whether there is a container, living or ended, that must be looked after or told of.
+    pub(crate) fn has_container(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. } | Phase::Exited { .. })
+    }
+
+    fn init_pid(&self) -> Option<Pid> {
+        self.init.as_ref().map(Init::pid).or_else(|| self.lost.as_ref().map(|lost| lost.record.pid))
+    }
+
+    fn cgroup(&self) -> Option<&TaskCgroup> {
+        self.init.as_ref().map(Init::cgroup).or_else(|| self.lost.as_ref().map(|lost| &lost.cgroup))
     }
 
     fn state_name(&self) -> &'static str {

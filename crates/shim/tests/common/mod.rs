@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -45,11 +46,16 @@ impl Scene {
     /// A container that runs the command by a shell.
     pub(crate) fn new(kind: Border, command: &str) -> Self {
         let scene = Self::bare(kind);
-        match kind {
-            Border::Runc => scene.configure(&["/bin/sh", "-c", command], |_| {}),
-            Border::Fake => scene.script(&Script { command: command.to_owned(), ..Script::default() }),
-        }
+        scene.run(command);
         scene
+    }
+
+    /// Writes down what the container runs, by a shell.
+    pub(crate) fn run(&self, command: &str) {
+        match self.kind {
+            Border::Runc => self.configure(&["/bin/sh", "-c", command], |_| {}),
+            Border::Fake => self.script(&Script { command: command.to_owned(), ..Script::default() }),
+        }
     }
 
     pub(crate) fn bare(kind: Border) -> Self {
@@ -117,19 +123,50 @@ impl Scene {
         self.task.bundle.join("rootfs")
     }
 
-    /// Starts the shim and returns what its first process said.
-    pub(crate) fn spawn(&self) -> Output {
-        let binary = match self.kind {
+    pub(crate) fn binary(&self) -> PathBuf {
+        PathBuf::from(match self.kind {
             Border::Runc => env!("CARGO_BIN_EXE_contd-shim"),
             Border::Fake => env!("CARGO_BIN_EXE_contd-shim-fake"),
+        })
+    }
+
+    /// Starts the shim and returns what its first process said.
+    pub(crate) fn spawn(&self) -> Output {
+        self.spawn_with(&[], Stdio::null())
+    }
+
+    fn spawn_with(&self, more: &[&str], stdin: Stdio) -> Output {
+        let mut command = Command::new(self.binary());
+        command.arg("--dir").arg(&self.dir).args(more).env("CONTD_TEST_SCENE", &self.mark);
+        command.stdin(stdin).output().unwrap()
+    }
+
+    /// Kills the shim and waits until it is dead.
+    pub(crate) fn kill_shim(&self) {
+        let shim = contd_lease::ProcessIdentity::of(self.shim_pid()).unwrap().unwrap();
+        let pidfd = contd_lease::pidfd(&shim).unwrap().unwrap();
+        contd_lease::signal(&pidfd, 9).unwrap();
+        assert!(contd_lease::wait_dead(&pidfd, LIMIT).unwrap());
+    }
+
+    /// Starts a successor of a shim that was killed, as the daemon does, and connects to it.
+    #[track_caller]
+    pub(crate) fn succeed(&self, kept: Option<OwnedFd>) -> Client {
+        LeaseDir::new(&self.dir).reserve("test", &self.dir.join(files::SOCKET)).unwrap();
+        let output = self.spawn_with(&["--adopt"], kept.map_or_else(Stdio::null, Stdio::from));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.connect()
+    }
+
+    /// Holds open what the daemon does: init by a pidfd, and the FIFOs.
+    pub(crate) fn keep(&self) -> (OwnedFd, [fs::File; 2]) {
+        let record = self.init_record();
+        let init = contd_lease::ProcessIdentity { pid: record.pid.0, start_ticks: record.start_ticks };
+        let open = |name| {
+            let mut options = fs::OpenOptions::new();
+            options.read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(self.dir.join(name)).unwrap()
         };
-        Command::new(binary)
-            .arg("--dir")
-            .arg(&self.dir)
-            .env("CONTD_TEST_SCENE", &self.mark)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        (contd_lease::pidfd(&init).unwrap().expect("alive"), [files::STDOUT, files::STDERR].map(open))
     }
 
     /// Starts the shim and connects to it.
@@ -154,23 +191,24 @@ impl Scene {
         Client { stream, reader: FrameReader::new(MAX_CONTROL_BODY_BYTES), next: 1, early: Vec::new() }
     }
 
+    /// Connects to a shim that is just being replaced.
+    #[track_caller]
+    pub(crate) fn reconnect(&self) -> Client {
+        eventually("the shim listens again", || UnixStream::connect(self.dir.join(files::SOCKET)).is_ok());
+        self.connect()
+    }
+
     /// The container's output of both streams, without what the log adds.
     pub(crate) fn output(&self) -> String {
-        let log = fs::read_to_string(&self.task.log_path).unwrap();
-        let mut text = String::new();
-        for line in log.lines() {
-            let mut fields = line.splitn(4, ' ');
-            let (Some(_time), Some(_stream), Some(tag), content) =
-                (fields.next(), fields.next(), fields.next(), fields.next())
-            else {
-                panic!("not a log line: {line:?}")
-            };
-            text.push_str(content.unwrap_or_default());
-            if tag == "F" {
-                text.push('\n');
-            }
-        }
-        text
+        contents(&fs::read_to_string(&self.task.log_path).unwrap())
+    }
+
+    /// The same, with all the files that the log was rotated into.
+    pub(crate) fn whole_output(&self) -> String {
+        let rotated = |number| format!("{}.{number}", self.task.log_path.display());
+        let count = (1..).take_while(|number| fs::metadata(rotated(*number)).is_ok()).count();
+        let older = (1..=count).rev().map(|number| fs::read_to_string(rotated(number)).unwrap());
+        older.chain([fs::read_to_string(&self.task.log_path).unwrap()]).map(|log| contents(&log)).collect()
     }
 
     pub(crate) fn shim_pid(&self) -> i32 {
@@ -248,6 +286,25 @@ impl Scene {
         }
         found
     }
+}
+
+/// What a log says, without what the log adds.
+#[track_caller]
+fn contents(log: &str) -> String {
+    let mut text = String::new();
+    for line in log.lines() {
+        let mut fields = line.splitn(4, ' ');
+        let (Some(_time), Some(_stream), Some(tag), content) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            panic!("not a log line: {line:?}")
+        };
+        text.push_str(content.unwrap_or_default());
+        if tag == "F" {
+            text.push('\n');
+        }
+    }
+    text
 }
 
 pub(crate) fn hierarchies() -> Vec<PathBuf> {
