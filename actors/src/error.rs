@@ -61,6 +61,11 @@ impl StepError {
         Self::Shim(Arc::new(source))
     }
 
+    /// Tells whether it is a shim that lives and does not answer.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Shim(source) if matches!(**source, ShimError::Silent { .. }))
+    }
+
     /// Tells whether it is no failure, but an intent of the caller.
     pub(crate) fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled)

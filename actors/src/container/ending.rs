@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, Handler, WrapFuture};
-use contd_shim_client::Shim;
+use contd_shim_client::{Shim, ShimError};
 use contd_types::{Backoff, Event, EventKind, Exit, Signal, State, Step};
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -18,6 +18,11 @@ use crate::shared::jitter;
 
 /// How long a container may take to end after SIGKILL: only processes that wait in the kernel need any time at all.
 pub(crate) const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a shim is asked whether it is there, at least: rarely enough to be nothing for a thousand of them, often enough
+/// that a pipe of 1 MiB is seldom full before.
+const HEALTH_EVERY: Duration = Duration::from_secs(20);
+/// Added to it by chance, so that a thousand shims are not asked at once.
+const HEALTH_SPREAD_MS: u64 = 10_000;
 /// A run that lasts so long was good: the next restart begins the back-off anew (DESIGN section 5).
 const GOOD_RUN: Duration = Duration::from_secs(600);
 /// Between two tries to write down an end that the disk refuses; the shim keeps it meanwhile.
@@ -27,6 +32,7 @@ impl ContainerActor {
     /// Watches the shim for the end of the container.
     pub(super) fn watch_exit(&mut self, shim: Arc<dyn Shim>, ctx: &mut Context<Self>) {
         let generation = self.generation;
+        self.watch_health(ctx);
         let watch = async move { shim.wait().await }.into_actor(self).map(move |result, actor, ctx| {
             actor.handle(WaitDone { generation, result }, ctx);
         });
@@ -71,16 +77,54 @@ impl ContainerActor {
     fn send_signal(&self, signal: Signal, is_for_all: bool, ctx: &mut Context<Self>) {
         let Some(shim) = self.shim.clone() else { return };
         let id = self.subject.id.clone();
+        let generation = self.generation;
         let call = async move {
-            let failure = match tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(failure)) => one_line(&failure),
-                Err(_elapsed) => "no answer".to_owned(),
+            let (failure, is_silent) = match tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await {
+                Ok(Ok(())) => return false,
+                Ok(Err(failure)) => (one_line(&failure), matches!(failure, ShimError::Silent { .. })),
+                Err(_elapsed) => ("no answer".to_owned(), true),
             };
             // The next, stronger signal comes by its timer; the exit, if it came first, makes this moot.
             warn!(container = %id, %signal, error = failure, "signal not sent");
+            is_silent
         };
-        ctx.spawn(call.into_actor(self));
+        ctx.spawn(call.into_actor(self).map(move |is_silent, actor, ctx| {
+            if is_silent && actor.generation == generation {
+                actor.replace_silent_shim(ctx);
+            }
+        }));
+    }
+
+    /// Looks from time to time whether the shim still answers: one that stands still would in the end stop its container
+    /// by not reading what it says.
+    fn watch_health(&mut self, ctx: &mut Context<Self>) {
+        let generation = self.generation;
+        ctx.run_later(HEALTH_EVERY + Duration::from_millis(jitter() % HEALTH_SPREAD_MS), move |actor, ctx| {
+            let Some(shim) = actor.shim.clone().filter(|_| actor.generation == generation) else { return };
+            let look = async move { shim.state().await }.into_actor(actor).map(move |state, actor, ctx| {
+                if actor.generation != generation {
+                    return;
+                }
+                match state {
+                    Err(ShimError::Silent { .. }) => actor.replace_silent_shim(ctx),
+                    // A lost one is seen by whoever waits for the exit.
+                    Ok(_) | Err(_) => actor.watch_health(ctx),
+                }
+            });
+            ctx.spawn(look);
+        });
+    }
+
+    /// Ends a shim that does not answer; its loss is noticed by the wait for the exit, and a successor goes on.
+    fn replace_silent_shim(&mut self, ctx: &mut Context<Self>) {
+        let (subject, id) = (self.subject.clone(), self.subject.id.clone());
+        warn!(container = %id, ns = %subject.namespace, "the shim does not answer, it is replaced");
+        let ended = async move { subject.shared.shims.end_silent(&subject.namespace, &subject.id).await };
+        ctx.spawn(ended.into_actor(self).map(move |result, _actor, _ctx| {
+            if let Err(failure) = result {
+                error!(container = %id, error = one_line(&failure), "silent shim not ended");
+            }
+        }));
     }
 
     fn give_up_killing(&mut self, _ctx: &mut Context<Self>) {

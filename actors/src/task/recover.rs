@@ -7,7 +7,7 @@ use actix::Addr;
 use contd_protocol::shim::TaskState;
 use contd_shim_client::{Attached, Shim};
 use contd_types::{Backoff, Exit, Pid};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Cancel, Subject};
 use crate::call::tell;
@@ -16,10 +16,9 @@ use crate::error::{StepError, one_line};
 use crate::messages::container::Recovered;
 use crate::shared::jitter;
 
-/// One look: a living shim answers at once, a silent one after the client's own deadlines.
-const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Killing an orphan and removing what it had.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
+/// One look: a living shim answers at once, a silent one after the client's own deadlines, and a successor for a dead one
+/// takes as long as a start.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at a shim that does not answer: it may be swapped out, or stopped by a person.
 const RETRY: Backoff = Backoff::RESTART;
 
@@ -47,12 +46,27 @@ pub(crate) async fn recover(subject: Subject, generation: u64, actor: Addr<Conta
             Err(failure) => failure,
         };
         attempt += 1;
+        if failure.is_silence() {
+            // A successor goes on where it stood still.
+            end_silent(&subject).await;
+        }
         warn!(container = %subject.id, ns = %subject.namespace, attempt, error = one_line(&failure), "not re-attached yet");
         tokio::select! {
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(RETRY.delay(attempt, jitter())) => {}
         }
     }
+}
+
+/// Ends a shim that does not answer; the next look starts its successor.
+async fn end_silent(subject: &Subject) {
+    let ended = subject.shared.shims.end_silent(&subject.namespace, &subject.id);
+    let failure = match tokio::time::timeout(ATTACH_TIMEOUT, ended).await {
+        Ok(Ok(())) => return,
+        Ok(Err(failure)) => one_line(&failure),
+        Err(_elapsed) => "it does not die".to_owned(),
+    };
+    warn!(container = %subject.id, ns = %subject.namespace, error = failure, "silent shim not ended");
 }
 
 async fn look_bounded(subject: &Subject) -> Result<Finding, StepError> {
@@ -72,23 +86,9 @@ async fn look_bounded(subject: &Subject) -> Result<Finding, StepError> {
             TaskState::Exited { exit } => Finding::Ended { exit: Some(exit), reason: "the shim knows" },
             TaskState::Empty | TaskState::Creating | TaskState::Created { .. } => Finding::Nothing,
         }),
-        Attached::Dead { exit: Some(exit), .. } => {
+        Attached::Dead { exit: Some(exit) } => {
             Ok(Finding::Ended { exit: Some(exit), reason: "the shim wrote it down" })
         }
-        Attached::Dead { exit: None, is_orphaned: true } => {
-            end_orphan(subject).await?;
-            Ok(Finding::Ended { exit: None, reason: "shim lost" })
-        }
-        Attached::Dead { exit: None, is_orphaned: false } | Attached::Absent => Ok(Finding::Nothing),
-    }
-}
-
-/// Ends a container whose shim is dead. To adopt it instead is a later issue; it must not run unwatched.
-async fn end_orphan(subject: &Subject) -> Result<(), StepError> {
-    info!(container = %subject.id, ns = %subject.namespace, "its shim is dead, ending the container");
-    let cleaned = subject.shared.shims.clean_up(&subject.namespace, &subject.id);
-    match tokio::time::timeout(ORPHAN_TIMEOUT, cleaned).await {
-        Ok(result) => result.map_err(StepError::shim),
-        Err(_elapsed) => Err(StepError::Deadline { what: "end an orphaned container", waited: ORPHAN_TIMEOUT }),
+        Attached::Dead { exit: None } | Attached::Absent => Ok(Finding::Nothing),
     }
 }

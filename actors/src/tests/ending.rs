@@ -116,17 +116,43 @@ async fn an_exit_is_on_disk_before_its_shim_is_let_go() {
 }
 
 #[actix::test]
-async fn a_lost_connection_is_found_again_and_a_lost_shim_is_told() {
+async fn a_lost_connection_is_found_again_and_a_lost_shim_gets_a_successor() {
     let world = World::new();
     let node = world.start();
     let id = run(&node, spec("web")).await.unwrap();
     world.shims.disconnect(&id);
     until("it is attached again", async || world.shims.count(Verb::Wait) == 2).await;
     assert_eq!(state(&node, "web").await, Some(StateName::Running));
+    let pid = world.shims.pid_of(&id);
     world.shims.lose_shim(&id, true);
-    let exit = wait(&node, "web").await.unwrap();
-    assert_eq!(exit.cause, ExitCause::Unknown("shim lost".into()));
-    until("the orphan is ended", async || world.shims.leases().is_empty()).await;
+    until("a successor is there", async || world.shims.count(Verb::Wait) == 3).await;
+    assert_eq!(inspect(&node, "web").await.unwrap().state.pid(), pid);
+    world.shims.exit_code(&id, 5);
+    assert_eq!(wait(&node, "web").await.unwrap().cause, ExitCause::Code(5));
+}
+
+#[actix::test]
+async fn a_shim_that_stands_still_is_replaced_and_the_stop_goes_on() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    world.shims.script(Verb::Kill, [Outcome::Hang]);
+    let exit = stop(&node, "web").await.unwrap();
+    assert_eq!(exit.cause, ExitCause::Signal(contd_types::Signal::TERM));
+    assert_eq!((world.shims.count(Verb::EndSilent), world.shims.starts_of(&id)), (1, 2));
+}
+
+#[actix::test]
+async fn a_shim_that_stands_still_is_noticed_without_any_call() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    let pid = world.shims.pid_of(&id);
+    world.shims.script(Verb::State, [Outcome::Ok, Outcome::Hang]);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    until("it is replaced", async || world.shims.starts_of(&id) == 2).await;
+    until("the successor is watched", async || world.shims.count(Verb::Wait) == 2).await;
+    assert_eq!(inspect(&node, "web").await.unwrap().state.pid(), pid);
 }
 
 #[actix::test]

@@ -65,12 +65,16 @@ async fn an_exit_that_happened_meanwhile_is_known_from_a_living_and_from_a_dead_
 }
 
 #[actix::test]
-async fn an_orphan_is_ended_and_its_exit_is_unknown() {
+async fn a_container_whose_shim_died_with_the_daemon_gets_a_successor() {
     let (world, id) = after_a_run(spec("web")).await;
+    let pid = world.shims.pid_of(&id);
     world.shims.lose_shim(&id, true);
     let node = world.start();
-    assert_eq!(wait(&node, "web").await.unwrap().cause, ExitCause::Unknown("shim lost".into()));
-    until("it is ended", async || world.shims.live_containers().is_empty()).await;
+    until_state(&node, "web", StateName::Running).await;
+    assert_eq!(inspect(&node, "web").await.unwrap().state.pid(), pid);
+    assert_eq!(world.shims.starts_of(&id), 2);
+    world.shims.exit_code(&id, 5);
+    assert_eq!(wait(&node, "web").await.unwrap().cause, ExitCause::Code(5));
 }
 
 #[actix::test]

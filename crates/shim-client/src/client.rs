@@ -24,12 +24,16 @@ pub trait ShimClient: Send + Sync + std::fmt::Debug {
     /// Gives up an id that was reserved and whose container does not come.
     fn release_id(&self, _id: &ContainerId) {}
 
-    /// Looks for the shim of a container after the daemon has started.
+    /// Looks for the shim of a container, after the daemon has started or when its connection was lost. One that died
+    /// under its container gets a successor, which goes on with it.
     fn attach(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>>;
 
     /// Removes what a dead or never started shim left: its lease directory, sockets, FIFOs, the runtime's state and the
     /// container itself if the runtime still has it. Repeatable. Refused while the shim lives.
     fn clean_up(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>>;
+
+    /// Ends a shim that does not answer, without a word to its container, so that [`Self::attach`] starts a successor.
+    fn end_silent(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>>;
 
     /// Lists every shim that has a lease, so that those without a record can be ended.
     fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>>;
@@ -45,13 +49,11 @@ pub enum Attached {
         /// Where its container is.
         state: TaskState,
     },
-    /// It is dead. `exit` is what it wrote down, or what the kernel tells, about the end of its container; `None` when
-    /// the container never ran or its end is not known.
+    /// It is dead, and so is its container. `exit` is what it wrote down about its end; `None` when the container never
+    /// was made.
     Dead {
         /// The end of the container.
         exit: Option<Exit>,
-        /// Whether the container's init may still run without a shim.
-        is_orphaned: bool,
     },
     /// There is nothing, or something of an earlier boot.
     Absent,
@@ -86,6 +88,8 @@ pub trait Shim: Send + Sync + std::fmt::Debug {
     fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Has the log closed and opened again.
     fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Has another program take over in the shim's place, and waits until it answers. The container does not notice.
+    fn hand_over(&self, binary: PathBuf) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Ends the shim and waits until it is gone.
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>>;
 }
@@ -205,7 +209,7 @@ pub enum ShimError {
         /// Why.
         source: std::io::Error,
     },
-    /// The container's init still runs without a shim, and no shim of this version can take it over.
+    /// The container's init still runs without a shim: a second one must not be made beside it.
     #[error("start the shim of container {id}: its init still runs without one")]
     Orphaned {
         /// The container.
@@ -250,7 +254,7 @@ impl Explain for ShimError {
             Self::Protocol { .. } => Some("the shim may be of another version: see `contd version`".to_owned()),
             Self::Refused { source, .. } => source.hint.clone(),
             Self::CleanUp { path, .. } => Some(format!("remove {} by hand once it is free", path.display())),
-            Self::Orphaned { .. } => Some("clean it up first, which ends the orphan".to_owned()),
+            Self::Orphaned { .. } => Some("attach to it, or clean it up first, which ends the orphan".to_owned()),
             Self::StillAlive { .. } => Some("stop the container first".to_owned()),
         }
     }

@@ -42,6 +42,10 @@ impl contract::Node for FakeNode {
         self.0.pid_of(id) == Some(pid)
     }
 
+    fn shim_binary(&self) -> std::path::PathBuf {
+        "/bin/contd-shim".into()
+    }
+
     fn leftovers(&self) -> Vec<String> {
         self.0
             .leases()
@@ -66,7 +70,8 @@ on_the_fake!(
     a_life_from_spawn_to_shutdown_where_each_step_may_be_repeated,
     a_second_spawn_connects_to_the_living_shim,
     a_living_shim_is_attached_to_before_and_after_the_end,
-    a_lost_shim_leaves_an_orphan_that_a_clean_up_ends,
+    a_lost_shim_gets_a_successor_and_its_container_does_not_notice,
+    a_shim_that_is_replaced_or_ended_for_its_silence_costs_its_container_nothing,
     no_shim_is_started_beside_an_orphan,
     an_exit_is_known_after_the_shim_has_gone_too,
 );

@@ -60,13 +60,13 @@ async fn nothing_is_absent_and_cleaning_it_up_is_fine() {
 async fn a_dead_shim_tells_the_exit_it_wrote_down() {
     let scratch = Scratch::new();
     drop(scratch.hold(1));
-    assert!(matches!(find(&scratch, 1).await, Attached::Dead { exit: None, is_orphaned: false }));
+    assert!(matches!(find(&scratch, 1).await, Attached::Dead { exit: None }));
     let exit = Exit::unknown("test", Timestamp(5));
     put(&scratch, 1, files::EXIT, &exit);
-    let Attached::Dead { exit: Some(found), is_orphaned: false } = find(&scratch, 1).await else { panic!("no exit") };
+    let Attached::Dead { exit: Some(found) } = find(&scratch, 1).await else { panic!("no exit") };
     assert_eq!(found, exit);
     put(&scratch, 1, files::EXIT, &"no exit at all");
-    assert!(matches!(find(&scratch, 1).await, Attached::Dead { exit: None, is_orphaned: false }));
+    assert!(matches!(find(&scratch, 1).await, Attached::Dead { exit: None }));
 }
 
 #[tokio::test]
@@ -77,9 +77,15 @@ async fn an_orphan_is_seen_and_ended_but_never_another_process_with_its_pid() {
     let record = orphan.record();
     put(&scratch, 1, files::TASK, &task(1, scratch.dir.path()));
     put(&scratch, 1, files::INIT, &InitRecord { start_ticks: record.start_ticks - 1, ..record });
-    assert!(matches!(find(&scratch, 1).await, Attached::Dead { exit: None, is_orphaned: false }));
+    scratch.client.clean_up(&namespace(), &id(1)).await.expect("clean up");
+    assert!(orphan.0.try_wait().expect("wait").is_none(), "another process was ended");
+    drop(scratch.hold(1));
+    put(&scratch, 1, files::TASK, &task(1, scratch.dir.path()));
     put(&scratch, 1, files::INIT, &record);
-    assert!(matches!(find(&scratch, 1).await, Attached::Dead { exit: None, is_orphaned: true }));
+    // There is no program for a successor here.
+    let found = scratch.client.attach(&namespace(), &id(1)).await;
+    assert!(matches!(found, Err(ShimError::Spawn { .. })), "{found:?}");
+    assert!(orphan.0.try_wait().expect("wait").is_none(), "a successor that cannot be started ends nothing");
     scratch.client.clean_up(&namespace(), &id(1)).await.expect("clean up");
     let status = orphan.0.try_wait().expect("wait").expect("the orphan is dead");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));

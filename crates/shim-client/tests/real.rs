@@ -159,6 +159,10 @@ impl Node for RealNode {
         stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
     }
 
+    fn shim_binary(&self) -> std::path::PathBuf {
+        shim_binary().to_owned()
+    }
+
     fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for dir in [self.dir.path().join("run/s"), self.dir.path().join("runc")] {
@@ -186,7 +190,8 @@ on_the_real_thing!(
     1 a_life_from_spawn_to_shutdown_where_each_step_may_be_repeated,
     2 a_second_spawn_connects_to_the_living_shim,
     3 a_living_shim_is_attached_to_before_and_after_the_end,
-    4 a_lost_shim_leaves_an_orphan_that_a_clean_up_ends,
+    4 a_lost_shim_gets_a_successor_and_its_container_does_not_notice,
+    11 a_shim_that_is_replaced_or_ended_for_its_silence_costs_its_container_nothing,
     5 no_shim_is_started_beside_an_orphan,
     10 an_exit_is_known_after_the_shim_has_gone_too,
 );

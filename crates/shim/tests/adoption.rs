@@ -1,5 +1,11 @@
 //! The death of a shim, and its replacement, under a container that must not notice.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests end loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests end loudly"
+)]
 
 mod common;
 

@@ -303,10 +303,11 @@ impl ShimClient for FakeShimClient {
         let id = id.clone();
         async move {
             self.call(ShimCall::Attach(id.clone()), |node| {
+                node.succeed(&id);
                 let Some(slot) = node.slots.get(&id) else { return Ok(Attached::Absent) };
                 Ok(match slot.shim {
                     Some(number) => Attached::Alive { shim: self.connect(&id, number), state: slot.state.clone() },
-                    None => Attached::Dead { exit: slot.exit_file.clone(), is_orphaned: slot.init().is_some() },
+                    None => Attached::Dead { exit: slot.exit_file.clone() },
                 })
             })
             .await
@@ -322,6 +323,20 @@ impl ShimClient for FakeShimClient {
                     return Err(ShimError::StillAlive { id: id.clone() });
                 }
                 node.slots.remove(&id);
+                Ok(())
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn end_silent(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>> {
+        let id = id.clone();
+        async move {
+            self.call(ShimCall::EndSilent(id.clone()), |node| {
+                if let Some(slot) = node.slots.get_mut(&id) {
+                    slot.shim = None;
+                }
                 Ok(())
             })
             .await

@@ -90,6 +90,17 @@ impl Node {
         slot.shim
     }
 
+    /// Starts a successor for a shim that died under its container.
+    pub(super) fn succeed(&mut self, id: &ContainerId) {
+        if self.slots.get(id).is_some_and(|slot| slot.shim.is_none() && slot.init().is_some()) {
+            let number = self.number();
+            *self.starts.entry(id.clone()).or_default() += 1;
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.shim = Some(number);
+            }
+        }
+    }
+
     pub(super) fn create(&mut self, id: &ContainerId) -> Result<Pid, ApiError> {
         let pid = Pid(self.number());
         let slot = self.slot(id)?;

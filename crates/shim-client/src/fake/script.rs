@@ -17,6 +17,8 @@ pub enum Verb {
     Attach,
     /// [`crate::ShimClient::clean_up`].
     CleanUp,
+    /// [`crate::ShimClient::end_silent`].
+    EndSilent,
     /// [`crate::ShimClient::list`].
     List,
     /// [`crate::Shim::create`].
@@ -33,6 +35,8 @@ pub enum Verb {
     Delete,
     /// [`crate::Shim::reopen_log`].
     ReopenLog,
+    /// [`crate::Shim::hand_over`].
+    HandOver,
     /// [`crate::Shim::shutdown`].
     Shutdown,
 }
@@ -44,6 +48,7 @@ impl Verb {
             Self::Spawn => "spawn",
             Self::Attach => "attach",
             Self::CleanUp => "clean up",
+            Self::EndSilent => "end silent",
             Self::List => "list",
             Self::Create => "create",
             Self::Start => "start",
@@ -52,6 +57,7 @@ impl Verb {
             Self::Wait => "wait",
             Self::Delete => "delete",
             Self::ReopenLog => "reopen log",
+            Self::HandOver => "hand over",
             Self::Shutdown => "shutdown",
         }
     }
@@ -60,7 +66,8 @@ impl Verb {
     pub fn deadline(self) -> Option<Duration> {
         match self {
             Self::Spawn => Some(deadline::SPAWN),
-            Self::Attach | Self::State | Self::List => Some(deadline::STATE),
+            Self::Attach | Self::State | Self::List | Self::HandOver => Some(deadline::STATE),
+            Self::EndSilent => Some(deadline::KILLED),
             Self::CleanUp | Self::Delete => Some(deadline::DELETE),
             Self::Create => Some(deadline::CREATE),
             Self::Start => Some(deadline::START),
@@ -81,6 +88,8 @@ pub enum ShimCall {
     Attach(ContainerId),
     /// [`crate::ShimClient::clean_up`].
     CleanUp(ContainerId),
+    /// [`crate::ShimClient::end_silent`].
+    EndSilent(ContainerId),
     /// [`crate::ShimClient::list`].
     List,
     /// [`crate::Shim::create`].
@@ -109,6 +118,8 @@ pub enum ShimCall {
     },
     /// [`crate::Shim::reopen_log`].
     ReopenLog(ContainerId),
+    /// [`crate::Shim::hand_over`].
+    HandOver(ContainerId),
     /// [`crate::Shim::shutdown`].
     Shutdown(ContainerId),
 }
@@ -120,6 +131,7 @@ impl ShimCall {
             Self::Spawn(_) => Verb::Spawn,
             Self::Attach(_) => Verb::Attach,
             Self::CleanUp(_) => Verb::CleanUp,
+            Self::EndSilent(_) => Verb::EndSilent,
             Self::List => Verb::List,
             Self::Create(_) => Verb::Create,
             Self::Start(_) => Verb::Start,
@@ -128,6 +140,7 @@ impl ShimCall {
             Self::Wait(_) => Verb::Wait,
             Self::Delete { .. } => Verb::Delete,
             Self::ReopenLog(_) => Verb::ReopenLog,
+            Self::HandOver(_) => Verb::HandOver,
             Self::Shutdown(_) => Verb::Shutdown,
         }
     }
@@ -139,6 +152,7 @@ impl ShimCall {
             Self::Spawn(id)
             | Self::Attach(id)
             | Self::CleanUp(id)
+            | Self::EndSilent(id)
             | Self::Create(id)
             | Self::Start(id)
             | Self::State(id)
@@ -146,6 +160,7 @@ impl ShimCall {
             | Self::Wait(id)
             | Self::Delete { id, .. }
             | Self::ReopenLog(id)
+            | Self::HandOver(id)
             | Self::Shutdown(id) => Some(id),
         }
     }

@@ -1,5 +1,6 @@
 //! The fake's side of [`Shim`]: one connection to one pretended shim.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -139,6 +140,11 @@ impl Shim for FakeShim {
 
     fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {
         self.call(ShimCall::ReopenLog(self.id.clone()), |_node| Some(Ok(()))).boxed()
+    }
+
+    fn hand_over(&self, _binary: PathBuf) -> BoxFuture<'_, Result<(), ShimError>> {
+        // The process is the same, and the connection is made anew unseen: nothing changes.
+        self.call(ShimCall::HandOver(self.id.clone()), |_node| Some(Ok(()))).boxed()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>> {

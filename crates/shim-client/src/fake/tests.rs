@@ -76,7 +76,7 @@ async fn a_delayed_call_takes_its_time_and_a_program_ends_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_shim_loses_every_call_and_leaves_an_orphan_or_nothing() {
+async fn a_lost_shim_loses_every_call_and_gets_a_successor_when_its_container_lives() {
     for is_init_left in [true, false] {
         let fake = FakeShimClient::new();
         let shim = running(&fake, 1).await;
@@ -88,11 +88,15 @@ async fn a_lost_shim_loses_every_call_and_leaves_an_orphan_or_nothing() {
         assert!(matches!(waited, Err(ShimError::Lost { .. })), "{waited:?}");
         assert!(matches!(shim.state().await, Err(ShimError::Lost { .. })));
         let found = fake.attach(&task(1).namespace, &id(1)).await.expect("attach");
-        assert!(
-            matches!(found, Attached::Dead { exit: None, is_orphaned } if is_orphaned == is_init_left),
-            "{found:?}"
-        );
         assert_eq!(fake.live_containers().is_empty(), !is_init_left);
+        assert_eq!(fake.starts_of(&id(1)), 1 + usize::from(is_init_left));
+        if is_init_left {
+            let Attached::Alive { shim, state: TaskState::Running { .. } } = found else { panic!("{found:?}") };
+            shim.delete(true).await.expect("delete");
+            shim.shutdown().await.expect("shutdown");
+        } else {
+            assert!(matches!(found, Attached::Dead { exit: None }), "{found:?}");
+        }
         fake.clean_up(&task(1).namespace, &id(1)).await.expect("clean up");
         assert!(fake.leases().is_empty());
     }

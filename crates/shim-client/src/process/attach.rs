@@ -1,14 +1,15 @@
-//! Finding the shim of a container after the daemon has started.
+//! Finding the shim of a container, after the daemon has started or when the shim was lost.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use contd_durable::{Fs, RealFs};
 use contd_lease::LeaseState;
 use contd_protocol::shim::files;
 use contd_types::Exit;
 
 use super::shim::ProcessShim;
-use super::{Place, blocking};
+use super::{Place, ProcessShimClient, blocking, launch};
 use crate::{Attached, ShimError};
 
 const VERB: &str = "attach to";
@@ -19,15 +20,30 @@ const MAX_TRIES: u32 = 3;
 /// Between two tries, when the first one failed at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Looks at the lease, then asks the shim or reads what it left.
-pub(super) async fn attach(place: &Place) -> Result<Attached, ShimError> {
+/// What a look at the lease tells.
+enum Look {
+    /// The shim lives.
+    Lives,
+    /// It does not, but its container does, or ended without anybody writing down how.
+    Orphaned,
+    /// There is nobody to ask.
+    Over(Attached),
+}
+
+/// Looks at the lease, then asks the shim or reads what it left; starts a successor where one is needed.
+pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<Attached, ShimError> {
     let mut tries = 0;
     loop {
-        if let Some(found) = blocking(place, VERB, look).await? {
-            return Ok(found);
+        match blocking(place, VERB, look).await? {
+            Look::Lives => {}
+            Look::Orphaned => {
+                tracing::warn!(container = %place.id, "its shim is dead, starting a successor");
+                launch::succeed(&client.config, place, client.keep.init(&place.id)).await?;
+            }
+            Look::Over(found) => return Ok(found),
         }
         tries += 1;
-        match ask(place).await {
+        match ask(client, place).await {
             Ok(found) => return Ok(found),
             Err(ShimError::Connect { .. } | ShimError::Lost { .. }) if tries < MAX_TRIES => {
                 tokio::time::sleep(PAUSE).await;
@@ -37,27 +53,25 @@ pub(super) async fn attach(place: &Place) -> Result<Attached, ShimError> {
     }
 }
 
-/// Tells what is known without the shim; `None` when it lives.
-fn look(place: &Place) -> Result<Option<Attached>, ShimError> {
+fn look(place: &Place) -> Result<Look, ShimError> {
     match place.lease.probe().map_err(|source| place.lease_failed(source))? {
-        LeaseState::Absent | LeaseState::OtherBoot(_) => Ok(Some(Attached::Absent)),
-        LeaseState::Held(_) => Ok(None),
+        LeaseState::Absent | LeaseState::OtherBoot(_) => Ok(Look::Over(Attached::Absent)),
+        LeaseState::Held(_) => Ok(Look::Lives),
         // A reserved one belongs to a daemon that died while it started the shim; or to a shim that is just coming up,
         // which ends by itself when the lease is retired.
         LeaseState::Reserved | LeaseState::Dead(_) => {
             let exit: Option<Exit> = place.read(files::EXIT);
-            let is_orphaned = exit.is_none()
-                && place
-                    .living_init()
-                    .map_err(|error| place.clean_up_failed(&place.file(files::INIT), error))?
-                    .is_some();
-            Ok(Some(Attached::Dead { exit, is_orphaned }))
+            let was_made = RealFs.exists(&place.file(files::INIT));
+            let was_made = was_made.map_err(|error| place.clean_up_failed(&place.file(files::INIT), error))?;
+            let is_orphaned = exit.is_none() && was_made;
+            Ok(if is_orphaned { Look::Orphaned } else { Look::Over(Attached::Dead { exit }) })
         }
     }
 }
 
-async fn ask(place: &Place) -> Result<Attached, ShimError> {
-    let shim = ProcessShim::connect(place, VERB).await?;
+async fn ask(client: &ProcessShimClient, place: &Place) -> Result<Attached, ShimError> {
+    let shim = ProcessShim::connect(place, Arc::clone(&client.keep), VERB).await?;
     let state = shim.state_for(VERB).await?;
+    shim.hold(&state).await;
     Ok(Attached::Alive { shim: Arc::new(shim), state })
 }

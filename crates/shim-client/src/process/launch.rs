@@ -1,7 +1,9 @@
 //! Starting a shim: lease first, then the process, then the hello; undone when it does not come up.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs, replace_volatile};
@@ -10,11 +12,13 @@ use contd_protocol::shim::{TaskSpec, files};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::keep::Keep;
 use super::shim::ProcessShim;
 use super::{Place, ShimClientConfig, blocking};
 use crate::{ShimError, deadline};
 
 const VERB: &str = "start the shim of";
+const SUCCEED: &str = "start a successor for the shim of";
 
 /// What is kept of a program's standard error; the rest is read and dropped.
 const MAX_STDERR_BYTES: usize = 4096;
@@ -34,14 +38,19 @@ enum Prepared {
 }
 
 /// Starts the shim of a container, or connects to the one that lives. A caller that drops this half-way cleans up.
-pub(super) async fn spawn(config: &ShimClientConfig, place: &Place, task: TaskSpec) -> Result<ProcessShim, ShimError> {
+pub(super) async fn spawn(
+    config: &ShimClientConfig,
+    keep: &Arc<Keep>,
+    place: &Place,
+    task: TaskSpec,
+) -> Result<ProcessShim, ShimError> {
     let run_dir = config.run_dir.clone();
     let is_successor = match blocking(place, VERB, move |place| prepare(place, &run_dir, &task)).await? {
-        Prepared::Lives => return ProcessShim::connect(place, VERB).await,
+        Prepared::Lives => return ProcessShim::connect(place, Arc::clone(keep), VERB).await,
         Prepared::Reserved { is_successor } => is_successor,
     };
-    let failure = match launch(config, place).await {
-        Ok(()) => match ProcessShim::connect(place, VERB).await {
+    let failure = match launch(config, place, &[], Stdio::null()).await {
+        Ok(()) => match ProcessShim::connect(place, Arc::clone(keep), VERB).await {
             Ok(shim) => return Ok(shim),
             Err(error) => error,
         },
@@ -58,6 +67,34 @@ pub(super) async fn spawn(config: &ShimClientConfig, place: &Place, task: TaskSp
     if let Err(error) = undone {
         // The failure that led here is the one to tell; what is left is found by `list`.
         tracing::warn!(container = %place.id, %error, "shim that did not come up could not be removed");
+    }
+    Err(failure)
+}
+
+/// Starts a successor for a shim that died under its container; `kept` is a pidfd of init.
+pub(super) async fn succeed(config: &ShimClientConfig, place: &Place, kept: Option<OwnedFd>) -> Result<(), ShimError> {
+    let reserve = |place: &Place| {
+        let owner = match place.read::<TaskSpec>(files::TASK) {
+            Some(task) => format!("{}/{}", task.namespace, task.id),
+            None => return Err(place.clean_up_failed(&place.file(files::TASK), io::ErrorKind::NotFound.into())),
+        };
+        match place.lease.reserve(&owner, &place.socket) {
+            // Somebody was faster.
+            Err(LeaseError::Held { .. }) => Ok(false),
+            reserved => reserved.map(|()| true).map_err(|source| place.lease_failed(source)),
+        }
+    };
+    if !blocking(place, SUCCEED, reserve).await? {
+        return Ok(());
+    }
+    let failure = match launch(config, place, &["--adopt"], kept.map_or_else(Stdio::null, Stdio::from)).await {
+        Ok(()) => return Ok(()),
+        Err(failure) => failure,
+    };
+    if !matches!(failure, ShimError::EndedEarly { .. })
+        && let Err(error) = blocking(place, SUCCEED, end_silent).await
+    {
+        tracing::warn!(container = %place.id, %error, "successor that did not come up could not be ended");
     }
     Err(failure)
 }
@@ -124,12 +161,12 @@ pub(super) fn write_json(place: &Place, name: &str, value: &impl serde::Serializ
     replace_volatile(&RealFs, &path, &bytes, 0o600).map_err(|error| failed(io::Error::other(error)))
 }
 
-async fn launch(config: &ShimClientConfig, place: &Place) -> Result<(), ShimError> {
+async fn launch(config: &ShimClientConfig, place: &Place, more: &[&str], stdin: Stdio) -> Result<(), ShimError> {
     let (id, binary) = (place.id.clone(), config.shim_binary.clone());
     let mut command = Command::new(&config.shim_binary);
     // Standard output too belongs to the shim: it must hold nothing of the daemon's.
-    command.arg("--dir").arg(place.lease.path()).stdout(Stdio::null()).current_dir("/");
-    match run_captured(&mut command, Stdio::null(), deadline::SPAWN).await {
+    command.arg("--dir").arg(place.lease.path()).args(more).stdout(Stdio::null()).current_dir("/");
+    match run_captured(&mut command, stdin, deadline::SPAWN).await {
         Ok(Captured { status, .. }) if status.success() => Ok(()),
         Ok(Captured { status, stderr }) => Err(ShimError::EndedEarly { id, status: status.to_string(), stderr }),
         Err(source) => Err(ShimError::Spawn { id, binary, source }),

@@ -2,6 +2,7 @@
 
 mod attach;
 mod clean_up;
+mod keep;
 mod launch;
 mod list;
 mod shim;
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{Attached, FoundShim, Shim, ShimClient, ShimError};
 
+use keep::Keep;
 pub use slots::SlotConfig;
 use slots::Slots;
 
@@ -49,6 +51,7 @@ pub struct ProcessShimClient {
     config: ShimClientConfig,
     turns: Arc<Turns>,
     slots: Option<Arc<Slots>>,
+    keep: Arc<Keep>,
 }
 
 /// Who starts which shim right now. Two starts of one shim wait for each other, so that the second one finds the first
@@ -73,7 +76,7 @@ impl Turns {
 impl ProcessShimClient {
     /// Makes a client; nothing is touched yet.
     pub fn new(config: ShimClientConfig) -> Self {
-        Self { config, turns: Arc::default(), slots: None }
+        Self { config, turns: Arc::default(), slots: None, keep: Arc::default() }
     }
 
     /// Keeps warm shims for containers to come; see [`Self::fill_slots`].
@@ -200,13 +203,13 @@ impl ShimClient for ProcessShimClient {
             let _own_turn = turn.lock().await;
             let place = self.place(&task.id)?;
             if let Some(slot) = self.slots.as_ref().and_then(|slots| slots.taken(&task.id)) {
-                match slots::assign(slot, &place, &task).await {
+                match slots::assign(slot, &self.keep, &place, &task).await {
                     Ok(shim) => return Ok(Arc::new(shim) as Arc<dyn Shim>),
                     // What is left of it is cleared away by the cold start.
                     Err(error) => tracing::warn!(container = %task.id, %error, "warm shim not usable, starting one"),
                 }
             }
-            let shim = launch::spawn(&self.config, &place, task).await?;
+            let shim = launch::spawn(&self.config, &self.keep, &place, task).await?;
             Ok(Arc::new(shim) as Arc<dyn Shim>)
         }
         .boxed()
@@ -227,8 +230,18 @@ impl ShimClient for ProcessShimClient {
     }
 
     fn attach(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>> {
+        let (place, turn) = (self.place(id), self.turns.of(id));
+        async move {
+            // Of two who look at once, one starts the successor.
+            let _own_turn = turn.lock().await;
+            attach::attach(self, &place?).await
+        }
+        .boxed()
+    }
+
+    fn end_silent(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>> {
         let place = self.place(id);
-        async move { attach::attach(&place?).await }.boxed()
+        async move { blocking(&place?, "end the silent shim of", launch::end_silent).await }.boxed()
     }
 
     fn clean_up(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>> {
@@ -240,7 +253,9 @@ impl ShimClient for ProcessShimClient {
             if let Some(slot) = slot {
                 slots::end(slot, &place).await;
             }
-            clean_up::clean_up(&place).await
+            clean_up::clean_up(&place).await?;
+            self.keep.let_go(&place.id);
+            Ok(())
         }
         .boxed()
     }

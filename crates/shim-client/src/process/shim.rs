@@ -1,6 +1,7 @@
 //! [`Shim`] over a connection that is made again when it broke and the shim still lives.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use contd_protocol::shim::{Request, Response, TaskState};
 use contd_types::{Exit, Pid, Signal};
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::keep::Keep;
 use super::{Place, blocking, clean_up};
 use crate::connection::{Connection, Ending};
 use crate::{Shim, ShimError, deadline, greet};
@@ -17,31 +20,67 @@ use crate::{Shim, ShimError, deadline, greet};
 /// How often one wait connects anew; a shim that drops us more often is not worth asking, and the caller attaches again.
 const MAX_WAIT_RECONNECTS: u32 = 3;
 
+/// Between two tries to reach one that is handing over.
+const LISTENS_AGAIN: Duration = Duration::from_millis(2);
+
 /// One shim process.
 #[derive(Debug)]
 pub(super) struct ProcessShim {
     place: Place,
+    keep: Arc<Keep>,
     /// Held only while a broken connection is made anew, which [`deadline::CONNECT`] bounds.
     connection: Mutex<Arc<Connection>>,
 }
 
 impl ProcessShim {
     /// Connects; only legal when a process holds the lease.
-    pub(super) async fn connect(place: &Place, verb: &'static str) -> Result<Self, ShimError> {
+    pub(super) async fn connect(place: &Place, keep: Arc<Keep>, verb: &'static str) -> Result<Self, ShimError> {
         let connection = Connection::start(greet::connect(&place.id, &place.socket, verb).await?);
-        Ok(Self { place: place.clone(), connection: Mutex::new(Arc::new(connection)) })
+        Ok(Self { place: place.clone(), keep, connection: Mutex::new(Arc::new(connection)) })
+    }
+
+    /// Holds what must outlive the shim of a container that lives.
+    pub(super) async fn hold(&self, state: &TaskState) {
+        match state {
+            TaskState::Created { .. } | TaskState::Running { .. } | TaskState::Paused { .. } => self.hold_now().await,
+            TaskState::Exited { .. } => self.keep.let_go(&self.place.id),
+            TaskState::Empty | TaskState::Creating => {}
+        }
+    }
+
+    async fn hold_now(&self) {
+        let keep = Arc::clone(&self.keep);
+        let held = blocking(&self.place, "hold the descriptors of", move |place| {
+            keep.hold(place);
+            Ok(())
+        });
+        // Lost only with the whole process.
+        let _goes_down = held.await;
     }
 
     async fn connection(&self, verb: &'static str) -> Result<Arc<Connection>, ShimError> {
         let mut current = self.connection.lock().await;
         if current.has_ended() {
+            tracing::info!(container = %self.place.id, "connecting to the shim again");
+            *current = Arc::new(Connection::start(self.greet_again(verb).await?));
+        }
+        Ok(Arc::clone(&current))
+    }
+
+    /// A shim that is handing over lives, and does not listen for a moment.
+    async fn greet_again(&self, verb: &'static str) -> Result<greet::Greeted, ShimError> {
+        let until = Instant::now() + deadline::CONNECT;
+        loop {
             if !matches!(self.probe(verb).await?, LeaseState::Held(_)) {
                 return Err(self.lost(verb));
             }
-            tracing::info!(container = %self.place.id, "connecting to the shim again");
-            *current = Arc::new(Connection::start(greet::connect(&self.place.id, &self.place.socket, verb).await?));
+            match greet::connect(&self.place.id, &self.place.socket, verb).await {
+                Err(ShimError::Connect { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(LISTENS_AGAIN).await;
+                }
+                result => return result,
+            }
         }
-        Ok(Arc::clone(&current))
     }
 
     async fn probe(&self, verb: &'static str) -> Result<LeaseState, ShimError> {
@@ -108,12 +147,27 @@ impl ProcessShim {
         let mut reconnects = 0;
         loop {
             match self.ask("wait", Request::Wait).await {
-                Ok(Response::Exited(exit)) => return Ok(exit),
+                Ok(Response::Exited(exit)) => {
+                    // It is written down.
+                    self.keep.let_go(&self.place.id);
+                    return Ok(exit);
+                }
                 Ok(other) => return Err(self.unexpected("wait", &other)),
                 Err(ShimError::Lost { .. }) if reconnects < MAX_WAIT_RECONNECTS => reconnects += 1,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn hand_over_to(&self, binary: PathBuf) -> Result<(), ShimError> {
+        const VERB: &str = "hand over";
+        match self.ask_within(VERB, deadline::STATE, Request::HandOver { binary }).await {
+            // The program that has taken over knows nothing of the call.
+            Err(ShimError::Lost { .. }) => {}
+            Ok(other) => return Err(self.unexpected(VERB, &other)),
+            Err(error) => return Err(error),
+        }
+        self.state_for(VERB).await.map(drop)
     }
 
     /// Asks it to end, waits until it has, and removes its lease.
@@ -168,7 +222,12 @@ impl ProcessShim {
 
 impl Shim for ProcessShim {
     fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
-        self.ask_for_pid("create", deadline::CREATE, Request::Create).boxed()
+        async move {
+            let pid = self.ask_for_pid("create", deadline::CREATE, Request::Create).await?;
+            self.hold_now().await;
+            Ok(pid)
+        }
+        .boxed()
     }
 
     fn start(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
@@ -195,7 +254,16 @@ impl Shim for ProcessShim {
         self.ask_to("reopen the log of", deadline::REOPEN, Request::ReopenLog).boxed()
     }
 
+    fn hand_over(&self, binary: PathBuf) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.hand_over_to(binary).boxed()
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>> {
-        self.shut_down().boxed()
+        async move {
+            self.shut_down().await?;
+            self.keep.let_go(&self.place.id);
+            Ok(())
+        }
+        .boxed()
     }
 }

@@ -21,6 +21,7 @@ use contd_types::{ContainerId, NamespaceId};
 use tokio::process::Command;
 use tokio::time::Instant;
 
+use super::keep::Keep;
 use super::launch::{self, Captured, run_captured};
 use super::shim::ProcessShim;
 use super::{Place, ProcessShimClient, blocking, clean_up};
@@ -219,9 +220,14 @@ async fn launch(binary: &Path, place: &Place) -> Result<PipeWriter, ShimError> {
 }
 
 /// Gives a slot its task, and greets what is now the shim of a container.
-pub(super) async fn assign(slot: Slot, place: &Place, task: &TaskSpec) -> Result<ProcessShim, ShimError> {
+pub(super) async fn assign(
+    slot: Slot,
+    keep: &Arc<Keep>,
+    place: &Place,
+    task: &TaskSpec,
+) -> Result<ProcessShim, ShimError> {
     let result = match give(slot, place, task) {
-        Ok(()) => ProcessShim::connect(place, VERB).await,
+        Ok(()) => ProcessShim::connect(place, Arc::clone(keep), VERB).await,
         Err(error) => Err(error),
     };
     if result.is_err() {

@@ -15,6 +15,7 @@ pub(crate) trait Node: Sync {
     /// Ends the shim's process as `kill -9` would.
     fn lose_shim(&self, id: &ContainerId);
     fn is_init_alive(&self, id: &ContainerId, pid: Pid) -> bool;
+    fn shim_binary(&self) -> std::path::PathBuf;
     /// Tells whether anything at all is left: processes, leases, what the runtime keeps.
     fn leftovers(&self) -> Vec<String>;
 }
@@ -105,7 +106,7 @@ pub(crate) async fn a_living_shim_is_attached_to_before_and_after_the_end(node: 
     assert_nothing_left(node);
 }
 
-pub(crate) async fn a_lost_shim_leaves_an_orphan_that_a_clean_up_ends(node: &dyn Node) {
+pub(crate) async fn a_lost_shim_gets_a_successor_and_its_container_does_not_notice(node: &dyn Node) {
     let (shim, pid) = running(node, 4).await;
     let task = node.task(4);
     let (waited, ()) = tokio::join!(soon("the loss", shim.wait()), async { node.lose_shim(&task.id) });
@@ -113,11 +114,28 @@ pub(crate) async fn a_lost_shim_leaves_an_orphan_that_a_clean_up_ends(node: &dyn
     assert!(node.is_init_alive(&task.id, pid), "the container went with its shim");
     let refused = shim.create().await;
     assert!(matches!(refused, Err(ShimError::Lost { .. })), "{refused:?}");
+    let found = soon("the successor", node.client().attach(&task.namespace, &task.id)).await.expect("attach");
+    let Attached::Alive { shim: second, state } = found else { panic!("{found:?}") };
+    assert_eq!(state, TaskState::Running { pid });
+    second.kill(Signal::KILL, true).await.expect("kill");
+    let exit = soon("the exit", second.wait()).await.expect("exit");
+    assert_eq!(exit.cause, ExitCause::Signal(Signal::KILL));
+    second.delete(false).await.expect("delete");
+    second.shutdown().await.expect("shutdown");
+    assert_nothing_left(node);
+}
+
+pub(crate) async fn a_shim_that_is_replaced_or_ended_for_its_silence_costs_its_container_nothing(node: &dyn Node) {
+    let (shim, pid) = running(node, 7).await;
+    let task = node.task(7);
+    shim.hand_over(node.shim_binary()).await.expect("hand over");
+    assert_eq!(shim.state().await.expect("the same connection goes on"), TaskState::Running { pid });
+    node.client().end_silent(&task.namespace, &task.id).await.expect("end");
     let found = node.client().attach(&task.namespace, &task.id).await.expect("attach");
-    assert!(matches!(found, Attached::Dead { exit: None, is_orphaned: true }), "{found:?}");
-    soon("the clean-up", node.client().clean_up(&task.namespace, &task.id)).await.expect("clean up");
-    assert!(!node.is_init_alive(&task.id, pid));
-    node.client().clean_up(&task.namespace, &task.id).await.expect("again");
+    let Attached::Alive { shim: second, state } = found else { panic!("{found:?}") };
+    assert_eq!(state, TaskState::Running { pid });
+    assert!(node.is_init_alive(&task.id, pid));
+    end(second.as_ref()).await;
     assert_nothing_left(node);
 }
 
@@ -129,8 +147,6 @@ pub(crate) async fn no_shim_is_started_beside_an_orphan(node: &dyn Node) {
     let refused = node.client().spawn(task.clone()).await;
     assert!(matches!(refused, Err(ShimError::Orphaned { .. })), "{refused:?}");
     assert!(node.is_init_alive(&task.id, pid), "a refused spawn has changed nothing");
-    let found = node.client().attach(&task.namespace, &task.id).await.expect("attach");
-    assert!(matches!(found, Attached::Dead { exit: None, is_orphaned: true }), "{found:?}");
     node.client().clean_up(&task.namespace, &task.id).await.expect("clean up");
     let (second, _pid) = running(node, 5).await;
     end(second.as_ref()).await;
@@ -144,7 +160,7 @@ pub(crate) async fn an_exit_is_known_after_the_shim_has_gone_too(node: &dyn Node
     let exit = soon("the exit", shim.wait()).await.expect("exit");
     node.lose_shim(&task.id);
     let found = node.client().attach(&task.namespace, &task.id).await.expect("attach");
-    let Attached::Dead { exit: Some(known), is_orphaned: false } = found else { panic!("{found:?}") };
+    let Attached::Dead { exit: Some(known) } = found else { panic!("{found:?}") };
     assert_eq!(known, exit);
     shim.shutdown().await.expect("it is gone, and so is its container: the rest is removed");
     assert_nothing_left(node);
