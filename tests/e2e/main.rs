@@ -16,5 +16,6 @@ mod harness;
 mod isolation;
 mod many;
 mod reattach;
+mod shim_death;
 mod verbs;
 mod wire;

@@ -184,6 +184,37 @@ impl Node {
         serde_json::from_str(output.ok()).expect("inspect prints JSON")
     }
 
+    /// Returns the directory of a container's shim.
+    #[track_caller]
+    pub(crate) fn shim_dir(&self, container: &str) -> PathBuf {
+        let id = self.inspect(container)["id"].as_str().expect("an id").to_owned();
+        self.root.join("run/s").join(&id[..16])
+    }
+
+    /// Returns the process id of a container's shim.
+    #[track_caller]
+    pub(crate) fn shim_pid(&self, container: &str) -> i32 {
+        let path = self.shim_dir(container).join("lease.json");
+        let lease: serde_json::Value = serde_json::from_slice(&fs::read(path).expect("a lease")).expect("JSON");
+        lease["process"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a shim lives")
+    }
+
+    /// Sends a signal to a process of this node.
+    #[track_caller]
+    pub(crate) fn signal(&self, pid: i32, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("signal a process of the node");
+    }
+
+    /// Kills a process of this node, which is not our child, and waits until it is dead.
+    #[track_caller]
+    pub(crate) fn kill(&self, pid: i32) {
+        self.signal(pid, nix::sys::signal::Signal::SIGKILL);
+        super::eventually("a process that was killed to be gone", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z")).then_some(())
+        });
+    }
+
     /// Waits until a container has a status.
     #[track_caller]
     pub(crate) fn wait_for_status(&self, container: &str, status: &str) {
