@@ -183,6 +183,8 @@ pub(crate) enum ContainerError {
     Leftovers { id: ContainerId, left: usize, source: Arc<Leftover> },
     #[error("{verb} container {id}")]
     Step { id: ContainerId, verb: &'static str, source: Arc<StepError> },
+    #[error("update container {id}")]
+    Spec { id: ContainerId, source: contd_types::SpecError },
     #[error("{verb} container {id}: its actor ended before it answered")]
     ActorLost { id: ContainerId, verb: &'static str },
     #[error(transparent)]
@@ -196,6 +198,7 @@ impl Explain for ContainerError {
             Self::Forbidden { .. } | Self::NotEnded { .. } | Self::NeverRan { .. } => ErrorKind::Conflict,
             Self::Recovering { .. } | Self::ActorLost { .. } => ErrorKind::Unavailable,
             Self::Make(source) => source.kind(),
+            Self::Spec { .. } => ErrorKind::InvalidArgument,
             Self::NotStopped { .. } => ErrorKind::Timeout,
             Self::Leftovers { source, .. } => source.source.kind(),
             Self::Step { source, .. } => source.kind(),
@@ -212,6 +215,7 @@ impl Explain for ContainerError {
             }
             Self::Recovering { .. } => Some("retry; the daemon's log says why its shim does not answer".to_owned()),
             Self::NeverRan { id, .. } => Some(format!("start it again or remove it: contd rm {}", id.short())),
+            Self::Spec { source, .. } => Some(source.hint().to_owned()),
             Self::Make(source) => source.hint(),
             Self::NotStopped { .. } => {
                 Some("a process that SIGKILL does not end waits in the kernel: look at its stack and its disks".into())

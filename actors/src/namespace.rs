@@ -21,16 +21,20 @@ use crate::container::{ContainerActor, KILLED_TIMEOUT, Origin, ROLLBACK_TIMEOUT,
 use crate::error::{ContainerError, NamespaceError, one_line};
 use crate::lineage::{Lifeline, Lineage, RebuildBudget};
 use crate::messages::RECOVERY_WAIT;
-use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Wait};
+use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait};
 use crate::messages::namespace::{
-    ContainerActorEnded, ContainerGone, RouteDelete, RouteKill, RouteStart, RouteStop, RouteWait, Run,
+    ContainerActorEnded, ContainerGone, RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate, RouteUpgradeShim,
+    RouteWait, Run,
 };
 use crate::records::RecordError;
 use crate::shared::Shared;
 use crate::task::Subject;
+use crate::task::make::Goal;
 
 /// A signal and room for its way.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// One write of a record, on a disk that may be slow.
+const UPDATE_DEADLINE: Duration = Duration::from_secs(30);
 /// For ever, as far as a timer goes.
 const NO_DEADLINE: Duration = Duration::MAX;
 
@@ -242,6 +246,8 @@ impl NamespaceActor {
             Ok(Some(record)) => {
                 let Some(child) = self.children.get_mut(id) else { return };
                 child.generation = child.generation.saturating_add(1);
+                // Its policy may have been changed since it was admitted.
+                child.spec = Arc::new(record.spec.clone());
                 let (generation, spec) = (child.generation, Arc::clone(&child.spec));
                 let origin = Origin::Recorded { may_have_shim: true };
                 let addr = self.start_actor(self.subject(id, &spec), record, origin, generation, ctx);
@@ -303,15 +309,15 @@ impl Handler<Run> for NamespaceActor {
         if let Err(refused) = self.admit(&run) {
             return Box::pin(fut::ready(Err(refused)));
         }
-        let Run { spec, idempotency_key, progress, hold, permit } = run;
+        let Run { spec, idempotency_key, progress, hold, goal, permit } = run;
         let name = spec.name.clone();
         let Ok(own_permit) = Arc::clone(&self.runs).try_acquire_owned() else {
             let limit = self.shared.config.limits.runs_in_flight_per_namespace;
             let busy = NamespaceError::Busy { place: format!("namespace {}", self.namespace), name, limit };
             return Box::pin(fut::ready(Err(busy)));
         };
-        let is_default_runtime = spec.runtime.is_none();
-        let id = match is_default_runtime.then(|| self.shared.shims.reserve_id()).flatten() {
+        let takes_slot = spec.runtime.is_none() && goal == Goal::Running;
+        let id = match takes_slot.then(|| self.shared.shims.reserve_id()).flatten() {
             // A shim waits for a container of this id.
             Some(id) => id,
             None => {
@@ -326,7 +332,7 @@ impl Handler<Run> for NamespaceActor {
         let addr = self.add(record, Origin::Fresh, ctx);
         let deadline = self.make_deadline();
         let made = async move {
-            let answer = ask(&addr, BeginRun { progress, hold }, deadline).await;
+            let answer = ask(&addr, BeginRun { goal, progress, hold }, deadline).await;
             drop((permit, own_permit));
             answer
         };
@@ -362,6 +368,22 @@ impl Handler<RouteKill> for NamespaceActor {
 
     fn handle(&mut self, RouteKill(id, signal): RouteKill, _ctx: &mut Self::Context) -> Self::Result {
         self.route(&id, "signal", Kill { signal }, KILL_DEADLINE, false)
+    }
+}
+
+impl Handler<RouteUpdate> for NamespaceActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, RouteUpdate(id, restart): RouteUpdate, _ctx: &mut Self::Context) -> Self::Result {
+        self.route(&id, "update", Update { restart }, UPDATE_DEADLINE, false)
+    }
+}
+
+impl Handler<RouteUpgradeShim> for NamespaceActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, RouteUpgradeShim(id): RouteUpgradeShim, _ctx: &mut Self::Context) -> Self::Result {
+        self.route(&id, "upgrade the shim of", Upgrade, KILL_DEADLINE, false)
     }
 }
 

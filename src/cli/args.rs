@@ -35,7 +35,9 @@ pub(crate) enum Verb {
         127 it is not there; 128+n ended by signal n."
     )]
     Run(Box<RunArgs>),
-    /// Start stopped or failed containers again
+    /// Make a container without starting it
+    Create(Box<RunArgs>),
+    /// Start containers that were created, or stopped or failed ones again
     Start(crate::cli::start::StartArgs),
     /// List containers
     #[command(visible_aliases = ["ls", "list"])]
@@ -53,6 +55,10 @@ pub(crate) enum Verb {
     Wait(crate::cli::wait::WaitArgs),
     /// Remove containers
     Rm(crate::cli::rm::RmArgs),
+    /// Change the restart policy of containers
+    Update(crate::cli::update::UpdateArgs),
+    /// Look after the processes that look after containers
+    Shim(crate::cli::shim::ShimArgs),
     /// List the namespaces that have containers
     Namespaces(crate::cli::namespaces::NamespacesArgs),
     /// Show what happens, as it happens

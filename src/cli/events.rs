@@ -80,5 +80,6 @@ fn words(kind: &EventKind) -> (&'static str, String) {
         EventKind::BackoffBegun { attempt } => ("backoff", format!("restart {attempt}")),
         EventKind::Recovered => ("recovered", String::new()),
         EventKind::Deleted => ("deleted", String::new()),
+        EventKind::Created => ("created", String::new()),
     }
 }

@@ -31,6 +31,7 @@ mod ps;
 mod rm;
 mod run;
 mod run_args;
+mod shim;
 mod signals;
 mod start;
 mod status;
@@ -38,6 +39,7 @@ mod stop;
 mod table;
 #[cfg(test)]
 mod tests;
+mod update;
 mod version;
 mod view;
 mod wait;
@@ -119,6 +121,9 @@ fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> 
 async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
     match verb {
         Verb::Run(args) => Box::pin(run::run(session, &args)).await,
+        Verb::Create(args) => Box::pin(run::create(session, &args)).await,
+        Verb::Update(args) => update::run(session, args).await,
+        Verb::Shim(args) => shim::run(session, args).await,
         Verb::Start(args) => start::run(session, args).await,
         Verb::Ps(args) => ps::run(session, &args).await.map(|()| 0),
         Verb::Inspect(args) => inspect::run(session, args).await.map(|()| 0),

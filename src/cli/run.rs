@@ -40,6 +40,28 @@ pub(crate) async fn run(session: &Session<'_>, args: &RunArgs) -> Result<u8, Cli
     Ok(0)
 }
 
+/// Makes a container and does not start it; prints its id.
+pub(crate) async fn create(session: &Session<'_>, args: &RunArgs) -> Result<u8, CliError> {
+    let host = session.host;
+    let spec = args.to_spec(&host.cwd, &host.env)?;
+    let request = RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached: false };
+    let client = session.connect().await?;
+    if args.dry_run {
+        let plan = client.dry_run(request, Deadline::Usual).await?;
+        host.output.line(plan.config_json.trim_end())?;
+        return Ok(0);
+    }
+    let mut id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
+    let mut view = ProgressView::new(&host.output);
+    let id = client.create(request, Deadline::Usual, |progress| view.show(&progress)).await?;
+    view.clear();
+    if let Some(file) = &mut id_file {
+        file.write(&id)?;
+    }
+    host.output.line(id.as_str())?;
+    Ok(0)
+}
+
 /// The file of `--cidfile`: made before the container, so that no container runs whose id cannot be told. Removed again
 /// when none did.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ pub(crate) fn describe(state: &State, started_at: Option<Timestamp>, now: Timest
     };
     match state {
         State::Creating => "Creating".to_owned(),
-        State::Created { .. } => "Created".to_owned(),
+        State::Created { .. } | State::Prepared => "Created".to_owned(),
         State::Starting { .. } => "Starting".to_owned(),
         State::Running { .. } => up(),
         State::Paused { .. } => format!("{} (Paused)", up()),
@@ -30,7 +30,7 @@ pub(crate) fn describe(state: &State, started_at: Option<Timestamp>, now: Timest
 
 /// Tells whether `ps` shows it without `-a`: whatever runs, will run, or is on its way.
 pub(crate) fn is_alive(state: &State) -> bool {
-    !matches!(state, State::Stopped { .. } | State::Failed { .. })
+    !matches!(state, State::Stopped { .. } | State::Failed { .. } | State::Prepared)
 }
 
 /// Says how long ago something was.

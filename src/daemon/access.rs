@@ -85,6 +85,9 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
     match request {
         Request::Version => ("version", Scope::Nothing, false),
         Request::Run(run) => ("run", Scope::One(&run.namespace), true),
+        Request::Create(run) => ("create", Scope::One(&run.namespace), true),
+        Request::Update { target, .. } => ("update", Scope::One(&target.namespace), true),
+        Request::UpgradeShim { target } => ("upgrade shim", Scope::One(&target.namespace), true),
         Request::Start { target } => ("start", Scope::One(&target.namespace), true),
         Request::Stop { target, .. } => ("stop", Scope::One(&target.namespace), true),
         Request::Kill { target, .. } => ("kill", Scope::One(&target.namespace), true),

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use actix::Addr;
 use contd_actors::messages::{
-    DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer, KillContainer, ListContainers,
-    ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer, StopContainer, SubscribeEvents,
-    WaitContainer,
+    CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer, KillContainer,
+    ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer, StopContainer,
+    SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
 use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
-use contd_types::{ApiError, ContainerId, ContainerRef, ErrorKind, NamespaceId, Timestamp};
+use contd_rootfs::FetchProgress;
+use contd_types::{ApiError, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::info;
@@ -81,12 +82,14 @@ pub(crate) async fn serve(
 /// Names the container that a request is about, for the audit line.
 fn subject(request: &Request) -> String {
     match request {
-        Request::Run(run) | Request::DryRun(run) => run.spec.name.to_string(),
+        Request::Run(run) | Request::Create(run) | Request::DryRun(run) => run.spec.name.to_string(),
         Request::Start { target }
         | Request::Stop { target, .. }
         | Request::Kill { target, .. }
         | Request::Delete { target, .. }
         | Request::Inspect { target }
+        | Request::Update { target, .. }
+        | Request::UpgradeShim { target }
         | Request::Wait { target }
         | Request::Logs { target, .. } => target.container.to_string(),
         Request::Version | Request::List { .. } | Request::ListNamespaces | Request::Events { .. } => String::new(),
@@ -101,6 +104,15 @@ async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> 
         Request::DryRun(run) => {
             let message = DryRunContainer { namespace: run.namespace, spec: run.spec };
             Ok(Response::Plan(Box::new(ask_api(node, message, RUN_DEADLINE).await?)))
+        }
+        Request::Create(run) => create_container(node, *run, items).await,
+        Request::Update { target, restart } => {
+            ask_api(node, UpdateContainer { target, restart }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::UpgradeShim { target } => {
+            ask_api(node, UpgradeShim { target }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
         }
         Request::Start { target } => {
             ask_api(node, StartContainer { target }, CHANGE_DEADLINE).await?;
@@ -155,12 +167,8 @@ fn version(backend: &Backend) -> VersionInfo {
 
 async fn run_container(node: &Addr<Supervisor>, request: RunRequest, mut items: ItemSender) -> Answer {
     let RunRequest { namespace, spec, idempotency_key, is_attached } = request;
-    if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
-        let message = format!("run container {}: its idempotency key is empty or too long", spec.name);
-        let hint = format!("use 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes");
-        return Err(ApiError::new(ErrorKind::InvalidArgument, message).with_hint(hint));
-    }
-    let (progress, mut heard) = mpsc::channel(PROGRESS_QUEUED);
+    check_key(idempotency_key.as_deref(), &spec)?;
+    let (progress, heard) = mpsc::channel(PROGRESS_QUEUED);
     // Held while the caller is attached, so that an auto-removed container is not gone before its output was sent.
     let (hold, held) = oneshot::channel::<()>();
     let message = RunContainer {
@@ -170,17 +178,7 @@ async fn run_container(node: &Addr<Supervisor>, request: RunRequest, mut items: 
         progress: Some(progress),
         hold: is_attached.then_some(held),
     };
-    let run = ask_api(node, message, RUN_DEADLINE);
-    tokio::pin!(run);
-    let id: ContainerId = loop {
-        tokio::select! {
-            result = &mut run => break result?,
-            Some(piece) = heard.recv() => {
-                let (what, done_bytes, total_bytes) = (piece.what, piece.done_bytes, piece.total_bytes);
-                items.send_or_drop(Item::Progress { what, done_bytes, total_bytes }).await;
-            }
-        }
-    };
+    let id = with_progress(ask_api(node, message, RUN_DEADLINE), heard, &mut items).await?;
     if !is_attached {
         return Ok(Response::Created { id });
     }
@@ -188,6 +186,42 @@ async fn run_container(node: &Addr<Supervisor>, request: RunRequest, mut items: 
     let attached = attach(node, &id, target, items).await;
     drop(hold);
     attached
+}
+
+async fn create_container(node: &Addr<Supervisor>, request: RunRequest, mut items: ItemSender) -> Answer {
+    let RunRequest { namespace, spec, idempotency_key, .. } = request;
+    check_key(idempotency_key.as_deref(), &spec)?;
+    let (progress, heard) = mpsc::channel(PROGRESS_QUEUED);
+    let message = CreateContainer { namespace, spec, idempotency_key, progress: Some(progress) };
+    let id = with_progress(ask_api(node, message, RUN_DEADLINE), heard, &mut items).await?;
+    Ok(Response::Created { id })
+}
+
+fn check_key(key: Option<&str>, spec: &ContainerSpec) -> Result<(), ApiError> {
+    if key.is_some_and(|key| key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
+        let message = format!("run container {}: its idempotency key is empty or too long", spec.name);
+        let hint = format!("use 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes");
+        return Err(ApiError::new(ErrorKind::InvalidArgument, message).with_hint(hint));
+    }
+    Ok(())
+}
+
+/// Waits for a container to be made, and passes its progress on.
+async fn with_progress(
+    made: impl Future<Output = Result<ContainerId, ApiError>>,
+    mut heard: mpsc::Receiver<FetchProgress>,
+    items: &mut ItemSender,
+) -> Result<ContainerId, ApiError> {
+    tokio::pin!(made);
+    loop {
+        tokio::select! {
+            result = &mut made => return result,
+            Some(piece) = heard.recv() => {
+                let (what, done_bytes, total_bytes) = (piece.what, piece.done_bytes, piece.total_bytes);
+                items.send_or_drop(Item::Progress { what, done_bytes, total_bytes }).await;
+            }
+        }
+    }
 }
 
 /// Streams the output of a container that has just been started, then tells its end.

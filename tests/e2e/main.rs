@@ -14,6 +14,7 @@ mod bad_input;
 mod fixtures;
 mod harness;
 mod isolation;
+mod lifecycle;
 mod many;
 mod reattach;
 mod shim_death;

@@ -330,6 +330,7 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::BackoffBegun { .. } => "backoff-begun",
         EventKind::Recovered => "recovered",
         EventKind::Deleted => "deleted",
+        EventKind::Created => "created",
     }
 }
 
@@ -367,10 +368,9 @@ impl Actor for ContainerActor {
 
 /// Tells whether a record in this state says that the container ran.
 fn says_running(state: &State) -> bool {
-    matches!(
-        state.name(),
-        StateName::Running | StateName::Paused | StateName::Stopping | StateName::Starting | StateName::Created
-    )
+    let name = state.name();
+    matches!(name, StateName::Running | StateName::Paused | StateName::Stopping | StateName::Starting)
+        || matches!(state, State::Created { .. })
 }
 
 #[cfg(any(test, feature = "testing"))]

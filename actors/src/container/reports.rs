@@ -12,7 +12,7 @@ use tracing::{error, warn};
 use super::ending::RECOVERY_STEP;
 use super::{ContainerActor, Reply, Work, answer, says_running};
 use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
-use crate::messages::container::{CommitRunning, MadeByRuntime, MakeDone, Recovered, Removed, Settled};
+use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Removed, Settled};
 use crate::records::RecordError;
 use crate::shared::jitter;
 use crate::task::recover::Finding;
@@ -31,6 +31,35 @@ impl Handler<MadeByRuntime> for ContainerActor {
         }
         self.advance(Event::ShimCreated { pid }).map_err(StepError::Illegal)?;
         self.advance(Event::StartRequested).map_err(StepError::Illegal)
+    }
+}
+
+impl Handler<CommitPrepared> for ContainerActor {
+    type Result = ResponseActFuture<Self, Result<(), StepError>>;
+
+    fn handle(&mut self, CommitPrepared { generation }: CommitPrepared, _ctx: &mut Self::Context) -> Self::Result {
+        if generation != self.generation || self.state != State::Creating {
+            return Box::pin(fut::ready(Err(StepError::Cancelled)));
+        }
+        self.record.state = State::Prepared;
+        self.record.is_acknowledged = true;
+        let write = self.save();
+        Box::pin(write.into_actor(self).map(move |result, actor, _ctx| match result {
+            // A stop that came meanwhile takes it back.
+            Ok(()) if actor.state != State::Creating => {
+                actor.record.is_acknowledged = false;
+                Err(StepError::Cancelled)
+            }
+            Ok(()) => {
+                actor.advance(Event::Prepared).map_err(StepError::Illegal)?;
+                actor.publish(EventKind::Created);
+                Ok(())
+            }
+            Err(failure) => {
+                actor.record.is_acknowledged = false;
+                Err(StepError::Record(failure))
+            }
+        }))
     }
 }
 

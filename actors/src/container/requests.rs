@@ -1,16 +1,17 @@
 //! What others ask of a container.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture, WrapFuture};
 use contd_store::Desired;
-use contd_types::{ContainerId, Event, EventKind, Exit, State};
+use contd_types::{ContainerId, ContainerSpec, Event, EventKind, Exit, State};
 use tokio::sync::oneshot;
 
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
-use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Wait};
+use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait};
 
 /// A signal is one call of the shim; its own deadline is shorter.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(6);
@@ -20,11 +21,11 @@ type Answer<T> = Result<T, ContainerError>;
 impl Handler<BeginRun> for ContainerActor {
     type Result = ResponseActFuture<Self, Answer<ContainerId>>;
 
-    fn handle(&mut self, BeginRun { progress, hold }: BeginRun, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, BeginRun { goal, progress, hold }: BeginRun, ctx: &mut Self::Context) -> Self::Result {
         self.take_hold(hold, ctx);
         let reply = self.when_made();
         self.publish(EventKind::Accepted);
-        self.begin_make(true, progress, ctx);
+        self.begin_make(true, goal, progress, ctx);
         self.with_id(reply)
     }
 }
@@ -64,7 +65,9 @@ impl Handler<Start> for ContainerActor {
         match self.state {
             State::Running { .. } | State::Paused { .. } => ready(Ok(())),
             State::Creating | State::Created { .. } | State::Starting { .. } => self.when_made(),
-            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } if !self.wants_delete => {
+            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Prepared
+                if !self.wants_delete =>
+            {
                 self.record.desired = Desired::Run;
                 self.streak = 0;
                 self.wants_start = true;
@@ -131,6 +134,50 @@ impl Handler<Kill> for ContainerActor {
     }
 }
 
+impl Handler<Update> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, Update { restart }: Update, ctx: &mut Self::Context) -> Self::Result {
+        if self.is_gone {
+            return ready(Err(self.gone("update")));
+        }
+        if let Some(restart) = restart {
+            let spec = ContainerSpec { restart, ..(*self.subject.spec).clone() };
+            if let Err(source) = spec.validate() {
+                return ready(Err(ContainerError::Spec { id: self.subject.id.clone(), source }));
+            }
+            self.record.spec = spec.clone();
+            self.subject.spec = Arc::new(spec);
+            self.drop_unwanted_restart(ctx);
+        }
+        self.show();
+        let (write, id) = (self.save(), self.subject.id.clone());
+        Box::pin(async move {
+            let wrap = |source| ContainerError::Step { id, verb: "update", source: StepError::Record(source).into() };
+            write.await.map_err(wrap)
+        })
+    }
+}
+
+impl Handler<Upgrade> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, _message: Upgrade, _ctx: &mut Self::Context) -> Self::Result {
+        const VERB: &str = "upgrade the shim of";
+        if self.is_gone {
+            return ready(Err(self.gone(VERB)));
+        }
+        let id = self.subject.id.clone();
+        let Some(shim) = self.shim.clone() else {
+            return ready(Err(ContainerError::Forbidden { id, verb: VERB, state: self.state.name() }));
+        };
+        Box::pin(async move {
+            let wrap = |source| ContainerError::Step { id, verb: VERB, source: StepError::shim(source).into() };
+            shim.hand_over().await.map_err(wrap)
+        })
+    }
+}
+
 impl Handler<Delete> for ContainerActor {
     type Result = ResponseFuture<Answer<()>>;
 
@@ -140,7 +187,7 @@ impl Handler<Delete> for ContainerActor {
         }
         let has_ended = matches!(
             self.state,
-            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Deleting
+            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Prepared | State::Deleting
         );
         if !has_ended && !force {
             let (id, state) = (self.subject.id.clone(), self.state.name());
@@ -196,11 +243,21 @@ impl Handler<UntilRecovered> for ContainerActor {
 }
 
 impl ContainerActor {
+    /// A restart that waits for its time and that the policy does not want any more does not come.
+    fn drop_unwanted_restart(&mut self, ctx: &mut Context<Self>) {
+        let State::Backoff { exit, .. } = &self.state else { return };
+        if !self.policy().wants_restart(exit.is_success(), self.streak) {
+            self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
+            self.must_advance(Event::StopRequested);
+            self.record.state = self.state.clone();
+        }
+    }
+
     /// Refuses to end what is on its way out, or not known yet.
     fn refuse_end(&self, verb: &'static str) -> Option<ContainerError> {
         let id = self.subject.id.clone();
         match self.state {
-            State::Deleting => Some(ContainerError::Forbidden { id, verb, state: self.state.name() }),
+            State::Deleting | State::Prepared => Some(ContainerError::Forbidden { id, verb, state: self.state.name() }),
             State::Recovering => {
                 let waited = crate::messages::RECOVERY_WAIT;
                 Some(ContainerError::Recovering { id, verb, waited })
@@ -248,7 +305,7 @@ impl ContainerActor {
                 self.fail_starts();
                 Some(exit)
             }
-            State::Recovering | State::Deleting => None,
+            State::Recovering | State::Prepared | State::Deleting => None,
         }
     }
 

@@ -15,7 +15,7 @@ use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, MakeError, StepError, one_line};
 use crate::records::RecordError;
 use crate::shared::OperationGuard;
-use crate::task::make::{MakePlan, make};
+use crate::task::make::{Goal, MakePlan, make};
 use crate::task::recover::recover;
 use crate::task::remove::{remove, settle};
 use crate::task::{Cancel, CancelHandle};
@@ -23,13 +23,22 @@ use crate::task::{Cancel, CancelHandle};
 /// The longest back-off; a record whose clock was set back must not wait for years.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 
+/// Which making it is.
+struct MakeKind {
+    is_first: bool,
+    goal: Goal,
+}
+
 impl ContainerActor {
     /// Begins the operation that the intents ask for, if none is under way. Called after every change.
     pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
         if !self.work.is_idle() || self.is_gone {
             return;
         }
-        let has_ended = matches!(self.state, State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. });
+        let has_ended = matches!(
+            self.state,
+            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Prepared
+        );
         let is_removed_now = self.subject.spec.is_auto_removed
             && self.holds == 0
             && !self.wants_start
@@ -49,7 +58,7 @@ impl ContainerActor {
             self.wants_start = false;
             self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
             self.must_advance(Event::Restarted);
-            self.begin_make(false, None, ctx);
+            self.begin_make(false, Goal::Running, None, ctx);
         }
     }
 
@@ -61,6 +70,7 @@ impl ContainerActor {
     pub(super) fn begin_make(
         &mut self,
         is_first: bool,
+        goal: Goal,
         progress: Option<mpsc::Sender<FetchProgress>>,
         ctx: &mut Context<Self>,
     ) {
@@ -70,7 +80,7 @@ impl ContainerActor {
         self.record.state = State::Creating;
         let write = self.save().into_actor(self).map(move |result, actor, ctx| {
             if actor.generation == generation && !actor.is_gone {
-                actor.launch_make(result, is_first, progress, cancel, ctx);
+                actor.launch_make(result, MakeKind { is_first, goal }, progress, cancel, ctx);
             }
         });
         ctx.spawn(write);
@@ -79,7 +89,7 @@ impl ContainerActor {
     fn launch_make(
         &mut self,
         written: Result<(), Arc<RecordError>>,
-        is_first: bool,
+        MakeKind { is_first, goal }: MakeKind,
         progress: Option<mpsc::Sender<FetchProgress>>,
         cancel: Cancel,
         ctx: &mut Context<Self>,
@@ -87,7 +97,7 @@ impl ContainerActor {
         match written {
             Ok(()) => {
                 let (subject, generation, actor) = (self.subject.clone(), self.generation, ctx.address());
-                actix_rt::spawn(make(MakePlan { subject, generation, is_first, progress, actor }, cancel));
+                actix_rt::spawn(make(MakePlan { subject, generation, is_first, goal, progress, actor }, cancel));
             }
             Err(source) => {
                 let name = self.subject.name.clone();

@@ -9,7 +9,8 @@ use actix::Message;
 use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
 use contd_rootfs::FetchProgress;
 use contd_types::{
-    ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId, Signal,
+    ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId,
+    RestartPolicy, Signal,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -33,6 +34,39 @@ pub struct RunContainer {
     pub hold: Option<oneshot::Receiver<()>>,
 }
 
+/// Makes a container and does not start it; the reply comes once all but its processes is there and that is on disk. A
+/// failure leaves nothing.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<ContainerId, ApiError>")]
+pub struct CreateContainer {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// What to run later.
+    pub spec: ContainerSpec,
+    /// As for [`RunContainer`].
+    pub idempotency_key: Option<String>,
+    /// As for [`RunContainer`].
+    pub progress: Option<mpsc::Sender<FetchProgress>>,
+}
+
+/// Changes a container's restart policy, whatever it is doing.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct UpdateContainer {
+    /// Which.
+    pub target: Target,
+    /// What happens when it ends by itself, from now on.
+    pub restart: Option<RestartPolicy>,
+}
+
+/// Has the shim of a running container replaced by the program that a new one would be.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct UpgradeShim {
+    /// Which.
+    pub target: Target,
+}
+
 /// Tells what [`RunContainer`] would do, and leaves nothing behind.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Plan, ApiError>")]
@@ -43,7 +77,7 @@ pub struct DryRunContainer {
     pub spec: ContainerSpec,
 }
 
-/// Starts a stopped or failed container again, on its old root. Fine when it runs.
+/// Starts a container that was created, or a stopped or failed one again, on its old root. Fine when it runs.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), ApiError>")]
 pub struct StartContainer {

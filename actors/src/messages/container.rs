@@ -6,16 +6,18 @@ use std::time::Duration;
 use actix::Message;
 use contd_rootfs::FetchProgress;
 use contd_shim_client::{Shim, ShimError};
-use contd_types::{ContainerId, Exit, Pid, Signal};
+use contd_types::{ContainerId, Exit, Pid, RestartPolicy, Signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{ContainerError, Leftover, MakeError, StepError};
+use crate::task::make::Goal;
 use crate::task::recover::Finding;
 
-/// Makes and starts the container for the first time; the reply comes when it runs, or nothing of it is left.
+/// Makes the container for the first time; the reply comes when the goal is reached, or nothing of it is left.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<ContainerId, ContainerError>")]
 pub(crate) struct BeginRun {
+    pub(crate) goal: Goal,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
     pub(crate) hold: Option<oneshot::Receiver<()>>,
 }
@@ -46,6 +48,18 @@ pub(crate) struct Kill {
     pub(crate) signal: Signal,
 }
 
+/// Changes its restart policy.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct Update {
+    pub(crate) restart: Option<RestartPolicy>,
+}
+
+/// Has its shim replaced.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct Upgrade;
+
 /// Removes it.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), ContainerError>")]
@@ -70,6 +84,13 @@ pub(crate) struct UntilRecovered;
 pub(crate) struct MadeByRuntime {
     pub(crate) generation: u64,
     pub(crate) pid: Pid,
+}
+
+/// From the make task: all but its processes is there, and no more is wanted; asks to have that on disk.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), StepError>")]
+pub(crate) struct CommitPrepared {
+    pub(crate) generation: u64,
 }
 
 /// From the make task: it runs; asks to have that on disk. After an `Err` the task takes it all back.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use actix::Message;
 use contd_rootfs::FetchProgress;
-use contd_types::{ContainerId, ContainerSpec, Exit, Signal};
+use contd_types::{ContainerId, ContainerSpec, Exit, RestartPolicy, Signal};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::error::NamespaceError;
+use crate::task::make::Goal;
 
 /// Admits, records and makes a container.
 #[derive(Debug, Message)]
@@ -17,6 +18,7 @@ pub(crate) struct Run {
     pub(crate) idempotency_key: Option<String>,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
     pub(crate) hold: Option<oneshot::Receiver<()>>,
+    pub(crate) goal: Goal,
     /// The node's permit for this run; given back when it is over.
     pub(crate) permit: OwnedSemaphorePermit,
 }
@@ -35,6 +37,16 @@ pub(crate) struct RouteStop(pub(crate) ContainerId, pub(crate) Option<Duration>)
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), NamespaceError>")]
 pub(crate) struct RouteKill(pub(crate) ContainerId, pub(crate) Signal);
+
+/// Routes a change.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), NamespaceError>")]
+pub(crate) struct RouteUpdate(pub(crate) ContainerId, pub(crate) Option<RestartPolicy>);
+
+/// Routes the replacement of a shim.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), NamespaceError>")]
+pub(crate) struct RouteUpgradeShim(pub(crate) ContainerId);
 
 /// Routes a deletion.
 #[derive(Debug, Clone, Message)]

@@ -16,16 +16,20 @@ use super::{Phase, Supervisor};
 use crate::call::ask;
 use crate::error::{NamespaceError, StepError};
 use crate::lane::Wanted;
-use crate::messages::namespace::{RouteDelete, RouteKill, RouteStart, RouteStop, RouteWait, Run};
+use crate::messages::namespace::{
+    RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate, RouteUpgradeShim, RouteWait, Run,
+};
 use crate::messages::node::{PrepareRoot, PreviewBundle, StreamLog};
 use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
-    ContainerPage, DeleteContainer, DryRunContainer, EventReceiver, FollowLog, InspectContainer, KillContainer,
-    ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus, NodeStatusReport, RECOVERY_WAIT, ReadLog,
-    RunContainer, Shutdown, StartContainer, StopContainer, SubscribeEvents, WaitContainer,
+    ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FollowLog, InspectContainer,
+    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus, NodeStatusReport, RECOVERY_WAIT,
+    ReadLog, RunContainer, Shutdown, StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim,
+    WaitContainer,
 };
 use crate::namespace::NamespaceActor;
 use crate::shared::Shared;
+use crate::task::make::Goal;
 use crate::task::{Subject, undo};
 
 /// The namespace's own deadlines are shorter and say more.
@@ -41,16 +45,49 @@ impl Handler<RunContainer> for Supervisor {
     type Result = Routed<ContainerId>;
 
     fn handle(&mut self, message: RunContainer, _ctx: &mut Self::Context) -> Self::Result {
-        self.when_ready(|actor, ctx| {
+        self.make(message, Goal::Running)
+    }
+}
+
+impl Handler<CreateContainer> for Supervisor {
+    type Result = Routed<ContainerId>;
+
+    fn handle(&mut self, message: CreateContainer, _ctx: &mut Self::Context) -> Self::Result {
+        let CreateContainer { namespace, spec, idempotency_key, progress } = message;
+        self.make(RunContainer { namespace, spec, idempotency_key, progress, hold: None }, Goal::Prepared)
+    }
+}
+
+impl Supervisor {
+    /// Admits a container and has it made, as far as its goal goes.
+    fn make(&mut self, message: RunContainer, goal: Goal) -> Routed<ContainerId> {
+        self.when_ready(move |actor, ctx| {
             let RunContainer { namespace, spec, idempotency_key, progress, hold } = message;
             let Ok(permit) = Arc::clone(&actor.shared.starts).try_acquire_owned() else {
                 let limit = actor.shared.config.limits.runs_in_flight;
                 let busy = NamespaceError::Busy { place: "the node".to_owned(), name: spec.name, limit };
                 return Box::pin(std::future::ready(Err(busy.into())));
             };
-            let run = Run { spec, idempotency_key, progress, hold, permit };
+            let run = Run { spec, idempotency_key, progress, hold, goal, permit };
             actor.forward(&namespace, run, ctx)
         })
+    }
+}
+
+impl Handler<UpdateContainer> for Supervisor {
+    type Result = Routed<()>;
+
+    fn handle(&mut self, message: UpdateContainer, _ctx: &mut Self::Context) -> Self::Result {
+        let UpdateContainer { target, restart } = message;
+        self.routed(target, move |id| RouteUpdate(id, restart))
+    }
+}
+
+impl Handler<UpgradeShim> for Supervisor {
+    type Result = Routed<()>;
+
+    fn handle(&mut self, UpgradeShim { target }: UpgradeShim, _ctx: &mut Self::Context) -> Self::Result {
+        self.routed(target, RouteUpgradeShim)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
 use crate::flist::UNDO_GRACE;
 use crate::lane::Wanted;
-use crate::messages::container::{CommitRunning, MadeByRuntime, MakeDone};
+use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone};
 use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
 
 /// A bundle is one file with three fsyncs; more on a disk that is busy with hundreds of others.
@@ -35,6 +35,15 @@ const SHIM_CALL_TIMEOUT: Duration = Duration::from_secs(40);
 /// The actor answers at once, or writes one record.
 const ACTOR_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How far a container is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Root, bundle and log; no process.
+    Prepared,
+    /// It runs.
+    Running,
+}
+
 /// What one making is given.
 #[derive(Debug)]
 pub(crate) struct MakePlan {
@@ -42,6 +51,7 @@ pub(crate) struct MakePlan {
     pub(crate) generation: u64,
     /// The first run: its failure leaves nothing. Its permit is its namespace's business; a restart takes its own.
     pub(crate) is_first: bool,
+    pub(crate) goal: Goal,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
     pub(crate) actor: Addr<ContainerActor>,
 }
@@ -93,6 +103,10 @@ struct Making<'a> {
 impl Making<'_> {
     async fn forward(&self) -> StepResult<()> {
         let _permit = self.take_permit().await?;
+        if self.plan.goal == Goal::Prepared {
+            futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
+            return self.commit_prepared().await;
+        }
         let (_root, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
         let pid = self.create(&shim).await?;
         self.tell_made(pid).await?;
@@ -233,6 +247,12 @@ impl Making<'_> {
         let message = MadeByRuntime { generation: self.plan.generation, pid };
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Create, source))
+    }
+
+    async fn commit_prepared(&self) -> StepResult<()> {
+        let message = CommitPrepared { generation: self.plan.generation };
+        let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
+        answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }
 
     /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.

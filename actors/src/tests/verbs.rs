@@ -1,4 +1,5 @@
 use super::*;
+use crate::messages::{CreateContainer, UpdateContainer, UpgradeShim};
 use crate::messages::{DryRunContainer, KillContainer, ListContainers, ListNamespaces, NodeStatus, Shutdown};
 use contd_types::{ErrorKind, ExitCause, Signal};
 
@@ -141,4 +142,101 @@ async fn a_shutdown_leaves_containers_running_and_answers_no_more() {
     crate::until_ended(&node).await;
     assert_eq!(world.shims.live_containers(), [id]);
     assert_eq!(inspect(&node, "web").await.unwrap_err().kind, ErrorKind::Unavailable);
+}
+
+async fn create(node: &Addr<Supervisor>, spec: ContainerSpec) -> Result<ContainerId, ApiError> {
+    let message = CreateContainer { namespace: ns("a"), spec, idempotency_key: None, progress: None };
+    ask_api(node, message, LONG).await
+}
+
+#[actix::test]
+async fn a_created_container_has_all_but_its_processes_and_can_be_started_later() {
+    let world = World::new();
+    let node = world.start();
+    let id = create(&node, spec("web")).await.unwrap();
+    let info = inspect(&node, "web").await.unwrap();
+    assert_eq!((info.state.name(), info.state.pid()), (StateName::Created, None));
+    assert!(world.store.records()[0].is_acknowledged);
+    assert_eq!((world.rootfs.live().len(), world.shims.starts_of(&id)), (1, 0));
+    assert_eq!(stop(&node, "web").await.unwrap_err().kind, ErrorKind::Conflict);
+    let kill = KillContainer { target: target("web"), signal: Signal::KILL };
+    assert_eq!(ask_api(&node, kill, LONG).await.unwrap_err().kind, ErrorKind::Conflict);
+    start_again(&node, "web").await.unwrap();
+    assert_eq!(inspect(&node, "web").await.unwrap().state.pid(), world.shims.pid_of(&id));
+    delete(&node, "web", true).await.unwrap();
+    world.assert_empty();
+}
+
+#[actix::test]
+async fn a_created_container_is_there_for_the_next_daemon_and_is_deleted_without_force() {
+    let world = World::new();
+    let node = world.start();
+    create(&node, restarting("web")).await.unwrap();
+    crate::tell(&node, crate::messages::PlantPanic(crate::messages::PanicIn::Supervisor));
+    crate::until_ended(&node).await;
+    let node = world.start();
+    until_state(&node, "web", StateName::Created).await;
+    assert!(world.shims.leases().is_empty(), "a policy starts nothing that was never started");
+    delete(&node, "web", false).await.unwrap();
+    world.assert_empty();
+}
+
+#[actix::test]
+async fn a_creation_that_fails_or_is_stopped_half_way_leaves_nothing() {
+    let world = World::new();
+    let node = world.start();
+    world.rootfs.script_prepare([contd_rootfs::fake::Outcome::Fail(ErrorKind::Internal)]);
+    create(&node, spec("web")).await.unwrap_err();
+    world.assert_empty();
+    world.rootfs.script_prepare([contd_rootfs::fake::Outcome::Hang]);
+    let (created, deleted) = while_hanging(async {
+        futures_util::join!(create(&node, spec("web")), async {
+            while world.rootfs.hanging() == 0 {
+                tokio::task::yield_now().await;
+            }
+            delete(&node, "web", true).await
+        })
+    })
+    .await;
+    assert_eq!(created.unwrap_err().kind, ErrorKind::Conflict);
+    deleted.unwrap();
+    world.rootfs.let_go();
+    until("the late root is released", async || world.rootfs.live().is_empty()).await;
+    world.assert_empty();
+}
+
+#[actix::test]
+async fn a_policy_that_is_changed_counts_from_the_next_end_on_and_is_on_disk() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    let update = |restart| UpdateContainer { target: target("web"), restart: Some(restart) };
+    ask_api(&node, update(RestartPolicy::Always), LONG).await.unwrap();
+    assert_eq!(world.store.records()[0].spec.restart, RestartPolicy::Always);
+    assert_eq!(inspect(&node, "web").await.unwrap().spec.restart, RestartPolicy::Always);
+    world.shims.exit_code(&id, 1);
+    until("it runs again", async || world.shims.starts_of(&id) == 2).await;
+    until_state(&node, "web", StateName::Running).await;
+    world.shims.exit_code(&id, 1);
+    until_state(&node, "web", StateName::Backoff).await;
+    // Not wanted any more: what waits for its time does not come.
+    ask_api(&node, update(RestartPolicy::No), LONG).await.unwrap();
+    assert_eq!(state(&node, "web").await, Some(StateName::Stopped));
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert_eq!((world.shims.starts_of(&id), state(&node, "web").await), (2, Some(StateName::Stopped)));
+    delete(&node, "web", false).await.unwrap();
+    world.assert_empty();
+}
+
+#[actix::test]
+async fn the_shim_of_a_running_container_can_be_replaced_and_no_other() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    let upgrade = || UpgradeShim { target: target("web") };
+    ask_api(&node, upgrade(), LONG).await.unwrap();
+    assert_eq!(world.shims.count(contd_shim_client::fake::Verb::HandOver), 1);
+    world.shims.exit_code(&id, 4);
+    assert_eq!(wait(&node, "web").await.unwrap().cause, ExitCause::Code(4));
+    assert_eq!(ask_api(&node, upgrade(), LONG).await.unwrap_err().kind, ErrorKind::Conflict);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use contd_protocol::api::{
     Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target, VersionInfo,
 };
-use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, Signal};
+use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, RestartPolicy, Signal};
 
 use crate::call::{Underway, wrong};
 use crate::connection::Connection;
@@ -81,12 +81,21 @@ impl Client {
         &self,
         mut request: RunRequest,
         deadline: Deadline,
-        mut on_progress: impl FnMut(Progress),
+        on_progress: impl FnMut(Progress),
     ) -> Result<ContainerId, ClientError> {
         request.is_attached = false;
-        within("run the container", deadline.resolve(Some(RUN)), async {
-            let request = Request::Run(Box::new(request));
-            let mut call = Underway::begin(&self.connection, "run the container", request, true).await?;
+        self.make("run the container", Request::Run(Box::new(request)), deadline, on_progress).await
+    }
+
+    async fn make(
+        &self,
+        what: &'static str,
+        request: Request,
+        deadline: Deadline,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<ContainerId, ClientError> {
+        within(what, deadline.resolve(Some(RUN)), async {
+            let mut call = Underway::begin(&self.connection, what, request, true).await?;
             while let Some(item) = call.next_item().await {
                 match item {
                     Item::Progress { what, done_bytes, total_bytes } => {
@@ -103,6 +112,43 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// Makes a container and does not start it. Usual deadline: as for [`Self::run`].
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn create(
+        &self,
+        mut request: RunRequest,
+        deadline: Deadline,
+        on_progress: impl FnMut(Progress),
+    ) -> Result<ContainerId, ClientError> {
+        request.is_attached = false;
+        self.make("create the container", Request::Create(Box::new(request)), deadline, on_progress).await
+    }
+
+    /// Changes a container's restart policy. Usual deadline: 1 min.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn update(
+        &self,
+        target: Target,
+        restart: Option<RestartPolicy>,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let request = Request::Update { target, restart };
+        self.ask("update the container", request, deadline.resolve(Some(CHANGE)), done).await
+    }
+
+    /// Has the shim of a running container replaced. Usual deadline: 1 min.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn upgrade_shim(&self, target: Target, deadline: Deadline) -> Result<(), ClientError> {
+        let request = Request::UpgradeShim { target };
+        self.ask("upgrade the shim of the container", request, deadline.resolve(Some(CHANGE)), done).await
     }
 
     /// Makes and starts a container and streams its output up to its exit. The deadline ends with the start of the

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use contd_types::{
     ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, Exit,
-    NamespaceId, Signal, Timestamp,
+    NamespaceId, RestartPolicy, Signal, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +156,22 @@ pub enum Request {
         from: Option<u64>,
         /// Of one tenant, or of all.
         namespace: Option<NamespaceId>,
+    },
+    /// Makes a container and does not start it: its root, bundle and log are there then. Streams [`Item::Progress`];
+    /// → [`Response::Created`]
+    Create(Box<RunRequest>),
+    /// Changes what can be changed of a container at any time. → [`Response::Done`] once it is on disk
+    Update {
+        /// Which.
+        target: Target,
+        /// What happens when it ends by itself, from now on.
+        restart: Option<RestartPolicy>,
+    },
+    /// Has the shim of a running container replaced by the program that the daemon would start now; the container does
+    /// not notice. → [`Response::Done`]
+    UpgradeShim {
+        /// Which.
+        target: Target,
     },
 }
 

@@ -47,6 +47,10 @@ fn verbs_of_the_api_keep_their_numbers() {
     pinned(&call(logs), &format!("0700000000000000 0a000000 {target_hex} 01 01 0200000000000000"));
     let events = api::Request::Events { from: Some(4), namespace: None };
     pinned(&call(events), "0700000000000000 0c000000 01 0400000000000000 00");
+    let update = api::Request::Update { target: target(), restart: Some(contd_types::RestartPolicy::Always) };
+    pinned(&call(update), &format!("0700000000000000 0e000000 {target_hex} 01 02000000"));
+    let upgrade = api::Request::UpgradeShim { target: target() };
+    pinned(&call(upgrade), &format!("0700000000000000 0f000000 {target_hex}"));
 }
 
 #[test]
@@ -100,6 +104,7 @@ fn verbs_of_the_shim_keep_their_numbers() {
         (R::Delete { force: true }, "07000000 01"),
         (R::ReopenLog, "08000000"),
         (R::Shutdown, "09000000"),
+        (R::HandOver { binary: "/b".into() }, "0a000000 0200000000000000 2f62"),
     ];
     for (request, golden) in verbs {
         pinned(&shim::Call { id: 3, request }, &format!("0300000000000000 {golden}"));

@@ -88,8 +88,9 @@ pub trait Shim: Send + Sync + std::fmt::Debug {
     fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Has the log closed and opened again.
     fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>>;
-    /// Has another program take over in the shim's place, and waits until it answers. The container does not notice.
-    fn hand_over(&self, binary: PathBuf) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Has the program that a new shim would be take over in this one's place, and waits until it answers. The container
+    /// does not notice.
+    fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Ends the shim and waits until it is gone.
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>>;
 }

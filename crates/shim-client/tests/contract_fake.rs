@@ -42,10 +42,6 @@ impl contract::Node for FakeNode {
         self.0.pid_of(id) == Some(pid)
     }
 
-    fn shim_binary(&self) -> std::path::PathBuf {
-        "/bin/contd-shim".into()
-    }
-
     fn leftovers(&self) -> Vec<String> {
         self.0
             .leases()

@@ -159,10 +159,6 @@ impl Node for RealNode {
         stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
     }
 
-    fn shim_binary(&self) -> std::path::PathBuf {
-        shim_binary().to_owned()
-    }
-
     fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for dir in [self.dir.path().join("run/s"), self.dir.path().join("runc")] {

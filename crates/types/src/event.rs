@@ -56,4 +56,6 @@ pub enum EventKind {
     Recovered,
     /// It is gone.
     Deleted,
+    /// All but its processes is there; it can be started.
+    Created,
 }

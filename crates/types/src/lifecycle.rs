@@ -16,6 +16,8 @@
 //!
 //! - `Creating`: root, bundle, log and shim are being made; nothing of it runs.
 //! - `Created`: the runtime has made the container; its init waits.
+//! - `Prepared`: its root, bundle and log are there and nothing of it runs, until it is told to start. `ps` calls that
+//!   `created` too: which of the two it is concerns nobody who looks.
 //! - `Starting`: its init was told to go on.
 //! - `Running`, `Paused`: it runs, or is frozen.
 //! - `Stopping`: it was told to end; `pid` is there once the runtime has made it.
@@ -99,6 +101,8 @@ pub enum State {
     Recovering,
     /// It is being removed.
     Deleting,
+    /// All but its processes is there, and it was never started.
+    Prepared,
 }
 
 /// The steps by which a container is made, in their order.
@@ -181,6 +185,8 @@ pub enum Event {
         /// Its init.
         pid: Pid,
     },
+    /// All but its processes was made, and no more was asked for.
+    Prepared,
     /// It is told to start.
     StartRequested,
     /// The shim says that its init runs the entrypoint.
@@ -236,6 +242,7 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ShimCreated { .. } => "shim-created",
+            Self::Prepared => "prepared",
             Self::StartRequested => "start-requested",
             Self::ShimReady { .. } => "shim-ready",
             Self::Paused => "paused",
@@ -268,7 +275,8 @@ impl State {
                 S::Creating | S::Created { .. } | S::Starting { .. } | S::Stopping { .. } | S::Recovering,
                 E::Aborted { step, reason },
             ) => S::Failed { step, reason },
-            (S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. }, E::Restarted) => S::Creating,
+            (S::Creating, E::Prepared) => S::Prepared,
+            (S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. } | S::Prepared, E::Restarted) => S::Creating,
 
             // Freezing it.
             (S::Running { pid }, E::Paused) => S::Paused { pid },
@@ -307,7 +315,10 @@ impl State {
             ) => S::Recovering,
 
             // Letting it go.
-            (S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. } | S::Deleting, E::DeleteRequested) => S::Deleting,
+            (
+                S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. } | S::Prepared | S::Deleting,
+                E::DeleteRequested,
+            ) => S::Deleting,
 
             (from, event) => return Err(IllegalTransition { from: from.name(), event: event.name() }),
         })
@@ -317,7 +328,7 @@ impl State {
     pub fn name(&self) -> StateName {
         match self {
             Self::Creating => StateName::Creating,
-            Self::Created { .. } => StateName::Created,
+            Self::Created { .. } | Self::Prepared => StateName::Created,
             Self::Starting { .. } => StateName::Starting,
             Self::Running { .. } => StateName::Running,
             Self::Paused { .. } => StateName::Paused,
@@ -340,6 +351,7 @@ impl State {
             | Self::Backoff { .. }
             | Self::Failed { .. }
             | Self::Recovering
+            | Self::Prepared
             | Self::Deleting => None,
         }
     }
@@ -362,7 +374,9 @@ impl State {
             | Self::Paused { .. }
             | Self::Stopping { .. }
             | Self::Recovering => true,
-            Self::Stopped { .. } | Self::Backoff { .. } | Self::Failed { .. } | Self::Deleting => false,
+            Self::Stopped { .. } | Self::Backoff { .. } | Self::Failed { .. } | Self::Prepared | Self::Deleting => {
+                false
+            }
         }
     }
 }
@@ -437,6 +451,7 @@ mod tests {
         prop_oneof![
             (1..9i32).prop_map(|pid| Event::ShimCreated { pid: Pid(pid) }),
             Just(Event::StartRequested),
+            Just(Event::Prepared),
             (1..9i32).prop_map(|pid| Event::ShimReady { pid: Pid(pid) }),
             Just(Event::Paused),
             Just(Event::Resumed),
@@ -476,6 +491,7 @@ mod tests {
                 }
                 // What runs has a pid; what has ended has none.
                 match state.name() {
+                    StateName::Created if state == State::Prepared => prop_assert!(!state.may_have_shim()),
                     StateName::Created | StateName::Starting | StateName::Running | StateName::Paused => {
                         prop_assert!(state.pid().is_some());
                     }

@@ -23,6 +23,7 @@ fn node() -> Daemon {
             Err(error)
         };
         match request {
+            Request::UpgradeShim { target } if target.container.as_str().starts_with("abab") => Ok(Response::Done),
             Request::Inspect { target } if target.container.as_str() == "job" => {
                 Ok(Response::Info(Box::new(stopped())))
             }
@@ -31,6 +32,8 @@ fn node() -> Daemon {
             | Request::Stop { target, .. }
             | Request::Kill { target, .. }
             | Request::Start { target }
+            | Request::Update { target, .. }
+            | Request::UpgradeShim { target }
             | Request::Delete { target, .. }
                 if is_unknown(&target) =>
             {
@@ -41,7 +44,11 @@ fn node() -> Daemon {
             Request::Wait { .. } | Request::Stop { .. } => {
                 Ok(Response::Exited { id: id(1), exit: exit(ExitCause::Signal(Signal::KILL)) })
             }
-            Request::Kill { .. } | Request::Start { .. } | Request::Delete { .. } => Ok(Response::Done),
+            Request::Kill { .. }
+            | Request::Start { .. }
+            | Request::Update { .. }
+            | Request::UpgradeShim { .. }
+            | Request::Delete { .. } => Ok(Response::Done),
             Request::Logs { .. } => {
                 for item in [log(LogStream::Stdout, "out\n"), log(LogStream::Stderr, "err\n")] {
                     caller.item(item).await.expect("connected");
@@ -64,7 +71,7 @@ fn node() -> Daemon {
                 config_json: "{\"ociVersion\":\"1\"}".into(),
                 log_path: "/l".into(),
             }))),
-            Request::Run(_) => Ok(Response::Created { id: id(0xab) }),
+            Request::Run(_) | Request::Create(_) => Ok(Response::Created { id: id(0xab) }),
             Request::Events { .. } => {
                 let kind = EventKind::Exited { exit: exit(ExitCause::Code(3)) };
                 let info = running();
@@ -81,6 +88,32 @@ fn node() -> Daemon {
             }
         }
     })
+}
+
+#[test]
+fn create_update_and_shim_upgrade_ask_for_what_they_say() {
+    let node = node();
+    assert_eq!(node.contd("create --name web x.fl /bin/true").succeeded(), format!("{}\n", "ab".repeat(16)));
+    assert_eq!(node.contd("update --restart always web job").succeeded(), "web\njob\n");
+    assert_eq!(node.contd("shim upgrade web").succeeded(), "web\n");
+    // Of the two only one runs.
+    assert_eq!(node.contd("shim upgrade --all").succeeded(), format!("{}\n", "ab".repeat(16)));
+    let asked: Vec<String> = node
+        .requests()
+        .into_iter()
+        .filter_map(|request| match request {
+            Request::Create(run) => Some(format!("create {}", run.spec.name)),
+            Request::Update { target, restart } => Some(format!("update {} {restart:?}", target.container)),
+            Request::UpgradeShim { target } => Some(format!("upgrade {}", target.container)),
+            _ => None,
+        })
+        .collect();
+    let whole = format!("upgrade {}", "ab".repeat(16));
+    let expected = ["create web", "update web Some(Always)", "update job Some(Always)", "upgrade web", whole.as_str()];
+    assert_eq!(asked, expected);
+    assert_ne!(node.contd("update web").code, 0, "nothing to change");
+    assert_ne!(node.contd("shim upgrade").code, 0, "nobody was named");
+    assert_ne!(node.contd("shim upgrade nobody").code, 0);
 }
 
 #[track_caller]

@@ -1,6 +1,5 @@
 //! The fake's side of [`Shim`]: one connection to one pretended shim.
 
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -142,7 +141,7 @@ impl Shim for FakeShim {
         self.call(ShimCall::ReopenLog(self.id.clone()), |_node| Some(Ok(()))).boxed()
     }
 
-    fn hand_over(&self, _binary: PathBuf) -> BoxFuture<'_, Result<(), ShimError>> {
+    fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>> {
         // The process is the same, and the connection is made anew unseen: nothing changes.
         self.call(ShimCall::HandOver(self.id.clone()), |_node| Some(Ok(()))).boxed()
     }

@@ -117,7 +117,7 @@ impl ProcessShimClient {
         if socket.as_os_str().as_bytes().len() > MAX_SOCKET_PATH_BYTES {
             return Err(ShimError::PathTooLong { id: id.clone(), socket, limit: MAX_SOCKET_PATH_BYTES });
         }
-        Ok(Place { id: id.clone(), lease, socket })
+        Ok(Place { id: id.clone(), lease, socket, shim_binary: self.config.shim_binary.clone() })
     }
 }
 
@@ -131,6 +131,8 @@ struct Place {
     id: ContainerId,
     lease: LeaseDir,
     socket: PathBuf,
+    /// The program that its successor would be.
+    shim_binary: PathBuf,
 }
 
 impl Place {

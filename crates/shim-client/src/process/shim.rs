@@ -254,8 +254,8 @@ impl Shim for ProcessShim {
         self.ask_to("reopen the log of", deadline::REOPEN, Request::ReopenLog).boxed()
     }
 
-    fn hand_over(&self, binary: PathBuf) -> BoxFuture<'_, Result<(), ShimError>> {
-        self.hand_over_to(binary).boxed()
+    fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.hand_over_to(self.place.shim_binary.clone()).boxed()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>> {

@@ -15,7 +15,6 @@ pub(crate) trait Node: Sync {
     /// Ends the shim's process as `kill -9` would.
     fn lose_shim(&self, id: &ContainerId);
     fn is_init_alive(&self, id: &ContainerId, pid: Pid) -> bool;
-    fn shim_binary(&self) -> std::path::PathBuf;
     /// Tells whether anything at all is left: processes, leases, what the runtime keeps.
     fn leftovers(&self) -> Vec<String>;
 }
@@ -128,7 +127,7 @@ pub(crate) async fn a_lost_shim_gets_a_successor_and_its_container_does_not_noti
 pub(crate) async fn a_shim_that_is_replaced_or_ended_for_its_silence_costs_its_container_nothing(node: &dyn Node) {
     let (shim, pid) = running(node, 7).await;
     let task = node.task(7);
-    shim.hand_over(node.shim_binary()).await.expect("hand over");
+    shim.hand_over().await.expect("hand over");
     assert_eq!(shim.state().await.expect("the same connection goes on"), TaskState::Running { pid });
     node.client().end_silent(&task.namespace, &task.id).await.expect("end");
     let found = node.client().attach(&task.namespace, &task.id).await.expect("attach");
