@@ -1,6 +1,6 @@
 //! The kernel calls that need `unsafe`, each behind a safe signature. Numbers are those of the kernel's uapi headers.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -112,6 +112,19 @@ pub(crate) fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const li
     // SAFETY: the path is NUL-terminated; both arrays end with a null pointer and their other elements point to
     // NUL-terminated strings that live as long as the caller's `Strings`, which outlives this call (see `exec::Strings`).
     unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Executes the program that a descriptor names (`O_PATH` will do) in the place of this one; returns only when that fails.
+pub(crate) fn execute_fd(program: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    let (number, empty, flags) = (program.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path is NUL-terminated and empty; both arrays are live locals that end with a null pointer, and their
+    // other elements point to the NUL-terminated strings of the borrowed slices.
+    unsafe { libc::syscall(libc::SYS_execveat, number, empty, args.as_ptr(), env.as_ptr(), flags) };
     io::Error::last_os_error()
 }
 

@@ -65,6 +65,8 @@ enum StartError {
     Output { source: PumpError },
     #[error("listen at {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
+    #[error("execute this program from a read-only mount of its own")]
+    Seal { source: io::Error },
     #[error("receive signals")]
     Signals { source: io::Error },
     #[error("tell the caller that all is ready")]
@@ -80,6 +82,7 @@ impl StartError {
             Self::Runtime { .. } => "check the runtime's script in the lease directory",
             Self::Cgroups { .. } => "/proc must be mounted",
             Self::Output { .. } | Self::Listen { .. } => "the run directory must be a writable tmpfs of this user",
+            Self::Seal { .. } => "the shim must be run by root, in the mount namespace that its file is in",
             Self::Slot { .. } | Self::Retire { .. } => "contd starts containers without it; see the kernel log",
             Self::Detach { .. } | Self::Signals { .. } | Self::Tell { .. } => "see the kernel log; repeat",
         }
@@ -100,6 +103,12 @@ pub fn main(
         Ok(Args::Version) => return print(&mut io::stdout(), AGENT, ExitCode::SUCCESS),
         Err(error) => return print(&mut io::stderr(), &format!("contd-shim: {error}"), ExitCode::from(2)),
     };
+    // What init of a container executes, until it is the entrypoint, is this file.
+    if let Err(source) = contd_launch::sealed::ensure() {
+        let error = StartError::Seal { source };
+        let words = format!("contd-shim: {}\nhint: {}", chain(&error), error.hint());
+        return print(&mut io::stderr(), &words, ExitCode::FAILURE);
+    }
     match daemonize::fork_and_wait() {
         Ok(Side::Parent(code)) => code,
         Ok(Side::Child(pipe)) if is_slot => serve_slot(&dir, options, pipe),
