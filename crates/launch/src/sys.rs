@@ -80,6 +80,10 @@ impl Resolve {
         Self(libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_SYMLINKS);
 }
 
+/// A `..` is resolved anew when anything at all was renamed or mounted on the host meanwhile: never so often in a row but by
+/// somebody who means it.
+const MAX_RESOLVE_ATTEMPTS: u32 = 128;
+
 /// Opens a path below a directory.
 pub(crate) fn openat2(
     dir: BorrowedFd<'_>,
@@ -94,9 +98,16 @@ pub(crate) fn openat2(
     how.mode = u64::from(mode);
     how.resolve = resolve.0;
     let size = std::mem::size_of::<libc::open_how>();
-    // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
-    let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
-    new_fd(result)
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
+        let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
+        match new_fd(result) {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < MAX_RESOLVE_ATTEMPTS => {}
+            opened => return opened,
+        }
+    }
 }
 
 /// Sets the close-on-exec flag of every descriptor from `first` on.
