@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use contd_cgroup::{Cgroup, Controllers, Hierarchies, Kind};
+use contd_cgroup::{Cgroup, Controllers, Hierarchies, Kind, Limits};
 
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
@@ -396,6 +396,10 @@ fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<
         Some(libc::E2BIG) => Fault::invalid("mounts", "more binds than the 200 that the native runtime takes"),
         _ => Fault::kernel("", "send the plan to init", &error),
     };
+    // Before init makes its device nodes: cgroup v1 takes the rules one by one, after the one that forbids everything.
+    let devices = Limits { devices: limits.devices, ..Limits::default() };
+    cgroup.apply(&devices).map_err(|error| cgroup_fault("linux.resources.devices", &error))?;
+    let limits = Limits { devices: Vec::new(), ..limits };
     init.line.send_plan(&plan, &fds).map_err(broken)?;
     drop(fds);
     // Init runs nothing of the container's before "go", so the limits are in force in time.

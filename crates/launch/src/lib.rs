@@ -22,6 +22,7 @@ pub mod init;
 pub mod launcher;
 pub mod plan;
 pub mod prepare;
+pub mod sealed;
 pub mod seccomp;
 #[expect(
     unsafe_code,

@@ -99,6 +99,8 @@ pub struct MountPlan {
     pub propagation: Vec<PropagationPlan>,
     /// `tmpcopyup` and the like are refused before; this is for `proc` and `sysfs`: the target may not be a symlink.
     pub must_be_plain_target: bool,
+    /// Whether the target may lie in a procfs.
+    pub may_cover_proc: bool,
 }
 
 /// What is mounted.

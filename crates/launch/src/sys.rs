@@ -1,6 +1,6 @@
 //! The kernel calls that need `unsafe`, each behind a safe signature. Numbers are those of the kernel's uapi headers.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -80,6 +80,10 @@ impl Resolve {
         Self(libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_SYMLINKS);
 }
 
+/// A `..` is resolved anew when anything at all was renamed or mounted on the host meanwhile: never so often in a row but by
+/// somebody who means it.
+const MAX_RESOLVE_ATTEMPTS: u32 = 128;
+
 /// Opens a path below a directory.
 pub(crate) fn openat2(
     dir: BorrowedFd<'_>,
@@ -94,9 +98,16 @@ pub(crate) fn openat2(
     how.mode = u64::from(mode);
     how.resolve = resolve.0;
     let size = std::mem::size_of::<libc::open_how>();
-    // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
-    let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
-    new_fd(result)
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
+        let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
+        match new_fd(result) {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < MAX_RESOLVE_ATTEMPTS => {}
+            opened => return opened,
+        }
+    }
 }
 
 /// Sets the close-on-exec flag of every descriptor from `first` on.
@@ -112,6 +123,19 @@ pub(crate) fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const li
     // SAFETY: the path is NUL-terminated; both arrays end with a null pointer and their other elements point to
     // NUL-terminated strings that live as long as the caller's `Strings`, which outlives this call (see `exec::Strings`).
     unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Executes the program that a descriptor names (`O_PATH` will do) in the place of this one; returns only when that fails.
+pub(crate) fn execute_fd(program: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    let (number, empty, flags) = (program.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path is NUL-terminated and empty; both arrays are live locals that end with a null pointer, and their
+    // other elements point to the NUL-terminated strings of the borrowed slices.
+    unsafe { libc::syscall(libc::SYS_execveat, number, empty, args.as_ptr(), env.as_ptr(), flags) };
     io::Error::last_os_error()
 }
 

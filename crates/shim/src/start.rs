@@ -74,6 +74,8 @@ enum StartError {
     Adopt { source: TaskError },
     #[error("listen at {}", path.display())]
     Listen { path: PathBuf, source: io::Error },
+    #[error("execute this program from a read-only mount of its own")]
+    Seal { source: io::Error },
     #[error("receive signals")]
     Signals { source: io::Error },
     #[error("tell the caller that all is ready")]
@@ -91,6 +93,7 @@ impl StartError {
             Self::Output { .. } | Self::Adopt { .. } | Self::Listen { .. } => {
                 "the run directory must be a writable tmpfs of this user"
             }
+            Self::Seal { .. } => "the shim must be run by root, in the mount namespace that its file is in",
             Self::Slot { .. } | Self::Retire { .. } => "contd starts containers without it; see the kernel log",
             Self::Detach { .. } | Self::Signals { .. } | Self::Tell { .. } => "see the kernel log; repeat",
         }
@@ -107,11 +110,19 @@ pub fn main(
     make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
 ) -> ExitCode {
     let (dir, role) = match args::parse(arguments) {
-        Ok(Args::Serve { dir, role: Role::Heir { lock } }) => return inherit(&dir, lock, options, make_runtime),
         Ok(Args::Serve { dir, role }) => (dir, role),
         Ok(Args::Version) => return print(&mut io::stdout(), AGENT, ExitCode::SUCCESS),
         Err(error) => return print(&mut io::stderr(), &format!("contd-shim: {error}"), ExitCode::from(2)),
     };
+    // What init of a container executes, until it is the entrypoint, is this file.
+    if let Err(source) = contd_launch::sealed::ensure() {
+        let error = StartError::Seal { source };
+        let words = format!("contd-shim: {}\nhint: {}", chain(&error), error.hint());
+        return print(&mut io::stderr(), &words, ExitCode::FAILURE);
+    }
+    if let Role::Heir { lock } = role {
+        return inherit(&dir, lock, options, make_runtime);
+    }
     match daemonize::fork_and_wait() {
         Ok(Side::Parent(code)) => code,
         Ok(Side::Child(pipe)) if role == Role::Slot => serve_slot(&dir, options, pipe),

@@ -215,3 +215,15 @@ fn init_survives_the_death_of_the_shim_and_its_output_waits_in_the_pipe() {
     fs::remove_file(scene.dir.join("sock")).unwrap();
     scene.census();
 }
+
+/// A container that gets at the shim's file by `/proc/self/exe` (CVE-2019-5736) cannot write it: crates/launch/tests/escape.
+#[test]
+fn the_shim_executes_its_file_from_a_read_only_mount() {
+    let scene = Scene::new(Border::Runc, "true");
+    let mut client = scene.up();
+    let link = format!("/proc/{}/exe", scene.shim_pid());
+    assert!(contd_launch::sealed::is_sealed(link.as_ref()).unwrap());
+    assert_eq!(fs::read_to_string(format!("/proc/{}/comm", scene.shim_pid())).unwrap(), "contd-shim\n");
+    assert_eq!(client.call(Request::Shutdown), Ok(Response::Done));
+    scene.census();
+}

@@ -1,9 +1,9 @@
 //! The last step: everything that it needs is made before "go", so that nothing but the kernel can refuse it.
 
 use std::ffi::{CString, NulError};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::fault::{Fault, FaultKind};
@@ -125,7 +125,9 @@ fn check(path: &str) -> Result<(), i32> {
 /// Returns what a script names in its first line.
 fn interpreter_of(path: &str) -> Option<String> {
     let mut line = Vec::new();
-    File::open(path).ok()?.take(INTERPRETER_LINE_BYTES).read_to_end(&mut line).ok()?;
+    // A FIFO in its place must not make init wait.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    file.ok()?.take(INTERPRETER_LINE_BYTES).read_to_end(&mut line).ok()?;
     let line = line.split(|byte| *byte == b'\n').next()?.strip_prefix(b"#!")?;
     String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned)
 }

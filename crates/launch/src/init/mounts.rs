@@ -94,6 +94,10 @@ fn attach(root: &OwnedFd, mount: &MountPlan, made: &Made<'_>, shares: bool) -> i
     if mount.must_be_plain_target && !paths::is_dir(place.as_fd())? {
         return Err(io::ErrorKind::NotADirectory.into());
     }
+    // `prepare` knows what the bundle says; where the image's links lead is known only here.
+    if !mount.may_cover_proc && paths::is_in_proc(place.as_fd())? {
+        return Err(io::Error::other("it leads into /proc, which tells processes apart; it may not be covered"));
+    }
     match made {
         Made::Own(own) => {
             sys::move_mount(own.as_fd(), Empty, place.as_fd())?;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, mkdirat, mknodat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::fault::Fault;
 use crate::sys::{self, Empty, Resolve};
@@ -153,6 +154,11 @@ pub(super) fn parent_of<'a>(root: &OwnedFd, path: &'a str) -> io::Result<(OwnedF
     }
     let parent = if parent.is_empty() { "/" } else { parent };
     Ok((find_or_make(root, parent, Kind::Dir, Resolve::IN_ROOT)?, name))
+}
+
+/// Tells whether a place lies in a procfs.
+pub(super) fn is_in_proc(place: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(fstatfs(place)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// Tells whether a place is a directory.

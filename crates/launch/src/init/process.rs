@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, fstat, stat, umask};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev, umask};
 use nix::unistd::{Gid, Uid, chdir, fchown, getcwd};
 
 use super::exec::PreparedExec;
@@ -61,6 +61,8 @@ pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext
     umask(Mode::from_bits_truncate(plan.umask.unwrap_or(DEFAULT_UMASK)));
     rights::set_user(plan.uid, plan.gid, Some(&plan.additional_gids))
         .map_err(|error| Fault::kernel("process.user", format!("become {}:{}", plan.uid, plan.gid), &error))?;
+    // Another user is as open to looks as the host's fs.suid_dumpable says; until the entrypoint runs nobody may look.
+    rights::set_dumpable(false).map_err(io_failed("stay hidden from the container"))?;
     // As the user without a right to pass: the way in that root had stays.
     let as_user = chdir(plan.cwd.as_str());
     as_root.or(as_user).map_err(|errno| Fault::kernel("process.cwd", format!("go to {}", plan.cwd), &errno.into()))?;
@@ -88,7 +90,9 @@ fn take_stdio(plan: &ProcessPlan, fds: &FdTable) -> Result<(), Fault> {
 
 fn give_to_user(fd: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
     let status = fstat(fd)?;
-    let is_null = stat("/dev/null").is_ok_and(|null| null.st_rdev == status.st_rdev);
+    // By its number, not by the container's `/dev/null`: the image may have brought that, and the host's is for all.
+    let is_device = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    let is_null = is_device && status.st_rdev == makedev(1, 3);
     if is_null || status.st_uid == uid {
         return Ok(());
     }

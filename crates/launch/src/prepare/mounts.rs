@@ -56,7 +56,8 @@ fn mount(index: u16, config: &MountConfig, scene: &Scene<'_>, table: &mut Table)
     }
     let kind = config.kind.as_deref().unwrap_or_default();
     let source_name = config.source.as_deref().unwrap_or_default();
-    let (source, must_be_plain_target) = if kind == "bind" || options.bind.is_some() {
+    let is_bind = kind == "bind" || options.bind.is_some();
+    let (source, must_be_plain_target) = if is_bind {
         (bind(config, &options, scene, table).map_err(|fault| name_field(fault, index))?, false)
     } else if kind.is_empty() {
         return Err(Fault::invalid(field("type"), "it is missing"));
@@ -76,7 +77,8 @@ fn mount(index: u16, config: &MountConfig, scene: &Scene<'_>, table: &mut Table)
         };
         (new, kind == "proc" || kind == "sysfs")
     };
-    if kind != "proc" && covers_proc(&target) {
+    let may_cover_proc = (kind == "proc" && !is_bind) || COVERABLE.contains(&target.as_str());
+    if !may_cover_proc && is_in_proc(&target) {
         let what = format!("{target} is what tells processes apart; it may not be covered");
         return Err(Fault::invalid(field("destination"), what));
     }
@@ -91,6 +93,7 @@ fn mount(index: u16, config: &MountConfig, scene: &Scene<'_>, table: &mut Table)
         recursive_clear,
         propagation,
         must_be_plain_target,
+        may_cover_proc,
     })
 }
 
@@ -116,9 +119,8 @@ fn target(destination: &str, scene: &Scene<'_>) -> Result<String, String> {
     if parts.is_empty() { Err("it is the root itself".to_owned()) } else { Ok(format!("/{}", parts.join("/"))) }
 }
 
-fn covers_proc(target: &str) -> bool {
-    let is_below = target == "/proc" || target.starts_with("/proc/");
-    is_below && !COVERABLE.contains(&target)
+fn is_in_proc(target: &str) -> bool {
+    target == "/proc" || target.starts_with("/proc/")
 }
 
 fn bind(config: &MountConfig, options: &Options, scene: &Scene<'_>, table: &mut Table) -> Result<MountSource, Fault> {

@@ -1,0 +1,69 @@
+//! The host's block devices: a node may be made where that is allowed, and opens nothing.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::scene::{EPERM, Scene, on_both, without_seccomp};
+
+/// The numbers of a block device that the host may open: the check could not fail by another.
+fn block_device() -> (u64, u64) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let devices = fs::read_dir("/dev").unwrap().flatten();
+    let mut blocks = devices.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_block_device()));
+    let open = blocks.find(|entry| fs::File::open(entry.path()).is_ok()).unwrap();
+    let device = fs::metadata(open.path()).unwrap().rdev();
+    (nix::sys::stat::major(device), nix::sys::stat::minor(device))
+}
+
+fn allow(config: &mut Value, access: &str) {
+    let (major, minor) = block_device();
+    let rules = config["linux"]["resources"]["devices"].as_array_mut().unwrap();
+    rules.push(json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": access}));
+}
+
+/// The attempts: make a node, look at it, read the device.
+fn attempts() -> [String; 3] {
+    let (major, minor) = block_device();
+    [format!("node|/tmp/disk|{major}|{minor}"), "kind|/tmp/disk".to_owned(), "read|/tmp/disk".to_owned()]
+}
+
+fn config(scene: &Scene) -> Value {
+    let attempts = attempts();
+    let attempts: Vec<&str> = attempts.iter().map(String::as_str).collect();
+    let mut config = scene.config(&attempts);
+    without_seccomp(&mut config);
+    config
+}
+
+#[test]
+fn a_node_of_a_block_device_opens_nothing() {
+    on_both(|scene| {
+        let outcome = scene.run(&config(scene));
+        // As with runc: who has CAP_MKNOD may make it.
+        outcome.assert_worked(&attempts()[0]);
+        outcome.assert_refused(&attempts()[2], &[EPERM]);
+    });
+}
+
+#[test]
+fn a_node_that_the_image_brings_cannot_be_opened() {
+    on_both(|scene| {
+        let (major, minor) = block_device();
+        let device = nix::sys::stat::makedev(major, minor);
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        nix::sys::stat::mknod(&scene.root().join("tmp/disk"), nix::sys::stat::SFlag::S_IFBLK, mode, device).unwrap();
+        let outcome = scene.run(&scene.config(&["read|/tmp/disk", "write|/tmp/disk|"]));
+        outcome.assert_refused("read|/tmp/disk", &[EPERM]);
+        outcome.assert_refused("write|/tmp/disk|", &[EPERM]);
+    });
+}
+
+#[test]
+fn the_check_sees_a_device_that_can_be_opened() {
+    on_both(|scene| {
+        let mut config = config(scene);
+        allow(&mut config, "rm");
+        scene.run(&config).assert_worked(&attempts()[2]);
+    });
+}
