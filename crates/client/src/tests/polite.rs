@@ -28,7 +28,7 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
             started_at: Timestamp(1),
             runtime: "runc".into(),
         })),
-        Request::Run(run) => {
+        Request::Run(run) | Request::Create(run) => {
             caller
                 .item(Item::Progress { what: "fetch".into(), done_bytes: 1, total_bytes: Some(2) })
                 .await
@@ -40,7 +40,11 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
             caller.item(log("hello\n")).await.map_err(gone)?;
             Ok(Response::Exited { id: id(1), exit: exit(3) })
         }
-        Request::Start { .. } | Request::Kill { .. } | Request::Delete { .. } => Ok(Response::Done),
+        Request::Start { .. }
+        | Request::Kill { .. }
+        | Request::Update { .. }
+        | Request::UpgradeShim { .. }
+        | Request::Delete { .. } => Ok(Response::Done),
         Request::Stop { .. } | Request::Wait { .. } => Ok(Response::Exited { id: id(1), exit: exit(5) }),
         Request::Inspect { .. } => {
             Err(ApiError::new(ErrorKind::NotFound, "find container web").with_hint("see `contd ps -a`"))
@@ -91,14 +95,17 @@ async fn every_request_gets_its_answer() {
     let got = client.run(run_request(), usual, |progress| seen.push(progress)).await.expect("run");
     assert_eq!(got, id(1));
     assert_eq!(seen, [Progress { what: "fetch".into(), done_bytes: 1, total_bytes: Some(2) }]);
+    assert_eq!(client.create(run_request(), usual, |_progress| {}).await.expect("create"), id(1));
     client.start(target(), usual).await.expect("start");
+    client.update(target(), Some(contd_types::RestartPolicy::Always), usual).await.expect("update");
+    client.upgrade_shim(target(), usual).await.expect("upgrade");
     client.kill(target(), Signal::TERM, usual).await.expect("kill");
     client.delete(target(), true, None, usual).await.expect("delete");
     assert_eq!(client.stop(target(), None, usual).await.expect("stop"), exit(5));
     assert_eq!(client.wait(target(), usual).await.expect("wait"), exit(5));
     assert_eq!(client.list_namespaces(usual).await.expect("namespaces").len(), 1);
     assert_eq!(client.dry_run(run_request(), usual).await.expect("plan").config_json, "{}");
-    assert_eq!(daemon.requests().len(), 9);
+    assert_eq!(daemon.requests().len(), 12);
 }
 
 #[tokio::test]
