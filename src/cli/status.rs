@@ -25,6 +25,7 @@ pub(crate) fn describe(state: &State, started_at: Option<Timestamp>, now: Timest
         State::Failed { step, .. } => format!("Failed ({step})"),
         State::Recovering => "Recovering".to_owned(),
         State::Deleting => "Deleting".to_owned(),
+        State::Lingering { reason } => format!("Deleting ({reason})"),
     }
 }
 
@@ -81,6 +82,7 @@ mod tests {
             (State::Backoff { exit: exit(1, 1), attempt: 3, until }, "Backoff (restart 3 in 4 seconds, exited with 1)"),
             (State::Failed { step: Step::Rootfs, reason: "x".into() }, "Failed (rootfs)"),
             (State::Recovering, "Recovering"),
+            (State::Lingering { reason: "a mount is busy".into() }, "Deleting (a mount is busy)"),
         ] {
             assert_eq!(describe(&state, Some(before(185)), NOW), words);
         }

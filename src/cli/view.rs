@@ -12,8 +12,8 @@ use serde::Serialize;
 pub(crate) const FIELDS_HELP: &str = "\
 Fields: id, name, namespace; status (creating, created, starting, running, paused, stopping, stopped, backoff, failed,
 recovering, deleting); pid (null unless it lives); exit_code (as a shell has it; null unless it has ended); exit (code or
-signal, at, oom_kills, how it is known); last_exit (of the run before, too); failure (step and reason); created, started,
-finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path; flist, tags, labels; command (list, or one
+signal, at, oom_kills, how it is known); last_exit (of the run before, too); failure (step and reason); lingering (why it is
+not gone yet although it was deleted); created, started, finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path; flist, tags, labels; command (list, or one
 line); env, network (none, or ns:NAME), mounts, working_dir, user, memory_bytes, cpus, pids_limit, rootfs_size_bytes,
 upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
 
@@ -29,6 +29,7 @@ pub(crate) struct ContainerView<'a> {
     exit: Option<ExitView<'a>>,
     last_exit: Option<ExitView<'a>>,
     failure: Option<FailureView<'a>>,
+    lingering: Option<&'a str>,
     created: String,
     started: Option<String>,
     finished: Option<String>,
@@ -68,6 +69,7 @@ pub(crate) struct SummaryView<'a> {
     status: String,
     pid: Option<i32>,
     exit_code: Option<u8>,
+    lingering: Option<&'a str>,
     flist: &'a str,
     created: String,
     started: Option<String>,
@@ -130,6 +132,7 @@ impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
             exit: state.exit().map(ExitView::from),
             last_exit: info.last_exit.as_ref().map(ExitView::from),
             failure,
+            lingering: lingering(state),
             created: info.created_at.to_string(),
             started: time(info.started_at),
             finished: time(info.finished_at),
@@ -171,6 +174,7 @@ impl<'a> From<&'a ContainerSummary> for SummaryView<'a> {
             status: summary.state.name().to_string(),
             pid: summary.state.pid().map(|pid| pid.0),
             exit_code: summary.state.exit().map(Exit::shell_code),
+            lingering: lingering(&summary.state),
             flist: &summary.flist,
             created: summary.created_at.to_string(),
             started: time(summary.started_at),
@@ -218,6 +222,13 @@ impl<'a> From<&'a Entrypoint> for CommandView<'a> {
 impl<'a> From<&'a MountSpec> for MountView<'a> {
     fn from(mount: &'a MountSpec) -> Self {
         Self { source: &mount.source, target: &mount.target, fs_type: &mount.fs_type, options: &mount.options }
+    }
+}
+
+fn lingering(state: &State) -> Option<&str> {
+    match state {
+        State::Lingering { reason } => Some(reason),
+        _ => None,
     }
 }
 

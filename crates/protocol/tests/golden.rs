@@ -90,6 +90,40 @@ fn answers_of_the_api_keep_their_numbers() {
 }
 
 #[test]
+fn states_keep_their_numbers() {
+    let id = ContainerId::from_random([0xab; 16]);
+    let summary = |state| contd_types::ContainerSummary {
+        id: id.clone(),
+        namespace: NamespaceId::new("n").expect("valid"),
+        name: ContainerName::new("c").expect("valid"),
+        flist: "f".into(),
+        state,
+        created_at: Timestamp(1),
+        started_at: None,
+        restart_count: 0,
+    };
+    let head =
+        format!("2000000000000000 {} 0100000000000000 6e 0100000000000000 63 0100000000000000 66", "6162".repeat(16));
+    let tail = "0100000000000000 00 00000000";
+    use contd_types::State as S;
+    for (state, golden) in [
+        (S::Creating, "00000000"),
+        (S::Created { pid: Pid(9) }, "01000000 09000000"),
+        (S::Starting { pid: Pid(9) }, "02000000 09000000"),
+        (S::Running { pid: Pid(9) }, "03000000 09000000"),
+        (S::Paused { pid: Pid(9) }, "04000000 09000000"),
+        (S::Stopping { pid: None }, "05000000 00"),
+        (S::Stopped { exit: exit() }, "06000000 00000000 03 0500000000000000 0100000000000000 00000000 01"),
+        (S::Recovering, "09000000"),
+        (S::Deleting, "0a000000"),
+        (S::Prepared, "0b000000"),
+        (S::Lingering { reason: "r".into() }, "0c000000 0100000000000000 72"),
+    ] {
+        pinned(&summary(state), &format!("{head} {golden} {tail}"));
+    }
+}
+
+#[test]
 fn verbs_of_the_shim_keep_their_numbers() {
     use shim::Request as R;
     let kill = R::Kill { signal: Signal::TERM, is_for_all: false };

@@ -85,6 +85,8 @@ fn state() -> impl Strategy<Value = State> {
         (step(), ".{0,20}").prop_map(|(step, reason)| State::Failed { step, reason }),
         Just(State::Recovering),
         Just(State::Deleting),
+        Just(State::Prepared),
+        ".{0,20}".prop_map(|reason| State::Lingering { reason }),
     ]
 }
 

@@ -16,6 +16,10 @@ impl Backoff {
     /// Rebuilds of an actor: quick at first, since a panic is usually one bad message, then calm.
     pub const REBUILD: Self = Self { min: Duration::from_millis(10), max: Duration::from_secs(10) };
 
+    /// Removals that meet resistance: soon at first, since a mount is busy for moments; then rarely enough to be nothing
+    /// for hundreds of them.
+    pub const REMOVE: Self = Self { min: Duration::from_millis(500), max: Duration::from_secs(60) };
+
     /// Makes a schedule; `max` below `min` is taken as `min`.
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min) }

@@ -25,6 +25,8 @@
 //! - `Backoff`: it has ended and will be started again.
 //! - `Failed`: it could not be made; everything half-made was undone.
 //! - `Deleting`: on its way out; no way back.
+//! - `Lingering`: the same, and something resists: it is tried again until it is gone, its name is free meanwhile. `ps`
+//!   calls that `deleting` too, and says why.
 //!
 //! Only the container's actor applies events. Late and repeated events that change nothing are listed; all else is an
 //! [`IllegalTransition`], never swallowed.
@@ -103,6 +105,11 @@ pub enum State {
     Deleting,
     /// All but its processes is there, and it was never started.
     Prepared,
+    /// It is being removed, and something of it does not go yet.
+    Lingering {
+        /// What, and why.
+        reason: String,
+    },
 }
 
 /// The steps by which a container is made, in their order.
@@ -225,6 +232,11 @@ pub enum Event {
     RecoveryBegun,
     /// It is told to go.
     DeleteRequested,
+    /// Something of it does not go yet.
+    RemovalResisted {
+        /// What, and why.
+        reason: String,
+    },
 }
 
 /// A move that the table does not have.
@@ -254,6 +266,7 @@ impl Event {
             Self::Restarted => "restarted",
             Self::RecoveryBegun => "recovery-begun",
             Self::DeleteRequested => "delete-requested",
+            Self::RemovalResisted { .. } => "removal-resisted",
         }
     }
 }
@@ -319,6 +332,12 @@ impl State {
                 S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. } | S::Prepared | S::Deleting,
                 E::DeleteRequested,
             ) => S::Deleting,
+            // A process that SIGKILL does not end keeps it `Stopping`, until whoever wants it gone waits no longer.
+            (S::Stopping { .. } | S::Deleting | S::Lingering { .. }, E::RemovalResisted { reason }) => {
+                S::Lingering { reason }
+            }
+            // Late: it was being made, or ran, when its removal began.
+            (state @ S::Lingering { .. }, E::DeleteRequested | E::ShimExited { .. } | E::Aborted { .. }) => state,
 
             (from, event) => return Err(IllegalTransition { from: from.name(), event: event.name() }),
         })
@@ -337,7 +356,7 @@ impl State {
             Self::Backoff { .. } => StateName::Backoff,
             Self::Failed { .. } => StateName::Failed,
             Self::Recovering => StateName::Recovering,
-            Self::Deleting => StateName::Deleting,
+            Self::Deleting | Self::Lingering { .. } => StateName::Deleting,
         }
     }
 
@@ -352,7 +371,8 @@ impl State {
             | Self::Failed { .. }
             | Self::Recovering
             | Self::Prepared
-            | Self::Deleting => None,
+            | Self::Deleting
+            | Self::Lingering { .. } => None,
         }
     }
 
@@ -374,9 +394,12 @@ impl State {
             | Self::Paused { .. }
             | Self::Stopping { .. }
             | Self::Recovering => true,
-            Self::Stopped { .. } | Self::Backoff { .. } | Self::Failed { .. } | Self::Prepared | Self::Deleting => {
-                false
-            }
+            Self::Stopped { .. }
+            | Self::Backoff { .. }
+            | Self::Failed { .. }
+            | Self::Prepared
+            | Self::Deleting
+            | Self::Lingering { .. } => false,
         }
     }
 }
@@ -447,6 +470,22 @@ mod tests {
         assert_eq!(after(State::Recovering, &[Event::RecoveryBegun]), State::Recovering);
     }
 
+    #[test]
+    fn what_does_not_go_is_being_deleted_whatever_comes_late() {
+        let resisted = |reason: &str| Event::RemovalResisted { reason: reason.into() };
+        let path = [
+            resisted("a process"),
+            Event::DeleteRequested,
+            Event::ShimExited { exit: exit(0) },
+            Event::Aborted { step: Step::Create, reason: "late".into() },
+        ];
+        let lingering = after(State::Stopping { pid: Some(PID) }, &path);
+        assert_eq!(lingering, State::Lingering { reason: "a process".into() });
+        assert_eq!(lingering.name(), StateName::Deleting);
+        assert_eq!(after(lingering, &[resisted("a mount")]), State::Lingering { reason: "a mount".into() });
+        State::Running { pid: PID }.after(resisted("nobody asked")).expect_err("it was not told to go");
+    }
+
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
             (1..9i32).prop_map(|pid| Event::ShimCreated { pid: Pid(pid) }),
@@ -462,6 +501,7 @@ mod tests {
             Just(Event::Restarted),
             Just(Event::RecoveryBegun),
             Just(Event::DeleteRequested),
+            Just(Event::RemovalResisted { reason: "planted".into() }),
         ]
     }
 
@@ -484,7 +524,7 @@ mod tests {
                     last_exit = Some(exit.clone());
                 }
                 // Deleting has no way back.
-                prop_assert!(before != State::Deleting || state == State::Deleting);
+                prop_assert!(before.name() != StateName::Deleting || state.name() == StateName::Deleting);
                 // An exit is only ever the one that was reported, never invented.
                 if let Some(shown) = state.exit() {
                     prop_assert_eq!(Some(shown), last_exit.as_ref());
@@ -501,11 +541,15 @@ mod tests {
                     }
                     StateName::Creating | StateName::Stopping | StateName::Recovering => {}
                 }
-                // A stop is never undone by anything but an exit, an abort or a recovery.
+                // A stop is never undone by anything but an exit, an abort, a recovery or a removal.
                 if before.name() == StateName::Stopping {
                     prop_assert!(matches!(
                         state.name(),
-                        StateName::Stopping | StateName::Stopped | StateName::Failed | StateName::Recovering
+                        StateName::Stopping
+                            | StateName::Stopped
+                            | StateName::Failed
+                            | StateName::Recovering
+                            | StateName::Deleting
                     ));
                 }
             }
@@ -528,7 +572,7 @@ mod tests {
             if state.name() == StateName::Failed {
                 state = state.after(Event::DeleteRequested).expect("a failed container can go");
             }
-            prop_assert_eq!(state, State::Deleting);
+            prop_assert_eq!(state.name(), StateName::Deleting);
         }
     }
 }
