@@ -120,10 +120,10 @@ impl Handler<RemoveBundle> for BundleActor {
     fn handle(&mut self, message: RemoveBundle, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let RemoveBundle { lane, namespace, id } = message;
+            let RemoveBundle { lane, namespace, id, when_blocked } = message;
             let pool = work.pool.clone();
             let job = move || work.bundles.remove(&namespace, &id);
-            let done = pool.undo_locked(&lane.bundle, UNDO_GRACE, "remove the bundle", job).await;
+            let done = pool.undo_locked(&lane.bundle, UNDO_GRACE, "remove the bundle", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Bundle),

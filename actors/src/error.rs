@@ -47,6 +47,9 @@ pub(crate) enum StepError {
     /// A step took longer than its deadline.
     #[error("{what}: not done within {waited:?}")]
     Deadline { what: &'static str, waited: Duration },
+    /// An earlier call about the same thing has not returned.
+    #[error("reach the {what}: an earlier call about it hangs")]
+    Blocked { what: &'static str },
     /// A stop or a deletion came first, or the node goes down.
     #[error("it was told to end while it was being made")]
     Cancelled,
@@ -85,7 +88,7 @@ impl Explain for StepError {
             Self::Call(source) => source.kind(),
             Self::Illegal(_) | Self::Cancelled => ErrorKind::Conflict,
             Self::Job(_) | Self::BundleElsewhere { .. } | Self::Panicked { .. } => ErrorKind::Internal,
-            Self::Deadline { .. } => ErrorKind::Timeout,
+            Self::Deadline { .. } | Self::Blocked { .. } => ErrorKind::Timeout,
         }
     }
 
@@ -102,7 +105,9 @@ impl Explain for StepError {
             Self::Illegal(_) => Some("inspect the container, then repeat what is still wanted".to_owned()),
             Self::Cancelled => Some("run it again if it is still wanted".to_owned()),
             Self::BundleElsewhere { .. } => Some("set the state directory to the one the bundles use".to_owned()),
-            Self::Deadline { .. } => Some("retry; if it stays slow, look at the node's disk and network".to_owned()),
+            Self::Deadline { .. } | Self::Blocked { .. } => {
+                Some("retry; if it stays slow, look at the node's disk and network".to_owned())
+            }
             Self::Job(_) | Self::Panicked { .. } => Some("this is a bug: report the daemon's log".to_owned()),
         }
     }
@@ -177,10 +182,10 @@ pub(crate) enum ContainerError {
     NeverRan { id: ContainerId, reason: String },
     #[error(transparent)]
     Make(Arc<MakeError>),
-    #[error("stop container {id}: it has not ended {waited:?} after SIGKILL")]
-    NotStopped { id: ContainerId, waited: Duration },
-    #[error("delete container {id}: {left} part(s) of it are left")]
-    Leftovers { id: ContainerId, left: usize, source: Arc<Leftover> },
+    #[error("stop container {id}: it has not ended {waited:?} after SIGKILL: {reason}")]
+    NotStopped { id: ContainerId, waited: Duration, reason: String },
+    #[error("delete container {id}: it is not gone after {waited:?}: {reason}")]
+    Lingers { id: ContainerId, waited: Duration, reason: String, kind: ErrorKind },
     #[error("{verb} container {id}")]
     Step { id: ContainerId, verb: &'static str, source: Arc<StepError> },
     #[error("update container {id}")]
@@ -200,7 +205,7 @@ impl Explain for ContainerError {
             Self::Make(source) => source.kind(),
             Self::Spec { .. } => ErrorKind::InvalidArgument,
             Self::NotStopped { .. } => ErrorKind::Timeout,
-            Self::Leftovers { source, .. } => source.source.kind(),
+            Self::Lingers { kind, .. } => *kind,
             Self::Step { source, .. } => source.kind(),
             Self::Call(source) => source.kind(),
         }
@@ -220,7 +225,10 @@ impl Explain for ContainerError {
             Self::NotStopped { .. } => {
                 Some("a process that SIGKILL does not end waits in the kernel: look at its stack and its disks".into())
             }
-            Self::Leftovers { id, .. } => Some(format!("repeat it: contd rm --force {}", id.short())),
+            Self::Lingers { .. } => Some(
+                "its removal goes on by itself, also after a restart of the daemon, and its name is free; see: contd ps -a"
+                    .to_owned(),
+            ),
             Self::Step { source, .. } => source.hint(),
             Self::ActorLost { .. } => Some("retry: it is rebuilt from what is on disk".to_owned()),
             Self::Call(source) => source.hint(),

@@ -136,10 +136,10 @@ impl Handler<ReleaseRoot> for FlistActor {
     fn handle(&mut self, message: ReleaseRoot, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let ReleaseRoot { lane, namespace, id } = message;
+            let ReleaseRoot { lane, namespace, id, when_blocked } = message;
             let (pool, provider) = (work.releases.clone(), Arc::clone(&work.provider));
             let job = move || provider.release(&namespace, &id);
-            let done = pool.undo_locked(&lane.root, UNDO_GRACE, "release the root", job).await;
+            let done = pool.undo_locked(&lane.root, UNDO_GRACE, "release the root", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),

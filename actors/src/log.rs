@@ -89,7 +89,7 @@ pub(crate) struct LogWork {
     pool: Pool,
     clock: Arc<dyn Clock>,
     /// Whose a log file is: a late removal must not take that of the next container of the name.
-    owners: Mutex<HashMap<PathBuf, ContainerId>>,
+    owners: Mutex<HashMap<PathBuf, Arc<Mutex<Option<ContainerId>>>>>,
 }
 
 impl LogWork {
@@ -97,8 +97,24 @@ impl LogWork {
         Self { pool: Pool::new(THREADS), clock, owners: Mutex::default() }
     }
 
+    /// Returns the place where it stands whose a log is; whoever makes or removes its files holds it meanwhile.
+    fn owner_of(&self, path: &Path) -> Arc<Mutex<Option<ContainerId>>> {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(owners.entry(path.to_owned()).or_default())
+    }
+
+    /// Forgets the place of a log that nobody owns or waits for.
+    fn forget_owner(&self, path: &Path) {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.get(path).is_some_and(|owner| Arc::strong_count(owner) == 1) {
+            owners.remove(path);
+        }
+    }
+
     fn open(&self, path: &Path, id: &ContainerId, is_new: bool) -> Result<(), LogActorError> {
-        let previous = self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), id.clone());
+        let owner = self.owner_of(path);
+        let mut owner = owner.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = owner.replace(id.clone());
         if is_new && previous.as_ref() != Some(id) {
             remove_files(path)?;
         }
@@ -111,19 +127,21 @@ impl LogWork {
     }
 
     fn remove(&self, path: &Path, id: &ContainerId) -> Result<(), LogActorError> {
-        let is_anothers = {
-            let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-            owners.get(path).is_some_and(|owner| owner != id)
-        };
-        if is_anothers {
-            return Ok(());
+        let owner = self.owner_of(path);
+        {
+            let mut owner = owner.lock().unwrap_or_else(PoisonError::into_inner);
+            if owner.as_ref().is_some_and(|owner| owner != id) {
+                return Ok(());
+            }
+            remove_files(path)?;
+            if let Some(dir) = path.parent() {
+                // The tenant's directory goes with its last log; when it is not empty, or gone, that is fine.
+                let _not_the_last = fs::remove_dir(dir);
+            }
+            *owner = None;
         }
-        remove_files(path)?;
-        if let Some(dir) = path.parent() {
-            // The tenant's directory goes with its last log; when it is not empty, or gone, that is fine.
-            let _not_the_last = fs::remove_dir(dir);
-        }
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        drop(owner);
+        self.forget_owner(path);
         Ok(())
     }
 
@@ -200,8 +218,10 @@ impl LogWork {
 /// Tells whether no more output can come unless somebody starts the container again.
 fn has_ended(state: &mut watch::Receiver<Arc<ContainerInfo>>) -> bool {
     let is_gone = state.has_changed().is_err();
-    let is_over =
-        matches!(state.borrow_and_update().state, State::Stopped { .. } | State::Failed { .. } | State::Deleting);
+    let is_over = matches!(
+        state.borrow_and_update().state,
+        State::Stopped { .. } | State::Failed { .. } | State::Deleting | State::Lingering { .. }
+    );
     is_gone || is_over
 }
 
@@ -291,10 +311,10 @@ impl Handler<RemoveLog> for LogActor {
     fn handle(&mut self, message: RemoveLog, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let RemoveLog { lane, id, path } = message;
+            let RemoveLog { lane, id, path, when_blocked } = message;
             let pool = work.pool.clone();
             let job = move || work.remove(&path, &id);
-            let done = pool.undo_locked(&lane.log, UNDO_GRACE, "remove the log", job).await;
+            let done = pool.undo_locked(&lane.log, UNDO_GRACE, "remove the log", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Log),

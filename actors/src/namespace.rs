@@ -1,6 +1,6 @@
 //! One tenant: owns its names, its quota and its containers' actors.
 //!
-//! Answers [`Run`] and routes every other verb to the container it is for. Hears [`ContainerGone`] and
+//! Answers [`Run`] and routes every other verb to the container it is for. Hears [`ContainerGone`], [`ContainerLingers`] and
 //! [`ContainerActorEnded`]; a lost actor is rebuilt from the store, with back-off and a limit. Never touches a record but
 //! to read it for a rebuild.
 
@@ -12,7 +12,9 @@ use actix::fut::{self, ActorFutureExt};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture};
 use contd_protocol::api::MAX_IDEMPOTENCY_KEY_BYTES;
 use contd_store::ContainerRecord;
-use contd_types::{ContainerId, ContainerInfo, ContainerName, ContainerSpec, Exit, NamespaceId, State, Step};
+use contd_types::{
+    ContainerId, ContainerInfo, ContainerName, ContainerSpec, Exit, NamespaceId, State, StateName, Step,
+};
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, warn};
 
@@ -23,8 +25,8 @@ use crate::lineage::{Lifeline, Lineage, RebuildBudget};
 use crate::messages::RECOVERY_WAIT;
 use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait};
 use crate::messages::namespace::{
-    ContainerActorEnded, ContainerGone, RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate, RouteUpgradeShim,
-    RouteWait, Run,
+    ContainerActorEnded, ContainerGone, ContainerLingers, RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate,
+    RouteUpgradeShim, RouteWait, Run,
 };
 use crate::records::RecordError;
 use crate::shared::Shared;
@@ -119,8 +121,12 @@ impl NamespaceActor {
     fn add(&mut self, record: ContainerRecord, origin: Origin, ctx: &mut Context<Self>) -> Addr<ContainerActor> {
         let (id, key) = (record.id.clone(), record.idempotency_key.clone());
         let spec = Arc::new(record.spec.clone());
-        self.names.insert(spec.name.clone(), id.clone());
-        if let Some(key) = &key {
+        // What an earlier daemon had not removed yet has its name only until somebody else has it.
+        let is_leaving = record.state.name() == StateName::Deleting;
+        if !is_leaving || !self.names.contains_key(&spec.name) {
+            self.names.insert(spec.name.clone(), id.clone());
+        }
+        if let Some(key) = key.as_ref().filter(|_| !is_leaving) {
             self.keys.insert(key.clone(), id.clone());
         }
         let addr = self.start_actor(self.subject(&id, &spec), record, origin, 0, ctx);
@@ -130,14 +136,20 @@ impl NamespaceActor {
     }
 
     fn forget(&mut self, id: &ContainerId) {
-        let Some(child) = self.children.remove(id) else { return };
+        self.give_name_away(id);
+        self.children.remove(id);
+    }
+
+    /// Lets another container have the name, and the key of its run; it stays one of the tenant's containers.
+    fn give_name_away(&mut self, id: &ContainerId) {
+        let Some(child) = self.children.get(id) else { return };
         if self.names.get(&child.spec.name) == Some(id) {
             self.names.remove(&child.spec.name);
         }
-        if let Some(key) = child.key
-            && self.keys.get(&key) == Some(id)
+        if let Some(key) = &child.key
+            && self.keys.get(key) == Some(id)
         {
-            self.keys.remove(&key);
+            self.keys.remove(key);
         }
     }
 
@@ -396,8 +408,10 @@ impl Handler<RouteDelete> for NamespaceActor {
         let deleted = self.route(&id, "delete", Delete { force, timeout }, deadline, force);
         Box::pin(deleted.into_actor(self).map(move |answer, actor, _ctx| {
             // Before the answer: the name is free when the caller hears of it.
-            if answer.is_ok() {
-                actor.forget(&id);
+            match &answer {
+                Ok(()) => actor.forget(&id),
+                Err(NamespaceError::Container(ContainerError::Lingers { .. })) => actor.give_name_away(&id),
+                Err(_) => {}
             }
             answer
         }))
@@ -417,6 +431,14 @@ impl Handler<ContainerGone> for NamespaceActor {
 
     fn handle(&mut self, ContainerGone { id }: ContainerGone, _ctx: &mut Self::Context) {
         self.forget(&id);
+    }
+}
+
+impl Handler<ContainerLingers> for NamespaceActor {
+    type Result = ();
+
+    fn handle(&mut self, ContainerLingers { id }: ContainerLingers, _ctx: &mut Self::Context) {
+        self.give_name_away(&id);
     }
 }
 

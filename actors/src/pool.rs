@@ -56,14 +56,24 @@ impl Pool {
     }
 }
 
+/// What becomes of an undo whose way stays blocked by a call that hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenBlocked {
+    /// It waits, and runs as soon as that call returns: nobody will ask again.
+    Queue,
+    /// It is dropped: it will be asked for again, and queues must not grow with every time.
+    Drop,
+}
+
 impl Pool {
-    /// Runs a job that undoes another one, alone under `lock`. When the lock stays taken for `grace`, answers `None` and
-    /// runs the job as soon as it is free.
+    /// Runs a job that undoes another one, alone under `lock`. When the lock stays taken for `grace`, answers `None`;
+    /// whether the job then runs as soon as the lock is free, says `when_blocked`.
     pub(crate) async fn undo_locked<T: Send + 'static>(
         &self,
         lock: &Arc<Mutex<()>>,
         grace: std::time::Duration,
         what: &'static str,
+        when_blocked: WhenBlocked,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Option<T>, JobLost> {
         let (pool, lock) = (self.clone(), Arc::clone(lock));
@@ -82,7 +92,12 @@ impl Pool {
         tokio::select! {
             biased;
             () = is_begun.notified() => {}
-            () = tokio::time::sleep(grace) => return Ok(None),
+            () = tokio::time::sleep(grace) => {
+                if when_blocked == WhenBlocked::Drop {
+                    task.abort();
+                }
+                return Ok(None);
+            }
         }
         (&mut task).await.map_err(|_panicked| JobLost { what })?.map(Some)
     }

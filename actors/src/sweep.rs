@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::error::{Leftover, one_line};
 use crate::messages::node::{ListBundles, ListRecoveredRoots};
+use crate::pool::WhenBlocked;
 use crate::shared::Shared;
 use crate::task::remove::end_forgotten_shim;
 use crate::task::{Subject, undo};
@@ -60,7 +61,7 @@ pub(crate) async fn sweep(shared: Arc<Shared>, known: Known, shims: Vec<FoundShi
         Ok(Ok(found)) => {
             for key in found.into_iter().filter(|key| known.is_forgotten(&shared, &key.id)) {
                 let subject = forgotten(&shared, key.namespace, key.id);
-                report("bundle", &subject.id, undo::remove_bundle(&subject).await);
+                report("bundle", &subject.id, undo::remove_bundle(&subject, WhenBlocked::Queue).await);
             }
         }
         Ok(Err(failure)) => warn!(error = one_line(&failure), "bundles not swept"),
@@ -70,7 +71,7 @@ pub(crate) async fn sweep(shared: Arc<Shared>, known: Known, shims: Vec<FoundShi
         Ok(Ok(found)) => {
             for root in found.into_iter().filter(|root| known.is_forgotten(&shared, &root.id)) {
                 let subject = forgotten(&shared, root.namespace, root.id);
-                report("root", &subject.id, undo::release_root(&subject).await);
+                report("root", &subject.id, undo::release_root(&subject, WhenBlocked::Queue).await);
             }
         }
         Ok(Err(failure)) => warn!(error = one_line(&failure), "roots not swept"),

@@ -72,7 +72,8 @@ pub(crate) struct View {
 #[derive(Debug, Default)]
 struct Tables {
     by_id: BTreeMap<ContainerId, watch::Sender<Arc<ContainerInfo>>>,
-    names: BTreeMap<NamespaceId, HashMap<ContainerName, ContainerId>>,
+    /// Whose each name is: the last one's. Those before it are being removed, and had the name until then.
+    names: BTreeMap<NamespaceId, HashMap<ContainerName, Vec<ContainerId>>>,
 }
 
 impl View {
@@ -85,7 +86,9 @@ impl View {
         }
         let mut tables = self.write();
         let names = tables.names.entry(info.namespace.clone()).or_default();
-        names.insert(info.spec.name.clone(), info.id.clone());
+        let holders = names.entry(info.spec.name.clone()).or_default();
+        let place = if info.state.name() == StateName::Deleting { 0 } else { holders.len() };
+        holders.insert(place, info.id.clone());
         tables.by_id.insert(info.id.clone(), watch::Sender::new(info));
     }
 
@@ -95,8 +98,11 @@ impl View {
         let Some(entry) = tables.by_id.remove(id) else { return };
         let info = entry.borrow().clone();
         let Some(names) = tables.names.get_mut(&info.namespace) else { return };
-        if names.get(&info.spec.name) == Some(id) {
-            names.remove(&info.spec.name);
+        if let Some(holders) = names.get_mut(&info.spec.name) {
+            holders.retain(|holder| holder != id);
+            if holders.is_empty() {
+                names.remove(&info.spec.name);
+            }
         }
         if names.is_empty() {
             tables.names.remove(&info.namespace);
@@ -109,12 +115,12 @@ impl View {
         let Target { namespace, container } = target;
         let not_found = || ResolveError::NotFound { namespace: namespace.clone(), container: container.clone() };
         let names = tables.names.get(namespace).ok_or_else(not_found)?;
-        let by_name = ContainerName::new(container.as_str()).ok().and_then(|name| names.get(&name).cloned());
+        let by_name = ContainerName::new(container.as_str()).ok().and_then(|name| names.get(&name)?.last().cloned());
         if let Some(id) = by_name {
             return Ok(id);
         }
         let mut candidates: Vec<ContainerId> =
-            names.values().filter(|id| container.is_prefix_of(id)).take(MAX_CANDIDATES).cloned().collect();
+            names.values().flatten().filter(|id| container.is_prefix_of(id)).take(MAX_CANDIDATES).cloned().collect();
         candidates.sort();
         match candidates.as_slice() {
             [] => Err(not_found()),
@@ -123,6 +129,13 @@ impl View {
                 Err(ResolveError::Ambiguous { namespace: namespace.clone(), container: container.clone(), candidates })
             }
         }
+    }
+
+    /// Tells whether a name is that of another container, because this one is being removed and the name was given again.
+    pub(crate) fn is_name_of_another(&self, namespace: &NamespaceId, name: &ContainerName, id: &ContainerId) -> bool {
+        let tables = self.read();
+        let holder = tables.names.get(namespace).and_then(|names| names.get(name)?.last());
+        holder.is_some_and(|holder| holder != id)
     }
 
     /// Returns a container as it is shown now.
@@ -267,6 +280,27 @@ mod tests {
         let even = NamespaceId::new("even").unwrap();
         let page = view.list(&ListContainers { namespace: Some(even), after: None, limit: 3 });
         assert_eq!((page.containers.len(), page.has_more), (3, false));
+    }
+
+    #[test]
+    fn a_name_is_that_of_the_container_that_stays_while_another_is_being_removed() {
+        let view = View::default();
+        let (mut old, new) = (info("a", "web", 1), info("a", "web", 2));
+        view.publish(old.clone());
+        old.state = State::Lingering { reason: "busy".into() };
+        view.publish(old.clone());
+        assert_eq!(view.resolve(&target("a", "web")), Ok(old.id.clone()), "nobody else has the name");
+        view.publish(new.clone());
+        assert_eq!(view.resolve(&target("a", "web")), Ok(new.id.clone()));
+        assert_eq!(view.resolve(&target("a", &old.id.as_str()[..4])), Ok(old.id.clone()));
+        assert!(view.is_name_of_another(&old.namespace, &old.spec.name, &old.id));
+        view.remove(&new.id);
+        assert_eq!(view.resolve(&target("a", "web")), Ok(old.id.clone()));
+        // After a restart they may be found in any order.
+        let view = View::default();
+        view.publish(new.clone());
+        view.publish(old);
+        assert_eq!(view.resolve(&target("a", "web")), Ok(new.id));
     }
 
     #[test]

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, Handler, WrapFuture};
-use contd_shim_client::{Shim, ShimError};
-use contd_types::{Backoff, Event, EventKind, Exit, Signal, State, Step};
+use contd_shim_client::{Holdout, Shim, ShimError};
+use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, Signal, State, Step};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::removal::describe;
 use super::requests::KILL_TIMEOUT;
 use super::{ContainerActor, answer};
 use crate::error::{ContainerError, one_line};
 use crate::messages::container::WaitDone;
 use crate::shared::jitter;
+use crate::task::remove::holdouts;
 
 /// How long a container may take to end after SIGKILL: only processes that wait in the kernel need any time at all.
 pub(crate) const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,8 +43,7 @@ impl ContainerActor {
 
     /// Sends the stop signal now, and SIGKILL after the time-out.
     pub(super) fn begin_signals(&mut self, timeout: Option<Duration>, ctx: &mut Context<Self>) {
-        let defaults = &self.subject.shared.config.defaults;
-        let grace = timeout.or(self.subject.spec.shutdown_timeout).unwrap_or(defaults.shutdown_timeout);
+        let grace = self.grace(timeout);
         if grace.is_zero() {
             self.send_kill(ctx);
             return;
@@ -51,8 +52,19 @@ impl ContainerActor {
         self.kill_timer = Some(ctx.run_later(grace, Self::send_kill));
     }
 
-    /// A second stop: its time-out counts from now, and never makes the first one's longer.
+    /// How long it may take to end before SIGKILL.
+    pub(super) fn grace(&self, timeout: Option<Duration>) -> Duration {
+        let default = self.subject.shared.config.defaults.shutdown_timeout;
+        timeout.or(self.subject.spec.shutdown_timeout).unwrap_or(default)
+    }
+
+    /// A second stop: its time-out counts from now, and never makes the first one's longer. After a SIGKILL that was in
+    /// vain, another comes at once: nothing gentler is left.
     pub(super) fn hurry_signals(&mut self, timeout: Option<Duration>, ctx: &mut Context<Self>) {
+        if self.kill_timer.is_none() {
+            self.send_kill(ctx);
+            return;
+        }
         let Some(grace) = timeout else { return };
         if grace.is_zero() {
             self.send_kill(ctx);
@@ -127,18 +139,29 @@ impl ContainerActor {
         }));
     }
 
-    fn give_up_killing(&mut self, _ctx: &mut Context<Self>) {
-        if !matches!(self.state, State::Stopping { .. }) {
-            return;
-        }
-        let error = ContainerError::NotStopped { id: self.subject.id.clone(), waited: KILLED_TIMEOUT };
-        warn!(container = %self.subject.id, ns = %self.subject.namespace, "does not end after SIGKILL");
+    /// SIGKILL was in vain: says so to whoever waits. A stop stays wanted; a deletion goes on without its end.
+    fn give_up_killing(&mut self, ctx: &mut Context<Self>) {
+        self.kill_timer = None;
+        let (subject, generation) = (self.subject.clone(), self.generation);
+        let look = async move { holdouts(&subject).await }.into_actor(self);
+        ctx.spawn(look.map(move |found, actor, ctx| {
+            if actor.generation == generation && matches!(actor.state, State::Stopping { .. }) {
+                actor.tell_kill_was_in_vain(&found, ctx);
+            }
+        }));
+    }
+
+    fn tell_kill_was_in_vain(&mut self, found: &[Holdout], ctx: &mut Context<Self>) {
+        let reason = describe(found).unwrap_or_else(|| "its shim has not told its end".to_owned());
+        warn!(container = %self.subject.id, ns = %self.subject.namespace, reason, "does not end after SIGKILL");
+        let id = self.subject.id.clone();
+        let error = ContainerError::NotStopped { id, waited: KILLED_TIMEOUT, reason: reason.clone() };
         for reply in std::mem::take(&mut self.waiting.stops) {
             answer(reply, Err(error.clone()));
         }
-        self.wants_delete = false;
-        for reply in std::mem::take(&mut self.waiting.deletes) {
-            answer(reply, Err(error.clone()));
+        if self.wants_delete {
+            self.linger(reason, ErrorKind::Timeout, ctx);
+            self.go_on(ctx);
         }
     }
 
@@ -217,7 +240,7 @@ impl ContainerActor {
         ctx.spawn(write);
     }
 
-    fn tell_exit(&mut self) {
+    pub(super) fn tell_exit(&mut self) {
         self.is_exit_told = true;
         let Some(exit) = self.record.exit.clone() else { return };
         let waiting = self.waiting.exits.drain(..).chain(self.waiting.stops.drain(..));
@@ -258,6 +281,12 @@ impl Handler<WaitDone> for ContainerActor {
     type Result = ();
 
     fn handle(&mut self, WaitDone { generation, result }: WaitDone, ctx: &mut Self::Context) {
+        if self.is_leaving() {
+            if let Ok(exit) = result {
+                self.take_late_exit(exit, ctx);
+            }
+            return;
+        }
         let is_running = matches!(self.state, State::Running { .. } | State::Paused { .. } | State::Stopping { .. });
         if generation != self.generation || !is_running || self.is_gone {
             return;

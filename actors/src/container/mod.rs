@@ -14,8 +14,10 @@
 //!
 //! - here: the actor, its state, what it shows and stores.
 //! - `requests`: what others ask. `reports`: what its tasks tell. `work`: what comes next. `ending`: signals and exits.
+//! - `removal`: what becomes of a deletion that something resists.
 
 mod ending;
+mod removal;
 mod reports;
 mod requests;
 mod work;
@@ -130,6 +132,7 @@ pub(crate) struct ContainerActor {
     /// SIGKILL, or giving up on it.
     kill_timer: Option<SpawnHandle>,
     settle_failures: u32,
+    removal: removal::Removal,
     /// Whether the last end is on disk, or could not be written: until then nobody is told of it.
     is_exit_told: bool,
     is_gone: bool,
@@ -169,6 +172,7 @@ impl ContainerActor {
             restart_timer: None,
             kill_timer: None,
             settle_failures: 0,
+            removal: removal::Removal::default(),
             is_exit_told: true,
             is_gone: false,
         }

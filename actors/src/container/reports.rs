@@ -7,13 +7,12 @@ use actix::fut::{self, ActorFutureExt};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
 use contd_types::{Backoff, Event, EventKind, Exit, Pid, State};
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::ending::RECOVERY_STEP;
-use super::{ContainerActor, Reply, Work, answer, says_running};
+use super::{ContainerActor, Work, answer, says_running};
 use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
-use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Removed, Settled};
-use crate::records::RecordError;
+use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Settled};
 use crate::shared::jitter;
 use crate::task::recover::Finding;
 
@@ -143,35 +142,6 @@ impl Handler<Settled> for ContainerActor {
                 ctx.run_later(SETTLE_RETRY.delay(self.settle_failures, jitter()), Self::go_on);
             }
         }
-    }
-}
-
-impl Handler<Removed> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, Removed { generation, mut leftovers }: Removed, ctx: &mut Self::Context) {
-        if generation != self.generation || self.is_gone {
-            return;
-        }
-        if leftovers.is_empty() {
-            let forget = self.forget_record().map(|result, actor: &mut Self, ctx| match result {
-                Ok(()) => {
-                    actor.publish(EventKind::Deleted);
-                    actor.leave(ctx);
-                }
-                Err(source) => {
-                    let source = StepError::Record(source);
-                    actor.end_removal(Leftover { what: "record", source }, 1);
-                }
-            });
-            ctx.spawn(forget);
-            return;
-        }
-        let left = leftovers.len();
-        for leftover in &leftovers {
-            error!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(leftover), "left at deletion");
-        }
-        self.end_removal(leftovers.swap_remove(0), left);
     }
 }
 
@@ -343,24 +313,6 @@ impl ContainerActor {
         for reply in waiting.exits.drain(..) {
             answer(reply, Err(failure.clone()));
         }
-    }
-
-    /// A removal is over and something is left: it can be repeated.
-    fn end_removal(&mut self, leftover: Leftover, left: usize) {
-        self.work = Work::Idle;
-        self.wants_delete = false;
-        let id = self.subject.id.clone();
-        let failure = ContainerError::Leftovers { id, left, source: Arc::new(leftover) };
-        let replies: Vec<Reply<()>> = std::mem::take(&mut self.waiting.deletes);
-        for reply in replies {
-            answer(reply, Err(failure.clone()));
-        }
-    }
-
-    fn forget_record(&self) -> impl actix::ActorFuture<Self, Output = Result<(), Arc<RecordError>>> + use<> {
-        let (records, subject) = (self.subject.shared.records.clone(), self.subject.clone());
-        let forget = async move { records.remove(subject.lane, subject.namespace, subject.id).await.map_err(Arc::new) };
-        forget.into_actor(self)
     }
 }
 

@@ -9,6 +9,8 @@ use contd_store::Desired;
 use contd_types::{ContainerId, ContainerSpec, Event, EventKind, Exit, State};
 use tokio::sync::oneshot;
 
+use super::ending::KILLED_TIMEOUT;
+use super::removal::REMOVAL_PATIENCE;
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
 use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait};
@@ -179,20 +181,22 @@ impl Handler<Upgrade> for ContainerActor {
 }
 
 impl Handler<Delete> for ContainerActor {
-    type Result = ResponseFuture<Answer<()>>;
+    type Result = ResponseActFuture<Self, Answer<()>>;
 
     fn handle(&mut self, Delete { force, timeout }: Delete, ctx: &mut Self::Context) -> Self::Result {
         if self.is_gone {
-            return ready(Err(self.gone("delete")));
+            return Box::pin(fut::err(self.gone("delete")));
         }
-        let has_ended = matches!(
-            self.state,
-            State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Prepared | State::Deleting
-        );
+        let has_ended = self.is_leaving()
+            || matches!(
+                self.state,
+                State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Prepared
+            );
         if !has_ended && !force {
             let (id, state) = (self.subject.id.clone(), self.state.name());
-            return ready(Err(ContainerError::NotEnded { id, state }));
+            return Box::pin(fut::err(ContainerError::NotEnded { id, state }));
         }
+        let waited = if has_ended { REMOVAL_PATIENCE } else { self.grace(timeout) + KILLED_TIMEOUT + REMOVAL_PATIENCE };
         let (sender, receiver) = oneshot::channel();
         self.waiting.deletes.push(sender);
         self.wants_delete = true;
@@ -202,8 +206,13 @@ impl Handler<Delete> for ContainerActor {
         } else if !has_ended {
             let _waits_for_the_end = self.begin_stop(timeout, ctx);
         }
+        self.removal.hurry();
         self.go_on(ctx);
-        self.until(receiver, "delete")
+        let deleted = tokio::time::timeout(waited, self.until(receiver, "delete"));
+        Box::pin(deleted.into_actor(self).map(move |done, actor, ctx| match done {
+            Ok(answer) => answer,
+            Err(_elapsed) => actor.end_patience(waited, ctx),
+        }))
     }
 }
 
@@ -218,7 +227,9 @@ impl Handler<Wait> for ContainerActor {
             // Not before it is on disk: who was told an exit must find it again after any crash.
             State::Stopped { exit } | State::Backoff { exit, .. } if self.is_exit_told => ready(Ok(exit.clone())),
             State::Failed { .. } => ready(self.record.exit.clone().ok_or_else(|| self.never_ran())),
-            State::Deleting => ready(self.record.exit.clone().ok_or_else(|| self.gone("wait for"))),
+            State::Deleting | State::Lingering { .. } if self.runs_since.is_none() => {
+                ready(self.record.exit.clone().ok_or_else(|| self.gone("wait for")))
+            }
             _ => {
                 let (sender, receiver) = oneshot::channel();
                 self.waiting.exits.push(sender);
@@ -257,7 +268,9 @@ impl ContainerActor {
     fn refuse_end(&self, verb: &'static str) -> Option<ContainerError> {
         let id = self.subject.id.clone();
         match self.state {
-            State::Deleting | State::Prepared => Some(ContainerError::Forbidden { id, verb, state: self.state.name() }),
+            State::Deleting | State::Lingering { .. } | State::Prepared => {
+                Some(ContainerError::Forbidden { id, verb, state: self.state.name() })
+            }
             State::Recovering => {
                 let waited = crate::messages::RECOVERY_WAIT;
                 Some(ContainerError::Recovering { id, verb, waited })
@@ -289,7 +302,7 @@ impl ContainerActor {
                 None
             }
             State::Stopping { .. } => {
-                if self.shim.is_some() && (timeout.is_some() || !was_told) {
+                if self.shim.is_some() && (timeout.is_some() || !was_told || self.kill_timer.is_none()) {
                     self.hurry_signals(timeout, ctx);
                 }
                 None
@@ -305,7 +318,7 @@ impl ContainerActor {
                 self.fail_starts();
                 Some(exit)
             }
-            State::Recovering | State::Prepared | State::Deleting => None,
+            State::Recovering | State::Prepared | State::Deleting | State::Lingering { .. } => None,
         }
     }
 

@@ -44,8 +44,10 @@ impl ContainerActor {
             && !self.wants_start
             && self.is_exit_told
             && matches!(self.state, State::Stopped { .. });
-        if self.wants_delete && (has_ended || self.state == State::Deleting) {
-            self.begin_remove(ctx);
+        if self.wants_delete && (has_ended || self.is_leaving()) {
+            if self.removal.is_due() {
+                self.begin_remove(ctx);
+            }
         } else if !has_ended {
             // It runs, or nothing is known yet.
         } else if self.has_old_shim {
@@ -122,11 +124,12 @@ impl ContainerActor {
         let generation = self.next_generation();
         self.work = Work::Removing { _guard: self.guard() };
         self.wants_delete = true;
-        self.record.state = State::Deleting;
+        self.record.state = self.state.clone();
+        self.begin_removal_try(ctx);
         let write = self.save().into_actor(self).map(move |result, actor, ctx| {
             if let Err(failure) = result {
-                // A full disk must not keep what would free it. After a crash it would be there again, half: the
-                // deletion was not acknowledged.
+                // A full disk must not keep what would free it. The parts go first, and with them room comes; after a crash
+                // before that it would be there again, half: the deletion was not acknowledged.
                 warn!(container = %actor.subject.id, error = one_line(&failure), "intent to delete not written");
             }
             let shim = actor.shim.take().or(actor.old_shim.take());
@@ -170,7 +173,7 @@ impl ContainerActor {
                 self.begin_recovery(ctx);
                 return;
             }
-            State::Deleting => self.wants_delete = true,
+            State::Deleting | State::Lingering { .. } => self.wants_delete = true,
             State::Failed { .. } if !self.record.is_acknowledged => self.wants_delete = true,
             State::Stopped { .. } | State::Failed { .. } if is_other_boot => {
                 self.wants_start = self.policy().wants_start_at_boot(was_told, false);

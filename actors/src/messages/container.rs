@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::Message;
 use contd_rootfs::FetchProgress;
-use contd_shim_client::{Shim, ShimError};
+use contd_shim_client::{Holdout, Shim, ShimError};
 use contd_types::{ContainerId, Exit, Pid, RestartPolicy, Signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -126,12 +126,22 @@ pub(crate) struct Settled {
     pub(crate) result: Result<(), StepError>,
 }
 
+/// From the remove task: which part it is at.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Removing {
+    pub(crate) generation: u64,
+    pub(crate) part: &'static str,
+}
+
 /// From the remove task: all is gone but what is named, and the record.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Removed {
     pub(crate) generation: u64,
     pub(crate) leftovers: Vec<Leftover>,
+    /// The processes that do not end, where something is left.
+    pub(crate) holdouts: Vec<Holdout>,
 }
 
 /// From the recover task: what has become of it.

@@ -69,6 +69,13 @@ pub(crate) struct ContainerGone {
     pub(crate) id: ContainerId,
 }
 
+/// From a container's actor: it is to go, something resists, and nobody waits for that: its name is free.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ContainerLingers {
+    pub(crate) id: ContainerId,
+}
+
 /// From a container's actor: it ended without being told to.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]

@@ -1,7 +1,7 @@
 //! Between the container actors and those that serve the whole node: roots, bundles, logs, events.
 //!
 //! All of them may be asked again when their actor was lost: every effect is repeatable. A release or removal that is
-//! behind a hanging preparation answers [`Undone::Later`] and happens when that returns.
+//! behind a hanging call answers [`Undone::Later`] and happens when that returns, or is asked for again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,13 +15,14 @@ use tokio::sync::{mpsc, watch};
 use crate::error::StepError;
 use crate::lane::{Lane, Wanted};
 use crate::messages::LogStreamReceiver;
+use crate::pool::WhenBlocked;
 
 /// Whether what was to be undone is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Undone {
     /// Yes.
     Now,
-    /// As soon as the call that is in the way returns.
+    /// Not yet: a call that hangs is in the way. [`WhenBlocked`] says whether it is undone when that returns.
     Later,
 }
 
@@ -42,6 +43,7 @@ pub(crate) struct ReleaseRoot {
     pub(crate) lane: Arc<Lane>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
+    pub(crate) when_blocked: WhenBlocked,
 }
 
 /// Lists the roots that were there when the node started.
@@ -78,6 +80,7 @@ pub(crate) struct RemoveBundle {
     pub(crate) lane: Arc<Lane>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
+    pub(crate) when_blocked: WhenBlocked,
 }
 
 /// Lists the containers that have a bundle.
@@ -104,6 +107,7 @@ pub(crate) struct RemoveLog {
     pub(crate) lane: Arc<Lane>,
     pub(crate) id: ContainerId,
     pub(crate) path: PathBuf,
+    pub(crate) when_blocked: WhenBlocked,
 }
 
 /// Streams a log.

@@ -8,7 +8,7 @@ use actix::fut::ActorFutureExt;
 use actix::{ActorContext, Addr, Context, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture};
 use contd_protocol::api::{NamespaceSummary, Plan, Target};
 use contd_rootfs::PrepareRootfs;
-use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, NamespaceId};
+use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, NamespaceId, State};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -28,6 +28,7 @@ use crate::messages::{
     WaitContainer,
 };
 use crate::namespace::NamespaceActor;
+use crate::pool::WhenBlocked;
 use crate::shared::Shared;
 use crate::task::make::Goal;
 use crate::task::{Subject, undo};
@@ -315,6 +316,11 @@ impl Supervisor {
             Box::pin(async move {
                 let id = shared.view.resolve(&target)?;
                 let watched = shared.view.watch(&id).ok_or_else(|| not_found(&target))?;
+                if matches!(watched.borrow().state, State::Lingering { .. }) {
+                    // By its path it may be another container's.
+                    let message = format!("read the log of container {id}: it is being removed, and its log is gone");
+                    return Err(ApiError::new(ErrorKind::Conflict, message).with_hint("see what keeps it: contd ps -a"));
+                }
                 let path = watched.borrow().log_path.clone().into();
                 let message = StreamLog { path, tail, follow: is_following.then_some(watched) };
                 let answer = shared.log.ask(message, SERVICE_TIMEOUT).await?;
@@ -348,7 +354,7 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
         spec: Arc::clone(&spec),
     };
     let previewed = preview(&subject).await;
-    let released = undo::release_root(&subject).await;
+    let released = undo::release_root(&subject, WhenBlocked::Queue).await;
     let config_json = previewed.map_err(|failure| ApiError::from_error(&failure))?;
     released.map_err(|leftover| ApiError::from_error(&leftover.source))?;
     let log_path = shared.log_path(&namespace, &spec.name).to_string_lossy().into_owned();

@@ -25,6 +25,7 @@ use crate::flist::UNDO_GRACE;
 use crate::lane::Wanted;
 use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone};
 use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
+use crate::pool::WhenBlocked;
 
 /// A bundle is one file with three fsyncs; more on a disk that is busy with hundreds of others.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -272,9 +273,9 @@ impl Making<'_> {
                 // Both end with the shim.
                 Step::Start | Step::Create => Ok(()),
                 Step::Shim => self.undo_shim().await,
-                Step::Log if self.plan.is_first => undo::remove_log(subject).await,
-                Step::Bundle if self.plan.is_first => undo::remove_bundle(subject).await,
-                Step::Rootfs if self.plan.is_first => undo::release_root(subject).await,
+                Step::Log if self.plan.is_first => undo::remove_log(subject, WhenBlocked::Queue).await,
+                Step::Bundle if self.plan.is_first => undo::remove_bundle(subject, WhenBlocked::Queue).await,
+                Step::Rootfs if self.plan.is_first => undo::release_root(subject, WhenBlocked::Queue).await,
                 Step::Log | Step::Bundle | Step::Rootfs | Step::Admit | Step::Record => Ok(()),
             };
             leftovers.extend(result.err());

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 use super::Subject;
 use crate::error::{Leftover, StepError, one_line};
 use crate::messages::node::{ReleaseRoot, RemoveBundle, RemoveLog, Undone};
+use crate::pool::WhenBlocked;
 
 /// A release is a few unmounts and, for the last user, the end of a server.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,33 +25,39 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Releases the root.
-pub(crate) async fn release_root(subject: &Subject) -> Result<(), Leftover> {
-    let message =
-        ReleaseRoot { lane: Arc::clone(&subject.lane), namespace: subject.namespace.clone(), id: subject.id.clone() };
+pub(crate) async fn release_root(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
+    let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
+    let message = ReleaseRoot { lane, namespace, id, when_blocked };
     let answer = subject.shared.flist.ask(message, RELEASE_TIMEOUT).await;
-    judge("root", answer.map_err(StepError::Call).and_then(|result| result))
+    judge("root", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
 /// Removes the bundle.
-pub(crate) async fn remove_bundle(subject: &Subject) -> Result<(), Leftover> {
-    let message =
-        RemoveBundle { lane: Arc::clone(&subject.lane), namespace: subject.namespace.clone(), id: subject.id.clone() };
+pub(crate) async fn remove_bundle(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
+    let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
+    let message = RemoveBundle { lane, namespace, id, when_blocked };
     let answer = subject.shared.bundle.ask(message, REMOVE_TIMEOUT).await;
-    judge("bundle", answer.map_err(StepError::Call).and_then(|result| result))
+    judge("bundle", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
-/// Removes the log files.
-pub(crate) async fn remove_log(subject: &Subject) -> Result<(), Leftover> {
+/// Removes the log files, unless another container has the name by now: then they are that one's.
+pub(crate) async fn remove_log(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
+    if subject.shared.view.is_name_of_another(&subject.namespace, &subject.name, &subject.id) {
+        return Ok(());
+    }
     let path = subject.shared.log_path(&subject.namespace, &subject.name);
-    let message = RemoveLog { lane: Arc::clone(&subject.lane), id: subject.id.clone(), path };
+    let message = RemoveLog { lane: Arc::clone(&subject.lane), id: subject.id.clone(), path, when_blocked };
     let answer = subject.shared.log.ask(message, REMOVE_TIMEOUT).await;
-    judge("log", answer.map_err(StepError::Call).and_then(|result| result))
+    judge("log", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
 #[expect(clippy::result_large_err, reason = "made on the way of a failed clean-up only; a box would be noise")]
-fn judge(what: &'static str, answer: Result<Undone, StepError>) -> Result<(), Leftover> {
+fn judge(what: &'static str, when_blocked: WhenBlocked, answer: Result<Undone, StepError>) -> Result<(), Leftover> {
     match answer {
         Ok(Undone::Now) => Ok(()),
+        Ok(Undone::Later) if when_blocked == WhenBlocked::Drop => {
+            Err(Leftover { what, source: StepError::Blocked { what } })
+        }
         Ok(Undone::Later) => {
             warn!(what, "a call that hangs is in the way; it is undone when that returns");
             Ok(())
@@ -62,40 +69,89 @@ fn judge(what: &'static str, answer: Result<Undone, StepError>) -> Result<(), Le
 /// Ends a container's shim and removes all it had: by its own hand while it answers, from outside when it is dead.
 ///
 /// Without a connection, or when that is broken, the shim is looked for: a spawn may have failed only in its answer.
+/// One that stands still is ended first: nobody can ask it for anything.
 pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Result<(), Leftover> {
-    if end_if_living(shim).await || end_if_living(find_living(subject).await).await {
-        return Ok(());
+    let mut ended = match shim {
+        Some(shim) => end_living(shim.as_ref()).await,
+        None => Ended::Unreachable,
+    };
+    if matches!(ended, Ended::Unreachable) {
+        ended = end_found(subject).await;
     }
+    match ended {
+        Ended::Yes => return Ok(()),
+        Ended::NotYet(source) => return Err(Leftover { what: "shim", source }),
+        Ended::StandsStill => end_silent(subject).await,
+        Ended::Unreachable => {}
+    }
+    clean_up(subject).await.map_err(|source| Leftover { what: "shim", source })
+}
+
+/// What became of a shim that was told to end.
+enum Ended {
+    /// It has ended, and its container with it.
+    Yes,
+    /// It lives and answers, and cannot.
+    NotYet(StepError),
+    /// It lives and does not answer.
+    StandsStill,
+    /// It is dead, or the connection broke.
+    Unreachable,
+}
+
+async fn clean_up(subject: &Subject) -> Result<(), StepError> {
     let cleaned = subject.shared.shims.clean_up(&subject.namespace, &subject.id);
-    let result = match tokio::time::timeout(CLEAN_UP_TIMEOUT, cleaned).await {
+    match tokio::time::timeout(CLEAN_UP_TIMEOUT, cleaned).await {
         Ok(result) => result.map_err(StepError::shim),
         Err(_elapsed) => Err(StepError::Deadline { what: "clean up behind the shim", waited: CLEAN_UP_TIMEOUT }),
-    };
-    result.map_err(|source| Leftover { what: "shim", source })
+    }
 }
 
-/// Looks for a shim that nobody is connected to.
-async fn find_living(subject: &Subject) -> Option<Arc<dyn Shim>> {
+/// Looks for a shim that nobody is connected to, and tells it to end.
+async fn end_found(subject: &Subject) -> Ended {
     let attached = subject.shared.shims.attach(&subject.namespace, &subject.id);
     match tokio::time::timeout(ATTACH_TIMEOUT, attached).await {
-        Ok(Ok(Attached::Alive { shim, .. })) => Some(shim),
-        // Dead, absent or silent: the clean-up says what is left.
-        Ok(Ok(_) | Err(_)) | Err(_) => None,
+        Ok(Ok(Attached::Alive { shim, .. })) => end_living(shim.as_ref()).await,
+        Ok(Err(ShimError::Silent { .. })) | Err(_) => Ended::StandsStill,
+        // Dead or absent: the clean-up says what is left.
+        Ok(Ok(_) | Err(_)) => Ended::Unreachable,
     }
 }
 
-async fn end_if_living(shim: Option<Arc<dyn Shim>>) -> bool {
-    let Some(shim) = shim else { return false };
-    match end_living(shim.as_ref()).await {
-        Ok(()) => true,
-        Err(failure) => {
-            debug!(error = one_line(&failure), "the shim did not end by itself");
-            false
-        }
+/// Ends a shim that does not answer; the container it leaves is the clean-up's.
+async fn end_silent(subject: &Subject) {
+    let ended = subject.shared.shims.end_silent(&subject.namespace, &subject.id);
+    let failure = match tokio::time::timeout(CLEAN_UP_TIMEOUT, ended).await {
+        Ok(Ok(())) => return,
+        Ok(Err(failure)) => one_line(&failure),
+        Err(_elapsed) => "it does not die".to_owned(),
+    };
+    warn!(container = %subject.id, ns = %subject.namespace, error = failure, "silent shim not ended");
+}
+
+async fn end_living(shim: &dyn Shim) -> Ended {
+    let failure = match delete_and_shut_down(shim).await {
+        Ok(()) => return Ended::Yes,
+        Err(failure) => failure,
+    };
+    let is_slow = match &failure {
+        StepError::Shim(source) if matches!(**source, ShimError::Refused { .. }) => return Ended::NotYet(failure),
+        StepError::Shim(source) => matches!(**source, ShimError::Silent { .. }),
+        _ => true,
+    };
+    if !is_slow {
+        debug!(error = one_line(&failure), "the shim did not end by itself");
+        return Ended::Unreachable;
+    }
+    // Does it wait for its container, or does it stand still itself?
+    match shim.state().await {
+        Ok(_) => Ended::NotYet(failure),
+        Err(ShimError::Silent { .. }) => Ended::StandsStill,
+        Err(_) => Ended::Unreachable,
     }
 }
 
-async fn end_living(shim: &dyn Shim) -> Result<(), StepError> {
+async fn delete_and_shut_down(shim: &dyn Shim) -> Result<(), StepError> {
     bounded("delete the container at its shim", SHIM_DELETE_TIMEOUT, shim.delete(true)).await?;
     bounded("shut the shim down", SHIM_SHUTDOWN_TIMEOUT, shim.shutdown()).await
 }

@@ -4,6 +4,7 @@ mod ending;
 mod limits;
 mod logs_and_events;
 mod recovery;
+mod resistance;
 mod rollback;
 mod supervision;
 mod verbs;
@@ -151,6 +152,15 @@ async fn inspect(node: &Addr<Supervisor>, name: &str) -> Result<ContainerInfo, A
 
 async fn state(node: &Addr<Supervisor>, name: &str) -> Option<StateName> {
     inspect(node, name).await.ok().map(|info| info.state.name())
+}
+
+/// Ends a node without any word to it, as a kill does.
+async fn end(node: Addr<Supervisor>) {
+    crate::tell(&node, crate::messages::PlantPanic(crate::messages::PanicIn::Supervisor));
+    crate::until_ended(&node).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Lets everything run until a condition holds. The clock moves only as far as nothing else can.

@@ -20,15 +20,6 @@ async fn run_and_lose(spec: ContainerSpec) -> (World, ContainerId) {
     (world, id)
 }
 
-/// Ends a node without any word to it, as a kill does.
-async fn end(node: Addr<Supervisor>) {
-    crate::tell(&node, crate::messages::PlantPanic(crate::messages::PanicIn::Supervisor));
-    crate::until_ended(&node).await;
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
-
 /// Writes a record behind the back of every daemon.
 fn change(world: &mut World, change: impl FnOnce(&mut ContainerRecord)) {
     let mut record = world.store.records().remove(0);

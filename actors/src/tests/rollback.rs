@@ -130,19 +130,6 @@ async fn a_clean_up_that_fails_keeps_both_errors_and_can_be_repeated() {
 }
 
 #[actix::test]
-async fn a_deletion_goes_on_past_what_resists_and_can_be_repeated() {
-    let world = World::new();
-    let node = world.start();
-    run(&node, spec("web")).await.unwrap();
-    world.rootfs.script_release([RootOutcome::Fail(ErrorKind::Busy)]);
-    assert_eq!(delete(&node, "web", true).await.unwrap_err().kind, ErrorKind::Busy);
-    assert_eq!((world.shims.leases(), world.bundles.list().unwrap()), (vec![], vec![]));
-    assert_eq!(state(&node, "web").await, Some(StateName::Deleting));
-    delete(&node, "web", false).await.unwrap();
-    world.assert_empty();
-}
-
-#[actix::test]
 async fn a_restart_that_fails_keeps_the_root_and_is_tried_again_by_the_policy() {
     let world = World::new();
     let node = world.start();

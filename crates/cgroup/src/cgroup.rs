@@ -214,6 +214,20 @@ impl Cgroup {
         dir.map(|dir| dir.path.as_path())
     }
 
+    /// Returns its processes, and those in cgroups below.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn pids_below(&self) -> Result<Vec<i32>, CgroupError> {
+        let mut pids = Vec::new();
+        let mut dirs: Vec<PathBuf> = self.membership_dir().map(Path::to_owned).into_iter().collect();
+        while let Some(dir) = dirs.pop() {
+            pids.extend(members::pids(&dir)?);
+            dirs.extend(crate::remove::subdirectories(&dir)?);
+        }
+        Ok(pids)
+    }
+
     /// Returns its processes.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ fn remove_tree(dir: &Path, depth: usize) -> Result<bool, CgroupError> {
     }
 }
 
-fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
+pub(crate) fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let failed = |source| CgroupError::file("list", dir, source);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

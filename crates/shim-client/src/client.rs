@@ -35,6 +35,10 @@ pub trait ShimClient: Send + Sync + std::fmt::Debug {
     /// Ends a shim that does not answer, without a word to its container, so that [`Self::attach`] starts a successor.
     fn end_silent(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>>;
 
+    /// Lists the processes of a container that are left: asked for when they do not end, to say why. None when nothing can
+    /// be told.
+    fn holdouts(&self, namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Vec<Holdout>>;
+
     /// Lists every shim that has a lease, so that those without a record can be ended.
     fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>>;
 }
@@ -57,6 +61,29 @@ pub enum Attached {
     },
     /// There is nothing, or something of an earlier boot.
     Absent,
+}
+
+/// A process of a container that is left, as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdout {
+    /// Its process id on the host.
+    pub pid: Pid,
+    /// Its name, at most 15 bytes of what it calls itself.
+    pub name: String,
+    /// The letter of its state: `D` waits in the kernel, where no signal reaches it.
+    pub state: char,
+    /// The kernel's function in which it waits, where that is told.
+    pub place: Option<String>,
+}
+
+impl std::fmt::Display for Holdout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}) in {} state", self.pid, self.name, self.state)?;
+        match &self.place {
+            Some(place) => write!(f, " at {place}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A shim's lease, as `list` finds it.

@@ -18,5 +18,5 @@ pub mod fake;
 mod greet;
 pub mod process;
 
-pub use client::{Attached, FoundShim, Shim, ShimClient, ShimError};
+pub use client::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
 pub use process::{ProcessShimClient, ShimClientConfig, SlotConfig};

@@ -21,7 +21,7 @@ use node::{Node, exit};
 pub use script::{Failure, Outcome, Program, Reaction, ShimCall, Verb};
 pub use shim::FakeShim;
 
-use crate::{Attached, FoundShim, Shim, ShimClient, ShimError};
+use crate::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
 
 /// The scripted client, and the node behind it. Clones are the same node.
 #[derive(Debug, Clone)]
@@ -322,6 +322,10 @@ impl ShimClient for FakeShimClient {
                 if node.slots.get(&id).is_some_and(|slot| slot.shim.is_some()) {
                     return Err(ShimError::StillAlive { id: id.clone() });
                 }
+                if node.survives_kill(&id) {
+                    let source = std::io::ErrorKind::TimedOut.into();
+                    return Err(ShimError::CleanUp { id: id.clone(), path: PathBuf::from("/fake/init"), source });
+                }
                 node.slots.remove(&id);
                 Ok(())
             })
@@ -342,6 +346,12 @@ impl ShimClient for FakeShimClient {
             .await
         }
         .boxed()
+    }
+
+    fn holdouts(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Vec<Holdout>> {
+        let holdout = |pid| Holdout { pid, name: "fake".into(), state: 'D', place: Some("fake_wait".into()) };
+        let found = self.pid_of(id).map(holdout);
+        async move { found.into_iter().collect() }.boxed()
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>> {

@@ -143,6 +143,12 @@ impl Node {
         Ok(())
     }
 
+    /// Tells whether a container lives that even SIGKILL does not end.
+    pub(super) fn survives_kill(&self, id: &ContainerId) -> bool {
+        let is_deaf = self.reactions.get(&(id.clone(), u8::from(Signal::KILL))) == Some(&Reaction::Ignore);
+        is_deaf && self.slots.get(id).is_some_and(|slot| slot.init().is_some())
+    }
+
     pub(super) fn delete(&mut self, id: &ContainerId, force: bool, now: Timestamp) -> Result<(), ApiError> {
         let slot = self.slot(id)?;
         if slot.init().is_some() {

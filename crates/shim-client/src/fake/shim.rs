@@ -134,7 +134,12 @@ impl Shim for FakeShim {
 
     fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>> {
         let call = ShimCall::Delete { id: self.id.clone(), force };
-        self.call(call, move |node| Some(node.delete(&self.id, force, self.inner.clock.now()))).boxed()
+        let delete = move |node: &mut Node| {
+            // The real one waits for the end of init.
+            let waits = force && node.survives_kill(&self.id);
+            (!waits).then(|| node.delete(&self.id, force, self.inner.clock.now()))
+        };
+        self.call(call, delete).boxed()
     }
 
     fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {

@@ -2,6 +2,7 @@
 
 mod attach;
 mod clean_up;
+mod holdouts;
 mod keep;
 mod launch;
 mod list;
@@ -21,7 +22,7 @@ use contd_types::{ContainerId, NamespaceId};
 use futures_util::future::{BoxFuture, FutureExt};
 use serde::de::DeserializeOwned;
 
-use crate::{Attached, FoundShim, Shim, ShimClient, ShimError};
+use crate::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
 
 use keep::Keep;
 pub use slots::SlotConfig;
@@ -258,6 +259,15 @@ impl ShimClient for ProcessShimClient {
             clean_up::clean_up(&place).await?;
             self.keep.let_go(&place.id);
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn holdouts(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Vec<Holdout>> {
+        let place = self.place(id);
+        async move {
+            let Ok(place) = place else { return Vec::new() };
+            blocking(&place, "look at the processes of", |place| Ok(holdouts::list(place))).await.unwrap_or_default()
         }
         .boxed()
     }

@@ -274,7 +274,8 @@ impl Task {
         if is_for_all {
             init.cgroup().signal_all(signal.number()).map_err(all)?;
         }
-        if signal == Signal::KILL && matches!(self.phase, Phase::Live { is_paused: true, .. }) {
+        // Whoever froze it: v1 keeps the signal waiting otherwise.
+        if signal == Signal::KILL {
             init.cgroup().thaw().map_err(all)?;
         }
         Ok(())
