@@ -18,5 +18,6 @@ mod lifecycle;
 mod many;
 mod reattach;
 mod shim_death;
+mod stuck;
 mod verbs;
 mod wire;

@@ -1,6 +1,7 @@
 //! One call to a flist's server, blocking.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use contd_protocol::{
     CodecError, Frame, FrameError, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal,
 };
 use contd_types::{ApiError, ErrorKind, Explain};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// How long the server may be silent: it answers from memory; only a Shutdown takes its two seconds to be sure.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,10 +98,14 @@ pub(crate) fn shut_down(socket: &Path) -> Result<(), ClientError> {
 }
 
 fn call(socket: &Path, request: Request) -> Result<Response, ClientError> {
-    let mut stream = UnixStream::connect(socket).map_err(|source| ClientError::Connect { source })?;
     let talk = |source| ClientError::Talk { source };
+    let mut stream = match connect(socket) {
+        Ok(stream) => stream,
+        // Its queue is full: it lives, and does not accept.
+        Err(source) if source.kind() == io::ErrorKind::WouldBlock => return Err(talk(source)),
+        Err(source) => return Err(ClientError::Connect { source }),
+    };
     stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(talk)?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(talk)?;
     let mut frames = FrameReader::new(MAX_CONTROL_BODY_BYTES);
     let agent = concat!("contd-rootfs ", env!("CARGO_PKG_VERSION")).to_owned();
     send(&mut stream, HELLO_VERSION, Kind::Hello, &Hello { versions: VERSIONS, agent })?;
@@ -112,6 +119,16 @@ fn call(socket: &Path, request: Request) -> Result<Response, ClientError> {
         return Err(ClientError::Unexpected);
     }
     reply.result.map_err(|source| ClientError::Answer { source })
+}
+
+/// Connects with a deadline, which then holds for writes as well: a server that stands still would keep us for ever once
+/// its queue is full.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let seconds = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(1);
+    socket::setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(seconds))?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
 }
 
 fn send<T: serde::Serialize>(
@@ -142,5 +159,36 @@ fn receive<T: serde::de::DeserializeOwned>(
             return Err(ClientError::Talk { source: io::ErrorKind::UnexpectedEof.into() });
         }
         frames.push(chunk.get(..len).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::time::Instant;
+
+    #[test]
+    fn a_server_whose_queue_is_full_is_silent_and_keeps_nobody_for_ever() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("sock");
+        let _never_accepts = UnixListener::bind(&path).expect("bind");
+        let mut held = Vec::new();
+        let full = loop {
+            let begun = Instant::now();
+            // The queue has at most some thousand places (net.core.somaxconn).
+            assert!(held.len() < 10_000, "the queue is never full");
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let own = path.clone();
+            std::thread::spawn(move || sender.send(connect(&own)));
+            match receiver.recv_timeout(ANSWER_TIMEOUT * 2).expect("it hangs") {
+                Ok(stream) => held.push(stream),
+                Err(error) => {
+                    assert!(begun.elapsed() >= ANSWER_TIMEOUT / 2, "it gave up at once");
+                    break error;
+                }
+            }
+        };
+        assert!(ClientError::Talk { source: full }.is_silence());
     }
 }

@@ -258,11 +258,22 @@ impl Server {
         Ok(())
     }
 
-    /// Ends it and removes its directory, unless somebody else than `leaving` uses it.
+    /// Ends it and removes its directory, unless somebody else than `leaving` uses it. One that does not answer is killed:
+    /// nobody is left to miss it, and whoever waits for it in the kernel is let go.
     fn stop_unless_used(&self, leaving: Option<&User>) -> Result<(), RootfsError> {
         if users::list(self.lease.path())?.iter().any(|user| Some(user) != leaving) {
             return Ok(());
         }
+        match self.end() {
+            Err(RootfsError::ServerSilent { waited, .. }) => {
+                warn!(flist = %self.flist, ?waited, "killing a flist server without users that does not answer");
+                self.destroy()
+            }
+            ended => ended,
+        }
+    }
+
+    fn end(&self) -> Result<(), RootfsError> {
         match self.look()? {
             Found::Nothing => self.retire(),
             Found::Dead => self.detach().and_then(|()| self.retire()),
@@ -307,7 +318,7 @@ impl Server {
         self.retire()
     }
 
-    /// Takes back a start that failed half-way: a server that came up too late is ended.
+    /// Kills it, and removes what it leaves.
     fn destroy(&self) -> Result<(), RootfsError> {
         if let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? {
             let failed = |error: contd_lease::ProcessError| RootfsError::Server {
