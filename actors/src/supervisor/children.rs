@@ -7,11 +7,11 @@ use actix::fut::ActorFutureExt;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, WrapFuture};
 use actix_rt::{Arbiter, ArbiterHandle};
 use contd_store::ContainerRecord;
-use contd_types::NamespaceId;
+use contd_types::{ErrorKind, Explain, NamespaceId};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::{Borders, Supervisor};
+use super::{Borders, LOAD_RETRY, Supervisor};
 use crate::bundle::{BundleActor, BundleWork};
 use crate::call::tell;
 use crate::error::one_line;
@@ -23,7 +23,8 @@ use crate::messages::ListContainers;
 use crate::messages::node::{Service, ServiceEnded};
 use crate::messages::supervisor::NamespaceActorEnded;
 use crate::namespace::NamespaceActor;
-use crate::shared::Shared;
+use crate::records::RecordError;
+use crate::shared::{Shared, jitter};
 
 /// One tenant.
 #[derive(Debug)]
@@ -131,30 +132,46 @@ impl Supervisor {
         }
     }
 
-    /// Reads the records of a tenant whose actor was lost, and starts another.
-    fn rebuild_namespace(&mut self, namespace: NamespaceId, ctx: &mut Context<Self>) {
-        let (shared, name) = (Arc::clone(&self.shared), namespace.clone());
-        let read = async move {
-            let mut found = Vec::new();
-            for id in known_ids(&shared, &name) {
-                match shared.records.get(name.clone(), id.clone()).await {
-                    Ok(Some(record)) => found.push((record, true)),
-                    Ok(None) => shared.view.remove(&id),
-                    Err(failure) => {
-                        error!(ns = %name, container = %id, error = one_line(&failure), "record not read at a rebuild");
-                    }
+    /// Reads the records of a tenant whose actor was lost, and starts another. While one cannot be read, it is tried again:
+    /// a tenant without one of its containers would give its name to somebody else.
+    fn rebuild_namespace(&mut self, namespace: NamespaceId, attempt: u32, ctx: &mut Context<Self>) {
+        let read = read_records(Arc::clone(&self.shared), namespace.clone());
+        ctx.spawn(read.into_actor(self).map(move |found, actor, ctx| match found {
+            Ok(found) => {
+                if let Some(branch) = actor.namespaces.get_mut(&namespace) {
+                    branch.generation = branch.generation.saturating_add(1);
+                    actor.shared.count_rebuild();
+                    actor.start_namespace(&namespace, found, ctx);
                 }
             }
-            found
-        };
-        ctx.spawn(read.into_actor(self).map(move |found, actor, ctx| {
-            if let Some(branch) = actor.namespaces.get_mut(&namespace) {
-                branch.generation = branch.generation.saturating_add(1);
-                actor.shared.count_rebuild();
-                actor.start_namespace(&namespace, found, ctx);
+            Err(failure) => {
+                error!(ns = %namespace, error = one_line(&failure), attempt, "records not read at a rebuild");
+                ctx.run_later(LOAD_RETRY.delay(attempt, jitter()), move |actor, ctx| {
+                    actor.rebuild_namespace(namespace, attempt.saturating_add(1), ctx);
+                });
             }
         }));
     }
+}
+
+async fn read_records(
+    shared: Arc<Shared>,
+    namespace: NamespaceId,
+) -> Result<Vec<(ContainerRecord, bool)>, RecordError> {
+    let mut found = Vec::new();
+    for id in known_ids(&shared, &namespace) {
+        match shared.records.get(namespace.clone(), id.clone()).await {
+            Ok(Some(record)) => found.push((record, true)),
+            Ok(None) => shared.view.remove(&id),
+            Err(failure) if matches!(failure.kind(), ErrorKind::Corrupt | ErrorKind::VersionMismatch) => {
+                // As at a start: it is not shown, and a person shall decide.
+                error!(ns = %namespace, container = %id, error = one_line(&failure), "record is damaged");
+                shared.view.remove(&id);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(found)
 }
 
 /// Every container of a tenant that has been shown; one whose run has not come so far has left nothing.
@@ -205,7 +222,7 @@ impl Handler<NamespaceActorEnded> for Supervisor {
         match branch.budget.next_delay() {
             Some(delay) => {
                 warn!(ns = %namespace, "its actor was lost, rebuilding it");
-                ctx.run_later(delay, move |actor, ctx| actor.rebuild_namespace(namespace, ctx));
+                ctx.run_later(delay, move |actor, ctx| actor.rebuild_namespace(namespace, 1, ctx));
             }
             None => error!(ns = %namespace, "its actor was lost too often, giving up; restart the daemon"),
         }
