@@ -27,6 +27,8 @@ use crate::daemon::calls::{self, Backend};
 
 /// How long a caller may take for its hello: local programs need microseconds; more is a stuck or hostile one.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller may stop in the middle of a frame: it has it whole before it begins to send.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the writer waits for a caller that does not read, before it hangs up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Frames that may wait for the writer: enough to keep it busy, few enough to bound memory (1 MiB each at worst).
@@ -53,6 +55,8 @@ enum ConnectionError {
     DuplicateCall(u64),
     #[error("the caller broke off in the middle of a frame")]
     MidFrame,
+    #[error("the caller stopped in the middle of a frame for {FRAME_TIMEOUT:?}")]
+    FrameTimeout,
 }
 
 /// Serves one connection to its end. `place` is `None` when there are too many.
@@ -130,7 +134,12 @@ async fn read_frame(mut stream: &Stream, frames: &mut FrameReader) -> Result<Opt
         if let Some(frame) = frames.next_frame()? {
             return Ok(Some(frame));
         }
-        let count = stream.read(&mut buffer).await?;
+        let count = if frames.is_mid_frame() {
+            let read = tokio::time::timeout(FRAME_TIMEOUT, stream.read(&mut buffer)).await;
+            read.map_err(|_elapsed| ConnectionError::FrameTimeout)??
+        } else {
+            stream.read(&mut buffer).await?
+        };
         if count == 0 {
             return if frames.is_mid_frame() { Err(ConnectionError::MidFrame) } else { Ok(None) };
         }

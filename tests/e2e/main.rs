@@ -13,6 +13,7 @@
 mod bad_input;
 mod fixtures;
 mod harness;
+mod hung_clients;
 mod isolation;
 mod lifecycle;
 mod many;

@@ -157,7 +157,8 @@ async fn call(world: &World, node: &Addr<Supervisor>, busy: Busy) -> bool {
             let Ok(mut events) = ask_api(node, subscribe, LONG).await else { return false };
             // Ends with the node, or with the deletion of the victim.
             while let Some(item) = events.recv().await {
-                if matches!(item, crate::messages::EventItem::Event { event, .. } if event.kind == contd_types::EventKind::Deleted) {
+                if matches!(item, crate::messages::EventItem::Event { event, .. } if event.kind == contd_types::EventKind::Deleted)
+                {
                     break;
                 }
             }
