@@ -87,7 +87,8 @@ impl Explain for StepError {
             Self::Record(source) => source.kind(),
             Self::Call(source) => source.kind(),
             Self::Illegal(_) | Self::Cancelled => ErrorKind::Conflict,
-            Self::Job(_) | Self::BundleElsewhere { .. } | Self::Panicked { .. } => ErrorKind::Internal,
+            Self::Job(source) => source.kind(),
+            Self::BundleElsewhere { .. } | Self::Panicked { .. } => ErrorKind::Internal,
             Self::Deadline { .. } | Self::Blocked { .. } => ErrorKind::Timeout,
         }
     }
@@ -108,7 +109,8 @@ impl Explain for StepError {
             Self::Deadline { .. } | Self::Blocked { .. } => {
                 Some("retry; if it stays slow, look at the node's disk and network".to_owned())
             }
-            Self::Job(_) | Self::Panicked { .. } => Some("this is a bug: report the daemon's log".to_owned()),
+            Self::Job(source) => source.hint(),
+            Self::Panicked { .. } => Some("this is a bug: report the daemon's log".to_owned()),
         }
     }
 }
@@ -143,7 +145,8 @@ impl Explain for MakeError {
         if self.leftovers.is_empty() {
             return self.source.hint();
         }
-        Some(format!("clean-up failed as well; repeat it: contd rm --force {}", self.name))
+        let later = "what the clean-up could not remove is removed by itself later: see contd ps -a";
+        Some(self.source.hint().map_or_else(|| later.to_owned(), |hint| format!("{hint}; {later}")))
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, ResponseFuture};
 use contd_logs::{LogError, LogReader, Stream, Tail};
 use contd_protocol::api::{LogItem, LogStream, MAX_LOG_ITEM_BYTES};
-use contd_types::{ApiError, Clock, ContainerId, ContainerInfo, ErrorKind, Explain, State};
+use contd_types::{ApiError, Clock, ContainerId, ContainerInfo, ErrorKind, Explain, Shortage, State};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::StepError;
@@ -64,20 +64,20 @@ pub(crate) enum LogActorError {
 impl Explain for LogActorError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Directory { source, .. } | Self::Open { source, .. } | Self::Remove { source, .. } => {
-                match source.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
-                    _ => ErrorKind::Internal,
-                }
-            }
+            _ if Shortage::behind(self).is_some() => ErrorKind::OutOfResources,
+            Self::Directory { .. } | Self::Open { .. } | Self::Remove { .. } => ErrorKind::Internal,
             Self::Read(source) => source.kind(),
-            Self::Job(_) => ErrorKind::Internal,
+            Self::Job(source) => source.kind(),
         }
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = Shortage::behind(self) {
+            return Some(shortage.hint().to_owned());
+        }
         match self {
             Self::Read(source) => source.hint(),
+            Self::Job(source) => source.hint(),
             _ => Some("check space and rights of the log directory".to_owned()),
         }
     }

@@ -350,9 +350,13 @@ impl Handler<Run> for NamespaceActor {
         };
         Box::pin(made.into_actor(self).map(move |answer, actor, _ctx| {
             // Before the answer: who runs it again at once must find the name free.
-            if actor.shared.view.get(&id).is_none() {
-                actor.shared.shims.release_id(&id);
-                actor.forget(&id);
+            match actor.shared.view.get(&id) {
+                None => {
+                    actor.shared.shims.release_id(&id);
+                    actor.forget(&id);
+                }
+                Some(info) if matches!(info.state, State::Lingering { .. }) => actor.give_name_away(&id),
+                Some(_) => {}
             }
             Ok(answer.map_err(ContainerError::Call)??)
         }))

@@ -2,14 +2,42 @@
 
 use std::sync::Arc;
 
+use contd_types::{ErrorKind, Explain, Shortage};
 use tokio::sync::{Mutex, Semaphore};
 
-/// A job panicked in its thread; the arbiter and everyone else live on.
+/// Why a job has no result; the arbiter and everyone else live on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: the thread panicked or the node is going down")]
-pub(crate) struct JobLost {
-    /// What was tried.
-    pub(crate) what: &'static str,
+pub(crate) enum JobLost {
+    #[error("{what}: the thread panicked or the node is going down")]
+    Panicked { what: &'static str },
+    /// There is no thread and none can be made. The job may still be done, with the next thread that can be made.
+    #[error("{what}: there is no thread for it")]
+    NoThread { what: &'static str },
+}
+
+impl Explain for JobLost {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Panicked { .. } => ErrorKind::Internal,
+            Self::NoThread { .. } => ErrorKind::OutOfResources,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Panicked { .. } => "this is a bug: report the daemon's log".to_owned(),
+            Self::NoThread { .. } => Shortage::Processes.hint().to_owned(),
+        })
+    }
+}
+
+/// Begins a job in a thread. tokio panics when there is none and none can be made.
+fn begin<T: Send + 'static>(
+    what: &'static str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<tokio::task::JoinHandle<T>, JobLost> {
+    let spawned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio::task::spawn_blocking(job)));
+    spawned.map_err(|_no_thread| JobLost::NoThread { what })
 }
 
 /// Threads for one kind of work, so that one kind cannot starve another.
@@ -33,12 +61,12 @@ impl Pool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JobLost> {
         let guard = Arc::clone(lock).lock_owned().await;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_closed| JobLost { what })?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_closed| JobLost::Panicked { what })?;
         let guarded = move || {
             let _kept_until_the_end = (guard, permit);
             job()
         };
-        tokio::task::spawn_blocking(guarded).await.map_err(|_panicked| JobLost { what })
+        begin(what, guarded)?.await.map_err(|_panicked| JobLost::Panicked { what })
     }
 
     /// Runs a job.
@@ -47,12 +75,12 @@ impl Pool {
         what: &'static str,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JobLost> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_closed| JobLost { what })?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_closed| JobLost::Panicked { what })?;
         let guarded = move || {
             let _kept_until_the_end = permit;
             job()
         };
-        tokio::task::spawn_blocking(guarded).await.map_err(|_panicked| JobLost { what })
+        begin(what, guarded)?.await.map_err(|_panicked| JobLost::Panicked { what })
     }
 }
 
@@ -82,12 +110,12 @@ impl Pool {
         let mut task = actix_rt::spawn(async move {
             let guard = lock.lock_owned().await;
             begun.notify_one();
-            let permit = pool.permits.acquire_owned().await.map_err(|_closed| JobLost { what })?;
+            let permit = pool.permits.acquire_owned().await.map_err(|_closed| JobLost::Panicked { what })?;
             let guarded = move || {
                 let _kept_until_the_end = (guard, permit);
                 job()
             };
-            tokio::task::spawn_blocking(guarded).await.map_err(|_panicked| JobLost { what })
+            begin(what, guarded)?.await.map_err(|_panicked| JobLost::Panicked { what })
         });
         tokio::select! {
             biased;
@@ -99,6 +127,6 @@ impl Pool {
                 return Ok(None);
             }
         }
-        (&mut task).await.map_err(|_panicked| JobLost { what })?.map(Some)
+        (&mut task).await.map_err(|_panicked| JobLost::Panicked { what })?.map(Some)
     }
 }

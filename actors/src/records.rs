@@ -32,7 +32,7 @@ impl Explain for RecordError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(source) => source.kind(),
-            Self::Job(_) => ErrorKind::Internal,
+            Self::Job(source) => source.kind(),
             Self::Replaced { .. } => ErrorKind::Unavailable,
             Self::Deadline { .. } => ErrorKind::Timeout,
         }
@@ -41,7 +41,7 @@ impl Explain for RecordError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Store(source) => source.hint(),
-            Self::Job(_) => None,
+            Self::Job(source) => source.hint(),
             Self::Replaced { .. } => Some("retry".to_owned()),
             Self::Deadline { .. } => Some("look at the disk of the state directory".to_owned()),
         }

@@ -9,6 +9,7 @@ mod access;
 mod calls;
 mod cgroups;
 mod connection;
+mod limits;
 mod lock;
 mod parts;
 mod programs;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use contd_actors::ask_api;
 use contd_actors::messages::Shutdown;
-use contd_types::{ApiError, Clock, ErrorKind, SystemClock};
+use contd_types::{ApiError, Clock, ErrorKind, Shortage, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     let config = config::load(args).map_err(|error| {
         explain(ErrorKind::InvalidArgument, &error, "see docs/configuration.md, or leave the file out for the defaults")
     })?;
+    limits::raise_open_files();
     make_directories(&config)?;
     let _lock = DaemonLock::take(&config.run_dir).map_err(|error| {
         explain(ErrorKind::AlreadyExists, &error, "stop it first, or give this one its own directories and address")
@@ -111,16 +113,22 @@ fn make_directories(config: &Config) -> Result<(), ApiError> {
     for (dir, mode) in dirs {
         std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(|error| {
             let message = format!("make the directory {}", dir.display());
-            let kind = ErrorKind::PermissionDenied;
-            let hint = "run contd as root, or choose other directories".to_owned();
-            ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint) }
+            let (kind, hint) = match Shortage::of(&error) {
+                Some(shortage) => (ErrorKind::OutOfResources, shortage.hint()),
+                None => (ErrorKind::PermissionDenied, "run contd as root, or choose other directories"),
+            };
+            ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
         })?;
     }
     Ok(())
 }
 
-/// Flattens an error of the start with its causes.
-fn explain(kind: ErrorKind, error: &dyn Error, hint: &str) -> ApiError {
+/// Flattens an error of the start with its causes. Whatever ran out counts before `kind` and `hint`.
+fn explain(kind: ErrorKind, error: &(dyn Error + 'static), hint: &str) -> ApiError {
+    let (kind, hint) = match Shortage::behind(error) {
+        Some(shortage) => (ErrorKind::OutOfResources, shortage.hint()),
+        None => (kind, hint),
+    };
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {

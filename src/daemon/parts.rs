@@ -11,7 +11,7 @@ use contd_lease::BootId;
 use contd_rootfs::{MountConfig, MountRootfs};
 use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
 use contd_store::{DirStore, EventJournal};
-use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, SystemClock};
+use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock};
 
 use crate::config::Config;
 use crate::daemon::explain;
@@ -113,7 +113,10 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
 fn make_private(fs: &dyn Fs, dir: &Path) -> Result<(), ApiError> {
     fs.create_dir_all(dir, 0o700).map_err(|error| {
         let message = format!("make the directory {}", dir.display());
-        let hint = Some("check the rights and the space of the directory above".to_owned());
-        ApiError { kind: ErrorKind::PermissionDenied, message, causes: vec![error.to_string()], hint }
+        let (kind, hint) = match Shortage::of(&error) {
+            Some(shortage) => (ErrorKind::OutOfResources, shortage.hint()),
+            None => (ErrorKind::PermissionDenied, "check the rights of the directory above"),
+        };
+        ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
     })
 }

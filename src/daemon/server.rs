@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::daemon::calls::Backend;
 use crate::daemon::connection;
+use crate::daemon::limits::Spare;
 
 /// The longest path of a Unix socket: `sun_path` less its NUL (unix(7)).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -76,9 +77,16 @@ pub(crate) fn bind(path: &Path) -> Result<Listener, BindError> {
 pub(crate) async fn serve(listener: Listener, backend: Arc<Backend>, max_connections: usize) {
     let places = Arc::new(Semaphore::new(max_connections));
     let mut connections = JoinSet::new();
+    let mut spare = Spare::default();
     loop {
+        spare.keep();
         let stream = match listener.accept().await {
             Ok(stream) => stream,
+            // One caller is let in all the same.
+            Err(error) if spare.give_up(&error) => match listener.accept().await {
+                Ok(stream) => stream,
+                Err(_gone) => continue,
+            },
             Err(error) => {
                 warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
-use contd_types::{Backoff, Event, EventKind, Exit, Pid, State};
+use contd_types::{Backoff, Event, EventKind, Exit, Explain, Pid, State};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -275,11 +275,15 @@ impl ContainerActor {
         }
     }
 
-    /// The rollback left something: the container stays visible as failed, and its deletion tries again.
+    /// The rollback left something: nobody was promised this container, so it is removed like one that was deleted, until
+    /// nothing is left.
     fn take_stuck_rollback(&mut self, failure: MakeError, ctx: &mut Context<Self>) {
         self.has_old_shim = failure.leftovers.iter().any(|leftover| leftover.what == "shim");
         self.fail(failure.step, one_line(&failure));
-        self.save_in_passing(ctx);
+        self.wants_delete = true;
+        self.must_advance(Event::DeleteRequested);
+        // First the name, then the answer.
+        self.linger(one_line(&failure), failure.kind(), ctx);
         let shared = ContainerError::Make(Arc::new(failure));
         self.answer_failure(&shared);
         for reply in std::mem::take(&mut self.waiting.stops) {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_durable::DurableError;
-use contd_types::{ErrorKind, Explain, SpecError};
+use contd_types::{ErrorKind, Explain, Shortage, SpecError};
 use oci_spec::OciSpecError;
 
 use crate::root_file::RootFileError;
@@ -169,6 +169,9 @@ pub enum BundleError {
 
 impl Explain for BundleError {
     fn kind(&self) -> ErrorKind {
+        if Shortage::behind(self).is_some() {
+            return ErrorKind::OutOfResources;
+        }
         match self {
             Self::Spec { .. }
             | Self::MissingEntrypoint { .. }
@@ -191,6 +194,9 @@ impl Explain for BundleError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = Shortage::behind(self) {
+            return Some(shortage.hint().to_owned());
+        }
         Some(match self {
             Self::Spec { source, .. } => source.hint().to_owned(),
             Self::Root { .. } => "prepare the root file system before the bundle".to_owned(),
@@ -220,11 +226,32 @@ impl Explain for BundleError {
 /// Classifies what the system said.
 pub(crate) fn of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {
+        _ if Shortage::of(error).is_some() => ErrorKind::OutOfResources,
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
-            ErrorKind::OutOfResources
-        }
         _ => ErrorKind::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contd_durable::DurableError;
+
+    #[test]
+    fn whatever_runs_out_under_a_bundle_is_told_with_its_limit() {
+        for (number, limit) in [(28, "space"), (122, "quota"), (24, "open files"), (23, "fs.file-max"), (12, "memory")]
+        {
+            let path = || std::path::PathBuf::from("/state/a/x/bundle");
+            let source = || io::Error::from_raw_os_error(number);
+            for error in [
+                BundleError::Store { path: path(), source: DurableError::Write { path: path(), source: source() } },
+                BundleError::Remove { path: path(), source: source() },
+            ] {
+                assert_eq!(error.kind(), ErrorKind::OutOfResources, "{number}");
+                assert!(error.hint().is_some_and(|hint| hint.contains(limit)), "{number}: {:?}", error.hint());
+                assert!(contd_types::ApiError::from_error(&error).chain().contains("/state/a/x/bundle"));
+            }
+        }
     }
 }

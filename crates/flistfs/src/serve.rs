@@ -12,7 +12,7 @@ use contd_flist::{
 };
 use contd_lease::{LeaseDir, LeaseError};
 use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec};
-use contd_types::{ApiError, ErrorKind, Explain};
+use contd_types::{ApiError, ErrorKind, Explain, Shortage};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -129,6 +129,9 @@ pub enum ServeError {
 
 impl Explain for ServeError {
     fn kind(&self) -> ErrorKind {
+        if Shortage::behind(self).is_some() {
+            return ErrorKind::OutOfResources;
+        }
         match self {
             Self::Flist { source, .. } => kind_of(source.kind()),
             Self::Stores { source, .. } => kind_of(source.kind()),
@@ -142,7 +145,6 @@ impl Explain for ServeError {
             Self::Log { source, .. } | Self::ReadSpec { source, .. } | Self::Listen { source, .. } => {
                 match source.kind() {
                     io::ErrorKind::NotFound => ErrorKind::NotFound,
-                    io::ErrorKind::StorageFull => ErrorKind::OutOfResources,
                     _ => ErrorKind::Internal,
                 }
             }
@@ -151,6 +153,9 @@ impl Explain for ServeError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = Shortage::behind(self) {
+            return Some(shortage.hint().to_owned());
+        }
         Some(match self {
             Self::Flist { source, .. } => source.hint().to_owned(),
             Self::Stores { source, .. } => source.hint().to_owned(),

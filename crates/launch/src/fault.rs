@@ -85,7 +85,17 @@ impl Fault {
                 "give a command that exists in the root file system, with its full path or in its PATH"
             }
             FaultKind::NotExecutable => "the command must be a file with execute permission, built for this machine",
-            FaultKind::OutOfResources => "free the resource that is named on this node, then repeat",
+            FaultKind::OutOfResources => match self.errno {
+                Some(libc::EAGAIN) => {
+                    "a limit of processes is reached: kernel.pid_max, RLIMIT_NPROC, or a pids limit of a cgroup: raise it, or \
+                     end programs"
+                }
+                Some(libc::EMFILE | libc::ENFILE) => "a limit of open files is reached: raise it, or end programs",
+                Some(libc::ENOMEM) => {
+                    "free memory on this node, or raise the memory limit of contd's cgroup, then repeat"
+                }
+                _ => "free the resource that is named on this node, then repeat",
+            },
             FaultKind::Kernel => "see what the kernel says above; the kernel log may say more",
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use contd_types::{ErrorKind, Explain};
+use contd_types::{ErrorKind, Explain, Shortage};
 
 /// What was tried on a log file, and why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ impl LogError {
 impl Explain for LogError {
     fn kind(&self) -> ErrorKind {
         match self.io().kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
+            _ if Shortage::of(self.io()).is_some() => ErrorKind::OutOfResources,
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::Unavailable,
@@ -65,12 +65,30 @@ impl Explain for LogError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = Shortage::of(self.io()) {
+            return Some(shortage.hint().to_owned());
+        }
         let text = match self.io().kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on the disk of the logs",
             io::ErrorKind::PermissionDenied => "the log directory must belong to the user that runs contd",
             io::ErrorKind::NotFound => "make the log directory of this namespace",
             _ => "look at the disk of the logs and at the kernel log; repeating is safe",
         };
         Some(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_runs_out_under_a_log_is_named_with_its_path() {
+        for (number, limit) in [(28, "space"), (122, "quota"), (24, "open files"), (23, "fs.file-max"), (12, "memory")]
+        {
+            let error = LogError::Write { path: "/log/a/x.log".into(), source: io::Error::from_raw_os_error(number) };
+            assert_eq!(error.kind(), ErrorKind::OutOfResources, "{number}");
+            assert!(error.hint().is_some_and(|hint| hint.contains(limit)), "{number}: {:?}", error.hint());
+            assert!(error.to_string().contains("/log/a/x.log"));
+        }
     }
 }

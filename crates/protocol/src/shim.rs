@@ -125,6 +125,9 @@ pub struct InitRecord {
     pub is_started: bool,
 }
 
+/// The exit code of a shim that does not come up because the node has run out of something (`EX_OSERR`).
+pub const EXIT_RUN_OUT: i32 = 71;
+
 /// A request with its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use contd_types::{ApiError, ContainerId, ErrorKind, Explain, NamespaceId};
+use contd_types::{ApiError, ContainerId, ErrorKind, Explain, NamespaceId, Shortage};
 
 /// What a container's root shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +148,9 @@ pub enum RootfsError {
 
 impl Explain for RootfsError {
     fn kind(&self) -> ErrorKind {
+        if Shortage::behind(self).is_some() {
+            return ErrorKind::OutOfResources;
+        }
         match self {
             Self::Flist { source, .. } | Self::Server { source, .. } => source.kind,
             Self::Directory { source, .. } => match source.kind() {
@@ -157,7 +160,6 @@ impl Explain for RootfsError {
             Self::ServerSilent { .. } => ErrorKind::Timeout,
             Self::Disk { source, .. } | Self::Mount { source, .. } | Self::Unmount { source, .. } => {
                 match source.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
                     io::ErrorKind::ResourceBusy => ErrorKind::Busy,
                     _ => ErrorKind::Internal,
                 }
@@ -166,6 +168,9 @@ impl Explain for RootfsError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = Shortage::behind(self) {
+            return Some(shortage.hint().to_owned());
+        }
         match self {
             Self::Flist { source, .. } | Self::Server { source, .. } => source.hint.clone(),
             Self::Directory { .. } => Some("name an existing directory by its absolute path: dir:/path".to_owned()),
@@ -175,6 +180,29 @@ impl Explain for RootfsError {
                 Some("check that the kernel has overlay, tmpfs and FUSE, and that contd is root".into())
             }
             Self::Unmount { path, .. } => Some(format!("see what holds it: grep {} /proc/*/mountinfo", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_runs_out_under_a_root_is_named_with_its_path() {
+        for (number, limit) in [(28, "space"), (122, "quota"), (24, "open files"), (23, "fs.file-max"), (12, "memory")]
+        {
+            let path = || PathBuf::from("/state/a/x");
+            let source = || io::Error::from_raw_os_error(number);
+            for error in [
+                RootfsError::Disk { what: "make", path: path(), source: source() },
+                RootfsError::Mount { what: "tmpfs", path: path(), source: source() },
+                RootfsError::Directory { path: path(), source: source() },
+            ] {
+                assert_eq!(error.kind(), ErrorKind::OutOfResources, "{number}");
+                assert!(error.hint().is_some_and(|hint| hint.contains(limit)), "{number}: {:?}", error.hint());
+                assert!(error.to_string().contains("/state/a/x"));
+            }
         }
     }
 }

@@ -214,7 +214,12 @@ impl Servers {
         let path = server.lease.path().join("serve.json");
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
         replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| {
-            let source = error.io().map_or_else(|| io::Error::other(error.to_string()), |io| io.kind().into());
+            // Another error with the same number: this one is not ours to take.
+            let source = match error.io().map(|io| (io.raw_os_error(), io.kind())) {
+                Some((Some(number), _)) => io::Error::from_raw_os_error(number),
+                Some((None, kind)) => kind.into(),
+                None => io::Error::other(error.to_string()),
+            };
             disk("write", &path, source)
         })
     }

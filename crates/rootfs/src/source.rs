@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use contd_flist::{FetchedFlist, FlistErrorKind, FlistSource, SourceError};
-use contd_types::{ApiError, ErrorKind};
+use contd_types::{ApiError, ErrorKind, Shortage};
 
 use crate::provider::{FetchProgress, RootfsError};
 
@@ -45,7 +45,7 @@ pub(crate) fn fetch(
             match contd_flist::fetch(&source, cache, &step) {
                 Ok(fetched) => Ok(Base::Flist { fetched, shown }),
                 Err(error) => {
-                    let source = flatten(kind_of(error.kind(), &error), &error, error.hint());
+                    let source = flatten(kind_of(error.kind()), &error, error.hint());
                     Err(RootfsError::Flist { flist: shown, source })
                 }
             }
@@ -59,7 +59,7 @@ fn refused(error: &SourceError) -> RootfsError {
         SourceError::Invalid { source_text, .. } | SourceError::UnsupportedScheme { source_text, .. } => source_text,
         _ => "(unreadable)",
     };
-    let source = flatten(kind_of(error.kind(), error), error, error.hint());
+    let source = flatten(kind_of(error.kind()), error, error.hint());
     RootfsError::Flist { flist: flist.to_owned(), source }
 }
 
@@ -69,9 +69,12 @@ fn directory(path: &Path) -> Result<PathBuf, RootfsError> {
     if path.is_dir() { Ok(path) } else { Err(failed(io::ErrorKind::NotADirectory.into())) }
 }
 
-/// Turns an error of another crate into the one that travels.
-pub(crate) fn flatten(kind: ErrorKind, error: &dyn Error, hint: impl Into<String>) -> ApiError {
-    let mut flat = ApiError::new(kind, error.to_string()).with_hint(hint);
+/// Turns an error of another crate into the one that travels. Whatever ran out counts before `kind` and `hint`.
+pub(crate) fn flatten(kind: ErrorKind, error: &(dyn Error + 'static), hint: impl Into<String>) -> ApiError {
+    let mut flat = match Shortage::behind(error) {
+        Some(shortage) => ApiError::new(ErrorKind::OutOfResources, error.to_string()).with_hint(shortage.hint()),
+        None => ApiError::new(kind, error.to_string()).with_hint(hint),
+    };
     let mut next = error.source();
     while let Some(source) = next {
         flat.causes.push(source.to_string());
@@ -80,25 +83,13 @@ pub(crate) fn flatten(kind: ErrorKind, error: &dyn Error, hint: impl Into<String
     flat
 }
 
-fn kind_of(kind: FlistErrorKind, error: &dyn Error) -> ErrorKind {
+fn kind_of(kind: FlistErrorKind) -> ErrorKind {
     match kind {
         FlistErrorKind::NotFound => ErrorKind::NotFound,
         FlistErrorKind::Unreachable => ErrorKind::Unavailable,
         FlistErrorKind::Corrupt => ErrorKind::Corrupt,
         FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
         FlistErrorKind::Unsupported => ErrorKind::Unsupported,
-        FlistErrorKind::Io if is_disk_full(error) => ErrorKind::OutOfResources,
         FlistErrorKind::Io => ErrorKind::Internal,
     }
-}
-
-fn is_disk_full(error: &dyn Error) -> bool {
-    let mut next = error.source();
-    while let Some(source) = next {
-        if let Some(io) = source.downcast_ref::<io::Error>() {
-            return matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        }
-        next = source.source();
-    }
-    false
 }

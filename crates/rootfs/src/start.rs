@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use contd_lease::{ProcessError, ProcessIdentity, pidfd, wait_dead};
-use contd_types::{ApiError, ErrorKind};
+use contd_types::{ApiError, ErrorKind, Shortage};
 
 use crate::provider::RootfsError;
 use crate::source::flatten;
@@ -30,8 +30,11 @@ pub(crate) fn launch(binary: &Path, dir: &Path, flist: &str) -> Result<(), Rootf
         .spawn()
         .map_err(|error| {
             let what = format!("run {}", binary.display());
-            let mut source = ApiError::new(ErrorKind::Internal, what)
-                .with_hint("install contd-flistfs, or name it in the configuration");
+            let mut source = match Shortage::of_spawn(&error) {
+                Some(shortage) => ApiError::new(ErrorKind::OutOfResources, what).with_hint(shortage.hint()),
+                None => ApiError::new(ErrorKind::Internal, what)
+                    .with_hint("install contd-flistfs, or name it in the configuration"),
+            };
             source.causes.push(error.to_string());
             failed(source)
         })?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::shim::{TaskSpec, TaskState};
-use contd_types::{ApiError, ContainerId, ErrorKind, Exit, Explain, NamespaceId, Pid, Signal};
+use contd_types::{ApiError, ContainerId, ErrorKind, Exit, Explain, NamespaceId, Pid, Shortage, Signal};
 use futures_util::future::BoxFuture;
 
 /// Starts shims and finds them again.
@@ -135,6 +135,16 @@ pub enum ShimError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no thread to do it in.
+    #[error("{verb} container {id}: get a thread for it")]
+    NoThread {
+        /// The container.
+        id: ContainerId,
+        /// What was asked.
+        verb: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// It came up and gave up, saying why.
     #[error("start the shim of container {id}: it ended with {status}: {stderr}")]
     EndedEarly {
@@ -144,6 +154,8 @@ pub enum ShimError {
         status: String,
         /// What it said.
         stderr: String,
+        /// Whether the node has run out of something, as its exit code says.
+        has_run_out: bool,
     },
     /// Its lease could not be written or read.
     #[error("lease of the shim of container {id}")]
@@ -251,10 +263,26 @@ pub enum ShimError {
     },
 }
 
+impl ShimError {
+    fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Spawn { source, .. } | Self::NoThread { source, .. } => Shortage::of_spawn(source),
+            // An answer has its own kind.
+            Self::Refused { .. } => None,
+            other => Shortage::behind(other),
+        }
+    }
+}
+
 impl Explain for ShimError {
     fn kind(&self) -> ErrorKind {
+        if self.shortage().is_some() {
+            return ErrorKind::OutOfResources;
+        }
         match self {
+            Self::EndedEarly { has_run_out: true, .. } => ErrorKind::OutOfResources,
             Self::Spawn { .. }
+            | Self::NoThread { .. }
             | Self::EndedEarly { .. }
             | Self::Lease { .. }
             | Self::WriteTask { .. }
@@ -270,9 +298,16 @@ impl Explain for ShimError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = self.shortage() {
+            return Some(shortage.hint().to_owned());
+        }
         match self {
+            Self::EndedEarly { has_run_out: true, .. } => {
+                Some("free what it says is used up, on this node, then repeat".to_owned())
+            }
             Self::Spawn { binary, .. } => Some(format!("check that {} exists and can be run", binary.display())),
             Self::PathTooLong { .. } => Some("use a shorter run directory".to_owned()),
+            Self::NoThread { .. } => Some("retry in a moment".to_owned()),
             Self::EndedEarly { .. } | Self::Lease { .. } | Self::WriteTask { .. } | Self::List { .. } => {
                 Some("check the run directory: space, rights".to_owned())
             }
@@ -285,5 +320,42 @@ impl Explain for ShimError {
             Self::Orphaned { .. } => Some("attach to it, or clean it up first, which ends the orphan".to_owned()),
             Self::StillAlive { .. } => Some("stop the container first".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_runs_out_under_a_shim_is_told_with_its_limit() {
+        let id = ContainerId::from_random([1; 16]);
+        let source = std::io::Error::from_raw_os_error;
+        let spawn =
+            |number| ShimError::Spawn { id: id.clone(), binary: "/bin/contd-shim".into(), source: source(number) };
+        let task = |number| ShimError::WriteTask { id: id.clone(), path: "/run/s/x".into(), source: source(number) };
+        let lease = |number| ShimError::Lease {
+            id: id.clone(),
+            source: contd_lease::LeaseError::CreateDir { dir: "/run/s/x".into(), source: source(number) },
+        };
+        for (error, limit) in [
+            (spawn(11), "kernel.pid_max"),
+            (spawn(12), "memory"),
+            (spawn(24), "open files"),
+            (task(28), "space"),
+            (task(122), "quota"),
+            (lease(28), "space"),
+            (lease(23), "fs.file-max"),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::OutOfResources, "{error:?}");
+            assert!(error.hint().is_some_and(|hint| hint.contains(limit)), "{error:?}: {:?}", error.hint());
+        }
+        let early = |has_run_out| ShimError::EndedEarly {
+            id: id.clone(),
+            status: "exit status: 71".into(),
+            stderr: "make the FIFO /run/s/x/stdout: No space left on device".into(),
+            has_run_out,
+        };
+        assert_eq!((early(true).kind(), early(false).kind()), (ErrorKind::OutOfResources, ErrorKind::Internal));
     }
 }

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, PipeReader, Read, Write};
 use std::process::{Child, Command, ExitCode};
 
+use contd_protocol::shim::EXIT_RUN_OUT;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
@@ -28,6 +29,9 @@ const BLOCKED: [Signal; 8] = [
     Signal::SIGUSR2,
 ];
 
+/// Before the words of a child that cannot come up because something has run out.
+const RUN_OUT: &[u8] = b"\x0e";
+
 /// Which process goes on here.
 pub(crate) enum Side {
     /// The one that was started; it ends with this.
@@ -46,10 +50,11 @@ impl ReadyPipe {
         self.0.write_all(READY)
     }
 
-    /// Says why it cannot be.
-    pub(crate) fn failed(mut self, words: &str) {
+    /// Says why it cannot be, and whether something has run out.
+    pub(crate) fn failed(mut self, words: &str, has_run_out: bool) {
+        let mark = if has_run_out { RUN_OUT } else { &[] };
         // A parent that is gone does not ask.
-        let _nobody_listens = self.0.write_all(words.as_bytes());
+        let _nobody_listens = self.0.write_all(&[mark, words.as_bytes()].concat());
     }
 }
 
@@ -74,9 +79,13 @@ fn wait_for_child(reader: PipeReader) -> ExitCode {
         Ok(_) => {}
         Err(error) => words = format!("wait for it to be ready: {error}\n").into_bytes(),
     }
+    let (code, words) = match words.strip_prefix(RUN_OUT) {
+        Some(words) => (u8::try_from(EXIT_RUN_OUT).map_or(ExitCode::FAILURE, ExitCode::from), words),
+        None => (ExitCode::FAILURE, words.as_slice()),
+    };
     // For people and for the daemon's log; who has closed stderr does not ask.
-    let _nobody_listens = io::stderr().write_all(&words);
-    ExitCode::FAILURE
+    let _nobody_listens = io::stderr().write_all(words);
+    code
 }
 
 /// Leaves the session, the directory and the descriptors of whoever started us, and becomes a subreaper.

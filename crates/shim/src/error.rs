@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use contd_durable::DurableError;
 use contd_lease::ProcessError;
-use contd_types::{ContainerId, ErrorKind, Explain};
+use contd_types::{ContainerId, ErrorKind, Explain, Shortage};
 
 use crate::init::InitError;
 use crate::pump::PumpError;
@@ -52,12 +52,10 @@ pub(crate) enum TaskError {
 impl Explain for TaskError {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Runtime(source) => source.kind(),
+            _ if Shortage::behind(self).is_some() => ErrorKind::OutOfResources,
             Self::Forbidden { .. } => ErrorKind::Conflict,
             Self::Busy { .. } => ErrorKind::Busy,
-            Self::Runtime(source) => source.kind(),
-            Self::Record { source, .. } if source.io().is_some_and(|io| io.kind() == io::ErrorKind::StorageFull) => {
-                ErrorKind::OutOfResources
-            }
             Self::Undying { .. } => ErrorKind::Timeout,
             Self::Output { .. }
             | Self::Adopt { .. }
@@ -70,6 +68,11 @@ impl Explain for TaskError {
     }
 
     fn hint(&self) -> Option<String> {
+        if !matches!(self, Self::Runtime(_))
+            && let Some(shortage) = Shortage::behind(self)
+        {
+            return Some(shortage.hint().to_owned());
+        }
         let hint = match self {
             Self::Forbidden { hint, .. } => hint,
             Self::Busy { .. } => "repeat in a moment",

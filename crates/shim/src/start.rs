@@ -247,7 +247,8 @@ fn end_slot(runtime: &mut NativeRuntime, ground: Ground) -> Result<(), StartErro
 }
 
 fn failed(pipe: ReadyPipe, error: &StartError) -> ExitCode {
-    pipe.failed(&format!("contd-shim: {}\nhint: {}\n", chain(error), error.hint()));
+    let has_run_out = contd_types::Shortage::behind(error).is_some();
+    pipe.failed(&format!("contd-shim: {}\nhint: {}\n", chain(error), error.hint()), has_run_out);
     ExitCode::FAILURE
 }
 

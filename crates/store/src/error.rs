@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_durable::DurableError;
-use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
+use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId, Shortage};
 
 /// What was tried on which record, and why it failed.
 #[derive(Debug, thiserror::Error)]
@@ -132,13 +132,15 @@ impl StoreError {
 
 impl Explain for StoreError {
     fn kind(&self) -> ErrorKind {
+        if Shortage::behind(self).is_some() {
+            return ErrorKind::OutOfResources;
+        }
         match self {
             Self::Encode { .. } => ErrorKind::Internal,
             Self::Stale { .. } | Self::Removed { .. } => ErrorKind::Conflict,
             Self::Decode { .. } | Self::Misfiled { .. } => ErrorKind::Corrupt,
             Self::NewerVersion { .. } => ErrorKind::VersionMismatch,
             _ => match self.io().map(io::Error::kind) {
-                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => ErrorKind::OutOfResources,
                 Some(io::ErrorKind::PermissionDenied) => ErrorKind::PermissionDenied,
                 Some(io::ErrorKind::FileTooLarge) => ErrorKind::Corrupt,
                 _ => ErrorKind::Unavailable,
@@ -147,6 +149,9 @@ impl Explain for StoreError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = Shortage::behind(self) {
+            return Some(shortage.hint().to_owned());
+        }
         let text = match self {
             Self::Write { source, .. } | Self::Remove { source, .. } => source.hint(),
             Self::Decode { .. } | Self::Misfiled { .. } => {
@@ -159,5 +164,29 @@ impl Explain for StoreError {
             Self::Encode { .. } | Self::Stale { .. } | Self::Removed { .. } => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contd_durable::DurableError;
+
+    #[test]
+    fn whatever_runs_out_under_a_record_is_named_with_its_path() {
+        let (namespace, id) = (NamespaceId::new("a").unwrap(), ContainerId::from_random([1; 16]));
+        for (number, limit) in [(28, "space"), (122, "quota"), (24, "open files"), (23, "fs.file-max"), (12, "memory")]
+        {
+            let source = || io::Error::from_raw_os_error(number);
+            let path = || PathBuf::from("/state/a/x");
+            let durable = DurableError::Write { path: path(), source: source() };
+            let write = StoreError::Write { namespace: namespace.clone(), id: id.clone(), source: durable };
+            for error in [write, StoreError::Read { path: path(), source: source() }] {
+                assert_eq!(error.kind(), ErrorKind::OutOfResources, "{number}");
+                assert!(error.hint().unwrap().contains(limit), "{number}: {:?}", error.hint());
+                let chain = contd_types::ApiError::from_error(&error).chain();
+                assert!(chain.contains("/state/a/x"), "{chain}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use contd_durable::Fs;
-use contd_types::{ContainerEvent, ErrorKind, Explain};
+use contd_types::{ContainerEvent, ErrorKind, Explain, Shortage};
 use serde::{Deserialize, Serialize};
 
 /// More than any event takes, so that a file that is due for rotation can still be read whole.
@@ -66,10 +66,8 @@ pub enum JournalError {
 impl Explain for JournalError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Read { source, .. } | Self::Append { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::OutOfResources,
-                _ => ErrorKind::Unavailable,
-            },
+            _ if Shortage::behind(self).is_some() => ErrorKind::OutOfResources,
+            Self::Read { .. } | Self::Append { .. } => ErrorKind::Unavailable,
             Self::Encode { .. } => ErrorKind::Internal,
         }
     }

@@ -11,6 +11,7 @@
 //! info          what we tell   ContainerInfo, ContainerSummary
 //! event         what happened  ContainerEvent
 //! error         what went wrong ApiError, ErrorKind, trait Explain
+//! shortage      what ran out   Shortage
 //! time          when           Timestamp, trait Clock
 //! ```
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod id;
 pub mod info;
 pub mod lifecycle;
 pub mod name;
+pub mod shortage;
 pub mod signal;
 pub mod spec;
 pub mod time;
@@ -35,6 +37,7 @@ pub use id::{ContainerId, ContainerRef};
 pub use info::{ContainerInfo, ContainerSummary};
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
+pub use shortage::Shortage;
 pub use signal::Signal;
 pub use spec::{
     ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, SpecError, UserSpec,

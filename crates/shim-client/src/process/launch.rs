@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_lease::{LeaseError, LeaseState};
-use contd_protocol::shim::{TaskSpec, files};
+use contd_protocol::shim::{EXIT_RUN_OUT, TaskSpec, files};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
@@ -168,7 +168,10 @@ async fn launch(config: &ShimClientConfig, place: &Place, more: &[&str], stdin: 
     command.arg("--dir").arg(place.lease.path()).args(more).stdout(Stdio::null()).current_dir("/");
     match run_captured(&mut command, stdin, deadline::SPAWN).await {
         Ok(Captured { status, .. }) if status.success() => Ok(()),
-        Ok(Captured { status, stderr }) => Err(ShimError::EndedEarly { id, status: status.to_string(), stderr }),
+        Ok(Captured { status, stderr }) => {
+            let has_run_out = status.code() == Some(EXIT_RUN_OUT);
+            Err(ShimError::EndedEarly { id, status: status.to_string(), stderr, has_run_out })
+        }
         Err(source) => Err(ShimError::Spawn { id, binary, source }),
     }
 }

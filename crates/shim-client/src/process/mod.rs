@@ -188,7 +188,15 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Place) -> Result<T, ShimError> + Send + 'static,
 ) -> Result<T, ShimError> {
     let own = place.clone();
-    match tokio::task::spawn_blocking(move || work(&own)).await {
+    // It panics when there is no thread and none can be made; what was to be done is then done with the next thread that
+    // can be made, like everything that may be repeated.
+    let spawned =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio::task::spawn_blocking(move || work(&own))));
+    let Ok(spawned) = spawned else {
+        let source = io::Error::from(nix::errno::Errno::EAGAIN);
+        return Err(ShimError::NoThread { id: place.id.clone(), verb, source });
+    };
+    match spawned.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

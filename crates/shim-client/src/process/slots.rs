@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use contd_durable::{Fs, RealFs};
 use contd_lease::{LeaseDir, LeaseError, LeaseState};
-use contd_protocol::shim::{SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
+use contd_protocol::shim::{EXIT_RUN_OUT, SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
 use contd_types::{ContainerId, NamespaceId};
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -213,7 +213,8 @@ async fn launch(binary: &Path, place: &Place) -> Result<PipeWriter, ShimError> {
     match run_captured(&mut command, Stdio::from(theirs), deadline::SPAWN).await {
         Ok(Captured { status, .. }) if status.success() => Ok(leash),
         Ok(Captured { status, stderr }) => {
-            Err(ShimError::EndedEarly { id: place.id.clone(), status: status.to_string(), stderr })
+            let has_run_out = status.code() == Some(EXIT_RUN_OUT);
+            Err(ShimError::EndedEarly { id: place.id.clone(), status: status.to_string(), stderr, has_run_out })
         }
         Err(source) => Err(spawn(source)),
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use contd_launch::fault::FaultKind;
 use contd_launch::launcher::LaunchError;
 use contd_protocol::shim::TaskSpec;
-use contd_types::{ContainerId, ErrorKind, Explain};
+use contd_types::{ContainerId, ErrorKind, Explain, Shortage};
 
 #[cfg(feature = "testing")]
 pub mod fake;
@@ -227,8 +227,26 @@ pub enum RuntimeError {
     },
 }
 
+impl RuntimeError {
+    /// Tells what has run out, where that is why.
+    fn shortage(&self) -> Option<Shortage> {
+        match self {
+            // A fork, or a descriptor for it.
+            Self::Spawn { source, .. }
+            | Self::Watch { source, .. }
+            | Self::Launch { source: LaunchError::Talk { source }, .. } => Shortage::of_spawn(source),
+            // It has told its kind itself.
+            Self::Launch { .. } | Self::Failed { .. } => None,
+            other => Shortage::behind(other),
+        }
+    }
+}
+
 impl Explain for RuntimeError {
     fn kind(&self) -> ErrorKind {
+        if self.shortage().is_some() {
+            return ErrorKind::OutOfResources;
+        }
         match self {
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::Unavailable,
             Self::Spawn { .. } | Self::Watch { .. } | Self::PidFile { .. } => ErrorKind::Internal,
@@ -242,6 +260,9 @@ impl Explain for RuntimeError {
     }
 
     fn hint(&self) -> Option<String> {
+        if let Some(shortage) = self.shortage() {
+            return Some(shortage.hint().to_owned());
+        }
         Some(match self {
             Self::Spawn { binary, .. } => format!("check that {} exists and can be run", binary.display()),
             Self::Watch { .. } | Self::PidFile { .. } => "delete the container and create it again".to_owned(),
