@@ -17,6 +17,7 @@ mod hung_clients;
 mod isolation;
 mod lifecycle;
 mod many;
+mod out_of_resources;
 mod reattach;
 mod shim_death;
 mod stuck;

@@ -51,7 +51,19 @@ impl Flist {
 
     /// Packs a tree; the `.fl` and the store lie in `dir`.
     pub(crate) fn pack(dir: &Path, tree: &Path) -> Self {
-        let flist = Self { path: dir.join("busybox.fl"), store: dir.join("store") };
+        Self::pack_as("busybox", dir, tree)
+    }
+
+    /// Packs a busybox tree that differs from every other.
+    pub(crate) fn another(dir: &Path, name: &str) -> Self {
+        let tree = dir.join(name);
+        busybox_tree(&tree);
+        fs::write(tree.join("etc/name"), name).expect("write a file");
+        Self::pack_as(name, dir, &tree)
+    }
+
+    fn pack_as(name: &str, dir: &Path, tree: &Path) -> Self {
+        let flist = Self { path: dir.join(format!("{name}.fl")), store: dir.join("store") };
         let store = format!("dir://{}", flist.store.display());
         let output = Command::new(binary("contd"))
             .args(["flist", "pack"])

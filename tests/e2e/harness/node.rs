@@ -76,6 +76,22 @@ impl Node {
 
     /// The same, with more lines of configuration.
     pub(crate) fn with_config(extra: &str) -> Self {
+        Self::with_ground(extra, |_root| {})
+    }
+
+    /// The same, with one of its directories on a small file system of its own, so that it can be full.
+    pub(crate) fn with_small(dir: &str, bytes: u64) -> Self {
+        Self::with_ground("", |root| {
+            let point = root.join(dir);
+            fs::create_dir(&point).expect("make the directory");
+            let options = format!("size={bytes},nr_inodes=400,mode=0755");
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("small"), &point, Some("tmpfs"), flags, Some(options.as_str())).expect("mount");
+        })
+    }
+
+    /// The same, after something was done to its root directory.
+    fn with_ground(extra: &str, prepare: impl FnOnce(&Path)) -> Self {
         assert_eq!(nix::unistd::geteuid().as_raw(), 0, "end-to-end tests make containers and want root");
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -85,6 +101,7 @@ impl Node {
         let config = format!("cgroup_parent = \"{cgroup_parent}\"\n{extra}\n{}\n", runtime_section());
         fs::write(root.join("config.toml"), config).expect("write the configuration");
         fs::create_dir(root.join("input")).expect("make the input directory");
+        prepare(&root);
         let mut node = Self { root, cgroup_parent, daemon: None, baseline: None, announced: Vec::new(), _temp: temp };
         node.start_daemon();
         node.baseline = Some(node.settled_census());
