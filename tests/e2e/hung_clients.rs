@@ -69,7 +69,7 @@ fn hung_callers_are_hung_up_on_and_delay_nobody() {
             scope.spawn(|| until_hung_up(halfway, "who stops half-way")),
             scope.spawn(|| ask_and_never_read(deaf)),
         ];
-        while !waits.iter().all(|wait| wait.is_finished()) {
+        while !waits.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             let begun = Instant::now();
             assert_eq!(node.inspect("stays")["status"], "running");
             assert!(begun.elapsed() < AT_ONCE, "a question took {:?}", begun.elapsed());
