@@ -61,6 +61,8 @@ pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext
     umask(Mode::from_bits_truncate(plan.umask.unwrap_or(DEFAULT_UMASK)));
     rights::set_user(plan.uid, plan.gid, Some(&plan.additional_gids))
         .map_err(|error| Fault::kernel("process.user", format!("become {}:{}", plan.uid, plan.gid), &error))?;
+    // A change of the user makes it what `fs.suid_dumpable` says.
+    rights::set_dumpable(false).map_err(failed("hide the process from the container"))?;
     // As the user without a right to pass: the way in that root had stays.
     let as_user = chdir(plan.cwd.as_str());
     as_root.or(as_user).map_err(|errno| Fault::kernel("process.cwd", format!("go to {}", plan.cwd), &errno.into()))?;
