@@ -226,9 +226,9 @@ impl Drop for Container {
             self.stop_launcher(false);
             let _ended = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
             let _reaped = self.launch.wait();
-            for dir in self.cgroups() {
-                let _left_to_be_seen = fs::remove_dir(dir);
-            }
+        }
+        for dir in self.cgroups() {
+            let _left_to_be_seen = fs::remove_dir(dir);
         }
     }
 }
