@@ -106,6 +106,10 @@ impl Resolve {
         Self(libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_SYMLINKS);
 }
 
+/// A `..` below a directory cannot be resolved while anything on the machine is renamed or mounted: the kernel then says
+/// EAGAIN, which is no lack of anything. A busy node hits a lookup of 1 µs a few times in a row at most.
+const MAX_RESOLVE_TRIES: usize = 1000;
+
 /// Opens a path below a directory.
 pub(crate) fn openat2(
     dir: BorrowedFd<'_>,
@@ -120,9 +124,16 @@ pub(crate) fn openat2(
     how.mode = u64::from(mode);
     how.resolve = resolve.0;
     let size = std::mem::size_of::<libc::open_how>();
-    // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
-    let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
-    new_fd(result)
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
+        let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
+        match new_fd(result) {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < MAX_RESOLVE_TRIES => {}
+            opened => return opened,
+        }
+    }
 }
 
 /// Sets the close-on-exec flag of every descriptor from `first` on.
