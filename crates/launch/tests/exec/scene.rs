@@ -121,7 +121,13 @@ impl Container {
         BufReader::new(launch.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "the container did not start: {:?}", launch.try_wait());
         let mut container = Self { dir, launch, pid: 0, parent, compiler };
-        container.pid = container.pids()[0];
+        // Its launcher may be on its way out yet.
+        let is_first = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+        };
+        container.pid = container.pids().into_iter().find(is_first).unwrap();
+        await_level("only init is left", || container.pids() == [container.pid]);
         container
     }
 
