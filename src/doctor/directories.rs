@@ -12,12 +12,14 @@ use crate::doctor::node::Node;
 
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
+/// Logs are for operators to read, and may lie in /var/log.
+const LOGS_MODE: u32 = 0o755;
 
 /// Checks them.
 pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
-    // The modes that the daemon gives; logs are for operators to read, and may lie in /var/log.
-    for (dir, mode) in [(&node.state, 0o700), (&node.run, 0o711), (&node.cache, 0o700), (&node.logs, 0o755)] {
+    // The modes that the daemon gives.
+    for (dir, mode) in [(&node.state, 0o700), (&node.run, 0o711), (&node.cache, 0o700), (&node.logs, LOGS_MODE)] {
         findings.extend(judge(dir, mode)?);
     }
     if node.run.is_dir() {
@@ -79,7 +81,7 @@ fn judge(dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {
     }
     // Group rights on logs are an operator's choice.
     let extra = mode & 0o777 & !wanted;
-    Ok((extra != 0 && extra & !0o055 == 0 && wanted != 0o755).then(|| {
+    Ok((extra != 0 && wanted != LOGS_MODE).then(|| {
         Finding::note(format!("is open wider than needed: mode {:o}", mode & 0o7777))
             .at(dir)
             .because("records and caches may hold secrets of tenants; what lies below is closed by itself")

@@ -27,6 +27,10 @@ use crate::doctor::node::Node;
 /// How long a process that was killed may take to be gone.
 const KILLED: Duration = Duration::from_secs(10);
 
+/// How often processes that are not certainly ours are looked at again, and the pause between: a second in all.
+const MAX_LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// What `--fix` can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fix {
@@ -40,8 +44,8 @@ pub(crate) enum Fix {
     ReleaseRoot { namespace: NamespaceId, id: ContainerId },
     /// Ends a flist server without users.
     EndServer { key: String },
-    /// Ends a helper whose lease is gone.
-    EndProcess { identity: ProcessIdentity },
+    /// Ends the processes of a helper whose lease is gone.
+    EndProcesses { identities: Vec<ProcessIdentity> },
     /// Unmounts what contd mounted.
     Unmount { point: PathBuf },
     /// Removes a cgroup below the parent, with processes that are of this node.
@@ -63,7 +67,7 @@ impl fmt::Display for Fix {
             Self::RetireLease { .. } => "removes the lease directory",
             Self::ReleaseRoot { .. } => "unmounts the root and takes it off the users of its flist",
             Self::EndServer { .. } => "ends the flist server and removes its directory",
-            Self::EndProcess { .. } => "ends the process by its pidfd",
+            Self::EndProcesses { .. } => "ends the processes by their pidfds",
             Self::Unmount { .. } => "unmounts it",
             Self::RemoveCgroup { .. } => "removes the cgroup in each hierarchy",
             Self::RemoveFile { .. } => "removes the file",
@@ -164,7 +168,7 @@ impl Fix {
                 true => Ok(()),
                 false => Err(FixError::Changed { what: format!("flist server {key}"), why: "it has a user now" }),
             },
-            Self::EndProcess { identity } => end_process(identity),
+            Self::EndProcesses { identities } => identities.iter().try_for_each(end_process),
             Self::Unmount { point } => match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
                 Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
                 Err(errno) => Err(failed("unmount", point)(errno.into())),
@@ -225,11 +229,20 @@ fn end_process(identity: &ProcessIdentity) -> Result<(), FixError> {
 fn remove_cgroup(node: &Node<'_>, name: &str) -> Result<(), FixError> {
     let path = node.cgroup_of(name);
     let Some(cgroup) = Cgroup::open(&Hierarchies::read()?, &path)? else { return Ok(()) };
-    let pids = members::of(&path);
-    if !pids.iter().all(|pid| members::is_of(*pid, node)) {
-        let what = format!("the cgroup {}", path.display());
-        return Err(FixError::Changed { what, why: "it has processes that are not certainly of this node" });
-    }
+    let mut looks = 1;
+    let pids = loop {
+        let pids = members::of(&path);
+        if pids.iter().all(|pid| members::is_of(*pid, node)) {
+            break pids;
+        }
+        // One that is just ending, its shim being dead, tells nothing about itself any more.
+        if looks == MAX_LOOKS {
+            let what = format!("the cgroup {}", path.display());
+            return Err(FixError::Changed { what, why: "it has processes that are not certainly of this node" });
+        }
+        looks += 1;
+        std::thread::sleep(LOOK_EVERY);
+    };
     if !pids.is_empty() {
         cgroup.thaw()?;
         cgroup.kill_all()?;

@@ -4,16 +4,24 @@ use std::path::Path;
 
 use crate::doctor::error::entries;
 use crate::doctor::node::Node;
+use crate::doctor::process::lease_dir_of;
 
-/// Lists the processes in a cgroup such as `/contd/<id>` and below it, in whichever hierarchy.
+/// Lists the living processes in a cgroup such as `/contd/<id>` and below it, in whichever hierarchy.
 pub(crate) fn of(cgroup: &Path) -> Vec<i32> {
     let pid = |path: &Path| path.file_name()?.to_str()?.parse::<i32>().ok();
     let is_member = |path: &Path| {
         // One that ends under our eyes is in no cgroup.
-        std::fs::read_to_string(path.join("cgroup")).is_ok_and(|text| is_in(&text, cgroup))
+        let is_member = std::fs::read_to_string(path.join("cgroup")).is_ok_and(|text| is_in(&text, cgroup));
+        is_member && std::fs::read_to_string(path.join("stat")).is_ok_and(|text| !is_dead(&text))
     };
     let all = entries(Path::new("/proc")).unwrap_or_default();
     all.iter().filter(|path| is_member(path)).filter_map(|path| pid(path)).collect()
+}
+
+/// Tells whether a process has ended and was not reaped: it keeps no cgroup from being removed. Its name stands in
+/// parentheses and may hold some itself.
+fn is_dead(stat: &str) -> bool {
+    stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z") || rest.starts_with(" X"))
 }
 
 fn is_in(memberships: &str, cgroup: &Path) -> bool {
@@ -21,9 +29,12 @@ fn is_in(memberships: &str, cgroup: &Path) -> bool {
     memberships.lines().filter_map(path).any(|is_below| is_below)
 }
 
-/// Tells whether a process sees mounts of this node's: its root lies on our directories. A node beside this one may have
-/// the same cgroup parent; what cannot be told apart is not ours to end.
+/// Tells whether a process is of this node: its root lies on our directories, or it is a helper with a lease in them. A
+/// node beside this one may have the same cgroup parent; what cannot be told apart is not ours to end.
 pub(crate) fn is_of(pid: i32, node: &Node<'_>) -> bool {
+    if let Some(dir) = lease_dir_of(pid) {
+        return dir.starts_with(&node.run);
+    }
     match std::fs::read(format!("/proc/{pid}/mountinfo")) {
         Ok(bytes) => names(&String::from_utf8_lossy(&bytes), &[&node.state, &node.run]),
         // It has just ended, and is nobody's.
@@ -50,6 +61,11 @@ mod tests {
         assert!(is_in("4:memory:/\n0::/contd/aa/sub\n", cgroup));
         assert!(is_in("4:memory:/contd/aa\n0::/\n", cgroup));
         assert!(!is_in("4:memory:/contd/aab\n0::/contd\n", cgroup));
+    }
+
+    #[test]
+    fn a_zombie_is_no_member() {
+        assert!(is_dead("12 (a) Z) Z 1 2 3") && !is_dead("12 (a) Z) S 1 2 3") && !is_dead(""));
     }
 
     #[test]

@@ -30,17 +30,24 @@ pub(crate) fn helpers() -> Result<Vec<Helper>, LookError> {
         let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok()) else { continue };
         // Before the rest: if it is the same afterwards, all was of one process.
         let Ok(Some(identity)) = ProcessIdentity::of(pid) else { continue };
-        // It may end under our eyes, and a process of the kernel has no program.
-        let (Ok(exe), Ok(words)) = (std::fs::read_link(path.join("exe")), std::fs::read(path.join("cmdline"))) else {
-            continue;
-        };
-        if let Some((program, dir)) = helper(&exe.to_string_lossy(), &words)
+        if let Some((program, dir)) = look(&path)
             && ProcessIdentity::of(pid).is_ok_and(|now| now == Some(identity))
         {
             found.push(Helper { identity, program, dir });
         }
     }
     Ok(found)
+}
+
+/// Returns the lease directory of a process that is a helper of some contd.
+pub(crate) fn lease_dir_of(pid: i32) -> Option<PathBuf> {
+    look(Path::new(&format!("/proc/{pid}"))).map(|(_, dir)| dir)
+}
+
+fn look(path: &Path) -> Option<(String, PathBuf)> {
+    // It may end under our eyes, and a process of the kernel has no program.
+    let (exe, words) = (std::fs::read_link(path.join("exe")).ok()?, std::fs::read(path.join("cmdline")).ok()?);
+    helper(&exe.to_string_lossy(), &words)
 }
 
 /// Tells by program and words whether it is a helper, and which lease directory it has.

@@ -170,3 +170,97 @@ pub(super) fn flat(error: &dyn std::error::Error, hint: &str) -> String {
     }
     flat.chain()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::os::unix::fs::DirBuilderExt;
+    use std::path::PathBuf;
+
+    /// A node without a daemon, in a directory of its own.
+    struct Scene {
+        _temp: tempfile::TempDir,
+        config: Config,
+        leases: PathBuf,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().expect("a directory");
+            let (run, state) = (temp.path().join("run"), temp.path().join("state"));
+            let leases = run.join("s");
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&leases).expect("made");
+            let config = Config { state_dir: state, run_dir: run, ..Config::default() };
+            Self { _temp: temp, config, leases }
+        }
+
+        fn reserve(&self, name: &str, owner: &str) -> LeaseDir {
+            let lease = LeaseDir::new(self.leases.join(name));
+            lease.reserve(owner, &self.leases.join(name).join("sock")).expect("reserved");
+            lease
+        }
+
+        async fn findings(&self) -> Vec<Finding> {
+            check(&Node::look(&self.config).await.expect("looked")).expect("checked")
+        }
+    }
+
+    fn id(digit: &str) -> ContainerId {
+        ContainerId::new(digit.repeat(32)).expect("an id")
+    }
+
+    #[tokio::test]
+    async fn a_lease_without_a_record_is_found_whether_its_shim_lives_or_not() {
+        let scene = Scene::new();
+        let lease = scene.reserve(lease_name(&id("a")), &format!("default/{}", id("a")));
+        let held = lease.claim("contd-shim/test").expect("claimed");
+        let place = |findings: &[Finding]| findings.first().expect("found").place.clone();
+        let living = scene.findings().await;
+        assert!(place(&living).ends_with(&format!("pid {}", std::process::id())), "got {living:?}");
+        drop(held);
+        let dead = scene.findings().await;
+        assert!(!place(&dead).contains("pid"));
+        for found in [living, dead] {
+            let namespace = NamespaceId::new("default").expect("a name");
+            let fix = Fix::EndShim { namespace, id: id("a") };
+            assert_eq!(found.iter().filter_map(|finding| finding.fix.clone()).collect::<Vec<_>>(), [fix]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_under_a_record_that_cannot_be_read_is_spared() {
+        let scene = Scene::new();
+        scene.reserve(lease_name(&id("a")), &format!("default/{}", id("a")));
+        let dir = scene.config.state_dir.join("default").join(id("a").as_str());
+        std::fs::create_dir_all(&dir).expect("made");
+        std::fs::write(dir.join("record.json"), "{").expect("written");
+        assert!(scene.findings().await.iter().all(|finding| finding.fix.is_none()));
+    }
+
+    #[tokio::test]
+    async fn what_is_nobodys_is_retired_only_where_no_record_can_mean_it() {
+        let scene = Scene::new();
+        scene.reserve("0123456789abcdef", "what is this");
+        scene.reserve("fedcba9876543210", &format!("default/{}", id("a")));
+        let findings = scene.findings().await;
+        assert_eq!(findings.len(), 2, "got {findings:?}");
+        assert!(findings.iter().all(|finding| matches!(finding.fix, Some(Fix::RetireLease { .. }))));
+    }
+
+    #[tokio::test]
+    async fn a_warm_slot_may_take_a_while_to_end_when_its_daemon_has_gone() {
+        let scene = Scene::new();
+        let lease = scene.reserve(lease_name(&id("b")), &format!(".slot/{}", id("b")));
+        let _held = lease.claim("contd-shim/test").expect("claimed");
+        assert!(scene.findings().await.iter().all(|finding| finding.fix.is_none()));
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        let file = std::fs::File::open(lease.path().join("lease.json")).expect("opened");
+        file.set_modified(long_ago).expect("set");
+        let found = scene.findings().await;
+        assert_eq!(
+            found.iter().filter_map(|finding| finding.fix.clone()).collect::<Vec<_>>(),
+            [Fix::EndSlot { id: id("b") }]
+        );
+    }
+}
