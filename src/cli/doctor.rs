@@ -63,6 +63,9 @@ pub(crate) async fn run(host: &Host, args: &DoctorArgs) -> Result<u8, CliError> 
     if args.list {
         return host.output.data(list(args.format)?.as_bytes()).map(|()| 0);
     }
+    if args.fix {
+        doctor::may_fix().map_err(CliError::Doctor)?;
+    }
     let config = config::load(&args.dirs).map_err(|error| {
         let hint = "see docs/configuration.md, or leave the file out for the defaults";
         let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -27,6 +27,7 @@ mod known;
 mod limits;
 mod logs;
 mod members;
+mod mismatch;
 mod mounts;
 mod node;
 mod process;
@@ -126,7 +127,8 @@ impl Report {
         for check in CHECKS.iter().filter(|check| check.kind == kind) {
             match (check.run)(node) {
                 Ok(findings) => {
-                    self.findings.extend(findings.into_iter().map(|found| Finding { check: check.name, ..found }))
+                    let named = findings.into_iter().map(|found| Finding { check: check.name, ..found });
+                    self.findings.extend(named);
                 }
                 Err(error) => self.failures.push(ApiError::from_error(&error)),
             }
@@ -146,6 +148,14 @@ pub(crate) async fn examine(config: &Config) -> Result<Report, ApiError> {
     if matches!(node.daemon, Daemon::Silent { .. }) {
         // What is in the making cannot be told from what was left; the check of the daemon says so.
         return Ok(report);
+    }
+    match mismatch::find(&node) {
+        Ok(None) => {}
+        Ok(Some(finding)) => {
+            report.findings.push(Finding { check: "directories", ..finding });
+            return Ok(report);
+        }
+        Err(error) => return Err(ApiError::from_error(&error)),
     }
     let mut first = Report::default();
     first.run(Kind::Leak, &node);
@@ -176,6 +186,18 @@ fn confirmed(first: &[Finding], second: Vec<Finding>, has_record: impl Fn(&Findi
     second.into_iter().filter(stands).collect()
 }
 
+/// Makes sure that remedies can be applied at all.
+///
+/// # Errors
+/// We are not root.
+pub(crate) fn may_fix() -> Result<(), ApiError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let error = ApiError::new(ErrorKind::PermissionDenied, "remove what was left behind: only root may do that");
+    Err(error.with_hint("run contd doctor --fix as root; without --fix it only looks"))
+}
+
 /// What became of one remedy.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -190,10 +212,7 @@ pub(crate) struct Outcome {
 /// # Errors
 /// Before anything was done: we are not root, or a daemon has come up since.
 pub(crate) async fn fix(config: &Config, findings: Vec<Finding>) -> Result<Vec<Outcome>, ApiError> {
-    if !nix::unistd::geteuid().is_root() {
-        let error = ApiError::new(ErrorKind::PermissionDenied, "remove what was left behind: only root may do that");
-        return Err(error.with_hint("run contd doctor --fix as root; without --fix it only looks"));
-    }
+    may_fix()?;
     let node = Node::look(config).await.map_err(|error| ApiError::from_error(&error))?;
     let _no_daemon_starts = if !node.has_daemon() && node.run.is_dir() {
         let lock = DaemonLock::take(&node.run);

@@ -146,9 +146,14 @@ pub(crate) async fn contact(config: &Config) -> Result<Daemon, LookError> {
     let socket = config.socket();
     for _ in 0..MAX_TRIES {
         match ask(&socket).await {
+            Ok(Daemon::Answers { pid, .. }) if lock_holder(&config.run_dir)? != Some(pid) => {
+                let why = format!("pid {pid} answers, which is not the daemon of {}", config.run_dir.display());
+                let hint = "give --run-dir and --address of the same daemon; CONTD_ADDRESS may name another".to_owned();
+                return Ok(Daemon::Silent { why, hint });
+            }
             Ok(daemon) => return Ok(daemon),
             Err(error) if is_nobody_there(&error) => {
-                if !is_locked(&config.run_dir)? {
+                if lock_holder(&config.run_dir)?.is_none() {
                     return Ok(Daemon::Absent);
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -176,20 +181,22 @@ fn is_nobody_there(error: &ClientError) -> bool {
     matches!(error, ClientError::Connect { source, .. } if matches!(source.kind(), NotFound | ConnectionRefused))
 }
 
-/// Tells whether a daemon holds the lock of a run directory, by the kernel's list: to try it would keep one that is just
+/// Returns who holds the lock of a run directory, by the kernel's list: to try it would keep a daemon that is just
 /// starting from taking it.
-fn is_locked(run: &Path) -> Result<bool, LookError> {
-    let Ok(lock) = std::fs::metadata(run.join("contd.lock")) else { return Ok(false) };
-    Ok(has_lock(&read(Path::new("/proc/locks"))?, lock.ino()))
+fn lock_holder(run: &Path) -> Result<Option<i32>, LookError> {
+    let Ok(lock) = std::fs::metadata(run.join("contd.lock")) else { return Ok(None) };
+    Ok(holder(&read(Path::new("/proc/locks"))?, lock.ino()))
 }
 
-/// Finds `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF` by its inode.
-fn has_lock(locks: &str, inode: u64) -> bool {
-    let inode_of = |line: &str| line.split_ascii_whitespace().nth(5)?.rsplit(':').next()?.parse::<u64>().ok();
-    locks
-        .lines()
-        .filter(|line| line.contains("FLOCK") && !line.contains("->"))
-        .any(|line| inode_of(line) == Some(inode))
+/// Finds the pid of `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF` by its inode.
+fn holder(locks: &str, inode: u64) -> Option<i32> {
+    let lock = |line: &str| {
+        let mut fields = line.split_ascii_whitespace().skip(4);
+        let (pid, file) = (fields.next()?.parse::<i32>().ok()?, fields.next()?);
+        Some((pid, file.rsplit(':').next()?.parse::<u64>().ok()?))
+    };
+    let held = locks.lines().filter(|line| line.contains("FLOCK") && !line.contains("->")).filter_map(lock);
+    held.into_iter().find(|(_, its)| *its == inode).map(|(pid, _)| pid)
 }
 
 fn real(path: &Path) -> PathBuf {
@@ -206,19 +213,19 @@ mod tests {
 
     #[test]
     fn a_daemons_lock_is_found_by_its_inode_and_other_locks_are_none() {
-        assert!(has_lock(LOCKS, 5678));
-        assert!(!has_lock(LOCKS, 42), "an open file description's lock is a lease's");
-        assert!(!has_lock(LOCKS, 1111), "who waits for a lock does not have it");
-        assert!(!has_lock("", 5678));
+        assert_eq!(holder(LOCKS, 5678), Some(1234));
+        assert_eq!(holder(LOCKS, 42), None, "an open file description's lock is a lease's");
+        assert_eq!(holder(LOCKS, 1111), None, "who waits for a lock does not have it");
+        assert_eq!(holder("", 5678), None);
     }
 
     #[test]
     fn the_lock_of_a_daemon_is_seen_without_taking_it() {
         let run = tempfile::tempdir().expect("a directory");
-        assert!(!is_locked(run.path()).expect("looked"));
+        assert_eq!(lock_holder(run.path()).expect("looked"), None);
         let lock = crate::daemon::DaemonLock::take(run.path()).expect("free");
-        assert!(is_locked(run.path()).expect("looked"));
+        assert_eq!(lock_holder(run.path()).expect("looked"), i32::try_from(std::process::id()).ok());
         drop(lock);
-        assert!(!is_locked(run.path()).expect("looked"));
+        assert_eq!(lock_holder(run.path()).expect("looked"), None);
     }
 }

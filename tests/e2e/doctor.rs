@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -33,8 +35,10 @@ impl Diagnosis {
         let config = node.root.join("config.toml");
         let dirs = [("state", "state"), ("run", "run"), ("log", "log"), ("cache", "cache")];
         args.extend(["--config".to_owned(), config.display().to_string()]);
-        for (flag, dir) in dirs {
-            args.extend([format!("--{flag}-dir"), node.root.join(dir).display().to_string()]);
+        for (flag, dir) in dirs.map(|(name, dir)| (format!("--{name}-dir"), dir)) {
+            if !flags.contains(&flag.as_str()) {
+                args.extend([flag, node.root.join(dir).display().to_string()]);
+            }
         }
         args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let output = node.contd(args);
@@ -390,6 +394,44 @@ fn a_daemon_that_does_not_answer_is_a_problem_and_nothing_is_taken_for_a_leak() 
     bystander.is_untouched(&node);
     node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
     node.finish();
+}
+
+#[test]
+fn directories_of_two_nodes_are_not_mixed_up() {
+    let (mut node, other) = (Node::start(), Node::start());
+    let flist = node.flist();
+    let bystander = Bystander::start(&node, flist.arg());
+    let refuses = |node: &Node, flags: &[&str], check: &str| {
+        let diagnosis = Diagnosis::of(node, &[flags, &["--fix"]].concat());
+        let [(found, _, _)] = diagnosis.leaks()[..] else { panic!("{flags:?}: {diagnosis:#?}") };
+        assert_eq!((diagnosis.code, found), (1, check), "{flags:?}");
+    };
+    let text = |path: PathBuf| path.to_str().expect("utf-8").to_owned();
+    let (address, theirs) = (text(other.socket()), text(other.root.clone()));
+    refuses(&node, &["--address", &address], "daemon");
+    node.stop_daemon();
+    refuses(&node, &["--state-dir", &format!("{theirs}/state")], "directories");
+    refuses(&node, &["--run-dir", &format!("{theirs}/input")], "directories");
+    node.start_daemon();
+    bystander.is_untouched(&node);
+    node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
+    node.finish();
+    other.finish();
+}
+
+#[test]
+fn who_is_not_root_is_told_so_before_anything_is_done() {
+    let open = fs::Permissions::from_mode(0o755);
+    let dir =
+        tempfile::Builder::new().prefix("contd-t-").permissions(open).tempdir_in("/tmp").expect("make a directory");
+    let program = dir.path().join("contd");
+    fs::copy(env!("CARGO_BIN_EXE_contd"), &program).expect("copy the program");
+    let mut command = Command::new(&program);
+    let output =
+        command.args(["doctor", "--fix"]).uid(65_534).gid(65_534).current_dir("/").output().expect("run contd");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(text.contains("only root may do that") && text.contains("hint: run contd doctor --fix as root"), "{text}");
 }
 
 #[test]
