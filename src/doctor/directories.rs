@@ -19,8 +19,14 @@ const LOGS_MODE: u32 = 0o755;
 pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
     // The modes that the daemon gives.
-    for (dir, mode) in [(&node.state, 0o700), (&node.run, 0o711), (&node.cache, 0o700), (&node.logs, LOGS_MODE)] {
-        findings.extend(judge(dir, mode)?);
+    let dirs = [
+        ("state", &node.state, 0o700),
+        ("run", &node.run, 0o711),
+        ("cache", &node.cache, 0o700),
+        ("log", &node.logs, LOGS_MODE),
+    ];
+    for (name, dir, mode) in dirs {
+        findings.extend(judge(name, dir, mode)?);
     }
     if node.run.is_dir() {
         let kind = statfs(&node.run).map_err(|errno| LookError::path("look at", &node.run, errno.into()))?;
@@ -39,12 +45,12 @@ pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     Ok(findings)
 }
 
-fn judge(dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {
+fn judge(name: &str, dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {
     let metadata = match dir.metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Some(
-                Finding::note("is not there yet")
+                Finding::note(format!("the {name} directory is not there yet"))
                     .at(dir)
                     .because("nothing has run on this node, or the configuration is another one")
                     .remedy("contd daemon makes it; was another one meant, give the same flags as to contd daemon"),
@@ -54,7 +60,7 @@ fn judge(dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {
     };
     if !metadata.is_dir() {
         return Ok(Some(
-            Finding::problem("is not a directory")
+            Finding::problem(format!("the {name} directory is none"))
                 .at(dir)
                 .because("contd daemon does not start")
                 .remedy("name a directory, or move what is there"),
@@ -63,7 +69,7 @@ fn judge(dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {
     let (mode, owner) = (metadata.mode(), metadata.uid());
     if owner != geteuid().as_raw() && owner != 0 {
         return Ok(Some(
-            Finding::problem(format!("belongs to user {owner}"))
+            Finding::problem(format!("the {name} directory belongs to user {owner}"))
                 .at(dir)
                 .because("its owner can put anything in the place of what contd trusts")
                 .remedy(format!("chown root {}", dir.display())),
@@ -73,7 +79,7 @@ fn judge(dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {
     let is_open = mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0;
     if is_open {
         return Ok(Some(
-            Finding::problem(format!("can be written by others: mode {:o}", mode & 0o7777))
+            Finding::problem(format!("the {name} directory can be written by others: mode {:o}", mode & 0o7777))
                 .at(dir)
                 .because("who can write there can take over what contd runs as root")
                 .remedy(format!("chmod {wanted:o} {}", dir.display())),
@@ -82,7 +88,7 @@ fn judge(dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {
     // Group rights on logs are an operator's choice.
     let extra = mode & 0o777 & !wanted;
     Ok((extra != 0 && wanted != LOGS_MODE).then(|| {
-        Finding::note(format!("is open wider than needed: mode {:o}", mode & 0o7777))
+        Finding::note(format!("the {name} directory is open wider than needed: mode {:o}", mode & 0o7777))
             .at(dir)
             .because("records and caches may hold secrets of tenants; what lies below is closed by itself")
             .remedy(format!("chmod {wanted:o} {}", dir.display()))
@@ -100,7 +106,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let of = |mode| {
             std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).expect("set");
-            judge(dir.path(), 0o700).expect("looked").map(|finding| finding.severity)
+            judge("state", dir.path(), 0o700).expect("looked").map(|finding| finding.severity)
         };
         assert_eq!(of(0o700), None);
         assert_eq!(of(0o755), Some(Severity::Note));
@@ -111,7 +117,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_a_note_and_what_is_no_directory_a_problem() {
         let dir = tempfile::tempdir().expect("a directory");
-        let of = |path: &Path| judge(path, 0o700).expect("looked").map(|finding| finding.severity);
+        let of = |path: &Path| judge("state", path, 0o700).expect("looked").map(|finding| finding.severity);
         assert_eq!(of(&dir.path().join("none")), Some(Severity::Note));
         let file = dir.path().join("file");
         std::fs::write(&file, "").expect("written");
