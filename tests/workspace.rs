@@ -55,6 +55,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         &[
             "contd-actors",
             "contd-bundle",
+            "contd-cgroup",
             "contd-client",
             "contd-durable",
             "contd-flist",

@@ -11,7 +11,7 @@ mod cgroups;
 mod connection;
 mod lock;
 mod parts;
-mod programs;
+pub(crate) mod programs;
 mod server;
 
 use std::error::Error;
@@ -29,7 +29,8 @@ use tracing::{info, warn};
 use crate::cli::DaemonArgs;
 use crate::config::{self, Config};
 use crate::daemon::calls::Backend;
-use crate::daemon::lock::DaemonLock;
+pub(crate) use crate::daemon::lock::DaemonLock;
+pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
 
 /// How long the actors may take to come to rest; runs under way have a bound of their own inside.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);

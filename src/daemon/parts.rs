@@ -19,11 +19,11 @@ use crate::daemon::programs::{NATIVE, Programs};
 
 const MIB: u64 = 1024 * 1024;
 /// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
-const EVENTS_DIR: &str = ".events";
+pub(crate) const EVENTS_DIR: &str = ".events";
 /// When a new generation of the event journal is begun; two are kept, some tens of thousands of events.
 const MAX_JOURNAL_BYTES: u64 = 8 * MIB;
 /// Where the OCI runtime keeps its state, below the run directory: gone after a reboot, as it must be.
-const RUNTIME_STATE_DIR: &str = "oci";
+pub(crate) const RUNTIME_STATE_DIR: &str = "oci";
 /// Where compiled seccomp filters are kept, below the cache directory: they outlive a reboot.
 const FILTERS_DIR: &str = "seccomp";
 

@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod doctor;
 mod fixtures;
 mod harness;
 mod isolation;
