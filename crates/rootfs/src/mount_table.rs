@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::provider::RootfsError;
@@ -86,6 +88,30 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// Tells whether something is mounted on a path, without looking at every mount of the node; an absent one is no mount
+/// point.
+///
+/// The kernel names the mount that an open path lies on: it is another one for a mount point than for its parent.
+pub(crate) fn is_mount_point(path: &Path) -> Result<bool, RootfsError> {
+    let failed = |source| RootfsError::Disk { what: "look at", path: path.to_owned(), source };
+    let Some(parent) = path.parent() else { return Ok(true) };
+    match mount_of(path) {
+        Ok(own) => Ok(own != mount_of(parent).map_err(failed)?),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        // A dead FUSE server: there is one.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOTCONN) => Ok(true),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn mount_of(path: &Path) -> io::Result<u64> {
+    let flags = nix::libc::O_PATH | nix::libc::O_NOFOLLOW;
+    let open = std::fs::File::options().read(true).custom_flags(flags).open(path)?;
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", open.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    number.ok_or_else(|| io::Error::other("the kernel does not say which mount it lies on"))
+}
+
 /// Resolves symlinks of a configured directory, so that the table can be searched for what lies in it.
 pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
     std::fs::canonicalize(path)
@@ -104,6 +130,23 @@ mod tests {
         assert!(table.is_mounted(Path::new("/a b")) && table.is_mounted(Path::new("/plain")));
         assert!(!table.is_mounted(Path::new("/a")));
         assert!(table.is_upper(Path::new("/u/upper")) && !table.is_upper(Path::new("/u/upp")));
+    }
+
+    #[test]
+    fn a_mount_point_is_told_from_a_directory_and_from_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(is_mount_point(Path::new("/proc")).unwrap() && is_mount_point(Path::new("/")).unwrap());
+        assert!(!is_mount_point(dir.path()).unwrap());
+        assert!(!is_mount_point(&dir.path().join("absent/too")).unwrap());
+        // A bind of the same file system is one as well.
+        let point = dir.path().join("point");
+        std::fs::create_dir(&point).unwrap();
+        let flags = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(dir.path()), &point, None::<&str>, flags, None::<&str>)
+            .expect("this test mounts: run it as root");
+        let is_one = is_mount_point(&point);
+        nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        assert!(is_one.unwrap() && !is_mount_point(&point).unwrap());
     }
 
     #[test]

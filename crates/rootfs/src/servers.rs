@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::client::{self, ANSWER_TIMEOUT, ClientError};
 use crate::locks::KeyedLocks;
-use crate::mount_table::MountTable;
+use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::RootfsError;
 use crate::source::flatten;
 use crate::start::{START_TIMEOUT, launch};
@@ -279,7 +279,7 @@ impl Server {
             let message = format!("its directory is taken by the server of flist {}", status.hash);
             return refuse(message, "remove the containers of that flist, or change either flist by a byte");
         }
-        if !MountTable::read()?.is_mounted(&self.mount_point) {
+        if !is_mount_point(&self.mount_point)? {
             let message = format!("its server (pid {}) lives but is unmounted", status.pid);
             return refuse(message, "something still uses the former mount: grep fuse.contd /proc/*/mountinfo");
         }
