@@ -42,7 +42,13 @@ impl Keep {
             Ok(Some(Kept { init, _output: [open_fifo(place, files::STDOUT)?, open_fifo(place, files::STDERR)?] }))
         };
         match open() {
-            Ok(Some(kept)) => drop(self.map().insert(place.id.clone(), kept)),
+            Ok(Some(kept)) => {
+                drop(self.map().insert(place.id.clone(), kept));
+                // Whoever removes the container does so before it lets go: if that is over, nobody would let go of this.
+                if !place.lease.path().exists() {
+                    self.let_go(&place.id);
+                }
+            }
             Ok(None) => {}
             // It runs all the same; only the death of its shim would cost something now.
             Err(error) => tracing::warn!(container = %place.id, %error, "no second holder of its descriptors"),
