@@ -89,6 +89,7 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
             memory_bytes: config.defaults.memory_mib.saturating_mul(MIB),
             cpu,
             pids_limit: config.defaults.pids,
+            oom_score_adj: not_spared(&std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default()),
         },
         rootfs_size_bytes: config.defaults.rootfs_mib.saturating_mul(MIB),
         shutdown_timeout: config.defaults.stop_timeout(),
@@ -110,10 +111,29 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
     })
 }
 
+/// What containers get where the kernel is to spare this daemon when memory runs out (`OOMScoreAdjust` of its service): they
+/// are not meant, and would inherit it. To give it up needs no right; to take another value may.
+fn not_spared(own_score: &str) -> Option<i32> {
+    own_score.trim().parse::<i32>().is_ok_and(|score| score < 0).then_some(0)
+}
+
 fn make_private(fs: &dyn Fs, dir: &Path) -> Result<(), ApiError> {
     fs.create_dir_all(dir, 0o700).map_err(|error| {
         let message = format!("make the directory {}", dir.display());
         let hint = Some("check the rights and the space of the directory above".to_owned());
         ApiError { kind: ErrorKind::PermissionDenied, message, causes: vec![error.to_string()], hint }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_spares_the_daemon_when_memory_runs_out_does_not_spare_its_containers() {
+        assert_eq!(not_spared("-500\n"), Some(0));
+        for as_it_is in ["0\n", "300\n", ""] {
+            assert_eq!(not_spared(as_it_is), None, "{as_it_is:?}");
+        }
+    }
 }
