@@ -7,6 +7,7 @@ use std::time::Duration;
 use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes};
 use contd_bundle::DirBundles;
 use contd_durable::{Fs, RealFs};
+use contd_handover::{Named, ServiceManager};
 use contd_lease::BootId;
 use contd_rootfs::{MountConfig, MountRootfs};
 use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
@@ -16,6 +17,7 @@ use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, SystemClock};
 use crate::config::Config;
 use crate::daemon::explain;
 use crate::daemon::programs::{NATIVE, Programs};
+use crate::daemon::vault::ManagerVault;
 
 const MIB: u64 = 1024 * 1024;
 /// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
@@ -34,6 +36,8 @@ const FILTERS_DIR: &str = "seccomp";
 pub(crate) fn assemble(
     config: &Config,
     programs: &Programs,
+    manager: &ServiceManager,
+    kept: Vec<Named>,
 ) -> Result<(NodeConfig, Parts, ProcessShimClient), ApiError> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
@@ -53,7 +57,9 @@ pub(crate) fn assemble(
         cgroup_parent: Path::new("/").join(&config.cgroup_parent),
         filters: filters.clone(),
         compiler: programs.seccomp.clone(),
-    });
+    })
+    .with_vault(ManagerVault::of(manager))
+    .with_kept(kept.into_iter().map(|named| (named.name, named.fd)));
     let parts = Parts {
         store: Arc::new(store),
         shims: Arc::new(shims.clone()),

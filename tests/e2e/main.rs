@@ -17,5 +17,6 @@ mod isolation;
 mod many;
 mod reattach;
 mod shim_death;
+mod takeover;
 mod verbs;
 mod wire;
