@@ -16,6 +16,7 @@ mod harness;
 mod isolation;
 mod many;
 mod reattach;
+mod service;
 mod shim_death;
 mod takeover;
 mod verbs;
