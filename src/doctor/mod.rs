@@ -215,7 +215,7 @@ pub(crate) async fn fix(config: &Config, findings: Vec<Finding>) -> Result<Vec<O
     may_fix()?;
     let node = Node::look(config).await.map_err(|error| ApiError::from_error(&error))?;
     let _no_daemon_starts = if !node.has_daemon() && node.run.is_dir() {
-        let lock = DaemonLock::take(&node.run);
+        let lock = DaemonLock::keep_away(&node.run);
         let hint = "run contd doctor again: a daemon was started meanwhile";
         Some(lock.map_err(|error| ApiError::new(ErrorKind::Conflict, error.to_string()).with_hint(hint))?)
     } else {

@@ -18,6 +18,8 @@ mod isolation;
 mod lifecycle;
 mod many;
 mod reattach;
+mod service;
 mod shim_death;
+mod takeover;
 mod verbs;
 mod wire;

@@ -2,11 +2,13 @@
 
 pub(crate) mod census;
 mod flists;
+pub(crate) mod manager;
 mod netns;
 mod node;
 
 pub(crate) use census::Census;
 pub(crate) use flists::{Flist, busybox_tree};
+pub(crate) use manager::Manager;
 pub(crate) use netns::Netns;
 pub(crate) use node::Node;
 
