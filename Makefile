@@ -26,6 +26,7 @@ test: deps ## Runs the whole test suite (as root); end to end natively, by runc,
 	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_SLOTS=0 cargo test --locked -p contd --test e2e
 
 bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
+	cargo build --release --locked -p contd-launch
 	cargo bench --locked -p contd
 
 check: ## What CI asks before the tests: format, lints, dependencies

@@ -1,9 +1,10 @@
-//! The process: `contd daemon` and the verbs that ask it.
+//! The process: `contd daemon`, the verbs that ask it, and `contd doctor`, which looks after its node.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod config;
 mod daemon;
+mod doctor;
 
 use std::process::ExitCode;
 

@@ -163,7 +163,12 @@ impl Defaults {
     /// Makes the project's defaults; the CPU limit is the node's to know (all of it, usually).
     pub fn new(cpu: CpuLimit) -> Self {
         Self {
-            limits: contd_bundle::Defaults { memory_bytes: 512 * 1024 * 1024, cpu, pids_limit: 1024 },
+            limits: contd_bundle::Defaults {
+                memory_bytes: 512 * 1024 * 1024,
+                cpu,
+                pids_limit: 1024,
+                oom_score_adj: None,
+            },
             rootfs_size_bytes: 512 * 1024 * 1024,
             shutdown_timeout: Duration::from_secs(10),
         }

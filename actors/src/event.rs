@@ -198,6 +198,10 @@ impl Handler<SubscribeEvents> for EventActor {
     ) -> Self::Result {
         let (sender, receiver) = mpsc::channel(STREAM_ITEMS);
         let cursor = from.unwrap_or_else(|| *self.work.next.borrow()).max(1);
+        if from.is_none() {
+            // Who has seen nothing yet could not go on after us. The channel is new: there is room.
+            let _has_room = sender.try_send(EventItem::Gap { from: cursor, to: cursor });
+        }
         actix_rt::spawn(feed(Arc::clone(&self.work.log), self.work.next.clone(), cursor, namespace, sender));
         Ok(receiver)
     }

@@ -80,13 +80,33 @@ impl Records {
 
     /// Writes a record. One that a later write has overtaken counts as written: records are cumulative.
     pub(crate) async fn put(&self, lane: Arc<Lane>, writer: u64, record: ContainerRecord) -> Result<(), RecordError> {
+        self.write(lane, writer, record, |store, record| store.put(record)).await
+    }
+
+    /// Writes the first record of a container that nobody was told of yet, without waiting for the disk.
+    pub(crate) async fn put_intent(
+        &self,
+        lane: Arc<Lane>,
+        writer: u64,
+        record: ContainerRecord,
+    ) -> Result<(), RecordError> {
+        self.write(lane, writer, record, |store, record| store.put_intent(record)).await
+    }
+
+    async fn write(
+        &self,
+        lane: Arc<Lane>,
+        writer: u64,
+        record: ContainerRecord,
+        put: fn(&dyn Store, &ContainerRecord) -> Result<(), StoreError>,
+    ) -> Result<(), RecordError> {
         let (store, id) = (Arc::clone(&self.store), record.id.clone());
         let (lock, lost) = (Arc::clone(&lane.record), id.clone());
         let job = move || {
             if lane.is_replaced(writer) {
                 return Err(RecordError::Replaced { id });
             }
-            match store.put(&record) {
+            match put(store.as_ref(), &record) {
                 Ok(()) | Err(StoreError::Stale { .. }) => Ok(()),
                 Err(source) => Err(RecordError::Store(source)),
             }

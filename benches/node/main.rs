@@ -17,6 +17,7 @@
 mod arena;
 mod calls;
 mod conmon;
+mod exec;
 #[path = "../floor/mod.rs"]
 mod floor;
 #[path = "../../tests/e2e/harness/mod.rs"]
@@ -43,8 +44,9 @@ fn main() {
     }
     let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wants = |name: &str| chosen.is_empty() || chosen.iter().any(|arg| arg == name);
-    let benches: [(&str, fn()); 8] = [
+    let benches: [(&str, fn()); 9] = [
         ("launch", launch::measure),
+        ("exec", exec::measure),
         ("idle-start", idle_start::measure),
         ("throughput", throughput::measure),
         ("slope", slope::measure),

@@ -65,6 +65,9 @@ pub(crate) enum Verb {
     Events(crate::cli::events::EventsArgs),
     /// Make flists
     Flist(crate::cli::pack::FlistArgs),
+    /// Look whether this node can run containers, and for what was left behind
+    #[command(after_help = crate::cli::doctor::AFTER_HELP)]
+    Doctor(crate::cli::doctor::DoctorArgs),
     /// Show the versions of this command and of the daemon
     Version(crate::cli::version::VersionArgs),
     /// Print a completion script for a shell

@@ -20,6 +20,9 @@ pub(crate) struct DaemonArgs {
     /// Flists and their blocks [default: /var/cache/contd]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+    /// Refuse to start where a daemon runs already, instead of taking over from it
+    #[arg(long)]
+    pub(crate) no_takeover: bool,
     /// The API socket; filled in from the flag of all verbs.
     #[arg(skip)]
     pub(crate) address: Option<PathBuf>,

@@ -11,7 +11,7 @@ use crate::cli::output::Output;
 
 /// The exit code of any failed verb but `run`.
 const FAILED: u8 = 1;
-/// `run`: contd could not run the container.
+/// `run`: contd could not run the container; `doctor`: it could not look.
 const ENGINE_FAILED: u8 = 125;
 /// `run`: the entrypoint cannot be executed.
 const CANNOT_EXECUTE: u8 = 126;
@@ -35,6 +35,9 @@ pub(crate) enum CliError {
     /// What the daemon's own start says.
     #[error(transparent)]
     Daemon(ApiError),
+    /// The doctor could not look.
+    #[error(transparent)]
+    Doctor(ApiError),
     /// Packing a directory.
     #[error(transparent)]
     Pack(PackError),
@@ -101,7 +104,7 @@ impl Explain for CliError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Client(error) => error.kind(),
-            Self::Daemon(error) => error.kind,
+            Self::Daemon(error) | Self::Doctor(error) => error.kind,
             Self::Pack(error) => match error.kind() {
                 FlistErrorKind::NotFound => ErrorKind::NotFound,
                 FlistErrorKind::Unreachable => ErrorKind::Unavailable,
@@ -125,7 +128,7 @@ impl Explain for CliError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Client(error) => return error.hint(),
-            Self::Daemon(error) => return error.hint.clone(),
+            Self::Daemon(error) | Self::Doctor(error) => return error.hint.clone(),
             Self::Pack(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Name(error) => error.hint(),
@@ -166,7 +169,11 @@ impl CliError {
 
     /// Returns the exit code of every other verb.
     pub(crate) fn code(&self) -> u8 {
-        if self.is_broken_pipe() { 0 } else { FAILED }
+        match self {
+            _ if self.is_broken_pipe() => 0,
+            Self::Doctor(_) => ENGINE_FAILED,
+            _ => FAILED,
+        }
     }
 
     /// Tells people: what was tried, why it failed, what to do next.
@@ -179,7 +186,7 @@ impl CliError {
     fn flatten(&self) -> ApiError {
         match self {
             Self::Client(error) => error.to_api_error(),
-            Self::Daemon(error) => error.clone(),
+            Self::Daemon(error) | Self::Doctor(error) => error.clone(),
             other => ApiError::from_error(other),
         }
     }

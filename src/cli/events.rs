@@ -1,6 +1,6 @@
 //! `contd events`: what happens, as it happens.
 
-use contd_client::{Deadline, EventItem};
+use contd_client::EventItem;
 use contd_types::{ContainerEvent, EventKind};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ pub(crate) struct EventsArgs {
 /// Shows them until it is told to end.
 pub(crate) async fn run(session: &Session<'_>, args: EventsArgs) -> Result<(), CliError> {
     let namespace = (!args.all_namespaces).then(|| session.namespace.clone());
-    let mut events = session.connect().await?.events(args.from, namespace, Deadline::Usual).await?;
+    let mut events = session.follow().await?.events(args.from, namespace).await?;
     while let Some(item) = events.next().await {
         let item = item?;
         let line = match args.format {

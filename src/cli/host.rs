@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 
-use contd_client::{Client, Deadline};
+use contd_client::{Client, Deadline, Follower};
 use contd_protocol::api::Target;
 use contd_types::{Clock, ContainerRef, NamespaceId, Signal, SystemClock};
 use futures_util::StreamExt;
@@ -68,6 +68,11 @@ impl<'a> Session<'a> {
         Ok(Client::connect(&self.address, Deadline::Usual).await?)
     }
 
+    /// Connects to the daemon, for a question that may outlast it.
+    pub(crate) async fn follow(&self) -> Result<Follower, CliError> {
+        Ok(Follower::connect(&self.address, Deadline::Usual).await?)
+    }
+
     /// Names a container of the tenant.
     pub(crate) fn target(&self, container: ContainerRef) -> Target {
         Target { namespace: self.namespace.clone(), container }
@@ -84,12 +89,20 @@ impl<'a> Session<'a> {
         F: Future<Output = Result<Option<String>, CliError>>,
     {
         let client = self.connect().await?;
+        self.all(containers, |target| act(client.clone(), target)).await
+    }
+
+    /// [`Self::each`], over a connection of the caller's.
+    pub(crate) async fn all<F>(&self, containers: Vec<ContainerRef>, act: impl Fn(Target) -> F) -> Result<u8, CliError>
+    where
+        F: Future<Output = Result<Option<String>, CliError>>,
+    {
         let mut code = 0;
         let mut results: FuturesOrdered<_> = containers
             .into_iter()
             .map(|container| {
                 let name = container.to_string();
-                let acting = act(client.clone(), self.target(container));
+                let acting = act(self.target(container));
                 async move { (name, acting.await) }
             })
             .collect();

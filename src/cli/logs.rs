@@ -1,6 +1,6 @@
 //! `contd logs`: what a container has written, each of its streams to the same of ours.
 
-use contd_client::{Deadline, LogsOptions};
+use contd_client::LogsOptions;
 use contd_protocol::api::{LogItem, LogStream};
 use contd_types::ContainerRef;
 
@@ -30,7 +30,7 @@ pub(crate) struct LogsArgs {
 pub(crate) async fn run(session: &Session<'_>, args: LogsArgs) -> Result<(), CliError> {
     let options = LogsOptions { is_following: args.follow, tail: args.tail.0 };
     let target = session.target(args.container);
-    let mut logs = session.connect().await?.logs(target, options, Deadline::Usual).await?;
+    let mut logs = session.follow().await?.logs(target, options).await?;
     let pump = Pump::start(&session.host.output);
     let mut stamper = args.timestamps.then(Stamper::default);
     while let Some(item) = logs.next().await {

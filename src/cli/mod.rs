@@ -3,7 +3,8 @@
 //! What scripts may rely on: standard output is data and nothing else; standard error is for people, as
 //! `contd: error: …`, `  caused by: …`, `hint: …`. Exit codes: 0, 1 for an error, 2 for wrong usage; `run` has the
 //! container's own, 125 when contd failed, 126 and 127 when the entrypoint cannot be run or is not there, 128 + n after
-//! signal n. A reader of ours that goes away (`| head`) is no error.
+//! signal n; `doctor` has 1 for what it found and 125 when it could not look. A reader of ours that goes away (`| head`)
+//! is no error.
 //!
 //! ```text
 //!  args, run_args, daemon_args ──parse, mounts, environment──► values
@@ -14,6 +15,7 @@ mod args;
 mod attached;
 mod completion;
 mod daemon_args;
+mod doctor;
 mod environment;
 mod error;
 mod events;
@@ -44,6 +46,7 @@ mod version;
 mod view;
 mod wait;
 
+use std::future::Future;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -104,18 +107,23 @@ fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> 
         }
         Verb::Flist(args) => pack::run(host, args).map(|()| 0),
         Verb::Completion(args) => completion::run(host, &args).map(|()| 0),
-        verb => {
-            let session = Session::new(host, cli.address, cli.namespace);
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|source| CliError::Runtime { source })?;
-            let result = runtime.block_on(ask_daemon(verb, &session));
-            // A writer that is stuck on a reader of ours must not keep the process.
-            runtime.shutdown_background();
-            result
+        Verb::Doctor(mut args) => {
+            args.dirs.address = cli.address;
+            block_on(doctor::run(host, &args))
         }
+        verb => block_on(ask_daemon(verb, &Session::new(host, cli.address, cli.namespace))),
     }
+}
+
+fn block_on(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Runtime { source })?;
+    let result = runtime.block_on(work);
+    // A writer that is stuck on a reader of ours must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
@@ -135,7 +143,7 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Namespaces(args) => namespaces::run(session, &args).await.map(|()| 0),
         Verb::Version(args) => version::run(session, &args).await.map(|()| 0),
         Verb::Events(args) => events::run(session, args).await.map(|()| 0),
-        // Carried out before, without a runtime.
-        Verb::Daemon(_) | Verb::Flist(_) | Verb::Completion(_) => Ok(0),
+        // Carried out before: they ask no daemon.
+        Verb::Daemon(_) | Verb::Doctor(_) | Verb::Flist(_) | Verb::Completion(_) => Ok(0),
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use contd_client::Deadline;
-
 use crate::cli::args::Containers;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
@@ -21,9 +19,10 @@ pub(crate) struct StopArgs {
 
 /// Ends them and prints each that has ended.
 pub(crate) async fn run(session: &Session<'_>, args: StopArgs) -> Result<u8, CliError> {
+    let follower = session.follow().await?;
     session
-        .each(args.which.containers, async |client, target| {
-            client.stop(target, args.timeout, Deadline::Usual).await?;
+        .all(args.which.containers, async |target| {
+            follower.stop(target, args.timeout).await?;
             Ok(None)
         })
         .await

@@ -1,7 +1,5 @@
 //! `contd wait`: waits for the end of containers.
 
-use contd_client::Deadline;
-
 use crate::cli::args::Containers;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
@@ -13,11 +11,12 @@ pub(crate) struct WaitArgs {
     which: Containers,
 }
 
-/// Waits for all and prints the exit code of each, in the order given.
+/// Waits for all and prints the exit code of each, in the order given. A daemon that is replaced meanwhile is no matter.
 pub(crate) async fn run(session: &Session<'_>, args: WaitArgs) -> Result<u8, CliError> {
+    let follower = session.follow().await?;
     session
-        .each(args.which.containers, async |client, target| {
-            let exit = client.wait(target, Deadline::Usual).await?;
+        .all(args.which.containers, async |target| {
+            let exit = follower.wait(target).await?;
             Ok(Some(exit.shell_code().to_string()))
         })
         .await

@@ -13,13 +13,14 @@ use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
 use contd_rootfs::FetchProgress;
 use contd_types::{ApiError, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::config::Access;
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
+use crate::daemon::leaving::Leaving;
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
 const QUERY_DEADLINE: Duration = Duration::from_secs(15);
@@ -49,6 +50,34 @@ pub(crate) struct Backend {
     pub(crate) started_at: Timestamp,
     /// The OCI runtime in use.
     pub(crate) runtime: String,
+    /// Whether the daemon leaves.
+    pub(crate) leaving: watch::Sender<Option<Leaving>>,
+}
+
+impl Backend {
+    /// Waits until the daemon leaves; then what has no end of its own has this one.
+    async fn left(&self) -> ApiError {
+        let mut leaving = self.leaving.subscribe();
+        match leaving.wait_for(Option::is_some).await.map(|leaving| *leaving) {
+            Ok(Some(leaving)) => leaving.to_error(),
+            // We hold the sender.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Says so when it is the daemon's leaving that kept a call from its answer.
+    fn or_left(&self, answer: Answer) -> Answer {
+        match (answer, *self.leaving.borrow()) {
+            (Err(error), Some(leaving)) if error.kind == ErrorKind::Unavailable => {
+                let mut said = leaving.to_error();
+                if error.message != said.message {
+                    said.causes.push(error.chain());
+                }
+                Err(said)
+            }
+            (answer, _) => answer,
+        }
+    }
 }
 
 type Answer = Result<Response, ApiError>;
@@ -64,13 +93,13 @@ pub(crate) async fn serve(
     let (verb, scope, is_mutation) = describe(&request);
     if !is_mutation {
         rights.check(&request)?;
-        return answer(backend, request, items).await;
+        return backend.or_left(answer(backend, request, items).await);
     }
     let namespace = if let Scope::One(namespace) = scope { namespace.to_string() } else { String::new() };
     let subject = subject(&request);
     let begin = Instant::now();
     let result = match rights.check(&request) {
-        Ok(()) => answer(backend, request, items).await,
+        Ok(()) => backend.or_left(answer(backend, request, items).await),
         Err(refusal) => Err(refusal),
     };
     let outcome = result.as_ref().map_or_else(|error| error.kind.to_string(), |_| "ok".to_owned());
@@ -100,7 +129,7 @@ async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> 
     let node = &backend.supervisor;
     match request {
         Request::Version => Ok(Response::Version(version(backend))),
-        Request::Run(run) => run_container(node, *run, items).await,
+        Request::Run(run) => run_container(backend, *run, items).await,
         Request::DryRun(run) => {
             let message = DryRunContainer { namespace: run.namespace, spec: run.spec };
             Ok(Response::Plan(Box::new(ask_api(node, message, RUN_DEADLINE).await?)))
@@ -140,18 +169,18 @@ async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> 
             Ok(Response::Page { containers: page.containers, has_more: page.has_more })
         }
         Request::ListNamespaces => Ok(Response::Namespaces(ask_api(node, ListNamespaces, QUERY_DEADLINE).await?)),
-        Request::Wait { target } => wait(node, target, items).await,
+        Request::Wait { target } => wait(backend, target, items).await,
         Request::Logs { target, is_following: true, tail } => {
             let log = ask_api(node, FollowLog { target, tail }, QUERY_DEADLINE).await?;
-            stream_log(log, items).await?;
+            stream_log(backend, log, items).await?;
             Ok(Response::Done)
         }
         Request::Logs { target, is_following: false, tail } => {
             let log = ask_api(node, ReadLog { target, tail }, QUERY_DEADLINE).await?;
-            stream_log(log, items).await?;
+            stream_log(backend, log, items).await?;
             Ok(Response::Done)
         }
-        Request::Events { from, namespace } => stream_events(node, from, namespace, items).await,
+        Request::Events { from, namespace } => stream_events(backend, from, namespace, items).await,
     }
 }
 
@@ -165,7 +194,8 @@ fn version(backend: &Backend) -> VersionInfo {
     }
 }
 
-async fn run_container(node: &Addr<Supervisor>, request: RunRequest, mut items: ItemSender) -> Answer {
+async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSender) -> Answer {
+    let node = &backend.supervisor;
     let RunRequest { namespace, spec, idempotency_key, is_attached } = request;
     check_key(idempotency_key.as_deref(), &spec)?;
     let (progress, heard) = mpsc::channel(PROGRESS_QUEUED);
@@ -183,7 +213,7 @@ async fn run_container(node: &Addr<Supervisor>, request: RunRequest, mut items: 
         return Ok(Response::Created { id });
     }
     let target = Target { namespace, container: ContainerRef::from(&id) };
-    let attached = attach(node, &id, target, items).await;
+    let attached = attach(backend, &id, target, items).await;
     drop(hold);
     attached
 }
@@ -225,35 +255,46 @@ async fn with_progress(
 }
 
 /// Streams the output of a container that has just been started, then tells its end.
-async fn attach(node: &Addr<Supervisor>, id: &ContainerId, target: Target, mut items: ItemSender) -> Answer {
+async fn attach(backend: &Backend, id: &ContainerId, target: Target, mut items: ItemSender) -> Answer {
+    let node = &backend.supervisor;
     if items.send(Item::Started { id: id.clone() }).await.is_err() {
         return Ok(Response::Created { id: id.clone() });
     }
     let log = ask_api(node, FollowLog { target: target.clone(), tail: None }, QUERY_DEADLINE).await?;
-    let mut items = stream_log(log, items).await?;
+    let mut items = stream_log(backend, log, items).await?;
     tokio::select! {
         ended = ask_api(node, WaitContainer { target }, NO_DEADLINE) => {
             let (id, exit) = ended?;
             Ok(Response::Exited { id, exit })
         }
         () = items.until_cancelled() => Ok(Response::Created { id: id.clone() }),
+        left = backend.left() => Err(left),
     }
 }
 
-async fn wait(node: &Addr<Supervisor>, target: Target, mut items: ItemSender) -> Answer {
+async fn wait(backend: &Backend, target: Target, mut items: ItemSender) -> Answer {
     tokio::select! {
-        ended = ask_api(node, WaitContainer { target }, NO_DEADLINE) => {
+        // What is known is said, also by a daemon that leaves.
+        biased;
+        ended = ask_api(&backend.supervisor, WaitContainer { target }, NO_DEADLINE) => {
             let (id, exit) = ended?;
             Ok(Response::Exited { id, exit })
         }
         () = items.until_cancelled() => Ok(Response::Done),
+        left = backend.left() => Err(left),
     }
 }
 
 /// Passes a log on as fast as the caller takes it; gives the way to the caller back.
-async fn stream_log(mut log: LogStreamReceiver, mut items: ItemSender) -> Result<ItemSender, ApiError> {
+async fn stream_log(
+    backend: &Backend,
+    mut log: LogStreamReceiver,
+    mut items: ItemSender,
+) -> Result<ItemSender, ApiError> {
     loop {
         let piece = tokio::select! {
+            // The end of the stream would be taken for that of the container.
+            left = backend.left() => return Err(left),
             piece = log.recv() => piece,
             () = items.until_cancelled() => None,
         };
@@ -265,14 +306,15 @@ async fn stream_log(mut log: LogStreamReceiver, mut items: ItemSender) -> Result
 }
 
 async fn stream_events(
-    node: &Addr<Supervisor>,
+    backend: &Backend,
     from: Option<u64>,
     namespace: Option<NamespaceId>,
     mut items: ItemSender,
 ) -> Answer {
-    let mut events = ask_api(node, SubscribeEvents { from, namespace }, QUERY_DEADLINE).await?;
+    let mut events = ask_api(&backend.supervisor, SubscribeEvents { from, namespace }, QUERY_DEADLINE).await?;
     loop {
         let event = tokio::select! {
+            left = backend.left() => return Err(left),
             event = events.recv() => event,
             () = items.until_cancelled() => None,
         };

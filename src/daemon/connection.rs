@@ -5,6 +5,8 @@
 //! ```
 //! A caller that does not read stops its own streams (credit) and, past that, only its own connection. When it goes, what
 //! was only for its eyes ends; what it asked to be changed goes on.
+//!
+//! When the daemon leaves, a connection that has asked nothing yet still may, and one that is idle is closed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use tracing::{debug, warn};
 
 use crate::daemon::access::{Peer, Rights};
 use crate::daemon::calls::{self, Backend};
+use crate::daemon::leaving::Leaving;
 
 /// How long a caller may take for its hello: local programs need microseconds; more is a stuck or hostile one.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +36,13 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Frames that may wait for the writer: enough to keep it busy, few enough to bound memory (1 MiB each at worst).
 const MAX_FRAMES_QUEUED: usize = 16;
+/// How long a caller that has just connected may take for its first call when the daemon leaves: it was accepted, so it is
+/// served.
+const FIRST_CALL_GRACE: Duration = Duration::from_secs(1);
+/// How long one that was served may take for its next call then: a page of a list, the next of several questions.
+const NEXT_CALL_GRACE: Duration = Duration::from_millis(100);
+/// How long the last frames to a caller may take when the daemon leaves.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 8 * 1024;
 
@@ -168,6 +178,8 @@ impl Connection {
         let mut under_way: HashMap<u64, CallControl> = HashMap::new();
         // Dropped, and with it every call that only the caller would have heard of, when the connection ends.
         let mut calls: JoinSet<u64> = JoinSet::new();
+        let mut leaving = self.backend.leaving.subscribe();
+        let mut grace = FIRST_CALL_GRACE;
         let result = loop {
             tokio::select! {
                 Some(ended) = calls.join_next() => {
@@ -178,6 +190,7 @@ impl Connection {
                 // `read_frame` keeps what it has read in `frames` and in the socket: it may be dropped at any await.
                 frame = read_frame(&stream, &mut frames) => match frame {
                     Ok(Some(frame)) => {
+                        grace = NEXT_CALL_GRACE;
                         if let Err(error) = self.take(&frame, &mut under_way, &mut calls, &queue).await {
                             break Err(error);
                         }
@@ -186,6 +199,11 @@ impl Connection {
                     Err(error) => break Err(error),
                 },
                 _ = &mut writer => break Ok(()),
+                () = idle_at_the_end(&mut leaving, under_way.is_empty(), grace) => {
+                    drop(queue);
+                    let _does_not_read = tokio::time::timeout(FLUSH_TIMEOUT, &mut writer).await.is_err();
+                    break Ok(());
+                }
             }
         };
         writer.abort();
@@ -257,6 +275,14 @@ impl Connection {
         });
         Ok(())
     }
+}
+
+/// Waits until the daemon leaves and the connection has been idle for a while since then.
+async fn idle_at_the_end(leaving: &mut watch::Receiver<Option<Leaving>>, is_idle: bool, grace: Duration) {
+    if leaving.wait_for(Option::is_some).await.is_err() || !is_idle {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(grace).await;
 }
 
 /// Encodes a reply; one that is too large becomes an error that is not.

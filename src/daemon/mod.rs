@@ -2,103 +2,263 @@
 //! running when it goes.
 //!
 //! ```text
-//!  config ─► lock ─► directories ─► programs ─► parts ─► actors ─► API socket ─► until SIGTERM or SIGINT
+//!  config ─► programs ─► directories ─► lock, or takeover ─► parts ─► API socket ─► actors ─► until SIGTERM, SIGINT or a
+//!                                                                                             successor
 //! ```
 
 mod access;
 mod calls;
 mod cgroups;
 mod connection;
+mod inherited;
+mod leaving;
 mod limits;
 mod lock;
 mod parts;
-mod programs;
+pub(crate) mod programs;
 mod server;
+mod takeover;
+mod vault;
 
 use std::error::Error;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::ask_api;
+use actix::Addr;
 use contd_actors::messages::Shutdown;
+use contd_actors::{Supervisor, ask_api};
+use contd_handover::{ManagerError, Named, ServiceManager};
+use contd_shim_client::ProcessShimClient;
 use contd_types::{ApiError, Clock, ErrorKind, Shortage, SystemClock};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cli::DaemonArgs;
 use crate::config::{self, Config};
 use crate::daemon::calls::Backend;
-use crate::daemon::lock::DaemonLock;
+use crate::daemon::inherited::{Inherited, Passed};
+use crate::daemon::leaving::Leaving;
+pub(crate) use crate::daemon::lock::DaemonLock;
+pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
+use crate::daemon::server::{Connections, Server};
+use crate::daemon::takeover::{Desk, Successor};
 
 /// How long the actors may take to come to rest; runs under way have a bound of their own inside.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long those who are connected may go on asking when the daemon leaves: a bit more than one who has just come may
+/// take for its first call.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+/// How long the answers to what the actors have finished may take to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// What to do about a path that cannot be listened at.
+const ANOTHER_ADDRESS: &str = "choose another --address or --run-dir";
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until it is told to end, or a successor has taken over.
 ///
 /// # Errors
-/// Whatever keeps it from starting, with the path or key and a hint; nothing was started then.
+/// Whatever keeps it from starting, with the path or key and a hint; nothing was started then, and a daemon that runs
+/// already runs on.
 pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     init_logging();
+    // Everything that can be wrong with ourselves comes first: a daemon that runs is not touched by one that cannot.
     let config = config::load(args).map_err(|error| {
         explain(ErrorKind::InvalidArgument, &error, "see docs/configuration.md, or leave the file out for the defaults")
     })?;
     limits::raise_open_files();
-    make_directories(&config)?;
-    let _lock = DaemonLock::take(&config.run_dir).map_err(|error| {
-        explain(ErrorKind::AlreadyExists, &error, "stop it first, or give this one its own directories and address")
-    })?;
+    let address = config.socket();
+    server::check(&address).map_err(|error| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS))?;
     let programs = programs::find(&config).map_err(|error| explain(ErrorKind::NotFound, &error, &error.hint()))?;
+    let passed = Passed::take(&address).map_err(|error| explain(error.kind(), &error, error.hint()))?;
+    make_directories(&config)?;
+    let mut entered = takeover::enter(&config.run_dir, &agent(), !args.no_takeover)
+        .map_err(|error| explain(error.kind(), &error, error.hint()))?;
+    let inherited = Inherited::gather(passed, &mut entered, &address);
     let system = actix::System::new();
-    let result = system.block_on(serve(&config, &programs));
+    let result = system.block_on(serve(&config, &programs, &entered.lock, inherited));
     cgroups::remove_if_empty(&config.cgroup_parent);
+    // Last of all, when nothing of ours is under way.
+    drop(entered);
     result
 }
 
-async fn serve(config: &Config, programs: &programs::Programs) -> Result<(), ApiError> {
-    let (node_config, parts, shims) = parts::assemble(config, programs)?;
-    let mut terminate = listen_for(SignalKind::terminate())?;
-    let mut interrupt = listen_for(SignalKind::interrupt())?;
-    let listener = server::bind(&config.socket())
-        .map_err(|error| explain(ErrorKind::InvalidArgument, &error, "choose another --address"))?;
+async fn serve(
+    config: &Config,
+    programs: &programs::Programs,
+    lock: &DaemonLock,
+    inherited: Inherited,
+) -> Result<(), ApiError> {
+    let Inherited { listener, is_managers, kept, manager } = inherited;
+    let (node_config, parts, shims) = parts::assemble(config, programs, &manager, kept)?;
+    let mut signals = Signals::listen()?;
+    let bind_failed = |error: server::BindError| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS);
+    let own_uid = nix::unistd::geteuid().as_raw();
+    let desk = Desk::open(&config.run_dir, own_uid, agent()).map_err(bind_failed)?;
+    let socket = match listener {
+        Some(socket) => socket,
+        None => server::bind(&config.socket(), server::SOCKET_MODE).map_err(bind_failed)?,
+    };
     let supervisor = contd_actors::start(node_config, parts);
     let backend = Arc::new(Backend {
         supervisor: supervisor.clone(),
         access: config.access.clone(),
-        own_uid: nix::unistd::geteuid().as_raw(),
+        own_uid,
         max_connections: config.limits.connections,
-        agent: format!("contd {}", env!("CARGO_PKG_VERSION")),
+        agent: agent(),
         started_at: SystemClock.now(),
         runtime: config.runtime.default.clone(),
+        leaving: watch::channel(None).0,
     });
+    let mut server = Server::new(socket, Arc::clone(&backend), &config.socket()).map_err(bind_failed)?;
+    lock.say(Some(server.listener_number()));
     shims.fill_slots();
+    tell_ready(&manager, &server, is_managers);
     info!(socket = %config.socket().display(), runtime = %config.runtime.default, "contd serves");
-    tokio::select! {
-        () = server::serve(listener, backend, config.limits.connections) => {}
-        _ = terminate.recv() => info!("told to end by SIGTERM"),
-        _ = interrupt.recv() => info!("told to end by SIGINT"),
-        () = contd_actors::until_ended(&supervisor) => {
-            // A new daemon reads everything from disk again; the containers do not notice.
-            let message = "the supervisor of the actors has ended by itself";
-            let hint = "start contd again (its service manager does), and report the panic in its log";
-            return Err(ApiError::new(ErrorKind::Internal, message).with_hint(hint));
+    let successor = until_it_leaves(&mut server, &desk, &supervisor, &manager, &mut signals).await?;
+    drop(desk);
+    come_to_rest(&backend, server.close(), &shims, &manager, successor.is_some()).await;
+    match successor {
+        Some(successor) => successor.hand_kept(shims.release_kept().into_iter().map(to_named).collect()).await,
+        // Where a manager keeps it, connections wait there for the next start. The lock is still held: it is ours to remove.
+        None if !manager.is_there() => {
+            if let Err(error) = std::fs::remove_file(config.socket()) {
+                warn!(%error, "the API socket could not be removed");
+            }
         }
-    }
-    if let Err(error) = ask_api(&supervisor, Shutdown, SHUTDOWN_DEADLINE).await {
-        warn!(%error, "the actors did not come to rest");
-    }
-    shims.drain_slots().await;
-    // The lock is still held: the socket is ours to remove.
-    if let Err(error) = std::fs::remove_file(config.socket()) {
-        warn!(%error, "the API socket could not be removed");
+        None => {}
     }
     info!("contd has ended; containers keep running");
     Ok(())
 }
 
-fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, ApiError> {
-    signal(kind).map_err(|error| explain(ErrorKind::Internal, &error, "check the limits of this process"))
+/// Serves until it is told to end, or a successor has the API socket, which is then returned.
+async fn until_it_leaves(
+    server: &mut Server,
+    desk: &Desk,
+    supervisor: &Addr<Supervisor>,
+    manager: &ServiceManager,
+    signals: &mut Signals,
+) -> Result<Option<Successor>, ApiError> {
+    loop {
+        tokio::select! {
+            () = server.accept() => {}
+            signal = signals.next() => {
+                info!("told to end by {signal}");
+                return Ok(None);
+            }
+            successor = desk.asked() => {
+                let (pid, agent) = (successor.pid, successor.agent.clone());
+                match hand_listener(successor, server, manager).await {
+                    Ok(successor) => {
+                        info!(pid, agent, "a successor has the API socket");
+                        return Ok(Some(successor));
+                    }
+                    Err(error) => info!(pid, agent, %error, "a successor went before it had the API socket"),
+                }
+            }
+            () = contd_actors::until_ended(supervisor) => {
+                // A new daemon reads everything from disk again; the containers do not notice.
+                let message = "the supervisor of the actors has ended by itself";
+                let hint = "start contd again (its service manager does), and report the panic in its log";
+                return Err(ApiError::new(ErrorKind::Internal, message).with_hint(hint));
+            }
+        }
+    }
+}
+
+/// Hands the API socket over, and tells the service manager whose it is now.
+async fn hand_listener(
+    successor: Successor,
+    server: &Server,
+    manager: &ServiceManager,
+) -> Result<Successor, Box<dyn Error>> {
+    let pid = successor.pid;
+    let notify_socket = manager.socket().map(Path::to_path_buf);
+    let successor = successor.hand_listener(server.listener()?, notify_socket).await?;
+    if let Ok(pid) = u32::try_from(pid) {
+        told(manager.succeeded_by(pid));
+    }
+    Ok(successor)
+}
+
+/// Lets everything that is under way come to its end, within bounds: connections, actors, warm slots.
+async fn come_to_rest(
+    backend: &Backend,
+    mut connections: Connections,
+    shims: &ProcessShimClient,
+    manager: &ServiceManager,
+    is_replaced: bool,
+) {
+    if !is_replaced {
+        // At a takeover the service goes on: its manager must not take this for its end.
+        told(manager.stopping());
+    }
+    let leaving = if is_replaced { Leaving::Replaced } else { Leaving::Ending };
+    backend.leaving.send_replace(Some(leaving));
+    connections.finish(LAST_CALLS).await;
+    if let Err(error) = ask_api(&backend.supervisor, Shutdown, SHUTDOWN_DEADLINE).await {
+        warn!(%error, "the actors did not come to rest");
+    }
+    connections.finish(LAST_WORDS).await;
+    shims.drain_slots().await;
+}
+
+/// Tells the service manager that we are there, and has it keep the API socket if that is not its own.
+fn tell_ready(manager: &ServiceManager, server: &Server, is_managers: bool) {
+    if !manager.is_there() {
+        return;
+    }
+    if !is_managers {
+        match server.listener() {
+            Ok(listener) => told(manager.store(inherited::LISTENER, listener.as_fd())),
+            Err(error) => warn!(%error, "the service manager does not keep the API socket"),
+        }
+    }
+    told(manager.ready());
+}
+
+/// A manager that does not hear changes nothing here.
+fn told(result: Result<(), ManagerError>) {
+    if let Err(error) = result {
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        warn!(%error, cause, "the service manager does not hear");
+    }
+}
+
+fn to_named((name, fd): (String, OwnedFd)) -> Named {
+    Named { name, fd }
+}
+
+/// The daemon's name and version, for hellos.
+fn agent() -> String {
+    format!("contd {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The signals that tell the daemon to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches them from here on.
+    fn listen() -> Result<Self, ApiError> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| explain(ErrorKind::Internal, &error, "check the limits of this process"))
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one and returns its name. Cancellation-safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// Makes the directories of the daemon with the rights that DESIGN section 10 gives them.

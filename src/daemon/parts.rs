@@ -7,6 +7,7 @@ use std::time::Duration;
 use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes};
 use contd_bundle::DirBundles;
 use contd_durable::{Fs, RealFs};
+use contd_handover::{Named, ServiceManager};
 use contd_lease::BootId;
 use contd_rootfs::{MountConfig, MountRootfs};
 use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
@@ -16,14 +17,15 @@ use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock}
 use crate::config::Config;
 use crate::daemon::explain;
 use crate::daemon::programs::{NATIVE, Programs};
+use crate::daemon::vault::ManagerVault;
 
 const MIB: u64 = 1024 * 1024;
 /// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
-const EVENTS_DIR: &str = ".events";
+pub(crate) const EVENTS_DIR: &str = ".events";
 /// When a new generation of the event journal is begun; two are kept, some tens of thousands of events.
 const MAX_JOURNAL_BYTES: u64 = 8 * MIB;
 /// Where the OCI runtime keeps its state, below the run directory: gone after a reboot, as it must be.
-const RUNTIME_STATE_DIR: &str = "oci";
+pub(crate) const RUNTIME_STATE_DIR: &str = "oci";
 /// Where compiled seccomp filters are kept, below the cache directory: they outlive a reboot.
 const FILTERS_DIR: &str = "seccomp";
 
@@ -34,6 +36,8 @@ const FILTERS_DIR: &str = "seccomp";
 pub(crate) fn assemble(
     config: &Config,
     programs: &Programs,
+    manager: &ServiceManager,
+    kept: Vec<Named>,
 ) -> Result<(NodeConfig, Parts, ProcessShimClient), ApiError> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
@@ -53,7 +57,9 @@ pub(crate) fn assemble(
         cgroup_parent: Path::new("/").join(&config.cgroup_parent),
         filters: filters.clone(),
         compiler: programs.seccomp.clone(),
-    });
+    })
+    .with_vault(ManagerVault::of(manager))
+    .with_kept(kept.into_iter().map(|named| (named.name, named.fd)));
     let parts = Parts {
         store: Arc::new(store),
         shims: Arc::new(shims.clone()),
@@ -89,6 +95,7 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
             memory_bytes: config.defaults.memory_mib.saturating_mul(MIB),
             cpu,
             pids_limit: config.defaults.pids,
+            oom_score_adj: not_spared(&std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default()),
         },
         rootfs_size_bytes: config.defaults.rootfs_mib.saturating_mul(MIB),
         shutdown_timeout: config.defaults.stop_timeout(),
@@ -110,6 +117,12 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
     })
 }
 
+/// What containers get where the kernel is to spare this daemon when memory runs out (`OOMScoreAdjust` of its service): they
+/// are not meant, and would inherit it. To give it up needs no right; to take another value may.
+fn not_spared(own_score: &str) -> Option<i32> {
+    own_score.trim().parse::<i32>().is_ok_and(|score| score < 0).then_some(0)
+}
+
 fn make_private(fs: &dyn Fs, dir: &Path) -> Result<(), ApiError> {
     fs.create_dir_all(dir, 0o700).map_err(|error| {
         let message = format!("make the directory {}", dir.display());
@@ -119,4 +132,17 @@ fn make_private(fs: &dyn Fs, dir: &Path) -> Result<(), ApiError> {
         };
         ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_spares_the_daemon_when_memory_runs_out_does_not_spare_its_containers() {
+        assert_eq!(not_spared("-500\n"), Some(0));
+        for as_it_is in ["0\n", "300\n", ""] {
+            assert_eq!(not_spared(as_it_is), None, "{as_it_is:?}");
+        }
+    }
 }

@@ -1,14 +1,16 @@
-//! The API socket: binds it, accepts, and bounds how many connections there are.
+//! The API socket: binds it or goes on with one, accepts, and bounds how many connections there are.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use interprocess::local_socket::tokio::Listener;
 use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use interprocess::os::unix::uds_local_socket;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -20,7 +22,7 @@ use crate::daemon::limits::Spare;
 /// The longest path of a Unix socket: `sun_path` less its NUL (unix(7)).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Owner and group may connect; who of them may do what is decided per call.
-const SOCKET_MODE: u32 = 0o660;
+pub(crate) const SOCKET_MODE: u32 = 0o660;
 /// How long to wait after a failed accept: out of descriptors is the usual reason, and spinning does not free any.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -28,7 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
     /// The path does not fit into a socket address.
-    #[error("API socket {}: the path has {len} bytes, more than the {MAX_SOCKET_PATH_BYTES} that a socket can have", path.display())]
+    #[error("socket {}: the path has {len} bytes, more than the {MAX_SOCKET_PATH_BYTES} that a socket can have", path.display())]
     TooLong {
         /// The path.
         path: PathBuf,
@@ -36,7 +38,7 @@ pub(crate) enum BindError {
         len: usize,
     },
     /// A stale socket of an earlier daemon cannot be removed.
-    #[error("remove the stale API socket {}", path.display())]
+    #[error("remove the stale socket {}", path.display())]
     Stale {
         /// The path.
         path: PathBuf,
@@ -44,7 +46,7 @@ pub(crate) enum BindError {
         source: io::Error,
     },
     /// The socket cannot be bound.
-    #[error("bind the API socket {}", path.display())]
+    #[error("bind the socket {}", path.display())]
     Bind {
         /// The path.
         path: PathBuf,
@@ -53,15 +55,12 @@ pub(crate) enum BindError {
     },
 }
 
-/// Binds the API socket. The caller holds the daemon lock, so a socket that is there belongs to a dead daemon.
+/// Binds a socket. The caller holds the daemon lock, so one that is there belongs to a dead daemon.
 ///
 /// # Errors
 /// [`BindError`] with the path.
-pub(crate) fn bind(path: &Path) -> Result<Listener, BindError> {
-    let len = path.as_os_str().len();
-    if len > MAX_SOCKET_PATH_BYTES {
-        return Err(BindError::TooLong { path: path.to_path_buf(), len });
-    }
+pub(crate) fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
+    check(path)?;
     match std::fs::remove_file(path) {
         Ok(()) => info!(socket = %path.display(), "removed the socket of a dead daemon"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -69,32 +68,94 @@ pub(crate) fn bind(path: &Path) -> Result<Listener, BindError> {
     }
     let failed = |source| BindError::Bind { path: path.to_path_buf(), source };
     let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
-    // The name is never reclaimed on drop: at a hand-over that would remove the successor's socket (FACTS: interprocess).
-    ListenerOptions::new().name(name).mode(SOCKET_MODE as _).reclaim_name(false).create_tokio().map_err(failed)
+    // The name is never reclaimed on drop: at a takeover that would remove the successor's socket (FACTS: interprocess).
+    let options = ListenerOptions::new().name(name).mode(mode as _).reclaim_name(false);
+    options.create_sync_as::<uds_local_socket::Listener>().map(UnixListener::from).map_err(failed)
 }
 
-/// Accepts connections until the future is dropped.
-pub(crate) async fn serve(listener: Listener, backend: Arc<Backend>, max_connections: usize) {
-    let places = Arc::new(Semaphore::new(max_connections));
-    let mut connections = JoinSet::new();
-    let mut spare = Spare::default();
-    loop {
-        spare.keep();
-        let stream = match listener.accept().await {
-            Ok(stream) => stream,
-            // One caller is let in all the same.
-            Err(error) if spare.give_up(&error) => match listener.accept().await {
+/// Checks that a path fits into a socket address.
+///
+/// # Errors
+/// [`BindError::TooLong`].
+pub(crate) fn check(path: &Path) -> Result<(), BindError> {
+    let len = path.as_os_str().len();
+    if len > MAX_SOCKET_PATH_BYTES {
+        return Err(BindError::TooLong { path: path.to_path_buf(), len });
+    }
+    Ok(())
+}
+
+/// The API socket and who is connected to it.
+pub(crate) struct Server {
+    listener: uds_local_socket::tokio::Listener,
+    backend: Arc<Backend>,
+    places: Arc<Semaphore>,
+    connections: JoinSet<()>,
+}
+
+impl Server {
+    /// Goes on with a listening socket; nobody is accepted yet. Wants a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] when the runtime does not take it.
+    pub(crate) fn new(socket: UnixListener, backend: Arc<Backend>, path: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Bind { path: path.to_path_buf(), source };
+        let listener = uds_local_socket::tokio::Listener::try_from(OwnedFd::from(socket)).map_err(failed)?;
+        let places = Arc::new(Semaphore::new(backend.max_connections));
+        Ok(Self { listener, backend, places, connections: JoinSet::new() })
+    }
+
+    /// Accepts connections until the future is dropped, which loses none: those not accepted yet wait in the backlog.
+    pub(crate) async fn accept(&mut self) {
+        let mut spare = Spare::default();
+        loop {
+            spare.keep();
+            let stream = match self.listener.accept().await {
                 Ok(stream) => stream,
-                Err(_gone) => continue,
-            },
-            Err(error) => {
-                warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        while connections.try_join_next().is_some() {}
-        let place = Arc::clone(&places).try_acquire_owned().ok();
-        connections.spawn_local(connection::serve(stream, Arc::clone(&backend), place));
+                // One caller is let in all the same.
+                Err(error) if spare.give_up(&error) => match self.listener.accept().await {
+                    Ok(stream) => stream,
+                    Err(_gone) => continue,
+                },
+                Err(error) => {
+                    warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            while self.connections.try_join_next().is_some() {}
+            let place = Arc::clone(&self.places).try_acquire_owned().ok();
+            self.connections.spawn_local(connection::serve(stream.into(), Arc::clone(&self.backend), place));
+        }
+    }
+
+    /// Duplicates the listening socket, for a successor or the service manager.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(crate) fn listener(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// Returns the number of the listening descriptor.
+    pub(crate) fn listener_number(&self) -> i32 {
+        self.listener.as_fd().as_raw_fd()
+    }
+
+    /// Accepts nobody from here on: closes the listening socket and returns who is still connected.
+    pub(crate) fn close(self) -> Connections {
+        Connections(self.connections)
+    }
+}
+
+/// Connections of a daemon that accepts nobody any more.
+#[derive(Debug)]
+pub(crate) struct Connections(JoinSet<()>);
+
+impl Connections {
+    /// Waits until all have ended, at most so long.
+    pub(crate) async fn finish(&mut self, limit: Duration) {
+        let all = async { while self.0.join_next().await.is_some() {} };
+        let _some_are_busy = tokio::time::timeout(limit, all).await.is_err();
     }
 }

@@ -175,9 +175,9 @@ fn without_a_daemon_the_command_says_how_to_start_one() {
 }
 
 #[test]
-fn a_second_daemon_on_the_same_directory_is_refused() {
+fn a_second_daemon_on_the_same_directory_is_refused_when_told_so() {
     let node = Node::start();
-    let output = node.daemon_command().output().expect("run the daemon");
+    let output = node.daemon_command().arg("--no-takeover").output().expect("run the daemon");
     assert!(!output.status.success());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("another contd daemon") && stderr.contains("hint: "), "{stderr}");

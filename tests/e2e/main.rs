@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod doctor;
 mod fixtures;
 mod harness;
 mod hung_clients;
@@ -19,7 +20,9 @@ mod lifecycle;
 mod many;
 mod out_of_resources;
 mod reattach;
+mod service;
 mod shim_death;
 mod stuck;
+mod takeover;
 mod verbs;
 mod wire;

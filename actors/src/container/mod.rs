@@ -218,7 +218,15 @@ impl ContainerActor {
         self.record.boot_id.clone_from(&self.subject.shared.config.boot_id);
         let (records, lane) = (self.subject.shared.records.clone(), Arc::clone(&self.subject.lane));
         let (writer, record) = (self.writer, self.record.clone());
-        async move { records.put(lane, writer, record).await.map_err(Arc::new) }
+        async move {
+            let written = if record.is_acknowledged {
+                records.put(lane, writer, record).await
+            } else {
+                // Nobody was told of it: what the disk has not got is as if it had never been asked for.
+                records.put_intent(lane, writer, record).await
+            };
+            written.map_err(Arc::new)
+        }
     }
 
     /// Writes the record without anybody waiting for it; the next write repeats what this one failed to.

@@ -15,6 +15,7 @@ use contd_rootfs::{FetchProgress, PrepareRootfs};
 use contd_shim_client::Shim;
 use contd_types::{Pid, Step};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Cancel, Subject, shielded, undo};
@@ -146,7 +147,10 @@ impl Making<'_> {
         work: impl Future<Output = Result<T, StepError>> + 'static,
     ) -> StepResult<T> {
         self.begin(step)?;
-        shielded(&self.cancel, what, deadline, work).await.map_err(|source| (step, source))
+        let begun = Instant::now();
+        let result = shielded(&self.cancel, what, deadline, work).await.map_err(|source| (step, source));
+        debug!(container = %self.plan.subject.id, %step, us = begun.elapsed().as_micros(), "step over");
+        result
     }
 
     async fn root_and_bundle(&self) -> StepResult<()> {

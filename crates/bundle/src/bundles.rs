@@ -82,10 +82,11 @@ impl Bundles for DirBundles {
         let text = json::encode(&request.spec.name, &config(request)?)?;
         let relative = container_dir(request.namespace, request.id).join(BUNDLE_DIR);
         let bundle = self.state_dir.join(&relative);
-        contd_durable::create_dirs(self.fs.as_ref(), &self.state_dir, &relative, DIR_MODE)
+        // Not brought to the disk: it is written again before each start, and a power loss leaves no container that uses it.
+        contd_durable::create_dirs_volatile(self.fs.as_ref(), &self.state_dir, &relative, DIR_MODE)
             .map_err(|source| BundleError::CreateDir { path: bundle.clone(), source })?;
         let file = bundle.join(CONFIG_FILE);
-        contd_durable::replace(self.fs.as_ref(), &file, text.as_bytes(), FILE_MODE)
+        contd_durable::replace_volatile(self.fs.as_ref(), &file, text.as_bytes(), FILE_MODE)
             .map_err(|source| BundleError::Store { path: file, source })?;
         Ok(bundle)
     }
@@ -95,7 +96,6 @@ impl Bundles for DirBundles {
         let bundle = container.join(BUNDLE_DIR);
         let failed = |source| BundleError::Remove { path: bundle.clone(), source };
         absent_is_fine(self.fs.remove_dir_all(&bundle)).map_err(failed)?;
-        absent_is_fine(self.fs.sync_dir(&container)).map_err(failed)?;
         // Whoever of the owners of this directory is the last one takes it away.
         match absent_is_fine(self.fs.remove_dir(&container)) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(failed(error)),

@@ -29,7 +29,7 @@ impl Case {
             id: ContainerId::from_random([number; 16]),
             spec,
             root: tempfile::tempdir().expect("tempdir"),
-            defaults: Defaults { memory_bytes: 64 << 20, cpu, pids_limit: 100 },
+            defaults: Defaults { memory_bytes: 64 << 20, cpu, pids_limit: 100, oom_score_adj: None },
         }
     }
 

@@ -47,7 +47,10 @@ pub(crate) fn process(request: &BundleRequest<'_>) -> Result<Process, BundleErro
     let identity = user::look_up(request.root, spec.user.as_ref())?;
     let env = env(spec, &identity.home);
     program::check_readable(request, &args, &env)?;
-    assemble(spec, args, env, &identity).map_err(|source| BundleError::Assemble { name: spec.name.to_string(), source })
+    let failed = |source| BundleError::Assemble { name: spec.name.to_string(), source };
+    let mut process = assemble(spec, args, env, &identity).map_err(failed)?;
+    process.set_oom_score_adj(request.defaults.oom_score_adj);
+    Ok(process)
 }
 
 fn assemble(

@@ -41,4 +41,6 @@ pub struct Defaults {
     pub cpu: CpuLimit,
     /// Processes and threads.
     pub pids_limit: u32,
+    /// How the kernel weighs its processes when memory runs out; `None` is as the daemon's own.
+    pub oom_score_adj: Option<i32>,
 }

@@ -105,6 +105,13 @@ fn devices_are_denied_first() {
 }
 
 #[test]
+fn how_the_kernel_weighs_the_container_is_said_where_the_node_says_so() {
+    let mut case = Case::new();
+    case.defaults.oom_score_adj = Some(0);
+    assert_eq!(json_of(&case)["process"]["oomScoreAdj"], json!(0));
+}
+
+#[test]
 fn limits_come_from_the_spec_and_else_from_the_node() {
     let mut case = Case::new();
     let resources = json_of(&case)["linux"]["resources"].clone();

@@ -103,6 +103,44 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Puts the calling thread, the only one of its process, into the v1 directories. For v2 a process is cloned into
+    /// [`Self::v2_dir`].
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn enter_v1(&self) -> Result<(), CgroupError> {
+        for dir in self.dirs.iter().filter(|dir| !dir.is_v2) {
+            // A thread that moves itself, by `tasks`, is spared the grace period that `cgroup.procs` waits for (Linux 5.15).
+            write(&dir.path.join("tasks"), "0", None)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether a process with these lines in its `/proc/<pid>/cgroup` is in it, or in a cgroup below, everywhere.
+    pub fn holds(&self, hierarchies: &Hierarchies, memberships: &str) -> bool {
+        let is_member = |dir: &Dir| {
+            let hierarchy = hierarchies.all.iter().find(|one| dir.path.starts_with(&one.point));
+            let name = hierarchy.map(|one| one.names.first().map_or("", String::as_str));
+            let found = name.and_then(|name| hierarchies.dir(name, memberships));
+            found.is_some_and(|found| found.starts_with(&dir.path))
+        };
+        self.dirs.iter().all(is_member)
+    }
+
+    /// Tells whether its processes are stopped, or about to be.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        if let Some(dir) = self.v1_dir(Controllers::FREEZER) {
+            return Ok(read(&dir.join("freezer.state"))?.trim() != "THAWED");
+        }
+        match self.dirs.iter().find(|dir| dir.is_v2) {
+            Some(dir) => Ok(read(&dir.path.join("cgroup.freeze"))?.trim() == "1"),
+            None => Ok(false),
+        }
+    }
+
     /// Returns its v2 directory, for `CLONE_INTO_CGROUP`.
     pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(AsFd::as_fd)

@@ -54,6 +54,11 @@ impl Controllers {
         Self::NAMES.iter().find(|(_, known)| *known == name).map_or(Self::NONE, |(controller, _)| *controller)
     }
 
+    /// Returns each controller in this set with its name.
+    pub(crate) fn each(self) -> impl Iterator<Item = (Self, &'static str)> {
+        Self::NAMES.into_iter().filter(move |(one, _)| self.contains(*one))
+    }
+
     /// Returns the names that v2 has of those in this set.
     pub(crate) fn v2_names(self) -> impl Iterator<Item = &'static str> {
         let on_v2 = Self::PIDS | Self::MEMORY | Self::CPU | Self::CPUSET;

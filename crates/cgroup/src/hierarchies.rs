@@ -1,6 +1,8 @@
 //! Where the hierarchies are mounted; read once.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use crate::controllers::Controllers;
@@ -99,6 +101,51 @@ impl Hierarchies {
             .collect()
     }
 
+    /// Returns the needed controllers that this node does not have: mounted nowhere on v1, not offered on v2.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn lacking(&self, needs: Controllers) -> Result<Vec<&'static str>, CgroupError> {
+        if self.kind() != Kind::V2 {
+            let has = |one| self.all.iter().any(|hierarchy| hierarchy.controllers.intersects(one));
+            return Ok(needs.each().filter(|(one, _)| !has(*one)).map(|(_, name)| name).collect());
+        }
+        let Some(root) = self.all.iter().find(|hierarchy| hierarchy.is_v2()) else { return Ok(Vec::new()) };
+        let offered = crate::cgroup::read(&root.point.join("cgroup.controllers"))?;
+        Ok(needs.v2_names().filter(|name| !offered.split_ascii_whitespace().any(|known| known == *name)).collect())
+    }
+
+    /// Returns where the hierarchies are mounted that a container with these needs is in.
+    pub fn points(&self, needs: Controllers) -> Vec<&Path> {
+        self.needed(needs).map(|hierarchy| hierarchy.point.as_path()).collect()
+    }
+
+    /// Lists the names of the cgroups right below a path such as `/contd`, in whichever hierarchy; none when it is not
+    /// there.
+    ///
+    /// # Errors
+    /// [`CgroupError::Path`], [`CgroupError::File`].
+    pub fn names_below(&self, path: &Path) -> Result<BTreeSet<String>, CgroupError> {
+        let below = path.strip_prefix("/").ok().filter(|below| is_plain(below));
+        let below = below.ok_or_else(|| CgroupError::Path { path: path.to_owned() })?;
+        let mut names = BTreeSet::new();
+        for hierarchy in &self.all {
+            let dir = hierarchy.point.join(below);
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(CgroupError::file("list", dir, source)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(|source| CgroupError::file("list", &dir, source))?;
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    names.insert(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        Ok(names)
+    }
+
     /// Finds the directory of a controller (empty: v2) for the lines of `/proc/<pid>/cgroup`.
     pub(crate) fn dir(&self, controller: &str, memberships: &str) -> Option<PathBuf> {
         let path = memberships.lines().find_map(|line| {
@@ -194,6 +241,32 @@ mod tests {
         let joined = Hierarchies::parse(HYBRID).joined(Controllers::CPU);
         let dirs: Vec<&str> = joined.iter().map(|one| one.dir.as_str()).collect();
         assert_eq!(dirs, ["cpu,cpuacct", "uni fied"]);
+    }
+
+    #[test]
+    fn what_is_lacking_is_named_and_where_the_rest_is_mounted_told() {
+        let hierarchies = Hierarchies::parse(HYBRID);
+        let needs = Controllers::CPU | Controllers::MEMORY | Controllers::PIDS;
+        assert_eq!(hierarchies.lacking(needs).expect("no file is read on v1"), ["pids"]);
+        let points = hierarchies.points(needs);
+        assert_eq!(
+            points,
+            ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/uni fied"].map(Path::new)
+        );
+    }
+
+    #[test]
+    fn names_below_a_path_are_those_of_all_hierarchies() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for path in ["v1/contd/a", "v2/contd/b", "v2/contd/a/deeper"] {
+            fs::create_dir_all(dir.path().join(path)).expect("made");
+        }
+        let line = |name: &str, kind| format!("1 1 0:1 / {}/{name} rw - {kind} x rw,memory\n", dir.path().display());
+        let hierarchies = Hierarchies::parse(&(line("v1", "cgroup") + &line("v2", "cgroup2")));
+        let names = hierarchies.names_below(Path::new("/contd")).expect("listed");
+        assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(hierarchies.names_below(Path::new("/none")).expect("listed").is_empty());
+        assert!(matches!(hierarchies.names_below(Path::new("/../etc")), Err(CgroupError::Path { .. })));
     }
 
     #[test]

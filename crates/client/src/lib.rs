@@ -9,6 +9,8 @@
 //!                                    ◄──items───  ┘  connection        └──◄ socket
 //! ```
 //!
+//! A [`Follower`] asks again what may be asked twice: wait, logs, events and stop go on across daemons.
+//!
 //! Every call takes a [`Deadline`]. When the connection ends, every call under way fails with the same
 //! [`ClientError::Lost`] or [`ClientError::Protocol`]; connect again to go on. A dropped stream or call is cancelled.
 #![forbid(unsafe_code)]
@@ -18,6 +20,7 @@ mod connect;
 mod connection;
 mod deadline;
 mod error;
+mod follow;
 mod requests;
 mod stream;
 #[cfg(any(test, feature = "testing"))]
@@ -27,5 +30,6 @@ mod tests;
 
 pub use deadline::Deadline;
 pub use error::{ClientError, ProtocolError};
+pub use follow::{FollowedEvents, FollowedLog, Follower, PATIENCE};
 pub use requests::{Client, ListFilter, LogsOptions};
 pub use stream::{EventItem, EventStream, LogStream, Progress, RunItem, RunStream};

@@ -61,6 +61,11 @@ impl Client {
         self.connection.version
     }
 
+    /// Tells whether both share one connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
+    }
+
     /// Asks who answers. Usual deadline: 10 s.
     ///
     /// # Errors

@@ -50,7 +50,8 @@ pub enum EventItem {
         /// What.
         event: ContainerEvent,
     },
-    /// Events that are no longer kept: `from` up to but without `to`.
+    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`), at the beginning of a
+    /// stream that asked for the next event, says where it stands.
     Gap {
         /// The first missing.
         from: u64,

@@ -96,8 +96,11 @@ pub struct RealFs;
 
 impl Fs for RealFs {
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+        let file = File::open(path)?;
+        // What it says of its length saves reads in tiny pieces; what counts is what comes.
+        let hint = file.metadata().map_or(0, |metadata| metadata.len()).min(max_bytes);
+        let mut bytes = Vec::with_capacity(usize::try_from(hint).unwrap_or_default().saturating_add(1));
+        file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         if u64::try_from(bytes.len()).is_ok_and(|len| len <= max_bytes) {
             Ok(bytes)
         } else {

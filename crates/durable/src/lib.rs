@@ -23,4 +23,6 @@ mod sequence;
 #[cfg(any(test, feature = "testing"))]
 pub use faulty::{Call, Fault, FaultyFs, Operation};
 pub use fs::{Fs, RealFs};
-pub use sequence::{DurableError, create_dirs, remove, replace, replace_volatile, sweep_temps};
+pub use sequence::{
+    DurableError, create_dirs, create_dirs_volatile, remove, replace, replace_volatile, sweep_temps, sync_dirs,
+};

@@ -168,18 +168,45 @@ pub fn remove(fs: &dyn Fs, path: &Path) -> Result<(), DurableError> {
 /// # Errors
 /// [`DurableError::NotBelow`], [`DurableError::CreateDir`] or [`DurableError::SyncDir`]; repeating is safe.
 pub fn create_dirs(fs: &dyn Fs, base: &Path, relative: &Path, mode: u32) -> Result<(), DurableError> {
-    if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
-        return Err(DurableError::NotBelow { path: relative.to_owned(), base: base.to_owned() });
-    }
-    let mut parent = base.to_owned();
+    create_dirs_volatile(fs, base, relative, mode)?;
+    sync_dirs(fs, base, relative)
+}
+
+/// Makes `base/relative` without waiting for a disk. `base` must exist; each part of `relative` is a name.
+///
+/// # Errors
+/// [`DurableError::NotBelow`] or [`DurableError::CreateDir`]; repeating is safe.
+pub fn create_dirs_volatile(fs: &dyn Fs, base: &Path, relative: &Path, mode: u32) -> Result<(), DurableError> {
+    check_below(base, relative)?;
+    let mut dir = base.to_owned();
     for part in relative.components() {
-        let child = parent.join(part);
-        fs.create_dir_all(&child, mode).map_err(|source| DurableError::CreateDir { path: child.clone(), source })?;
-        // Also when it was there: an earlier call may have failed between the two steps.
-        fs.sync_dir(&parent).map_err(|source| DurableError::SyncDir { path: parent.clone(), source })?;
-        parent = child;
+        dir.push(part);
+        fs.create_dir_all(&dir, mode).map_err(|source| DurableError::CreateDir { path: dir.clone(), source })?;
     }
     Ok(())
+}
+
+/// Brings the directories of `base/relative` to the disk, also those that were there: an earlier call may have failed
+/// between making and syncing one. What is in the last one is not its business.
+///
+/// # Errors
+/// [`DurableError::NotBelow`] or [`DurableError::SyncDir`]; repeating is safe.
+pub fn sync_dirs(fs: &dyn Fs, base: &Path, relative: &Path) -> Result<(), DurableError> {
+    check_below(base, relative)?;
+    let mut parent = base.to_owned();
+    for part in relative.components() {
+        fs.sync_dir(&parent).map_err(|source| DurableError::SyncDir { path: parent.clone(), source })?;
+        parent.push(part);
+    }
+    Ok(())
+}
+
+fn check_below(base: &Path, relative: &Path) -> Result<(), DurableError> {
+    if relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        Ok(())
+    } else {
+        Err(DurableError::NotBelow { path: relative.to_owned(), base: base.to_owned() })
+    }
 }
 
 /// Removes the temp files that a crash left in a directory and returns how many there were; an absent directory has none.

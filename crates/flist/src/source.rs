@@ -1,6 +1,7 @@
 //! Where a flist comes from, and how its metadata gets here: whole, once per content, named by its hash.
 
 mod error;
+mod memo;
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -16,6 +17,7 @@ use crate::atomic::{self, TempFile};
 use crate::hash::{finish, hasher, hex};
 use crate::http::{self, HttpFailure};
 use crate::url;
+use memo::Identity;
 
 /// The largest `.fl` accepted: 3 MB hold 20,000 inodes, so this is some seven million.
 pub const MAX_FLIST_BYTES: u64 = 1 << 30;
@@ -147,9 +149,16 @@ fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> R
     if !metadata.is_file() {
         return Err(FetchError::NotAFile { path: named() });
     }
+    let identity = Identity::of(&metadata);
+    if let Some(known) = memo::recall(folder, &identity) {
+        return Ok(known);
+    }
     let mut copy = Copy { name: path.display().to_string(), folder, total: Some(metadata.len()), progress };
     match copy.run(file)? {
-        Ok(fetched) => Ok(fetched),
+        Ok(fetched) => {
+            memo::keep(folder, identity, &fetched);
+            Ok(fetched)
+        }
         Err(error) => Err(failed(error)),
     }
 }

@@ -21,9 +21,9 @@ use crate::seccomp::{Cache, FilterError};
 use crate::sys::{self, Cloned, Parent};
 use crate::wire::{LaunchRequest, Readiness, Report, Wire};
 
-mod child;
+pub(crate) mod child;
 #[expect(unsafe_code, reason = "fork and _exit, which must run nothing of the parent's")]
-mod process;
+pub(crate) mod process;
 
 /// The namespaces of a warm slot's init: what every container of ours has. The network's is entered later.
 const SLOT_NAMESPACES: u64 = NEW_PID | NEW_MOUNT | NEW_UTS | NEW_IPC;
@@ -81,10 +81,10 @@ pub struct Waiting {
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The bundle, or the kernel.
-    #[error("launch the container")]
+    #[error("launch the process")]
     Fault(#[from] Fault),
     /// It ended without a word.
-    #[error("launch the container: the launcher ended without an answer")]
+    #[error("launch the process: the launcher ended without an answer")]
     Silent,
     /// The line to it broke.
     #[error("talk to the launcher")]
@@ -118,6 +118,11 @@ impl Launcher {
                 process::exit_now(own.run(is_warm))
             }
         }
+    }
+
+    /// Takes the caller's ends of the lines to a launcher that was forked.
+    pub(crate) fn forked(pid: i32, orders: Wire, line: Wire) -> Self {
+        Self { pid, orders, line }
     }
 
     /// Returns the launcher's pid: a child of the caller, to be reaped by it.
@@ -299,7 +304,7 @@ fn enter(cgroup: &Cgroup, settings: &Settings) -> Result<(), Fault> {
 }
 
 /// The whole chain of a cgroup's error as one fault; its own field when it names one.
-fn cgroup_fault(field: &str, error: &contd_cgroup::CgroupError) -> Fault {
+pub(crate) fn cgroup_fault(field: &str, error: &contd_cgroup::CgroupError) -> Fault {
     let field = error.field().unwrap_or(field).to_owned();
     match error.errno() {
         Some(errno) => Fault::kernel(field, error.to_string(), &io::Error::from_raw_os_error(errno)),
@@ -323,7 +328,7 @@ fn read_bundle(settings: &Settings, hierarchies: &Hierarchies, orders: &mut Wire
     Ok(prepared)
 }
 
-fn filter_fault(error: &FilterError) -> Fault {
+pub(crate) fn filter_fault(error: &FilterError) -> Fault {
     let mut what = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -333,7 +338,7 @@ fn filter_fault(error: &FilterError) -> Fault {
     Fault::invalid("linux.seccomp", what)
 }
 
-fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<(), Fault> {
+pub(crate) fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<(), Fault> {
     match named {
         Some(path) if path != settings.cgroup => {
             let what = format!("{} is not this container's cgroup {}", path.display(), settings.cgroup.display());

@@ -12,11 +12,14 @@
 //!                              waits for "go"; seccomp, exec
 //! ```
 //!
+//! One more process in a running container comes about in the same way, without a plan that travels ([`exec`]).
+//!
 //! The plan travels over a socket with the descriptors beside it ([`wire`]), so init may have been cloned long before
 //! anyone knew what it will run: that is a warm slot.
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod exec;
 pub mod fault;
 pub mod init;
 pub mod launcher;

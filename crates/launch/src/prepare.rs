@@ -4,7 +4,7 @@ mod capabilities;
 mod devices;
 mod limits;
 mod mounts;
-mod namespaces;
+pub(crate) mod namespaces;
 mod options;
 mod process;
 mod sysctls;
@@ -19,9 +19,9 @@ use nix::fcntl::AT_FDCWD;
 pub use namespaces::IdMaps;
 pub use process::process;
 
-use crate::config::{Config, Linux};
+use crate::config::{Config, Linux, Process};
 use crate::fault::Fault;
-use crate::plan::{FdIndex, Plan, PropagationPlan, Root};
+use crate::plan::{FdIndex, Plan, ProcessPlan, PropagationPlan, Root};
 use crate::seccomp::Program;
 use crate::sys;
 use namespaces::Namespaces;
@@ -89,12 +89,7 @@ pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Pr
     let namespaces = Namespaces::open(&linux)?;
     let limits = limits::limits(linux.resources.as_ref())?;
     let needs = limits.needs();
-    let seccomp = match &linux.seccomp {
-        Some(section) if section.get() != "null" => Some((context.filters)(section.get().as_bytes())?),
-        _ => None,
-    };
-    let personality = linux.personality.as_ref().map(|personality| process::personality(&personality.domain));
-    let process = process::process(process_config, stdio, seccomp, personality.transpose()?)?;
+    let process = process_plan(process_config, &linux, stdio, context.filters)?;
     if config.hostname.is_some() && !namespaces.has(namespaces::NEW_UTS) {
         return Err(Fault::invalid("hostname", "it wants a UTS namespace of its own"));
     }
@@ -143,6 +138,33 @@ pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Pr
     })
 }
 
+/// Makes the plan of one process of a container, its first or one more: `process` with what `linux` adds to it.
+pub(crate) fn process_plan(
+    process: &Process,
+    linux: &Linux,
+    stdio: [FdIndex; 3],
+    filters: &mut dyn FnMut(&[u8]) -> Result<Program, Fault>,
+) -> Result<ProcessPlan, Fault> {
+    let seccomp = match &linux.seccomp {
+        Some(section) if section.get() != "null" => Some(filters(section.get().as_bytes())?),
+        _ => None,
+    };
+    let personality = linux.personality.as_ref().map(|personality| process::personality(&personality.domain));
+    process::process(process, stdio, seccomp, personality.transpose()?)
+}
+
+/// Reads `linux.cgroupsPath`.
+pub(crate) fn cgroup_path(path: Option<PathBuf>) -> Result<Option<PathBuf>, Fault> {
+    match path {
+        Some(path) if path.as_os_str().is_empty() => Ok(None),
+        Some(path) if !path.is_absolute() => {
+            let what = format!("{} is not absolute; systemd's slices are not supported", path.display());
+            Err(Fault::invalid("linux.cgroupsPath", what))
+        }
+        path => Ok(path),
+    }
+}
+
 fn root_tree(path: &Path) -> Result<OwnedFd, Fault> {
     let failed = |error: &std::io::Error| Fault::kernel("root.path", format!("open {}", path.display()), error);
     // Through a descriptor: what is checked is what is copied.
@@ -166,17 +188,6 @@ fn inside(field: &str, paths: Option<Vec<String>>) -> Result<Vec<String>, Fault>
     match paths.iter().find(|path| !path.starts_with('/')) {
         Some(path) => Err(Fault::invalid(field, format!("{path:?} is not absolute"))),
         None => Ok(paths),
-    }
-}
-
-fn cgroup_path(path: Option<PathBuf>) -> Result<Option<PathBuf>, Fault> {
-    match path {
-        Some(path) if path.as_os_str().is_empty() => Ok(None),
-        Some(path) if !path.is_absolute() => {
-            let what = format!("{} is not absolute; systemd's slices are not supported", path.display());
-            Err(Fault::invalid("linux.cgroupsPath", what))
-        }
-        path => Ok(path),
     }
 }
 

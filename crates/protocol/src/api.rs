@@ -283,7 +283,8 @@ pub enum Item {
         /// What.
         event: ContainerEvent,
     },
-    /// Events that are no longer kept: `from` up to but without `to`.
+    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`), at the beginning of a
+    /// stream that asked for the next event, says where it stands.
     EventGap {
         /// The first missing.
         from: u64,

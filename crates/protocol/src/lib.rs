@@ -24,6 +24,7 @@
 //! - [`api`]: callers and the daemon. Many calls at once, streams with credit.
 //! - [`shim`]: the daemon and one container's shim.
 //! - [`flistfs`]: the daemon and one flist's server.
+//! - [`takeover`]: a daemon and its successor.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -32,6 +33,7 @@ pub mod flistfs;
 pub mod frame;
 pub mod hello;
 pub mod shim;
+pub mod takeover;
 
 pub use codec::{CodecError, decode, encode};
 pub use frame::{Frame, FrameError, FrameReader, Kind};

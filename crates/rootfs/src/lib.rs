@@ -30,7 +30,9 @@ pub mod provider;
 mod servers;
 mod source;
 mod start;
+pub mod survey;
 mod users;
 
 pub use mount::{MountConfig, MountRootfs};
+pub use mount_table::{Mount, MountTable};
 pub use provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::layers::Place;
 use crate::locks::KeyedLocks;
-use crate::mount_table::{MountTable, resolve};
+use crate::mount_table::{MountTable, is_mount_point, resolve};
 use crate::provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
 use crate::servers::Servers;
 use crate::source::{self, Base};
@@ -150,7 +150,7 @@ impl Node {
     /// errors.
     fn existing(&self, user: &User) -> Result<Option<PreparedRootfs>, RootfsError> {
         let place = self.place(user);
-        if !MountTable::read()?.is_mounted(&place.root) {
+        if !is_mount_point(&place.root)? {
             return Ok(None);
         }
         match self.servers.used_by(user)? {
@@ -172,8 +172,8 @@ impl Node {
         let (lower, flist_hash) = match base {
             Base::Directory(path) => (path.clone(), None),
             Base::Flist { fetched, shown } => {
-                let table = MountTable::read()?;
-                let is_live = |other: &User| other != user && table.is_mounted(&self.place(other).root);
+                // One that cannot be looked at is rather kept than lost.
+                let is_live = |other: &User| other != user && is_mount_point(&self.place(other).root).unwrap_or(true);
                 let mount_point = self.servers.acquire(fetched, shown, user, &is_live)?;
                 (mount_point, Some(fetched.hash.clone()))
             }

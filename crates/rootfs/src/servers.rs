@@ -19,10 +19,11 @@ use tracing::{info, warn};
 
 use crate::client::{self, ANSWER_TIMEOUT, ClientError};
 use crate::locks::KeyedLocks;
-use crate::mount_table::MountTable;
+use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::RootfsError;
 use crate::source::flatten;
 use crate::start::{START_TIMEOUT, launch};
+use crate::survey::FoundServer;
 use crate::users::{self, User, disk};
 
 /// How many digits of the hash name a server's directory: 64 bits tell the flists of a node apart, and the socket's path
@@ -158,6 +159,33 @@ impl Servers {
         Ok(())
     }
 
+    /// Ends one server if nobody is noted as its user, also one that answers no more; `false` when somebody is.
+    pub(crate) fn end_unused(&self, key: &str) -> Result<bool, RootfsError> {
+        let _guard = self.locks.lock(key);
+        let server = self.server(key, key);
+        if !users::list(server.lease.path())?.is_empty() {
+            return Ok(false);
+        }
+        match server.stop_unless_used(None) {
+            Ok(()) => Ok(true),
+            // Something uses the mount though nobody is noted: a person must look.
+            Err(error) if error.kind() == ErrorKind::Busy => Err(error),
+            Err(_stuck) => server.destroy().map(|()| true),
+        }
+    }
+
+    /// Describes every directory of a server as it is; changes nothing.
+    pub(crate) fn survey(&self) -> Result<Vec<FoundServer>, RootfsError> {
+        let table = MountTable::read()?;
+        let look = |key: String| {
+            let server = self.server(&key, &key);
+            let users = users::list(server.lease.path())?.into_iter().map(|user| (user.namespace, user.id)).collect();
+            let is_mounted = table.is_mounted(&server.mount_point);
+            Ok(FoundServer { key, state: server.lease.probe(), dir: server.lease.path().to_owned(), users, is_mounted })
+        };
+        self.keys()?.into_iter().filter(|key| self.dir.join(key).is_dir()).map(look).collect()
+    }
+
     fn server(&self, key: &str, shown: &str) -> Server {
         let dir = self.dir.join(key);
         Server {
@@ -256,7 +284,7 @@ impl Server {
             let message = format!("its directory is taken by the server of flist {}", status.hash);
             return refuse(message, "remove the containers of that flist, or change either flist by a byte");
         }
-        if !MountTable::read()?.is_mounted(&self.mount_point) {
+        if !is_mount_point(&self.mount_point)? {
             let message = format!("its server (pid {}) lives but is unmounted", status.pid);
             return refuse(message, "something still uses the former mount: grep fuse.contd /proc/*/mountinfo");
         }

@@ -17,6 +17,8 @@ pub mod deadline;
 pub mod fake;
 mod greet;
 pub mod process;
+mod vault;
 
 pub use client::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
-pub use process::{ProcessShimClient, ShimClientConfig, SlotConfig};
+pub use process::{ProcessShimClient, ShimClientConfig, SlotConfig, is_kept_name};
+pub use vault::{NoVault, Vault};

@@ -93,6 +93,14 @@ pub(crate) struct Pump {
     diagnostics: Rc<Diagnostics>,
 }
 
+/// Makes the FIFOs of a container to come, so that its start need not.
+pub(crate) fn make_fifos(dir: &Path) -> Result<(), PumpError> {
+    [files::STDOUT, files::STDERR].into_iter().try_for_each(|name| {
+        let path = dir.join(name);
+        make_fifo(&path).map_err(|source| PumpError::Make { path, source })
+    })
+}
+
 impl Pump {
     /// Makes the FIFOs and spools if they are absent. Nothing is read yet.
     pub(crate) fn new(

@@ -28,7 +28,7 @@ use crate::daemonize::{self, ReadyPipe, Side};
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
 use crate::event_loop::{Ending, EventLoop};
-use crate::pump::{Pump, PumpError};
+use crate::pump::{self, Pump, PumpError};
 use crate::runtime::Runtime;
 use crate::runtime::native::NativeRuntime;
 use crate::slot::{self, SlotError, Word};
@@ -204,6 +204,7 @@ fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
         let ground = Ground::claim(dir)?;
         let spec = slot::read(dir).map_err(slot_failed)?;
         let mut runtime = NativeRuntime::new(slot::settings(&spec), Rc::clone(&ground.hierarchies));
+        pump::make_fifos(dir).map_err(|source| StartError::Output { source })?;
         runtime.warm_up().map_err(|source| slot_failed(SlotError::WarmUp { source }))?;
         Ok((leash, ground, spec, runtime))
     };

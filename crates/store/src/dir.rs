@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use contd_durable::{Fs, create_dirs, remove, replace, sweep_temps};
-use contd_types::{ContainerId, NamespaceId};
+use contd_durable::{
+    DurableError, Fs, create_dirs_volatile, remove, replace, replace_volatile, sweep_temps, sync_dirs,
+};
+use contd_types::{ContainerId, NamespaceId, StateName};
 use serde::Deserialize;
 use tracing::warn;
 
@@ -50,6 +52,33 @@ impl DirStore {
     /// Returns the directory of a container; files of others may be in it too.
     pub fn container_dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
         self.root.join(namespace.as_str()).join(id.as_str())
+    }
+
+    /// Writes a record by the given steps, unless a later call was faster.
+    fn write(
+        &self,
+        record: &ContainerRecord,
+        steps: impl FnOnce(&dyn Fs, &Path, &Path, &[u8], bool) -> Result<(), DurableError>,
+    ) -> Result<(), StoreError> {
+        let (namespace, id) = (record.namespace.clone(), record.id.clone());
+        let bytes = match serde_json::to_vec(record) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(StoreError::Encode { namespace, id, source }),
+        };
+        let key = (namespace.clone(), id.clone());
+        let slot = self.sequencer.slot(&key);
+        let mut slot = lock(&slot);
+        if slot.is_removed {
+            return Err(StoreError::Removed { namespace, id });
+        }
+        if record.generation < slot.generation {
+            return Err(StoreError::Stale { namespace, id, given: record.generation, stored: slot.generation });
+        }
+        slot.generation = record.generation;
+        let relative = Path::new(namespace.as_str()).join(id.as_str());
+        let written = steps(self.fs.as_ref(), &self.root, &relative, &bytes, slot.has_directory);
+        slot.has_directory = written.is_ok();
+        written.map_err(|source| StoreError::Write { namespace, id, source })
     }
 
     fn load_namespace(&self, namespace: &NamespaceId, loaded: &mut Loaded) {
@@ -121,28 +150,29 @@ impl DirStore {
 
 impl Store for DirStore {
     fn put(&self, record: &ContainerRecord) -> Result<(), StoreError> {
-        let (namespace, id) = (record.namespace.clone(), record.id.clone());
-        let bytes = match serde_json::to_vec(record) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(StoreError::Encode { namespace, id, source }),
-        };
-        let key = (namespace.clone(), id.clone());
-        let slot = self.sequencer.slot(&key);
-        let mut slot = lock(&slot);
-        if slot.is_removed {
-            return Err(StoreError::Removed { namespace, id });
-        }
-        if record.generation < slot.generation {
-            return Err(StoreError::Stale { namespace, id, given: record.generation, stored: slot.generation });
-        }
-        slot.generation = record.generation;
-        let fs = self.fs.as_ref();
-        let relative = Path::new(namespace.as_str()).join(id.as_str());
-        let made = if slot.has_directory { Ok(()) } else { create_dirs(fs, &self.root, &relative, 0o700) };
-        let path = self.root.join(relative).join(RECORD_FILE);
-        let written = made.and_then(|()| replace(fs, &path, &bytes, 0o600));
-        slot.has_directory = written.is_ok();
-        written.map_err(|source| StoreError::Write { namespace, id, source })
+        let written = self.write(record, |fs, root, relative, bytes, has_directory| {
+            if has_directory {
+                return replace(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600);
+            }
+            create_dirs_volatile(fs, root, relative, 0o700)?;
+            // The file first: its way to the disk takes the new directories along, and syncing them is nothing then.
+            replace(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600)?;
+            sync_dirs(fs, root, relative)
+        });
+        let key = (record.namespace.clone(), record.id.clone());
+        lock(&self.sequencer.slot(&key)).is_removal_announced =
+            written.is_ok() && record.state.name() == StateName::Deleting;
+        written
+    }
+
+    fn put_intent(&self, record: &ContainerRecord) -> Result<(), StoreError> {
+        let written = self.write(record, |fs, root, relative, bytes, _has_directory| {
+            create_dirs_volatile(fs, root, relative, 0o700)?;
+            replace_volatile(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600)
+        });
+        let key = (record.namespace.clone(), record.id.clone());
+        lock(&self.sequencer.slot(&key)).has_directory = false;
+        written
     }
 
     fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), StoreError> {
@@ -152,7 +182,18 @@ impl Store for DirStore {
         let mut slot = lock(&slot);
         let fs = self.fs.as_ref();
         let dir = self.container_dir(namespace, id);
-        remove(fs, &dir.join(RECORD_FILE)).map_err(failed)?;
+        let path = dir.join(RECORD_FILE);
+        if slot.is_removal_announced {
+            // Should a power loss bring it back, it says itself that it is on its way out.
+            match fs.remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(DurableError::Remove { path, source }));
+                }
+                _ => {}
+            }
+        } else {
+            remove(fs, &path).map_err(failed)?;
+        }
         sweep_temps(fs, &dir).map_err(failed)?;
         // The record is gone for good; that an empty directory may come back after a power loss does no harm.
         self.drop_if_empty(&dir);

@@ -20,6 +20,8 @@ pub(crate) struct Slot {
     pub(crate) generation: u64,
     /// Whether its directory is there, durably.
     pub(crate) has_directory: bool,
+    /// Whether the disk has a record that says that the container is being deleted.
+    pub(crate) is_removal_announced: bool,
     /// Whether it was removed.
     pub(crate) is_removed: bool,
 }

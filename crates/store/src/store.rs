@@ -17,6 +17,15 @@ pub trait Store: Send + Sync + Debug {
     /// record stands, and the call may be repeated.
     fn put(&self, record: &ContainerRecord) -> Result<(), StoreError>;
 
+    /// Writes the first record of a container that nobody was told of yet. It is there after the death of any process; a
+    /// power loss may take it, with all that it announces.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    fn put_intent(&self, record: &ContainerRecord) -> Result<(), StoreError> {
+        self.put(record)
+    }
+
     /// Removes a record so that it stays removed. It is fine when there is none.
     ///
     /// # Errors

@@ -126,6 +126,35 @@ fn put_leaves_the_old_or_the_new_record_whichever_operation_fails() {
 }
 
 #[test]
+fn only_what_somebody_was_told_of_waits_for_the_disk() {
+    use contd_durable::Operation;
+    let dir = tempfile::tempdir().expect("scratch");
+    let fs = Arc::new(FaultyFs::new());
+    let store = DirStore::open(Arc::clone(&fs) as Arc<dyn contd_durable::Fs>, dir.path().join("lib")).expect("open");
+    let syncs = || {
+        let is_sync = |call: &&contd_durable::Call| matches!(call.operation, Operation::SyncFile | Operation::SyncDir);
+        fs.calls().iter().filter(is_sync).count()
+    };
+    let (first, mut last) = (record("a", 1, 1), record("a", 1, 3));
+    let before = syncs();
+    store.put_intent(&first).expect("intent");
+    assert_eq!((syncs(), store.get(&first.namespace, &first.id).expect("get")), (before, Some(first.clone())));
+    store.put(&record("a", 1, 2)).expect("put");
+    // The file, its directory, and the two above, which the intent has made without waiting.
+    assert_eq!(syncs() - before, 4);
+    last.state = State::Deleting;
+    store.put(&last).expect("put");
+    let before = syncs();
+    store.remove(&last.namespace, &last.id).expect("remove");
+    assert_eq!(syncs(), before, "the record says itself that it is on its way out");
+    let unannounced = record("a", 2, 1);
+    store.put(&unannounced).expect("put");
+    let before = syncs();
+    store.remove(&unannounced.namespace, &unannounced.id).expect("remove");
+    assert_eq!(syncs() - before, 1);
+}
+
+#[test]
 fn remove_leaves_the_record_or_nothing_whichever_operation_fails() {
     for fault in FAULTS {
         for at in 1.. {

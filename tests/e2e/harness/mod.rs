@@ -3,12 +3,14 @@
 pub(crate) mod census;
 mod dead_fuse;
 mod flists;
+pub(crate) mod manager;
 mod netns;
 mod node;
 
 pub(crate) use census::Census;
 pub(crate) use dead_fuse::DeadFuse;
 pub(crate) use flists::{Flist, busybox_tree};
+pub(crate) use manager::Manager;
 pub(crate) use netns::Netns;
 pub(crate) use node::Node;
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::census::{cgroups_below, command_lines, members, mounts};
-use super::{Census, Flist, eventually};
+use super::{Census, Flist, Manager, eventually};
 
 /// What grows on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
 const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d"];
@@ -65,6 +65,7 @@ pub(crate) struct Node {
     daemon: Option<Child>,
     baseline: Option<Census>,
     announced: Vec<String>,
+    manager: Option<Manager>,
     _temp: tempfile::TempDir,
 }
 
@@ -76,22 +77,27 @@ impl Node {
 
     /// The same, with more lines of configuration.
     pub(crate) fn with_config(extra: &str) -> Self {
-        Self::with_ground(extra, |_root| {})
+        Self::prepared(extra, |_root| None)
+    }
+
+    /// Starts a daemon under a scripted service manager.
+    pub(crate) fn managed(make: impl FnOnce(&Path) -> Manager) -> Self {
+        Self::prepared("", |root| Some(make(root)))
     }
 
     /// The same, with one of its directories on a small file system of its own, so that it can be full.
     pub(crate) fn with_small(dir: &str, bytes: u64) -> Self {
-        Self::with_ground("", |root| {
+        Self::prepared("", |root| {
             let point = root.join(dir);
             fs::create_dir(&point).expect("make the directory");
             let options = format!("size={bytes},nr_inodes=400,mode=0755");
             let flags = nix::mount::MsFlags::empty();
             nix::mount::mount(Some("small"), &point, Some("tmpfs"), flags, Some(options.as_str())).expect("mount");
+            None
         })
     }
 
-    /// The same, after something was done to its root directory.
-    fn with_ground(extra: &str, prepare: impl FnOnce(&Path)) -> Self {
+    fn prepared(extra: &str, make_manager: impl FnOnce(&Path) -> Option<Manager>) -> Self {
         assert_eq!(nix::unistd::geteuid().as_raw(), 0, "end-to-end tests make containers and want root");
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -101,8 +107,9 @@ impl Node {
         let config = format!("cgroup_parent = \"{cgroup_parent}\"\n{extra}\n{}\n", runtime_section());
         fs::write(root.join("config.toml"), config).expect("write the configuration");
         fs::create_dir(root.join("input")).expect("make the input directory");
-        prepare(&root);
-        let mut node = Self { root, cgroup_parent, daemon: None, baseline: None, announced: Vec::new(), _temp: temp };
+        let manager = make_manager(&root);
+        let (daemon, baseline, announced) = (None, None, Vec::new());
+        let mut node = Self { root, cgroup_parent, daemon, baseline, announced, manager, _temp: temp };
         node.start_daemon();
         node.baseline = Some(node.settled_census());
         node
@@ -111,9 +118,59 @@ impl Node {
     /// Starts the daemon without waiting for it.
     pub(crate) fn spawn_daemon(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
+        let command = match &self.manager {
+            Some(manager) => manager.dress(&self.daemon_command()),
+            None => self.daemon_command(),
+        };
+        self.daemon = Some(self.spawn_logged(command));
+    }
+
+    fn spawn_logged(&self, mut command: Command) -> Child {
         let log = File::options().create(true).append(true).open(self.root.join("daemon.log")).expect("open the log");
-        let child = self.daemon_command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.daemon = Some(child.expect("start the daemon"));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        child.expect("start the daemon")
+    }
+
+    /// Starts another daemon by hand while one runs, and returns the one that runs.
+    pub(crate) fn spawn_successor(&mut self) -> Child {
+        let successor = self.spawn_logged(self.daemon_command());
+        self.daemon.replace(successor).expect("a daemon runs")
+    }
+
+    /// Starts another daemon over the one that runs, which must end well; returns once the new one answers.
+    #[track_caller]
+    pub(crate) fn take_over(&mut self) {
+        let mut old = self.spawn_successor();
+        let status = eventually("the old daemon to end", || old.try_wait().expect("wait"));
+        assert!(status.success(), "the old daemon ended with {status}\n{}", self.daemon_log());
+        self.wait_for_own_answer();
+    }
+
+    /// Waits until the daemon that answers is the newest one.
+    #[track_caller]
+    pub(crate) fn wait_for_own_answer(&mut self) {
+        eventually("the new daemon to answer", || {
+            let state = self.daemon.as_mut().and_then(|child| child.try_wait().expect("wait"));
+            assert!(state.is_none(), "the daemon ended: {state:?}\n{}", self.daemon_log());
+            let output = self.contd(["version", "--format", "json"]);
+            let version: serde_json::Value = serde_json::from_str(&output.stdout).ok()?;
+            (version["daemon"]["pid"].as_u64() == Some(u64::from(self.daemon_pid()))).then_some(())
+        });
+    }
+
+    /// Tells how the newest daemon has ended, if it has.
+    pub(crate) fn daemon_end(&mut self) -> Option<std::process::ExitStatus> {
+        self.daemon.as_mut().and_then(|child| child.try_wait().expect("wait"))
+    }
+
+    /// Takes another process as this node's daemon.
+    pub(crate) fn adopt_daemon(&mut self, daemon: Child) {
+        self.daemon = Some(daemon);
+    }
+
+    /// Returns the service manager.
+    pub(crate) fn manager(&self) -> &Manager {
+        self.manager.as_ref().expect("a managed node")
     }
 
     /// Starts the daemon and waits until it answers.

@@ -43,6 +43,7 @@ impl Case {
                 memory_bytes: 64 << 20,
                 cpu: CpuLimit::from_millis(1500).expect("valid"),
                 pids_limit: 77,
+                oom_score_adj: None,
             },
             dir,
         }

@@ -32,14 +32,14 @@ pub(super) fn run(mut line: Wire, is_warm: bool) -> u8 {
         Err(fault) => return tell(&mut line, fault),
     };
     drop(fds);
-    await_go(line, prepared)
-}
-
-/// Says that all is ready, waits for "go", and executes.
-pub(super) fn await_go(mut line: Wire, prepared: PreparedExec) -> u8 {
     if line.send(&Readiness::Ready, &[]).is_err() {
         return 1;
     }
+    await_go(line, prepared)
+}
+
+/// Waits for "go", and executes; tells whoever said it why it could not.
+pub(crate) fn await_go(mut line: Wire, prepared: PreparedExec) -> u8 {
     match line.receive_go() {
         Ok(true) => {}
         // Whoever could say "go" has gone.
@@ -47,11 +47,14 @@ pub(super) fn await_go(mut line: Wire, prepared: PreparedExec) -> u8 {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return 0,
         Err(_) => return 1,
     }
-    let fault = prepared.exec();
-    let code = fault.exit_code();
+    give_up(&mut line, &prepared.exec())
+}
+
+/// Tells why the process is not what it should be.
+pub(crate) fn give_up(line: &mut Wire, fault: &Fault) -> u8 {
     // The caller sees the status in any case.
-    let _nobody_listens = line.send(&fault, &[]);
-    code
+    let _nobody_listens = line.send(fault, &[]);
+    fault.exit_code()
 }
 
 /// Tells why there will be no container.

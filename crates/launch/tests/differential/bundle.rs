@@ -122,7 +122,12 @@ fn default_profile() -> Value {
     let (namespace, id) = (NamespaceId::new("differential").unwrap(), ContainerId::from_random([7; 16]));
     let mut spec = ContainerSpec::new(ContainerName::new("one").unwrap(), "dir:/");
     spec.entrypoint = Some(Entrypoint::Args(vec!["/bin/probe".to_owned()]));
-    let defaults = Defaults { memory_bytes: 1 << 28, cpu: CpuLimit::from_millis(1000).unwrap(), pids_limit: 64 };
+    let defaults = Defaults {
+        memory_bytes: 1 << 28,
+        cpu: CpuLimit::from_millis(1000).unwrap(),
+        pids_limit: 64,
+        oom_score_adj: None,
+    };
     let request = BundleRequest {
         namespace: &namespace,
         id: &id,

@@ -21,9 +21,9 @@ pub(crate) enum Outcome {
 
 /// The scene: a root with the probe, and the compiler of filters.
 pub(crate) struct Bench {
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     compiler: PathBuf,
-    parent: String,
+    pub(crate) parent: String,
     number: Cell<u32>,
     mounts_before: usize,
 }
@@ -45,6 +45,7 @@ fn built(package: &str) -> PathBuf {
 
 impl Bench {
     pub(crate) fn prepare() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this makes containers and wants root");
         let dir = tempfile::Builder::new().prefix("contd-diff-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let probe = dir.path().join("probe");
@@ -55,13 +56,14 @@ impl Bench {
             .status()
             .unwrap();
         assert!(rustc.success(), "compile the probe");
-        let parent = format!("contd-diff-{}", std::process::id());
+        let name = dir.path().file_name().unwrap().to_string_lossy();
+        let parent = format!("{name}-{}", std::process::id());
         let compiler = built("contd-seccomp");
         Self { dir, compiler, parent, number: Cell::new(0), mounts_before: count_mounts() }
     }
 
     /// Makes a fresh bundle: both get the same, untouched.
-    fn bundle(&self, case: &Case) -> (PathBuf, String) {
+    pub(crate) fn bundle(&self, case: &Case) -> (PathBuf, String) {
         let number = self.number.get();
         self.number.set(number + 1);
         let bundle = self.dir.path().join("bundle");
@@ -93,25 +95,37 @@ impl Bench {
     pub(crate) fn runc(&self, case: &Case) -> Outcome {
         let (bundle, id) = self.bundle(case);
         let id = format!("{}-{id}", self.parent);
-        let root = self.dir.path().join("runc");
-        let output = command("runc").arg("--root").arg(&root).args(["run", "--bundle"]).arg(bundle).arg(&id).output();
+        let output = self.runc_command().args(["run", "--bundle"]).arg(bundle).arg(&id).output();
         let outcome = outcome(&output.unwrap());
         // Only one that failed is still there.
-        let _absent = command("runc").arg("--root").arg(&root).args(["delete", "--force", &id]).output();
+        let _absent = self.runc_command().args(["delete", "--force", &id]).output();
         outcome
     }
 
     pub(crate) fn native(&self, case: &Case) -> Outcome {
         let (bundle, id) = self.bundle(case);
         let cgroup = format!("/{}/{id}", self.parent);
-        let mut native = command(env!("CARGO_BIN_EXE_contd-launch"));
-        native.arg("run").arg("--bundle").arg(bundle).arg("--cgroup").arg(cgroup);
-        native.arg("--filters").arg(self.dir.path().join("filters")).arg("--compiler").arg(&self.compiler);
+        let mut native = self.launch("run", &bundle, &cgroup);
         // Every other one from a warm slot: it must be the same container.
         if self.number.get().is_multiple_of(4) {
             native.arg("--warm");
         }
         outcome(&native.output().unwrap())
+    }
+
+    /// Returns a command of `contd-launch` on a bundle.
+    pub(crate) fn launch(&self, verb: &str, bundle: &Path, cgroup: &str) -> Command {
+        let mut native = command(env!("CARGO_BIN_EXE_contd-launch"));
+        native.arg(verb).arg("--bundle").arg(bundle).arg("--cgroup").arg(cgroup);
+        native.arg("--filters").arg(self.dir.path().join("filters")).arg("--compiler").arg(&self.compiler);
+        native
+    }
+
+    /// Returns a command of `runc`.
+    pub(crate) fn runc_command(&self) -> Command {
+        let mut runc = command("runc");
+        runc.arg("--root").arg(self.dir.path().join("runc"));
+        runc
     }
 
     /// Returns what is left of all runs, after removing the parents of the cgroups.
@@ -144,7 +158,7 @@ fn host_namespaces() -> String {
     ["pid", "mnt", "uts", "ipc", "net", "cgroup", "user"].map(link).join(",")
 }
 
-fn outcome(output: &Output) -> Outcome {
+pub(crate) fn outcome(output: &Output) -> Outcome {
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
     let code = output.status.code().unwrap_or(-1);
     if report.contains("status ") {

@@ -120,7 +120,8 @@ fn hunt(scene: &Scene, change: impl Fn(&mut Value)) -> String {
     change(&mut config);
     let mut hunter = scene.start(&config, "hunter");
     hunter.await_line("hunting");
-    let pid = scene.pids("hunter")[0];
+    // The launcher, which came first, may not have left the cgroup yet.
+    let pid = scene.pids("hunter").into_iter().max().unwrap();
     for _ in 0..JOINERS {
         let mut config = scene.config(&["say|here"]);
         for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {

@@ -127,7 +127,12 @@ impl Scene {
             root: &self.root(),
             netns: Netns::Private,
             cgroup_parent: "contd-escape",
-            defaults: &Defaults { memory_bytes: 64 << 20, cpu: CpuLimit::from_millis(2000).unwrap(), pids_limit: 64 },
+            defaults: &Defaults {
+                memory_bytes: 64 << 20,
+                cpu: CpuLimit::from_millis(2000).unwrap(),
+                pids_limit: 64,
+                oom_score_adj: None,
+            },
         };
         let text = contd_bundle::preview(&request).map_err(|error| error.to_string())?;
         Ok(serde_json::from_str(&text).unwrap())

@@ -40,7 +40,10 @@ pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<
                 tracing::warn!(container = %place.id, "its shim is dead, starting a successor");
                 launch::succeed(&client.config, place, client.keep.init(&place.id)).await?;
             }
-            Look::Over(found) => return Ok(found),
+            Look::Over(found) => {
+                client.keep.let_go(&place.id);
+                return Ok(found);
+            }
         }
         tries += 1;
         match ask(client, place).await {

@@ -11,6 +11,7 @@ mod slots;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,9 +23,10 @@ use contd_types::{ContainerId, NamespaceId};
 use futures_util::future::{BoxFuture, FutureExt};
 use serde::de::DeserializeOwned;
 
-use crate::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
+use crate::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError, Vault};
 
 use keep::Keep;
+pub use keep::is_kept_name;
 pub use slots::SlotConfig;
 use slots::Slots;
 
@@ -85,6 +87,27 @@ impl ProcessShimClient {
     pub fn with_slots(mut self, slots: SlotConfig) -> Self {
         self.slots = (slots.count > 0).then(|| Arc::new(Slots::new(slots)));
         self
+    }
+
+    /// Has what is held of running containers kept beyond this process too.
+    #[must_use]
+    pub fn with_vault(mut self, vault: Arc<dyn Vault>) -> Self {
+        self.keep = Arc::new(Keep::new(vault));
+        self
+    }
+
+    /// Takes back what an earlier process held of running containers, by the names of [`Self::release_kept`]. What belongs
+    /// to no container any more is closed, and leaves the vault, which must have been given before.
+    #[must_use]
+    pub fn with_kept(self, kept: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
+        let dir = self.shims_dir();
+        self.keep.take_back(kept, |digits| dir.join(digits).exists());
+        self
+    }
+
+    /// Gives what is held of running containers to a successor of this process. Only legal when nothing is under way.
+    pub fn release_kept(&self) -> Vec<(String, OwnedFd)> {
+        self.keep.release()
     }
 
     /// Begins to make the warm shims, in the background; from then on each one that is used is replaced. Wants a tokio
@@ -159,7 +182,7 @@ impl Place {
     }
 
     /// Opens a pidfd of the container's init if it still runs; a zombie does not.
-    fn living_init(&self) -> io::Result<Option<std::os::fd::OwnedFd>> {
+    fn living_init(&self) -> io::Result<Option<OwnedFd>> {
         let Some(init) = self.read::<InitRecord>(files::INIT) else { return Ok(None) };
         let identity = contd_lease::ProcessIdentity { pid: init.pid.0, start_ticks: init.start_ticks };
         let Some(pidfd) = contd_lease::pidfd(&identity).map_err(io::Error::other)? else { return Ok(None) };

@@ -224,7 +224,9 @@ impl Shim for ProcessShim {
     fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
         async move {
             let pid = self.ask_for_pid("create", deadline::CREATE, Request::Create).await?;
-            self.hold_now().await;
+            // While the container is being started: holding is not what the caller waits for.
+            let (keep, place) = (Arc::clone(&self.keep), self.place.clone());
+            drop(tokio::task::spawn_blocking(move || keep.hold(&place)));
             Ok(pid)
         }
         .boxed()

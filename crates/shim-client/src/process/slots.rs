@@ -36,6 +36,9 @@ const TAKEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a failure to make one, the next try waits: the node lacks something, and containers start without it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long no slot must have been taken before another is made: a start from a slot takes some milliseconds.
+const QUIET_FOR: Duration = Duration::from_millis(15);
+
 /// How long a slot may take to remove what it has made.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -72,6 +75,8 @@ struct State {
     /// The one that is being made.
     making: Option<ContainerId>,
     is_refilling: bool,
+    /// When one was taken last.
+    taken_at: Option<Instant>,
     is_closed: bool,
 }
 
@@ -95,6 +100,7 @@ impl Slots {
     /// Takes the id of an idle slot.
     pub(super) fn reserve(&self) -> Option<ContainerId> {
         let mut state = self.state();
+        state.taken_at = Some(Instant::now());
         let slot = state.idle.pop_front()?;
         let id = slot.id.clone();
         state.taken.insert(id.clone(), (slot, Instant::now() + TAKEN_TIMEOUT));
@@ -130,6 +136,7 @@ impl Slots {
 
     async fn fill(&self, client: &ProcessShimClient) {
         loop {
+            self.until_quiet().await;
             {
                 let mut state = self.state();
                 let now = Instant::now();
@@ -149,6 +156,22 @@ impl Slots {
                     tracing::warn!(error = %chain(&error), "warm shim not started");
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
+            }
+        }
+    }
+
+    /// Waits until the container that took the last slot has probably started: making the next one would take the CPU from
+    /// it. When none is left, the next container waits for one all the same.
+    async fn until_quiet(&self) {
+        loop {
+            let wait = {
+                let state = self.state();
+                let quiet_at = state.taken_at.filter(|_| !state.idle.is_empty()).map(|at| at + QUIET_FOR);
+                quiet_at.and_then(|at| at.checked_duration_since(Instant::now())).filter(|left| !left.is_zero())
+            };
+            match wait {
+                Some(left) => tokio::time::sleep(left).await,
+                None => return,
             }
         }
     }

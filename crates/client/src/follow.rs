@@ -1,0 +1,398 @@
+//! Calls that outlast a daemon: wait, logs, events and stop, made again of its successor.
+//!
+//! They may be made twice: the first three change nothing, and a stop that is under way goes on under the next daemon, where
+//! a second one joins it. A stream goes on behind the last item that was seen.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use contd_protocol::Refusal;
+use contd_protocol::api::{LogItem, Target};
+use contd_types::{Backoff, ErrorKind, Exit, NamespaceId, Timestamp};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::deadline::Deadline;
+use crate::error::ClientError;
+use crate::requests::{Client, LogsOptions};
+use crate::stream::{EventItem, EventStream, LogStream};
+
+/// How long the daemon may be away: a restart by its service manager takes a second or two, a takeover a fraction of one.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two tries: the first one comes at once, since a successor has the socket already.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// A daemon that has just come up shall not be kept waiting for.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// A connection that is made again when the daemon was replaced or restarted. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    path: PathBuf,
+    current: Arc<Mutex<Client>>,
+}
+
+impl Follower {
+    /// Connects, as [`Client::connect`] does: a daemon that is not there at the beginning is an error at once.
+    ///
+    /// # Errors
+    /// Those of [`Client::connect`].
+    pub async fn connect(path: &Path, deadline: Deadline) -> Result<Self, ClientError> {
+        let client = Client::connect(path, deadline).await?;
+        Ok(Self { path: path.to_owned(), current: Arc::new(Mutex::new(client)) })
+    }
+
+    /// Waits until a container has ended, without a deadline.
+    ///
+    /// # Errors
+    /// Those of [`Client::wait`], and of connecting when the daemon stays away for longer than [`PATIENCE`].
+    pub async fn wait(&self, target: Target) -> Result<Exit, ClientError> {
+        let mut line = self.line().await;
+        loop {
+            match line.client.wait(target.clone(), Deadline::Never).await {
+                Err(error) => line.again(error).await?,
+                exit => return exit,
+            }
+        }
+    }
+
+    /// Ends a container; each daemon that is asked has the usual deadline of [`Client::stop`].
+    ///
+    /// # Errors
+    /// As [`Self::wait`], and those of [`Client::stop`].
+    pub async fn stop(&self, target: Target, timeout: Option<Duration>) -> Result<Exit, ClientError> {
+        let mut line = self.line().await;
+        loop {
+            match line.client.stop(target.clone(), timeout, Deadline::Usual).await {
+                // Whoever has taken so long is not away.
+                Err(error @ ClientError::TimedOut { .. }) => return Err(error),
+                Err(error) => line.again(error).await?,
+                exit => return exit,
+            }
+        }
+    }
+
+    /// Reads a container's output.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub async fn logs(&self, target: Target, options: LogsOptions) -> Result<FollowedLog, ClientError> {
+        let mut line = self.line().await;
+        let stream = loop {
+            match line.client.logs(target.clone(), options, Deadline::Never).await {
+                Err(error) => line.again(error).await?,
+                Ok(stream) => break Some(stream),
+            }
+        };
+        Ok(FollowedLog { line, target, options, stream, place: Place::default() })
+    }
+
+    /// Follows what happens, from a sequence number on or from now on.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub async fn events(
+        &self,
+        from: Option<u64>,
+        namespace: Option<NamespaceId>,
+    ) -> Result<FollowedEvents, ClientError> {
+        let mut line = self.line().await;
+        let stream = loop {
+            match line.client.events(from, namespace.clone(), Deadline::Never).await {
+                Err(error) => line.again(error).await?,
+                Ok(stream) => break Some(stream),
+            }
+        };
+        Ok(FollowedEvents { line, from, namespace, stream })
+    }
+
+    async fn line(&self) -> Line {
+        Line { client: self.current.lock().await.clone(), follower: self.clone(), patience: Patience::default() }
+    }
+
+    /// Returns a connection that is not the lost one: the first of several who miss it makes it.
+    async fn instead_of(&self, lost: &Client) -> Result<Client, ClientError> {
+        let mut current = self.current.lock().await;
+        if current.is_same(lost) {
+            *current = Client::connect(&self.path, Deadline::Usual).await?;
+        }
+        Ok(current.clone())
+    }
+}
+
+/// One question's connection.
+#[derive(Debug)]
+struct Line {
+    follower: Follower,
+    client: Client,
+    patience: Patience,
+}
+
+impl Line {
+    /// Connects again after a failure that may pass; gives the failure back when it does not.
+    async fn again(&mut self, failure: ClientError) -> Result<(), ClientError> {
+        let mut failure = failure;
+        loop {
+            let pause = if is_passing(&failure) { self.patience.after_a_failure() } else { None };
+            let Some(pause) = pause else { return Err(failure) };
+            tokio::time::sleep(pause).await;
+            match self.follower.instead_of(&self.client).await {
+                Ok(client) => {
+                    self.client = client;
+                    return Ok(());
+                }
+                Err(error) => failure = error,
+            }
+        }
+    }
+}
+
+/// How long failures have been coming.
+#[derive(Debug, Default)]
+struct Patience {
+    /// When the first and the last of a row of failures came.
+    row: Option<(Instant, Instant)>,
+    attempt: u32,
+}
+
+impl Patience {
+    /// Returns how long to pause before the next try; `None` when it is over.
+    fn after_a_failure(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let first = match self.row {
+            Some((first, last)) if now.duration_since(last) <= PATIENCE => first,
+            // Long ago, or never: another row begins.
+            _ => {
+                self.attempt = 0;
+                now
+            }
+        };
+        self.row = Some((first, now));
+        self.attempt = self.attempt.saturating_add(1);
+        let is_over = now.duration_since(first) > PATIENCE;
+        (!is_over).then(|| Backoff::new(PAUSE_MIN, PAUSE_MAX).delay(self.attempt, 0))
+    }
+}
+
+/// Tells whether another daemon, or the same one a moment later, may answer.
+fn is_passing(error: &ClientError) -> bool {
+    match error {
+        ClientError::Lost { .. } | ClientError::TimedOut { .. } => true,
+        ClientError::Connect { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        }
+        ClientError::Refused { source, .. } => matches!(source, Refusal::TooManyConnections { .. }),
+        ClientError::Api(error) => error.kind == ErrorKind::Unavailable,
+        ClientError::Protocol { .. } | ClientError::Unsendable { .. } => false,
+    }
+}
+
+/// The output of a container, across daemons.
+#[derive(Debug)]
+pub struct FollowedLog {
+    line: Line,
+    target: Target,
+    options: LogsOptions,
+    /// `None` behind the end.
+    stream: Option<LogStream>,
+    place: Place,
+}
+
+impl FollowedLog {
+    /// Waits for the next piece; `None` at the end or behind an error.
+    pub async fn next(&mut self) -> Option<Result<LogItem, ClientError>> {
+        loop {
+            match self.stream.as_mut()?.next().await {
+                Some(Ok(item)) => {
+                    if self.place.is_new(&item) {
+                        return Some(Ok(item));
+                    }
+                }
+                Some(Err(error)) => {
+                    if let Err(error) = self.go_on(error).await {
+                        self.stream = None;
+                        return Some(Err(error));
+                    }
+                }
+                None => {
+                    self.stream = None;
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn go_on(&mut self, failure: ClientError) -> Result<(), ClientError> {
+        let mut failure = failure;
+        loop {
+            self.line.again(failure).await?;
+            let options = self.place.options(self.options);
+            match self.line.client.logs(self.target.clone(), options, Deadline::Never).await {
+                Ok(stream) => {
+                    self.stream = Some(stream);
+                    return Ok(());
+                }
+                Err(error) => failure = error,
+            }
+        }
+    }
+}
+
+/// Where in a log a reader is. Items have no numbers; they are told apart by their time, and those of one time (the lines
+/// of one write) by their count.
+#[derive(Debug, Default)]
+struct Place {
+    /// The time of the last item, and how many of that time were seen in a row.
+    seen: Option<(Timestamp, u64)>,
+    /// What is read again: up to and with so many items of that time.
+    again: Option<Again>,
+}
+
+#[derive(Debug)]
+struct Again {
+    at: Timestamp,
+    left: u64,
+    is_found: bool,
+}
+
+impl Place {
+    /// Returns what to ask for to go on here.
+    fn options(&mut self, first: LogsOptions) -> LogsOptions {
+        match self.seen {
+            None => first,
+            Some((at, count)) => {
+                self.again = Some(Again { at, left: count, is_found: false });
+                LogsOptions { tail: None, ..first }
+            }
+        }
+    }
+
+    /// Notes an item, and tells whether it was not seen before.
+    fn is_new(&mut self, item: &LogItem) -> bool {
+        if let Some(again) = &mut self.again {
+            if item.at == again.at {
+                again.is_found = true;
+                if again.left > 0 {
+                    again.left -= 1;
+                    return false;
+                }
+            } else if !again.is_found && item.at < again.at {
+                return false;
+            }
+            // Behind the place; or it was rotated away, and this is what follows.
+            self.again = None;
+        }
+        self.seen = match self.seen {
+            Some((at, count)) if at == item.at => Some((at, count.saturating_add(1))),
+            _ => Some((item.at, 1)),
+        };
+        true
+    }
+}
+
+/// What happens on the node, across daemons.
+#[derive(Debug)]
+pub struct FollowedEvents {
+    line: Line,
+    /// The next one wanted, as far as it is known.
+    from: Option<u64>,
+    namespace: Option<NamespaceId>,
+    /// `None` behind the end.
+    stream: Option<EventStream>,
+}
+
+impl FollowedEvents {
+    /// Waits for the next event; `None` when the daemon has ended the stream or behind an error.
+    pub async fn next(&mut self) -> Option<Result<EventItem, ClientError>> {
+        loop {
+            match self.stream.as_mut()?.next().await {
+                Some(Ok(EventItem::Gap { from, to })) => {
+                    self.from = Some(to);
+                    // An empty one only says where the stream stands.
+                    if from < to {
+                        return Some(Ok(EventItem::Gap { from, to }));
+                    }
+                }
+                Some(Ok(EventItem::Event { seq, event })) => {
+                    self.from = Some(seq.saturating_add(1));
+                    return Some(Ok(EventItem::Event { seq, event }));
+                }
+                Some(Err(error)) => {
+                    if let Err(error) = self.go_on(error).await {
+                        self.stream = None;
+                        return Some(Err(error));
+                    }
+                }
+                None => {
+                    self.stream = None;
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn go_on(&mut self, failure: ClientError) -> Result<(), ClientError> {
+        let mut failure = failure;
+        loop {
+            self.line.again(failure).await?;
+            match self.line.client.events(self.from, self.namespace.clone(), Deadline::Never).await {
+                Ok(stream) => {
+                    self.stream = Some(stream);
+                    return Ok(());
+                }
+                Err(error) => failure = error,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contd_protocol::api::LogStream as Stream;
+
+    fn item(at: u64, text: &str) -> LogItem {
+        LogItem { at: Timestamp(at), stream: Stream::Stdout, content: text.as_bytes().to_vec() }
+    }
+
+    fn read(place: &mut Place, items: &[LogItem]) -> Vec<String> {
+        let new = items.iter().filter(|item| place.is_new(item));
+        new.map(|item| String::from_utf8_lossy(&item.content).into_owned()).collect()
+    }
+
+    #[test]
+    fn a_log_goes_on_behind_the_last_item_that_was_seen_wherever_it_was_cut() {
+        // Two writes of one time, equal lines, and a clock that steps back at the end.
+        let all = [item(1, "a"), item(2, "b"), item(2, "b"), item(2, "c"), item(3, "d"), item(1, "e"), item(1, "f")];
+        let whole = ["a", "b", "b", "c", "d", "e", "f"];
+        for cut in 0..=5 {
+            let mut place = Place::default();
+            let mut got = read(&mut place, &all[..cut]);
+            place.options(LogsOptions::default());
+            got.extend(read(&mut place, &all));
+            assert_eq!(got, whole, "cut behind {cut}");
+        }
+    }
+
+    #[test]
+    fn a_log_whose_last_seen_item_was_rotated_away_goes_on_with_what_follows() {
+        let mut place = Place::default();
+        read(&mut place, &[item(1, "a"), item(2, "b")]);
+        assert_eq!(place.options(LogsOptions { is_following: true, tail: Some(5) }).tail, None);
+        assert_eq!(read(&mut place, &[item(4, "x"), item(5, "y")]), ["x", "y"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_with_a_row_of_failures_and_begins_anew_after_a_long_answer() {
+        let mut patience = Patience::default();
+        let begun = Instant::now();
+        while let Some(pause) = patience.after_a_failure() {
+            tokio::time::sleep(pause).await;
+        }
+        let waited = begun.elapsed();
+        assert!(waited > PATIENCE && waited < PATIENCE * 2, "{waited:?}");
+        tokio::time::sleep(PATIENCE * 2).await;
+        assert!(patience.after_a_failure().is_some());
+    }
+}

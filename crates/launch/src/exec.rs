@@ -1,0 +1,260 @@
+//! One more process in a running container, with the restrictions of its first one.
+//!
+//! Takes in: the bundle, whose `process` is the default; what differs from it ([`ExecRequest`]); a pidfd of the container's
+//! init. Gives out: a [`Launcher`] whose answer is a process that waits for "go", as a container's init does. Never does:
+//! give it a right that the bundle does not give.
+//!
+//! ```text
+//! caller (single-threaded, reaps both)
+//!   └ clone3 into the v2 cgroup ► launcher   reads config.json; looks at init; enters the v1 cgroups, then the namespaces by
+//!                                 │          one setns; takes on user, capabilities, filter; finds the program
+//!                                 └ clone ► process   its session; waits for "go"; exec
+//! ```
+//!
+//! A process is visible in a PID namespace only if it was cloned in it. So the launcher does all that takes rights where the
+//! container cannot see it, and what the container sees is a copy that has no more rights than the container itself, no
+//! descriptor of the host's, is not dumpable, and whose program is sealed ([`crate::sealed`]): even one that may trace
+//! everybody (CAP_SYS_PTRACE) gains nothing by it.
+
+mod target;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use contd_cgroup::{Cgroup, Hierarchies};
+
+use crate::config::{Config, Process};
+use crate::fault::Fault;
+use crate::init::{FdTable, PreparedExec, ProcessContext, become_process};
+use crate::launcher::{
+    LaunchError, Launcher, Settings, Stdio, cgroup_fault, check_cgroup, child, filter_fault, process,
+};
+use crate::plan::FdIndex;
+use crate::prepare::{self, namespaces};
+use crate::sealed;
+use crate::seccomp::Cache;
+use crate::sys::{self, Cloned, Parent, rights};
+use crate::wire::{Report, Wire};
+use target::Init;
+
+/// A running container.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// As it was launched.
+    pub settings: &'a Settings,
+    /// Where the cgroups are.
+    pub hierarchies: &'a Hierarchies,
+    /// The directory with its `config.json`.
+    pub bundle: &'a Path,
+    /// A pidfd of its init.
+    pub init: BorrowedFd<'a>,
+}
+
+/// What is executed; everything else is as the bundle has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// More of the environment, `NAME=value`; the last value of a name counts.
+    pub env: Vec<String>,
+    /// Where instead of `process.cwd`; it must be there.
+    pub cwd: Option<String>,
+    /// As whom instead of `process.user`.
+    pub user: Option<ExecUser>,
+    /// More supplementary groups.
+    pub additional_gids: Vec<u32>,
+    /// A terminal; refused.
+    pub terminal: bool,
+}
+
+/// As whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecUser {
+    /// The user.
+    pub uid: u32,
+    /// The group; without one the bundle's.
+    pub gid: Option<u32>,
+}
+
+/// Opens a pidfd of a process. Whether it is still the one that was meant is found out by [`Target::exec`].
+///
+/// # Errors
+/// There is no such process.
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    sys::pidfd_open(pid)
+}
+
+impl Target<'_> {
+    /// Forks a launcher that brings the process about. Only legal with one thread, in a program that was sealed by
+    /// [`sealed::ensure`]. The launcher's pid and that of its answer are the caller's to reap.
+    ///
+    /// # Errors
+    /// [`LaunchError::Fault`] when the container is gone or has no room for a process, [`LaunchError::Talk`].
+    pub fn exec(&self, request: &ExecRequest, stdio: &Stdio) -> Result<Launcher, LaunchError> {
+        if !sealed::is_sealed(Path::new("/proc/self/exe"))
+            .map_err(|error| Fault::kernel("", "look at this program's mount", &error))?
+        {
+            let what = "exec in a container: this program lies on a writable mount, which the container could write by";
+            return Err(Fault::kernel("", what, &io::Error::from_raw_os_error(libc::EPERM)).into());
+        }
+        let cgroup = Cgroup::open(self.hierarchies, &self.settings.cgroup);
+        let cgroup = cgroup.map_err(|error| cgroup_fault("linux.cgroupsPath", &error))?.ok_or_else(target::ended)?;
+        // A launcher that is frozen could not even be told to end.
+        if cgroup.is_frozen().map_err(|error| cgroup_fault("", &error))? {
+            let what = "exec in a container: it is paused";
+            return Err(Fault::kernel("", what, &io::Error::from_raw_os_error(libc::EBUSY)).into());
+        }
+        let talk = |source| LaunchError::Talk { source };
+        let (orders, their_orders) = Wire::pair().map_err(talk)?;
+        let (line, their_line) = Wire::pair().map_err(talk)?;
+        // Into v2 by the clone, which waits for no grace period as a migration does.
+        let failed = |error: io::Error| Fault::kernel("linux.cgroupsPath", "begin a process in the cgroup", &error);
+        match sys::clone_process(0, Parent::Caller, cgroup.v2_dir()).map_err(failed)? {
+            Cloned::Parent(pid) => Ok(Launcher::forked(pid, orders, line)),
+            Cloned::Child => {
+                let [stdin, stdout, stderr] = [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
+                let kept = [their_orders.as_fd(), their_line.as_fd(), self.init, stdin, stdout, stderr];
+                if process::close_all_but(&kept).is_err() {
+                    process::exit_now(1);
+                }
+                process::exit_now(self.launch(&cgroup, request, [stdin, stdout, stderr], their_orders, their_line))
+            }
+        }
+    }
+
+    /// Is the launcher.
+    fn launch(
+        &self,
+        cgroup: &Cgroup,
+        request: &ExecRequest,
+        stdio: [BorrowedFd<'_>; 3],
+        mut orders: Wire,
+        line: Wire,
+    ) -> u8 {
+        let report = match self.join(cgroup, request, stdio).and_then(|prepared| begin(prepared, &orders, line)) {
+            Ok(pid) => Report::Ready { pid },
+            Err(fault) => Report::Failed(fault),
+        };
+        // When nobody listens any more, the process ends by itself: its line has no other end.
+        u8::from(orders.send(&report, &[]).is_err())
+    }
+
+    /// Enters the container and becomes what is to be executed, but for the exec.
+    fn join(&self, cgroup: &Cgroup, request: &ExecRequest, stdio: [BorrowedFd<'_>; 3]) -> Result<PreparedExec, Fault> {
+        // Before anything of the container is touched: nobody in it may look at this program or its descriptors.
+        hide()?;
+        let init = Init::open(self.init)?;
+        let config = Config::read(self.bundle)?;
+        let linux = config.linux.unwrap_or_default();
+        let Some(mut process) = config.process else { return Err(Fault::invalid("process", "it is missing")) };
+        request.apply(&mut process)?;
+        check_cgroup(self.settings, prepare::cgroup_path(linux.cgroups_path.clone())?.as_deref())?;
+        init.check(cgroup, self.hierarchies, &linux)?;
+        let mut cache = Cache::new(self.settings.filters.clone(), self.settings.compiler.clone());
+        let mut filters = |section: &[u8]| cache.get(section).map_err(|error| filter_fault(&error));
+        let plan = prepare::process_plan(&process, &linux, [FdIndex(0), FdIndex(1), FdIndex(2)], &mut filters)?;
+        let fds: io::Result<Vec<OwnedFd>> = stdio.iter().map(BorrowedFd::try_clone_to_owned).collect();
+        let fds = FdTable::new(fds.map_err(|error| Fault::kernel("process", "take the descriptors", &error))?);
+        if let Some(score) = process.oom_score_adj {
+            fs::write("/proc/self/oom_score_adj", score.to_string())
+                .map_err(|error| Fault::kernel("process.oomScoreAdj", format!("set it to {score}"), &error))?;
+        }
+        cgroup.enter_v1().map_err(|error| cgroup_fault("linux.cgroupsPath", &error))?;
+        let joined = init.join_namespaces()?;
+        // New credentials make it what `fs.suid_dumpable` says.
+        hide()?;
+        if joined & namespaces::NEW_USER != 0 {
+            // As init was until it became the entrypoint: the host's root has rights here that the container's has not.
+            rights::set_user(0, 0, None)
+                .map_err(|error| Fault::kernel("linux.uidMappings", "become root in the user namespace", &error))?;
+            hide()?;
+        }
+        become_process(&plan, &fds, ProcessContext::Exec)
+    }
+}
+
+fn hide() -> Result<(), Fault> {
+    rights::set_dumpable(false).map_err(|error| Fault::kernel("", "hide the launcher from the container", &error))
+}
+
+/// Begins the process itself: from here on the container can see it.
+fn begin(prepared: PreparedExec, orders: &Wire, mut line: Wire) -> Result<i32, Fault> {
+    // The pidfd and whatever else is the host's may not be in the copy, not for a moment.
+    process::close_all_but(&[orders.as_fd(), line.as_fd()])
+        .map_err(|error| Fault::kernel("", "close the launcher's descriptors", &error))?;
+    match sys::clone_under_filter() {
+        Ok(Cloned::Parent(pid)) => Ok(pid),
+        Ok(Cloned::Child) => {
+            if let Err(error) = process::close_all_but(&[line.as_fd()]).and_then(|()| rights::new_session()) {
+                let fault = Fault::kernel("", "part with the launcher", &error);
+                process::exit_now(child::give_up(&mut line, &fault));
+            }
+            process::exit_now(child::await_go(line, prepared))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+            Err(Fault::kernel("", "begin a process in the container: it is ending, or there is no memory", &error))
+        }
+        Err(error) => Err(Fault::kernel("", "begin a process in the container", &error)),
+    }
+}
+
+impl ExecRequest {
+    /// Puts what is asked for into the place of what the bundle says.
+    fn apply(&self, process: &mut Process) -> Result<(), Fault> {
+        if self.terminal {
+            return Err(Fault::unsupported("process.terminal"));
+        }
+        process.args = Some(self.args.clone());
+        process.env.get_or_insert_default().extend(self.env.iter().cloned());
+        if let Some(cwd) = &self.cwd {
+            process.cwd.clone_from(cwd);
+        }
+        if let Some(ExecUser { uid, gid }) = self.user {
+            process.user.uid = uid;
+            process.user.gid = gid.unwrap_or(process.user.gid);
+        }
+        process.user.additional_gids.get_or_insert_default().extend(&self.additional_gids);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process() -> Process {
+        Process::parse(
+            r#"{"user": {"uid": 1, "gid": 2, "additionalGids": [3]}, "args": ["a"], "env": ["A=1"], "cwd": "/"}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_request_replaces_only_what_it_names() {
+        let mut process = process();
+        let request = ExecRequest { args: vec!["b".into()], ..ExecRequest::default() };
+        request.apply(&mut process).unwrap();
+        assert_eq!(process.args, Some(vec!["b".into()]));
+        assert_eq!((process.user.uid, process.user.gid, process.cwd.as_str()), (1, 2, "/"));
+        assert_eq!((process.env, process.user.additional_gids), (Some(vec!["A=1".into()]), Some(vec![3])));
+    }
+
+    #[test]
+    fn what_a_request_adds_comes_after_what_the_bundle_has() {
+        let mut process = process();
+        let user = Some(ExecUser { uid: 7, gid: None });
+        let request = ExecRequest { env: vec!["A=2".into()], additional_gids: vec![9], user, ..ExecRequest::default() };
+        request.apply(&mut process).unwrap();
+        assert_eq!((process.user.uid, process.user.gid), (7, 2));
+        assert_eq!(process.env, Some(vec!["A=1".into(), "A=2".into()]));
+        assert_eq!(process.user.additional_gids, Some(vec![3, 9]));
+    }
+
+    #[test]
+    fn a_terminal_is_refused_by_its_name() {
+        let request = ExecRequest { terminal: true, ..ExecRequest::default() };
+        assert_eq!(request.apply(&mut process()).unwrap_err().field, "process.terminal");
+    }
+}

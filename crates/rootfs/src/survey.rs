@@ -1,0 +1,79 @@
+//! What there is of flist servers, for whoever looks after a node from outside of its daemon.
+//!
+//! Looking changes nothing. Ending takes the lease and the list of users as they are on disk; a daemon that runs beside it
+//! has locks of its own, so only a server that has had no user for a while may be ended.
+
+use std::path::{Path, PathBuf};
+
+use contd_lease::{LeaseError, LeaseState};
+use contd_types::{ContainerId, NamespaceId};
+
+use crate::mount_table::resolve;
+use crate::provider::RootfsError;
+use crate::servers::Servers;
+use crate::users::disk;
+
+/// One server's directory, as it was found.
+#[derive(Debug)]
+pub struct FoundServer {
+    /// Its name in `<run>/f`.
+    pub key: String,
+    /// The directory.
+    pub dir: PathBuf,
+    /// What its lease says, or why it cannot be read.
+    pub state: Result<LeaseState, LeaseError>,
+    /// The containers that are noted as its users.
+    pub users: Vec<(NamespaceId, ContainerId)>,
+    /// Whether its flist is mounted.
+    pub is_mounted: bool,
+}
+
+/// Lists the servers below a run directory, which must exist.
+///
+/// # Errors
+/// [`RootfsError::Disk`] when directories or the mount table cannot be read.
+pub fn servers(run_dir: &Path) -> Result<Vec<FoundServer>, RootfsError> {
+    at(run_dir)?.survey()
+}
+
+/// Ends one server if nobody is noted as its user, and removes what it leaves; `false` when somebody is. Repeatable.
+///
+/// # Errors
+/// [`RootfsError`] of kind `Busy` when something uses its mount; otherwise the step that failed.
+pub fn end_unused_server(run_dir: &Path, key: &str) -> Result<bool, RootfsError> {
+    at(run_dir)?.end_unused(key)
+}
+
+/// Nothing is started here, so neither program nor cache are wanted.
+fn at(run_dir: &Path) -> Result<Servers, RootfsError> {
+    let run_dir = resolve(run_dir).map_err(|source| disk("find", run_dir, source))?;
+    Ok(Servers::new(PathBuf::new(), &run_dir, PathBuf::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_described_and_ended_only_without_users() {
+        let run = tempfile::tempdir().unwrap();
+        let dir = run.path().join("f/0123456789abcdef");
+        let user = format!("default@{}", "a".repeat(32));
+        std::fs::create_dir_all(dir.join("users")).unwrap();
+        std::fs::write(dir.join("users").join(&user), "hash").unwrap();
+        let found = servers(run.path()).unwrap();
+        let [server] = found.as_slice() else { panic!("got {found:?}") };
+        assert!(matches!(server.state, Ok(LeaseState::Absent)) && !server.is_mounted);
+        assert_eq!(server.users.len(), 1);
+        assert!(!end_unused_server(run.path(), &server.key).unwrap());
+        std::fs::remove_file(dir.join("users").join(&user)).unwrap();
+        assert!(end_unused_server(run.path(), &server.key).unwrap());
+        assert!(!dir.exists());
+        assert!(end_unused_server(run.path(), &server.key).unwrap(), "twice is fine");
+    }
+
+    #[test]
+    fn a_node_that_never_served_has_no_servers() {
+        assert!(servers(tempfile::tempdir().unwrap().path()).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,55 @@
+//! What lies in the state directory without a record: directories of containers, and scratch of a doctor that was killed.
+
+use contd_lease::ProcessIdentity;
+
+use crate::daemon::EVENTS_DIR;
+use crate::doctor::error::{LookError, entries};
+use crate::doctor::filesystems::TRIAL;
+use crate::doctor::finding::Finding;
+use crate::doctor::fix::Fix;
+use crate::doctor::known::container_dirs;
+use crate::doctor::node::Node;
+
+/// Looks for it.
+pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+    let mut findings = Vec::new();
+    for (namespace, id, dir) in container_dirs(&node.state)? {
+        // A container's directory is made before its record is whole, and a dry run has one for a moment.
+        if node.known.has(&id) || !dir.is_dir() || !node.is_settled(&dir) {
+            continue;
+        }
+        findings.push(
+            Finding::warning(format!("the directory of a container without a record: {} of {namespace}", id.short()))
+                .at(&dir)
+                .of(&id)
+                .because("it is what an interrupted removal leaves, or its record was removed by hand")
+                .fixed_by(Fix::RemoveContainer { namespace, id }),
+        );
+    }
+    for path in entries(&node.state)? {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let pid = name.strip_prefix(TRIAL).and_then(|pid| pid.parse::<i32>().ok());
+        if let Some(pid) = pid {
+            // A doctor that still tries has it; one with the same pid as a dead one is looked at another time.
+            if ProcessIdentity::of(pid)?.is_none() {
+                findings.push(
+                    Finding::warning("scratch of a contd doctor that was killed")
+                        .at(&path)
+                        .because("nobody else removes it")
+                        .fixed_by(Fix::RemoveDirectory { path: path.clone() }),
+                );
+            }
+        } else if name != EVENTS_DIR && !path.is_dir() && super::temps::writer(&path).is_none() {
+            findings.push(
+                Finding::note("something that contd has not put there")
+                    .at(&path)
+                    .because("the state directory is contd's own")
+                    .remedy("remove it if nobody needs it"),
+            );
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("nothing in the state directory is without a record"));
+    }
+    Ok(findings)
+}
