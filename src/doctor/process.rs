@@ -39,6 +39,10 @@ pub(crate) fn helpers() -> Result<Vec<Helper>, LookError> {
     Ok(found)
 }
 
+/// What the kernel calls a program that is executed from a mount of its own file alone, as shims are
+/// (docs/decisions/0005).
+const SEALED: &str = "/";
+
 /// Returns the lease directory of a process that is a helper of some contd.
 pub(crate) fn lease_dir_of(pid: i32) -> Option<PathBuf> {
     look(Path::new(&format!("/proc/{pid}"))).map(|(_, dir)| dir)
@@ -47,6 +51,10 @@ pub(crate) fn lease_dir_of(pid: i32) -> Option<PathBuf> {
 fn look(path: &Path) -> Option<(String, PathBuf)> {
     // It may end under our eyes, and a process of the kernel has no program.
     let (exe, words) = (std::fs::read_link(path.join("exe")).ok()?, std::fs::read(path.join("cmdline")).ok()?);
+    if exe == Path::new(SEALED) {
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        return helper(name.trim(), &words);
+    }
     helper(&exe.to_string_lossy(), &words)
 }
 

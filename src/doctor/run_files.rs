@@ -14,7 +14,7 @@ use crate::doctor::node::Node;
 use crate::doctor::temps;
 
 /// What the daemon keeps there.
-const KEPT: [&str; 4] = ["contd.lock", "s", "f", RUNTIME_STATE_DIR];
+const KEPT: [&str; 6] = ["contd.lock", "next.lock", "takeover.sock", "s", "f", RUNTIME_STATE_DIR];
 
 /// Looks for them.
 pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
