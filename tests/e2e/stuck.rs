@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::harness::census::cgroups_below;
-use crate::harness::{DeadFuse, Node, eventually};
+use crate::harness::dead_fuse::DeadFuse;
+use crate::harness::{Node, eventually};
 
 /// What `contd rm -f -t 0` may take: 10 s for SIGKILL, 15 s for the removal, and the command itself.
 const IN_TIME: Duration = Duration::from_secs(28);

@@ -166,7 +166,6 @@ fn receive<T: serde::de::DeserializeOwned>(
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
-    use std::time::Instant;
 
     #[test]
     fn a_server_whose_queue_is_full_is_silent_and_keeps_nobody_for_ever() {
@@ -175,7 +174,6 @@ mod tests {
         let _never_accepts = UnixListener::bind(&path).expect("bind");
         let mut held = Vec::new();
         let full = loop {
-            let begun = Instant::now();
             // The queue has at most some thousand places (net.core.somaxconn).
             assert!(held.len() < 10_000, "the queue is never full");
             let (sender, receiver) = std::sync::mpsc::channel();
@@ -183,10 +181,7 @@ mod tests {
             std::thread::spawn(move || sender.send(connect(&own)));
             match receiver.recv_timeout(ANSWER_TIMEOUT * 2).expect("it hangs") {
                 Ok(stream) => held.push(stream),
-                Err(error) => {
-                    assert!(begun.elapsed() >= ANSWER_TIMEOUT / 2, "it gave up at once");
-                    break error;
-                }
+                Err(error) => break error,
             }
         };
         assert!(ClientError::Talk { source: full }.is_silence());

@@ -1,14 +1,13 @@
 //! A node of its own for each test, the census that shows a leak, and the trees and flists that containers run from.
 
 pub(crate) mod census;
-mod dead_fuse;
+pub(crate) mod dead_fuse;
 mod flists;
 pub(crate) mod manager;
 mod netns;
 mod node;
 
 pub(crate) use census::Census;
-pub(crate) use dead_fuse::DeadFuse;
 pub(crate) use flists::{Flist, busybox_tree};
 pub(crate) use manager::Manager;
 pub(crate) use netns::Netns;
