@@ -355,7 +355,11 @@ impl Handler<Run> for NamespaceActor {
                     actor.shared.shims.release_id(&id);
                     actor.forget(&id);
                 }
-                Some(info) if matches!(info.state, State::Lingering { .. }) => actor.give_name_away(&id),
+                // A warm shim that waits for it would wait in vain.
+                Some(info) if matches!(info.state, State::Lingering { .. }) => {
+                    actor.shared.shims.release_id(&id);
+                    actor.give_name_away(&id);
+                }
                 Some(_) => {}
             }
             Ok(answer.map_err(ContainerError::Call)??)
