@@ -5,7 +5,7 @@
 //!    ▲                    │ something is left: `Lingering`, the name is free, the record says so
 //!    └──── back-off ◄─────┘ a late exit, or another request to delete it, ends the back-off at once
 //! ```
-//! What is asked to be deleted is answered within its deadline, whatever resists (docs/decisions/0007).
+//! What is asked to be deleted is answered within its deadline, whatever resists (docs/decisions/0011).
 
 use std::time::Duration;
 

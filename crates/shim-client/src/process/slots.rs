@@ -74,6 +74,8 @@ struct State {
     taken: HashMap<ContainerId, (Slot, Instant)>,
     /// The one that is being made.
     making: Option<ContainerId>,
+    /// Those that could not be removed, for lack of descriptors for example; tried again before the next is made.
+    litter: Vec<ContainerId>,
     is_refilling: bool,
     /// When one was taken last.
     taken_at: Option<Instant>,
@@ -111,7 +113,7 @@ impl Slots {
     pub(super) fn owns(&self, dir_name: &str) -> bool {
         let state = self.state();
         let idle = state.idle.iter().map(|slot| &slot.id);
-        let mut ids = idle.chain(state.taken.keys()).chain(&state.making);
+        let mut ids = idle.chain(state.taken.keys()).chain(&state.making).chain(&state.litter);
         ids.any(|id| super::dir_name(id) == dir_name)
     }
 
@@ -146,6 +148,7 @@ impl Slots {
                     return;
                 }
             }
+            self.sweep(client).await;
             match self.make(client).await {
                 Ok(slot) => {
                     let mut state = self.state();
@@ -192,14 +195,28 @@ impl Slots {
         match launch(&client.config.shim_binary, &place).await {
             Ok(leash) => Ok(Slot { id, leash }),
             Err(error) => {
-                discard(&place).await;
+                if !discard(&place).await {
+                    self.state().litter.push(id);
+                }
                 Err(error)
+            }
+        }
+    }
+
+    /// Removes what could not be removed before.
+    async fn sweep(&self, client: &ProcessShimClient) {
+        let litter = std::mem::take(&mut self.state().litter);
+        for id in litter {
+            let Ok(place) = client.place(&id) else { continue };
+            if !discard(&place).await {
+                self.state().litter.push(id);
             }
         }
     }
 
     /// Ends all slots and makes no more.
     pub(super) async fn drain(&self, client: &ProcessShimClient) {
+        self.sweep(client).await;
         let (idle, taken) = {
             let mut state = self.state();
             state.is_closed = true;
@@ -282,14 +299,16 @@ pub(super) async fn end(slot: Slot, place: &Place) {
     discard(place).await;
 }
 
-/// Removes what a slot that is dead or dying has left.
-async fn discard(place: &Place) {
+/// Removes what a slot that is dead or dying has left; `false` when something stays.
+async fn discard(place: &Place) -> bool {
     if let Err(error) = remove(place).await
         // It may have removed itself under our eyes, which is what it is there for.
         && place.lease.path().exists()
     {
         tracing::warn!(container = %place.id, error = %chain(&error), "warm shim not removed");
+        return false;
     }
+    true
 }
 
 async fn remove(place: &Place) -> Result<(), ShimError> {
