@@ -8,17 +8,18 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every edge between our crates. A new one is a decision: argue it in the commit that adds it here.
-/// Floors, from below: words and files (types, durable), then identity and messages (lease, protocol), then one concern
+/// Floors, from below: failpoints, then words and files (types, durable), then identity and messages (lease, protocol), then one concern
 /// each, then the actors, then the process.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("contd-types", &[]),
     ("contd-cgroup", &[]),
     ("contd-seccomp", &[]),
     ("contd-launch", &["contd-cgroup"]),
-    ("contd-durable", &[]),
+    ("contd-failpoint", &[]),
+    ("contd-durable", &["contd-failpoint"]),
     ("contd-lease", &["contd-durable"]),
     ("contd-protocol", &["contd-types"]),
-    ("contd-logs", &["contd-types"]),
+    ("contd-logs", &["contd-failpoint", "contd-types"]),
     ("contd-flist", &[]),
     ("contd-store", &["contd-durable", "contd-types"]),
     ("contd-bundle", &["contd-durable", "contd-types"]),
@@ -30,6 +31,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         &[
             "contd-cgroup",
             "contd-durable",
+            "contd-failpoint",
             "contd-launch",
             "contd-lease",
             "contd-logs",
@@ -37,11 +39,15 @@ const ALLOWED: [(&str, &[&str]); 18] = [
             "contd-types",
         ],
     ),
-    ("contd-shim-client", &["contd-cgroup", "contd-durable", "contd-lease", "contd-protocol", "contd-types"]),
+    (
+        "contd-shim-client",
+        &["contd-cgroup", "contd-durable", "contd-failpoint", "contd-lease", "contd-protocol", "contd-types"],
+    ),
     (
         "contd-actors",
         &[
             "contd-bundle",
+            "contd-failpoint",
             "contd-logs",
             "contd-protocol",
             "contd-rootfs",
@@ -57,6 +63,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
             "contd-bundle",
             "contd-client",
             "contd-durable",
+            "contd-failpoint",
             "contd-flist",
             "contd-lease",
             "contd-protocol",

@@ -44,6 +44,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
         explain(ErrorKind::InvalidArgument, &error, "see docs/configuration.md, or leave the file out for the defaults")
     })?;
     make_directories(&config)?;
+    contd_failpoint::arm(&config.run_dir);
     let _lock = DaemonLock::take(&config.run_dir).map_err(|error| {
         explain(ErrorKind::AlreadyExists, &error, "stop it first, or give this one its own directories and address")
     })?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, Handler, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_shim_client::{Shim, ShimError};
 use contd_types::{Backoff, Event, EventKind, Exit, Signal, State, Step};
 use tokio::time::Instant;
@@ -79,7 +80,9 @@ impl ContainerActor {
         let id = self.subject.id.clone();
         let generation = self.generation;
         let call = async move {
-            let (failure, is_silent) = match tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await {
+            let signalled = tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await;
+            contd_failpoint::hit(Failpoint::StopSignalled);
+            let (failure, is_silent) = match signalled {
                 Ok(Ok(())) => return false,
                 Ok(Err(failure)) => (one_line(&failure), matches!(failure, ShimError::Silent { .. })),
                 Err(_elapsed) => ("no answer".to_owned(), true),
@@ -144,6 +147,7 @@ impl ContainerActor {
 
     /// The container has ended: decides what comes next, writes both down at once, then tells everyone.
     pub(super) fn take_exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
+        contd_failpoint::hit(Failpoint::ExitTaken);
         self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
         self.old_shim = self.shim.take();
         self.has_old_shim = true;
@@ -193,6 +197,7 @@ impl ContainerActor {
     fn store_exit(&mut self, attempt: u32, ctx: &mut Context<Self>) {
         let generation = self.generation;
         let write = self.save().into_actor(self).map(move |result, actor, ctx| {
+            contd_failpoint::hit(Failpoint::ExitStored);
             let is_stale = actor.generation != generation;
             actor.tell_exit();
             match result {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_types::{Backoff, Event, EventKind, Exit, Pid, State};
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -51,6 +52,7 @@ impl Handler<CommitPrepared> for ContainerActor {
                 Err(StepError::Cancelled)
             }
             Ok(()) => {
+                contd_failpoint::hit(Failpoint::MakePrepared);
                 actor.advance(Event::Prepared).map_err(StepError::Illegal)?;
                 actor.publish(EventKind::Created);
                 Ok(())
@@ -78,6 +80,7 @@ impl Handler<CommitRunning> for ContainerActor {
         let write = self.save();
         Box::pin(write.into_actor(self).map(move |result, actor, ctx| match result {
             Ok(()) => {
+                contd_failpoint::hit(Failpoint::MakeCommitted);
                 // A stop may have come meanwhile: then the state stays `Stopping`, and the signals begin now.
                 actor.advance(Event::ShimReady { pid }).map_err(StepError::Illegal)?;
                 actor.shim = Some(Arc::clone(&shim));
@@ -126,6 +129,7 @@ impl Handler<Settled> for ContainerActor {
         if generation != self.generation || self.is_gone {
             return;
         }
+        contd_failpoint::hit(Failpoint::ExitSettled);
         self.work = Work::Idle;
         match result {
             Ok(()) => {
@@ -359,7 +363,11 @@ impl ContainerActor {
 
     fn forget_record(&self) -> impl actix::ActorFuture<Self, Output = Result<(), Arc<RecordError>>> + use<> {
         let (records, subject) = (self.subject.shared.records.clone(), self.subject.clone());
-        let forget = async move { records.remove(subject.lane, subject.namespace, subject.id).await.map_err(Arc::new) };
+        let forget = async move {
+            let forgotten = records.remove(subject.lane, subject.namespace, subject.id).await;
+            contd_failpoint::hit(Failpoint::RecordRemoved);
+            forgotten.map_err(Arc::new)
+        };
         forget.into_actor(self)
     }
 }

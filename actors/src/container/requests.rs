@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_store::Desired;
 use contd_types::{ContainerId, ContainerSpec, Event, EventKind, Exit, State};
 use tokio::sync::oneshot;
@@ -282,6 +283,7 @@ impl ContainerActor {
                 None
             }
             State::Running { .. } | State::Paused { .. } => {
+                contd_failpoint::hit(Failpoint::StopRequested);
                 self.must_advance(Event::StopRequested);
                 self.publish(EventKind::StopRequested);
                 self.save_in_passing(ctx);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use contd_failpoint::Failpoint;
 use contd_shim_client::{Attached, Shim, ShimError};
 use tracing::{debug, warn};
 
@@ -28,6 +29,7 @@ pub(crate) async fn release_root(subject: &Subject) -> Result<(), Leftover> {
     let message =
         ReleaseRoot { lane: Arc::clone(&subject.lane), namespace: subject.namespace.clone(), id: subject.id.clone() };
     let answer = subject.shared.flist.ask(message, RELEASE_TIMEOUT).await;
+    contd_failpoint::hit(Failpoint::RootReleased);
     judge("root", answer.map_err(StepError::Call).and_then(|result| result))
 }
 
@@ -36,6 +38,7 @@ pub(crate) async fn remove_bundle(subject: &Subject) -> Result<(), Leftover> {
     let message =
         RemoveBundle { lane: Arc::clone(&subject.lane), namespace: subject.namespace.clone(), id: subject.id.clone() };
     let answer = subject.shared.bundle.ask(message, REMOVE_TIMEOUT).await;
+    contd_failpoint::hit(Failpoint::BundleRemoved);
     judge("bundle", answer.map_err(StepError::Call).and_then(|result| result))
 }
 
@@ -44,6 +47,7 @@ pub(crate) async fn remove_log(subject: &Subject) -> Result<(), Leftover> {
     let path = subject.shared.log_path(&subject.namespace, &subject.name);
     let message = RemoveLog { lane: Arc::clone(&subject.lane), id: subject.id.clone(), path };
     let answer = subject.shared.log.ask(message, REMOVE_TIMEOUT).await;
+    contd_failpoint::hit(Failpoint::LogRemoved);
     judge("log", answer.map_err(StepError::Call).and_then(|result| result))
 }
 
@@ -63,9 +67,17 @@ fn judge(what: &'static str, answer: Result<Undone, StepError>) -> Result<(), Le
 ///
 /// Without a connection, or when that is broken, the shim is looked for: a spawn may have failed only in its answer.
 pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Result<(), Leftover> {
-    if end_if_living(shim).await || end_if_living(find_living(subject).await).await {
-        return Ok(());
-    }
+    let result = if end_if_living(shim).await || end_if_living(find_living(subject).await).await {
+        Ok(())
+    } else {
+        clean_up(subject).await
+    };
+    contd_failpoint::hit(Failpoint::ShimEnded);
+    result
+}
+
+/// Removes from outside what a dead shim left.
+async fn clean_up(subject: &Subject) -> Result<(), Leftover> {
     let cleaned = subject.shared.shims.clean_up(&subject.namespace, &subject.id);
     let result = match tokio::time::timeout(CLEAN_UP_TIMEOUT, cleaned).await {
         Ok(result) => result.map_err(StepError::shim),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use contd_failpoint::Failpoint;
 use contd_logs::{LogError, MAX_CONTENT_BYTES, Stream};
 use contd_protocol::shim::{TaskSpec, files};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -254,7 +255,9 @@ impl Pump {
                     self.log.flush()?;
                 }
             }
+            contd_failpoint::hit(Failpoint::SpoolLogged);
             spool.finish()?;
+            contd_failpoint::hit(Failpoint::SpoolFinished);
         }
         Ok(())
     }

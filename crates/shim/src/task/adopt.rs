@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use contd_durable::{Fs, RealFs};
+use contd_failpoint::Failpoint;
 use contd_protocol::shim::files;
 use contd_types::Exit;
 use serde::de::DeserializeOwned;
@@ -31,9 +32,12 @@ impl Task {
             self.phase = Phase::Exited { pid: stored.record.pid, exit, is_started };
             return Ok(());
         }
+        contd_failpoint::hit(Failpoint::AdoptRead);
         let id = self.spec.id.clone();
         self.pump.adopt().map_err(|source| TaskError::Output { id: id.clone(), source })?;
+        contd_failpoint::hit(Failpoint::AdoptReplayed);
         let init = Init::take_over(&stored, kept).map_err(|source| TaskError::Adopt { id, source })?;
+        contd_failpoint::hit(Failpoint::AdoptTaken);
         self.phase = Phase::Live { is_started, is_paused: stored.cgroup.is_frozen() };
         self.diagnostics.info(format_args!("took over init {}, which {}", stored.record.pid, alive(init.as_ref())));
         match init {

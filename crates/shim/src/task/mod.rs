@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use contd_cgroup::{Hierarchies, TaskCgroup};
+use contd_failpoint::Failpoint;
 use contd_lease::ProcessError;
 use contd_protocol::shim::{Request, Response, TaskSpec, TaskState};
 use contd_types::{ApiError, Exit, Pid, Signal, Timestamp};
@@ -219,7 +220,10 @@ impl Task {
         let failed = |source| TaskError::Output { id: self.spec.id.clone(), source };
         let stdio = self.pump.open().map_err(failed)?;
         match self.runtime.begin_create(&self.spec, stdio) {
-            Ok(operation) => self.begun(Verb::Create, operation, caller),
+            Ok(operation) => {
+                contd_failpoint::hit(Failpoint::CreateBegun);
+                self.begun(Verb::Create, operation, caller);
+            }
             Err(error) => {
                 self.pump.close();
                 return Err(TaskError::Runtime(error));
@@ -244,6 +248,7 @@ impl Task {
             }
         }
         let operation = self.runtime.begin_start(&self.spec).map_err(TaskError::Runtime)?;
+        contd_failpoint::hit(Failpoint::StartBegun);
         self.begun(Verb::Start, operation, caller);
         Ok(None)
     }
@@ -358,6 +363,7 @@ impl Task {
         if self.current.is_some() || self.deletion.is_some() || matches!(self.phase, Phase::Live { .. }) {
             return Err(self.forbidden("shut down the shim of", "delete it with force first"));
         }
+        contd_failpoint::hit(Failpoint::ShimShutDown);
         self.is_shut_down = true;
         self.refuse_waiters("the shim was shut down");
         Ok(Some(Response::Done))
