@@ -13,6 +13,9 @@ use super::{Census, Flist, eventually};
 /// What grows on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
 const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d"];
 
+/// How often a daemon may end while it starts: each fault strikes once.
+const MAX_REVIVALS: u32 = 5;
+
 /// Returns the path of one of our binaries, which `make test` and `cargo test --workspace` have built.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let contd = Path::new(env!("CARGO_BIN_EXE_contd"));
@@ -76,6 +79,11 @@ impl Node {
 
     /// The same, with more lines of configuration.
     pub(crate) fn with_config(extra: &str) -> Self {
+        Self::with_drop_in(extra, "")
+    }
+
+    /// The same, with a file in `conf.d` that overrules the rest.
+    pub(crate) fn with_drop_in(extra: &str, drop_in: &str) -> Self {
         assert_eq!(nix::unistd::geteuid().as_raw(), 0, "end-to-end tests make containers and want root");
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -85,6 +93,8 @@ impl Node {
         let config = format!("cgroup_parent = \"{cgroup_parent}\"\n{extra}\n{}\n", runtime_section());
         fs::write(root.join("config.toml"), config).expect("write the configuration");
         fs::create_dir(root.join("input")).expect("make the input directory");
+        fs::create_dir(root.join("conf.d")).expect("make the directory of drop-ins");
+        fs::write(root.join("conf.d/test.toml"), drop_in).expect("write the drop-in");
         let mut node = Self { root, cgroup_parent, daemon: None, baseline: None, announced: Vec::new(), _temp: temp };
         node.start_daemon();
         node.baseline = Some(node.settled_census());
@@ -107,6 +117,37 @@ impl Node {
             assert!(state.is_none(), "the daemon ended: {state:?}\n{}", self.daemon_log());
             (self.contd(["version"]).code == 0).then_some(())
         });
+    }
+
+    /// Tells whether the daemon has ended, and reaps it then; also when there is none.
+    pub(crate) fn is_daemon_dead(&mut self) -> bool {
+        if let Some(child) = &mut self.daemon
+            && child.try_wait().expect("wait for the daemon").is_some()
+        {
+            self.daemon = None;
+        }
+        self.daemon.is_none()
+    }
+
+    /// Starts the daemon again as often as it takes to have one that answers; `true` when it was dead. Whoever supervises
+    /// it does the same.
+    pub(crate) fn revive(&mut self) -> bool {
+        if !self.is_daemon_dead() {
+            return false;
+        }
+        for _ in 0..MAX_REVIVALS {
+            self.spawn_daemon();
+            let answers = super::eventually("the daemon to answer or to end", || {
+                if self.is_daemon_dead() {
+                    return Some(false);
+                }
+                (self.contd(["version"]).code == 0).then_some(true)
+            });
+            if answers {
+                return true;
+            }
+        }
+        panic!("the daemon ended {MAX_REVIVALS} times while it started\n{}", self.daemon_log());
     }
 
     /// Returns the command that starts this node's daemon.
