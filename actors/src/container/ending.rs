@@ -119,7 +119,7 @@ impl ContainerActor {
     }
 
     /// Ends a shim that does not answer; its loss is noticed by the wait for the exit, and a successor goes on.
-    fn replace_silent_shim(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn replace_silent_shim(&mut self, ctx: &mut Context<Self>) {
         let (subject, id) = (self.subject.clone(), self.subject.id.clone());
         warn!(container = %id, ns = %subject.namespace, "the shim does not answer, it is replaced");
         let ended = async move { subject.shared.shims.end_silent(&subject.namespace, &subject.id).await };

@@ -21,6 +21,8 @@ const SHIM_DELETE_TIMEOUT: Duration = Duration::from_secs(10);
 const SHIM_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(6);
 /// A living shim answers at once.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A process that was killed is gone at once, unless it waits in the kernel; above the shim client's own 10 s.
+const END_SILENT_TIMEOUT: Duration = Duration::from_secs(12);
 /// Behind a dead shim: the runtime may have to kill and remove the container.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -76,8 +78,16 @@ pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> 
     result
 }
 
-/// Removes from outside what a dead shim left.
+/// Removes from outside what a dead shim left; one that lives and does not answer, or does not get it done, is ended first:
+/// what it was to look after is about to go.
 async fn clean_up(subject: &Subject) -> Result<(), Leftover> {
+    let ended = subject.shared.shims.end_silent(&subject.namespace, &subject.id);
+    match tokio::time::timeout(END_SILENT_TIMEOUT, ended).await {
+        Ok(Ok(())) => {}
+        // The clean-up says what is left.
+        Ok(Err(failure)) => debug!(error = one_line(&failure), "the shim could not be ended"),
+        Err(_elapsed) => debug!("the shim does not die"),
+    }
     let cleaned = subject.shared.shims.clean_up(&subject.namespace, &subject.id);
     let result = match tokio::time::timeout(CLEAN_UP_TIMEOUT, cleaned).await {
         Ok(result) => result.map_err(StepError::shim),
