@@ -16,7 +16,7 @@ const BURST: u64 = 290;
 /// own; how far it is, is in the shared directory.
 pub(crate) fn count() -> String {
     format!(
-        "pad=$(printf '%08000d' 0); g=$(cat /data/gen 2>/dev/null); g=$((g+1)); echo $g >/data/gen; i=0; n=0; \
+        "pad=$(printf '%08000d' 0); g=$(cat /data/gen 2>/dev/null); g=$((g+1)); echo $g >/data/gen.new; busybox mv /data/gen.new /data/gen; i=0; n=0; \
          trap 'echo end $g $n; exit {STOPPED}' TERM; \
          while [ $i -lt {BURST} ]; do i=$((i+1)); echo line $g $i $pad; n=$i; done; \
          while [ ! -e /data/go ]; do i=$((i+1)); echo line $g $i; n=$i; echo $i >/data/at.$g; sleep 0.02; done; \
