@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use contd_failpoint::{Failpoint, ORDER, STRUCK};
 
-use crate::harness::{Flist, Node, eventually};
+use crate::bystander::Bystander;
+use crate::harness::{Flist, Node};
 use crate::points::{Provocation, Step};
-use crate::script::{self, BEAT, LET_GO, STOPPED};
+use crate::script::{self, LET_GO, STOPPED};
 
-/// The containers: the one that everything is done to, and the one that must not notice.
+/// The container that everything is done to.
 const SUBJECT: &str = "counts";
-const BYSTANDER: &str = "stays";
 
 /// How often a verb is repeated. Each fault strikes once; the rest is what its repair may need.
 const MAX_TRIES: u32 = 12;
@@ -65,9 +65,7 @@ pub(crate) struct Stage {
     flist: Flist,
     fault: Fault,
     is_created: bool,
-    /// Pid and start time of the bystander, and its shim.
-    bystander: (i64, String),
-    bystander_shim: i32,
+    bystander: Bystander,
     /// The number of the run that goes on.
     run: u64,
     /// The runs whose last word must be in the log.
@@ -86,13 +84,11 @@ impl Stage {
         // Faults are what this is about, and the daemon warns of each: only a panic is none of them.
         node.announce("");
         let flist = node.flist();
-        node.contd(["run", "-d", "--name", BYSTANDER, flist.arg(), "/bin/sh", "-c", BEAT]).ok();
-        let bystander = identity(&node, BYSTANDER);
-        let bystander_shim = node.shim_pid(BYSTANDER);
+        let bystander = Bystander::run(&node, &flist);
         let may_be_unknown = fault.action == "both";
         let ended = BTreeMap::new();
         let (run, is_each_twice) = (0, false);
-        Self { node, flist, fault, is_created, bystander, bystander_shim, run, ended, may_be_unknown, is_each_twice }
+        Self { node, flist, fault, is_created, bystander, run, ended, may_be_unknown, is_each_twice }
     }
 
     /// Has each verb said twice.
@@ -142,8 +138,8 @@ impl Stage {
         order.push_str(&format!(" skip {}", self.fault.skip));
         match self.fault.only {
             Some(Process::Daemon) => order.push_str(&format!(" only {daemon}")),
-            Some(Process::Shim) => order.push_str(&format!(" except {daemon} {}", self.bystander_shim)),
-            None => order.push_str(&format!(" except {}", self.bystander_shim)),
+            Some(Process::Shim) => order.push_str(&format!(" except {daemon} {}", self.bystander.shim)),
+            None => order.push_str(&format!(" except {}", self.bystander.shim)),
         }
         let run_dir = self.node.root.join("run");
         let next = self.node.root.join("input/order");
@@ -164,7 +160,7 @@ impl Stage {
             };
             let Some(pid) = read("lease.json").and_then(|lease| lease["process"]["pid"].as_i64()) else { continue };
             let is_slot = entry.path().join("slot.json").exists() && !entry.path().join("task.json").exists();
-            let is_mine = |pid: &i32| *pid != self.bystander_shim && is_alive(*pid, self.node.root.to_str());
+            let is_mine = |pid: &i32| *pid != self.bystander.shim && is_alive(*pid, self.node.root.to_str());
             found.extend(i32::try_from(pid).ok().filter(|pid| !is_slot && is_mine(pid)));
         }
         found
@@ -476,22 +472,13 @@ impl Stage {
         self.node.kill_daemon();
         self.revive();
         assert_eq!(self.status(), None, "it was deleted");
-        self.node.wait_for_status(BYSTANDER, "running");
-        assert_eq!(identity(&self.node, BYSTANDER), self.bystander, "the bystander");
-        let lines = script::read_log(&self.log_path(BYSTANDER)).expect("the bystander's log");
-        let beats = script::check_beats(&lines, "beat").expect("the bystander's output");
-        assert!(beats > 3, "the bystander has hardly lived: {beats}");
-        eventually("the bystander to go on", || {
-            let lines = script::read_log(&self.log_path(BYSTANDER)).ok()?;
-            (lines.len() > beats).then_some(())
-        });
         let log = self.node.daemon_log();
         assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
         for name in [ORDER, STRUCK] {
             // One of the two is there, or none.
             let _absent = fs::remove_file(self.node.root.join("run").join(name));
         }
-        self.node.contd(["rm", "-f", "-t", "0", BYSTANDER]).ok();
+        self.bystander.check_and_remove(&self.node);
         self.node.finish();
     }
 }
@@ -504,12 +491,4 @@ fn join(pids: &[i32]) -> String {
 fn is_alive(pid: i32, root: Option<&str>) -> bool {
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     root.is_some_and(|root| command.contains(root))
-}
-
-/// Returns the pid of a container and when its init was started.
-pub(crate) fn identity(node: &Node, name: &str) -> (i64, String) {
-    let pid = node.inspect(name)["pid"].as_i64().expect("it runs");
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its init lives");
-    let ticks = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).expect("a start time");
-    (pid, ticks.to_owned())
 }

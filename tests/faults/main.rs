@@ -7,15 +7,21 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]
 
+mod bystander;
 mod driver;
 mod form;
 #[path = "../e2e/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "shared with the end-to-end tests, which use more of it")]
 mod harness;
+mod leaks;
+mod mass;
+mod misfortune;
 mod points;
 mod script;
+mod soak;
 mod strikes;
