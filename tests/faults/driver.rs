@@ -122,6 +122,21 @@ impl Stage {
         is_struck
     }
 
+    /// Plays a run that cannot succeed, struck while it is rolled back: nothing of it may stay.
+    pub(crate) fn play_failing(mut self) -> bool {
+        self.before(Step::Run);
+        let flist = self.flist.arg().to_owned();
+        let said = self.call(&["run", "-d", "--name", SUBJECT, &flist, "/bin/absent"]);
+        assert!(!said.is_ok(), "a program that is not there: {said:?}");
+        self.revive();
+        if let Some(info) = self.settled() {
+            self.fail(&format!("a run that failed left {info}"));
+        }
+        let is_struck = self.is_struck();
+        self.finish();
+        is_struck
+    }
+
     /// Gives the order when its time has come.
     fn before(&mut self, step: Step) {
         let Some(point) = self.fault.point.filter(|_| self.fault.from == step) else { return };

@@ -165,7 +165,7 @@ fn cycles_leave_nothing_and_the_daemon_does_not_grow() {
 #[test]
 fn cycles_leave_nothing_when_the_daemon_dies_all_the_time() {
     let count = number("CONTD_SOAK_CYCLES", 150) / 3;
-    let every = Duration::from_secs(number("CONTD_SOAK_KILL_S", 2));
+    let every = Duration::from_secs(number("CONTD_SOAK_KILL_S", 1));
     let mut node = Node::start();
     node.announce("");
     let (mut last, mut deaths) = (Instant::now(), 0);

@@ -48,6 +48,29 @@ fn shim_and_daemon_dying_together_at_any_point_cost_no_container_and_no_line() {
 }
 
 #[test]
+fn a_run_that_fails_leaves_nothing_whoever_dies_while_it_is_rolled_back() {
+    let points = [
+        Failpoint::ShimEnded,
+        Failpoint::BundleRemoved,
+        Failpoint::LogRemoved,
+        Failpoint::RootReleased,
+        Failpoint::RecordRemoved,
+        Failpoint::DeleteBegun,
+        Failpoint::DeleteCgroupRemoved,
+        Failpoint::DeleteForgotten,
+        Failpoint::ShimShutDown,
+    ];
+    let case = |point: Failpoint, action: &str| {
+        let fault = Fault { point: Some(point), action: action.into(), skip: 0, from: Step::Run, only: None };
+        (format!("{} {action}", point.name()), fault)
+    };
+    let cases = points.into_iter().flat_map(|point| [case(point, "kill"), case(point, "both")]).collect();
+    form::run_all("rollback", &form::select(cases, 5), |name, fault| {
+        assert!(Stage::set(fault.clone(), false, false).play_failing(), "{name}: the point was not reached");
+    });
+}
+
+#[test]
 fn whoever_stands_still_at_a_point_is_replaced() {
     let points = [
         Failpoint::UpgradeAsked,
@@ -98,7 +121,7 @@ fn fail_file_operations(process: Process, errno: i32, short: &[u64]) {
     }
     // In strides, so that several run at once; the last stride has those that are not reached.
     const STRIDE: u64 = 16;
-    for begin in (0..).step_by(16) {
+    for begin in (0..).step_by(usize::try_from(STRIDE).expect("small")) {
         let unreached = std::sync::atomic::AtomicU64::new(0);
         let cases: Vec<_> = (begin..begin + STRIDE).map(|skip| (format!("operation {skip}"), skip)).collect();
         form::run_all(&format!("{process:?} errno {errno}"), &cases, |_name, skip| {
