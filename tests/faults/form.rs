@@ -50,6 +50,7 @@ pub(crate) fn run_all<C: Sync>(title: &str, cases: &[(String, C)], run: impl Fn(
     let failures = failures.into_inner().expect("no panic under the lock");
     let form = if is_full() { "full" } else { "short" };
     println!("{title}: {form} form, {} cases in {:.0} s", cases.len(), begin.elapsed().as_secs_f32());
-    assert!(!cases.is_empty(), "{title}: no case was selected");
+    let is_chosen_by_hand = std::env::var_os("CONTD_FAULTS_ONLY").is_some();
+    assert!(!cases.is_empty() || is_chosen_by_hand, "{title}: no case was selected");
     assert!(failures.is_empty(), "{title}: {} of {} failed: {failures:#?}", failures.len(), cases.len());
 }

@@ -183,6 +183,11 @@ impl Init {
         }
     }
 
+    /// Tells whether it has ended, reaped or not.
+    pub(crate) fn is_dead(&self) -> io::Result<bool> {
+        contd_lease::wait_dead(&self.pidfd, Duration::ZERO).map_err(io::Error::other)
+    }
+
     /// Sends a signal to it alone. It is fine when it has ended.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
         contd_lease::signal(&self.pidfd, signal.number()).map(|_is_alive| ())
@@ -200,7 +205,7 @@ impl Init {
 }
 
 /// Tells whether a descriptor is a pidfd of this process, or of one that was reaped: whoever kept it had it from there.
-fn is_of(fd: &OwnedFd, pid: i32) -> bool {
+pub(crate) fn is_of(fd: &OwnedFd, pid: i32) -> bool {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap_or_default();
     let named = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
     named.is_some_and(|named| named == pid || named == REAPED)

@@ -155,6 +155,9 @@ impl Task {
     /// It has ended; its output is still to be read.
     pub(super) fn begin_ending(&mut self, end: End) {
         contd_failpoint::hit(Failpoint::EndSeen);
+        if self.is_rest_whole {
+            self.pump.take_the_rest();
+        }
         let deadline = clock::monotonic() + self.spec.drain_timeout;
         self.ending = Some(Ending { end, at: clock::wall(), deadline });
     }

@@ -114,6 +114,8 @@ pub(crate) struct Task {
     /// In the place of an init whose end a predecessor missed: there is no descriptor of it.
     lost: Option<StoredInit>,
     ending: Option<Ending>,
+    /// Whether the FIFOs of a predecessor's container were held by somebody all the time.
+    is_rest_whole: bool,
     waiters: Vec<CallRef>,
     deletion: Option<Deletion>,
     letting_go: Option<LettingGo>,
@@ -146,6 +148,7 @@ impl Task {
             init: None,
             lost: None,
             ending: None,
+            is_rest_whole: false,
             waiters: Vec::new(),
             deletion: None,
             letting_go: None,
