@@ -1,5 +1,7 @@
 //! A strike at every failpoint: the process that comes by is killed, stopped or delayed, alone or with the other one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use contd_failpoint::Failpoint;
 
 use crate::driver::{Fault, Process, Stage};
@@ -103,51 +105,60 @@ fn every_verb_said_twice_is_as_good_as_said_once() {
     }
 }
 
-/// Fails the n-th file operation for n = 0, 1, 2, … (in the short form, for a few of them) until a scenario passes
+/// Strikes at the n-th file operation for n = 0, 1, 2, … (in the short form, for a few of them) until a scenario passes
 /// without being struck.
-fn fail_file_operations(process: Process, errno: i32, short: &[u64]) {
+fn strike_file_operations(process: Process, action: &str, short: &[u64]) {
     let fault = |skip| Fault {
         point: Some(Failpoint::FsOperation),
-        action: format!("error {errno}"),
+        action: action.to_owned(),
         skip,
         from: Step::Run,
         only: Some(process),
     };
     let play = |skip: u64| Stage::set(fault(skip), false, false).play(Provocation::Nobody);
+    let title = format!("{process:?} {action}");
     if !form::is_full() {
         let cases: Vec<_> = short.iter().map(|skip| (format!("operation {skip}"), *skip)).collect();
-        let title = format!("{process:?} errno {errno}");
         return form::run_all(&title, &cases, |name, skip| assert!(play(*skip), "{name} was not reached"));
     }
     // In strides, so that several run at once; the last stride has those that are not reached.
-    const STRIDE: u64 = 16;
-    for begin in (0..).step_by(usize::try_from(STRIDE).expect("small")) {
-        let unreached = std::sync::atomic::AtomicU64::new(0);
-        let cases: Vec<_> = (begin..begin + STRIDE).map(|skip| (format!("operation {skip}"), skip)).collect();
-        form::run_all(&format!("{process:?} errno {errno}"), &cases, |_name, skip| {
+    for begin in (0..).step_by(STRIDE) {
+        let unreached = AtomicU64::new(0);
+        let numbers = (begin..).take(STRIDE);
+        let cases: Vec<_> = numbers.map(|skip| (format!("operation {skip}"), skip)).collect();
+        form::run_all(&title, &cases, |_name, skip| {
             if !play(*skip) {
-                unreached.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                unreached.fetch_add(1, Ordering::Relaxed);
             }
         });
-        if unreached.into_inner() > 0 {
+        let unreached = unreached.into_inner();
+        if unreached > 0 {
+            println!("{title}: {} operations were struck", begin + STRIDE as u64 - unreached);
             return;
         }
     }
 }
 
-const ENOSPC: i32 = 28;
-const EIO: i32 = 5;
+const STRIDE: usize = 16;
+const ENOSPC: &str = "error 28";
+const EIO: &str = "error 5";
 
 #[test]
 fn any_file_operation_of_the_daemon_may_fail() {
-    fail_file_operations(Process::Daemon, ENOSPC, &[3, 17]);
-    fail_file_operations(Process::Daemon, EIO, &[9, 25]);
+    strike_file_operations(Process::Daemon, ENOSPC, &[3, 17]);
+    strike_file_operations(Process::Daemon, EIO, &[9, 25]);
 }
 
 #[test]
 fn any_file_operation_of_a_shim_may_fail() {
-    fail_file_operations(Process::Shim, ENOSPC, &[1, 5]);
-    fail_file_operations(Process::Shim, EIO, &[3, 8]);
+    strike_file_operations(Process::Shim, ENOSPC, &[1, 5]);
+    strike_file_operations(Process::Shim, EIO, &[3, 8]);
+}
+
+#[test]
+fn whoever_dies_before_any_file_operation_costs_nothing() {
+    strike_file_operations(Process::Daemon, "kill", &[12, 40]);
+    strike_file_operations(Process::Shim, "kill", &[2, 7]);
 }
 
 #[test]
