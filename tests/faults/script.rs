@@ -9,8 +9,9 @@ pub(crate) const LET_GO: u64 = 23;
 /// The code of one that was told to stop.
 pub(crate) const STOPPED: u64 = 7;
 
-/// How many long lines each run begins with: more than two log files of 1 MiB.
-const BURST: u64 = 290;
+/// How many long lines each run begins with: so many that a log of 1 MiB, which a line that is being written may take to
+/// 2 MiB, is rotated twice.
+const BURST: u64 = 700;
 
 /// Numbers lines: a burst that makes the log rotate twice, then slowly until it may end. Each run is a generation of its
 /// own; how far it is, is in the shared directory.
@@ -48,6 +49,11 @@ pub(crate) fn read_log(path: &Path) -> Result<Vec<String>, String> {
             let (_at, stream, tag) = (parts.next(), parts.next(), parts.next());
             let content = parts.next().unwrap_or_default();
             match (stream, tag) {
+                // A run that was killed in the middle of a line never ends it: the next one begins behind it.
+                (Some("stdout"), Some(tag)) if is_first_line(content) && !open.is_empty() => {
+                    open.clear();
+                    if tag == "F" { lines.push(content.to_owned()) } else { open.push_str(content) }
+                }
                 (Some("stdout"), Some("F")) => lines.push(std::mem::take(&mut open) + content),
                 (Some("stdout"), Some("P")) => open.push_str(content),
                 _ => return Err(format!("{}: no record: {:.120}", file.display(), record)),
@@ -55,6 +61,11 @@ pub(crate) fn read_log(path: &Path) -> Result<Vec<String>, String> {
         }
     }
     if open.is_empty() { Ok(lines) } else { Err(format!("an unfinished line: {open:.120}")) }
+}
+
+fn is_first_line(content: &str) -> bool {
+    let mut words = content.split(' ');
+    words.next() == Some("line") && words.next().is_some() && words.next() == Some("1")
 }
 
 /// What the lines of one run come to.
