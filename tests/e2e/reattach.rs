@@ -36,7 +36,7 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing() {
     let pid = node.inspect("counter")["pid"].clone();
     for _ in 0..5 {
         node.kill_daemon();
-        node.start_daemon();
+        assert!(node.revive(), "it was dead");
     }
     node.wait_for_status("counter", "running");
     assert_eq!(node.inspect("counter")["pid"], pid);

@@ -7,7 +7,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]

@@ -2,6 +2,7 @@
 //!
 //! `CONTD_SOAK_CYCLES` (150 when left out; `make soak` says 10,000) and `CONTD_SOAK_KILL_S` choose how much.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,13 +144,13 @@ fn cycles(node: &mut Node, count: u64, is_patient: bool, mut meanwhile: impl FnM
 fn cycles_leave_nothing_and_the_daemon_does_not_grow() {
     let count = number("CONTD_SOAK_CYCLES", 150);
     let mut node = Node::start();
-    let mut warm = None;
+    let mut sizes = BTreeMap::new();
     let pid = node.daemon_pid();
     cycles(&mut node, count, false, |_node, done| {
-        if done >= WARM_UP && warm.is_none() {
-            warm = Some(rss_kib(pid));
-        }
+        sizes.entry(done / WARM_UP).or_insert_with(|| rss_kib(pid));
     });
+    println!("soak: the daemon's KiB after each {WARM_UP} cycles: {:?}", sizes.values().collect::<Vec<_>>());
+    let warm = sizes.get(&1).copied();
     let end = rss_kib(pid);
     match warm.filter(|_| count >= 2 * WARM_UP) {
         Some(warm) => {
