@@ -31,6 +31,13 @@ fn runtime_section() -> String {
     format!("[runtime]\ndefault = \"{runtime}\"\nwarm_slots = {slots}")
 }
 
+/// How many slots a node keeps warm: an OCI runtime has none.
+fn warm_slots(drop_in: &str) -> usize {
+    let config = [drop_in, "\n", &runtime_section()].concat();
+    let count = config.lines().find_map(|line| line.strip_prefix("warm_slots = ")?.trim().parse().ok());
+    if config.contains("default = \"native\"") { count.unwrap_or(0) } else { 0 }
+}
+
 /// What a command gave.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -97,6 +104,8 @@ impl Node {
         fs::write(root.join("conf.d/test.toml"), drop_in).expect("write the drop-in");
         let mut node = Self { root, cgroup_parent, daemon: None, baseline: None, announced: Vec::new(), _temp: temp };
         node.start_daemon();
+        let slots = warm_slots(drop_in);
+        eventually("the warm slots to wait", || (Census::warm_slots(&node.root) == slots).then_some(()));
         node.baseline = Some(node.settled_census());
         node
     }
@@ -290,7 +299,7 @@ impl Node {
         eventually("the daemon to be at rest", || {
             std::thread::sleep(std::time::Duration::from_millis(50));
             let now = self.census();
-            let is_settled = now == last;
+            let is_settled = now == last && now.is_at_rest();
             last = now.clone();
             is_settled.then_some(now)
         })
