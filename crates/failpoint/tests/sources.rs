@@ -1,5 +1,5 @@
 //! The list of points is that of the code: each is come by at exactly one place.
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "tests end loudly")]
+#![expect(clippy::expect_used, reason = "tests end loudly")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
