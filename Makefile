@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test bench check install
+.PHONY: help deps build demo test faults soak bench check install
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,18 @@ test: deps ## Runs the whole test suite (as root); end to end natively, by runc,
 	CONTD_BINARIES_ARE_BUILT=1 cargo test --locked --workspace
 	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_RUNTIME=runc cargo test --locked -p contd --test e2e
 	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_SLOTS=0 cargo test --locked -p contd --test e2e
+
+FAULTS := CONTD_BINARIES_ARE_BUILT=1 cargo test --locked -p contd --test faults --
+
+faults: deps ## Strikes every failpoint and fails every file operation (40 minutes on two cores; CONTD_FAULTS_ONLY chooses)
+	cargo build --locked --workspace --bins
+	CONTD_FAULTS=full $(FAULTS) --nocapture --test-threads=1
+
+CYCLES ?= 10000
+KILL_S ?= 5
+soak: deps ## Runs CYCLES containers from create to delete, then a third with a daemon that dies every KILL_S seconds
+	cargo build --locked --workspace --bins
+	CONTD_SOAK_CYCLES=$(CYCLES) CONTD_SOAK_KILL_S=$(KILL_S) $(FAULTS) --nocapture --test-threads=1 soak
 
 bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
 	cargo build --release --locked -p contd-launch

@@ -8,18 +8,19 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every edge between our crates. A new one is a decision: argue it in the commit that adds it here.
-/// Floors, from below: words and files (types, durable), then identity and messages (lease, protocol), then one concern
+/// Floors, from below: failpoints, then words and files (types, durable), then identity and messages (lease, protocol), then one concern
 /// each, then the actors, then the process.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("contd-types", &[]),
     ("contd-cgroup", &[]),
     ("contd-seccomp", &[]),
     ("contd-launch", &["contd-cgroup"]),
-    ("contd-durable", &[]),
+    ("contd-failpoint", &[]),
+    ("contd-durable", &["contd-failpoint"]),
     ("contd-handover", &[]),
     ("contd-lease", &["contd-durable"]),
     ("contd-protocol", &["contd-types"]),
-    ("contd-logs", &["contd-types"]),
+    ("contd-logs", &["contd-failpoint", "contd-types"]),
     ("contd-flist", &[]),
     ("contd-store", &["contd-durable", "contd-types"]),
     ("contd-bundle", &["contd-durable", "contd-types"]),
@@ -31,6 +32,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
         &[
             "contd-cgroup",
             "contd-durable",
+            "contd-failpoint",
             "contd-launch",
             "contd-lease",
             "contd-logs",
@@ -38,11 +40,15 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "contd-types",
         ],
     ),
-    ("contd-shim-client", &["contd-cgroup", "contd-durable", "contd-lease", "contd-protocol", "contd-types"]),
+    (
+        "contd-shim-client",
+        &["contd-cgroup", "contd-durable", "contd-failpoint", "contd-lease", "contd-protocol", "contd-types"],
+    ),
     (
         "contd-actors",
         &[
             "contd-bundle",
+            "contd-failpoint",
             "contd-logs",
             "contd-protocol",
             "contd-rootfs",
@@ -59,6 +65,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "contd-cgroup",
             "contd-client",
             "contd-durable",
+            "contd-failpoint",
             "contd-flist",
             "contd-handover",
             "contd-lease",

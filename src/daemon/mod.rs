@@ -74,6 +74,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     let programs = programs::find(&config).map_err(|error| explain(ErrorKind::NotFound, &error, &error.hint()))?;
     let passed = Passed::take(&address).map_err(|error| explain(error.kind(), &error, error.hint()))?;
     make_directories(&config)?;
+    contd_failpoint::arm(&config.run_dir);
     let mut entered = takeover::enter(&config.run_dir, &agent(), !args.no_takeover)
         .map_err(|error| explain(error.kind(), &error, error.hint()))?;
     let inherited = Inherited::gather(passed, &mut entered, &address);

@@ -36,7 +36,7 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing() {
     let pid = node.inspect("counter")["pid"].clone();
     for _ in 0..5 {
         node.kill_daemon();
-        node.start_daemon();
+        assert!(node.revive(), "it was dead");
     }
     node.wait_for_status("counter", "running");
     assert_eq!(node.inspect("counter")["pid"], pid);
@@ -125,6 +125,7 @@ fn an_unreadable_record_is_set_aside_and_the_others_live() {
     let record = node.root.join("state/default").join(&id).join("record.json");
     fs::write(&record, "{ not json").expect("damage the record");
     node.start_daemon();
+    node.wait_for_status("fine", "running");
     assert_eq!(node.inspect("fine")["pid"], pid);
     node.contd(["inspect", "broken"]).fails_with(1, "broken");
     let aside = fs::read_dir(record.parent().expect("parent")).expect("its directory").flatten();

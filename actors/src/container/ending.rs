@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, Handler, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_shim_client::{Holdout, Shim, ShimError};
 use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, Signal, State, Step};
 use tokio::time::Instant;
@@ -91,7 +92,9 @@ impl ContainerActor {
         let id = self.subject.id.clone();
         let generation = self.generation;
         let call = async move {
-            let (failure, is_silent) = match tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await {
+            let signalled = tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await;
+            contd_failpoint::hit(Failpoint::StopSignalled);
+            let (failure, is_silent) = match signalled {
                 Ok(Ok(())) => return false,
                 Ok(Err(failure)) => (one_line(&failure), matches!(failure, ShimError::Silent { .. })),
                 Err(_elapsed) => ("no answer".to_owned(), true),
@@ -128,7 +131,7 @@ impl ContainerActor {
     }
 
     /// Ends a shim that does not answer; its loss is noticed by the wait for the exit, and a successor goes on.
-    fn replace_silent_shim(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn replace_silent_shim(&mut self, ctx: &mut Context<Self>) {
         let (subject, id) = (self.subject.clone(), self.subject.id.clone());
         warn!(container = %id, ns = %subject.namespace, "the shim does not answer, it is replaced");
         let ended = async move { subject.shared.shims.end_silent(&subject.namespace, &subject.id).await };
@@ -167,6 +170,7 @@ impl ContainerActor {
 
     /// The container has ended: decides what comes next, writes both down at once, then tells everyone.
     pub(super) fn take_exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
+        contd_failpoint::hit(Failpoint::ExitTaken);
         self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
         self.old_shim = self.shim.take();
         self.has_old_shim = true;
@@ -216,6 +220,7 @@ impl ContainerActor {
     fn store_exit(&mut self, attempt: u32, ctx: &mut Context<Self>) {
         let generation = self.generation;
         let write = self.save().into_actor(self).map(move |result, actor, ctx| {
+            contd_failpoint::hit(Failpoint::ExitStored);
             let is_stale = actor.generation != generation;
             actor.tell_exit();
             match result {

@@ -146,7 +146,9 @@ impl ContainerActor {
     ) -> impl ActorFuture<Self, Output = Result<(), std::sync::Arc<RecordError>>> + use<> {
         let (records, subject) = (self.subject.shared.records.clone(), self.subject.clone());
         let forget = async move {
-            records.remove(subject.lane, subject.namespace, subject.id).await.map_err(std::sync::Arc::new)
+            let forgotten = records.remove(subject.lane, subject.namespace, subject.id).await;
+            contd_failpoint::hit(contd_failpoint::Failpoint::RecordRemoved);
+            forgotten.map_err(std::sync::Arc::new)
         };
         forget.into_actor(self)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_types::{Backoff, Event, EventKind, Exit, Explain, Pid, State};
 use tokio::time::Instant;
 use tracing::warn;
@@ -50,6 +51,7 @@ impl Handler<CommitPrepared> for ContainerActor {
                 Err(StepError::Cancelled)
             }
             Ok(()) => {
+                contd_failpoint::hit(Failpoint::MakePrepared);
                 actor.advance(Event::Prepared).map_err(StepError::Illegal)?;
                 actor.publish(EventKind::Created);
                 Ok(())
@@ -77,6 +79,7 @@ impl Handler<CommitRunning> for ContainerActor {
         let write = self.save();
         Box::pin(write.into_actor(self).map(move |result, actor, ctx| match result {
             Ok(()) => {
+                contd_failpoint::hit(Failpoint::MakeCommitted);
                 // A stop may have come meanwhile: then the state stays `Stopping`, and the signals begin now.
                 actor.advance(Event::ShimReady { pid }).map_err(StepError::Illegal)?;
                 actor.shim = Some(Arc::clone(&shim));
@@ -125,6 +128,7 @@ impl Handler<Settled> for ContainerActor {
         if generation != self.generation || self.is_gone {
             return;
         }
+        contd_failpoint::hit(Failpoint::ExitSettled);
         self.work = Work::Idle;
         match result {
             Ok(()) => {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
 use actix::{AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture, WrapFuture};
+use contd_failpoint::Failpoint;
+use contd_shim_client::ShimError;
 use contd_store::Desired;
 use contd_types::{ContainerId, ContainerSpec, Event, EventKind, Exit, State};
 use tokio::sync::oneshot;
@@ -162,21 +164,25 @@ impl Handler<Update> for ContainerActor {
 }
 
 impl Handler<Upgrade> for ContainerActor {
-    type Result = ResponseFuture<Answer<()>>;
+    type Result = ResponseActFuture<Self, Answer<()>>;
 
     fn handle(&mut self, _message: Upgrade, _ctx: &mut Self::Context) -> Self::Result {
         const VERB: &str = "upgrade the shim of";
         if self.is_gone {
-            return ready(Err(self.gone(VERB)));
+            return Box::pin(fut::err(self.gone(VERB)));
         }
-        let id = self.subject.id.clone();
+        let (id, generation) = (self.subject.id.clone(), self.generation);
         let Some(shim) = self.shim.clone() else {
-            return ready(Err(ContainerError::Forbidden { id, verb: VERB, state: self.state.name() }));
+            return Box::pin(fut::err(ContainerError::Forbidden { id, verb: VERB, state: self.state.name() }));
         };
-        Box::pin(async move {
-            let wrap = |source| ContainerError::Step { id, verb: VERB, source: StepError::shim(source).into() };
-            shim.hand_over().await.map_err(wrap)
-        })
+        let call = async move { shim.hand_over().await }.into_actor(self);
+        Box::pin(call.map(move |result, actor, ctx| {
+            if matches!(result, Err(ShimError::Silent { .. })) && actor.generation == generation {
+                // Its successor is what was asked for.
+                actor.replace_silent_shim(ctx);
+            }
+            result.map_err(|source| ContainerError::Step { id, verb: VERB, source: StepError::shim(source).into() })
+        }))
     }
 }
 
@@ -295,6 +301,7 @@ impl ContainerActor {
                 None
             }
             State::Running { .. } | State::Paused { .. } => {
+                contd_failpoint::hit(Failpoint::StopRequested);
                 self.must_advance(Event::StopRequested);
                 self.publish(EventKind::StopRequested);
                 self.save_in_passing(ctx);

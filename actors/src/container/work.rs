@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_rootfs::FetchProgress;
 use contd_types::{Event, State, Step};
 use tokio::sync::mpsc;
@@ -76,6 +77,7 @@ impl ContainerActor {
         progress: Option<mpsc::Sender<FetchProgress>>,
         ctx: &mut Context<Self>,
     ) {
+        contd_failpoint::hit(Failpoint::MakeAdmitted);
         let generation = self.next_generation();
         let (handle, cancel) = CancelHandle::new();
         self.work = Work::Making { cancel: handle, is_first, _guard: self.guard() };
@@ -96,6 +98,7 @@ impl ContainerActor {
         cancel: Cancel,
         ctx: &mut Context<Self>,
     ) {
+        contd_failpoint::hit(Failpoint::MakeRecorded);
         match written {
             Ok(()) => {
                 let (subject, generation, actor) = (self.subject.clone(), self.generation, ctx.address());
@@ -132,6 +135,7 @@ impl ContainerActor {
                 // before that it would be there again, half: the deletion was not acknowledged.
                 warn!(container = %actor.subject.id, error = one_line(&failure), "intent to delete not written");
             }
+            contd_failpoint::hit(Failpoint::DeleteRecorded);
             let shim = actor.shim.take().or(actor.old_shim.take());
             actix_rt::spawn(remove(actor.subject.clone(), shim, generation, ctx.address()));
         });

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
+use contd_failpoint::Failpoint;
 use contd_protocol::shim::{TASK_SPEC_VERSION, TaskSpec};
 use contd_rootfs::{FetchProgress, PrepareRootfs};
 use contd_shim_client::Shim;
@@ -110,9 +111,13 @@ impl Making<'_> {
             return self.commit_prepared().await;
         }
         let (_root, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
+        contd_failpoint::hit(Failpoint::MakeShimSpawned);
         let pid = self.create(&shim).await?;
+        contd_failpoint::hit(Failpoint::MakeCreated);
         self.tell_made(pid).await?;
+        contd_failpoint::hit(Failpoint::MakeTold);
         let pid = self.start(&shim).await?;
+        contd_failpoint::hit(Failpoint::MakeStarted);
         self.commit(pid, shim).await
     }
 
@@ -155,7 +160,10 @@ impl Making<'_> {
 
     async fn root_and_bundle(&self) -> StepResult<()> {
         let root = self.prepare_root().await?;
-        self.write_bundle(root).await
+        contd_failpoint::hit(Failpoint::MakeRootPrepared);
+        self.write_bundle(root).await?;
+        contd_failpoint::hit(Failpoint::MakeBundleWritten);
+        Ok(())
     }
 
     async fn prepare_root(&self) -> StepResult<PathBuf> {
@@ -214,7 +222,9 @@ impl Making<'_> {
         let (lane, id) = (Arc::clone(&subject.lane), subject.id.clone());
         let message = OpenLog { lane, wanted: self.wanted.clone(), id, path, is_new: self.plan.is_first };
         let work = async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
-        self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await
+        self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
+        contd_failpoint::hit(Failpoint::MakeLogOpened);
+        Ok(())
     }
 
     async fn spawn_shim(&self) -> StepResult<Arc<dyn Shim>> {

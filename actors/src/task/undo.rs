@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use contd_failpoint::Failpoint;
 use contd_shim_client::{Attached, Shim, ShimError};
 use tracing::{debug, warn};
 
@@ -29,6 +30,7 @@ pub(crate) async fn release_root(subject: &Subject, when_blocked: WhenBlocked) -
     let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
     let message = ReleaseRoot { lane, namespace, id, when_blocked };
     let answer = subject.shared.flist.ask(message, RELEASE_TIMEOUT).await;
+    contd_failpoint::hit(Failpoint::RootReleased);
     judge("root", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
@@ -37,6 +39,7 @@ pub(crate) async fn remove_bundle(subject: &Subject, when_blocked: WhenBlocked) 
     let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
     let message = RemoveBundle { lane, namespace, id, when_blocked };
     let answer = subject.shared.bundle.ask(message, REMOVE_TIMEOUT).await;
+    contd_failpoint::hit(Failpoint::BundleRemoved);
     judge("bundle", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
@@ -48,6 +51,7 @@ pub(crate) async fn remove_log(subject: &Subject, when_blocked: WhenBlocked) -> 
     let path = subject.shared.log_path(&subject.namespace, &subject.name);
     let message = RemoveLog { lane: Arc::clone(&subject.lane), id: subject.id.clone(), path, when_blocked };
     let answer = subject.shared.log.ask(message, REMOVE_TIMEOUT).await;
+    contd_failpoint::hit(Failpoint::LogRemoved);
     judge("log", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
@@ -71,6 +75,12 @@ fn judge(what: &'static str, when_blocked: WhenBlocked, answer: Result<Undone, S
 /// Without a connection, or when that is broken, the shim is looked for: a spawn may have failed only in its answer.
 /// One that stands still is ended first: nobody can ask it for anything.
 pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Result<(), Leftover> {
+    let result = end_in_some_way(subject, shim).await;
+    contd_failpoint::hit(Failpoint::ShimEnded);
+    result
+}
+
+async fn end_in_some_way(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Result<(), Leftover> {
     let mut ended = match shim {
         Some(shim) => end_living(shim.as_ref()).await,
         None => Ended::Unreachable,

@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use contd_failpoint::Failpoint;
+
 /// What the sequences of this crate need from a file system; each method is one step that can fail.
 ///
 /// Paths are taken as they are: whoever builds them out of names has checked the names.
@@ -96,6 +98,7 @@ pub struct RealFs;
 
 impl Fs for RealFs {
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        operation()?;
         let file = File::open(path)?;
         // What it says of its length saves reads in tiny pieces; what counts is what comes.
         let hint = file.metadata().map_or(0, |metadata| metadata.len()).min(max_bytes);
@@ -109,6 +112,7 @@ impl Fs for RealFs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        operation()?;
         let mut names =
             std::fs::read_dir(dir)?.map(|entry| entry.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>()?;
         names.sort();
@@ -116,43 +120,53 @@ impl Fs for RealFs {
     }
 
     fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()> {
+        operation()?;
         DirBuilder::new().recursive(true).mode(mode).create(path)
     }
 
     fn write_new(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        operation()?;
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(bytes)
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        operation()?;
         OpenOptions::new().append(true).create(true).mode(0o600).open(path)?.write_all(bytes)
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
+        operation()?;
         // fsync works on any descriptor of the file: the dirty pages belong to the inode.
         File::open(path)?.sync_all()
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        operation()?;
         File::open(path)?.sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        operation()?;
         std::fs::rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        operation()?;
         std::fs::remove_file(path)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        operation()?;
         std::fs::remove_dir(path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        operation()?;
         std::fs::remove_dir_all(path)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
+        operation()?;
         match std::fs::symlink_metadata(path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -161,6 +175,12 @@ impl Fs for RealFs {
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
+        operation()?;
         std::fs::metadata(path).map(|metadata| metadata.len())
     }
+}
+
+/// Each operation begins here: in a test, any of them may be told to fail.
+fn operation() -> io::Result<()> {
+    contd_failpoint::check(Failpoint::FsOperation)
 }

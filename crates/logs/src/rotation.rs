@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use contd_failpoint::Failpoint;
+
 /// The most files a log can have; far above what anyone keeps.
 pub(crate) const MAX_FILES: u32 = 1000;
 
@@ -49,6 +51,7 @@ pub(crate) fn shift(path: &Path, max_files: u32) -> io::Result<()> {
     }
     for age in (1..=free).rev() {
         absent_is_fine(std::fs::rename(aged(path, age - 1), aged(path, age)))?;
+        contd_failpoint::hit(Failpoint::RotationRenamed);
     }
     Ok(())
 }

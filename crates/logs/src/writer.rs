@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use contd_failpoint::Failpoint;
 use contd_types::Timestamp;
 
 use crate::error::LogError;
@@ -238,7 +239,9 @@ impl LogWriter {
             rotation::shift(&self.path, self.rotation.max_files)
                 .map_err(|source| LogError::Rotate { path: self.path.clone(), source })?;
         }
-        self.reopen()
+        self.reopen()?;
+        contd_failpoint::hit(Failpoint::RotationReopened);
+        Ok(())
     }
 }
 

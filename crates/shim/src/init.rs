@@ -164,7 +164,14 @@ impl Init {
             return Ok(status.map(|status| End::Known(status, ExitSource::Reaped)));
         };
         let unknown = |why: &str| Ok(Some(End::Unknown(why.to_owned())));
-        match contd_lease::exit_info(&self.pidfd).map_err(io::Error::other)? {
+        let info = contd_lease::exit_info(&self.pidfd).map_err(io::Error::other)?;
+        if !matches!(info, ExitInfo::Known(_))
+            && contd_lease::wait_dead(&self.pidfd, Duration::ZERO).map_err(io::Error::other)?
+            && let Some(status) = status_of_unreaped(&self.identity)
+        {
+            return Ok(Some(End::Known(status, ExitSource::Pidfd)));
+        }
+        match info {
             ExitInfo::Known(ProcessExit::Code(code)) => {
                 Ok(Some(End::Known(ChildStatus::Code(code), ExitSource::Pidfd)))
             }
@@ -181,6 +188,11 @@ impl Init {
                 Ok(None)
             }
         }
+    }
+
+    /// Tells whether it has ended, reaped or not.
+    pub(crate) fn is_dead(&self) -> io::Result<bool> {
+        contd_lease::wait_dead(&self.pidfd, Duration::ZERO).map_err(io::Error::other)
     }
 
     /// Sends a signal to it alone. It is fine when it has ended.
@@ -200,13 +212,59 @@ impl Init {
 }
 
 /// Tells whether a descriptor is a pidfd of this process, or of one that was reaped: whoever kept it had it from there.
-fn is_of(fd: &OwnedFd, pid: i32) -> bool {
+pub(crate) fn is_of(fd: &OwnedFd, pid: i32) -> bool {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap_or_default();
     let named = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
     named.is_some_and(|named| named == pid || named == REAPED)
 }
 
+/// Reads how a process has ended that nobody has reaped yet: its entry in `/proc` is its own until then.
+///
+/// Who may not know is shown a 0 there, so that a 0 says nothing.
+fn status_of_unreaped(identity: &ProcessIdentity) -> Option<ChildStatus> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", identity.pid)).ok()?;
+    status_in(&stat, identity.start_ticks)
+}
+
+fn status_in(stat: &str, start_ticks: u64) -> Option<ChildStatus> {
+    // Behind the command's name, in parentheses, which may itself hold any; proc(5) counts from 1 and it is the second.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let number = |place: usize| fields.get(place.checked_sub(3)?)?.parse::<u64>().ok();
+    let is_it = *fields.first()? == "Z" && number(22)? == start_ticks;
+    let status = i32::try_from(number(52)?).ok().filter(|status| is_it && *status != 0)?;
+    let (code, signal) = ((status >> 8) & 0xff, status & 0x7f);
+    Some(if signal == 0 { ChildStatus::Code(u8::try_from(code).ok()?) } else { ChildStatus::Signal(signal) })
+}
+
 /// Reads what a child of ours executes; it is not reaped yet, so its pid is its own. A zombie executes nothing.
 fn program_of(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_process_that_nobody_has_reaped_is_known() {
+        let mut child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().expect("start");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let identity = ProcessIdentity::of(pid).expect("look").expect("it is ours");
+        let pidfd = contd_lease::pidfd(&identity).expect("open").expect("it is not reaped");
+        assert!(contd_lease::wait_dead(&pidfd, Duration::from_secs(10)).expect("wait"), "it ends at once");
+        assert_eq!(status_of_unreaped(&identity), Some(ChildStatus::Code(7)));
+        let other = ProcessIdentity { start_ticks: identity.start_ticks + 1, ..identity };
+        assert_eq!(status_of_unreaped(&other), None, "another process of the same pid");
+        child.wait().expect("reap");
+        assert_eq!(status_of_unreaped(&identity), None);
+    }
+
+    #[test]
+    fn a_signal_is_told_from_a_code_and_a_nought_says_nothing() {
+        let stat = |status: u32| format!("5 (a) b) Z {}9 {}{status}", "0 ".repeat(18), "0 ".repeat(29));
+        assert_eq!(status_in(&stat(9), 9), Some(ChildStatus::Signal(9)));
+        assert_eq!(status_in(&stat(137), 9), Some(ChildStatus::Signal(9)), "with a core");
+        assert_eq!(status_in(&stat(23 << 8), 9), Some(ChildStatus::Code(23)));
+        assert_eq!(status_in(&stat(0), 9), None);
+    }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use contd_failpoint::Failpoint;
 use contd_logs::{LogError, MAX_CONTENT_BYTES, Stream};
 use contd_protocol::shim::{TaskSpec, files};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -33,6 +34,9 @@ const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
 /// How long a failed write to the log waits for its repetition.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// How often a FIFO is taken from at most before the loop goes on: a full one is empty by then, at any size of the buffer.
+const MAX_TAKES: usize = 128;
 
 /// The most of a failed runtime's words that are kept.
 const MAX_LAST_WORDS_BYTES: usize = 4096;
@@ -182,19 +186,41 @@ impl Pump {
 
     /// Takes once from a FIFO that is ready, and writes it to the log.
     pub(crate) fn on_readable(&mut self, stream: Stream) {
-        if self.retry_at.is_some() {
-            return;
+        let _told_by_the_next_poll = self.take(stream);
+    }
+
+    /// Takes all that is there from the FIFOs of a container that has ended. A FIFO that had no writer any more when it was
+    /// opened never becomes ready at its end: only taking tells.
+    pub(crate) fn take_the_rest(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            for _ in 0..MAX_TAKES {
+                if self.take(stream) != Taken::Some {
+                    break;
+                }
+            }
         }
-        let Some(source) = self.sources.iter_mut().find(|source| source.stream == stream) else { return };
-        let Some(reader) = source.reader.as_ref() else { return };
+    }
+
+    fn take(&mut self, stream: Stream) -> Taken {
+        if self.retry_at.is_some() {
+            return Taken::Nothing;
+        }
+        let Some(source) = self.sources.iter_mut().find(|source| source.stream == stream) else { return Taken::End };
+        let Some(reader) = source.reader.as_ref() else { return Taken::End };
         match source.spool.take(reader.as_fd(), self.buffer_bytes) {
-            Ok(Taken::End) => source.reader = None,
-            Ok(Taken::Some) => self.drain_spools(),
-            Ok(Taken::Nothing) => {}
+            Ok(taken) => {
+                match taken {
+                    Taken::End => source.reader = None,
+                    Taken::Some => self.drain_spools(),
+                    Taken::Nothing => {}
+                }
+                taken
+            }
             // Nothing was taken, so nothing is lost: the file system of the spool may have room again.
             Err(error) => {
                 self.diagnostics.warn(format_args!("take from {}: {error}", source.path.display()));
                 self.retry_at = Some(clock::monotonic() + RETRY_AFTER);
+                Taken::Nothing
             }
         }
     }
@@ -262,7 +288,9 @@ impl Pump {
                     self.log.flush()?;
                 }
             }
+            contd_failpoint::hit(Failpoint::SpoolLogged);
             spool.finish()?;
+            contd_failpoint::hit(Failpoint::SpoolFinished);
         }
         Ok(())
     }
@@ -429,6 +457,26 @@ mod tests {
             second.on_readable(stream);
         }
         assert!(second.is_drained());
+    }
+
+    #[test]
+    fn a_successor_knows_when_all_of_an_ended_container_is_read() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let log = ScriptedLog::default();
+        let mut first = pump(dir.path(), &log);
+        let mut stdio = first.open().expect("fifos");
+        // The daemon holds a reader of each.
+        let held = [&first.sources[0], &first.sources[1]].map(|source| source.open_reader().expect("a second reader"));
+        first.begin();
+        stdio.stdout.write_all(b"last words\n").expect("room");
+        drop((first, stdio));
+        let mut second = pump(dir.path(), &log);
+        second.adopt().expect("adopts");
+        assert!(!second.is_drained());
+        second.take_the_rest();
+        assert!(second.is_drained(), "no writer will ever come: nobody else tells");
+        assert_eq!(log.0.borrow().taken, b"last words\n");
+        drop(held);
     }
 
     #[test]

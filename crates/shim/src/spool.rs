@@ -19,6 +19,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
+use contd_failpoint::Failpoint;
 use contd_logs::Position;
 use contd_types::Timestamp;
 use nix::errno::Errno;
@@ -133,6 +134,7 @@ impl Spool {
             Ok(0) => Ok(Taken::End),
             Ok(length) => {
                 self.end = self.end.saturating_add(u64::try_from(length).unwrap_or_default());
+                contd_failpoint::hit(Failpoint::SpoolTaken);
                 Ok(Taken::Some)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(Taken::Nothing),
@@ -161,7 +163,9 @@ impl Spool {
     /// Notes that what [`Self::read`] gave is about to be written there.
     pub(crate) fn note(&self, at: Timestamp, position: Position) -> io::Result<()> {
         let entry = Entry { from: self.done, to: self.end, at, position };
-        self.file()?.write_all_at(&entry.to_bytes(), 0)
+        self.file()?.write_all_at(&entry.to_bytes(), 0)?;
+        contd_failpoint::hit(Failpoint::SpoolNoted);
+        Ok(())
     }
 
     /// What was read is in the log.
@@ -175,6 +179,7 @@ impl Spool {
         (self.done, self.end, self.unfinished) = (BEGIN, BEGIN, None);
         let Some(file) = &self.file else { return Ok(()) };
         file.set_len(BEGIN)?;
+        contd_failpoint::hit(Failpoint::SpoolCut);
         // Last: an entry that is longer than its spool says that the spool was emptied.
         forget_entry(file)
     }

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use contd_cgroup::{CgroupError, Hierarchies};
+use contd_failpoint::Failpoint;
 use contd_lease::{HeldLease, LeaseDir, LeaseError};
 use contd_logs::{LogError, LogWriter, Rotation};
 use contd_protocol::shim::{TaskSpec, files};
@@ -114,6 +115,9 @@ pub fn main(
         Ok(Args::Version) => return print(&mut io::stdout(), AGENT, ExitCode::SUCCESS),
         Err(error) => return print(&mut io::stderr(), &format!("contd-shim: {error}"), ExitCode::from(2)),
     };
+    if let Some(run_dir) = dir.parent().and_then(Path::parent) {
+        contd_failpoint::arm(run_dir);
+    }
     // What init of a container executes, until it is the entrypoint, is this file.
     if let Err(source) = contd_launch::sealed::ensure() {
         let error = StartError::Seal { source };
@@ -155,6 +159,7 @@ fn serve(
         Ok(up) => (up, pipe.ready()),
         Err(error) => return failed(pipe, &error),
     };
+    contd_failpoint::hit(Failpoint::ShimReady);
     match told {
         Ok(()) => up.run(),
         Err(source) => up.give_up(&StartError::Tell { source }),
@@ -215,6 +220,7 @@ fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
     let diagnostics = Rc::clone(&ground.diagnostics);
     let take_up = || {
         pipe.ready().map_err(|source| StartError::Tell { source })?;
+        contd_failpoint::hit(Failpoint::SlotReady);
         let word = slot::wait(leash, &runtime).map_err(slot_failed)?;
         if word == Word::End {
             return Ok(None);
@@ -284,11 +290,13 @@ impl Ground {
     fn claim(dir: &Path) -> Result<Self, StartError> {
         // Before anything is touched: who comes too late must leave no trace.
         let lease = LeaseDir::new(dir).claim(AGENT).map_err(|source| StartError::Claim { source })?;
+        contd_failpoint::hit(Failpoint::ShimClaimed);
         Self::prepare(dir, lease)
     }
 
     fn take_over(dir: &Path, lock: OwnedFd) -> Result<Self, StartError> {
         let lease = LeaseDir::new(dir).take_over(lock, AGENT).map_err(|source| StartError::Claim { source })?;
+        contd_failpoint::hit(Failpoint::HandOverClaimed);
         Self::prepare(dir, lease)
     }
 
@@ -300,6 +308,7 @@ impl Ground {
         let path = dir.join(files::SOCKET);
         let listener = listen(&path).map_err(|source| StartError::Listen { path: path.clone(), source })?;
         let socket = BoundSocket(path);
+        contd_failpoint::hit(Failpoint::ShimBound);
         Ok(Self { dir: dir.to_owned(), hierarchies, diagnostics, signals, listener, socket, lease })
     }
 
@@ -310,6 +319,7 @@ impl Ground {
         predecessor: Option<Predecessor>,
         options: &Options,
     ) -> Result<Up, StartError> {
+        contd_failpoint::hit(Failpoint::ShimTaskRead);
         let Self { dir, hierarchies, diagnostics, signals, listener, socket, lease } = self;
         let rotation = Rotation { max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
         let log = LogWriter::open(&spec.log_path, rotation).map_err(|source| StartError::Log { source })?;
@@ -354,6 +364,7 @@ impl Up {
     /// when that is not possible.
     fn execute(&self, binary: &Path) -> io::Error {
         self.diagnostics.info(format_args!("handing over to {}", binary.display()));
+        contd_failpoint::hit(Failpoint::HandOverBegun);
         let execute = || -> io::Result<Infallible> {
             let lock = self.lease.as_fd();
             let word = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::other);

@@ -34,6 +34,16 @@ impl Census {
         }
     }
 
+    /// Counts the warm slots whose shim lives.
+    pub(crate) fn warm_slots(root: &Path) -> usize {
+        Slots::find(root).0.len()
+    }
+
+    /// Tells whether the daemon reads nothing of the kernel's at this moment.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        !self.daemon_descriptors.iter().any(|target| target.starts_with("/proc/"))
+    }
+
     /// Says what is here and not in `before`, and the other way round.
     pub(crate) fn difference(&self, before: &Self) -> String {
         let mut text = String::new();

@@ -13,6 +13,9 @@ use super::{Census, Flist, Manager, eventually};
 /// What grows on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
 const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d"];
 
+/// How often a daemon may end while it starts: each fault strikes once.
+const MAX_REVIVALS: u32 = 5;
+
 /// Returns the path of one of our binaries, which `make test` and `cargo test --workspace` have built.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let contd = Path::new(env!("CARGO_BIN_EXE_contd"));
@@ -26,6 +29,13 @@ fn runtime_section() -> String {
     let runtime = std::env::var("CONTD_TEST_RUNTIME").unwrap_or_else(|_| "native".to_owned());
     let slots = std::env::var("CONTD_TEST_SLOTS").unwrap_or_else(|_| "2".to_owned());
     format!("[runtime]\ndefault = \"{runtime}\"\nwarm_slots = {slots}")
+}
+
+/// How many slots a node keeps warm: an OCI runtime has none.
+fn warm_slots(drop_in: &str) -> usize {
+    let config = [drop_in, "\n", &runtime_section()].concat();
+    let count = config.lines().find_map(|line| line.strip_prefix("warm_slots = ")?.trim().parse().ok());
+    if config.contains("default = \"native\"") { count.unwrap_or(0) } else { 0 }
 }
 
 /// What a command gave.
@@ -77,17 +87,17 @@ impl Node {
 
     /// The same, with more lines of configuration.
     pub(crate) fn with_config(extra: &str) -> Self {
-        Self::prepared(extra, |_root| None)
+        Self::prepared(extra, "", |_root| None)
     }
 
     /// Starts a daemon under a scripted service manager.
     pub(crate) fn managed(make: impl FnOnce(&Path) -> Manager) -> Self {
-        Self::prepared("", |root| Some(make(root)))
+        Self::prepared("", "", |root| Some(make(root)))
     }
 
     /// The same, with one of its directories on a small file system of its own, so that it can be full.
     pub(crate) fn with_small(dir: &str, bytes: u64) -> Self {
-        Self::prepared("", |root| {
+        Self::prepared("", "", |root| {
             let point = root.join(dir);
             fs::create_dir(&point).expect("make the directory");
             let options = format!("size={bytes},nr_inodes=400,mode=0755");
@@ -97,7 +107,13 @@ impl Node {
         })
     }
 
-    fn prepared(extra: &str, make_manager: impl FnOnce(&Path) -> Option<Manager>) -> Self {
+    /// The same, with a file in `conf.d` that overrules the rest.
+    #[allow(dead_code, reason = "the fault suite uses it, the end-to-end tests do not")]
+    pub(crate) fn with_drop_in(extra: &str, drop_in: &str) -> Self {
+        Self::prepared(extra, drop_in, |_root| None)
+    }
+
+    fn prepared(extra: &str, drop_in: &str, make_manager: impl FnOnce(&Path) -> Option<Manager>) -> Self {
         assert_eq!(nix::unistd::geteuid().as_raw(), 0, "end-to-end tests make containers and want root");
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -107,10 +123,14 @@ impl Node {
         let config = format!("cgroup_parent = \"{cgroup_parent}\"\n{extra}\n{}\n", runtime_section());
         fs::write(root.join("config.toml"), config).expect("write the configuration");
         fs::create_dir(root.join("input")).expect("make the input directory");
+        fs::create_dir(root.join("conf.d")).expect("make the directory of drop-ins");
+        fs::write(root.join("conf.d/test.toml"), drop_in).expect("write the drop-in");
         let manager = make_manager(&root);
         let (daemon, baseline, announced) = (None, None, Vec::new());
         let mut node = Self { root, cgroup_parent, daemon, baseline, announced, manager, _temp: temp };
         node.start_daemon();
+        let slots = warm_slots(drop_in);
+        eventually("the warm slots to wait", || (Census::warm_slots(&node.root) == slots).then_some(()));
         node.baseline = Some(node.settled_census());
         node
     }
@@ -181,6 +201,37 @@ impl Node {
             assert!(state.is_none(), "the daemon ended: {state:?}\n{}", self.daemon_log());
             (self.contd(["version"]).code == 0).then_some(())
         });
+    }
+
+    /// Tells whether the daemon has ended, and reaps it then; also when there is none.
+    pub(crate) fn is_daemon_dead(&mut self) -> bool {
+        if let Some(child) = &mut self.daemon
+            && child.try_wait().expect("wait for the daemon").is_some()
+        {
+            self.daemon = None;
+        }
+        self.daemon.is_none()
+    }
+
+    /// Starts the daemon again as often as it takes to have one that answers; `true` when it was dead. Whoever supervises
+    /// it does the same.
+    pub(crate) fn revive(&mut self) -> bool {
+        if !self.is_daemon_dead() {
+            return false;
+        }
+        for _ in 0..MAX_REVIVALS {
+            self.spawn_daemon();
+            let answers = super::eventually("the daemon to answer or to end", || {
+                if self.is_daemon_dead() {
+                    return Some(false);
+                }
+                (self.contd(["version"]).code == 0).then_some(true)
+            });
+            if answers {
+                return true;
+            }
+        }
+        panic!("the daemon ended {MAX_REVIVALS} times while it started\n{}", self.daemon_log());
     }
 
     /// Returns the command that starts this node's daemon.
@@ -323,7 +374,7 @@ impl Node {
         eventually("the daemon to be at rest", || {
             std::thread::sleep(std::time::Duration::from_millis(50));
             let now = self.census();
-            let is_settled = now == last;
+            let is_settled = now == last && now.is_at_rest();
             last = now.clone();
             is_settled.then_some(now)
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs};
+use contd_failpoint::Failpoint;
 use contd_lease::LeaseState;
 use contd_protocol::shim::files;
 use contd_types::Exit;
@@ -34,7 +35,9 @@ enum Look {
 pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<Attached, ShimError> {
     let mut tries = 0;
     loop {
-        match blocking(place, VERB, look).await? {
+        let look = blocking(place, VERB, look).await?;
+        contd_failpoint::hit(Failpoint::AttachLooked);
+        match look {
             Look::Lives => {}
             Look::Orphaned => {
                 tracing::warn!(container = %place.id, "its shim is dead, starting a successor");
@@ -75,6 +78,7 @@ fn look(place: &Place) -> Result<Look, ShimError> {
 async fn ask(client: &ProcessShimClient, place: &Place) -> Result<Attached, ShimError> {
     let shim = ProcessShim::connect(place, Arc::clone(&client.keep), VERB).await?;
     let state = shim.state_for(VERB).await?;
+    contd_failpoint::hit(Failpoint::AttachDone);
     shim.hold(&state).await;
     Ok(Attached::Alive { shim: Arc::new(shim), state })
 }

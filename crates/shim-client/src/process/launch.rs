@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs, replace_volatile};
+use contd_failpoint::Failpoint;
 use contd_lease::{LeaseError, LeaseState};
 use contd_protocol::shim::{EXIT_RUN_OUT, TaskSpec, files};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -49,7 +50,10 @@ pub(super) async fn spawn(
         Prepared::Lives => return ProcessShim::connect(place, Arc::clone(keep), VERB).await,
         Prepared::Reserved { is_successor } => is_successor,
     };
-    let failure = match launch(config, place, &[], Stdio::null()).await {
+    contd_failpoint::hit(Failpoint::SpawnReserved);
+    let launched = launch(config, place, &[], Stdio::null()).await;
+    contd_failpoint::hit(Failpoint::SpawnLaunched);
+    let failure = match launched {
         Ok(()) => match ProcessShim::connect(place, Arc::clone(keep), VERB).await {
             Ok(shim) => return Ok(shim),
             Err(error) => error,
@@ -87,7 +91,10 @@ pub(super) async fn succeed(config: &ShimClientConfig, place: &Place, kept: Opti
     if !blocking(place, SUCCEED, reserve).await? {
         return Ok(());
     }
-    let failure = match launch(config, place, &["--adopt"], kept.map_or_else(Stdio::null, Stdio::from)).await {
+    contd_failpoint::hit(Failpoint::AttachReserved);
+    let launched = launch(config, place, &["--adopt"], kept.map_or_else(Stdio::null, Stdio::from)).await;
+    contd_failpoint::hit(Failpoint::AttachLaunched);
+    let failure = match launched {
         Ok(()) => return Ok(()),
         Err(failure) => failure,
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contd_failpoint::Failpoint;
 use contd_lease::LeaseState;
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_types::{Exit, Pid, Signal};
@@ -161,13 +162,16 @@ impl ProcessShim {
 
     async fn hand_over_to(&self, binary: PathBuf) -> Result<(), ShimError> {
         const VERB: &str = "hand over";
+        contd_failpoint::hit(Failpoint::UpgradeAsked);
         match self.ask_within(VERB, deadline::STATE, Request::HandOver { binary }).await {
             // The program that has taken over knows nothing of the call.
             Err(ShimError::Lost { .. }) => {}
             Ok(other) => return Err(self.unexpected(VERB, &other)),
             Err(error) => return Err(error),
         }
-        self.state_for(VERB).await.map(drop)
+        let state = self.state_for(VERB).await;
+        contd_failpoint::hit(Failpoint::UpgradeDone);
+        state.map(drop)
     }
 
     /// Asks it to end, waits until it has, and removes its lease.

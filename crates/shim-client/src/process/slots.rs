@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs};
+use contd_failpoint::Failpoint;
 use contd_lease::{LeaseDir, LeaseError, LeaseState};
 use contd_protocol::shim::{EXIT_RUN_OUT, SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
 use contd_types::{ContainerId, NamespaceId};
@@ -267,7 +268,9 @@ pub(super) async fn assign(
     place: &Place,
     task: &TaskSpec,
 ) -> Result<ProcessShim, ShimError> {
-    let result = match give(slot, place, task) {
+    let given = give(slot, place, task);
+    contd_failpoint::hit(Failpoint::SlotTold);
+    let result = match given {
         Ok(()) => ProcessShim::connect(place, Arc::clone(keep), VERB).await,
         Err(error) => Err(error),
     };

@@ -7,13 +7,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use contd_durable::{Fs, RealFs};
+use contd_failpoint::Failpoint;
 use contd_protocol::shim::files;
 use contd_types::Exit;
 use serde::de::DeserializeOwned;
 
 use super::{Phase, Task};
 use crate::error::TaskError;
-use crate::init::{End, Init, StoredInit};
+use crate::init::{self, End, Init, StoredInit};
 
 /// The most bytes of a record of ours.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
@@ -31,10 +32,17 @@ impl Task {
             self.phase = Phase::Exited { pid: stored.record.pid, exit, is_started };
             return Ok(());
         }
+        contd_failpoint::hit(Failpoint::AdoptRead);
         let id = self.spec.id.clone();
         self.pump.adopt().map_err(|source| TaskError::Output { id: id.clone(), source })?;
+        contd_failpoint::hit(Failpoint::AdoptReplayed);
+        let is_kept = kept.as_ref().is_some_and(|fd| init::is_of(fd, stored.record.pid.0));
         let init = Init::take_over(&stored, kept).map_err(|source| TaskError::Adopt { id, source })?;
+        contd_failpoint::hit(Failpoint::AdoptTaken);
         self.phase = Phase::Live { is_started, is_paused: stored.cgroup.is_frozen() };
+        // Whoever kept init's pidfd has held the FIFOs too, and so does a container that lives. Without both, what lay in
+        // them is gone, and nobody must say that the output is complete.
+        self.is_rest_whole = is_kept || init.as_ref().is_some_and(|init| init.is_dead().is_ok_and(|is_dead| !is_dead));
         self.diagnostics.info(format_args!("took over init {}, which {}", stored.record.pid, alive(init.as_ref())));
         match init {
             Some(init) => self.init = Some(init),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use contd_durable::{RealFs, replace_volatile};
+use contd_failpoint::Failpoint;
 use contd_protocol::shim::{Response, files};
 use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
 use nix::poll::PollFlags;
@@ -66,9 +67,11 @@ impl Task {
     fn succeeded(&mut self, verb: Verb, outcome: Outcome) -> Result<Response, TaskError> {
         match (verb, outcome) {
             (Verb::Create, Outcome::Created { pid }) => {
+                contd_failpoint::hit(Failpoint::CreateMade);
                 let adopt = |source| TaskError::Adopt { id: self.spec.id.clone(), source };
                 let init = Init::adopt(pid, &self.hierarchies).map_err(adopt)?;
                 let record = self.write_record(files::INIT, &init.record(false));
+                contd_failpoint::hit(Failpoint::CreateRecorded);
                 let pid = init.pid();
                 // From here on its end is waited for, whatever else fails.
                 self.phase = Phase::Live { is_started: false, is_paused: false };
@@ -88,6 +91,7 @@ impl Task {
                     // It runs: a successor would at worst start it again, which the runtime refuses.
                     self.diagnostics.error(&error);
                 }
+                contd_failpoint::hit(Failpoint::StartRecorded);
                 Ok(Response::Pid(pid))
             }
             (Verb::Pause, _) => {
@@ -150,6 +154,10 @@ impl Task {
 
     /// It has ended; its output is still to be read.
     pub(super) fn begin_ending(&mut self, end: End) {
+        contd_failpoint::hit(Failpoint::EndSeen);
+        if self.is_rest_whole {
+            self.pump.take_the_rest();
+        }
         let deadline = clock::monotonic() + self.spec.drain_timeout;
         self.ending = Some(Ending { end, at: clock::wall(), deadline });
     }
@@ -215,15 +223,18 @@ impl Task {
     /// Writes the exit down, then tells it.
     fn record_exit(&mut self, exit: Exit) {
         let Some(pid) = self.init_pid() else { return };
+        contd_failpoint::hit(Failpoint::EndDrained);
         (self.init, self.lost, self.ending) = (None, None, None);
         if let Err(error) = self.write_record(files::EXIT, &exit) {
             // Still true, and still told; only our own death could lose it now.
             self.diagnostics.error(&error);
         }
+        contd_failpoint::hit(Failpoint::EndWritten);
         self.diagnostics.info(format_args!("init {pid} has ended: {exit}"));
         let is_started = matches!(self.phase, Phase::Live { is_started: true, .. });
         self.replies.extend(self.waiters.drain(..).map(|caller| (caller, Ok(Response::Exited(exit.clone())))));
         self.phase = Phase::Exited { pid, exit, is_started };
+        contd_failpoint::hit(Failpoint::EndTold);
         if self.deletion.is_some() {
             if self.current.is_some() {
                 self.break_off();
@@ -236,6 +247,7 @@ impl Task {
         // Forced, also for what has ended: descendants without a pid namespace of their own may still run.
         match self.runtime.begin_delete(&self.spec, true) {
             Ok(operation) => {
+                contd_failpoint::hit(Failpoint::DeleteBegun);
                 let deadline = clock::monotonic() + self.spec.runtime_timeout;
                 self.current = Some(Current { verb: Verb::Delete, operation, deadline, callers: Vec::new() });
                 self.is_reaping_due = true;
@@ -249,6 +261,7 @@ impl Task {
 
     /// Nothing of the container may outlive its deletion: what is still our child is killed, and waited for.
     fn runtime_deleted(&mut self) {
+        contd_failpoint::hit(Failpoint::DeleteCgroupRemoved);
         if let Some(deletion) = &mut self.deletion {
             let deadline = clock::monotonic() + self.spec.runtime_timeout;
             deletion.stage = Stage::AwaitOrphans { deadline };
@@ -303,6 +316,7 @@ impl Task {
         }
         self.pump.close();
         self.remove_record(files::INIT);
+        contd_failpoint::hit(Failpoint::DeleteForgotten);
         self.phase = Phase::Empty { is_clean: true };
         self.refuse_waiters("the container was deleted");
         self.replies.extend(deletion.callers.into_iter().map(|caller| (caller, Ok(Response::Done))));

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use contd_cgroup::{Hierarchies, TaskCgroup};
+use contd_failpoint::Failpoint;
 use contd_lease::ProcessError;
 use contd_protocol::shim::{Request, Response, TaskSpec, TaskState};
 use contd_types::{ApiError, Exit, Pid, Signal, Timestamp};
@@ -113,6 +114,8 @@ pub(crate) struct Task {
     /// In the place of an init whose end a predecessor missed: there is no descriptor of it.
     lost: Option<StoredInit>,
     ending: Option<Ending>,
+    /// Whether the FIFOs of a predecessor's container were held by somebody all the time.
+    is_rest_whole: bool,
     waiters: Vec<CallRef>,
     deletion: Option<Deletion>,
     letting_go: Option<LettingGo>,
@@ -145,6 +148,7 @@ impl Task {
             init: None,
             lost: None,
             ending: None,
+            is_rest_whole: false,
             waiters: Vec::new(),
             deletion: None,
             letting_go: None,
@@ -219,7 +223,10 @@ impl Task {
         let failed = |source| TaskError::Output { id: self.spec.id.clone(), source };
         let stdio = self.pump.open().map_err(failed)?;
         match self.runtime.begin_create(&self.spec, stdio) {
-            Ok(operation) => self.begun(Verb::Create, operation, caller),
+            Ok(operation) => {
+                contd_failpoint::hit(Failpoint::CreateBegun);
+                self.begun(Verb::Create, operation, caller);
+            }
             Err(error) => {
                 self.pump.close();
                 return Err(TaskError::Runtime(error));
@@ -244,6 +251,7 @@ impl Task {
             }
         }
         let operation = self.runtime.begin_start(&self.spec).map_err(TaskError::Runtime)?;
+        contd_failpoint::hit(Failpoint::StartBegun);
         self.begun(Verb::Start, operation, caller);
         Ok(None)
     }
@@ -359,6 +367,7 @@ impl Task {
         if self.current.is_some() || self.deletion.is_some() || matches!(self.phase, Phase::Live { .. }) {
             return Err(self.forbidden("shut down the shim of", "delete it with force first"));
         }
+        contd_failpoint::hit(Failpoint::ShimShutDown);
         self.is_shut_down = true;
         self.refuse_waiters("the shim was shut down");
         Ok(Some(Response::Done))
