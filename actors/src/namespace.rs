@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{error, warn};
 
 use crate::call::{ask, tell};
+use crate::chance::new_id;
 use crate::container::{ContainerActor, KILLED_TIMEOUT, Origin, ROLLBACK_TIMEOUT, first_record};
 use crate::error::{ContainerError, NamespaceError, one_line};
 use crate::lineage::{Lifeline, Lineage, RebuildBudget};
@@ -320,13 +321,10 @@ impl Handler<Run> for NamespaceActor {
         let id = match takes_slot.then(|| self.shared.shims.reserve_id()).flatten() {
             // A shim waits for a container of this id.
             Some(id) => id,
-            None => {
-                let mut bits = [0; 16];
-                if let Err(source) = getrandom::fill(&mut bits) {
-                    return Box::pin(fut::ready(Err(NamespaceError::NoRandomness { name, source })));
-                }
-                ContainerId::from_random(bits)
-            }
+            None => match new_id() {
+                Ok(id) => id,
+                Err(source) => return Box::pin(fut::ready(Err(NamespaceError::NoRandomness { name, source }))),
+            },
         };
         let record = first_record(&self.subject(&id, &Arc::new(spec)), idempotency_key);
         let addr = self.add(record, Origin::Fresh, ctx);

@@ -38,7 +38,7 @@ impl Pool {
             let _kept_until_the_end = (guard, permit);
             job()
         };
-        tokio::task::spawn_blocking(guarded).await.map_err(|_panicked| JobLost { what })
+        in_thread(guarded).await.map_err(|_panicked| JobLost { what })
     }
 
     /// Runs a job.
@@ -52,7 +52,7 @@ impl Pool {
             let _kept_until_the_end = permit;
             job()
         };
-        tokio::task::spawn_blocking(guarded).await.map_err(|_panicked| JobLost { what })
+        in_thread(guarded).await.map_err(|_panicked| JobLost { what })
     }
 }
 
@@ -77,7 +77,7 @@ impl Pool {
                 let _kept_until_the_end = (guard, permit);
                 job()
             };
-            tokio::task::spawn_blocking(guarded).await.map_err(|_panicked| JobLost { what })
+            in_thread(guarded).await.map_err(|_panicked| JobLost { what })
         });
         tokio::select! {
             biased;
@@ -86,4 +86,13 @@ impl Pool {
         }
         (&mut task).await.map_err(|_panicked| JobLost { what })?.map(Some)
     }
+}
+
+/// Runs a job in a thread where it may block, to its end even when nobody waits for it any more.
+async fn in_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, tokio::task::JoinError> {
+    #[cfg(test)]
+    if crate::tests::replay::is_on() {
+        return crate::tests::replay::run(job).await;
+    }
+    tokio::task::spawn_blocking(job).await
 }

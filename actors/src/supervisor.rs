@@ -10,7 +10,7 @@
 mod children;
 mod verbs;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +25,13 @@ use contd_types::{ApiError, Backoff, ErrorKind, NamespaceId};
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use crate::chance::jitter;
 use crate::error::one_line;
 use crate::lineage::Lifeline;
 use crate::messages::RECOVERY_WAIT;
 use crate::namespace::NamespaceActor;
 use crate::records::RecordError;
-use crate::shared::{Shared, jitter};
+use crate::shared::Shared;
 use crate::sweep::{Known, has_lease, report_damage, sweep};
 use children::{Branch, Kit};
 
@@ -147,7 +148,7 @@ impl Supervisor {
         }
         self.records_set_aside = u32::try_from(loaded.damaged.len()).unwrap_or(u32::MAX);
         info!(records = loaded.records.len(), damaged = loaded.damaged.len(), "records read");
-        let mut by_namespace: HashMap<NamespaceId, Vec<(ContainerRecord, bool)>> = HashMap::new();
+        let mut by_namespace: BTreeMap<NamespaceId, Vec<(ContainerRecord, bool)>> = BTreeMap::new();
         for record in loaded.records {
             known.add(record.id.clone());
             let may_have_shim = has_lease(shims.as_deref(), &record.id);

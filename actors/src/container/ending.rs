@@ -12,9 +12,9 @@ use tracing::{error, warn};
 
 use super::requests::KILL_TIMEOUT;
 use super::{ContainerActor, answer};
+use crate::chance::jitter;
 use crate::error::{ContainerError, one_line};
 use crate::messages::container::WaitDone;
-use crate::shared::jitter;
 
 /// How long a container may take to end after SIGKILL: only processes that wait in the kernel need any time at all.
 pub(crate) const KILLED_TIMEOUT: Duration = Duration::from_secs(10);

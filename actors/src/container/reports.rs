@@ -11,10 +11,10 @@ use tracing::{error, warn};
 
 use super::ending::RECOVERY_STEP;
 use super::{ContainerActor, Reply, Work, answer, says_running};
+use crate::chance::jitter;
 use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
 use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Removed, Settled};
 use crate::records::RecordError;
-use crate::shared::jitter;
 use crate::task::recover::Finding;
 
 /// Between two tries to end a shim that resists.
