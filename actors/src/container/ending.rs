@@ -268,6 +268,8 @@ impl Handler<WaitDone> for ContainerActor {
                 warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&failure), "lost the shim, looking for it");
                 self.shim = None;
                 self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
+                // Its making may not have reported yet, and is stale from here on.
+                self.answer_made();
                 self.must_advance(Event::RecoveryBegun);
                 self.begin_recovery(ctx);
             }

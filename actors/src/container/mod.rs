@@ -130,6 +130,7 @@ pub(crate) struct ContainerActor {
     /// SIGKILL, or giving up on it.
     kill_timer: Option<SpawnHandle>,
     settle_failures: u32,
+    removal_failures: u32,
     /// Whether the last end is on disk, or could not be written: until then nobody is told of it.
     is_exit_told: bool,
     is_gone: bool,
@@ -169,6 +170,7 @@ impl ContainerActor {
             restart_timer: None,
             kill_timer: None,
             settle_failures: 0,
+            removal_failures: 0,
             is_exit_told: true,
             is_gone: false,
         }

@@ -19,6 +19,8 @@ use crate::task::recover::Finding;
 
 /// Between two tries to end a shim that resists.
 const SETTLE_RETRY: Backoff = Backoff::RESTART;
+/// Between two tries to remove what resists.
+const REMOVE_RETRY: Backoff = Backoff::RESTART;
 /// Why there is no exit of a container that was told to end before it ran.
 const STOPPED_EARLY: &str = "it was told to end before it ran";
 
@@ -109,9 +111,7 @@ impl Handler<MakeDone> for ContainerActor {
         match result {
             Ok(()) => {
                 self.work = Work::Idle;
-                for reply in std::mem::take(&mut self.waiting.makes) {
-                    answer(reply, Ok(()));
-                }
+                self.answer_made();
                 self.go_on(ctx);
             }
             Err(failure) => self.take_make_error(failure, ctx),
@@ -161,7 +161,7 @@ impl Handler<Removed> for ContainerActor {
                 }
                 Err(source) => {
                     let source = StepError::Record(source);
-                    actor.end_removal(Leftover { what: "record", source }, 1);
+                    actor.end_removal(Leftover { what: "record", source }, 1, ctx);
                 }
             });
             ctx.spawn(forget);
@@ -171,7 +171,7 @@ impl Handler<Removed> for ContainerActor {
         for leftover in &leftovers {
             error!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(leftover), "left at deletion");
         }
-        self.end_removal(leftovers.swap_remove(0), left);
+        self.end_removal(leftovers.swap_remove(0), left, ctx);
     }
 }
 
@@ -335,6 +335,13 @@ impl ContainerActor {
         self.go_on(ctx);
     }
 
+    /// It runs, and that is on disk.
+    pub(super) fn answer_made(&mut self) {
+        for reply in std::mem::take(&mut self.waiting.makes) {
+            answer(reply, Ok(()));
+        }
+    }
+
     fn answer_failure(&mut self, failure: &ContainerError) {
         let waiting = &mut self.waiting;
         for reply in waiting.makes.drain(..) {
@@ -345,10 +352,16 @@ impl ContainerActor {
         }
     }
 
-    /// A removal is over and something is left: it can be repeated.
-    fn end_removal(&mut self, leftover: Leftover, left: usize) {
+    /// A removal is over and something is left: it can be repeated. It is also tried again by itself, since nobody asks
+    /// for the end of what was never acknowledged or removes itself.
+    fn end_removal(&mut self, leftover: Leftover, left: usize, ctx: &mut Context<Self>) {
         self.work = Work::Idle;
         self.wants_delete = false;
+        self.removal_failures = self.removal_failures.saturating_add(1);
+        ctx.run_later(REMOVE_RETRY.delay(self.removal_failures, jitter()), |actor, ctx| {
+            actor.wants_delete = true;
+            actor.go_on(ctx);
+        });
         let id = self.subject.id.clone();
         let failure = ContainerError::Leftovers { id, left, source: Arc::new(leftover) };
         let replies: Vec<Reply<()>> = std::mem::take(&mut self.waiting.deletes);
