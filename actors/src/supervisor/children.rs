@@ -6,7 +6,6 @@ use std::sync::Arc;
 use actix::fut::ActorFutureExt;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, WrapFuture};
 use actix_rt::{Arbiter, ArbiterHandle};
-use contd_store::ContainerRecord;
 use contd_types::NamespaceId;
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -22,7 +21,7 @@ use crate::log::{LogActor, LogWork};
 use crate::messages::ListContainers;
 use crate::messages::node::{Service, ServiceEnded};
 use crate::messages::supervisor::NamespaceActorEnded;
-use crate::namespace::NamespaceActor;
+use crate::namespace::{Found, NamespaceActor};
 use crate::shared::Shared;
 
 /// One tenant.
@@ -107,12 +106,7 @@ impl Supervisor {
     }
 
     /// Starts the actor of a tenant; tenants are spread over the arbiters in turn.
-    pub(super) fn start_namespace(
-        &mut self,
-        namespace: &NamespaceId,
-        found: Vec<(ContainerRecord, bool)>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn start_namespace(&mut self, namespace: &NamespaceId, found: Vec<Found>, ctx: &mut Context<Self>) {
         let next = self.namespaces.len().checked_rem(self.arbiters.len()).unwrap_or(0);
         let (sender, _nobody_yet) = watch::channel(None);
         let fresh = || Branch { addr: sender, arbiter: next, generation: 0, budget: RebuildBudget::default() };
@@ -137,11 +131,13 @@ impl Supervisor {
         let read = async move {
             let mut found = Vec::new();
             for id in known_ids(&shared, &name) {
-                match shared.records.get(name.clone(), id.clone()).await {
-                    Ok(Some(record)) => found.push((record, true)),
+                let lane = shared.lanes.of(&id);
+                match shared.records.get(&lane, name.clone(), id.clone()).await {
+                    Ok(Some(record)) => found.push(Found::Record { record: Box::new(record), may_have_shim: true }),
                     Ok(None) => shared.view.remove(&id),
                     Err(failure) => {
                         error!(ns = %name, container = %id, error = one_line(&failure), "record not read at a rebuild");
+                        found.push(Found::Unread(id));
                     }
                 }
             }
