@@ -6,6 +6,7 @@ mod logs_and_events;
 mod recovery;
 pub(crate) mod replay;
 mod rollback;
+mod schedules;
 mod supervision;
 mod verbs;
 
