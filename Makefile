@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test bench check install
+.PHONY: help deps build demo test fuzz bench check install
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,10 @@ test: deps ## Runs the whole test suite (as root); end to end natively, by runc,
 	CONTD_BINARIES_ARE_BUILT=1 cargo test --locked --workspace
 	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_RUNTIME=runc cargo test --locked -p contd --test e2e
 	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_SLOTS=0 cargo test --locked -p contd --test e2e
+
+SECONDS ?= 60
+fuzz: ## Feeds every decoder with inventions, SECONDS=60 each; what it finds is in fuzz/artifacts
+	@.ci/fuzz $(SECONDS)
 
 bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
 	cargo bench --locked -p contd
