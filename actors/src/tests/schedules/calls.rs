@@ -164,14 +164,14 @@ fn hear(model: &mut Model, ticket: &Ticket, answer: Result<Answer, ApiError>) {
             model.told_exit(&id, &exit, "a caller");
         }
         Ok(Answer::Shown(info)) => {
-            model.see(&info.id, info.state.pid());
+            model.see_state(&info.id, &info.state);
             if let Some(exit) = &info.last_exit {
                 model.told_exit(&info.id, exit, "a look");
             }
         }
         Ok(Answer::Listed(page)) => {
             for one in page.containers {
-                model.see(&one.id, one.state.pid());
+                model.see_state(&one.id, &one.state);
             }
         }
     }

@@ -136,7 +136,7 @@ pub(super) fn learn(model: &mut Model, view: &[ContainerInfo]) {
         if matches!(info.state, State::Running { .. }) && record.desired == contd_store::Desired::Run {
             known.is_told_to_end = false;
         }
-        model.see(&info.id.clone(), info.state.pid());
+        model.see_state(&info.id, &info.state);
     }
 }
 

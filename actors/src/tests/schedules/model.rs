@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contd_shim_client::fake::{EndedBy, InitEvent};
-use contd_types::{ContainerId, Exit, ExitCause, Pid, RestartPolicy};
+use contd_types::{ContainerId, Exit, ExitCause, Pid, RestartPolicy, State};
 
 use super::plan::{Ask, PLACES, Place};
 use super::world::Node;
@@ -75,6 +75,8 @@ pub(super) struct Ticket {
     /// Which container it is about, where it names one.
     pub(super) id: Option<ContainerId>,
     begun: u32,
+    /// Whether something was on its way already that may start a container here, and may still come later.
+    is_beside_a_start: bool,
     refused: usize,
     /// What was there when it began.
     was_there: BTreeSet<ContainerId>,
@@ -134,9 +136,11 @@ impl Model {
 
     /// A request is about to be sent.
     pub(super) fn begin(&mut self, place: Place, ask: Ask, id: Option<ContainerId>) -> Ticket {
-        let begun = self.open_at(place).begun;
+        let Open { begun, makes, starts, .. } = *self.open_at(place);
         let was_there: BTreeSet<_> = self.node.records().into_iter().map(|record| record.id).collect();
-        let ticket = Ticket { place, ask, id, begun, refused: self.node.disk.refused(), was_there };
+        let is_beside_a_start = makes + starts > 0;
+        let refused = self.node.disk.refused();
+        let ticket = Ticket { place, ask, id, begun, is_beside_a_start, refused, was_there };
         let open = self.open_at(place);
         match ask {
             Ask::Run { .. } | Ask::Create { .. } => (open.makes, open.begun) = (open.makes + 1, begun + 1),
@@ -244,7 +248,14 @@ impl Model {
         self.see(id, self.node.shims.pid_of(id));
     }
 
-    /// A caller was told, or may have seen, that this init runs.
+    /// A caller was told that this container runs, or was answered so that it must.
+    pub(super) fn see_state(&mut self, id: &ContainerId, state: &State) {
+        if let State::Running { pid } | State::Paused { pid } = state {
+            self.see(id, Some(*pid));
+        }
+    }
+
+    /// [`Self::see_state`], by its init.
     pub(super) fn see(&mut self, id: &ContainerId, pid: Option<Pid>) {
         self.listen();
         if let (Some(pid), Some(known)) = (pid, self.known.get_mut(id)) {
@@ -259,7 +270,7 @@ impl Model {
     pub(super) fn stopped(&mut self, ticket: &Ticket, id: &ContainerId) {
         let is_refused = self.node.disk.refused() != ticket.refused;
         let open = self.open_at(ticket.place);
-        if open.starts + open.makes > 0 || open.begun != ticket.begun {
+        if ticket.is_beside_a_start || open.starts + open.makes > 0 || open.begun != ticket.begun {
             return;
         }
         if let Some(known) = self.known.get_mut(id) {
