@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test faults soak bench check install
+.PHONY: help deps build demo test faults soak fuzz bench check install
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -36,6 +36,10 @@ KILL_S ?= 5
 soak: deps ## Runs CYCLES containers from create to delete, then a third with a daemon that dies every KILL_S seconds
 	cargo build --locked --workspace --bins
 	CONTD_SOAK_CYCLES=$(CYCLES) CONTD_SOAK_KILL_S=$(KILL_S) $(FAULTS) --nocapture --test-threads=1 soak
+
+SECONDS ?= 60
+fuzz: ## Feeds every decoder with inventions, SECONDS=60 each; what it finds is in fuzz/artifacts
+	@.ci/fuzz $(SECONDS)
 
 bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
 	cargo build --release --locked -p contd-launch

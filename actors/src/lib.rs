@@ -17,6 +17,7 @@
 
 mod bundle;
 mod call;
+mod chance;
 mod config;
 mod container;
 mod error;

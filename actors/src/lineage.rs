@@ -13,7 +13,7 @@ use contd_types::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::shared::jitter;
+use crate::chance::jitter;
 
 /// What a parent holds; dropping it ends all its children.
 pub(crate) type Lifeline = watch::Sender<()>;

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{error, warn};
 
 use crate::call::{ask, tell};
+use crate::chance::new_id;
 use crate::container::{ContainerActor, KILLED_TIMEOUT, Origin, ROLLBACK_TIMEOUT, first_record};
 use crate::error::{ContainerError, NamespaceError, one_line};
 use crate::lineage::{Lifeline, Lineage, RebuildBudget};
@@ -64,17 +65,25 @@ pub(crate) struct NamespaceActor {
     names: HashMap<ContainerName, ContainerId>,
     keys: HashMap<String, ContainerId>,
     runs: Arc<Semaphore>,
-    /// What the store had of this tenant, until the actor has started; with each, whether a shim may be there.
-    found: Vec<(ContainerRecord, bool)>,
+    /// What there is of this tenant, until the actor has started.
+    found: Vec<Found>,
+}
+
+/// One container that a new actor of a tenant finds.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// What the store has of it.
+    Record {
+        record: Box<ContainerRecord>,
+        /// Whether something of a shim may be there.
+        may_have_shim: bool,
+    },
+    /// It is shown, and its record could not be read: that is tried again.
+    Unread(ContainerId),
 }
 
 impl NamespaceActor {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        namespace: NamespaceId,
-        lineage: Lineage,
-        found: Vec<(ContainerRecord, bool)>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, namespace: NamespaceId, lineage: Lineage, found: Vec<Found>) -> Self {
         let runs = Arc::new(Semaphore::new(shared.config.limits.runs_in_flight_per_namespace));
         let (lifeline, _nobody_yet) = watch::channel(());
         Self {
@@ -133,6 +142,17 @@ impl NamespaceActor {
         let (sender, _nobody_yet) = watch::channel(Some(addr.clone()));
         self.children.insert(id, Child { addr: sender, spec, key, generation: 0, budget: RebuildBudget::default() });
         addr
+    }
+
+    /// Keeps the name of a container whose record could not be read, and reads it again.
+    fn add_unread(&mut self, id: ContainerId, ctx: &mut Context<Self>) {
+        let Some(info) = self.shared.view.get(&id) else { return };
+        let spec = Arc::new(info.spec.clone());
+        self.names.insert(spec.name.clone(), id.clone());
+        let (addr, _nobody_yet) = watch::channel(None);
+        let child = Child { addr, spec, key: None, generation: 0, budget: RebuildBudget::default() };
+        self.children.insert(id.clone(), child);
+        self.rebuild_later(id, ctx);
     }
 
     fn forget(&mut self, id: &ContainerId) {
@@ -243,8 +263,8 @@ impl NamespaceActor {
     /// Reads the record of a container whose actor was lost, and starts another.
     fn rebuild(&self, id: ContainerId, ctx: &mut Context<Self>) {
         let (records, namespace) = (self.shared.records.clone(), self.namespace.clone());
-        let wanted = id.clone();
-        let read = async move { records.get(namespace, wanted).await };
+        let (lane, wanted) = (self.shared.lanes.of(&id), id.clone());
+        let read = async move { records.get(&lane, namespace, wanted).await };
         ctx.spawn(read.into_actor(self).map(move |found, actor, ctx| actor.finish_rebuild(&id, found, ctx)));
     }
 
@@ -260,6 +280,10 @@ impl NamespaceActor {
                 child.generation = child.generation.saturating_add(1);
                 // Its policy may have been changed since it was admitted.
                 child.spec = Arc::new(record.spec.clone());
+                child.key.clone_from(&record.idempotency_key);
+                if let Some(key) = &child.key {
+                    self.keys.insert(key.clone(), id.clone());
+                }
                 let (generation, spec) = (child.generation, Arc::clone(&child.spec));
                 let origin = Origin::Recorded { may_have_shim: true };
                 let addr = self.start_actor(self.subject(id, &spec), record, origin, generation, ctx);
@@ -301,8 +325,13 @@ impl Actor for NamespaceActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.lineage.follow(ctx);
-        for (record, may_have_shim) in std::mem::take(&mut self.found) {
-            self.add(record, Origin::Recorded { may_have_shim }, ctx);
+        for found in std::mem::take(&mut self.found) {
+            match found {
+                Found::Record { record, may_have_shim } => {
+                    self.add(*record, Origin::Recorded { may_have_shim }, ctx);
+                }
+                Found::Unread(id) => self.add_unread(id, ctx),
+            }
         }
     }
 
@@ -332,13 +361,10 @@ impl Handler<Run> for NamespaceActor {
         let id = match takes_slot.then(|| self.shared.shims.reserve_id()).flatten() {
             // A shim waits for a container of this id.
             Some(id) => id,
-            None => {
-                let mut bits = [0; 16];
-                if let Err(source) = getrandom::fill(&mut bits) {
-                    return Box::pin(fut::ready(Err(NamespaceError::NoRandomness { name, source })));
-                }
-                ContainerId::from_random(bits)
-            }
+            None => match new_id() {
+                Ok(id) => id,
+                Err(source) => return Box::pin(fut::ready(Err(NamespaceError::NoRandomness { name, source }))),
+            },
         };
         let record = first_record(&self.subject(&id, &Arc::new(spec)), idempotency_key);
         let addr = self.add(record, Origin::Fresh, ctx);

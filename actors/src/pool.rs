@@ -31,13 +31,19 @@ impl Explain for JobLost {
     }
 }
 
-/// Begins a job in a thread. tokio panics when there is none and none can be made.
-fn begin<T: Send + 'static>(
+/// Runs a job in a thread where it may block, to its end even when nobody waits for it any more.
+async fn in_thread<T: Send + 'static>(
     what: &'static str,
     job: impl FnOnce() -> T + Send + 'static,
-) -> Result<tokio::task::JoinHandle<T>, JobLost> {
+) -> Result<T, JobLost> {
+    let panicked = |_error: tokio::task::JoinError| JobLost::Panicked { what };
+    #[cfg(test)]
+    if crate::tests::replay::is_on() {
+        return crate::tests::replay::run(job).await.map_err(panicked);
+    }
+    // tokio panics when there is no thread and none can be made.
     let spawned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio::task::spawn_blocking(job)));
-    spawned.map_err(|_no_thread| JobLost::NoThread { what })
+    spawned.map_err(|_no_thread| JobLost::NoThread { what })?.await.map_err(panicked)
 }
 
 /// Threads for one kind of work, so that one kind cannot starve another.
@@ -66,7 +72,7 @@ impl Pool {
             let _kept_until_the_end = (guard, permit);
             job()
         };
-        begin(what, guarded)?.await.map_err(|_panicked| JobLost::Panicked { what })
+        in_thread(what, guarded).await
     }
 
     /// Runs a job.
@@ -80,7 +86,7 @@ impl Pool {
             let _kept_until_the_end = permit;
             job()
         };
-        begin(what, guarded)?.await.map_err(|_panicked| JobLost::Panicked { what })
+        in_thread(what, guarded).await
     }
 }
 
@@ -115,7 +121,7 @@ impl Pool {
                 let _kept_until_the_end = (guard, permit);
                 job()
             };
-            begin(what, guarded)?.await.map_err(|_panicked| JobLost::Panicked { what })
+            in_thread(what, guarded).await
         });
         tokio::select! {
             biased;

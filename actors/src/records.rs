@@ -67,14 +67,15 @@ impl Records {
         loaded.map_err(RecordError::Store)
     }
 
-    /// Reads one record.
+    /// Reads one record, behind every write of it that has begun: also one that nobody waits for any more.
     pub(crate) async fn get(
         &self,
+        lane: &Lane,
         namespace: NamespaceId,
         id: ContainerId,
     ) -> Result<Option<ContainerRecord>, RecordError> {
         let (store, lost) = (Arc::clone(&self.store), id.clone());
-        let work = self.pool.run("read a record", move || store.get(&namespace, &id));
+        let work = self.pool.run_locked(&lane.record, "read a record", move || store.get(&namespace, &id));
         bounded(lost, work).await
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::bundle::BundleActor;
 use crate::call::{CallError, ask, tell};
+use crate::chance::jitter;
 use crate::config::NodeConfig;
 use crate::event::EventActor;
 use crate::flist::FlistActor;
@@ -131,9 +132,4 @@ impl<A: Actor<Context = Context<A>>> Slot<A> {
         }
         Err(lost)
     }
-}
-
-/// Returns any number, to spread retries. Without randomness they are not spread, and nothing else changes.
-pub(crate) fn jitter() -> u64 {
-    getrandom::u64().unwrap_or_default()
 }

@@ -10,7 +10,7 @@
 mod children;
 mod verbs;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,17 +20,18 @@ use actix_rt::Arbiter;
 use contd_bundle::Bundles;
 use contd_rootfs::RootfsProvider;
 use contd_shim_client::FoundShim;
-use contd_store::{ContainerRecord, EventJournal, Loaded};
+use contd_store::{EventJournal, Loaded};
 use contd_types::{ApiError, Backoff, ErrorKind, NamespaceId};
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use crate::chance::jitter;
 use crate::error::one_line;
 use crate::lineage::Lifeline;
 use crate::messages::RECOVERY_WAIT;
-use crate::namespace::NamespaceActor;
+use crate::namespace::{Found, NamespaceActor};
 use crate::records::RecordError;
-use crate::shared::{Shared, jitter};
+use crate::shared::Shared;
 use crate::sweep::{Known, has_lease, report_damage, sweep};
 use children::{Branch, Kit};
 
@@ -147,12 +148,15 @@ impl Supervisor {
         }
         self.records_set_aside = u32::try_from(loaded.damaged.len()).unwrap_or(u32::MAX);
         info!(records = loaded.records.len(), damaged = loaded.damaged.len(), "records read");
-        let mut by_namespace: HashMap<NamespaceId, Vec<(ContainerRecord, bool)>> = HashMap::new();
+        let mut by_namespace: BTreeMap<NamespaceId, Vec<Found>> = BTreeMap::new();
         for record in loaded.records {
             known.add(record.id.clone());
             let may_have_shim = has_lease(shims.as_deref(), &record.id);
             crate::namespace::show_found(&self.shared, &record);
-            by_namespace.entry(record.namespace.clone()).or_default().push((record, may_have_shim));
+            by_namespace
+                .entry(record.namespace.clone())
+                .or_default()
+                .push(Found::Record { record: Box::new(record), may_have_shim });
         }
         for (namespace, found) in by_namespace {
             self.start_namespace(&namespace, found, ctx);

@@ -14,9 +14,9 @@ use tracing::{error, warn};
 use super::removal::describe;
 use super::requests::KILL_TIMEOUT;
 use super::{ContainerActor, answer};
+use crate::chance::jitter;
 use crate::error::{ContainerError, one_line};
 use crate::messages::container::WaitDone;
-use crate::shared::jitter;
 use crate::task::remove::holdouts;
 
 /// How long a container may take to end after SIGKILL: only processes that wait in the kernel need any time at all.
@@ -302,6 +302,8 @@ impl Handler<WaitDone> for ContainerActor {
                 warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&failure), "lost the shim, looking for it");
                 self.shim = None;
                 self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
+                // Its making may not have reported yet, and is stale from here on.
+                self.answer_made();
                 self.must_advance(Event::RecoveryBegun);
                 self.begin_recovery(ctx);
             }

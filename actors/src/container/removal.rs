@@ -17,11 +17,11 @@ use tracing::warn;
 
 use super::{ContainerActor, Work};
 use crate::call::tell;
+use crate::chance::jitter;
 use crate::error::{ContainerError, Leftover, StepError, one_line};
 use crate::messages::container::{Removed, Removing};
 use crate::messages::namespace::ContainerLingers;
 use crate::records::RecordError;
-use crate::shared::jitter;
 
 /// How long a caller waits for a removal, beyond the end of the container: a few unmounts and the end of a server take
 /// milliseconds; with [`super::KILLED_TIMEOUT`] it stays below what `contd rm` waits beyond the container's own time.

@@ -12,9 +12,9 @@ use tracing::warn;
 
 use super::ending::RECOVERY_STEP;
 use super::{ContainerActor, Work, answer, says_running};
+use crate::chance::jitter;
 use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
 use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Settled};
-use crate::shared::jitter;
 use crate::task::recover::Finding;
 
 /// Between two tries to end a shim that resists.
@@ -111,9 +111,7 @@ impl Handler<MakeDone> for ContainerActor {
         match result {
             Ok(()) => {
                 self.work = Work::Idle;
-                for reply in std::mem::take(&mut self.waiting.makes) {
-                    answer(reply, Ok(()));
-                }
+                self.answer_made();
                 self.go_on(ctx);
             }
             Err(failure) => self.take_make_error(failure, ctx),
@@ -311,6 +309,13 @@ impl ContainerActor {
         self.answer_failure(&ContainerError::Make(Arc::new(failure)));
         self.retry_failed(ctx);
         self.go_on(ctx);
+    }
+
+    /// It runs, and that is on disk.
+    pub(super) fn answer_made(&mut self) {
+        for reply in std::mem::take(&mut self.waiting.makes) {
+            answer(reply, Ok(()));
+        }
     }
 
     fn answer_failure(&mut self, failure: &ContainerError) {

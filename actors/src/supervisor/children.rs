@@ -6,12 +6,11 @@ use std::sync::Arc;
 use actix::fut::ActorFutureExt;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, WrapFuture};
 use actix_rt::{Arbiter, ArbiterHandle};
-use contd_store::ContainerRecord;
 use contd_types::{ErrorKind, Explain, NamespaceId};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::{Borders, LOAD_RETRY, Supervisor};
+use super::{Borders, Supervisor};
 use crate::bundle::{BundleActor, BundleWork};
 use crate::call::tell;
 use crate::error::one_line;
@@ -22,9 +21,8 @@ use crate::log::{LogActor, LogWork};
 use crate::messages::ListContainers;
 use crate::messages::node::{Service, ServiceEnded};
 use crate::messages::supervisor::NamespaceActorEnded;
-use crate::namespace::NamespaceActor;
-use crate::records::RecordError;
-use crate::shared::{Shared, jitter};
+use crate::namespace::{Found, NamespaceActor};
+use crate::shared::Shared;
 
 /// One tenant.
 #[derive(Debug)]
@@ -108,12 +106,7 @@ impl Supervisor {
     }
 
     /// Starts the actor of a tenant; tenants are spread over the arbiters in turn.
-    pub(super) fn start_namespace(
-        &mut self,
-        namespace: &NamespaceId,
-        found: Vec<(ContainerRecord, bool)>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn start_namespace(&mut self, namespace: &NamespaceId, found: Vec<Found>, ctx: &mut Context<Self>) {
         let next = self.namespaces.len().checked_rem(self.arbiters.len()).unwrap_or(0);
         let (sender, _nobody_yet) = watch::channel(None);
         let fresh = || Branch { addr: sender, arbiter: next, generation: 0, budget: RebuildBudget::default() };
@@ -132,46 +125,37 @@ impl Supervisor {
         }
     }
 
-    /// Reads the records of a tenant whose actor was lost, and starts another. While one cannot be read, it is tried again:
-    /// a tenant without one of its containers would give its name to somebody else.
-    fn rebuild_namespace(&mut self, namespace: NamespaceId, attempt: u32, ctx: &mut Context<Self>) {
-        let read = read_records(Arc::clone(&self.shared), namespace.clone());
-        ctx.spawn(read.into_actor(self).map(move |found, actor, ctx| match found {
-            Ok(found) => {
-                if let Some(branch) = actor.namespaces.get_mut(&namespace) {
-                    branch.generation = branch.generation.saturating_add(1);
-                    actor.shared.count_rebuild();
-                    actor.start_namespace(&namespace, found, ctx);
+    /// Reads the records of a tenant whose actor was lost, and starts another. A container whose record cannot be read now
+    /// keeps its name and is read again; one whose record is damaged is left to a person, as at a start.
+    fn rebuild_namespace(&mut self, namespace: NamespaceId, ctx: &mut Context<Self>) {
+        let (shared, name) = (Arc::clone(&self.shared), namespace.clone());
+        let read = async move {
+            let mut found = Vec::new();
+            for id in known_ids(&shared, &name) {
+                let lane = shared.lanes.of(&id);
+                match shared.records.get(&lane, name.clone(), id.clone()).await {
+                    Ok(Some(record)) => found.push(Found::Record { record: Box::new(record), may_have_shim: true }),
+                    Ok(None) => shared.view.remove(&id),
+                    Err(failure) => {
+                        error!(ns = %name, container = %id, error = one_line(&failure), "record not read at a rebuild");
+                        if matches!(failure.kind(), ErrorKind::Corrupt | ErrorKind::VersionMismatch) {
+                            shared.view.remove(&id);
+                        } else {
+                            found.push(Found::Unread(id));
+                        }
+                    }
                 }
             }
-            Err(failure) => {
-                error!(ns = %namespace, error = one_line(&failure), attempt, "records not read at a rebuild");
-                ctx.run_later(LOAD_RETRY.delay(attempt, jitter()), move |actor, ctx| {
-                    actor.rebuild_namespace(namespace, attempt.saturating_add(1), ctx);
-                });
+            found
+        };
+        ctx.spawn(read.into_actor(self).map(move |found, actor, ctx| {
+            if let Some(branch) = actor.namespaces.get_mut(&namespace) {
+                branch.generation = branch.generation.saturating_add(1);
+                actor.shared.count_rebuild();
+                actor.start_namespace(&namespace, found, ctx);
             }
         }));
     }
-}
-
-async fn read_records(
-    shared: Arc<Shared>,
-    namespace: NamespaceId,
-) -> Result<Vec<(ContainerRecord, bool)>, RecordError> {
-    let mut found = Vec::new();
-    for id in known_ids(&shared, &namespace) {
-        match shared.records.get(namespace.clone(), id.clone()).await {
-            Ok(Some(record)) => found.push((record, true)),
-            Ok(None) => shared.view.remove(&id),
-            Err(failure) if matches!(failure.kind(), ErrorKind::Corrupt | ErrorKind::VersionMismatch) => {
-                // As at a start: it is not shown, and a person shall decide.
-                error!(ns = %namespace, container = %id, error = one_line(&failure), "record is damaged");
-                shared.view.remove(&id);
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok(found)
 }
 
 /// Every container of a tenant that has been shown; one whose run has not come so far has left nothing.
@@ -222,7 +206,7 @@ impl Handler<NamespaceActorEnded> for Supervisor {
         match branch.budget.next_delay() {
             Some(delay) => {
                 warn!(ns = %namespace, "its actor was lost, rebuilding it");
-                ctx.run_later(delay, move |actor, ctx| actor.rebuild_namespace(namespace, 1, ctx));
+                ctx.run_later(delay, move |actor, ctx| actor.rebuild_namespace(namespace, ctx));
             }
             None => error!(ns = %namespace, "its actor was lost too often, giving up; restart the daemon"),
         }

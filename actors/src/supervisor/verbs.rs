@@ -14,6 +14,7 @@ use tracing::info;
 
 use super::{Phase, Supervisor};
 use crate::call::ask;
+use crate::chance::new_id;
 use crate::error::{NamespaceError, StepError};
 use crate::lane::Wanted;
 use crate::messages::namespace::{
@@ -339,12 +340,8 @@ fn not_found(target: &Target) -> ApiError {
 async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, ApiError> {
     let DryRunContainer { namespace, spec } = message;
     spec.validate()?;
-    let mut bits = [0; 16];
-    if let Err(source) = getrandom::fill(&mut bits) {
-        let name = spec.name;
-        return Err(NamespaceError::NoRandomness { name, source }.into());
-    }
-    let (id, spec) = (ContainerId::from_random(bits), Arc::new(spec));
+    let id = new_id().map_err(|source| NamespaceError::NoRandomness { name: spec.name.clone(), source })?;
+    let spec = Arc::new(spec);
     let subject = Subject {
         lane: shared.lanes.of(&id),
         shared: Arc::clone(&shared),

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Cancel, Subject, shielded, undo};
-use crate::call::{ask, tell};
+use crate::call::{CallError, ask, tell};
 use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
 use crate::flist::UNDO_GRACE;
@@ -66,6 +66,9 @@ pub(crate) async fn make(plan: MakePlan, cancel: Cancel) {
     let making = Making { plan: &plan, cancel, begun: RefCell::default(), wanted: Wanted::default(), shim, alone };
     let result = match making.forward().await {
         Ok(()) => Ok(()),
+        // Its actor was lost while it wrote that the container is made. What is on disk says whether it was acknowledged,
+        // so nothing is undone here: the next actor finds out, and goes on with the container or takes it back.
+        Err((Step::Record, StepError::Call(CallError::ActorLost { .. }))) => return,
         Err((step, source)) => {
             if !source.is_cancelled() {
                 debug!(%step, error = one_line(&source), "step failed, undoing");

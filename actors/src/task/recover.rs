@@ -11,10 +11,10 @@ use tracing::warn;
 
 use super::{Cancel, Subject};
 use crate::call::tell;
+use crate::chance::jitter;
 use crate::container::ContainerActor;
 use crate::error::{StepError, one_line};
 use crate::messages::container::Recovered;
-use crate::shared::jitter;
 
 /// One look: a living shim answers at once, a silent one after the client's own deadlines, and a successor for a dead one
 /// takes as long as a start.

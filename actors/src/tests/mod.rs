@@ -4,12 +4,14 @@ mod ending;
 mod limits;
 mod logs_and_events;
 mod recovery;
+pub(crate) mod replay;
 mod resistance;
 mod rollback;
+mod schedules;
 mod supervision;
 mod verbs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,11 +64,15 @@ impl World {
     }
 
     fn config(&self) -> NodeConfig {
+        Self::config_in(self.dir.path().join("log"), self.boot_id.clone())
+    }
+
+    fn config_in(log_dir: PathBuf, boot_id: String) -> NodeConfig {
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
         let defaults = Defaults::new(CpuLimit::from_millis(1000).unwrap());
         // Where the fake bundles pretend to be.
         let state = Path::new("/nonexistent").to_owned();
-        let mut config = NodeConfig::new(state, self.dir.path().join("log"), self.boot_id.clone(), runtime, defaults);
+        let mut config = NodeConfig::new(state, log_dir, boot_id, runtime, defaults);
         config.arbiters = 0;
         config
     }

@@ -127,6 +127,19 @@ async fn a_half_made_container_is_rolled_back_and_one_that_runs_is_kept() {
 }
 
 #[actix::test]
+async fn a_roll_back_that_is_refused_once_is_tried_again() {
+    let (mut world, id) = after_a_run(spec("web")).await;
+    let task = world.shims.task_of(&id).unwrap();
+    world.shims.reboot();
+    world.shims.spawn(task).await.unwrap().create().await.unwrap();
+    change(&mut world, |record| (record.is_acknowledged, record.state) = (false, State::Creating));
+    world.shims.script(Verb::Delete, [Outcome::Hang]);
+    let node = world.start();
+    until("it is rolled back", async || state(&node, "web").await.is_none()).await;
+    world.assert_empty();
+}
+
+#[actix::test]
 async fn a_half_done_deletion_is_finished() {
     let (mut world, id) = after_a_run(spec("web")).await;
     world.shims.exit_code(&id, 0);
@@ -237,4 +250,16 @@ async fn a_stopped_container_stays_stopped_over_a_restart_of_the_daemon() {
     tokio::time::sleep(Duration::from_secs(1000)).await;
     assert_eq!(state(&node, "web").await, Some(StateName::Stopped));
     assert_eq!(world.store.get(&ns("a"), &world.store.records()[0].id).unwrap().unwrap().state.pid(), None::<Pid>);
+}
+
+#[actix::test]
+async fn a_run_is_answered_when_the_connection_is_lost_right_after_its_start() {
+    let world = World::new();
+    let node = world.start();
+    world.shims.script(Verb::Wait, [Outcome::lost()]);
+    let begun = tokio::time::Instant::now();
+    let id = run(&node, spec("web")).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
+    until_state(&node, "web", StateName::Running).await;
+    assert_eq!(world.shims.starts_of(&id), 1);
 }

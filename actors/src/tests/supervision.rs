@@ -56,6 +56,21 @@ async fn a_run_whose_actor_is_lost_is_answered_and_leaves_nothing() {
 }
 
 #[actix::test]
+async fn a_record_that_cannot_be_read_at_a_rebuild_is_read_again() {
+    let world = World::new();
+    let node = world.start();
+    let keyed = |key: &str| RunContainer { idempotency_key: Some(key.into()), ..run_message(spec("web")) };
+    let id = ask_api(&node, keyed("key"), LONG).await.unwrap();
+    world.store.script([contd_store::Outcome::Fail, contd_store::Outcome::Fail]);
+    tell(&node, PlantPanic(PanicIn::Namespace(ns("a"))));
+    until("both are rebuilt", async || rebuilt(&node).await == 2).await;
+    assert_eq!(ask_api(&node, keyed("key"), LONG).await.unwrap(), id, "the key is forgotten");
+    assert_eq!(run(&node, spec("web")).await.unwrap_err().kind, ErrorKind::AlreadyExists);
+    delete(&node, "web", true).await.unwrap();
+    world.assert_empty();
+}
+
+#[actix::test]
 async fn an_actor_that_panics_without_end_is_given_up_and_its_container_left_alone() {
     let world = World::new();
     let node = world.start();

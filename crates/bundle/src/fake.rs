@@ -66,6 +66,16 @@ impl FakeBundles {
         self.lock().script.push_back(outcome);
     }
 
+    /// Has every call work from now on: what is left of the script is forgotten.
+    pub fn heal(&self) {
+        self.lock().script.clear();
+    }
+
+    /// Returns the bundles that are there, without counting as a call.
+    pub fn there(&self) -> Vec<BundleKey> {
+        self.lock().there.iter().cloned().collect()
+    }
+
     /// Returns the calls so far, in order.
     pub fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()

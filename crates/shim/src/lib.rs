@@ -24,6 +24,8 @@ mod daemonize;
 mod diagnostics;
 mod error;
 mod event_loop;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 mod init;
 mod leftover;
 mod log;

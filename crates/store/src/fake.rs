@@ -70,6 +70,11 @@ impl FakeStore {
         lock(&self.inner).script.extend(outcomes);
     }
 
+    /// Has every call succeed from now on: what is left of the script is forgotten.
+    pub fn heal(&self) {
+        lock(&self.inner).script.clear();
+    }
+
     /// Returns all calls so far, in order, the failed ones included.
     pub fn calls(&self) -> Vec<StoreCall> {
         lock(&self.inner).calls.clone()

@@ -10,15 +10,16 @@ mod shim;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contd_protocol::shim::{TaskSpec, TaskState};
 use contd_types::{Clock, ContainerId, Exit, ExitCause, NamespaceId, Pid, Signal, SystemClock};
 use futures_util::future::{BoxFuture, FutureExt};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use node::{Node, exit};
-pub use script::{Failure, Outcome, Program, Reaction, ShimCall, Verb};
+pub use script::{EndedBy, Failure, InitEvent, Outcome, Program, Reaction, ShimCall, Verb};
 pub use shim::FakeShim;
 
 use crate::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
@@ -27,12 +28,26 @@ use crate::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
 #[derive(Debug, Clone)]
 pub struct FakeShimClient {
     inner: Arc<Inner>,
+    reach: Reach,
+}
+
+/// Whether a daemon still lives to call: after its death, calls that it has not begun never begin.
+#[derive(Debug, Clone, Default)]
+struct Reach(Arc<AtomicBool>);
+
+impl Reach {
+    async fn alive(&self) {
+        if self.0.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Inner {
     node: Mutex<Node>,
-    changed: watch::Sender<()>,
+    /// Wakes in the order in which they began to wait, so that a test can be repeated.
+    changed: Notify,
     clock: Arc<dyn Clock>,
 }
 
@@ -43,21 +58,18 @@ impl Inner {
     }
 
     fn announce(&self) {
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
     /// Looks at the node again after every change until it finds something.
     async fn until<T>(&self, mut look: impl FnMut(&mut Node) -> Option<T>) -> T {
-        let mut changes = self.changed.subscribe();
         loop {
-            changes.mark_unchanged();
+            // Before the look: a change right after it is not missed.
+            let changed = self.changed.notified();
             if let Some(found) = look(&mut self.lock()) {
                 return found;
             }
-            if changes.changed().await.is_err() {
-                // The sender lives in `self`, so this cannot be; waiting on is the only answer that invents nothing.
-                std::future::pending::<()>().await;
-            }
+            changed.await;
         }
     }
 }
@@ -89,7 +101,18 @@ impl FakeShimClient {
 
     /// Makes an empty node whose exits carry this clock's time.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { node: Mutex::default(), changed: watch::Sender::new(()), clock }) }
+        let inner = Arc::new(Inner { node: Mutex::default(), changed: Notify::new(), clock });
+        Self { inner, reach: Reach::default() }
+    }
+
+    /// Gives a daemon of its own to the same node, to be [`Self::cut_off`].
+    pub fn for_daemon(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), reach: Reach::default() }
+    }
+
+    /// Has this daemon, as by SIGKILL, make no further call; all other handles work.
+    pub fn cut_off(&self) {
+        self.reach.0.store(true, Ordering::Relaxed);
     }
 
     /// Has the next calls of a verb, of whatever container, go like this, one each; then they go as usual.
@@ -122,13 +145,9 @@ impl FakeShimClient {
 impl FakeShimClient {
     /// Ends a running or waiting container; its shim writes the exit down and tells whoever waits. `false` when there is none.
     pub fn exit(&self, id: &ContainerId, exit: Exit) -> bool {
-        self.change(id, |slot| {
-            let is_alive = slot.init().is_some();
-            if is_alive {
-                slot.end(exit);
-            }
-            is_alive
-        })
+        let has_ended = self.inner.lock().end(id, exit, EndedBy::World);
+        self.inner.announce();
+        has_ended
     }
 
     /// [`Self::exit`] with a code, now.
@@ -139,22 +158,17 @@ impl FakeShimClient {
     /// Ends the shim's process: pending and later calls are [`ShimError::Lost`]. The container's init runs on as an
     /// orphan when `is_init_left`; otherwise it is gone and nobody knows how. `false` when no shim lives.
     pub fn lose_shim(&self, id: &ContainerId, is_init_left: bool) -> bool {
-        self.change(id, |slot| {
-            let was_alive = slot.shim.take().is_some();
-            if slot.init().is_some() && !is_init_left {
-                slot.state = TaskState::Empty;
-            }
-            was_alive
-        })
+        if !is_init_left {
+            self.inner.lock().lose_init(id, EndedBy::World);
+        }
+        self.change(id, |slot| slot.shim.take().is_some())
     }
 
     /// Ends a container whose shim is lost, or which nobody may know of: no exit is written down.
     pub fn vanish(&self, id: &ContainerId) -> bool {
-        self.change(id, |slot| {
-            let was_alive = slot.init().is_some();
-            slot.state = TaskState::Empty;
-            was_alive
-        })
+        let was_alive = self.inner.lock().lose_init(id, EndedBy::World);
+        self.inner.announce();
+        was_alive
     }
 
     /// Breaks the connections to a shim that lives on: pending calls are lost, later ones work.
@@ -167,7 +181,14 @@ impl FakeShimClient {
 
     /// Restarts the node: no process and no lease is left, every connection is lost.
     pub fn reboot(&self) {
-        self.inner.lock().slots.clear();
+        {
+            let mut node = self.inner.lock();
+            let ids: Vec<_> = node.slots.keys().cloned().collect();
+            for id in ids {
+                node.lose_init(&id, EndedBy::World);
+            }
+            node.slots.clear();
+        }
         self.inner.announce();
     }
 
@@ -188,6 +209,20 @@ impl FakeShimClient {
     /// Returns the calls for one container in order.
     pub fn calls_of(&self, id: &ContainerId) -> Vec<ShimCall> {
         self.inner.lock().calls.iter().filter(|call| call.id() == Some(id)).cloned().collect()
+    }
+
+    /// Returns what happened to inits, without the first `seen` events.
+    pub fn inits_since(&self, seen: usize) -> Vec<InitEvent> {
+        self.inner.lock().inits.iter().skip(seen).cloned().collect()
+    }
+
+    /// Has every call go as usual from now on: whatever scripts are left are forgotten, and so is what containers do.
+    pub fn heal(&self) {
+        let mut node = self.inner.lock();
+        node.scripts.clear();
+        node.defaults.clear();
+        node.programs.clear();
+        node.reactions.clear();
     }
 
     /// Returns how often a verb was called.
@@ -259,6 +294,7 @@ impl FakeShimClient {
         call: ShimCall,
         effect: impl FnOnce(&mut Node) -> Result<T, ShimError> + Send,
     ) -> Result<T, ShimError> {
+        self.reach.alive().await;
         let verb = call.verb();
         let id = call.id().cloned().unwrap_or_else(|| ContainerId::from_random([0; 16]));
         let outcome = self.inner.lock().record(call);
@@ -281,7 +317,7 @@ impl FakeShimClient {
     }
 
     fn connect(&self, id: &ContainerId, number: i32) -> Arc<dyn Shim> {
-        Arc::new(FakeShim { inner: Arc::clone(&self.inner), id: id.clone(), number })
+        Arc::new(FakeShim { inner: Arc::clone(&self.inner), reach: self.reach.clone(), id: id.clone(), number })
     }
 }
 
@@ -326,6 +362,7 @@ impl ShimClient for FakeShimClient {
                     let source = std::io::ErrorKind::TimedOut.into();
                     return Err(ShimError::CleanUp { id: id.clone(), path: PathBuf::from("/fake/init"), source });
                 }
+                node.lose_init(&id, EndedBy::Verb(Verb::CleanUp));
                 node.slots.remove(&id);
                 Ok(())
             })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use contd_protocol::shim::{TaskSpec, TaskState};
 use contd_types::{ApiError, ContainerId, ErrorKind, Exit, ExitCause, ExitSource, Pid, Signal, Timestamp};
 
-use super::script::{Outcome, Program, Reaction, ShimCall, Verb};
+use super::script::{EndedBy, InitEvent, Outcome, Program, Reaction, ShimCall, Verb};
 
 /// The first pid that is given out; larger than any a test would write by hand.
 const FIRST_PID: i32 = 10_000;
@@ -23,6 +23,8 @@ pub(super) struct Node {
     /// How many shim processes were started, ever.
     pub(super) starts: HashMap<ContainerId, usize>,
     pub(super) duplicate_starts: usize,
+    /// Every init that began and ended, in order.
+    pub(super) inits: Vec<InitEvent>,
     next: i32,
 }
 
@@ -48,7 +50,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn end(&mut self, exit: Exit) {
+    fn end(&mut self, exit: Exit) {
         self.exit_file = Some(exit.clone());
         self.state = TaskState::Exited { exit };
     }
@@ -108,6 +110,7 @@ impl Node {
             TaskState::Empty | TaskState::Creating => {
                 slot.exit_file = None;
                 slot.state = TaskState::Created { pid };
+                self.inits.push(InitEvent::Began { id: id.clone(), pid });
                 Ok(pid)
             }
             TaskState::Created { pid } | TaskState::Running { pid } | TaskState::Paused { pid } => Ok(*pid),
@@ -132,14 +135,12 @@ impl Node {
     pub(super) fn kill(&mut self, id: &ContainerId, signal: Signal, now: Timestamp) -> Result<(), ApiError> {
         let usual = if matches!(signal, Signal::KILL | Signal::TERM) { Reaction::Die } else { Reaction::Ignore };
         let reaction = self.reactions.get(&(id.clone(), u8::from(signal))).copied().unwrap_or(usual);
-        let slot = self.slot(id)?;
-        if slot.init().is_some() {
-            match reaction {
-                Reaction::Die => slot.end(exit(ExitCause::Signal(signal), now)),
-                Reaction::ExitWith(code) => slot.end(exit(ExitCause::Code(code), now)),
-                Reaction::Ignore => {}
-            }
-        }
+        self.slot(id)?;
+        match reaction {
+            Reaction::Die => self.end(id, exit(ExitCause::Signal(signal), now), EndedBy::Verb(Verb::Kill)),
+            Reaction::ExitWith(code) => self.end(id, exit(ExitCause::Code(code), now), EndedBy::Verb(Verb::Kill)),
+            Reaction::Ignore => false,
+        };
         Ok(())
     }
 
@@ -155,9 +156,9 @@ impl Node {
             if !force {
                 return Err(conflict(format!("delete container {id}: it has not ended")));
             }
-            slot.end(exit(ExitCause::Signal(Signal::KILL), now));
+            self.end(id, exit(ExitCause::Signal(Signal::KILL), now), EndedBy::Verb(Verb::Delete));
         }
-        slot.state = TaskState::Empty;
+        self.slot(id)?.state = TaskState::Empty;
         Ok(())
     }
 
@@ -177,13 +178,30 @@ impl Node {
 
     /// Ends a container that has this pid; `false` when there is no such one.
     pub(super) fn end_if(&mut self, id: &ContainerId, pid: Pid, exit: Exit) -> bool {
-        match self.slots.get_mut(id) {
-            Some(slot) if slot.init() == Some(pid) && slot.shim.is_some() => {
-                slot.end(exit);
-                true
-            }
+        match self.slots.get(id) {
+            Some(slot) if slot.init() == Some(pid) && slot.shim.is_some() => self.end(id, exit, EndedBy::World),
             _ => false,
         }
+    }
+
+    /// Ends a living container, and its shim writes down how; `false` when none lives.
+    pub(super) fn end(&mut self, id: &ContainerId, exit: Exit, by: EndedBy) -> bool {
+        let Some((slot, pid)) = self.slots.get_mut(id).and_then(|slot| slot.init().map(|pid| (slot, pid))) else {
+            return false;
+        };
+        slot.end(exit.clone());
+        self.inits.push(InitEvent::Ended { id: id.clone(), pid, by, exit: Some(exit) });
+        true
+    }
+
+    /// Ends a container, if it lives, and nobody knows how.
+    pub(super) fn lose_init(&mut self, id: &ContainerId, by: EndedBy) -> bool {
+        let Some((slot, pid)) = self.slots.get_mut(id).and_then(|slot| slot.init().map(|pid| (slot, pid))) else {
+            return false;
+        };
+        slot.state = TaskState::Empty;
+        self.inits.push(InitEvent::Ended { id: id.clone(), pid, by, exit: None });
+        true
     }
 
     pub(super) fn slot(&mut self, id: &ContainerId) -> Result<&mut Slot, ApiError> {

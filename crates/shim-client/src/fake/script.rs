@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_types::{ApiError, ContainerId, Signal};
+use contd_types::{ApiError, ContainerId, Exit, Pid, Signal};
 
 use crate::{ShimError, deadline};
 
@@ -246,4 +246,36 @@ pub enum Program {
         /// With this code.
         code: u8,
     },
+}
+
+/// What happened to the init of a container, as nobody but the node itself can know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitEvent {
+    /// It was made.
+    Began {
+        /// Of which container.
+        id: ContainerId,
+        /// Its pid.
+        pid: Pid,
+    },
+    /// It is no more.
+    Ended {
+        /// Of which container.
+        id: ContainerId,
+        /// Its pid.
+        pid: Pid,
+        /// Through whom.
+        by: EndedBy,
+        /// How, where a shim saw it.
+        exit: Option<Exit>,
+    },
+}
+
+/// Through whom a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// Through this call of the program under test.
+    Verb(Verb),
+    /// By itself, or through what the test let happen.
+    World,
 }

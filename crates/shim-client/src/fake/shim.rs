@@ -9,13 +9,14 @@ use futures_util::future::{BoxFuture, FutureExt};
 
 use super::node::{Node, exit};
 use super::script::{Outcome, Program, ShimCall, Verb};
-use super::{Inner, with_deadline};
+use super::{Inner, Reach, with_deadline};
 use crate::{Shim, ShimError};
 
 /// A connection to a pretended shim; got from [`super::FakeShimClient`].
 #[derive(Debug, Clone)]
 pub struct FakeShim {
     pub(super) inner: Arc<Inner>,
+    pub(super) reach: Reach,
     pub(super) id: ContainerId,
     /// Which process it is connected to; a successor has another number.
     pub(super) number: i32,
@@ -28,6 +29,7 @@ impl FakeShim {
         call: ShimCall,
         mut effect: impl FnMut(&mut Node) -> Option<Result<T, ApiError>> + Send,
     ) -> Result<T, ShimError> {
+        self.reach.alive().await;
         let verb = call.verb();
         let (outcome, breaks) = {
             let mut node = self.inner.lock();

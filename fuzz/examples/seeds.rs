@@ -1,0 +1,128 @@
+//! Writes the seeds of each corpus: one small example of every message and file, as today's code writes it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use contd_protocol::api::{
+    Call, Cancel, Credit, Item, LogItem, LogStream, Reply, Request, Response, RunRequest, StreamItem, Target,
+};
+use contd_protocol::shim::{self, RuntimeSpec, TASK_SPEC_VERSION, TaskSpec};
+use contd_protocol::{Frame, Hello, HelloReply, Kind, VersionRange};
+use contd_store::ContainerRecord;
+use contd_types::{
+    ApiError, ContainerId, ContainerName, ContainerRef, ContainerSpec, Entrypoint, ErrorKind, Exit, NamespaceId,
+    Signal, Timestamp,
+};
+use serde::Serialize;
+
+fn main() {
+    api();
+    shim_sockets_and_files();
+    store();
+    oci();
+    logs();
+    let entry: Vec<u8> = [1_u64, 64, 67, 9, 1, 2, 3, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
+    seed("spool", "noted", &[entry.as_slice(), b"onetwo"].concat());
+    seed("spool", "taken", &[[0; 64].as_slice(), b"one"].concat());
+}
+
+fn seed(target: &str, name: &str, bytes: &[u8]) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(format!("seed-{name}")), bytes).unwrap();
+}
+
+fn spec() -> ContainerSpec {
+    let mut spec = ContainerSpec::new(ContainerName::new("web").unwrap(), "/x.fl");
+    spec.entrypoint = Some(Entrypoint::Args(vec!["/bin/sh".into()]));
+    spec.env = vec!["A=b".into()];
+    spec.labels.insert("key".into(), "value".into());
+    spec
+}
+
+fn id() -> ContainerId {
+    ContainerId::new("0123456789abcdef0123456789abcdef").unwrap()
+}
+
+fn ns() -> NamespaceId {
+    NamespaceId::new("a").unwrap()
+}
+
+fn frame<T: Serialize>(version: u16, kind: Kind, message: &T) -> Vec<u8> {
+    Frame::new(version, kind, message).unwrap().to_bytes()
+}
+
+fn api() {
+    let versions = VersionRange { min: 1, max: 1 };
+    let hello = frame(0, Kind::Hello, &Hello { versions, agent: "x".into() });
+    let welcome = HelloReply::Welcome { version: 1, agent: "x".into(), features: vec!["y".into()] };
+    let target = Target { namespace: ns(), container: ContainerRef::new("web").unwrap() };
+    let call = |request| frame(1, Kind::Call, &Call { id: 7, request });
+    let cut = |bytes: &[u8]| [b"\xff", bytes].concat();
+    let run = RunRequest { namespace: ns(), spec: spec(), idempotency_key: Some("k".into()), is_attached: true };
+    seed("api_frames", "run", &cut(&[hello, call(Request::Run(Box::new(run)))].concat()));
+    let kill = Request::Kill { target: target.clone(), signal: Signal::TERM };
+    let delete = Request::Delete { target, force: true, timeout: Some(Duration::from_millis(1500)) };
+    seed("api_frames", "kill-delete", &cut(&[call(kill), call(delete)].concat()));
+    let done = frame(1, Kind::Reply, &Reply { id: 7, result: Ok(Response::Done) });
+    let error = ApiError::new(ErrorKind::NotFound, "none").with_hint("look");
+    let failed = frame(1, Kind::Reply, &Reply { id: 8, result: Err(error) });
+    seed("api_frames", "replies", &cut(&[frame(0, Kind::HelloReply, &welcome), done, failed].concat()));
+    let log = LogItem { at: Timestamp(9), stream: LogStream::Stderr, content: b"text\n".to_vec() };
+    let item = frame(1, Kind::Item, &StreamItem { id: 7, item: Item::Log(log) });
+    let credit = frame(1, Kind::Credit, &Credit { id: 7, items: 5 });
+    seed("api_frames", "stream", &cut(&[item, credit, frame(1, Kind::Cancel, &Cancel { id: 7 })].concat()));
+}
+
+fn shim_sockets_and_files() {
+    let call = |request| frame(1, Kind::Call, &shim::Call { id: 7, request });
+    let calls = [call(shim::Request::State), call(shim::Request::Kill { signal: Signal::TERM, is_for_all: true })];
+    seed("shim_frames", "calls", &[b"\xf0".as_slice(), &calls.concat()].concat());
+    let exit = Exit::unknown("x", Timestamp(9));
+    let reply =
+        shim::Reply { id: 7, result: Ok(shim::Response::State(shim::TaskState::Exited { exit: exit.clone() })) };
+    seed("shim_frames", "replies", &[b"\x00".as_slice(), &frame(1, Kind::Reply, &reply)].concat());
+    let task = TaskSpec {
+        version: TASK_SPEC_VERSION,
+        namespace: ns(),
+        id: id(),
+        bundle: "/b".into(),
+        runtime: RuntimeSpec::Oci { binary: "/runc".into(), root: "/r".into() },
+        log_path: "/l".into(),
+        log_max_bytes: 1,
+        log_max_files: 1,
+        drain_timeout: Duration::from_secs(1),
+        runtime_timeout: Duration::from_secs(1),
+    };
+    seed("shim_frames", "task", &[b"\x01".as_slice(), &serde_json::to_vec(&task).unwrap()].concat());
+    seed("shim_frames", "exit", &[b"\x07".as_slice(), &serde_json::to_vec(&exit).unwrap()].concat());
+}
+
+fn store() {
+    let record = ContainerRecord::new(ns(), id(), spec(), "boot", "/l", Timestamp(1));
+    let text = serde_json::to_vec(&record).unwrap();
+    seed("store_records", "record", &[b"\x00".as_slice(), &text].concat());
+    seed("store_records", "misfiled", &[b"\x02".as_slice(), b"{}", b"\n--\n", &text].concat());
+    let event = r#"{"sequence":1,"event":{"namespace":"a","id":"0123456789abcdef0123456789abcdef","name":"web","at":1,"kind":"Accepted"}}"#;
+    seed("store_records", "journal", format!("\x01{event}\n{}\n--\n{event}\n", event.replacen('1', "3", 1)).as_bytes());
+}
+
+fn oci() {
+    let process = r#"{"user":{"uid":0,"gid":0,"umask":18,"additionalGids":[5]},"args":["/bin/sh"],"env":["A=b"],"cwd":"/","capabilities":{"bounding":["CAP_CHOWN"],"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN"]},"rlimits":[{"type":"RLIMIT_NOFILE","soft":1,"hard":2}],"noNewPrivileges":true,"oomScoreAdj":1}"#;
+    seed("oci_config", "process", process.as_bytes());
+    let linux = r#"{"namespaces":[{"type":"pid"},{"type":"network","path":"n"}],"devices":[{"type":"c","path":"/dev/x","major":1,"minor":3,"fileMode":438}],"resources":{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":1},"cpu":{"shares":2},"pids":{"limit":3}},"seccomp":null,"sysctl":{"net.x":"1"},"maskedPaths":["/proc/kcore"],"personality":{"domain":"LINUX"}}"#;
+    let config = format!(
+        r#"{{"ociVersion":"1.2.0","process":{process},"root":{{"path":"rootfs","readonly":true}},"hostname":"h","mounts":[{{"destination":"/proc","type":"proc","source":"proc","options":["nosuid"]}}],"annotations":{{"a":"b"}},"linux":{linux}}}"#
+    );
+    seed("oci_config", "config", config.as_bytes());
+    seed("oci_config", "hooks", br#"{"ociVersion":"1.0.0","hooks":{"prestart":[{"path":"/x"}]}}"#);
+}
+
+fn logs() {
+    let line = |second: u32, stream: &str, tag: &str, text: &str| {
+        format!("2026-11-23T10:11:{second:02}.123456789Z {stream} {tag} {text}\n")
+    };
+    let log = [line(1, "stdout", "F", "one"), line(2, "stderr", "P", "tw"), line(3, "stderr", "F", "o"), "torn".into()];
+    seed("log_reader", "parts", &[b"\x02\x80\xff".as_slice(), log.concat().as_bytes()].concat());
+    seed("log_reader", "garbage", b"\x01\x00\x01 \n\nx stdout F\n2026-11-23T10:11:12Z stdout F:x \n");
+}
