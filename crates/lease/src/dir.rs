@@ -196,15 +196,21 @@ impl LeaseDir {
                 .create_dir_all(&self.path, 0o700)
                 .map_err(|source| LeaseError::CreateDir { dir: self.path.clone(), source })?;
             let Some(_lock) = self.take_lock(true)? else { continue };
-            self.sweep()?;
-            return self.write(&Lease {
+            let lease = Lease {
                 version: LEASE_VERSION,
                 boot_id: boot_id.as_str().to_owned(),
                 process: None,
                 socket: socket.to_owned(),
                 binary_version: String::new(),
                 owner: owner.to_owned(),
-            });
+            };
+            let reserved = self.sweep().and_then(|()| self.write(&lease));
+            if reserved.is_err() && RealFs.exists(&self.lease_path()).is_ok_and(|exists| !exists) {
+                // Nothing was reserved: only the lock is ours to take back, and without a further descriptor.
+                let _later = RealFs.remove_file(&self.lock_path());
+                let _not_empty = RealFs.remove_dir(&self.path);
+            }
+            return reserved;
         }
         Err(LeaseError::Held { dir: self.path.clone() })
     }

@@ -127,6 +127,22 @@ fn a_lease_goes_from_absent_to_reserved_to_held_to_dead_to_absent() {
 }
 
 #[test]
+fn a_lease_that_cannot_be_written_leaves_nothing() {
+    use std::os::unix::ffi::OsStrExt;
+    let root = tempfile::tempdir().unwrap();
+    let dir = LeaseDir::new(root.path().join("lease"));
+    let unwritable = Path::new(std::ffi::OsStr::from_bytes(b"/run/\xff.sock"));
+    let refused = dir.reserve("ns/id", unwritable);
+    assert!(matches!(refused, Err(LeaseError::Encode { .. })), "got {refused:?}");
+    assert!(!dir.path().exists());
+
+    // One that was reserved before stays as it was.
+    dir.reserve("ns/id", Path::new("/run/s.sock")).unwrap();
+    assert!(matches!(dir.reserve("ns/id", unwritable), Err(LeaseError::Encode { .. })));
+    assert_eq!(dir.probe().unwrap(), LeaseState::Reserved);
+}
+
+#[test]
 fn a_late_starter_of_a_retired_lease_is_refused() {
     let (_root, dir) = reserved();
     dir.retire().unwrap();

@@ -24,7 +24,7 @@ use crate::provider::RootfsError;
 use crate::source::flatten;
 use crate::start::{START_TIMEOUT, launch};
 use crate::survey::FoundServer;
-use crate::users::{self, User, disk};
+use crate::users::{self, User, disk, unwritten};
 
 /// How many digits of the hash name a server's directory: 64 bits tell the flists of a node apart, and the socket's path
 /// stays short. The whole hash is compared before a server is used.
@@ -241,15 +241,7 @@ impl Servers {
         };
         let path = server.lease.path().join("serve.json");
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
-        replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| {
-            // Another error with the same number: this one is not ours to take.
-            let source = match error.io().map(|io| (io.raw_os_error(), io.kind())) {
-                Some((Some(number), _)) => io::Error::from_raw_os_error(number),
-                Some((None, kind)) => kind.into(),
-                None => io::Error::other(error.to_string()),
-            };
-            disk("write", &path, source)
-        })
+        replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| unwritten(&path, &error))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use contd_durable::{Fs, RealFs, replace_volatile};
+use contd_durable::{DurableError, Fs, RealFs, replace_volatile};
 use contd_types::{ContainerId, NamespaceId};
 
 use crate::provider::RootfsError;
@@ -45,10 +45,7 @@ pub(crate) fn add(server: &Path, user: &User, hash: &str) -> Result<(), RootfsEr
     let dir = server.join(USERS_DIR);
     RealFs.create_dir_all(&dir, 0o700).map_err(|source| disk("make", &dir, source))?;
     let file = user.file(server);
-    replace_volatile(&RealFs, &file, hash.as_bytes(), 0o600).map_err(|error| {
-        let source = error.io().map_or_else(|| io::Error::other(error.to_string()), |io| io.kind().into());
-        disk("write", &file, source)
-    })
+    replace_volatile(&RealFs, &file, hash.as_bytes(), 0o600).map_err(|error| unwritten(&file, &error))
 }
 
 /// Removes it; fine when it is not there.
@@ -82,6 +79,16 @@ pub(crate) fn list(server: &Path) -> Result<Vec<User>, RootfsError> {
 
 pub(crate) fn disk(what: &'static str, path: &Path, source: io::Error) -> RootfsError {
     RootfsError::Disk { what, path: path.to_owned(), source }
+}
+
+/// The error of a file that could not be replaced, with the number the kernel gave.
+pub(crate) fn unwritten(path: &Path, error: &DurableError) -> RootfsError {
+    let source = match error.io().map(|io| (io.raw_os_error(), io.kind())) {
+        Some((Some(number), _)) => io::Error::from_raw_os_error(number),
+        Some((None, kind)) => kind.into(),
+        None => io::Error::other(error.to_string()),
+    };
+    disk("write", path, source)
 }
 
 #[cfg(test)]

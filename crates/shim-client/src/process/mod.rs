@@ -257,9 +257,9 @@ impl ShimClient for ProcessShimClient {
     }
 
     fn release_id(&self, id: &ContainerId) {
-        let Some(slot) = self.slots.as_ref().and_then(|slots| slots.taken(id)) else { return };
-        if let Ok(place) = self.place(id) {
-            tokio::spawn(async move { slots::end(slot, &place).await });
+        let Some(slots) = self.slots.clone() else { return };
+        if let (Some(slot), Ok(place)) = (slots.taken(id), self.place(id)) {
+            tokio::spawn(async move { slots.end(slot, &place).await });
         }
     }
 
@@ -281,11 +281,11 @@ impl ShimClient for ProcessShimClient {
     fn clean_up(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<(), ShimError>> {
         let place = self.place(id);
         // Letting go of its leash ends a slot that was given no task.
-        let slot = self.slots.as_ref().and_then(|slots| slots.taken(id));
+        let slot = self.slots.clone().and_then(|slots| slots.taken(id).map(|slot| (slots, slot)));
         async move {
             let place = place?;
-            if let Some(slot) = slot {
-                slots::end(slot, &place).await;
+            if let Some((slots, slot)) = slot {
+                slots.end(slot, &place).await;
             }
             clean_up::clean_up(&place).await?;
             self.keep.let_go(&place.id);

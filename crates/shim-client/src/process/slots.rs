@@ -184,6 +184,20 @@ impl Slots {
         let id = random_id()?;
         let place = client.place(&id)?;
         self.state().making = Some(id.clone());
+        let made = self.make_at(client, &place, &id).await;
+        if made.is_err() {
+            self.discard(&place).await;
+            self.state().making = None;
+        }
+        Ok(Slot { id, leash: made? })
+    }
+
+    async fn make_at(
+        &self,
+        client: &ProcessShimClient,
+        place: &Place,
+        id: &ContainerId,
+    ) -> Result<PipeWriter, ShimError> {
         let spec = SlotSpec {
             version: SLOT_SPEC_VERSION,
             id: id.clone(),
@@ -192,15 +206,21 @@ impl Slots {
             compiler: self.config.compiler.clone(),
         };
         let run_dir = client.config.run_dir.clone();
-        blocking(&place, VERB, move |place| prepare(place, &run_dir, &spec)).await?;
-        match launch(&client.config.shim_binary, &place).await {
-            Ok(leash) => Ok(Slot { id, leash }),
-            Err(error) => {
-                if !discard(&place).await {
-                    self.state().litter.push(id);
-                }
-                Err(error)
-            }
+        blocking(place, VERB, move |place| prepare(place, &run_dir, &spec)).await?;
+        launch(&client.config.shim_binary, place).await
+    }
+
+    /// Removes what a slot has left, now or before the next is made.
+    async fn discard(&self, place: &Place) {
+        if !discard(place).await {
+            self.state().litter.push(place.id.clone());
+        }
+    }
+
+    /// Lets go of a slot and waits until nothing of it is left.
+    pub(super) async fn end(&self, slot: Slot, place: &Place) {
+        if !end(slot, place).await {
+            self.state().litter.push(place.id.clone());
         }
     }
 
@@ -209,9 +229,7 @@ impl Slots {
         let litter = std::mem::take(&mut self.state().litter);
         for id in litter {
             let Ok(place) = client.place(&id) else { continue };
-            if !discard(&place).await {
-                self.state().litter.push(id);
-            }
+            self.discard(&place).await;
         }
     }
 
@@ -287,8 +305,8 @@ fn give(mut slot: Slot, place: &Place, task: &TaskSpec) -> Result<(), ShimError>
     told.map_err(|source| ShimError::WriteTask { id: place.id.clone(), path: place.file(files::TASK), source })
 }
 
-/// Lets go of a slot and waits until nothing of it is left.
-pub(super) async fn end(slot: Slot, place: &Place) {
+/// Lets go of a slot and waits; `false` when something stays.
+async fn end(slot: Slot, place: &Place) -> bool {
     drop(slot);
     let until = Instant::now() + END_TIMEOUT;
     while place.lease.path().exists() && Instant::now() < until {
@@ -299,7 +317,7 @@ pub(super) async fn end(slot: Slot, place: &Place) {
         }
         tokio::time::sleep(END_LOOK).await;
     }
-    discard(place).await;
+    discard(place).await
 }
 
 /// Removes what a slot that is dead or dying has left; `false` when something stays.
@@ -370,12 +388,32 @@ mod tests {
     use super::*;
     use crate::ShimClientConfig;
 
+    fn slots() -> Slots {
+        let none = PathBuf::from("/nonexistent");
+        Slots::new(SlotConfig { count: 1, cgroup_parent: none.clone(), filters: none.clone(), compiler: none })
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_could_not_be_made_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ShimClientConfig { shim_binary: "/nonexistent".into(), run_dir: dir.path().to_owned() };
+        let client = ProcessShimClient::new(config);
+        let slots = slots();
+        let error = slots.make(&client).await.unwrap_err();
+        assert!(matches!(error, ShimError::Spawn { .. }), "{error}");
+        assert!(slots.state().making.is_none() && slots.state().litter.is_empty());
+        let made = client.place(&random_id().unwrap()).unwrap();
+        let leases = std::fs::read_dir(made.lease.path().parent().unwrap()).unwrap().count();
+        assert_eq!(leases, 0);
+    }
+
     #[tokio::test]
     async fn a_slot_that_is_removing_itself_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let config = ShimClientConfig { shim_binary: "/nonexistent".into(), run_dir: dir.path().to_owned() };
         let id = random_id().unwrap();
         let place = ProcessShimClient::new(config).place(&id).unwrap();
+        let slots = slots();
         place.lease.reserve(&format!("{OWNER}/{id}"), &place.socket).unwrap();
         let held = place.lease.claim("test").unwrap();
         std::fs::remove_file(place.file("lease.json")).unwrap();
@@ -384,7 +422,7 @@ mod tests {
             tokio::time::sleep(END_LOOK * 20).await;
             drop(held);
         };
-        tokio::join!(end(Slot { id, leash }, &place), let_go);
+        tokio::join!(slots.end(Slot { id, leash }, &place), let_go);
         assert!(!place.lease.path().exists(), "the directory was given up while its lock was still taken");
     }
 }
