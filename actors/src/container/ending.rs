@@ -114,20 +114,24 @@ impl ContainerActor {
     /// by not reading what it says.
     fn watch_health(&mut self, ctx: &mut Context<Self>) {
         let generation = self.generation;
-        ctx.run_later(HEALTH_EVERY + Duration::from_millis(jitter() % HEALTH_SPREAD_MS), move |actor, ctx| {
-            let Some(shim) = actor.shim.clone().filter(|_| actor.generation == generation) else { return };
-            let look = async move { shim.state().await }.into_actor(actor).map(move |state, actor, ctx| {
-                if actor.generation != generation {
-                    return;
-                }
-                match state {
-                    Err(ShimError::Silent { .. }) => actor.replace_silent_shim(ctx),
-                    // A lost one is seen by whoever waits for the exit.
-                    Ok(_) | Err(_) => actor.watch_health(ctx),
-                }
-            });
-            ctx.spawn(look);
-        });
+        self.cancel_timer(|actor| &mut actor.health_timer, ctx);
+        self.health_timer = Some(ctx.run_later(
+            HEALTH_EVERY + Duration::from_millis(jitter() % HEALTH_SPREAD_MS),
+            move |actor, ctx| {
+                let Some(shim) = actor.shim.clone().filter(|_| actor.generation == generation) else { return };
+                let look = async move { shim.state().await }.into_actor(actor).map(move |state, actor, ctx| {
+                    if actor.generation != generation {
+                        return;
+                    }
+                    match state {
+                        Err(ShimError::Silent { .. }) => actor.replace_silent_shim(ctx),
+                        // A lost one is seen by whoever waits for the exit.
+                        Ok(_) | Err(_) => actor.watch_health(ctx),
+                    }
+                });
+                ctx.spawn(look);
+            },
+        ));
     }
 
     /// Ends a shim that does not answer; its loss is noticed by the wait for the exit, and a successor goes on.

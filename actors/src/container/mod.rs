@@ -131,6 +131,8 @@ pub(crate) struct ContainerActor {
     restart_timer: Option<SpawnHandle>,
     /// SIGKILL, or giving up on it.
     kill_timer: Option<SpawnHandle>,
+    /// When its shim is looked at next.
+    health_timer: Option<SpawnHandle>,
     settle_failures: u32,
     removal: removal::Removal,
     /// Whether the last end is on disk, or could not be written: until then nobody is told of it.
@@ -171,6 +173,7 @@ impl ContainerActor {
             runs_since: None,
             restart_timer: None,
             kill_timer: None,
+            health_timer: None,
             settle_failures: 0,
             removal: removal::Removal::default(),
             is_exit_told: true,
@@ -279,7 +282,8 @@ impl ContainerActor {
         self.work = Work::Idle;
         self.lineage.expect_end();
         tell(&self.parent, ContainerGone { id: self.subject.id.clone() });
-        for timer in [self.restart_timer.take(), self.kill_timer.take(), self.lifeline.take()].into_iter().flatten() {
+        let timers = [&mut self.restart_timer, &mut self.kill_timer, &mut self.health_timer, &mut self.lifeline];
+        for timer in timers.into_iter().filter_map(Option::take) {
             ctx.cancel_future(timer);
         }
         let waiting = std::mem::take(&mut self.waiting);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use contd_types::{ContainerId, NamespaceId};
 
 /// How many removed containers are remembered: far more than writes can be in flight.
-const MAX_REMOVED: usize = 4096;
+const MAX_REMOVED: usize = 512;
 
 pub(crate) type Key = (NamespaceId, ContainerId);
 
