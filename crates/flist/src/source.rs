@@ -151,6 +151,7 @@ fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> R
     }
     let identity = Identity::of(&metadata);
     if let Some(known) = memo::recall(folder, &identity) {
+        progress(FetchProgress { received_bytes: metadata.len(), total_bytes: Some(metadata.len()) });
         return Ok(known);
     }
     let mut copy = Copy { name: path.display().to_string(), folder, total: Some(metadata.len()), progress };
