@@ -148,7 +148,9 @@ fn no_line_is_lost_or_doubled_however_often_shims_are_killed_under_the_stream() 
     scene.task.log_max_bytes = 512 * 1024;
     scene.task.log_max_files = 1000;
     scene.write_task();
-    scene.run(&format!("seq 1 {LINES}; exit 3"));
+    // Pauses, so that there are enough deaths on a machine of whatever speed.
+    let burst = "seq $((i*2000+1)) $((i*2000+2000)); i=$((i+1)); sleep 0.05";
+    scene.run(&format!("i=0; while [ $i -lt {} ]; do {burst}; done; exit 3", LINES / 2000));
     let mut client = scene.up();
     client.create();
     let (kept, fifos) = scene.keep();
