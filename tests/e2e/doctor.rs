@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -427,8 +428,14 @@ fn who_is_not_root_is_told_so_before_anything_is_done() {
     let program = dir.path().join("contd");
     fs::copy(env!("CARGO_BIN_EXE_contd"), &program).expect("copy the program");
     let mut command = Command::new(&program);
-    let output =
-        command.args(["doctor", "--fix"]).uid(65_534).gid(65_534).current_dir("/").output().expect("run contd");
+    command.args(["doctor", "--fix"]).uid(65_534).gid(65_534).current_dir("/");
+    let output = loop {
+        match command.output() {
+            // A test beside this one has forked while our copy was being written; its exec ends that.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            done => break done.expect("run contd"),
+        }
+    };
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("only root may do that") && text.contains("hint: run contd doctor --fix as root"), "{text}");

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 use contd_cgroup::{Cgroup, Hierarchies};
+use contd_durable::{Fs, RealFs};
 use contd_protocol::shim::{InitRecord, RuntimeSpec, TaskSpec, files};
 use contd_types::Pid;
 
@@ -13,10 +15,13 @@ use crate::Holdout;
 /// The most that are looked at: a reason names a few and counts the rest.
 const MAX_LOOKED_AT: usize = 64;
 
+/// No `config.json` of ours is larger: most of it is the seccomp profile.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
 /// Lists them; what vanishes meanwhile, or cannot be read, is left out.
 pub(super) fn list(place: &Place) -> Vec<Holdout> {
     let mut pids = BTreeSet::new();
-    if let Some(TaskSpec { runtime: RuntimeSpec::Native { cgroup, .. }, .. }) = place.read(files::TASK) {
+    if let Some(cgroup) = place.read::<TaskSpec>(files::TASK).and_then(cgroup_of) {
         let members = || {
             Ok::<_, contd_cgroup::CgroupError>(match Cgroup::open(&Hierarchies::read()?, &cgroup)? {
                 Some(cgroup) => cgroup.pids_below()?,
@@ -31,6 +36,18 @@ pub(super) fn list(place: &Place) -> Vec<Holdout> {
         pids.insert(init.pid.0);
     }
     pids.into_iter().take(MAX_LOOKED_AT).filter_map(look).collect()
+}
+
+/// Returns the container's cgroup; an OCI runtime has made the one that the bundle names.
+fn cgroup_of(task: TaskSpec) -> Option<PathBuf> {
+    match task.runtime {
+        RuntimeSpec::Native { cgroup, .. } => Some(cgroup),
+        RuntimeSpec::Oci { .. } => {
+            let bytes = RealFs.read(&task.bundle.join("config.json"), MAX_CONFIG_BYTES).ok()?;
+            let config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+            config.pointer("/linux/cgroupsPath")?.as_str().map(PathBuf::from)
+        }
+    }
 }
 
 fn look(pid: i32) -> Option<Holdout> {
