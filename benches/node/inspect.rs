@@ -44,6 +44,7 @@ pub(crate) fn measure() {
         let delete = client.delete(target(&format!("c{number}")), true, Some(Duration::ZERO), long);
         runtime_.block_on(delete).expect("delete");
     }
+    std::fs::remove_file(&socket).expect("remove the socket of the echo");
     // Its connection is a descriptor of the daemon.
     drop(client);
     drop(runtime_);
