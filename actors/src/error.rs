@@ -8,6 +8,7 @@ use contd_bundle::BundleError;
 use contd_bundle::netns::NetnsError;
 use contd_rootfs::RootfsError;
 use contd_shim_client::ShimError;
+pub(crate) use contd_types::one_line;
 use contd_types::{
     ApiError, ContainerId, ContainerName, ErrorKind, Explain, IllegalTransition, NamespaceId, StateName, Step,
 };
@@ -156,18 +157,6 @@ fn leftovers_text(leftovers: &[Leftover]) -> String {
     }
     let texts: Vec<String> = leftovers.iter().map(|one| one_line(one)).collect();
     format!(" (and the clean-up failed: {})", texts.join("; "))
-}
-
-/// Returns an error with its sources on one line.
-pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 /// Why a container did not do what it was asked. Several callers may get the same one.

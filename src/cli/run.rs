@@ -16,35 +16,19 @@ use crate::cli::run_args::RunArgs;
 
 /// Runs, and returns the exit code: the container's when attached.
 pub(crate) async fn run(session: &Session<'_>, args: &RunArgs) -> Result<u8, CliError> {
-    let host = session.host;
-    let spec = args.to_spec(&host.cwd, &host.env)?;
-    let request =
-        RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached: !args.detach };
-    let client = session.connect().await?;
-    if args.dry_run {
-        let plan = client.dry_run(request, Deadline::Usual).await?;
-        host.output.line(plan.config_json.trim_end())?;
-        return Ok(0);
-    }
-    let mut id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
-    if !args.detach {
-        return attached::run(session, &client, request, id_file).await;
-    }
-    let mut view = ProgressView::new(&host.output);
-    let id = client.run(request, Deadline::Usual, |progress| view.show(&progress)).await?;
-    view.clear();
-    if let Some(file) = &mut id_file {
-        file.write(&id)?;
-    }
-    host.output.line(id.as_str())?;
-    Ok(0)
+    make(session, args, true).await
 }
 
 /// Makes a container and does not start it; prints its id.
 pub(crate) async fn create(session: &Session<'_>, args: &RunArgs) -> Result<u8, CliError> {
+    make(session, args, false).await
+}
+
+async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result<u8, CliError> {
     let host = session.host;
     let spec = args.to_spec(&host.cwd, &host.env)?;
-    let request = RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached: false };
+    let is_attached = is_started && !args.detach;
+    let request = RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached };
     let client = session.connect().await?;
     if args.dry_run {
         let plan = client.dry_run(request, Deadline::Usual).await?;
@@ -52,8 +36,16 @@ pub(crate) async fn create(session: &Session<'_>, args: &RunArgs) -> Result<u8, 
         return Ok(0);
     }
     let mut id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
+    if is_attached {
+        return attached::run(session, &client, request, id_file).await;
+    }
     let mut view = ProgressView::new(&host.output);
-    let id = client.create(request, Deadline::Usual, |progress| view.show(&progress)).await?;
+    let show = |progress| view.show(&progress);
+    let id = if is_started {
+        client.run(request, Deadline::Usual, show).await?
+    } else {
+        client.create(request, Deadline::Usual, show).await?
+    };
     view.clear();
     if let Some(file) = &mut id_file {
         file.write(&id)?;

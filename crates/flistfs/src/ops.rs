@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use contd_flist::{Content, FileKind, Inode};
+use contd_types::one_line;
 use nix::errno::Errno;
 use tracing::warn;
 
@@ -148,7 +149,7 @@ impl Ops {
             Ok(bytes) => Answer::Content(bytes.min(size)),
             Err(error) => {
                 self.failed_reads.fetch_add(1, Ordering::Relaxed);
-                let why = chain(&error);
+                let why = one_line(&error);
                 warn!(ino = inode.ino(), offset = read.offset, size, %why, "content cannot be had, answering EIO");
                 Answer::Error(Errno::EIO)
             }
@@ -218,16 +219,4 @@ fn attributes(inode: Inode<'_>) -> Attributes {
 
 fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-/// Writes an error and its causes on one line; here it is handled, the caller in the container gets only EIO.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }

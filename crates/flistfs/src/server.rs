@@ -134,7 +134,7 @@ impl Control {
         let control = Arc::clone(self);
         let served = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             if let Err(error) = control.serve(stream) {
-                debug!(error = %crate::ops::chain(&error), "a connection ended early");
+                debug!(error = %contd_types::one_line(&error), "a connection ended early");
             }
             control.connections.fetch_sub(1, Ordering::Relaxed);
         });

@@ -1,7 +1,6 @@
 //! The way up: what must be true before the first caller is accepted, step by step.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::ffi::{CString, OsString};
 use std::fs;
 use std::io::{self, Write};
@@ -18,6 +17,7 @@ use contd_failpoint::Failpoint;
 use contd_lease::{HeldLease, LeaseDir, LeaseError};
 use contd_logs::{LogError, LogWriter, Rotation};
 use contd_protocol::shim::{TaskSpec, files};
+use contd_types::one_line;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::{Mode, umask};
@@ -121,7 +121,7 @@ pub fn main(
     // What init of a container executes, until it is the entrypoint, is this file.
     if let Err(source) = contd_launch::sealed::ensure() {
         let error = StartError::Seal { source };
-        let words = format!("contd-shim: {}\nhint: {}", chain(&error), error.hint());
+        let words = format!("contd-shim: {}\nhint: {}", one_line(&error), error.hint());
         return print(&mut io::stderr(), &words, ExitCode::FAILURE);
     }
     if let Role::Heir { lock } = role {
@@ -182,7 +182,7 @@ fn inherit(
         Ok(mut up) => up.run(),
         Err(error) => {
             // The container lives; the daemon sees that nobody looks after it, and starts a successor.
-            Diagnostics::open(&dir.join(files::SHIM_LOG)).warn(format_args!("{}", chain(&error)));
+            Diagnostics::open(&dir.join(files::SHIM_LOG)).warn(format_args!("{}", one_line(&error)));
             ExitCode::FAILURE
         }
     }
@@ -240,7 +240,7 @@ fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            diagnostics.warn(format_args!("{}", chain(&error)));
+            diagnostics.warn(format_args!("{}", one_line(&error)));
             ExitCode::FAILURE
         }
     }
@@ -255,7 +255,7 @@ fn end_slot(runtime: &mut NativeRuntime, ground: Ground) -> Result<(), StartErro
 
 fn failed(pipe: ReadyPipe, error: &StartError) -> ExitCode {
     let has_run_out = contd_types::Shortage::behind(error).is_some();
-    pipe.failed(&format!("contd-shim: {}\nhint: {}\n", chain(error), error.hint()), has_run_out);
+    pipe.failed(&format!("contd-shim: {}\nhint: {}\n", one_line(error), error.hint()), has_run_out);
     ExitCode::FAILURE
 }
 
@@ -383,7 +383,7 @@ impl Up {
     }
 
     fn give_up(&self, error: &StartError) -> ExitCode {
-        self.diagnostics.warn(format_args!("{}", chain(error)));
+        self.diagnostics.warn(format_args!("{}", one_line(error)));
         ExitCode::FAILURE
     }
 }
@@ -400,15 +400,4 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     let listener = listener?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }

@@ -30,7 +30,7 @@ pub mod spec;
 pub mod time;
 
 pub use backoff::Backoff;
-pub use error::{ApiError, ErrorKind, Explain};
+pub use error::{ApiError, ErrorKind, Explain, one_line};
 pub use event::{ContainerEvent, EventKind};
 pub use exit::{Exit, ExitCause, ExitSource};
 pub use id::{ContainerId, ContainerRef};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use contd_handover::{MAX_DESCRIPTORS_AT_ONCE, Named};
 use contd_protocol::takeover::{Request, VERSIONS, Word};
 use contd_protocol::{Hello, HelloReply, Kind, Refusal, negotiate};
+use contd_types::one_line;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
@@ -69,7 +70,7 @@ impl Desk {
             match self.converse(stream).await {
                 Ok(successor) => return successor,
                 // Somebody who only looked, or may not: the API's own log would not tell either.
-                Err(error) => info!(error = %chain(&error), "a takeover was not begun"),
+                Err(error) => info!(error = %one_line(&error), "a takeover was not begun"),
             }
         }
     }
@@ -155,7 +156,7 @@ impl Successor {
         match handed.await {
             None | Some(Ok(())) => {}
             // The lock comes free all the same, and the next one finds everything on disk.
-            Some(Err(error)) => info!(error = %chain(&error), "the successor has gone"),
+            Some(Err(error)) => info!(error = %one_line(&error), "the successor has gone"),
         }
     }
 }
@@ -163,11 +164,4 @@ impl Successor {
 /// Runs a conversation on the pool for what blocks; `None` when the runtime goes down.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

@@ -4,6 +4,8 @@
 //! differs on purpose is in `normal.rs`, with the reasons in docs/decisions/0006.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests end loudly")]
 
+#[path = "../support/built.rs"]
+mod built;
 mod bundle;
 mod exec;
 mod normal;

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 
+use crate::built::built;
 use crate::bundle::Case;
 
 /// How a container went.
@@ -30,17 +31,6 @@ pub(crate) struct Bench {
 
 fn count_mounts() -> usize {
     fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
-}
-
-/// Builds a binary of another of our packages and returns its path.
-fn built(package: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_contd-launch")).with_file_name(package);
-    if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_none() {
-        let status = Command::new(env!("CARGO")).args(["build", "--offline", "-p", package]).status().unwrap();
-        assert!(status.success(), "build {package}");
-    }
-    assert!(path.exists(), "{} is missing", path.display());
-    path
 }
 
 impl Bench {

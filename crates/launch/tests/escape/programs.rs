@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::built::built;
+
 /// The programs.
 pub(crate) struct Programs {
     /// Where they lie, and the scenes beside them: one file system, so that they can be linked.
@@ -61,15 +63,4 @@ fn compile(dir: &Path, name: &str, options: &[&str]) -> PathBuf {
     assert!(status.unwrap().success(), "compile {name}");
     fs::rename(new, &program).unwrap();
     program
-}
-
-/// Builds a binary of another of our packages and returns its path.
-fn built(package: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_contd-launch")).with_file_name(package);
-    if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_none() {
-        let status = Command::new(env!("CARGO")).args(["build", "--offline", "-p", package]).status().unwrap();
-        assert!(status.success(), "build {package}");
-    }
-    assert!(path.exists(), "{} is missing", path.display());
-    path
 }

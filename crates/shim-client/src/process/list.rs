@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use contd_durable::{Fs, RealFs};
 use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState};
-use contd_types::{ContainerId, NamespaceId};
+use contd_types::{ContainerId, NamespaceId, one_line};
 
 use super::slots::Slots;
 use super::{MAX_FILE_BYTES, dir_name, slots};
@@ -44,13 +44,13 @@ fn list_now(dir: &Path, slots: Option<&Slots>) -> Result<Vec<FoundShim>, ShimErr
 
 fn look(path: &Path) -> Result<Option<FoundShim>, String> {
     let lease_dir = LeaseDir::new(path);
-    let state = lease_dir.probe().map_err(|error| chain(&error))?;
+    let state = lease_dir.probe().map_err(|error| one_line(&error))?;
     let owner = match &state {
         LeaseState::Absent => {
             return match lease_dir.retire() {
                 // Whoever is about to reserve it holds its lock, or a slot that is removing itself.
                 Ok(()) | Err(LeaseError::Held { .. }) => Ok(None),
-                Err(error) => Err(chain(&error)),
+                Err(error) => Err(one_line(&error)),
             };
         }
         LeaseState::Held(lease) | LeaseState::Dead(lease) | LeaseState::OtherBoot(lease) => lease.owner.clone(),
@@ -76,11 +76,4 @@ fn look(path: &Path) -> Result<Option<FoundShim>, String> {
 fn reserved_for(path: &Path) -> Result<String, String> {
     let bytes = RealFs.read(&path.join("lease.json"), MAX_FILE_BYTES).map_err(|error| error.to_string())?;
     serde_json::from_slice::<Lease>(&bytes).map(|lease| lease.owner).map_err(|error| error.to_string())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

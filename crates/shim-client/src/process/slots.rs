@@ -18,7 +18,7 @@ use contd_durable::{Fs, RealFs};
 use contd_failpoint::Failpoint;
 use contd_lease::{LeaseDir, LeaseError, LeaseState};
 use contd_protocol::shim::{EXIT_RUN_OUT, SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
-use contd_types::{ContainerId, NamespaceId};
+use contd_types::{ContainerId, NamespaceId, one_line};
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -157,7 +157,7 @@ impl Slots {
                     state.idle.push_back(slot);
                 }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "warm shim not started");
+                    tracing::warn!(error = %one_line(&error), "warm shim not started");
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
             }
@@ -326,7 +326,7 @@ async fn discard(place: &Place) -> bool {
         // It may have removed itself under our eyes, which is what it is there for.
         && place.lease.path().exists()
     {
-        tracing::warn!(container = %place.id, error = %chain(&error), "warm shim not removed");
+        tracing::warn!(container = %place.id, error = %one_line(&error), "warm shim not removed");
         return false;
     }
     true
@@ -368,18 +368,11 @@ pub(super) fn remove_abandoned(path: &Path) -> Result<(), String> {
             cgroup.kill_all()?;
             cgroup.remove(deadline::KILLED)
         };
-        remove().map_err(|error| chain(&error))?;
+        remove().map_err(|error| one_line(&error))?;
     }
     match lease.retire() {
         Ok(()) | Err(LeaseError::Held { .. }) => Ok(()),
-        Err(error) => Err(chain(&error)),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
+        Err(error) => Err(one_line(&error)),
     }
 }
 

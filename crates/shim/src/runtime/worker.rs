@@ -1,11 +1,10 @@
 //! A process of its own for what may wait for the kernel: freezing, killing, emptying a cgroup.
 
-use std::error::Error;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use contd_cgroup::CgroupError;
-use contd_types::{ContainerId, ErrorKind};
+use contd_types::{ContainerId, ErrorKind, one_line};
 
 use super::{Operation, Outcome, RuntimeError, Verb, Words};
 use crate::sys;
@@ -39,7 +38,7 @@ impl Worker {
             sys::Fork::Child => {
                 let said = match work() {
                     Ok(()) => DONE.to_vec(),
-                    Err(error) => chain(&error).into_bytes(),
+                    Err(error) => one_line(&error).into_bytes(),
                 };
                 // Without its words it counts as failed, which is what it then is.
                 let _nobody_listens = writer.write_all(&said);
@@ -47,16 +46,6 @@ impl Worker {
             }
         }
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl Operation for Worker {
