@@ -123,6 +123,11 @@ pub enum LeaseError {
 }
 
 impl LeaseError {
+    /// Another who retires the same lease put its lock where ours had just been removed.
+    fn is_not_alone(&self) -> bool {
+        matches!(self, Self::Remove { source, .. } if source.kind() == io::ErrorKind::DirectoryNotEmpty)
+    }
+
     /// Says what to do next.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -278,7 +283,13 @@ impl LeaseDir {
     pub fn retire(&self) -> Result<(), LeaseError> {
         for _ in 0..MAX_ROUNDS {
             if let Some(_lock) = self.take_lock(false)? {
-                return self.remove_all();
+                match self.remove_all() {
+                    // Another who retires it too put its lock where ours had just been removed.
+                    Err(LeaseError::Remove { source, .. }) if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                        continue;
+                    }
+                    other => return other,
+                }
             }
             // No lock, or a directory half-removed. Only when nobody can live here may the rest go without it.
             if !RealFs.exists(&self.path).map_err(|source| self.remove_failed(source))? {
@@ -288,8 +299,12 @@ impl LeaseDir {
                 if self.names_a_living_process()? {
                     return Err(LeaseError::Held { dir: self.path.clone() });
                 }
-                // With a lock of our own, the next round removes it like any other.
-                lock::open(&self.lock_path(), true).map_err(|source| self.lock_failed(source))?;
+                // With a lock of our own, the next round removes it like any other; or it is gone meanwhile.
+                match lock::open(&self.lock_path(), true) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(self.lock_failed(source)),
+                }
             }
         }
         Err(LeaseError::Held { dir: self.path.clone() })
@@ -422,10 +437,13 @@ impl HeldLease {
     /// # Errors
     /// [`LeaseError::Remove`]; the lease is let go all the same.
     pub fn retire(self) -> Result<(), LeaseError> {
-        if lock::is_at(&self.lock, &self.dir.lock_path()).map_err(|source| self.dir.lock_failed(source))? {
-            self.dir.remove_all()
-        } else {
-            Ok(())
+        if !lock::is_at(&self.lock, &self.dir.lock_path()).map_err(|source| self.dir.lock_failed(source))? {
+            return Ok(());
+        }
+        match self.dir.remove_all() {
+            // Then the other one removes the rest.
+            Err(error) if error.is_not_alone() => Ok(()),
+            other => other,
         }
     }
 }

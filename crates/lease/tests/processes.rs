@@ -20,6 +20,9 @@ const CHILD_DIR: &str = "CONTD_LEASE_TEST_DIR";
 const LONG: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
 
+/// Before the repair, one in some hundred failed.
+const ROUNDS_OF_RETIRING: u32 = 3_000;
+
 /// Not a test of its own: the body of the started process, when it is one.
 #[test]
 fn the_started_process() {
@@ -280,5 +283,27 @@ fn a_half_retired_directory_is_retired_in_the_end() {
         assert_eq!(dir.probe().unwrap(), LeaseState::Absent, "{left:?}");
         dir.retire().unwrap();
         assert!(!dir.path().exists(), "{left:?}");
+    }
+}
+
+/// The list of leases retires what is half-removed, while its owner is still removing it.
+#[test]
+fn two_that_retire_the_same_lease_at_once_both_succeed() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = LeaseDir::new(root.path().join("lease"));
+    let retire = || match dir.retire() {
+        Ok(()) | Err(LeaseError::Held { .. }) => {}
+        Err(error) => panic!("retire: {error:?}"),
+    };
+    for _ in 0..ROUNDS_OF_RETIRING {
+        dir.reserve("ns/id", Path::new("/run/s.sock")).unwrap();
+        std::thread::scope(|scope| {
+            let others = [scope.spawn(retire), scope.spawn(retire)];
+            retire();
+            others.into_iter().for_each(|other| other.join().unwrap());
+        });
+        dir.retire().unwrap();
+        assert_eq!(dir.probe().unwrap(), LeaseState::Absent);
+        assert!(!dir.path().exists());
     }
 }
