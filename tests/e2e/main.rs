@@ -13,6 +13,7 @@
 mod bad_input;
 mod doctor;
 mod fixtures;
+mod flist_death;
 mod harness;
 mod hung_clients;
 mod isolation;

@@ -347,6 +347,7 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::Recovered => "recovered",
         EventKind::Deleted => "deleted",
         EventKind::Created => "created",
+        EventKind::RootLost { .. } => "root lost",
     }
 }
 

@@ -100,7 +100,8 @@ impl Ops {
         }
     }
 
-    fn init(offer: &Init) -> Answer {
+    /// Answers INIT, which needs no content.
+    pub(crate) fn init(offer: &Init) -> Answer {
         match Negotiated::agree(offer) {
             Some(agreed) => Answer::Body(body(|body| body.init(&agreed, MAX_BACKGROUND))),
             None => Answer::Error(Errno::EPROTO),

@@ -85,7 +85,7 @@ impl Explain for ClientError {
 pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     match call(socket, Request::Status)? {
         Response::Status(status) => Ok(status),
-        Response::Done => Err(ClientError::Unexpected),
+        Response::Done | Response::Estate(_) => Err(ClientError::Unexpected),
     }
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
 pub(crate) fn shut_down(socket: &Path) -> Result<(), ClientError> {
     match call(socket, Request::Shutdown)? {
         Response::Done => Ok(()),
-        Response::Status(_) => Err(ClientError::Unexpected),
+        Response::Status(_) | Response::Estate(_) => Err(ClientError::Unexpected),
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
-use crate::provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+use crate::provider::{
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+};
 
 /// How long [`Outcome::Hang`] hangs when nobody lets go: long enough for every deadline of a caller, short enough that
 /// a broken test ends.
@@ -71,6 +73,8 @@ struct State {
     recovers: VecDeque<Outcome>,
     calls: Vec<Call>,
     live: BTreeMap<(NamespaceId, ContainerId), PreparedRootfs>,
+    lost: Vec<LostRootfs>,
+    loss_count: usize,
     hanging: usize,
     /// Counts the calls of `let_go`, so that a hang ends with the next one and not with an earlier.
     releases_of_hangs: u64,
@@ -94,6 +98,17 @@ impl FakeRootfs {
     /// Declares a flist that does not exist: preparing it fails with `NotFound`.
     pub fn declare_missing(&self, flist: impl Into<String>) {
         self.state().missing.insert(flist.into());
+    }
+
+    /// Declares that the server of this container's flist has ended, until the next call.
+    pub fn lose(&self, lost: impl IntoIterator<Item = LostRootfs>) {
+        self.state().lost = lost.into_iter().collect();
+    }
+
+    /// Counts the calls of [`RootfsProvider::lost`].
+    #[must_use]
+    pub fn loss_count(&self) -> usize {
+        self.state().loss_count
     }
 
     /// Says how the next calls of `prepare` go, one by one, behind those already said.
@@ -291,6 +306,12 @@ impl RootfsProvider for FakeRootfs {
             rootfs: rootfs.clone(),
         };
         Ok(state.live.iter().map(root).collect())
+    }
+
+    fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError> {
+        let mut state = self.state();
+        state.loss_count += 1;
+        Ok(state.lost.clone())
     }
 }
 

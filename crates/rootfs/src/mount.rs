@@ -11,7 +11,9 @@ use tracing::{info, warn};
 use crate::layers::Place;
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point, resolve};
-use crate::provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+use crate::provider::{
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+};
 use crate::servers::Servers;
 use crate::source::{self, Base};
 use crate::users::{User, disk};
@@ -138,6 +140,12 @@ impl RootfsProvider for MountRootfs {
         }
         node.servers.sweep()?;
         Ok(roots)
+    }
+
+    fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError> {
+        let lost = self.node()?.servers.lost()?.into_iter();
+        let named = |(User { namespace, id }, flist_hash, why)| LostRootfs { namespace, id, flist_hash, why };
+        Ok(lost.map(named).collect())
     }
 }
 

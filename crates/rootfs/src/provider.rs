@@ -56,6 +56,19 @@ pub struct RecoveredRootfs {
     pub rootfs: PreparedRootfs,
 }
 
+/// A root whose flist nobody serves any more: what is not in the page cache gives I/O errors there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRootfs {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// The container.
+    pub id: ContainerId,
+    /// The hash of the flist.
+    pub flist_hash: String,
+    /// Why.
+    pub why: ApiError,
+}
+
 /// Prepares and releases roots. Each call may be repeated.
 pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
     /// Makes the root; a root that is already there for this container is returned as it is.
@@ -79,6 +92,12 @@ pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`RootfsError`] when the directories cannot be read.
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError>;
+
+    /// Lists the roots that have lost their flist's server, as long as they are there. Quick; asked every few seconds.
+    ///
+    /// # Errors
+    /// [`RootfsError`] when the directories cannot be read.
+    fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError>;
 }
 
 /// Why a root could not be made or removed.
