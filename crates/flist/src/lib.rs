@@ -59,6 +59,6 @@ pub use content::{Content, ReadError};
 pub use error::FlistErrorKind;
 pub use hash::{BlockId, BlockKey, BlockRef};
 pub use metadata::{Children, FileKind, Flist, Inode, MetadataError, ROOT_INO, Route};
-pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
+pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack, pack_tree};
 pub use source::{FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch};
 pub use store::{BlockStore, DirRoutes, RoutePolicy, Routes, StoreError};

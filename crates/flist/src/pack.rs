@@ -1,15 +1,16 @@
-//! Packs a directory: its blocks into stores, its tree into a `.fl` that the real `rfs` reads.
+//! Packs a directory, or a tree from elsewhere: its blocks into stores, its tree into a `.fl` that the real `rfs` reads.
 //!
 //! ```text
-//! walk (sorted) ──> entries ──> workers: read, seal, put ──> blocks per file, in order ──> database ──> flush ──> rename
+//! walk, or a caller ──> Tree (sorted) ──> workers: read, seal, put ──> blocks per file, in order ──> database ──> flush ──> rename
 //! ```
 //!
-//! The same tree gives the same `.fl`, byte for byte: the walk is sorted, inode numbers follow it, and the rows are
+//! The same tree gives the same `.fl`, byte for byte: the tree is sorted, inode numbers follow it, and the rows are
 //! written by one thread in that order. Nothing is visible under the final name before every block is on disk.
 
 mod database;
 mod error;
 mod seal;
+mod tree;
 mod walk;
 
 use std::fs;
@@ -17,6 +18,7 @@ use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
 pub use error::PackError;
+pub use tree::{DiskFile, Entry, EntryKind, FileContent, Tree};
 
 use crate::atomic::{self, TempFile};
 use crate::hash::{finish, hasher, hex};
@@ -31,13 +33,15 @@ pub struct PackOptions {
     pub tags: Vec<(String, String)>,
     /// Leaves the passwords of the stores out of the routes (default), so that readers need public read access.
     pub strip_password: bool,
+    /// Accepts names that are not UTF-8. They are written as they are, which `rfs` cannot read; refused by default.
+    pub raw_names: bool,
     /// Threads that read and seal; by default as many as there are cores.
     pub workers: Option<NonZeroUsize>,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { tags: Vec::new(), strip_password: true, workers: None }
+        Self { tags: Vec::new(), strip_password: true, raw_names: false, workers: None }
     }
 }
 
@@ -46,7 +50,7 @@ impl Default for PackOptions {
 pub struct PackProgress {
     /// Bytes of content that are sealed and stored.
     pub done_bytes: u64,
-    /// Bytes of content that the walk found.
+    /// Bytes of content that the tree has.
     pub total_bytes: u64,
 }
 
@@ -88,18 +92,63 @@ pub fn pack(
     progress: &dyn Fn(PackProgress),
 ) -> Result<PackReport, PackError> {
     let root = fs::canonicalize(dir).map_err(|source| PackError::Walk { path: dir.to_owned(), source })?;
-    let (folder, name) = out_parts(out)?;
-    let out = folder.join(name);
-    let targets = targets(stores, &root, options)?;
-    let mut temp = TempFile::create_in(&folder).map_err(|source| PackError::Write { path: out.clone(), source })?;
-    let tree = walk::walk(&root, &[&out, temp.path()])?;
+    let output = Output::create(out)?;
+    let targets = targets(stores, Some(&root), options)?;
+    let tree = Tree::build(walk::walk(&root, &[&output.path, output.temp.path()])?)?;
+    write(&tree, output, &targets, options, progress)
+}
 
+/// Packs what is not a directory on disk: entries with their content. Otherwise as [`pack`].
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_tree(
+    tree: &Tree,
+    out: &Path,
+    stores: &[String],
+    options: &PackOptions,
+    progress: &dyn Fn(PackProgress),
+) -> Result<PackReport, PackError> {
+    let output = Output::create(out)?;
+    let targets = targets(stores, None, options)?;
+    write(tree, output, &targets, options, progress)
+}
+
+/// The flist that will appear.
+struct Output {
+    folder: PathBuf,
+    path: PathBuf,
+    temp: TempFile,
+}
+
+impl Output {
+    fn create(out: &Path) -> Result<Self, PackError> {
+        let (folder, name) = out_parts(out)?;
+        let path = folder.join(name);
+        let temp = TempFile::create_in(&folder).map_err(|source| PackError::Write { path: path.clone(), source })?;
+        Ok(Self { folder, path, temp })
+    }
+}
+
+fn write(
+    tree: &Tree,
+    Output { folder, path: out, mut temp }: Output,
+    targets: &[Target],
+    options: &PackOptions,
+    progress: &dyn Fn(PackProgress),
+) -> Result<PackReport, PackError> {
+    if !options.raw_names {
+        let is_raw = |(_, entry): &&(i64, Entry)| std::str::from_utf8(entry.name()).is_err();
+        if let Some((_, entry)) = tree.entries.iter().find(is_raw) {
+            return Err(PackError::NameNotUtf8 { path: entry.shown_path() });
+        }
+    }
     let workers = options.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    let blocks = seal::seal_all(&tree, &targets, workers, progress)?;
-    for target in &targets {
+    let blocks = seal::seal_all(tree, targets, workers, progress)?;
+    for target in targets {
         target.store.flush().map_err(|source| PackError::Store { source })?;
     }
-    database::write(temp.path(), &tree, &blocks, &targets, &options.tags)
+    database::write(temp.path(), tree, &blocks, targets, &options.tags)
         .map_err(|source| PackError::Database { path: out.clone(), source })?;
     let written = |source| PackError::Write { path: out.clone(), source };
     let hash = hash_of(&mut temp).map_err(written)?;
@@ -126,12 +175,12 @@ fn out_parts(out: &Path) -> Result<(PathBuf, PathBuf), PackError> {
 }
 
 /// Understands the stores, and checks that together they take every block and do not lie in what is packed.
-fn targets(stores: &[String], root: &Path, options: &PackOptions) -> Result<Vec<Target>, PackError> {
+fn targets(stores: &[String], root: Option<&Path>, options: &PackOptions) -> Result<Vec<Target>, PackError> {
     let mut targets = Vec::with_capacity(stores.len());
     for text in stores {
         let (range, store_url) = split_range(text);
         let store = store::connect(store_url, &RoutePolicy::default()).map_err(|source| PackError::Store { source })?;
-        if let Ok(folder) = store::dir_path(store_url) {
+        if let (Some(root), Ok(folder)) = (root, store::dir_path(store_url)) {
             check_outside(&folder, root)?;
         }
         let recorded = if options.strip_password { url::strip_password(store_url) } else { store_url.to_owned() };

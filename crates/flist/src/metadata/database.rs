@@ -326,7 +326,14 @@ impl Cells<'_> {
         self.ranged(index, column)
     }
 
-    /// Takes text as bytes: names need not be UTF-8.
+    /// Takes text as bytes: `rfs` writes names as text, and names that are not UTF-8 are blobs.
+    fn name(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
+        match self.cell(index, column)? {
+            ValueRef::Text(name) | ValueRef::Blob(name) => Ok(name),
+            other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
+        }
+    }
+
     fn text_bytes(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
         match self.cell(index, column)? {
             ValueRef::Text(text) => Ok(text),
@@ -362,7 +369,7 @@ fn inode_row(cells: &Cells<'_>) -> Result<InodeRow, Malformed> {
     Ok(InodeRow {
         ino: cells.ranged(0, "ino")?,
         parent: cells.ranged(1, "parent")?,
-        name: cells.text_bytes(2, "name")?.to_vec(),
+        name: cells.name(2, "name")?.to_vec(),
         size: cells.ranged(3, "size")?,
         uid: cells.ranged(4, "uid")?,
         gid: cells.ranged(5, "gid")?,

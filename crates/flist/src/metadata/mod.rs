@@ -34,6 +34,12 @@ pub const MAX_ROUTES: usize = 1024;
 /// The most tags of a flist.
 pub const MAX_TAGS: usize = 1024;
 
+/// The longest name of an entry (`NAME_MAX`).
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The longest target of a symbolic link (`PATH_MAX` without its NUL).
+pub const MAX_TARGET_BYTES: usize = 4095;
+
 /// One range of block ids and the store that has them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Route {
@@ -68,6 +74,21 @@ pub enum FileKind {
     Fifo,
     /// A unix socket.
     Socket,
+}
+
+impl FileKind {
+    /// The bits that say so in a `st_mode`.
+    pub(crate) fn type_bits(self) -> u32 {
+        match self {
+            Self::File => 0o100_000,
+            Self::Directory => 0o040_000,
+            Self::Symlink => 0o120_000,
+            Self::CharDevice => 0o020_000,
+            Self::BlockDevice => 0o060_000,
+            Self::Fifo => 0o010_000,
+            Self::Socket => 0o140_000,
+        }
+    }
 }
 
 /// A validated flist in memory. `Send + Sync`; cheap to share behind an `Arc`.
