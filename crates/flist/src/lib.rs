@@ -51,7 +51,10 @@ pub mod metadata;
 pub mod pack;
 pub mod source;
 pub mod store;
+mod sweep;
+pub mod unpack;
 mod url;
+pub mod verify;
 
 pub use block::{BLOCK_SIZE, BlockError, SealedBlock};
 pub use cache::{BlockCache, CacheError};
@@ -62,3 +65,6 @@ pub use metadata::{Children, FileKind, Flist, Inode, MetadataError, ROOT_INO, Ro
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack, pack_tree};
 pub use source::{FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch};
 pub use store::{BlockStore, DirRoutes, RoutePolicy, Routes, StoreError};
+pub use sweep::{BlockProgress, BlockSource};
+pub use unpack::{UnpackError, UnpackOptions, UnpackReport, unpack};
+pub use verify::{BadBlock, VerifyReport, verify};

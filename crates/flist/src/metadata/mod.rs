@@ -178,6 +178,11 @@ impl Flist {
         &self.routes
     }
 
+    /// Gives every inode of the tree, by rising number.
+    pub fn inodes(&self) -> impl Iterator<Item = Inode<'_>> {
+        self.tree.nodes().iter().map(|node| Inode { tree: &self.tree, node })
+    }
+
     /// Counts the inodes of the tree.
     #[must_use]
     pub fn inode_count(&self) -> usize {
@@ -215,6 +220,20 @@ impl<'a> Inode<'a> {
     #[must_use]
     pub fn name(self) -> &'a [u8] {
         self.tree.name(self.node)
+    }
+
+    /// Where it is, from the root, such as `etc/passwd`; empty for the root.
+    #[must_use]
+    pub fn path(self) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = self;
+        // The tree was checked: every way up ends at the root.
+        while at.ino() != ROOT_INO {
+            names.push(at.name());
+            at = Inode { tree: self.tree, node: self.tree.parent(at.node) };
+        }
+        names.reverse();
+        names.join(&b'/')
     }
 
     /// What it is.

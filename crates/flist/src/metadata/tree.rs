@@ -187,6 +187,10 @@ impl Tree {
         Ok(())
     }
 
+    pub(super) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
