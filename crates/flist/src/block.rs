@@ -157,11 +157,23 @@ pub fn seal(plain: &[u8]) -> Result<SealedBlock, BlockError> {
     if len == 0 || len > BLOCK_SIZE {
         return Err(BlockError::PlainLength { len });
     }
-    let key = key_of(plain);
-    let mut stored =
+    let packed =
         snap::raw::Encoder::new().compress_vec(plain).map_err(|source| BlockError::Compress { len, source })?;
+    encrypt(packed, key_of(plain))
+}
+
+fn encrypt(mut stored: Vec<u8>, key: BlockKey) -> Result<SealedBlock, BlockError> {
     cipher(&key).encrypt_in_place(&nonce(&key), b"", &mut stored).map_err(|_opaque| BlockError::Encrypt { key })?;
     Ok(SealedBlock { names: BlockRef { id: id_of(&stored), key }, stored })
+}
+
+/// For fuzzing: seals what an enemy would, which need not be snappy nor belong to the key.
+///
+/// # Errors
+/// The cipher refused the length.
+#[cfg(feature = "testing")]
+pub fn seal_anything(packed: Vec<u8>, key: BlockKey) -> Result<SealedBlock, BlockError> {
+    encrypt(packed, key)
 }
 
 /// Decrypts and unpacks what a store gave for `block`: the id is checked before, the key after.

@@ -21,7 +21,7 @@ pub use error::PackError;
 pub use tree::{DiskFile, Entry, EntryKind, FileContent, Tree};
 
 use crate::atomic::{self, TempFile};
-use crate::hash::{finish, hasher, hex};
+use crate::hash::hash_stream;
 use crate::metadata::Route;
 use crate::store::{self, BlockStore, Range, RoutePolicy};
 use crate::url;
@@ -178,31 +178,21 @@ fn out_parts(out: &Path) -> Result<(PathBuf, PathBuf), PackError> {
 fn targets(stores: &[String], root: Option<&Path>, options: &PackOptions) -> Result<Vec<Target>, PackError> {
     let mut targets = Vec::with_capacity(stores.len());
     for text in stores {
-        let (range, store_url) = split_range(text);
+        let Route { start, end, url: store_url } = Route::parse(text);
+        let range = Range { start, end };
+        let store_url = store_url.as_str();
         let store = store::connect(store_url, &RoutePolicy::default()).map_err(|source| PackError::Store { source })?;
         if let (Some(root), Ok(folder)) = (root, store::dir_path(store_url)) {
             check_outside(&folder, root)?;
         }
         let recorded = if options.strip_password { url::strip_password(store_url) } else { store_url.to_owned() };
-        targets.push(Target { range, store, route: Route { start: range.start, end: range.end, url: recorded } });
+        targets.push(Target { range, store, route: Route { start, end, url: recorded } });
     }
     let covered = |first: u8| targets.iter().any(|target| (target.range.start..=target.range.end).contains(&first));
     match (0..=u8::MAX).find(|first| !covered(*first)) {
         Some(first) => Err(PackError::Uncovered { first }),
         None => Ok(targets),
     }
-}
-
-/// Splits `[xx-yy=]URL`.
-fn split_range(text: &str) -> (Range, &str) {
-    let all = Range { start: 0, end: u8::MAX };
-    let ranged = text.split_once('=').and_then(|(range, store_url)| {
-        let (start, end) = range.split_once('-')?;
-        let byte = |hex: &str| (hex.len() == 2).then(|| u8::from_str_radix(hex, 16).ok()).flatten();
-        let (start, end) = (byte(start)?, byte(end)?);
-        (start <= end).then_some((Range { start, end }, store_url))
-    });
-    ranged.unwrap_or((all, text))
 }
 
 /// Refuses a store inside the tree: packing it would pack its own output.
@@ -217,29 +207,7 @@ fn check_outside(folder: &Path, root: &Path) -> Result<(), PackError> {
 }
 
 fn hash_of(temp: &mut TempFile) -> std::io::Result<String> {
-    use std::io::{Read as _, Seek as _};
-    let (mut state, mut chunk) = (hasher(), vec![0; 64 * 1024]);
-    let file = temp.file();
-    file.rewind()?;
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hex(&finish(&state))),
-            read => {
-                state.update(chunk.get(..read).unwrap_or_default());
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_before_the_url_is_two_hex_bytes() {
-        let range = |start, end| Range { start, end };
-        assert_eq!(split_range("00-7f=dir:///a"), (range(0, 0x7f), "dir:///a"));
-        assert_eq!(split_range("dir:///a"), (range(0, 0xff), "dir:///a"));
-        assert_eq!(split_range("dir:///a-b=c"), (range(0, 0xff), "dir:///a-b=c"));
-    }
+    use std::io::Seek as _;
+    temp.file().rewind()?;
+    hash_stream(temp.file())
 }
