@@ -1,20 +1,20 @@
 //! Reads, seals and stores the content of all files on several threads. The unit of work is a block, so that one big
 //! file keeps all of them busy. Results are put in place by number, so the order of the threads changes nothing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use super::tree::{DiskFile, Entry, FileContent, Tree};
 use super::{PackError, PackProgress, Target};
-use crate::block::{self, BLOCK_SIZE};
-use crate::hash::{BlockId, BlockRef};
+use crate::block::{self, BLOCK_SIZE, Sealer};
+use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::metadata::blocks_for;
 
 /// Results that may wait for the collecting thread: enough that no worker stands still.
@@ -96,18 +96,18 @@ struct Shared<'a> {
     targets: &'a [Target],
     jobs: &'a [Job],
     next: AtomicUsize,
-    /// Blocks that this run has stored or is storing: equal ones are put once.
-    stored: Mutex<HashSet<BlockId>>,
+    /// Blocks that this run has stored or is storing: equal ones are sealed and put once.
+    stored: Mutex<HashMap<BlockKey, BlockId>>,
 }
 
 impl Shared<'_> {
     fn work(&self, results: &mpsc::SyncSender<Sealed>) {
-        let mut plain = Vec::with_capacity(BLOCK_SIZE);
+        let (mut plain, mut sealer) = (Vec::with_capacity(BLOCK_SIZE), Sealer::new());
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = self.jobs.get(number) else { return };
             let Some((_, entry)) = self.tree.entries.get(job.entry) else { return };
-            let sealed = self.seal(entry, job.index, &mut plain);
+            let sealed = self.seal(entry, job.index, &mut plain, &mut sealer);
             let failed = sealed.is_err();
             let report = sealed.map(|block| (number, block, plain.len() as u64));
             // No one listens any more once another worker failed.
@@ -117,16 +117,26 @@ impl Shared<'_> {
         }
     }
 
-    fn seal(&self, entry: &Entry, index: u64, plain: &mut Vec<u8>) -> Result<BlockRef, PackError> {
+    fn seal(&self, entry: &Entry, index: u64, plain: &mut Vec<u8>, sealer: &mut Sealer) -> Result<BlockRef, PackError> {
         read(entry, index, plain)?;
-        let sealed = block::seal(plain).map_err(|source| PackError::Seal { path: entry.shown_path(), source })?;
-        let id = sealed.names.id;
-        if self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+        let key = block::key_of(plain);
+        if let Some(id) = self.stored().get(&key) {
+            return Ok(BlockRef { id: *id, key });
+        }
+        let names = sealer.seal(plain, key).map_err(|source| PackError::Seal { path: entry.shown_path(), source })?;
+        let id = names.id;
+        // Another worker may have come first.
+        if self.stored().insert(key, id).is_none() {
             for target in self.targets.iter().filter(|target| target.range.covers(&id)) {
-                target.store.put(&id, &sealed.stored).map_err(|source| PackError::Store { source })?;
+                target.store.put(&id, sealer.stored()).map_err(|source| PackError::Store { source })?;
             }
         }
-        Ok(sealed.names)
+        Ok(names)
+    }
+
+    fn stored(&self) -> MutexGuard<'_, HashMap<BlockKey, BlockId>> {
+        // A panic between two plain map operations leaves the map whole.
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
