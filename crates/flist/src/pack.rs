@@ -13,6 +13,7 @@ mod seal;
 mod tree;
 mod walk;
 
+use std::collections::HashSet;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
@@ -22,9 +23,12 @@ pub use tree::{DiskFile, Entry, EntryKind, FileContent, Tree};
 
 use crate::atomic::{self, TempFile};
 use crate::hash::hash_stream;
-use crate::metadata::Route;
+use crate::metadata::{MAX_HEAD_BYTES, MAX_NAME_BYTES, MAX_TAGS, Route};
 use crate::store::{self, BlockStore, Range, RoutePolicy};
 use crate::url;
+
+/// The longest tag, key and value together: readers take rows of 64 KiB.
+const MAX_TAG_BYTES: usize = 60_000;
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -137,6 +141,7 @@ fn write(
     options: &PackOptions,
     progress: &dyn Fn(PackProgress),
 ) -> Result<PackReport, PackError> {
+    check_tags(&options.tags)?;
     if !options.raw_names {
         let is_raw = |(_, entry): &&(i64, Entry)| std::str::from_utf8(entry.name()).is_err();
         if let Some((_, entry)) = tree.entries.iter().find(is_raw) {
@@ -159,6 +164,27 @@ fn write(
         blocks: blocks.iter().map(|of_file| of_file.len() as u64).sum(),
         hash,
     })
+}
+
+/// Refuses tags that a reader would.
+fn check_tags(tags: &[(String, String)]) -> Result<(), PackError> {
+    if tags.len() > MAX_TAGS {
+        return Err(PackError::TooMany { what: "tags", limit: MAX_TAGS });
+    }
+    if tags.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_HEAD_BYTES {
+        return Err(PackError::TooMany { what: "bytes of tags", limit: MAX_HEAD_BYTES });
+    }
+    let mut seen = HashSet::new();
+    for (key, value) in tags {
+        let refused = |reason| Err(PackError::Tag { key: key.chars().take(MAX_NAME_BYTES).collect(), reason });
+        if key.len() + value.len() > MAX_TAG_BYTES {
+            return refused("it is longer than 60,000 bytes");
+        }
+        if !seen.insert(key) {
+            return refused("it is there twice");
+        }
+    }
+    Ok(())
 }
 
 /// Splits the output path into a folder that exists and a name.

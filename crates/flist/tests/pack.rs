@@ -121,6 +121,9 @@ fn the_same_tree_packs_to_the_same_bytes_with_any_number_of_threads() {
         let folder = scratch.tree.join(format!("d{}", n % 7));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(format!("f{n}")), vec![n; 100 + usize::from(n) * 20_000]).unwrap();
+        // Equal content under many names, by copy and by hard link: workers meet at the same blocks.
+        std::fs::write(folder.join(format!("copy{n}")), vec![7; 600_000]).unwrap();
+        std::fs::hard_link(folder.join(format!("f{n}")), scratch.tree.join(format!("hard{n}"))).unwrap();
     }
     let mut outputs = Vec::new();
     for workers in [1, 2, 5] {
@@ -130,7 +133,7 @@ fn the_same_tree_packs_to_the_same_bytes_with_any_number_of_threads() {
         outputs.push((std::fs::read(out).unwrap(), report));
     }
     assert!(outputs.iter().all(|output| *output == outputs[0]));
-    assert_eq!(outputs[0].1.entries, 48);
+    assert_eq!(outputs[0].1.entries, 128);
 }
 
 #[test]
@@ -238,6 +241,25 @@ fn what_cannot_be_packed_is_refused_and_leaves_no_output() {
     assert!(matches!(elsewhere(&scratch.tree.join("file")), PackError::NotADirectory { .. }));
     std::fs::write(scratch.tree.join(OsStr::from_bytes(b"bad\xff")), b"").unwrap();
     assert!(matches!(elsewhere(&scratch.tree), PackError::NameNotUtf8 { .. }));
+}
+
+#[test]
+fn tags_that_a_reader_would_refuse_are_not_written() {
+    let scratch = scratch();
+    let with_tags = |tags: Vec<(String, String)>| {
+        let options = PackOptions { tags, ..PackOptions::default() };
+        pack(&scratch.tree, &scratch.fl, std::slice::from_ref(&scratch.store), &options, &|_| {})
+    };
+    let tag = |key: &str, len: usize| (key.to_owned(), "v".repeat(len));
+    let twice = with_tags(vec![tag("a", 1), tag("b", 1), tag("a", 2)]).unwrap_err();
+    assert!(matches!(&twice, PackError::Tag { key, .. } if key == "a"), "{}", chain(&twice));
+    assert!(matches!(with_tags(vec![tag("long", 70_000)]), Err(PackError::Tag { .. })));
+    let many = |count: usize, len: usize| (0..count).map(|n| tag(&format!("k{n}"), len)).collect::<Vec<_>>();
+    assert!(matches!(with_tags(many(1025, 1)), Err(PackError::TooMany { .. })));
+    assert!(matches!(with_tags(many(20, 60_000)), Err(PackError::TooMany { .. })));
+    assert!(!scratch.fl.exists());
+    with_tags(many(1024, 500)).unwrap();
+    assert_eq!(Flist::open(&scratch.fl).unwrap().tags().len(), 1024);
 }
 
 #[test]

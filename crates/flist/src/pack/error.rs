@@ -39,6 +39,14 @@ pub enum PackError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A tag that a reader would refuse.
+    #[error("write tag {key:?}: {reason}")]
+    Tag {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// More than a reader would take.
     #[error("pack the tree: it has more than {limit} {what}")]
     TooMany {
@@ -118,7 +126,8 @@ impl PackError {
             Self::NotADirectory { .. } => "name the directory that shall become the root",
             Self::NameNotUtf8 { .. } => "rename it, or allow such names (--raw-names) if only contd reads the flist",
             Self::Entry { .. } => "flists hold what a file system holds: mend the entry",
-            Self::TooMany { .. } => "pack its parts as flists of their own",
+            Self::Tag { .. } => "give each tag once, and long texts in a file of the tree",
+            Self::TooMany { .. } => "pack its parts as flists of their own, with fewer and shorter tags",
             Self::Changed { .. } => "pack a tree that nothing writes to",
             Self::Seal { .. } | Self::WorkerLost { .. } => "this is a fault of the packer: report it",
             Self::Store { source } => source.hint(),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::PackError;
-use crate::metadata::{FileKind, MAX_BLOCKS, MAX_INODES, MAX_NAME_BYTES, MAX_TARGET_BYTES, blocks_for};
+use crate::metadata::{FileKind, MAX_BLOCKS, MAX_INODES, MAX_NAME_BYTES, MAX_TARGET_BYTES, MAX_TEXT_BYTES, blocks_for};
 
 /// The permission bits of `st_mode`: the type is told by [`EntryKind`].
 const PERMISSION_BITS: u32 = 0o7777;
@@ -242,9 +242,14 @@ impl Tree {
         let mut children: HashMap<Vec<u8>, Vec<Entry>> = HashMap::new();
         let mut root = None;
         let (mut total, mut content_bytes, mut blocks) = (0_usize, 0_u64, 0_u64);
+        let (mut name_bytes, mut target_bytes) = (0_usize, 0_usize);
         for entry in entries {
             entry.check()?;
             total += 1;
+            name_bytes += entry.name().len();
+            if let EntryKind::Symlink { target } = &entry.kind {
+                target_bytes += target.len();
+            }
             if let Some(content) = entry.content() {
                 content_bytes = content_bytes.saturating_add(content.len());
                 blocks = blocks.saturating_add(blocks_for(content.len()));
@@ -256,6 +261,9 @@ impl Tree {
             } else {
                 children.entry(entry.split().0.to_vec()).or_default().push(entry);
             }
+        }
+        if name_bytes.max(target_bytes) > MAX_TEXT_BYTES {
+            return Err(PackError::TooMany { what: "bytes of names or of link targets", limit: MAX_TEXT_BYTES });
         }
         if blocks > MAX_BLOCKS as u64 {
             return Err(PackError::TooMany { what: "blocks", limit: MAX_BLOCKS });
