@@ -51,6 +51,16 @@ fn container_logs() {
 }
 
 #[test]
+fn flists() {
+    replay("flist_metadata", targets::flist_metadata::check);
+}
+
+#[test]
+fn blocks_of_flists() {
+    replay("flist_block", targets::flist_block::check);
+}
+
+#[test]
 fn spools() {
     replay("spool", targets::spool::check);
 }

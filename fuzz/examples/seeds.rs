@@ -21,6 +21,7 @@ fn main() {
     store();
     oci();
     logs();
+    flists();
     let entry: Vec<u8> = [1_u64, 64, 67, 9, 1, 2, 3, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
     seed("spool", "noted", &[entry.as_slice(), b"onetwo"].concat());
     seed("spool", "taken", &[[0; 64].as_slice(), b"one"].concat());
@@ -116,6 +117,46 @@ fn oci() {
     );
     seed("oci_config", "config", config.as_bytes());
     seed("oci_config", "hooks", br#"{"ociVersion":"1.0.0","hooks":{"prestart":[{"path":"/x"}]}}"#);
+}
+
+fn flists() {
+    let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/fl/small/small.fl");
+    let small = std::fs::read(small).unwrap();
+    seed("flist_metadata", "small", &[b"\0", small.as_slice()].concat());
+    // The same tables with little in them, and pages of 512 bytes: short enough that a change hits something.
+    let tiny = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tiny.path(), &small).unwrap();
+    let database = rusqlite::Connection::open(tiny.path()).unwrap();
+    let few = "ino = 1 OR name IN ('etc', 'hostname', 'null') OR mode & 61440 = 40960 AND parent = 1";
+    database
+        .execute_batch(&format!(
+            "PRAGMA synchronous = OFF; DELETE FROM inode WHERE NOT ({few});
+             DELETE FROM inode WHERE ino > 1 AND parent NOT IN (SELECT ino FROM inode);
+             DELETE FROM extra WHERE ino NOT IN (SELECT ino FROM inode);
+             DELETE FROM block WHERE ino NOT IN (SELECT ino FROM inode);
+             PRAGMA page_size = 512; VACUUM"
+        ))
+        .unwrap();
+    drop(database);
+    contd_flist::Flist::open(tiny.path()).unwrap();
+    seed("flist_metadata", "tiny", &[b"\0", std::fs::read(tiny.path()).unwrap().as_slice()].concat());
+    // /d, /d/f with a block, /d/l that points to /, a tag and a route.
+    let rows: [&[u8]; 7] = [
+        &[0, 2, 1, 200, 1, b'd', 0, 0, 0, 101, 0, 0, 0],
+        &[0, 3, 2, 200, 1, b'f', 5, 0, 0, 104, 0, 0, 0],
+        &[0, 4, 2, 230, 1, 0xff, 1, 0, 0, 102, 0, 0, 0],
+        &[1, 4, 230, 1, b'/'],
+        &[2, 3, 170, 1, 170, 2],
+        &[3, 200, 1, b'k', 200, 1, b'v'],
+        &[4, 0, 99, 200, 8, b'd', b'i', b'r', b':', b'/', b'/', b'/', b'x'],
+    ];
+    seed("flist_metadata", "rows", &[b"\x01".as_slice(), &rows.concat()].concat());
+    seed("flist_metadata", "untyped-rows", &[b"\x03".as_slice(), &rows.concat()].concat());
+    seed("flist_block", "plain", b"\0\x05content content content");
+    seed("flist_block", "literal", b"\x40\x07\x18content");
+    seed("flist_block", "copies", b"\x40\x40\x04ab\xfa\x02\x00");
+    seed("flist_block", "bomb", b"\x40\x80\x80\x80\x80\x04\xfe\x01\x00");
+    seed("flist_block", "stored", &[b"\xff", [3; 40].as_slice()].concat());
 }
 
 fn logs() {
