@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_client::ClientError;
-use contd_flist::{FlistErrorKind, PackError};
+use contd_flist::{FlistErrorKind, ImportError, PackError};
 use contd_types::{ApiError, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
 
 use crate::cli::output::Output;
@@ -41,6 +41,9 @@ pub(crate) enum CliError {
     /// Packing a directory.
     #[error(transparent)]
     Pack(PackError),
+    /// Importing an image.
+    #[error(transparent)]
+    Import(Box<ImportError>),
     /// A container cannot both go and come back.
     #[error("run: --rm and --restart {policy} contradict each other")]
     RmWithRestart {
@@ -100,19 +103,25 @@ pub(crate) enum CliError {
     Json(#[from] serde_json::Error),
 }
 
+/// The kind of an error of the flist library.
+fn of_flist(kind: FlistErrorKind) -> ErrorKind {
+    match kind {
+        FlistErrorKind::NotFound => ErrorKind::NotFound,
+        FlistErrorKind::Unreachable => ErrorKind::Unavailable,
+        FlistErrorKind::Corrupt => ErrorKind::Corrupt,
+        FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
+        FlistErrorKind::Unsupported => ErrorKind::Unsupported,
+        FlistErrorKind::Io => ErrorKind::Internal,
+    }
+}
+
 impl Explain for CliError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Client(error) => error.kind(),
             Self::Daemon(error) | Self::Doctor(error) => error.kind,
-            Self::Pack(error) => match error.kind() {
-                FlistErrorKind::NotFound => ErrorKind::NotFound,
-                FlistErrorKind::Unreachable => ErrorKind::Unavailable,
-                FlistErrorKind::Corrupt => ErrorKind::Corrupt,
-                FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
-                FlistErrorKind::Unsupported => ErrorKind::Unsupported,
-                FlistErrorKind::Io => ErrorKind::Internal,
-            },
+            Self::Pack(error) => of_flist(error.kind()),
+            Self::Import(error) => of_flist(error.kind()),
             Self::Spec(_)
             | Self::Name(_)
             | Self::RmWithRestart { .. }
@@ -130,6 +139,7 @@ impl Explain for CliError {
             Self::Client(error) => return error.hint(),
             Self::Daemon(error) | Self::Doctor(error) => return error.hint.clone(),
             Self::Pack(error) => error.hint(),
+            Self::Import(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::RmWithRestart { .. } => "leave one of them out",

@@ -20,6 +20,7 @@ mod environment;
 mod error;
 mod events;
 mod host;
+mod import;
 mod inspect;
 mod kill;
 mod logs;

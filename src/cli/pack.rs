@@ -23,6 +23,8 @@ pub(crate) struct FlistArgs {
 enum FlistVerb {
     /// Pack a directory: its content into stores, its tree into OUT.fl; prints the hash of OUT.fl
     Pack(PackArgs),
+    /// Import a container image: an OCI layout or `docker save`; prints the hash of OUT.fl
+    Import(crate::cli::import::ImportArgs),
 }
 
 /// What to pack, and where to.
@@ -44,8 +46,16 @@ struct PackArgs {
     keep_password: bool,
 }
 
+/// Carries out a verb.
+pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<(), CliError> {
+    match verb {
+        FlistVerb::Pack(args) => pack(host, args),
+        FlistVerb::Import(args) => crate::cli::import::run(host, args),
+    }
+}
+
 /// Packs; the hash is the data.
-pub(crate) fn run(host: &Host, FlistArgs { verb: FlistVerb::Pack(args) }: FlistArgs) -> Result<(), CliError> {
+fn pack(host: &Host, args: PackArgs) -> Result<(), CliError> {
     let options = PackOptions { tags: args.tag, strip_password: !args.keep_password, ..PackOptions::default() };
     let view = RefCell::new(ProgressView::new(&host.output));
     let show = |PackProgress { done_bytes, total_bytes }: PackProgress| {

@@ -118,7 +118,7 @@ pub fn import(
     let folder = scratch_folder(out, options);
     let scratch = Scratch::create_in(&folder).map_err(|source| ImportError::Scratch { folder, source })?;
     let mut layers = Layers::new(scratch, options.limits);
-    let total_bytes = image.layers.iter().map(|layer| layer.bytes).sum();
+    let total_bytes = image.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.bytes));
     let done_bytes = Cell::new(0_u64);
     let count = |bytes: u64| {
         done_bytes.set(done_bytes.get().saturating_add(bytes));
