@@ -51,6 +51,11 @@ fn container_logs() {
 }
 
 #[test]
+fn layers_and_archives_of_images() {
+    replay("flist_import", targets::flist_import::check);
+}
+
+#[test]
 fn spools() {
     replay("spool", targets::spool::check);
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod fixtures;
 mod harness;
 mod hung_clients;
+mod image;
 mod isolation;
 mod lifecycle;
 mod many;
