@@ -61,6 +61,11 @@ fn blocks_of_flists() {
 }
 
 #[test]
+fn layers_and_archives_of_images() {
+    replay("flist_import", targets::flist_import::check);
+}
+
+#[test]
 fn spools() {
     replay("spool", targets::spool::check);
 }

@@ -22,9 +22,75 @@ fn main() {
     oci();
     logs();
     flists();
+    images();
     let entry: Vec<u8> = [1_u64, 64, 67, 9, 1, 2, 3, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
     seed("spool", "noted", &[entry.as_slice(), b"onetwo"].concat());
     seed("spool", "taken", &[[0; 64].as_slice(), b"one"].concat());
+}
+
+fn images() {
+    use tar::{Builder, EntryType, Header};
+    let header = |kind| {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(7);
+        header.set_size(0);
+        header
+    };
+    let file = |tar: &mut Builder<Vec<u8>>, path: &str, content: &[u8]| {
+        let mut header = header(EntryType::Regular);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content).unwrap();
+    };
+    let link = |tar: &mut Builder<Vec<u8>>, kind, path: &str, target: &str| {
+        tar.append_link(&mut header(kind), path, target).unwrap();
+    };
+    let mut tar = Builder::new(Vec::new());
+    tar.append_data(&mut header(EntryType::Directory), "d/", std::io::empty()).unwrap();
+    file(&mut tar, "d/a", b"1");
+    link(&mut tar, EntryType::Symlink, "l", "d");
+    link(&mut tar, EntryType::Link, "h", "d/a");
+    file(&mut tar, "l/b", b"2");
+    seed("flist_import", "one", &[&[0][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, "d/a", b"1");
+    file(&mut tar, "d/b", b"");
+    file(&mut tar, "d/.wh.a", b"");
+    file(&mut tar, "d/.wh..wh..opq", b"");
+    seed("flist_import", "two", &[&[1][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    tar.append_pax_extensions([("path", &b"p"[..]), ("SCHILY.xattr.a", b"b\nc"), ("mtime", b"-1.5"), ("size", b"3")])
+        .unwrap();
+    file(&mut tar, "x", b"abc");
+    tar.append_pax_extensions([
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"s"),
+        ("GNU.sparse.realsize", b"9"),
+    ])
+    .unwrap();
+    file(&mut tar, "y", &[&b"1\n4\n2\n"[..], &[0; 506], b"ab"].concat());
+    seed("flist_import", "pax", &[&[0][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, "oci-layout", b"{}");
+    file(
+        &mut tar,
+        "index.json",
+        br#"{"manifests":[{"digest":"sha256:00","size":1,"platform":{"os":"linux","architecture":"x"}}]}"#,
+    );
+    seed("flist_import", "layout", &[&[0x80][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, "manifest.json", br#"[{"Config":"c","RepoTags":["a"],"Layers":["l"]}]"#);
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let config = format!(
+        r#"{{"os":"linux","config":{{"Cmd":["x"],"Env":["A=1"]}},"rootfs":{{"diff_ids":["sha256:{empty}"]}}}}"#
+    );
+    file(&mut tar, "c", config.as_bytes());
+    file(&mut tar, "l", b"");
+    seed("flist_import", "saved", &[&[0x80][..], &tar.into_inner().unwrap()].concat());
 }
 
 fn seed(target: &str, name: &str, bytes: &[u8]) {

@@ -16,6 +16,7 @@ mod fixtures;
 mod flist_death;
 mod harness;
 mod hung_clients;
+mod image;
 mod isolation;
 mod lifecycle;
 mod many;

@@ -204,7 +204,7 @@ impl ContainerActor {
         self.subject.shared.view.publish(ContainerInfo {
             id: record.id.clone(),
             namespace: record.namespace.clone(),
-            spec: record.spec.clone(),
+            spec: record.complete_spec(),
             state: self.state.clone(),
             created_at: record.created_at,
             started_at: record.started_at,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
 use crate::provider::{
@@ -68,6 +69,7 @@ struct Node {
 struct State {
     base: Option<PathBuf>,
     missing: BTreeSet<String>,
+    images: BTreeMap<String, ImageDefaults>,
     prepares: VecDeque<Outcome>,
     releases: VecDeque<Outcome>,
     recovers: VecDeque<Outcome>,
@@ -109,6 +111,11 @@ impl FakeRootfs {
     #[must_use]
     pub fn loss_count(&self) -> usize {
         self.state().loss_count
+    }
+
+    /// Declares that a flist is that of an image, and how it is run.
+    pub fn declare_image(&self, flist: impl Into<String>, image: ImageDefaults) {
+        self.state().images.insert(flist.into(), image);
     }
 
     /// Says how the next calls of `prepare` go, one by one, behind those already said.
@@ -266,7 +273,8 @@ impl RootfsProvider for FakeRootfs {
             std::fs::create_dir_all(&root).map_err(failed)?;
         }
         let flist_hash = (!is_directory).then(|| pretended_hash(&request.flist));
-        let prepared = PreparedRootfs { root, flist_hash };
+        let image = state.images.get(&request.flist).cloned().unwrap_or_default();
+        let prepared = PreparedRootfs { root, flist_hash, image };
         state.live.insert(key, prepared.clone());
         drop(state);
         if !is_directory {

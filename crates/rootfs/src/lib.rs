@@ -33,6 +33,7 @@ mod start;
 pub mod survey;
 mod users;
 
+pub use contd_flist::ImageDefaults;
 pub use mount::{MountConfig, MountRootfs};
 pub use mount_table::{Mount, MountTable};
 pub use provider::{

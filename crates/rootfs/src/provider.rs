@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, Explain, NamespaceId, Shortage};
 
 /// What a container's root shall be.
@@ -32,6 +33,9 @@ pub struct PreparedRootfs {
     pub root: PathBuf,
     /// The hash of the flist; `None` for a plain directory.
     pub flist_hash: Option<String>,
+    /// How the image that the flist was made of is run; all is empty for other flists, and for a root of
+    /// [`RootfsProvider::recover`].
+    pub image: ImageDefaults,
 }
 
 /// How far the fetching of a flist is.

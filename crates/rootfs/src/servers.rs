@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs, replace_volatile};
-use contd_flist::FetchedFlist;
+use contd_flist::{FetchedFlist, ImageDefaults};
 use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{
     ENDING_FILE, LAST_WORDS_FILE, Process, SERVE_SPEC_VERSION, SERVER_FILE, ServeSpec, Status,
@@ -23,7 +23,7 @@ use crate::client::{self, ANSWER_TIMEOUT, ClientError};
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::RootfsError;
-use crate::source::flatten;
+use crate::source::{self, flatten};
 use crate::start::{self, START_TIMEOUT};
 use crate::survey::FoundServer;
 use crate::users::{self, User, disk, unwritten};
@@ -31,6 +31,12 @@ use crate::users::{self, User, disk, unwritten};
 /// How many digits of the hash name a server's directory: 64 bits tell the flists of a node apart, and the socket's path
 /// stays short. The whole hash is compared before a server is used.
 const KEY_DIGITS: usize = 16;
+
+/// What tells a server what to serve, in its directory.
+const SPEC_FILE: &str = "serve.json";
+
+/// Far above any real one: it holds four paths.
+const MAX_SPEC_BYTES: u64 = 64 * 1024;
 
 /// How often a server that is just going or coming is looked at again.
 const MAX_ROUNDS: u32 = 4;
@@ -168,6 +174,22 @@ impl Servers {
         }
     }
 
+    /// Reads how the image of the container's flist is run: from the file that its server serves.
+    pub(crate) fn image_of(&self, user: &User) -> Result<ImageDefaults, RootfsError> {
+        for key in self.keys()? {
+            let dir = self.dir.join(&key);
+            if users::hash_of(&dir, user)?.is_none() {
+                continue;
+            }
+            let path = dir.join(SPEC_FILE);
+            let failed = |error| disk("read", &path, error);
+            let text = RealFs.read(&path, MAX_SPEC_BYTES).map_err(failed)?;
+            let spec: ServeSpec = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+            return source::image(&spec.flist, &key);
+        }
+        Ok(ImageDefaults::default())
+    }
+
     /// Lists all users with the hash of their flist.
     pub(crate) fn users(&self) -> Result<Vec<(User, String)>, RootfsError> {
         let mut all = Vec::new();
@@ -275,7 +297,7 @@ impl Servers {
             mount_point: point.clone(),
             cache: self.cache.clone(),
         };
-        let path = server.lease.path().join("serve.json");
+        let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
         replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| unwritten(&path, &error))
     }

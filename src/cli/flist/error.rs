@@ -3,7 +3,7 @@
 use std::io;
 
 use contd_flist::{
-    CacheError, FetchError, FlistErrorKind, MetadataError, PackError, SourceError, StoreError, UnpackError,
+    CacheError, FetchError, FlistErrorKind, ImportError, MetadataError, PackError, SourceError, StoreError, UnpackError,
 };
 use contd_types::ErrorKind;
 
@@ -13,6 +13,9 @@ pub(crate) enum FlistError {
     /// Packing a directory.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// Importing an image.
+    #[error(transparent)]
+    Import(Box<ImportError>),
     /// Naming a flist.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -60,6 +63,7 @@ impl FlistError {
     pub(crate) fn kind(&self) -> ErrorKind {
         let kind = match self {
             Self::Pack(error) => error.kind(),
+            Self::Import(error) => error.kind(),
             Self::Source(error) => error.kind(),
             Self::Fetch(error) => error.kind(),
             Self::Metadata(error) => error.kind(),
@@ -84,6 +88,7 @@ impl FlistError {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::Pack(error) => error.hint(),
+            Self::Import(error) => error.hint(),
             Self::Source(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Metadata(error) => error.hint(),

@@ -4,6 +4,7 @@
 //! people, on standard error.
 
 mod error;
+mod import;
 mod inspect;
 mod ls;
 mod open;
@@ -28,6 +29,8 @@ pub(crate) struct FlistArgs {
 enum FlistVerb {
     /// Pack a directory: its content into stores, its tree into OUT.fl; prints the hash of OUT.fl
     Pack(pack::PackArgs),
+    /// Import a container image: an OCI layout or `docker save`; prints the hash of OUT.fl
+    Import(import::ImportArgs),
     /// Show what a flist is: tags, stores, counts, sizes, hash
     Inspect(inspect::InspectArgs),
     /// List what is in a flist
@@ -45,6 +48,7 @@ enum FlistVerb {
 pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<u8, CliError> {
     match verb {
         FlistVerb::Pack(args) => pack::run(host, args).map(|()| 0),
+        FlistVerb::Import(args) => import::run(host, args).map(|()| 0),
         FlistVerb::Inspect(args) => inspect::run(host, &args).map(|()| 0),
         FlistVerb::Ls(args) => ls::run(host, &args).map(|()| 0),
         FlistVerb::Verify(args) => verify::run(host, &args),

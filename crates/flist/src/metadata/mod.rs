@@ -142,6 +142,14 @@ impl Flist {
         Ok(Self { tree, tags: rows.tags, routes: rows.routes })
     }
 
+    /// Reads only the tags of a `.fl` file, without the tree; a file of another format has none.
+    ///
+    /// # Errors
+    /// No such file, or a damaged one.
+    pub fn tags_of(path: &Path) -> Result<Vec<(String, String)>, MetadataError> {
+        database::read_tags(path)
+    }
+
     /// Gives the root directory.
     #[must_use]
     pub fn root(&self) -> Inode<'_> {
