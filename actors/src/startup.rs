@@ -101,7 +101,7 @@ pub(crate) fn complete(
     let mut env = of_keys(&image.env);
     complete.entrypoint = match &spec.entrypoint {
         Some(Entrypoint::Args(args)) if !image.entrypoint.is_empty() => {
-            Some(Entrypoint::Exact([image.entrypoint.clone(), args.clone()].concat()))
+            Some(Entrypoint::Args([image.entrypoint.clone(), args.clone()].concat()))
         }
         Some(given) => Some(given.clone()),
         None if image.entrypoint.is_empty() && image.cmd.is_empty() => {
@@ -115,7 +115,7 @@ pub(crate) fn complete(
                 Some(Entrypoint::Args([vec![name], args].concat()))
             }
         }
-        None => Some(Entrypoint::Exact([image.entrypoint.clone(), image.cmd.clone()].concat())),
+        None => Some(Entrypoint::Args([image.entrypoint.clone(), image.cmd.clone()].concat())),
     };
     // The caller's own come last: they win.
     env.append(&mut complete.env);
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn an_image_says_what_the_spec_leaves_out() {
         let got = completed(None, &image());
-        assert_eq!(got.entrypoint, exact(&["/entry", "-e", "one", "two"]));
+        assert_eq!(got.entrypoint, args(&["/entry", "-e", "one", "two"]));
         assert_eq!(got.env, ["KEY=theirs", "PATH=/image", "KEY=mine"]);
         assert_eq!((got.working_dir.as_deref(), got.user), (Some("/w"), UserSpec::new("web:www").ok()));
         assert_eq!(got.stop_signal, Signal::new(2).ok());
@@ -223,13 +223,13 @@ mod tests {
         let only_cmd = ImageDefaults { entrypoint: Vec::new(), ..image() };
         let only_entry = ImageDefaults { cmd: Vec::new(), ..image() };
         for (given, image, expected) in [
-            (args(&["x"]), &image(), exact(&["/entry", "-e", "x"])),
+            (args(&["x"]), &image(), args(&["/entry", "-e", "x"])),
             (exact(&["x"]), &image(), exact(&["x"])),
             (Some(Entrypoint::Line("x y".into())), &image(), Some(Entrypoint::Line("x y".into()))),
             (args(&["x"]), &only_cmd, args(&["x"])),
-            (None, &only_cmd, exact(&["one", "two"])),
-            (None, &only_entry, exact(&["/entry", "-e"])),
-            (args(&["x"]), &only_entry, exact(&["/entry", "-e", "x"])),
+            (None, &only_cmd, args(&["one", "two"])),
+            (None, &only_entry, args(&["/entry", "-e"])),
+            (args(&["x"]), &only_entry, args(&["/entry", "-e", "x"])),
         ] {
             let got = completed(given.clone(), image);
             assert_eq!(got.entrypoint, expected, "{given:?}");
@@ -259,7 +259,7 @@ mod tests {
         let text = "[startup.entry.args]\nname = \"/file\"\ndir = \"/of-file\"\nenv = { KEY = \"file\" }\n";
         std::fs::write(root.path().join(STARTUP_FILE), text).unwrap();
         let got = complete(&spec(), root.path(), &image()).unwrap();
-        assert_eq!(got.entrypoint, exact(&["/entry", "-e", "one", "two"]));
+        assert_eq!(got.entrypoint, args(&["/entry", "-e", "one", "two"]));
         let silent = ImageDefaults { entrypoint: Vec::new(), cmd: Vec::new(), ..image() };
         let got = complete(&spec(), root.path(), &silent).unwrap();
         assert_eq!((got.entrypoint, got.working_dir.as_deref()), (args(&["/file"]), Some("/w")));

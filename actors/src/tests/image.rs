@@ -27,7 +27,7 @@ async fn what_an_image_adds_is_shown_and_kept_and_its_stop_signal_used_by_a_late
     until_state(&node, "web", StateName::Running).await;
     for _ in 0..2 {
         let shown = inspect(&node, "web").await.unwrap().spec;
-        assert_eq!(shown.entrypoint, Some(Entrypoint::Exact(vec!["/entry".into(), "/bin/sh".into()])));
+        assert_eq!(shown.entrypoint, Some(Entrypoint::Args(vec!["/entry".into(), "/bin/sh".into()])));
         assert_eq!((shown.env, shown.working_dir.as_deref()), (vec!["A=1".to_owned()], Some("/w")));
         assert_eq!((shown.user, shown.stop_signal), (UserSpec::new("web").ok(), Some(interrupt)));
         // What was asked for stays as it was asked for.

@@ -80,7 +80,12 @@ pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
     drop(view);
     host.output.tell(&format!(
         "imported {} layers for {}: {} entries, {} bytes in {} blocks\n",
-        report.layers, report.platform, report.pack.entries, report.pack.content_bytes, report.pack.blocks
+        report.layers,
+        // The image says that.
+        report.platform.to_string().escape_debug(),
+        report.pack.entries,
+        report.pack.content_bytes,
+        report.pack.blocks
     ));
     if report.dropped_xattrs > 0 {
         host.output.tell(&format!(

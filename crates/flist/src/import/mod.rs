@@ -125,7 +125,7 @@ pub fn import(
         progress(ImportProgress::Layers { done_bytes: done_bytes.get(), total_bytes });
     };
     for (number, stored) in (1..).zip(&image.layers) {
-        let name = || format!("{number} of {} ({})", image.layers.len(), digest::shortened(&stored.path));
+        let name = || format!("{number} of {} ({:?})", image.layers.len(), digest::shortened(&stored.path));
         apply(&layout, stored, &mut layers, &name, &count)?;
     }
 
