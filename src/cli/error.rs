@@ -108,6 +108,7 @@ impl Explain for CliError {
             Self::Pack(error) => match error.kind() {
                 FlistErrorKind::NotFound => ErrorKind::NotFound,
                 FlistErrorKind::Unreachable => ErrorKind::Unavailable,
+                FlistErrorKind::Denied => ErrorKind::PermissionDenied,
                 FlistErrorKind::Corrupt => ErrorKind::Corrupt,
                 FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
                 FlistErrorKind::Unsupported => ErrorKind::Unsupported,

@@ -10,7 +10,7 @@
 //!                                                                              │
 //! FUSE READ(ino, offset) ──Content::read_at──> recent blocks (memory) ──> BlockCache <cache>/blocks/xx/<key> (plain)
 //!                                                      │ miss, one flight per block
-//!                                                      └──> Routes ──> dir:// http(s)://   id checked, opened, key checked
+//!                                                      └──> Routes ──> dir:// http(s):// zdb:// s3://   id checked, opened, key checked
 //! directory ──pack──> blocks in stores + out.fl
 //! ```
 //!
@@ -48,6 +48,7 @@ mod error;
 mod hash;
 mod http;
 pub mod metadata;
+mod net;
 pub mod pack;
 pub mod source;
 pub mod store;
@@ -59,6 +60,7 @@ pub use content::{Content, ReadError};
 pub use error::FlistErrorKind;
 pub use hash::{BlockId, BlockKey, BlockRef};
 pub use metadata::{Children, FileKind, Flist, Inode, MetadataError, ROOT_INO, Route};
+pub use net::NetRoutes;
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
 pub use source::{FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch};
 pub use store::{BlockStore, DirRoutes, RoutePolicy, Routes, StoreError};

@@ -21,7 +21,7 @@ pub use error::PackError;
 use crate::atomic::{self, TempFile};
 use crate::hash::{finish, hasher, hex};
 use crate::metadata::Route;
-use crate::store::{self, BlockStore, Range, RoutePolicy};
+use crate::store::{self, BlockStore, Range};
 use crate::url;
 
 /// How to pack.
@@ -130,7 +130,7 @@ fn targets(stores: &[String], root: &Path, options: &PackOptions) -> Result<Vec<
     let mut targets = Vec::with_capacity(stores.len());
     for text in stores {
         let (range, store_url) = split_range(text);
-        let store = store::connect(store_url, &RoutePolicy::default()).map_err(|source| PackError::Store { source })?;
+        let store = store::connect_to_write(store_url).map_err(|source| PackError::Store { source })?;
         if let Ok(folder) = store::dir_path(store_url) {
             check_outside(&folder, root)?;
         }

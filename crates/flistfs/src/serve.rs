@@ -179,6 +179,7 @@ fn kind_of(kind: FlistErrorKind) -> ErrorKind {
     match kind {
         FlistErrorKind::NotFound => ErrorKind::NotFound,
         FlistErrorKind::Unreachable => ErrorKind::Unavailable,
+        FlistErrorKind::Denied => ErrorKind::PermissionDenied,
         FlistErrorKind::Corrupt => ErrorKind::Corrupt,
         FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
         FlistErrorKind::Unsupported => ErrorKind::Unsupported,
@@ -258,7 +259,7 @@ fn read_spec(path: &Path) -> Result<ServeSpec, ServeError> {
 fn open(spec: &ServeSpec) -> Result<Ops, ServeError> {
     let path = &spec.flist;
     let flist = Flist::open(path).map_err(|error| ServeError::Flist { path: path.clone(), source: Box::new(error) })?;
-    let routes = Routes::connect(flist.routes(), &RoutePolicy::default())
+    let routes = Routes::connect(flist.routes(), &RoutePolicy::for_source_named(&spec.source))
         .map_err(|source| ServeError::Stores { path: path.clone(), source })?;
     let cache =
         BlockCache::open(&spec.cache).map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;

@@ -40,6 +40,7 @@ impl Server {
             hash: "00".repeat(32),
             mount_point: mnt.clone(),
             cache: scratch.join("cache"),
+            source: flist.display().to_string(),
         };
         std::fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
         Self { dir, mnt }
