@@ -53,10 +53,10 @@ pub enum HttpFailure {
     Downgrade,
     /// The certificate or the encryption was refused.
     #[error("the secure connection was refused: {0}")]
-    Tls(String),
+    Tls(Box<str>),
     /// Not HTTP, or not sane HTTP.
     #[error("the answer is not valid HTTP: {0}")]
-    Protocol(String),
+    Protocol(Box<str>),
 }
 
 impl HttpFailure {
@@ -71,12 +71,12 @@ impl HttpFailure {
             ureq::Error::Io(source) => Self::Io(source),
             ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => Self::Redirect,
             ureq::Error::RequireHttpsOnly(_) => Self::Downgrade,
-            ureq::Error::Tls(reason) => Self::Tls(reason.to_owned()),
-            ureq::Error::Rustls(reason) => Self::Tls(reason.to_string()),
-            ureq::Error::BadUri(_) => Self::Protocol("a URL was refused".to_owned()),
-            ureq::Error::Protocol(reason) => Self::Protocol(reason.to_string()),
-            ureq::Error::Http(reason) => Self::Protocol(reason.to_string()),
-            _ => Self::Protocol("the client refused it".to_owned()),
+            ureq::Error::Tls(reason) => Self::Tls(reason.into()),
+            ureq::Error::Rustls(reason) => Self::Tls(reason.to_string().into()),
+            ureq::Error::BadUri(_) => Self::Protocol("a URL was refused".into()),
+            ureq::Error::Protocol(reason) => Self::Protocol(reason.to_string().into()),
+            ureq::Error::Http(reason) => Self::Protocol(reason.to_string().into()),
+            _ => Self::Protocol("the client refused it".into()),
         }
     }
 
