@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use ureq::Agent;
-use ureq::config::RedirectAuthHeaders;
 use ureq::unversioned::transport::DefaultConnector;
 
 use crate::net::{NetRoutes, PolicyResolver};
@@ -107,12 +106,11 @@ pub(crate) struct Bounds {
     pub(crate) hosts: NetRoutes,
 }
 
-/// Makes a client that keeps its connections. A password goes along with a redirect only to the same host by https.
+/// Makes a client that keeps its connections. A password never goes along with a redirect.
 pub(crate) fn agent(bounds: Bounds) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(MAX_REDIRECTS)
-        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
         .https_only(bounds.https_only)
         .max_idle_connections(MAX_IDLE_CONNECTIONS)
         .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)

@@ -30,6 +30,11 @@ struct Server {
 impl Server {
     /// Does what the daemon does: reserve, write down, start.
     fn prepare(scratch: &Path, flist: &Path) -> Self {
+        Self::prepare_from(scratch, flist, &flist.display().to_string())
+    }
+
+    /// As it does for a flist that was fetched from `source`.
+    fn prepare_from(scratch: &Path, flist: &Path, source: &str) -> Self {
         let dir = scratch.join("lease");
         let mnt = dir.join("mnt");
         LeaseDir::new(&dir).reserve("test", &dir.join("sock")).expect("reserve");
@@ -40,7 +45,7 @@ impl Server {
             hash: "00".repeat(32),
             mount_point: mnt.clone(),
             cache: scratch.join("cache"),
-            source: flist.display().to_string(),
+            source: source.to_owned(),
         };
         std::fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
         Self { dir, mnt }
@@ -288,6 +293,17 @@ fn a_start_that_fails_says_why_and_mounts_nothing() {
     assert!(!again.status.success());
     let missing = Server::prepare(scratch.path(), Path::new("/no/such.fl")).launch();
     assert_eq!(missing.status.code(), Some(66), "{}", String::from_utf8_lossy(&missing.stderr));
+}
+
+#[test]
+fn a_flist_from_the_network_may_not_route_to_folders() {
+    let scratch = tempfile::tempdir().unwrap();
+    let flist = fixture("small", scratch.path());
+    let server = Server::prepare_from(scratch.path(), &flist, "https://hub.example/small.fl");
+    let output = server.launch();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && stderr.contains("this flist may not read that folder"), "{stderr}");
+    assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(server.mnt.to_str().unwrap()));
 }
 
 #[test]
