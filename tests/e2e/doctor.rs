@@ -188,7 +188,8 @@ fn plant_server(node: &Node) -> PathBuf {
     LeaseDir::new(&dir).reserve(&format!("flist {hash}"), &dir.join("sock")).expect("reserve");
     let mount_point = dir.join("mnt");
     fs::create_dir(&mount_point).expect("make");
-    let spec = ServeSpec { version: SERVE_SPEC_VERSION, flist, hash, mount_point, cache: node.root.join("cache") };
+    let (cache, source) = (node.root.join("cache"), flist.display().to_string());
+    let spec = ServeSpec { version: SERVE_SPEC_VERSION, flist, hash, mount_point, cache, source };
     fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("JSON")).expect("write");
     let binary = Path::new(env!("CARGO_BIN_EXE_contd")).with_file_name("contd-flistfs");
     let status = Command::new(binary).arg("--dir").arg(&dir).current_dir("/").status().expect("start a server");

@@ -12,6 +12,11 @@ impl Deadline {
         Self(now() + after)
     }
 
+    /// Gives the one that comes first: this, or `limit` from now.
+    pub(crate) fn sooner(self, limit: Duration) -> Self {
+        Self(self.0.min(now() + limit))
+    }
+
     /// Tells how long is left; zero when it has passed.
     pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())

@@ -7,6 +7,8 @@ pub enum FlistErrorKind {
     NotFound,
     /// A server or store did not answer, or not in time. Worth a retry.
     Unreachable,
+    /// A server or store answered that we may not, or the policy for the flist says so.
+    Denied,
     /// What is there is damaged or hostile: it does not match its hash, its length or the format.
     Corrupt,
     /// What was asked makes no sense: a bad URL, a directory where a file is meant.

@@ -4,6 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use ureq::Agent;
+use ureq::unversioned::transport::DefaultConnector;
+
+use crate::net::{NetRoutes, PolicyResolver};
 
 /// The longest that a connection may take to be made, the name looked up included.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,6 +27,9 @@ pub enum HttpFailure {
     /// No connection.
     #[error("no connection")]
     Connect,
+    /// The policy forbids the address, which is on this machine or its link.
+    #[error("a flist from the network may not name this address")]
+    Forbidden,
     /// A bound on time was reached.
     #[error("no complete answer in time")]
     Timeout,
@@ -41,12 +47,15 @@ pub enum HttpFailure {
     /// More redirects than [`MAX_REDIRECTS`], or one that cannot be followed.
     #[error("a redirect led nowhere")]
     Redirect,
+    /// A redirect led from https to http. Never followed: the path, and what protects it, would go in the clear.
+    #[error("a redirect led from https to http")]
+    Downgrade,
     /// The certificate or the encryption was refused.
     #[error("the secure connection was refused: {0}")]
-    Tls(String),
+    Tls(Box<str>),
     /// Not HTTP, or not sane HTTP.
     #[error("the answer is not valid HTTP: {0}")]
-    Protocol(String),
+    Protocol(Box<str>),
 }
 
 impl HttpFailure {
@@ -57,14 +66,16 @@ impl HttpFailure {
             ureq::Error::ConnectionFailed => Self::Connect,
             ureq::Error::Timeout(_) => Self::Timeout,
             ureq::Error::Io(source) if source.kind() == io::ErrorKind::TimedOut => Self::Timeout,
+            ureq::Error::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => Self::Forbidden,
             ureq::Error::Io(source) => Self::Io(source),
             ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => Self::Redirect,
-            ureq::Error::Tls(reason) => Self::Tls(reason.to_owned()),
-            ureq::Error::Rustls(reason) => Self::Tls(reason.to_string()),
-            ureq::Error::BadUri(_) => Self::Protocol("a URL was refused".to_owned()),
-            ureq::Error::Protocol(reason) => Self::Protocol(reason.to_string()),
-            ureq::Error::Http(reason) => Self::Protocol(reason.to_string()),
-            _ => Self::Protocol("the client refused it".to_owned()),
+            ureq::Error::RequireHttpsOnly(_) => Self::Downgrade,
+            ureq::Error::Tls(reason) => Self::Tls(reason.into()),
+            ureq::Error::Rustls(reason) => Self::Tls(reason.to_string().into()),
+            ureq::Error::BadUri(_) => Self::Protocol("a URL was refused".into()),
+            ureq::Error::Protocol(reason) => Self::Protocol(reason.to_string().into()),
+            ureq::Error::Http(reason) => Self::Protocol(reason.to_string().into()),
+            _ => Self::Protocol("the client refused it".into()),
         }
     }
 
@@ -72,7 +83,7 @@ impl HttpFailure {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::UnknownHost | Self::Connect | Self::Timeout | Self::Io(_) | Self::CutShort { .. } => true,
-            Self::Redirect | Self::Tls(_) | Self::Protocol(_) => false,
+            Self::Forbidden | Self::Redirect | Self::Downgrade | Self::Tls(_) | Self::Protocol(_) => false,
         }
     }
 }
@@ -82,23 +93,54 @@ pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// Makes a client that keeps its connections. `whole` bounds one exchange, `silence` the time without a byte.
-pub(crate) fn agent(whole: Duration, silence: Duration) -> Agent {
-    Agent::config_builder()
+/// What a client may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// The longest that one exchange may take.
+    pub(crate) whole: Duration,
+    /// The longest without a byte.
+    pub(crate) silence: Duration,
+    /// Refuses http, also after a redirect.
+    pub(crate) https_only: bool,
+    /// Which hosts it may connect to.
+    pub(crate) hosts: NetRoutes,
+}
+
+/// Makes a client that keeps its connections. A password never goes along with a redirect.
+pub(crate) fn agent(bounds: Bounds) -> Agent {
+    let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(MAX_REDIRECTS)
+        .https_only(bounds.https_only)
         .max_idle_connections(MAX_IDLE_CONNECTIONS)
         .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
-        .timeout_global(Some(whole))
+        .timeout_global(Some(bounds.whole))
         .timeout_resolve(Some(CONNECT_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_per_read(Some(silence))
+        .timeout_per_read(Some(bounds.silence))
+        .timeout_per_write(Some(bounds.silence))
         .user_agent(concat!("contd/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent()
+        .build();
+    Agent::with_parts(config, DefaultConnector::default(), PolicyResolver(bounds.hosts))
 }
 
 /// Checks that a URL has a host, so that later errors never need to quote it.
 pub(crate) fn is_valid_url(url: &str) -> bool {
     url.parse::<ureq::http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_for_https_does_not_speak_http() {
+        let second = Duration::from_secs(1);
+        let bounds = Bounds { whole: second, silence: second, https_only: true, hosts: NetRoutes::Any };
+        // The client looks at each request, those after a redirect included.
+        let error = agent(bounds).get("http://127.0.0.1:1/secret").call().unwrap_err();
+        let failure = HttpFailure::from_client(error);
+        assert!(matches!(failure, HttpFailure::Downgrade), "{failure:?}");
+        assert!(!failure.is_transient() && !format!("{failure} {failure:?}").contains("secret"));
+    }
 }

@@ -12,6 +12,8 @@
 //!                                                      │ miss, one flight per block
 //!                                                      └──> Routes ──> dir:// http(s)://   id checked, opened, key checked
 //! directory, image ──pack, import──> blocks in stores + out.fl
+//!                                                      └──> Routes ──> dir:// http(s):// zdb:// s3://   id checked, opened, key checked
+//! directory ──pack──> blocks in stores + out.fl
 //! ```
 //!
 //! Everything here blocks the calling thread and is `Send + Sync`; async callers use their blocking pool.
@@ -51,6 +53,7 @@ mod image;
 pub mod import;
 pub mod listing;
 pub mod metadata;
+mod net;
 pub mod pack;
 pub mod source;
 pub mod store;
@@ -67,6 +70,7 @@ pub use hash::{BlockId, BlockKey, BlockRef, hash_file};
 pub use image::{ImageDefaults, ImageTagError};
 pub use import::{ImportError, ImportLimits, ImportOptions, ImportProgress, ImportReport, import};
 pub use metadata::{Children, FileKind, Flist, Inode, MetadataError, ROOT_INO, Route};
+pub use net::NetRoutes;
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack, pack_tree};
 pub use source::{FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch};
 pub use store::{BlockStore, DirRoutes, RoutePolicy, Routes, StoreError};

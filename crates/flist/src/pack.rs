@@ -24,7 +24,7 @@ pub use tree::{DiskFile, Entry, EntryKind, FileContent, Tree};
 use crate::atomic::{self, TempFile};
 use crate::hash::hash_stream;
 use crate::metadata::{MAX_HEAD_BYTES, MAX_NAME_BYTES, MAX_TAGS, Route};
-use crate::store::{self, BlockStore, Range, RoutePolicy};
+use crate::store::{self, BlockStore, Range};
 use crate::url;
 
 /// The longest tag, key and value together: readers take rows of 64 KiB.
@@ -207,7 +207,7 @@ fn targets(stores: &[String], root: Option<&Path>, options: &PackOptions) -> Res
         let Route { start, end, url: store_url } = Route::parse(text);
         let range = Range { start, end };
         let store_url = store_url.as_str();
-        let store = store::connect(store_url, &RoutePolicy::default()).map_err(|source| PackError::Store { source })?;
+        let store = store::connect_to_write(store_url).map_err(|source| PackError::Store { source })?;
         if let (Some(root), Ok(folder)) = (root, store::dir_path(store_url)) {
             check_outside(&folder, root)?;
         }

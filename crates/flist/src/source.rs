@@ -15,7 +15,8 @@ pub use error::{FetchError, SourceError};
 
 use crate::atomic::{self, TempFile};
 use crate::hash::{finish, hasher, hex};
-use crate::http::{self, HttpFailure};
+use crate::http::{self, Bounds, HttpFailure};
+use crate::net::NetRoutes;
 use crate::url;
 use memo::Identity;
 
@@ -165,7 +166,10 @@ fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> R
 }
 
 fn fetch_http(text: &str, folder: &Path, progress: &dyn Fn(FetchProgress)) -> Result<FetchedFlist, FetchError> {
-    let agent = http::agent(DOWNLOAD_TIMEOUT, SILENCE_TIMEOUT);
+    let https_only = text.starts_with("https://");
+    // The user named the flist, so it may be anywhere; its routes are another matter.
+    let hosts = NetRoutes::Any;
+    let agent = http::agent(Bounds { whole: DOWNLOAD_TIMEOUT, silence: SILENCE_TIMEOUT, https_only, hosts });
     let mut attempt = 1;
     loop {
         let outcome = download(&agent, text, folder, progress);

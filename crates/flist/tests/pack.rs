@@ -227,7 +227,7 @@ fn what_cannot_be_packed_is_refused_and_leaves_no_output() {
     std::fs::write(scratch.tree.join("file"), b"content").unwrap();
     assert!(matches!(with_stores(&[]), PackError::Uncovered { first: 0 }));
     assert!(matches!(with_stores(&[&format!("00-7f={}", scratch.store)]), PackError::Uncovered { first: 0x80 }));
-    assert_eq!(with_stores(&["zdb://h/ns"]).kind(), FlistErrorKind::Unsupported);
+    assert_eq!(with_stores(&["ftp://h/ns"]).kind(), FlistErrorKind::Unsupported);
     assert_eq!(with_stores(&["http://127.0.0.1:1/"]).kind(), FlistErrorKind::Invalid, "http stores are read only");
     let inside = format!("dir://{}/new/store", scratch.tree.display());
     assert!(matches!(with_stores(&[&inside]), PackError::StoreInside { .. }));

@@ -259,6 +259,7 @@ fn kind_of(kind: FlistErrorKind) -> ErrorKind {
     match kind {
         FlistErrorKind::NotFound => ErrorKind::NotFound,
         FlistErrorKind::Unreachable => ErrorKind::Unavailable,
+        FlistErrorKind::Denied => ErrorKind::PermissionDenied,
         FlistErrorKind::Corrupt => ErrorKind::Corrupt,
         FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
         FlistErrorKind::Unsupported => ErrorKind::Unsupported,

@@ -185,6 +185,17 @@ fn a_mount_in_use_refuses_the_shutdown_and_goes_on() {
 }
 
 #[test]
+fn a_flist_from_the_network_may_not_route_to_folders() {
+    let scratch = tempfile::tempdir().unwrap();
+    let flist = fixture("small", scratch.path());
+    let server = Server::prepare_from(scratch.path(), &flist, "https://hub.example/small.fl");
+    let output = server.launch();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && stderr.contains("this flist may not read that folder"), "{stderr}");
+    assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(server.mnt.to_str().unwrap()));
+}
+
+#[test]
 fn a_start_that_fails_says_why_and_mounts_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let bad = scratch.path().join("bad.fl");

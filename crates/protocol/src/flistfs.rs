@@ -34,6 +34,9 @@ pub struct ServeSpec {
     pub mount_point: PathBuf,
     /// The directory of the block cache.
     pub cache: PathBuf,
+    /// Where the flist was fetched from, without credentials: one from the network may route to less than a local one.
+    #[serde(default)]
+    pub source: String,
 }
 
 /// A request with its id.

@@ -296,6 +296,7 @@ impl Servers {
             hash: flist.hash.clone(),
             mount_point: point.clone(),
             cache: self.cache.clone(),
+            source: server.flist.clone(),
         };
         let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;

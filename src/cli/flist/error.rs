@@ -77,6 +77,7 @@ impl FlistError {
         match kind {
             FlistErrorKind::NotFound => ErrorKind::NotFound,
             FlistErrorKind::Unreachable => ErrorKind::Unavailable,
+            FlistErrorKind::Denied => ErrorKind::PermissionDenied,
             FlistErrorKind::Corrupt => ErrorKind::Corrupt,
             FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
             FlistErrorKind::Unsupported => ErrorKind::Unsupported,

@@ -1,11 +1,41 @@
 //! Why a block could not be fetched or stored. No variant holds a credential: stores are named redacted.
 
+use std::fmt;
 use std::io;
 
+use super::zdb::ZdbFailure;
 use crate::block::BlockError;
 use crate::error::FlistErrorKind;
 use crate::hash::BlockId;
 use crate::http::HttpFailure;
+
+/// What was asked of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Reading a block.
+    Get,
+    /// Storing a block.
+    Put,
+}
+
+impl Action {
+    /// Gives the word between the block and the store.
+    fn way(self) -> &'static str {
+        match self {
+            Self::Get => "from",
+            Self::Put => "in",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "get",
+            Self::Put => "put",
+        })
+    }
+}
 
 /// What went wrong between us and a store.
 #[derive(Debug, thiserror::Error)]
@@ -33,10 +63,10 @@ pub enum StoreError {
         /// The URL.
         store: String,
     },
-    /// The folder of a `dir://` store is not there. Reading never creates it.
-    #[error("use store {store}: there is no such folder")]
+    /// The folder, namespace or bucket is not there. Reading never creates it.
+    #[error("use store {store}: there is no such folder, namespace or bucket")]
     NoStore {
-        /// The URL.
+        /// The URL, redacted.
         store: String,
     },
     /// The store answered that it has no such block.
@@ -58,8 +88,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The exchange with a server failed.
-    #[error("get block {id} from {store}")]
+    #[error("{action} block {id} {} {store}", .action.way())]
     Exchange {
+        /// What was asked.
+        action: Action,
         /// The store, redacted.
         store: String,
         /// The block.
@@ -67,15 +99,69 @@ pub enum StoreError {
         /// Where it failed.
         source: HttpFailure,
     },
+    /// The exchange with a 0-db failed.
+    #[error("{action} block {id} {} {store}", .action.way())]
+    Zdb {
+        /// What was asked.
+        action: Action,
+        /// The store, redacted.
+        store: String,
+        /// The block.
+        id: BlockId,
+        /// Where it failed.
+        source: ZdbFailure,
+    },
     /// The server answered with a status that is neither success nor absence.
-    #[error("get block {id} from {store}: status {status}")]
+    #[error("{action} block {id} {} {store}: status {status} {code}", .action.way())]
     Status {
+        /// What was asked.
+        action: Action,
         /// The store, redacted.
         store: String,
         /// The block.
         id: BlockId,
         /// The HTTP status.
         status: u16,
+        /// What an S3 server calls it, letters only; empty if it does not.
+        code: String,
+    },
+    /// The server answered that we may not.
+    #[error("{action} block {id} {} {store}: not allowed: {answer:?}", .action.way())]
+    Denied {
+        /// What was asked.
+        action: Action,
+        /// The store, redacted.
+        store: String,
+        /// The block.
+        id: BlockId,
+        /// Its words, without our password.
+        answer: String,
+    },
+    /// The server answered with another error.
+    #[error("{action} block {id} {} {store}: it answered {answer:?}", .action.way())]
+    Answer {
+        /// What was asked.
+        action: Action,
+        /// The store, redacted.
+        store: String,
+        /// The block.
+        id: BlockId,
+        /// Its words, without our password.
+        answer: String,
+        /// Whether it says "later".
+        is_transient: bool,
+    },
+    /// The store has not answered for a while, so it was not asked.
+    #[error("get block {id} from {store}: not asked, since it failed {failures} times in a row, at last: {reason}")]
+    LeftAlone {
+        /// The store, redacted.
+        store: String,
+        /// The block.
+        id: BlockId,
+        /// Failures since its last answer.
+        failures: u32,
+        /// The last of them.
+        reason: String,
     },
     /// The object is larger than any block.
     #[error("get block {id} from {store}: more than {limit} bytes")]
@@ -121,6 +207,12 @@ pub enum StoreError {
         /// The block.
         id: BlockId,
     },
+    /// This kind of store cannot be a target of a pack.
+    #[error("use store {store} for writing: it can only be read")]
+    NotWritable {
+        /// The store, redacted.
+        store: String,
+    },
     /// The system could not write it.
     #[error("put block {id} in {store}")]
     Write {
@@ -146,22 +238,34 @@ impl StoreError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::BadUrl { .. } => "write a store as dir:///path or http(s)://host/path",
-            Self::UnsupportedScheme { .. } => {
-                "zdb:// and s3:// come with a later version: serve the store by http:// or copy it to a dir:// store"
+            Self::BadUrl { .. } => {
+                "write a store as dir:///path, http(s)://host/path, zdb://[:password@]host[:port][/namespace] or \
+                 s3(s)://[user:secret@]host[:port]/bucket, with special characters of a password as %xx"
             }
-            Self::NotAllowed { .. } => "allow the folder in the configuration, if you trust the flist",
-            Self::NoStore { .. } => "mount or create the folder, or rewrite the route of the flist",
+            Self::UnsupportedScheme { .. } => "stores are dir://, http://, https://, zdb://, s3:// and s3s://",
+            Self::NotAllowed { .. } => "fetch the flist to a local file, if you trust it, and use that",
+            Self::NoStore { .. } => {
+                "create the folder, namespace or bucket (or mount it), or rewrite the route of the flist"
+            }
             Self::NotFound { .. } | Self::NoRoute { .. } => {
                 "the store is incomplete: pack the flist again or restore the block"
             }
             Self::Read { .. } => "check the permissions and the disk of the store",
-            Self::Exchange { .. } => "check that the store is up and reachable from this node, then retry",
-            Self::Status { .. } => "ask the operator of the store; it may need public read access",
+            Self::Exchange { source: HttpFailure::Forbidden, .. } | Self::Zdb { source: ZdbFailure::Forbidden, .. } => {
+                "fetch the flist to a local file, if you trust it, and use that"
+            }
+            Self::Exchange { .. } | Self::Zdb { .. } | Self::LeftAlone { .. } => {
+                "check that the store is up and reachable from this node, then retry"
+            }
+            Self::Status { code, .. } if code == "RequestTimeTooSkewed" => "set the clock of this node",
+            Self::Denied { .. } | Self::Status { .. } => {
+                "check the password in the route; without one the store must allow everyone to read"
+            }
+            Self::Answer { .. } => "ask the operator of the store",
             Self::TooLarge { .. } => "the store holds something else under that name: restore the block",
             Self::Verify { source, .. } => source.hint(),
             Self::Exhausted { source, .. } => source.hint(),
-            Self::ReadOnly { .. } => "pack to a dir:// store and serve that by http",
+            Self::ReadOnly { .. } | Self::NotWritable { .. } => "pack to a dir:// store and serve that by http",
             Self::Write { .. } | Self::Flush { .. } => "check the permissions and the free space of the store",
         }
     }
@@ -170,9 +274,20 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
-            Self::BadUrl { .. } | Self::NotAllowed { .. } | Self::ReadOnly { .. } => FlistErrorKind::Invalid,
+            Self::BadUrl { .. } | Self::NotAllowed { .. } | Self::ReadOnly { .. } | Self::NotWritable { .. } => {
+                FlistErrorKind::Invalid
+            }
+            Self::Denied { .. }
+            | Self::Status { status: 401 | 403, .. }
+            | Self::Exchange { source: HttpFailure::Forbidden, .. }
+            | Self::Zdb { source: ZdbFailure::Forbidden, .. } => FlistErrorKind::Denied,
             Self::UnsupportedScheme { .. } => FlistErrorKind::Unsupported,
-            Self::NoStore { .. } | Self::Exchange { .. } | Self::Status { .. } => FlistErrorKind::Unreachable,
+            Self::NoStore { .. }
+            | Self::Exchange { .. }
+            | Self::Zdb { .. }
+            | Self::Status { .. }
+            | Self::Answer { .. }
+            | Self::LeftAlone { .. } => FlistErrorKind::Unreachable,
             Self::NotFound { .. } | Self::NoRoute { .. } => FlistErrorKind::NotFound,
             Self::Read { .. } | Self::Write { .. } | Self::Flush { .. } => FlistErrorKind::Io,
             Self::TooLarge { .. } => FlistErrorKind::Corrupt,
@@ -186,8 +301,18 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Exchange { source, .. } => source.is_transient(),
+            Self::Zdb { source, .. } => source.is_transient(),
+            Self::Answer { is_transient, .. } => *is_transient,
             Self::Status { status, .. } => crate::http::is_transient_status(*status),
             _ => false,
         }
+    }
+
+    /// Tells whether a bound on time was reached: the store may hang, and asking again costs as much again.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            Self::Exchange { source: HttpFailure::Timeout, .. } | Self::Zdb { source: ZdbFailure::Timeout, .. }
+        )
     }
 }

@@ -2,23 +2,26 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use ureq::Agent;
+use ureq::http::header::AUTHORIZATION;
 
-use super::{BlockStore, StoreError};
-use crate::block::MAX_STORED_LEN;
+use super::download::read_block;
+use super::{ATTEMPT_TIMEOUT, Action, BlockStore, SILENCE_TIMEOUT, StoreError};
 use crate::clock::Deadline;
 use crate::hash::BlockId;
-use crate::http::{self, HttpFailure};
-use crate::url;
-
-/// The longest that one attempt may take, both names included: a block of 300 KiB at 64 KiB/s.
-pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::http::{self, Bounds, HttpFailure};
+use crate::net::NetRoutes;
+use crate::url::{self, ServerUrl};
 
 /// Blocks served over `http://` or `https://`. Keeps its connections for reuse.
 pub struct HttpStore {
     agent: Agent,
     base: String,
     query: String,
+    /// The value of the header, if the URL has a user or a password.
+    authorization: Option<String>,
     name: String,
 }
 
@@ -34,59 +37,64 @@ impl HttpStore {
     /// # Errors
     /// [`StoreError::BadUrl`] if the URL has no host or characters that a URL cannot have.
     pub fn new(store_url: &str) -> Result<Self, StoreError> {
+        Self::with_hosts(store_url, NetRoutes::Any)
+    }
+
+    /// As [`HttpStore::new`], but connects only where the policy allows, also after a redirect.
+    pub(super) fn with_hosts(store_url: &str, hosts: NetRoutes) -> Result<Self, StoreError> {
         let name = url::redact(store_url);
-        if !http::is_valid_url(store_url) {
-            return Err(StoreError::BadUrl { store: name, reason: "it is not a valid http URL" });
+        let bad = |reason| StoreError::BadUrl { store: name.clone(), reason };
+        // The client never sees the user and the password: what it says or keeps cannot quote them.
+        let (bare, userinfo) = url::take_userinfo(store_url);
+        if !http::is_valid_url(&bare) {
+            return Err(bad("it is not a valid http URL"));
         }
-        let without_fragment = store_url.split_once('#').map_or(store_url, |(url, _)| url);
+        let parts = ServerUrl::parse(store_url).map_err(bad)?;
+        let authorization = userinfo.then(|| basic(&parts.user, parts.password.as_deref().unwrap_or_default()));
+        let without_fragment = bare.split_once('#').map_or(bare.as_str(), |(url, _)| url);
         let (base, query) = match without_fragment.split_once('?') {
             Some((base, query)) => (base, format!("?{query}")),
             None => (without_fragment, String::new()),
         };
-        let agent = http::agent(ATTEMPT_TIMEOUT, ATTEMPT_TIMEOUT);
-        Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), query, name })
+        let https_only = url::split_scheme(&bare).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"));
+        let agent = http::agent(Bounds { whole: ATTEMPT_TIMEOUT, silence: SILENCE_TIMEOUT, https_only, hosts });
+        Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), query, authorization, name })
     }
 
     /// Asks for one name within the time left. `None` if the server says that there is no such thing.
     fn request(&self, name: &str, id: &BlockId, deadline: Deadline) -> Result<Option<Vec<u8>>, StoreError> {
-        let failed = |source| StoreError::Exchange { store: self.name.clone(), id: *id, source };
+        let (action, store) = (Action::Get, || self.name.clone());
+        let failed = |source| StoreError::Exchange { action, store: store(), id: *id, source };
         let left = deadline.remaining();
         if left.is_zero() {
             return Err(failed(HttpFailure::Timeout));
         }
-        let request = self.agent.get(format!("{}/{name}{}", self.base, self.query));
+        let mut request = self.agent.get(format!("{}/{name}{}", self.base, self.query));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         let request = request.config().timeout_global(Some(left)).build();
         let mut response = request.call().map_err(|error| failed(HttpFailure::from_client(error)))?;
         match response.status().as_u16() {
-            200 => {}
-            404 | 410 => return Ok(None),
-            status => return Err(StoreError::Status { store: self.name.clone(), id: *id, status }),
-        }
-        let too_large = || StoreError::TooLarge { store: self.name.clone(), id: *id, limit: MAX_STORED_LEN };
-        let announced = response.body().content_length();
-        let limit = MAX_STORED_LEN as u64;
-        if announced.is_some_and(|announced| announced > limit) {
-            return Err(too_large());
-        }
-        let body = response.body_mut().with_config().limit(limit + 1).read_to_vec();
-        let stored = match body {
-            Ok(stored) if stored.len() > MAX_STORED_LEN => return Err(too_large()),
-            Err(ureq::Error::BodyExceedsLimit(_)) => return Err(too_large()),
-            Err(error) => return Err(failed(HttpFailure::from_client(error))),
-            Ok(stored) => stored,
-        };
-        match announced {
-            Some(announced) if announced != stored.len() as u64 => {
-                Err(failed(HttpFailure::CutShort { received: stored.len() as u64, announced }))
-            }
-            _ => Ok(Some(stored)),
+            200 => read_block(&mut response, &self.name, id).map(Some),
+            404 | 410 => Ok(None),
+            status => Err(StoreError::Status { action, store: store(), id: *id, status, code: String::new() }),
         }
     }
 }
 
+/// Makes the value of the header that carries a user and a password.
+fn basic(user: &[u8], password: &[u8]) -> String {
+    format!("Basic {}", BASE64.encode([user, b":", password].concat()))
+}
+
 impl BlockStore for HttpStore {
     fn get(&self, id: &BlockId) -> Result<Vec<u8>, StoreError> {
-        let deadline = Deadline::after(ATTEMPT_TIMEOUT);
+        self.get_within(id, ATTEMPT_TIMEOUT)
+    }
+
+    fn get_within(&self, id: &BlockId, limit: Duration) -> Result<Vec<u8>, StoreError> {
+        let deadline = Deadline::after(limit);
         let name = id.to_hex();
         for name in [format!("{}/{name}", id.shard()), name] {
             if let Some(stored) = self.request(&name, id, deadline)? {
@@ -98,6 +106,10 @@ impl BlockStore for HttpStore {
 
     fn put(&self, id: &BlockId, _stored: &[u8]) -> Result<(), StoreError> {
         Err(StoreError::ReadOnly { store: self.name.clone(), id: *id })
+    }
+
+    fn is_writable(&self) -> bool {
+        false
     }
 
     fn name(&self) -> &str {

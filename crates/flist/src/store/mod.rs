@@ -3,35 +3,68 @@
 //! A store only moves bytes. What they are worth is checked by [`Routes::fetch`], which asks the next store when one
 //! gives nothing or something wrong.
 
+mod backoff;
 mod dir;
+mod download;
 mod error;
+mod health;
 mod http;
+mod policy;
 mod routes;
+mod s3;
+mod zdb;
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
+use std::time::Duration;
 
 pub use dir::DirStore;
-pub use error::StoreError;
+pub use error::{Action, StoreError};
 pub use http::HttpStore;
+pub use policy::{DirRoutes, RoutePolicy};
 pub(crate) use routes::Range;
 pub use routes::Routes;
+pub use s3::S3Store;
+pub use zdb::{ZdbFailure, ZdbStore};
 
 use crate::hash::BlockId;
 use crate::url;
 
+/// The longest that a store may take to accept a connection, and the longest without a byte from it.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest that one attempt may take: the largest block at 40 KiB/s. Two of them fit in [`BLOCK_TIMEOUT`].
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The longest that fetching or storing one block may take over all stores and attempts. A reader is waiting in the
+/// kernel.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Keeps sealed blocks under their id.
 pub trait BlockStore: Send + Sync + std::fmt::Debug {
-    /// Fetches the stored bytes of a block, of at most [`crate::block::MAX_STORED_LEN`], within 5 s. Does not verify them.
+    /// Fetches the stored bytes of a block, of at most [`crate::block::MAX_STORED_LEN`], within 15 s. Does not verify them.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the store answered that it has no such block; any other if it did not answer.
     fn get(&self, id: &BlockId) -> Result<Vec<u8>, StoreError>;
+
+    /// As [`BlockStore::get`], within a limit of the caller's. A store that cannot wait need not look at it.
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`].
+    fn get_within(&self, id: &BlockId, _limit: Duration) -> Result<Vec<u8>, StoreError> {
+        self.get(id)
+    }
 
     /// Stores a block, whole or not at all. Storing the same again is fine.
     ///
     /// # Errors
     /// [`StoreError::ReadOnly`] if this scheme cannot be written; otherwise why it failed.
     fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError>;
+
+    /// Tells whether blocks can be put at all.
+    fn is_writable(&self) -> bool {
+        true
+    }
 
     /// Waits until everything put so far survives a power loss.
     ///
@@ -45,41 +78,12 @@ pub trait BlockStore: Send + Sync + std::fmt::Debug {
     fn name(&self) -> &str;
 }
 
-/// Which routes of a flist may be used. A flist comes from outside, and a `dir://` route reads this machine's files.
-#[derive(Debug, Clone, Default)]
-pub struct RoutePolicy {
-    /// What `dir://` routes may name.
-    pub dir_routes: DirRoutes,
-}
-
-/// What `dir://` routes may name.
-#[derive(Debug, Clone, Default)]
-pub enum DirRoutes {
-    /// Anything: for a flist that the operator made or named by a local path.
-    #[default]
-    Any,
-    /// Folders at or below these: for flists from the network, where the operator has local stores.
-    Under(Vec<PathBuf>),
-    /// Nothing: for flists from the network.
-    Never,
-}
-
-impl DirRoutes {
-    fn allow(&self, folder: &Path) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Under(prefixes) => prefixes.iter().any(|prefix| folder.starts_with(prefix)),
-            Self::Never => false,
-        }
-    }
-}
-
 /// Makes the store that a URL names. Connects to nothing and creates nothing yet.
 pub(crate) fn connect(store_url: &str, policy: &RoutePolicy) -> Result<Box<dyn BlockStore>, StoreError> {
     let shown = || url::redact(store_url);
     let bad = |reason| StoreError::BadUrl { store: shown(), reason };
     let (scheme, _) = url::split_scheme(store_url).ok_or_else(|| bad("it has no scheme"))?;
-    match scheme {
+    match scheme.to_ascii_lowercase().as_str() {
         "dir" => {
             let folder = dir_path(store_url).map_err(bad)?;
             if !policy.dir_routes.allow(&folder) {
@@ -87,9 +91,19 @@ pub(crate) fn connect(store_url: &str, policy: &RoutePolicy) -> Result<Box<dyn B
             }
             Ok(Box::new(DirStore::new(folder)))
         }
-        "http" | "https" => Ok(Box::new(HttpStore::new(store_url)?)),
-        _ => Err(StoreError::UnsupportedScheme { store: shown(), scheme: scheme.chars().take(32).collect() }),
+        "http" | "https" => Ok(Box::new(HttpStore::with_hosts(store_url, policy.net_routes)?)),
+        "zdb" => Ok(Box::new(ZdbStore::with_hosts(store_url, policy.net_routes)?)),
+        "s3" | "s3s" | "s3+tls" => Ok(Box::new(S3Store::with_hosts(store_url, policy.net_routes)?)),
+        other => Err(StoreError::UnsupportedScheme { store: shown(), scheme: other.chars().take(32).collect() }),
     }
+}
+
+/// Makes the store that a URL names for writing, which the operator named.
+///
+/// Fails at once for one that can only be read: before a tree is walked and its first block is sealed.
+pub(crate) fn connect_to_write(store_url: &str) -> Result<Box<dyn BlockStore>, StoreError> {
+    let store = connect(store_url, &RoutePolicy::default())?;
+    if store.is_writable() { Ok(store) } else { Err(StoreError::NotWritable { store: store.name().to_owned() }) }
 }
 
 /// Takes the folder out of `dir:///absolute/path`.

@@ -1,27 +1,15 @@
 //! Chooses the stores for a block by the first byte of its id, and goes on to the next one until a copy verifies.
 
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::http::ATTEMPT_TIMEOUT;
-use super::{BlockStore, RoutePolicy, StoreError, connect};
+use super::backoff::{MAX_ATTEMPTS, wait_before_retry};
+use super::health::{Admission, Health};
+use super::{ATTEMPT_TIMEOUT, BLOCK_TIMEOUT, BlockStore, RoutePolicy, StoreError, connect};
 use crate::block;
 use crate::clock::Deadline;
 use crate::hash::{BlockId, BlockRef};
 use crate::metadata::Route;
-
-/// The longest that fetching one block may take over all stores and attempts. A reader is waiting in the kernel.
-const BLOCK_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often each store is asked for one block while its failures look transient.
-const MAX_ROUNDS: u32 = 3;
-
-/// The pause before the second round; it doubles for each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a store that did not answer is asked last and only once per block, so that readers do not queue up on it.
-const REST: Duration = Duration::from_secs(2);
 
 /// The values of `id[0]` that a store serves, ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +34,14 @@ pub struct Routes {
 #[derive(Debug)]
 struct Entry {
     range: Range,
+    source: Arc<Source>,
+}
+
+/// A store, and whether it answers. Routes with the same URL share one, with its connections.
+#[derive(Debug)]
+struct Source {
     store: Result<Box<dyn BlockStore>, Unusable>,
-    /// Until when the store is asked last, since it did not answer.
-    resting: Mutex<Option<Deadline>>,
+    health: Health,
 }
 
 /// A route that cannot be used. Kept, since another route may cover the same blocks.
@@ -71,19 +64,21 @@ impl Routes {
     /// # Errors
     /// The first route's fault, if there are routes and none of them can be used.
     pub fn connect(routes: &[Route], policy: &RoutePolicy) -> Result<Self, StoreError> {
-        let mut entries = Vec::with_capacity(routes.len());
+        let (mut entries, mut sources) = (Vec::with_capacity(routes.len()), HashMap::new());
         let mut first_fault = None;
         for route in routes {
-            let store = connect(&route.url, policy).map_err(|fault| {
-                tracing::warn!(fault = %fault, "a route of the flist cannot be used");
-                first_fault.get_or_insert(fault);
-                Unusable { url: route.url.clone(), policy: policy.clone() }
+            let source = sources.entry(route.url.as_str()).or_insert_with(|| {
+                let store = connect(&route.url, policy).map_err(|fault| {
+                    tracing::warn!(fault = %fault, "a route of the flist cannot be used");
+                    first_fault.get_or_insert(fault);
+                    Unusable { url: route.url.clone(), policy: policy.clone() }
+                });
+                Arc::new(Source { store, health: Health::default() })
             });
-            let range = Range { start: route.start, end: route.end };
-            entries.push(Entry { range, store, resting: Mutex::new(None) });
+            entries.push(Entry { range: Range { start: route.start, end: route.end }, source: Arc::clone(source) });
         }
         match first_fault {
-            Some(fault) if entries.iter().all(|entry| entry.store.is_err()) => Err(fault),
+            Some(fault) if entries.iter().all(|entry| entry.source.store.is_err()) => Err(fault),
             _ => Ok(Self { entries }),
         }
     }
@@ -91,43 +86,47 @@ impl Routes {
     /// Uses stores that were made elsewhere: for tests, and for schemes of other crates.
     #[must_use]
     pub fn from_stores(stores: Vec<(u8, u8, Box<dyn BlockStore>)>) -> Self {
-        let entry =
-            |(start, end, store)| Entry { range: Range { start, end }, store: Ok(store), resting: Mutex::new(None) };
+        let entry = |(start, end, store)| {
+            let source = Arc::new(Source { store: Ok(store), health: Health::default() });
+            Entry { range: Range { start, end }, source }
+        };
         Self { entries: stores.into_iter().map(entry).collect() }
     }
 
     /// Fetches one block from any store that covers it, and opens it: both hashes are checked.
     ///
-    /// Tries every matching store; those whose failure looks transient up to three times. Takes at most 30 s.
+    /// Tries every matching store in the order of the routes; those whose failure looks transient up to three times.
+    /// One that failed three times in a row is left out for a while, and if it is the only one, the fetch fails at once.
+    /// Takes at most 30 s.
     ///
     /// # Errors
     /// [`StoreError::NoRoute`], or [`StoreError::Exhausted`] with the most telling failure.
     pub fn fetch(&self, block: &BlockRef) -> Result<Vec<u8>, StoreError> {
-        let mut pending = self.entries.iter().filter(|entry| entry.range.covers(&block.id)).collect::<Vec<_>>();
+        let covering = self.entries.iter().filter(|entry| entry.range.covers(&block.id));
+        let mut pending = covering.map(|entry| &*entry.source).collect::<Vec<_>>();
         if pending.is_empty() {
             return Err(StoreError::NoRoute { id: block.id });
         }
-        // The stable sort keeps the flist's order among equals.
-        pending.sort_by_key(|entry| entry.is_resting());
-        let rounds = if pending.iter().all(|entry| entry.is_resting()) { 1 } else { MAX_ROUNDS };
-        let last_start = Deadline::after(BLOCK_TIMEOUT.saturating_sub(ATTEMPT_TIMEOUT));
+        let deadline = Deadline::after(BLOCK_TIMEOUT);
         let (stores, mut attempts, mut failure) = (pending.len(), 0, None);
-        for round in 0..rounds {
+        for round in 0..MAX_ATTEMPTS {
             if round > 0 {
-                thread::sleep(FIRST_PAUSE * 2_u32.pow(round - 1));
+                wait_before_retry(round, deadline);
             }
             let mut again = Vec::new();
-            for entry in pending {
-                if last_start.has_passed() {
+            for source in pending {
+                if deadline.has_passed() {
                     break;
                 }
-                attempts += 1;
-                match entry.attempt(block) {
+                // Readers that were let in once keep their few attempts: a blink of the store is no error for them.
+                let admission = if round == 0 { source.health.admit() } else { Admission::Open };
+                attempts += u32::from(!matches!(admission, Admission::LeftAlone { .. }));
+                match source.attempt(block, &admission, deadline) {
                     Ok(plain) => return Ok(plain),
                     Err(fault) => {
                         tracing::debug!(fault = %fault, round, "a store did not give the block");
-                        if fault.is_transient() {
-                            again.push(entry);
+                        if source.is_worth_asking_again(&fault, &admission) {
+                            again.push(source);
                         }
                         failure = more_telling(failure, fault);
                     }
@@ -143,22 +142,41 @@ impl Routes {
     }
 }
 
-impl Entry {
-    fn attempt(&self, block: &BlockRef) -> Result<Vec<u8>, StoreError> {
+impl Source {
+    fn attempt(&self, block: &BlockRef, admission: &Admission, deadline: Deadline) -> Result<Vec<u8>, StoreError> {
         let store = match &self.store {
             Ok(store) => store,
             // Made again for its error, which cannot be copied; errors hold no credentials, so nothing else is kept.
             Err(unusable) => &connect(&unusable.url, &unusable.policy)?,
         };
-        let answer = store.get(&block.id);
-        let silent = answer.as_ref().is_err_and(StoreError::is_transient);
-        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = silent.then(|| Deadline::after(REST));
+        if let Admission::LeftAlone { failures, reason } = admission {
+            let (store, reason) = (store.name().to_owned(), reason.clone());
+            return Err(StoreError::LeftAlone { store, id: block.id, failures: *failures, reason });
+        }
+        let answer = store.get_within(&block.id, ATTEMPT_TIMEOUT.min(deadline.remaining()));
+        match &answer {
+            Err(fault) if fault.is_transient() => self.health.failed(admission, reason(fault)),
+            _ => self.health.answered(),
+        }
         block::open(answer?, block).map_err(|source| StoreError::Verify { store: store.name().to_owned(), source })
     }
 
-    fn is_resting(&self) -> bool {
-        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        resting.is_some_and(|until| !until.has_passed())
+    /// One that hangs and is taken for dead by now would only make the reader wait longer.
+    fn is_worth_asking_again(&self, fault: &StoreError, admission: &Admission) -> bool {
+        let hangs = fault.is_timeout() && self.health.is_paused();
+        fault.is_transient() && *admission == Admission::Open && !hangs
+    }
+}
+
+/// Gives a failure without the names of the store and the block, for the error of readers of other blocks.
+fn reason(fault: &StoreError) -> String {
+    match std::error::Error::source(fault) {
+        Some(source) => source.to_string(),
+        None => match fault {
+            StoreError::Status { status, .. } => format!("status {status}"),
+            StoreError::Answer { answer, .. } => format!("{answer:?}"),
+            _ => "no answer".to_owned(),
+        },
     }
 }
 

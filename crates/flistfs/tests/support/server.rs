@@ -24,6 +24,11 @@ pub struct Server {
 impl Server {
     /// Does what the daemon does: reserve, write down, start.
     pub fn prepare(scratch: &Path, flist: &Path) -> Self {
+        Self::prepare_from(scratch, flist, &flist.display().to_string())
+    }
+
+    /// As it does for a flist that was fetched from `source`.
+    pub fn prepare_from(scratch: &Path, flist: &Path, source: &str) -> Self {
         let dir = scratch.join("lease");
         let mnt = dir.join("mnt");
         LeaseDir::new(&dir).reserve("test", &dir.join("sock")).expect("reserve");
@@ -34,6 +39,7 @@ impl Server {
             hash: "00".repeat(32),
             mount_point: mnt.clone(),
             cache: scratch.join("cache"),
+            source: source.to_owned(),
         };
         std::fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
         Self { dir, mnt }

@@ -1,0 +1,185 @@
+//! Names to addresses within a bound, and which addresses a flist from the network may name.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use crate::clock::Deadline;
+use crate::url::ServerUrl;
+
+/// Addresses tried for one name: a hostile name server must not make a connect take for ever.
+const MAX_ADDRESSES: usize = 8;
+
+/// Which hosts may be connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetRoutes {
+    /// Any: for a flist that the operator made or named by a local path.
+    #[default]
+    Any,
+    /// Any but this machine and its link: for flists from the network. Those may otherwise make the node call services
+    /// that listen on loopback only, or the metadata service of a cloud. Private networks stay allowed: hubs live there.
+    NotThisMachine,
+}
+
+impl NetRoutes {
+    /// Gives what the routes of a flist from this URL may name: this machine's services only if it is one of them.
+    pub(crate) fn for_flist(url: &str) -> Self {
+        let host = ServerUrl::parse(url).map(|parts| parts.host.to_ascii_lowercase()).unwrap_or_default();
+        let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if here { Self::Any } else { Self::NotThisMachine }
+    }
+
+    /// Tells whether an address may be connected to.
+    pub(crate) fn allow(self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::NotThisMachine => match address {
+                IpAddr::V4(address) => is_beyond_v4(address),
+                IpAddr::V6(address) => embedded_v4(address).map_or_else(|| is_beyond_v6(address), is_beyond_v4),
+            },
+        }
+    }
+}
+
+/// Gives the IPv4 address inside a mapped, compatible, NAT64 or 6to4 one. `::` and `::1` are not such.
+fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            Some(Ipv4Addr::new(a, b, c, d))
+        }
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        _ => address.to_ipv4(),
+    }
+}
+
+fn is_beyond_v4(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    // 0.0.0.0/8 is "this host" on Linux.
+    let here = address.is_loopback() || first == 0 || address.is_link_local();
+    !(here || address.is_broadcast() || address.is_multicast())
+}
+
+fn is_beyond_v6(address: Ipv6Addr) -> bool {
+    // fd00:ec2::254 is the metadata service of a cloud, in a range that is else private.
+    let metadata = address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    let here = address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local();
+    !(here || metadata || address.is_multicast())
+}
+
+/// Connects to `host:port` before the deadline. Every address gets its share of what is left.
+pub(crate) fn dial(target: &str, policy: NetRoutes, deadline: Deadline) -> io::Result<TcpStream> {
+    let all = resolve(target, deadline)?;
+    let addresses = all.iter().filter(|address| policy.allow(address.ip())).take(MAX_ADDRESSES).collect::<Vec<_>>();
+    if addresses.is_empty() && !all.is_empty() {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    }
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for (position, address) in addresses.iter().enumerate() {
+        let others = u32::try_from(addresses.len() - position).unwrap_or(u32::MAX);
+        let share = deadline.remaining() / others;
+        if share.is_zero() {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Looks a name up. The system's call has no bound of its own, so it runs on a thread that may be left behind.
+fn resolve(target: &str, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = target.parse::<SocketAddr>() {
+        return Ok(vec![address]);
+    }
+    let (sender, answer) = mpsc::sync_channel(1);
+    let name = target.to_owned();
+    let look_up = move || {
+        let addresses = name.to_socket_addrs().map(|found| found.take(2 * MAX_ADDRESSES).collect::<Vec<_>>());
+        // No one listens any more after the deadline.
+        let _late = sender.send(addresses);
+    };
+    thread::Builder::new().name("contd-resolve".to_owned()).spawn(look_up)?;
+    match answer.recv_timeout(deadline.remaining().max(Duration::from_millis(1))) {
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(io::Error::from(io::ErrorKind::NotFound)),
+        // The resolver's own error has no kind that tells it from others.
+        Ok(Err(_unknown)) => Err(io::Error::from(io::ErrorKind::NotFound)),
+        Ok(addresses) => addresses,
+        Err(_late) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    }
+}
+
+/// Looks names up for the HTTP client, redirects included, and leaves out what the policy forbids.
+#[derive(Debug)]
+pub(crate) struct PolicyResolver(pub(crate) NetRoutes);
+
+impl Resolver for PolicyResolver {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        // A proxy of the operator's may well be on this machine; what it connects to is its own policy.
+        if config.proxy().is_some() {
+            return Ok(found);
+        }
+        let mut allowed = self.empty();
+        found.iter().filter(|address| self.0.allow(address.ip())).for_each(|address| allowed.push(*address));
+        if allowed.is_empty() { Err(ureq::Error::Io(io::ErrorKind::PermissionDenied.into())) } else { Ok(allowed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flist_from_the_network_reaches_private_networks_but_not_this_machine() {
+        let allowed = |text: &str| NetRoutes::NotThisMachine.allow(text.parse().unwrap());
+        for text in ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "8.8.8.8", "fd00::1", "2a01::1", "200:1::1"]
+        {
+            assert!(allowed(text), "{text}");
+        }
+        for text in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "255.255.255.255",
+            "224.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+        ] {
+            assert!(!allowed(text), "{text}");
+            assert!(NetRoutes::Any.allow(text.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_an_error_in_time() {
+        let error =
+            dial("no-such-host.invalid:1", NetRoutes::Any, Deadline::after(Duration::from_secs(5))).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut), "{error:?}");
+        let error =
+            dial("127.0.0.1:1", NetRoutes::NotThisMachine, Deadline::after(Duration::from_secs(5))).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+}
