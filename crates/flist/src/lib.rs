@@ -47,6 +47,7 @@ pub mod content;
 mod error;
 mod hash;
 mod http;
+pub mod legacy;
 pub mod metadata;
 pub mod pack;
 pub mod source;
