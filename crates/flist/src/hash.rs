@@ -107,6 +107,14 @@ macro_rules! block_name {
                 }
             }
 
+            /// Gives the bytes for tables that have room for one length: a shorter name ends with zeros, as no hash does.
+            #[must_use]
+            pub fn widened(&self) -> [u8; HASH_LEN] {
+                let mut wide = [0; HASH_LEN];
+                wide.iter_mut().zip(self.as_bytes()).for_each(|(to, from)| *to = *from);
+                wide
+            }
+
             /// Tells the formats apart.
             pub(crate) const fn digest(&self) -> &Digest {
                 &self.0
@@ -157,6 +165,7 @@ mod tests {
         assert_ne!(current, legacy);
         assert_eq!((current.to_hex().len(), legacy.to_hex().len()), (64, 32));
         assert_eq!((current.as_bytes().len(), legacy.as_bytes().len()), (32, 16));
+        assert_eq!((current.widened()[15..17].to_vec(), legacy.widened()[15..17].to_vec()), (vec![7, 7], vec![7, 0]));
         assert_eq!((current.again(b"x").to_hex().len(), legacy.again(b"x").to_hex().len()), (64, 32));
     }
 }

@@ -170,7 +170,7 @@ fn metadata_is_bounded_and_its_faults_are_not_shown() {
     let with =
         |metadata: &[(&str, &str)]| refused(&gzip(&tar_of(&[("flistdb.sqlite3", database(&plain(&[]), metadata))])));
     let long = "x".repeat(1 << 20);
-    assert!(matches!(with(&[("readme", &long)]), MetadataError::Schema { reason: Malformed::TooManyBytes { .. }, .. }));
+    assert!(matches!(with(&[("readme", &long)]), MetadataError::Schema { reason: Malformed::TooMuchText { .. }, .. }));
     for backend in [r#"{"host": "secret@x"}"#, "secret", &"[".repeat(100_000)] {
         let error = with(&[("backend", backend)]);
         assert!(!format!("{} {error:?}", chain(&error)).contains("secret"), "{error:?}");

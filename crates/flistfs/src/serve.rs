@@ -89,7 +89,7 @@ pub enum ServeError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The cache cannot be used.
     #[error("open the block cache in {}", path.display())]
@@ -259,7 +259,7 @@ fn open(spec: &ServeSpec) -> Result<Ops, ServeError> {
     let path = &spec.flist;
     let flist = Flist::open(path).map_err(|error| ServeError::Flist { path: path.clone(), source: Box::new(error) })?;
     let routes = Routes::connect(flist.routes(), &RoutePolicy::default())
-        .map_err(|source| ServeError::Stores { path: path.clone(), source })?;
+        .map_err(|error| ServeError::Stores { path: path.clone(), source: Box::new(error) })?;
     let cache =
         BlockCache::open(&spec.cache).map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
     Ok(Ops::new(Content::new(Arc::new(flist), routes, Arc::new(cache))))

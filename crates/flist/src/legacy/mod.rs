@@ -123,7 +123,7 @@ fn metadata(reader: &Reader<'_>) -> Result<Metadata, MetadataError> {
     for (key, value) in rows {
         left = left
             .checked_sub(key.len() + value.len())
-            .ok_or_else(|| reader.refuse(Malformed::TooManyBytes { table: METADATA.0, limit }))?;
+            .ok_or_else(|| reader.refuse(Malformed::TooMuchText { table: METADATA.0, limit }))?;
         if key == "backend" {
             metadata.backend = Some(value);
         } else {

@@ -131,17 +131,17 @@ pub enum Malformed {
         /// The row.
         rowid: i64,
     },
-    /// More rows than we are ready to hold.
-    #[error("table {table} has more than {limit} rows")]
-    TooManyRows {
+    /// Longer texts than we are ready to hold.
+    #[error("table {table} has more than {limit} bytes of text")]
+    TooMuchText {
         /// The table.
         table: &'static str,
         /// The cap.
         limit: usize,
     },
-    /// More text than we are ready to hold.
-    #[error("table {table} holds more than {limit} bytes")]
-    TooManyBytes {
+    /// More rows than we are ready to hold.
+    #[error("table {table} has more than {limit} rows")]
+    TooManyRows {
         /// The table.
         table: &'static str,
         /// The cap.
