@@ -13,8 +13,9 @@ use super::capnp::{List, Message};
 use super::error::{LegacyError, Misfit};
 use super::values::{self, Access, Attributes, Directory, Entry, Kind};
 use super::{ENTRIES, refuse};
+use crate::clock::Deadline;
 use crate::hash::{BlockRef, blake2b_128, hex};
-use crate::metadata::database::{InodeRow, Reader, classify};
+use crate::metadata::database::{InodeRow, READ_TIMEOUT, Reader, classify};
 use crate::metadata::{MAX_BLOCKS, MAX_INODES, Malformed, MetadataError, ROOT_INO, device_number};
 
 /// The longest key: hex of 16 bytes. The column is declared for twice that.
@@ -41,7 +42,15 @@ pub(super) struct Tree {
 pub(super) fn walk(reader: &Reader<'_>) -> Result<Tree, MetadataError> {
     let sql = "SELECT value FROM main.entries WHERE key = ?1";
     let lookup = reader.connection.prepare(sql).map_err(|source| classify(reader.path, ENTRIES.0, source))?;
-    let mut walk = Walk { reader, lookup, tree: Tree::default(), access: HashMap::new(), seen: HashSet::new() };
+    let mut walk = Walk {
+        reader,
+        lookup,
+        deadline: Deadline::after(READ_TIMEOUT),
+        tree: Tree::default(),
+        access: HashMap::new(),
+        lacks_access: false,
+        seen: HashSet::new(),
+    };
     let key = hex(&blake2b_128(b"")).into_bytes();
     let root = Place { ino: ROOT_INO, parent_ino: 0, parent: key.clone(), name: Vec::new(), key };
     let value = walk.value(&root.key)?.ok_or_else(|| refuse(reader.path, LegacyError::NoRoot))?;
@@ -73,9 +82,13 @@ struct Place {
 struct Walk<'r> {
     reader: &'r Reader<'r>,
     lookup: Statement<'r>,
+    /// For the sum of many short queries; the handler of SQLite ends a long one.
+    deadline: Deadline,
     tree: Tree,
     /// A few items are shared by all entries.
     access: HashMap<Vec<u8>, Access>,
+    /// Told once: a flist that lacks one item may lack a million.
+    lacks_access: bool,
     seen: HashSet<Vec<u8>>,
 }
 
@@ -86,6 +99,9 @@ impl Walk<'_> {
 
     /// Reads a value; `None` if there is none of that key.
     fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, MetadataError> {
+        if self.deadline.has_passed() {
+            return Err(MetadataError::TooSlow { path: self.reader.path.to_owned(), limit: READ_TIMEOUT });
+        }
         let Some(key) = std::str::from_utf8(key).ok().filter(|key| key.len() <= MAX_KEY_BYTES) else { return Ok(None) };
         let value = self.lookup.query_row([key], |row| {
             Ok(match row.get_ref(0)? {
@@ -94,8 +110,8 @@ impl Walk<'_> {
             })
         });
         let value = value.optional().map_err(|source| classify(self.reader.path, ENTRIES.0, source))?;
-        let wrong = Malformed::Value { table: ENTRIES.0, rowid: 0, column: "value", found: "no blob".to_owned() };
-        value.map(|bytes| bytes.ok_or_else(|| self.reader.refuse(wrong))).transpose()
+        let wrong = || Malformed::Value { table: ENTRIES.0, rowid: 0, column: "value", found: "no blob".to_owned() };
+        value.map(|bytes| bytes.ok_or_else(|| self.reader.refuse(wrong()))).transpose()
     }
 
     fn access(&mut self, key: &[u8]) -> Result<Access, MetadataError> {
@@ -108,7 +124,9 @@ impl Walk<'_> {
                 message.and_then(|message| Access::read(&message)).map_err(|reason| self.misfit(key, reason))?
             }
             None => {
-                tracing::warn!(key = %lossy(key), "a legacy flist lacks an access control item, taking the least");
+                if !std::mem::replace(&mut self.lacks_access, true) {
+                    tracing::warn!(key = %lossy(key), "a legacy flist lacks access control items, taking the least");
+                }
                 Access::MISSING
             }
         };

@@ -19,7 +19,7 @@ use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::source::MAX_FLIST_BYTES;
 
 /// The longest that reading may take. 20,000 inodes take 25 ms; a slow generated column could take for ever.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// SQLite instructions between two looks at the clock: well under a millisecond.
 const PROGRESS_STEP: i32 = 20_000;
