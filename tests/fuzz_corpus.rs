@@ -54,3 +54,8 @@ fn container_logs() {
 fn spools() {
     replay("spool", targets::spool::check);
 }
+
+#[test]
+fn values_of_legacy_flists() {
+    replay("flist_legacy", targets::flist_legacy::check);
+}

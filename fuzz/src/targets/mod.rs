@@ -1,6 +1,7 @@
 //! One module per decoder; each has a `check` that takes any bytes. Shared with `tests/fuzz_corpus.rs`.
 
 pub mod api_frames;
+pub mod flist_legacy;
 pub mod log_reader;
 pub mod oci_config;
 pub mod shim_frames;
