@@ -69,3 +69,8 @@ fn layers_and_archives_of_images() {
 fn spools() {
     replay("spool", targets::spool::check);
 }
+
+#[test]
+fn values_of_legacy_flists() {
+    replay("flist_legacy", targets::flist_legacy::check);
+}

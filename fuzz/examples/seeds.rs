@@ -23,6 +23,7 @@ fn main() {
     logs();
     flists();
     images();
+    legacy_flists();
     let entry: Vec<u8> = [1_u64, 64, 67, 9, 1, 2, 3, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
     seed("spool", "noted", &[entry.as_slice(), b"onetwo"].concat());
     seed("spool", "taken", &[[0; 64].as_slice(), b"one"].concat());
@@ -232,4 +233,13 @@ fn logs() {
     let log = [line(1, "stdout", "F", "one"), line(2, "stderr", "P", "tw"), line(3, "stderr", "F", "o"), "torn".into()];
     seed("log_reader", "parts", &[b"\x02\x80\xff".as_slice(), log.concat().as_bytes()].concat());
     seed("log_reader", "garbage", b"\x01\x00\x01 \n\nx stdout F\n2026-11-23T10:11:12Z stdout F:x \n");
+}
+
+/// The values and the block in the corpus of `flist_legacy` are those of the fixture in `tests/data/fl/legacy`, each after
+/// the byte that chooses its decoder; they were taken out of it with sqlite3.
+fn legacy_flists() {
+    let router = "pools:\n  a:\n    00:7F: zdb://h:9900/ns\n    80:FF: ardb://pw@h:1\nlookup: [a]\ncache:\n - a\n";
+    seed("flist_legacy", "router", &[b"\x02", router.as_bytes()].concat());
+    let backend = r#"{"host": "127.0.0.1", "port": 9911, "namespace": "leg", "password": "p@"}"#;
+    seed("flist_legacy", "backend", &[b"\x02", backend.as_bytes()].concat());
 }

@@ -7,6 +7,12 @@
 //! id     = blake2b-256(stored)
 //! ```
 //!
+//! The legacy format has another cipher and shorter digests, told by the length of the names: see `legacy/xxtea.rs`.
+//!
+//! ```text
+//! stored = XXTEA(key)(packed)      key and id are blake2b-128
+//! ```
+//!
 //! Nothing is random: equal content has equal blocks, which is what makes stores share them. A nonce that depends on
 //! the key alone is sound only because a key is never used for two contents.
 
@@ -14,7 +20,8 @@ use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
 
 use crate::error::FlistErrorKind;
-use crate::hash::{BlockId, BlockKey, BlockRef, blake2b_256};
+use crate::hash::{BlockId, BlockKey, BlockRef, Digest, HASH_LEN, blake2b_256};
+use crate::legacy::xxtea;
 
 /// Bytes of plain text in every block but the last of a file. Fixed by the format (`rfs`: `BLOB_SIZE`).
 pub const BLOCK_SIZE: usize = 512 * 1024;
@@ -74,6 +81,14 @@ pub enum BlockError {
         /// The block.
         id: BlockId,
     },
+    /// One name is of the legacy format, the other is not; no reader of a flist makes that.
+    #[error("open block {id}: its key {key} is of another format")]
+    MixedNames {
+        /// The block.
+        id: BlockId,
+        /// Its key.
+        key: BlockKey,
+    },
     /// The packed form declares more than a block may hold, before anything was unpacked.
     #[error("open block {id}: it would unpack to {len} bytes")]
     UnpackedLength {
@@ -111,9 +126,11 @@ impl BlockError {
             Self::StoredLength { .. } | Self::WrongId { .. } => {
                 "the store holds a damaged copy: restore it, or add a second route that has a good one"
             }
-            Self::Decrypt { .. } | Self::UnpackedLength { .. } | Self::Unpack { .. } | Self::WrongKey { .. } => {
-                "the flist itself is wrong about this block: pack it again"
-            }
+            Self::Decrypt { .. }
+            | Self::MixedNames { .. }
+            | Self::UnpackedLength { .. }
+            | Self::Unpack { .. }
+            | Self::WrongKey { .. } => "the flist itself is wrong about this block: pack it again",
         }
     }
 
@@ -189,7 +206,8 @@ impl Sealer {
 }
 
 fn encrypt(stored: &mut Vec<u8>, key: BlockKey) -> Result<BlockRef, BlockError> {
-    cipher(&key).encrypt_in_place(&nonce(&key), b"", stored).map_err(|_opaque| BlockError::Encrypt { key })?;
+    let digest = key.widened();
+    cipher(&digest).encrypt_in_place(&nonce(&digest), b"", stored).map_err(|_opaque| BlockError::Encrypt { key })?;
     Ok(BlockRef { id: id_of(stored), key })
 }
 
@@ -209,33 +227,48 @@ pub fn seal_anything(mut packed: Vec<u8>, key: BlockKey) -> Result<SealedBlock, 
 /// Any other content than the one the flist means, with the first check that failed.
 pub fn open(mut stored: Vec<u8>, block: &BlockRef) -> Result<Vec<u8>, BlockError> {
     let id = block.id;
-    if stored.len() <= TAG_LEN || stored.len() > MAX_STORED_LEN {
+    let overhead = match id.digest() {
+        Digest::Current(_) => TAG_LEN,
+        Digest::Legacy(_) => xxtea::LENGTH_LEN,
+    };
+    if stored.len() <= overhead || stored.len() > MAX_STORED_LEN {
         return Err(BlockError::StoredLength { id, len: stored.len() });
     }
-    let found = id_of(&stored);
+    let found = id.again(&stored);
     if found != id {
         return Err(BlockError::WrongId { id, found });
     }
-    cipher(&block.key)
-        .decrypt_in_place(&nonce(&block.key), b"", &mut stored)
-        .map_err(|_opaque| BlockError::Decrypt { id })?;
+    decrypt(block, &mut stored)?;
     let len = snap::raw::decompress_len(&stored).map_err(|source| BlockError::Unpack { id, source })?;
     if len == 0 || len > BLOCK_SIZE {
         return Err(BlockError::UnpackedLength { id, len });
     }
     let plain =
         snap::raw::Decoder::new().decompress_vec(&stored).map_err(|source| BlockError::Unpack { id, source })?;
-    let found = key_of(&plain);
+    let found = block.key.again(&plain);
     if found == block.key { Ok(plain) } else { Err(BlockError::WrongKey { id, found }) }
 }
 
-fn cipher(key: &BlockKey) -> Aes256Gcm {
-    Aes256Gcm::new(&(*key.as_bytes()).into())
+/// Turns stored bytes into packed ones, by the cipher of the format that the names are of.
+fn decrypt(block: &BlockRef, stored: &mut Vec<u8>) -> Result<(), BlockError> {
+    let BlockRef { id, key } = *block;
+    let refused = || BlockError::Decrypt { id };
+    match (id.digest(), key.digest()) {
+        (Digest::Current(_), Digest::Current(key)) => {
+            cipher(key).decrypt_in_place(&nonce(key), b"", stored).map_err(|_opaque| refused())
+        }
+        (Digest::Legacy(_), Digest::Legacy(key)) => xxtea::decrypt(key, stored).ok_or_else(refused),
+        _ => Err(BlockError::MixedNames { id, key }),
+    }
 }
 
-fn nonce(key: &BlockKey) -> Nonce<aes_gcm::aead::consts::U12> {
+fn cipher(key: &[u8; HASH_LEN]) -> Aes256Gcm {
+    Aes256Gcm::new(&(*key).into())
+}
+
+fn nonce(key: &[u8; HASH_LEN]) -> Nonce<aes_gcm::aead::consts::U12> {
     let mut bytes = [0; NONCE_LEN];
-    bytes.iter_mut().zip(key.as_bytes()).for_each(|(to, from)| *to = *from);
+    bytes.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
     bytes.into()
 }
 
@@ -255,18 +288,18 @@ mod tests {
 
     #[test]
     fn a_block_that_would_unpack_to_a_gigabyte_is_refused_before_unpacking() {
-        let key = BlockKey::new([7; 32]);
+        let (digest, key) = ([7; 32], BlockKey::new([7; 32]));
         let mut stored = vec![0x80, 0x80, 0x80, 0x80, 0x04, 0xfe, 0x01, 0x00];
-        cipher(&key).encrypt_in_place(&nonce(&key), b"", &mut stored).unwrap();
+        cipher(&digest).encrypt_in_place(&nonce(&digest), b"", &mut stored).unwrap();
         let names = BlockRef { id: id_of(&stored), key };
         assert!(matches!(open(stored, &names), Err(BlockError::UnpackedLength { len, .. }) if len == 1 << 30));
     }
 
     #[test]
     fn a_block_whose_key_is_not_its_hash_is_refused() {
-        let key = BlockKey::new([7; 32]);
+        let (digest, key) = ([7; 32], BlockKey::new([7; 32]));
         let mut stored = snap::raw::Encoder::new().compress_vec(b"not what the key says").unwrap();
-        cipher(&key).encrypt_in_place(&nonce(&key), b"", &mut stored).unwrap();
+        cipher(&digest).encrypt_in_place(&nonce(&digest), b"", &mut stored).unwrap();
         let names = BlockRef { id: id_of(&stored), key };
         assert!(matches!(open(stored, &names), Err(BlockError::WrongKey { .. })));
     }

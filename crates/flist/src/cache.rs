@@ -1,4 +1,5 @@
-//! Blocks on the local disk, in plain text under the hash of it: `<root>/blocks/<2 hex>/<64 hex of the key>`.
+//! Blocks on the local disk, in plain text under the hash of it: `<root>/blocks/<2 hex>/<64 hex of the key>`,
+//! or 32 hex of a block of a legacy flist.
 //!
 //! The name says what the content must be, so the cache needs no index and cannot be wrong for long: a file counts only
 //! after its length and hash were checked by this process; a damaged one is replaced. Files appear by rename, so several
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::atomic::TempFile;
-use crate::block::{BLOCK_SIZE, key_of};
+use crate::block::BLOCK_SIZE;
 use crate::error::FlistErrorKind;
 use crate::hash::BlockKey;
 
@@ -125,7 +126,7 @@ impl BlockCache {
         if stamp.len == len as u64 {
             (&file).take(BLOCK_SIZE as u64).read_to_end(&mut plain)?;
         }
-        if plain.len() != len || key_of(&plain) != *key {
+        if plain.len() != len || key.again(&plain) != *key {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
         self.remember(*key, stamp);

@@ -1,4 +1,7 @@
 //! The two names of a block: the hash of what is stored, and the hash of what it means.
+//!
+//! A name is as long as the digest of its format, and so says by which one its block is sealed: 32 bytes for `.fl`, 16 for
+//! the legacy `.flist`. Blocks of the two never meet in a store or a cache, not even with equal content.
 
 use std::fmt;
 use std::fs::File;
@@ -11,13 +14,33 @@ pub(crate) const HASH_LEN: usize = 32;
 /// Bytes hashed at once.
 const HASH_CHUNK: usize = 64 * 1024;
 
-/// Names a block in the stores: BLAKE2b-256 of the sealed bytes. Its first byte chooses the route.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockId([u8; HASH_LEN]);
+/// Bytes of a BLAKE2b-128 digest, as the legacy format has them.
+pub(crate) const LEGACY_HASH_LEN: usize = 16;
 
-/// Names a block in the cache and opens it: BLAKE2b-256 of the plain bytes, which is also the cipher key.
+/// A digest of either format.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockKey([u8; HASH_LEN]);
+pub(crate) enum Digest {
+    Current([u8; HASH_LEN]),
+    Legacy([u8; LEGACY_HASH_LEN]),
+}
+
+impl Digest {
+    /// Hashes `bytes` as this digest was made.
+    fn again(&self, bytes: &[u8]) -> Self {
+        match self {
+            Self::Current(_) => Self::Current(blake2b_256(bytes)),
+            Self::Legacy(_) => Self::Legacy(blake2b_128(bytes)),
+        }
+    }
+}
+
+/// Names a block in the stores: BLAKE2b of the sealed bytes. Its first byte chooses the route.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId(Digest);
+
+/// Names a block in the cache and opens it: BLAKE2b of the plain bytes, which is also the cipher key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockKey(Digest);
 
 /// Both names of one block, as the `block` table holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +56,15 @@ pub(crate) fn blake2b_256(bytes: &[u8]) -> [u8; HASH_LEN] {
     let mut state = hasher();
     state.update(bytes);
     finish(&state)
+}
+
+/// Returns the unkeyed BLAKE2b-128 of `bytes`.
+pub(crate) fn blake2b_128(bytes: &[u8]) -> [u8; LEGACY_HASH_LEN] {
+    let mut digest = [0; LEGACY_HASH_LEN];
+    let full = blake2b_simd::Params::new().hash_length(LEGACY_HASH_LEN).hash(bytes);
+    // Made with this length, so the zip covers all of both.
+    digest.iter_mut().zip(full.as_bytes()).for_each(|(to, from)| *to = *from);
+    digest
 }
 
 /// Starts a BLAKE2b-256 over a stream.
@@ -86,25 +118,52 @@ macro_rules! block_name {
             /// Takes the 32 bytes of a digest.
             #[must_use]
             pub const fn new(bytes: [u8; HASH_LEN]) -> Self {
-                Self(bytes)
+                Self(Digest::Current(bytes))
             }
 
-            /// Gives the 32 bytes.
+            /// Takes the 16 bytes of a digest of the legacy format.
             #[must_use]
-            pub const fn as_bytes(&self) -> &[u8; HASH_LEN] {
+            pub const fn legacy(bytes: [u8; LEGACY_HASH_LEN]) -> Self {
+                Self(Digest::Legacy(bytes))
+            }
+
+            /// Gives the bytes: 32, or 16 of the legacy format.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8] {
+                match &self.0 {
+                    Digest::Current(bytes) => bytes,
+                    Digest::Legacy(bytes) => bytes,
+                }
+            }
+
+            /// Gives the bytes for tables that have room for one length: a shorter name ends with zeros, as no hash does.
+            #[must_use]
+            pub fn widened(&self) -> [u8; HASH_LEN] {
+                let mut wide = [0; HASH_LEN];
+                wide.iter_mut().zip(self.as_bytes()).for_each(|(to, from)| *to = *from);
+                wide
+            }
+
+            /// Tells the formats apart.
+            pub(crate) const fn digest(&self) -> &Digest {
                 &self.0
             }
 
-            /// Gives the 64 lower-case hex digits that stores and cache use as a file name.
+            /// Gives the name that `bytes` would have here, in the format of this one.
+            pub(crate) fn again(&self, bytes: &[u8]) -> Self {
+                Self(self.0.again(bytes))
+            }
+
+            /// Gives the lower-case hex digits, 64 or 32, that stores and cache use as a file name.
             #[must_use]
             pub fn to_hex(&self) -> String {
-                hex(&self.0)
+                hex(self.as_bytes())
             }
 
             /// Gives the folder: the first two hex digits.
             #[must_use]
             pub fn shard(&self) -> String {
-                hex(self.0.get(..1).unwrap_or_default())
+                hex(self.as_bytes().get(..1).unwrap_or_default())
             }
         }
 
@@ -124,3 +183,18 @@ macro_rules! block_name {
 
 block_name!(BlockId);
 block_name!(BlockKey);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_two_formats_never_meet() {
+        let (current, legacy) = (BlockKey::new([7; HASH_LEN]), BlockKey::legacy([7; LEGACY_HASH_LEN]));
+        assert_ne!(current, legacy);
+        assert_eq!((current.to_hex().len(), legacy.to_hex().len()), (64, 32));
+        assert_eq!((current.as_bytes().len(), legacy.as_bytes().len()), (32, 16));
+        assert_eq!((current.widened()[15..17].to_vec(), legacy.widened()[15..17].to_vec()), (vec![7, 7], vec![7, 0]));
+        assert_eq!((current.again(b"x").to_hex().len(), legacy.again(b"x").to_hex().len()), (64, 32));
+    }
+}

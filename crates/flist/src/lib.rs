@@ -51,6 +51,7 @@ mod hash;
 mod http;
 mod image;
 pub mod import;
+pub mod legacy;
 pub mod listing;
 pub mod metadata;
 mod net;

@@ -68,7 +68,7 @@ pub(crate) enum ServeError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The cache cannot be used.
     #[error("open the block cache in {}", path.display())]

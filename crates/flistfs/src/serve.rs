@@ -101,7 +101,7 @@ pub(crate) fn rehearse(spec: &ServeSpec, flist: &Arc<Flist>) -> Result<(), Serve
 
 fn content(spec: &ServeSpec, flist: Arc<Flist>) -> Result<Content, ServeError> {
     let routes = Routes::connect(flist.routes(), &RoutePolicy::for_source_named(&spec.source))
-        .map_err(|source| ServeError::Stores { path: spec.flist.clone(), source })?;
+        .map_err(|error| ServeError::Stores { path: spec.flist.clone(), source: Box::new(error) })?;
     let cache =
         BlockCache::open(&spec.cache).map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
     Ok(Content::new(flist, routes, Arc::new(cache)))

@@ -19,7 +19,8 @@ use contd_types::ErrorKind;
 use nix::errno::Errno;
 use server::{BINARY, Server, frame};
 use support::{
-    assert_directory_links, assert_matches_manifest, census, copy_store, fixture, place_fixture, sha256, wait_until,
+    assert_directory_links, assert_matches_manifest, census, copy_store, fixture, legacy_fixture, place_fixture,
+    sha256, wait_until,
 };
 
 #[test]
@@ -36,6 +37,34 @@ fn both_fixtures_read_back_exactly_as_their_manifests_say() {
         let status = server.status();
         assert_eq!(status.inodes, u64::try_from(support::manifest(name).len()).unwrap());
         assert_eq!((status.failed_reads, &status.mount_point), (0, &server.mnt));
+        server.stop();
+        assert_eq!(census(scratch.path()), before, "something leaked");
+    }
+}
+
+#[test]
+fn a_legacy_flist_reads_back_exactly_as_its_manifest_says() {
+    let scratch = tempfile::tempdir().unwrap();
+    let flist = legacy_fixture(scratch.path());
+    let before = census(scratch.path());
+    let numbers = |server: &Server| {
+        let names = support::manifest("legacy").into_iter().map(|entry| entry.path);
+        names
+            .map(|path| std::fs::symlink_metadata(server.mnt.join(path.trim_start_matches('/'))).unwrap().ino())
+            .collect()
+    };
+    let mut first: Vec<u64> = Vec::new();
+    for start in 0..2 {
+        let server = Server::start(scratch.path(), &flist);
+        assert_matches_manifest(&server.mnt, "legacy");
+        assert_directory_links(&server.mnt, "legacy");
+        assert_eq!((server.status().inodes, server.status().failed_reads), (77, 0));
+        let found: Vec<u64> = numbers(&server);
+        if start == 0 {
+            first = found;
+        } else {
+            assert_eq!(found, first, "inode numbers changed over a restart");
+        }
         server.stop();
         assert_eq!(census(scratch.path()), before, "something leaked");
     }

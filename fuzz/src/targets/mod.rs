@@ -3,6 +3,7 @@
 pub mod api_frames;
 pub mod flist_block;
 pub mod flist_import;
+pub mod flist_legacy;
 pub mod flist_metadata;
 pub mod log_reader;
 pub mod oci_config;

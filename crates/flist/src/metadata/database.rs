@@ -20,7 +20,7 @@ use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::source::MAX_FLIST_BYTES;
 
 /// The longest that reading may take. 20,000 inodes take 25 ms; a slow generated column could take for ever.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// SQLite instructions between two looks at the clock: well under a millisecond.
 const PROGRESS_STEP: i32 = 20_000;
@@ -35,10 +35,13 @@ const MAX_SCHEMA_OBJECTS: usize = 64;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Bytes of SQLite's header.
-const HEADER_LEN: usize = 100;
+pub(crate) const HEADER_LEN: usize = 100;
+
+/// The tables of a format, and the columns of each in order.
+pub(crate) type Tables = &'static [(&'static str, &'static [&'static str])];
 
 /// The columns of each table, in order. Anything else is not this format.
-const TABLES: [(&str, &[&str]); 5] = [
+const TABLES: Tables = &[
     ("inode", &["ino", "parent", "name", "size", "uid", "gid", "mode", "rdev", "ctime", "mtime"]),
     ("extra", &["ino", "data"]),
     ("block", &["ino", "id", "key"]),
@@ -47,28 +50,28 @@ const TABLES: [(&str, &[&str]); 5] = [
 ];
 
 /// One row of `inode`, its types and ranges checked, its meaning not yet.
-#[derive(Debug)]
-pub(super) struct InodeRow {
-    pub(super) ino: u64,
-    pub(super) parent: u64,
-    pub(super) name: Vec<u8>,
-    pub(super) size: u64,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mode: u32,
-    pub(super) rdev: u64,
-    pub(super) ctime: i64,
-    pub(super) mtime: i64,
+#[derive(Debug, Default)]
+pub(crate) struct InodeRow {
+    pub(crate) ino: u64,
+    pub(crate) parent: u64,
+    pub(crate) name: Vec<u8>,
+    pub(crate) size: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+    pub(crate) rdev: u64,
+    pub(crate) ctime: i64,
+    pub(crate) mtime: i64,
 }
 
 /// All rows of a flist.
 #[derive(Debug)]
-pub(super) struct Rows {
-    pub(super) inodes: Vec<InodeRow>,
-    pub(super) links: Vec<(u64, Vec<u8>)>,
-    pub(super) blocks: Vec<(u64, BlockRef)>,
-    pub(super) tags: Vec<(String, String)>,
-    pub(super) routes: Vec<Route>,
+pub(crate) struct Rows {
+    pub(crate) inodes: Vec<InodeRow>,
+    pub(crate) links: Vec<(u64, Vec<u8>)>,
+    pub(crate) blocks: Vec<(u64, BlockRef)>,
+    pub(crate) tags: Vec<(String, String)>,
+    pub(crate) routes: Vec<Route>,
 }
 
 /// Reads all of a flist and closes it.
@@ -129,7 +132,7 @@ fn check_file(path: &Path) -> Result<(), MetadataError> {
 /// Computes the length of the file from SQLite's header. SQLite itself would read a file without its last bytes.
 ///
 /// `None` if it is not SQLite, or was written by a version so old (before 3.7) that the field means nothing.
-fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
+pub(crate) fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
     let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
     let page_size = u16::from_be_bytes(header.get(16..18)?.try_into().ok()?);
     let page_size = if page_size == 1 { 65_536 } else { u64::from(page_size) };
@@ -137,13 +140,19 @@ fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
     (header.starts_with(MAGIC) && changes == valid_for && pages > 0).then(|| u64::from(pages) * page_size)
 }
 
-/// Opens the database so that nothing in it can act: immutable, untrusted schema, no views, triggers or extensions.
+/// Opens the database so that nothing in it can act, and nothing is written.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Immutable: no locks, no journal and no WAL is looked for beside the file, and nothing is ever written.
     let absolute = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let uri = format!("file:{}?mode=ro&immutable=1", escape(absolute.as_os_str().as_bytes()));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(uri, flags)?;
+    harden(&mut connection, MAX_VALUE_BYTES)?;
+    Ok(connection)
+}
+
+/// Lets nothing in a database act: untrusted schema, no views, triggers or extensions, bounded values and time.
+pub(crate) fn harden(connection: &mut Connection, max_value_bytes: i32) -> rusqlite::Result<()> {
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -156,7 +165,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         connection.set_db_config(setting, on)?;
     }
     for (limit, value) in [
-        (Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES),
+        (Limit::SQLITE_LIMIT_LENGTH, max_value_bytes),
         (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_VALUE_BYTES),
         (Limit::SQLITE_LIMIT_COLUMN, 64),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 20),
@@ -173,8 +182,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
     let deadline = Deadline::after(READ_TIMEOUT);
     connection.progress_handler(PROGRESS_STEP, Some(move || deadline.has_passed()))?;
-    connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;")?;
-    Ok(connection)
+    connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;")
 }
 
 /// Escapes a path for a `file:` URI, byte by byte.
@@ -191,7 +199,7 @@ fn escape(path: &[u8]) -> String {
 }
 
 /// Tells a database that is too slow from one that is damaged.
-fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> MetadataError {
+pub(crate) fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> MetadataError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => MetadataError::TooSlow { path, limit: READ_TIMEOUT },
@@ -199,15 +207,18 @@ fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> Metadat
     }
 }
 
-struct Reader<'a> {
-    path: &'a Path,
-    connection: Connection,
+/// A hardened database and the tables that are read from it.
+pub(crate) struct Reader<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) connection: Connection,
+    pub(crate) tables: Tables,
 }
 
 impl<'a> Reader<'a> {
     /// Opens the database and checks its schema.
     fn open(path: &'a Path) -> Result<Self, MetadataError> {
-        let reader = Self { path, connection: connect(path).map_err(|source| classify(path, "the header", source))? };
+        let connection = connect(path).map_err(|source| classify(path, "the header", source))?;
+        let reader = Self { path, connection, tables: TABLES };
         reader.check_schema()?;
         Ok(reader)
     }
@@ -218,12 +229,12 @@ impl<'a> Reader<'a> {
         Ok(tags)
     }
 
-    fn refuse(&self, reason: Malformed) -> MetadataError {
+    pub(crate) fn refuse(&self, reason: Malformed) -> MetadataError {
         MetadataError::Schema { path: self.path.to_owned(), reason }
     }
 
     /// Accepts only plain tables with exactly our columns. Reads the schema as text, so that nothing in it is used yet.
-    fn check_schema(&self) -> Result<(), MetadataError> {
+    pub(crate) fn check_schema(&self) -> Result<(), MetadataError> {
         let objects = self.schema_objects().map_err(|source| classify(self.path, "the schema", source))?;
         if objects.len() > MAX_SCHEMA_OBJECTS {
             return Err(self.refuse(Malformed::TooManyRows { table: "sqlite_schema", limit: MAX_SCHEMA_OBJECTS }));
@@ -233,7 +244,7 @@ impl<'a> Reader<'a> {
                 return Err(self.refuse(Malformed::ForeignObject { name: object.name.clone(), found }));
             }
         }
-        for (table, columns) in TABLES {
+        for (table, columns) in self.tables.iter().copied() {
             if !objects.iter().any(|object| object.kind == "table" && object.name == table) {
                 return Err(self.refuse(Malformed::NoTable { table }));
             }
@@ -264,13 +275,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a whole table by its own b-tree (an index could lie), in the order of the rowids.
-    fn rows<T>(
+    pub(crate) fn rows<T>(
         &self,
         table: &'static str,
         limit: usize,
         convert: impl Fn(&Cells<'_>) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, MetadataError> {
-        let columns = TABLES.iter().find(|(name, _)| *name == table).map(|(_, columns)| *columns).unwrap_or_default();
+        let columns =
+            self.tables.iter().find(|(name, _)| *name == table).map(|(_, columns)| *columns).unwrap_or_default();
         let columns = columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ");
         let sql = format!("SELECT {columns}, rowid FROM main.\"{table}\" NOT INDEXED ORDER BY rowid");
         let failed = |source| classify(self.path, table, source);
@@ -323,7 +335,7 @@ impl SchemaObject {
 }
 
 /// One row, whose cells are taken out with their type and range checked.
-struct Cells<'a> {
+pub(crate) struct Cells<'a> {
     table: &'static str,
     rowid: i64,
     row: &'a Row<'a>,
@@ -379,7 +391,7 @@ impl Cells<'_> {
         }
     }
 
-    fn text(&self, index: usize, column: &'static str) -> Result<String, Malformed> {
+    pub(crate) fn text(&self, index: usize, column: &'static str) -> Result<String, Malformed> {
         let bytes = self.text_bytes(index, column)?;
         String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(column, "text that is not UTF-8".to_owned()))
     }

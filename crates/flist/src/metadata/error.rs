@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::FlistErrorKind;
+use crate::legacy::LegacyError;
 
 /// What went wrong while opening a flist.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,14 @@ pub enum MetadataError {
         /// What is there that must not be, or the reverse.
         #[source]
         reason: Malformed,
+    },
+    /// It is a legacy flist, but not a good one.
+    #[error("open legacy flist {}", path.display())]
+    Legacy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<LegacyError>,
     },
     /// The tables are right, what they hold is not a file tree.
     #[error("accept the content of flist {}", path.display())]
@@ -268,9 +277,8 @@ impl MetadataError {
             Self::Open { .. } => "check the permissions of the file and of its folders",
             Self::TooLarge { .. } | Self::TooSlow { .. } => "split the tree in several flists",
             Self::CutShort { .. } => "the file was not copied whole: fetch it again",
-            Self::Database { .. } => {
-                "the file is damaged or not a flist (an old .flist is another format): fetch it again"
-            }
+            Self::Database { .. } => "the file is damaged or not a flist: fetch it again",
+            Self::Legacy { source, .. } => source.hint(),
             Self::Schema { .. } | Self::Malformed { .. } => "the flist is damaged or hostile: pack it again",
         }
     }
@@ -287,6 +295,7 @@ impl MetadataError {
                 Some(rusqlite::ErrorCode::SystemIoFailure | rusqlite::ErrorCode::CannotOpen) => FlistErrorKind::Io,
                 _ => FlistErrorKind::Corrupt,
             },
+            Self::Legacy { source, .. } => source.kind(),
             Self::CutShort { .. } | Self::Schema { .. } | Self::Malformed { .. } => FlistErrorKind::Corrupt,
         }
     }

@@ -109,7 +109,7 @@ fn write_blocks(transaction: &Transaction<'_>, blocks: &[Vec<BlockRef>]) -> rusq
     let mut insert = transaction.prepare("INSERT INTO block (ino, id, key) VALUES (?1, ?2, ?3)")?;
     for (ino, of_file) in (1_i64..).zip(blocks) {
         for block in of_file {
-            insert.execute(params![ino, block.id.as_bytes().as_slice(), block.key.as_bytes().as_slice()])?;
+            insert.execute(params![ino, block.id.as_bytes(), block.key.as_bytes()])?;
         }
     }
     Ok(())

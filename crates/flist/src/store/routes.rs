@@ -20,8 +20,7 @@ pub(crate) struct Range {
 
 impl Range {
     pub(crate) fn covers(self, id: &BlockId) -> bool {
-        let [first, ..] = *id.as_bytes();
-        (self.start..=self.end).contains(&first)
+        id.as_bytes().first().is_some_and(|first| (self.start..=self.end).contains(first))
     }
 }
 

@@ -110,7 +110,7 @@ impl ZdbStore {
     }
 
     fn put_once(&self, id: &BlockId, stored: &[u8], limit: Duration) -> Result<(), Fault> {
-        let key = id.as_bytes().as_slice();
+        let key = id.as_bytes();
         self.run(limit, |connection, deadline| {
             match connection.command(&[b"EXISTS", key], deadline)? {
                 Reply::Number(0) => {}
@@ -139,13 +139,12 @@ impl BlockStore for ZdbStore {
     }
 
     fn get_within(&self, id: &BlockId, limit: Duration) -> Result<Vec<u8>, StoreError> {
-        let got = self.run(limit, |connection, deadline| {
-            match connection.command(&[b"GET", id.as_bytes().as_slice()], deadline)? {
+        let got =
+            self.run(limit, |connection, deadline| match connection.command(&[b"GET", id.as_bytes()], deadline)? {
                 Reply::Bytes(stored) => Ok(Some(stored)),
                 Reply::Nothing => Ok(None),
                 _ => Err(Fault::not_redis("GET was not answered by bytes")),
-            }
-        });
+            });
         match got {
             Ok(Some(stored)) => Ok(stored),
             Ok(None) => Err(StoreError::NotFound { store: self.name.clone(), id: *id }),

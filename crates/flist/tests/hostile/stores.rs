@@ -61,7 +61,7 @@ fn absurd_urls_are_refused_without_a_panic() {
     ] {
         let route = |url: &str| Route { start: 0, end: 255, url: url.to_owned() };
         let block = BlockRef { id: BlockId::new([1; 32]), key: BlockKey::new([2; 32]) };
-        let policy = RoutePolicy { dir_routes: DirRoutes::Any };
+        let policy = RoutePolicy { dir_routes: DirRoutes::Any, ..RoutePolicy::default() };
         match Routes::connect(&[route(url)], &policy) {
             Err(error) => assert!(!error.hint().is_empty()),
             // Whatever was accepted gives no block. Nothing outside of this machine is asked for.

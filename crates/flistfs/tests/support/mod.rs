@@ -33,6 +33,20 @@ pub fn fixture(name: &str, scratch: &Path) -> PathBuf {
     place_fixture(name, scratch, &fixtures().join(name).join("store"))
 }
 
+/// Packs the legacy fixture again, with a `router.yaml` to its own store.
+pub fn legacy_fixture(scratch: &Path) -> PathBuf {
+    let (parts, to) = (scratch.join("legacy-parts"), scratch.join("small.flist"));
+    std::fs::create_dir(&parts).expect("mkdir");
+    let store = fixtures().join("legacy/store");
+    let router = format!("pools:\n  p:\n    00:FF: dir://{}\nlookup:\n  - p\n", store.display());
+    std::fs::write(parts.join("router.yaml"), router).expect("write");
+    for (flags, archive) in [("-xzf", fixtures().join("legacy/small.flist")), ("-czf", to.clone())] {
+        let done = Command::new("tar").arg("-C").arg(&parts).arg(flags).arg(archive).arg(".").status().expect("tar");
+        assert!(done.success());
+    }
+    to
+}
+
 /// Copies a directory of a store, so that a test may damage it.
 pub fn copy_store(name: &str, to: &Path) {
     let done = Command::new("cp").arg("-r").arg(fixtures().join(name).join("store")).arg(to).status().expect("cp");
