@@ -402,6 +402,13 @@ fn a_flipped_bit_anywhere_is_found_before_anything_is_stored() {
 }
 
 #[test]
+fn a_bit_that_changes_nothing_in_the_tar_is_found_by_the_digest_of_the_layer() {
+    // The time in the header of gzip.
+    let error = spoiled(|layout| layout.files.get_mut(&parts(layout).2[0].clone()).unwrap()[4] ^= 1);
+    assert!(matches!(error, ImportError::Digest { .. }), "{}", chain(&error));
+}
+
+#[test]
 fn what_is_missing_or_of_another_size_is_refused() {
     let error = spoiled(|layout| drop(layout.files.remove(&parts(layout).2[1].clone())));
     assert!(matches!(error, ImportError::Missing { .. }), "{error}");

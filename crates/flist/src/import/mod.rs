@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Nothing is extracted: the layers only shape a tree in memory, so no path of theirs can lead anywhere. The stores get
-//! nothing before every digest was right. Memory is bounded by the entries (some 200 bytes each and their paths) and what
+//! nothing before every digest was right. Memory is bounded by the entries (some 400 bytes each with a usual path) and what
 //! [`ImportLimits`] says; the disk by the same limits, in a file that is gone whatever happens.
 
 mod config;
