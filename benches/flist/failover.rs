@@ -68,6 +68,9 @@ pub(crate) fn measure(stage: &Stage, table: &mut Table) {
         is_over.store(true, Ordering::Relaxed);
     });
     server.stop();
+    if gaps.count() == 0 {
+        return table.skipped(WHAT, "not one kill was survived");
+    }
     let [mut longest, mut failed] = <[Samples; 2]>::default();
     longest.push_value(gaps.quantile(1.0));
     failed.push_value(errors.load(Ordering::Relaxed) as f64);

@@ -165,6 +165,9 @@ pub(crate) fn count(value: f64) -> String {
 }
 
 fn spread(values: &Samples, show: fn(f64) -> String) -> String {
+    if values.count() == 1 {
+        return show(values.median());
+    }
     let (low, high) = (show(values.quantile(0.1)), show(values.quantile(0.9)));
     format!("{} ({low} to {high}, {})", show(values.median()), values.count())
 }

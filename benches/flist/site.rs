@@ -22,7 +22,7 @@ const INTERRUPTED: i32 = 130;
 /// The directory, locked.
 pub(crate) struct Site {
     root: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Site {
@@ -35,7 +35,7 @@ impl Site {
         assert!(lock.try_lock().is_ok(), "another run is under way in {ROOT}");
         clear(&root);
         clear_on_signal(&root);
-        Self { root, _lock: lock }
+        Self { root, lock }
     }
 
     /// A path in it.
@@ -58,7 +58,7 @@ impl Site {
 
     /// Waits until everything written to the file system of the directory is on disk.
     pub(crate) fn sync(&self) {
-        nix::unistd::syncfs(&self._lock).expect("sync");
+        nix::unistd::syncfs(&self.lock).expect("sync");
     }
 
     /// Demands that the measurements have cleaned up after themselves, and removes the directory.
