@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::census::{cgroups_below, command_lines, members, mounts};
 
@@ -26,7 +27,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Takes the directory, and clears away what an earlier run has left. Call it before there are other threads.
+    /// Takes the directory, and clears away what an earlier run has left.
     pub(crate) fn enter() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the bench mounts and drops caches: run it as root");
         let root = PathBuf::from(ROOT);
@@ -81,20 +82,25 @@ impl Drop for Site {
     }
 }
 
-/// Has the signals that end a run taken by a thread, which clears up first.
+/// Has the signals that end a run heard by a thread, which clears up first. By handlers and not by a mask: what is started
+/// would inherit a mask, and the daemon would not hear its SIGTERM.
 fn clear_on_signal(root: &Path) {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    // Every later thread inherits it; what is executed gets an empty mask from the standard library.
-    signals.thread_block().expect("block signals");
     let root = root.to_owned();
     #[expect(clippy::exit, reason = "the main thread is anywhere; what it has made is cleared away just before")]
     std::thread::spawn(move || {
-        let signal = signals.wait().expect("wait for signals");
-        eprintln!("{signal}: clearing up");
-        // What the measuring thread runs ends here; that thread then fails, and this process with it or just below.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let hear = |kind| signal(kind).expect("hear a signal");
+            let [mut interrupt, mut terminate, mut hang_up] =
+                [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(hear);
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        });
+        eprintln!("interrupted: clearing up");
+        // What the measuring thread runs ends here; that thread then fails, and nobody need hear of it.
         std::panic::set_hook(Box::new(|_because_of_us| ()));
         clear(&root);
         let _removed = fs::remove_dir(&root);
