@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test faults soak fuzz bench check install
+.PHONY: help deps build demo test faults soak fuzz bench bench-flist check install
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -43,7 +43,11 @@ fuzz: ## Feeds every decoder with inventions, SECONDS=60 each; what it finds is 
 
 bench: build ## Measures the promises, each as a ratio against a peer or the floor in the same run
 	cargo build --release --locked -p contd-launch
-	cargo bench --locked -p contd
+	cargo bench --locked -p contd --bench node
+
+ONLY ?=
+bench-flist: build ## Measures flists beside ext4 and EROFS on one tree (10 minutes; drops the page cache; ONLY=walk chooses)
+	cargo bench --locked -p contd --bench flist -- $(addprefix --only ,$(ONLY))
 
 check: ## What CI asks before the tests: format, lints, dependencies
 	cargo fmt --all --check

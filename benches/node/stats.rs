@@ -37,17 +37,22 @@ impl Samples {
         sorted[((sorted.len() - 1) as f64 * at).round() as usize]
     }
 
+    /// Counts them.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Prints a line of a table.
     pub(crate) fn line(&self, what: &str, unit: &str) {
         let (low, high) = (self.quantile(0.1), self.quantile(0.9));
-        println!("{what:44} {:9.2} {unit} median   p10 {low:.2}, p90 {high:.2}, n={}", self.median(), self.0.len());
+        println!("{what:44} {:9.2} {unit} median   p10 {low:.2}, p90 {high:.2}, n={}", self.median(), self.count());
     }
 }
 
 impl std::fmt::Display for Samples {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (low, high) = (self.quantile(0.1), self.quantile(0.9));
-        write!(f, "{:.2} ms median ({low:.2} to {high:.2}, n={})", self.median(), self.0.len())
+        write!(f, "{:.2} ms median ({low:.2} to {high:.2}, n={})", self.median(), self.count())
     }
 }
 

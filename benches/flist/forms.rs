@@ -1,0 +1,135 @@
+//! The forms of the tree, and rounds in which each has its turn, so that a noisy moment hits all.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::server::Server;
+use crate::stage::Stage;
+use crate::stats::Samples;
+
+/// One way to have the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Ext4,
+    Erofs,
+    /// A flist whose blocks are all in the block cache.
+    Kept,
+    /// A flist whose block cache is empty.
+    Empty,
+}
+
+impl Form {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Ext4, Self::Erofs, Self::Kept, Self::Empty];
+    /// For what reads no content: a flist's blocks play no part.
+    pub(crate) const WALKED: [Self; 3] = [Self::Ext4, Self::Erofs, Self::Kept];
+}
+
+/// Does something with the root of a form, with nothing of it in the page cache: for a flist a server that has just been
+/// started. `None` if this machine does not have the form.
+pub(crate) fn on_cold<T>(stage: &Stage, form: Form, work: impl FnOnce(&Path) -> T) -> Option<T> {
+    let (site, flist) = (&stage.site, &stage.flist);
+    match form {
+        Form::Ext4 => {
+            site.drop_caches();
+            Some(work(&stage.ext4.root))
+        }
+        Form::Erofs => stage.erofs.as_ref().map(|erofs| {
+            site.drop_caches();
+            work(&erofs.root)
+        }),
+        Form::Kept => Some(served(stage, Server::start(site, flist, &stage.kept_cache), work)),
+        Form::Empty => {
+            let cache = site.path("empty");
+            let result = served(stage, Server::start(site, flist, &cache), work);
+            std::fs::remove_dir_all(&cache).expect("remove the cache");
+            Some(result)
+        }
+    }
+}
+
+fn served<T>(stage: &Stage, server: Server, work: impl FnOnce(&Path) -> T) -> T {
+    stage.site.drop_caches();
+    let result = work(&server.root);
+    server.stop();
+    result
+}
+
+/// Times some work.
+pub(crate) fn time(work: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    work();
+    begin.elapsed()
+}
+
+/// What rounds over the forms gave, in milliseconds, and per round the ratio of a flist to ext4.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    pub(crate) ext4: Samples,
+    pub(crate) erofs: Samples,
+    pub(crate) kept: Samples,
+    pub(crate) empty: Samples,
+    pub(crate) kept_ratio: Samples,
+    pub(crate) empty_ratio: Samples,
+    pub(crate) has_erofs: bool,
+}
+
+impl Comparison {
+    /// Takes one round.
+    pub(crate) fn round(&mut self, forms: &[Form], mut sample: impl FnMut(Form) -> Option<Duration>) {
+        let taken = forms.iter().filter_map(|&form| Some((form, sample(form)?)));
+        self.push(&taken.collect::<Vec<_>>());
+    }
+
+    /// Adds a round whose samples are there already; ext4 is the first.
+    pub(crate) fn push(&mut self, round: &[(Form, Duration)]) {
+        let mut native = Duration::ZERO;
+        for &(form, took) in round {
+            let over_native = || took.as_secs_f64() / native.as_secs_f64();
+            match form {
+                Form::Ext4 => {
+                    native = took;
+                    self.ext4.push(took);
+                }
+                Form::Erofs => {
+                    self.has_erofs = true;
+                    self.erofs.push(took);
+                }
+                Form::Kept => {
+                    self.kept_ratio.push_value(over_native());
+                    self.kept.push(took);
+                }
+                Form::Empty => {
+                    self.empty_ratio.push_value(over_native());
+                    self.empty.push(took);
+                }
+            }
+        }
+    }
+
+    /// Takes rounds of some work with a cold page cache.
+    pub(crate) fn cold(stage: &Stage, rounds: usize, forms: &[Form], work: impl Fn(&Path)) -> Self {
+        let mut comparison = Self::default();
+        for _ in 0..rounds {
+            comparison.round(forms, |form| on_cold(stage, form, |root| time(|| work(root))));
+        }
+        comparison
+    }
+
+    /// Takes rounds of some work on forms where it was done before: once, not counted, and then on the same mount.
+    pub(crate) fn warm(stage: &Stage, rounds: usize, work: impl Fn(&Path)) -> Self {
+        let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
+        let root = |form: Form| match form {
+            Form::Ext4 => Some(stage.ext4.root.as_path()),
+            Form::Erofs => stage.erofs.as_ref().map(|erofs| erofs.root.as_path()),
+            Form::Kept | Form::Empty => Some(server.root.as_path()),
+        };
+        Form::WALKED.into_iter().filter_map(root).for_each(&work);
+        let mut comparison = Self::default();
+        for _ in 0..rounds {
+            comparison.round(&Form::WALKED, |form| root(form).map(|root| time(|| work(root))));
+        }
+        server.stop();
+        comparison
+    }
+}

@@ -1,0 +1,83 @@
+//! One small file: open, read whole, close; the middle one and the slow one of many.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::forms::{Comparison, Form, on_cold, time};
+use crate::report::Table;
+use crate::server::Server;
+use crate::stage::Stage;
+use crate::stats::{Goal, Samples};
+
+const ROUNDS: usize = 5;
+/// Enough that the 99th of a hundred is more than one file.
+const FILES: usize = 500;
+/// What is small: most of a root file system is.
+const MAX_BYTES: u64 = 16 * 1024;
+
+/// The median and the 99th percentile.
+#[derive(Default)]
+struct Latency {
+    middle: Vec<(Form, Duration)>,
+    slow: Vec<(Form, Duration)>,
+}
+
+impl Latency {
+    fn add(&mut self, form: Form, samples: &Samples) {
+        let at = |quantile| Duration::from_secs_f64(samples.quantile(quantile) / 1e3);
+        self.middle.push((form, at(0.5)));
+        self.slow.push((form, at(0.99)));
+    }
+}
+
+pub(crate) fn measure(stage: &Stage, table: &mut Table) {
+    let files = stage.tree.some_files(FILES, MAX_BYTES);
+    let [mut middle, mut slow] = [Comparison::default(), Comparison::default()];
+    for _ in 0..ROUNDS {
+        let mut latency = Latency::default();
+        for form in Form::ALL {
+            if let Some(samples) = on_cold(stage, form, |root| read_each(root, &files)) {
+                latency.add(form, &samples);
+            }
+        }
+        middle.push(&latency.middle);
+        slow.push(&latency.slow);
+    }
+    table.kept("small file, p50, cold, blocks cached", &middle, Goal::None, None);
+    table.kept("small file, p99, cold, blocks cached", &slow, Goal::None, None);
+    table.empty("small file, p50, cold, no block cached", &middle, Goal::None, None);
+    table.empty("small file, p99, cold, no block cached", &slow, Goal::None, None);
+    warm(stage, table, &files);
+}
+
+fn warm(stage: &Stage, table: &mut Table, files: &[PathBuf]) {
+    let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
+    let erofs = stage.erofs.as_ref().map(|erofs| (Form::Erofs, erofs.root.as_path()));
+    let roots = [(Form::Ext4, stage.ext4.root.as_path())].into_iter().chain(erofs);
+    let roots: Vec<_> = roots.chain([(Form::Kept, server.root.as_path())]).collect();
+    for (_, root) in &roots {
+        read_each(root, files);
+    }
+    let [mut middle, mut slow] = [Comparison::default(), Comparison::default()];
+    for _ in 0..ROUNDS {
+        let mut latency = Latency::default();
+        for &(form, root) in &roots {
+            latency.add(form, &read_each(root, files));
+        }
+        middle.push(&latency.middle);
+        slow.push(&latency.slow);
+    }
+    server.stop();
+    table.kept("small file, p50, warm", &middle, Goal::None, None);
+    table.kept("small file, p99, warm", &slow, Goal::None, None);
+}
+
+fn read_each(root: &Path, files: &[PathBuf]) -> Samples {
+    let mut samples = Samples::default();
+    for file in files {
+        let path = root.join(file);
+        samples.push(time(|| drop(fs::read(&path).expect("read a file"))));
+    }
+    samples
+}

@@ -1,0 +1,97 @@
+//! What serving a flist costs, measured as ratios: each figure beside ext4 and EROFS on the same tree in the same run.
+//!
+//! `make bench-flist`, or some of it: `cargo bench -p contd --bench flist -- --only walk`. Wants root, `/dev/fuse`, and
+//! for the comparisons `mkfs.erofs`: what is missing is said, not passed over. Drops the machine's page cache often.
+//!
+//! ```text
+//! the machine's /usr ── copy, bounded ──► tree (ext4) ── mkfs.erofs ──► image, mounted from its file
+//!                                          └ contd flist pack ──► .fl + dir store ── contd-flistfs ──► FUSE mount
+//! ```
+//! Cold is a dropped page cache. For contd there are two kinds: with the block cache kept, as after a restart, and with
+//! an empty one, so that every block is fetched from the store, verified and kept. The goals are about the first.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    reason = "a measurement ends loudly when something is wrong, and lives in real time"
+)]
+
+#[path = "../../tests/e2e/harness/census.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
+mod census;
+mod container;
+mod contents;
+mod control;
+mod daemon;
+mod failover;
+mod first_byte;
+mod forms;
+mod latency;
+mod memory;
+mod native;
+mod packing;
+mod report;
+mod rfs;
+mod server;
+mod site;
+mod stage;
+#[path = "../node/stats.rs"]
+#[expect(dead_code, reason = "shared with the other bench, which prints its lines")]
+mod stats;
+mod tools;
+mod tree;
+mod walk;
+
+use report::Table;
+use stage::Stage;
+
+type Measure = fn(&Stage, &mut Table);
+
+fn main() {
+    let chosen = chosen();
+    let benches: [(&str, Measure); 8] = [
+        ("walk", walk::measure),
+        ("contents", contents::measure),
+        ("latency", latency::measure),
+        ("first-byte", first_byte::measure),
+        ("memory", memory::measure),
+        ("pack", packing::measure),
+        ("failover", failover::measure),
+        ("container", container::measure),
+    ];
+    let known: Vec<&str> = benches.iter().map(|(name, _)| *name).collect();
+    for name in &chosen {
+        assert!(known.contains(&name.as_str()), "--only {name}: there is {}", known.join(", "));
+    }
+    let begin = std::time::Instant::now();
+    let stage = Stage::set_up();
+    let mut table = Table::default();
+    for (name, measure) in benches {
+        if chosen.is_empty() || chosen.iter().any(|only| only == name) {
+            eprintln!("## {name} (after {:.0} s)", begin.elapsed().as_secs_f64());
+            measure(&stage, &mut table);
+        }
+    }
+    let about = stage.describe();
+    stage.leave();
+    println!("{about}\n\n{table}\n\n{:.0} s in all.", begin.elapsed().as_secs_f64());
+}
+
+/// Reads `--only NAME`, which may be repeated; what cargo adds (`--bench`) is passed over.
+fn chosen() -> Vec<String> {
+    let mut chosen = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bench" => {}
+            "--only" => chosen.push(args.next().expect("--only wants a name")),
+            other => panic!("what is {other}? Usage: --only NAME"),
+        }
+    }
+    chosen
+}

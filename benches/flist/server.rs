@@ -1,0 +1,87 @@
+//! One `contd-flistfs` with its mount, started and ended as the daemon does it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use contd_flist::FetchedFlist;
+use contd_lease::{LeaseDir, LeaseState};
+use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec};
+
+use crate::census::command_lines;
+use crate::control;
+use crate::site::Site;
+use crate::tools::{binary, run};
+
+/// How long a server may take to be gone after its farewell.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server; it is not ended when dropped: the site clears up.
+pub(crate) struct Server {
+    dir: PathBuf,
+    /// Where the tree is.
+    pub(crate) root: PathBuf,
+}
+
+impl Server {
+    /// Writes down what is to be served, with the block cache in `cache`.
+    pub(crate) fn prepare(site: &Site, flist: &FetchedFlist, cache: &Path) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let dir = site.dir("f").join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+        let root = dir.join("mnt");
+        LeaseDir::new(&dir).reserve("bench", &dir.join("sock")).expect("reserve a lease");
+        fs::create_dir(&root).expect("make the mount point");
+        fs::create_dir_all(cache).expect("make the cache");
+        let spec = ServeSpec {
+            version: SERVE_SPEC_VERSION,
+            flist: flist.path.clone(),
+            hash: flist.hash.clone(),
+            mount_point: root.clone(),
+            cache: cache.to_owned(),
+        };
+        fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("encode")).expect("write what to serve");
+        Self { dir, root }
+    }
+
+    /// Starts it; returns when the mount is ready.
+    pub(crate) fn launch(&self) {
+        run(Command::new(binary("contd-flistfs")).arg("--dir").arg(&self.dir));
+    }
+
+    /// Both.
+    pub(crate) fn start(site: &Site, flist: &FetchedFlist, cache: &Path) -> Self {
+        let server = Self::prepare(site, flist, cache);
+        server.launch();
+        server
+    }
+
+    /// The process that answers requests; `None` when there is none.
+    pub(crate) fn serving_pid(&self) -> Option<i32> {
+        control::serving_pid(&self.dir.join("sock"))
+    }
+
+    /// All processes of it.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let named = format!("{} ", self.dir.display());
+        command_lines().into_iter().filter(|(_, line)| line.contains(&named)).map(|(pid, _)| pid).collect()
+    }
+
+    /// Unmounts and ends it.
+    pub(crate) fn stop(self) {
+        control::shut_down(&self.dir.join("sock")).expect("shut the server down");
+        self.forget();
+    }
+
+    /// Waits until nothing of it lives, and removes its directory.
+    pub(crate) fn forget(self) {
+        let lease = LeaseDir::new(&self.dir);
+        let begin = Instant::now();
+        while matches!(lease.probe(), Ok(LeaseState::Held(_))) || !self.processes().is_empty() {
+            assert!(begin.elapsed() < END_TIMEOUT, "a flist server does not end: {:?}", self.processes());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        lease.retire().expect("retire the lease");
+    }
+}

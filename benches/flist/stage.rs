@@ -1,0 +1,84 @@
+//! What all measurements share: the tree in all its forms, packed once, and a block cache that is full.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use contd_flist::{FetchedFlist, FlistSource, fetch};
+
+use crate::native::{Erofs, Ext4};
+use crate::server::Server;
+use crate::site::Site;
+use crate::tools::{Lists, binary, run};
+use crate::tree::Tree;
+
+/// The ground of a run.
+pub(crate) struct Stage {
+    pub(crate) tree: Tree,
+    pub(crate) ext4: Ext4,
+    pub(crate) erofs: Option<Erofs>,
+    pub(crate) lists: Lists,
+    /// The `.fl` as it was packed.
+    pub(crate) packed: PathBuf,
+    pub(crate) flist: FetchedFlist,
+    /// A cache with every block of the flist.
+    pub(crate) kept_cache: PathBuf,
+    /// Last: what is mounted lies in it.
+    pub(crate) site: Site,
+}
+
+impl Stage {
+    pub(crate) fn set_up() -> Self {
+        let site = Site::enter();
+        let tree = timed("the tree", || Tree::make(&site.dir("tree")));
+        let ext4 = Ext4::of(&site, &tree);
+        let erofs = timed("EROFS", || Erofs::of(&site, &tree));
+        let lists = Lists::write(&site.dir("lists"), &tree.files);
+        let packed = site.path("tree.fl");
+        let store = format!("dir://{}", site.path("store").display());
+        timed("the flist", || {
+            let mut pack = Command::new(binary("contd"));
+            run(pack.args(["flist", "pack"]).arg(&tree.root).arg(&packed).args(["--store", &store]));
+        });
+        let kept_cache = site.dir("kept");
+        let flist = fetch(&FlistSource::File(packed.clone()), &kept_cache, &|_| ()).expect("fetch the flist");
+        timed("its block cache", || {
+            let server = Server::start(&site, &flist, &kept_cache);
+            lists.cat(&server.root);
+            server.stop();
+        });
+        site.sync();
+        Self { tree, ext4, erofs, lists, packed, flist, kept_cache, site }
+    }
+
+    /// Says what was measured on what.
+    pub(crate) fn describe(&self) -> String {
+        let kernel = nix::sys::utsname::uname().expect("uname");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        format!(
+            "Tree: {} entries, {} files, {} MiB. ext4: {}. EROFS: {}. Linux {}, {cores} cores, load at the end {}.",
+            self.tree.entries,
+            self.tree.files.len(),
+            self.tree.bytes >> 20,
+            self.ext4.how,
+            self.erofs.as_ref().map_or("none", |erofs| erofs.how),
+            kernel.release().display(),
+            load.split(' ').next().unwrap_or("?"),
+        )
+    }
+
+    /// Demands that nothing is left.
+    pub(crate) fn leave(self) {
+        let Self { ext4, erofs, site, .. } = self;
+        drop((ext4, erofs));
+        site.leave();
+    }
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let result = work();
+    eprintln!("made {what} in {:.1} s", begin.elapsed().as_secs_f64());
+    result
+}
