@@ -18,6 +18,7 @@
 pub mod launch;
 pub mod log;
 pub mod mount;
+pub mod negotiate;
 pub mod ops;
 pub mod serve;
 pub mod server;

@@ -7,9 +7,9 @@ use contd_types::one_line;
 use nix::errno::Errno;
 use tracing::warn;
 
+use crate::negotiate::Negotiated;
 use crate::wire::{
-    Attributes, BLOCK_BYTES, Body, Init, MAJOR, MAX_READ_BYTES, MINOR, OLDEST_MINOR, Operation, Read, Request,
-    dirent_bytes, init_flag, open_flag,
+    Attributes, BLOCK_BYTES, Body, Init, MAX_READ_BYTES, Operation, Read, Request, dirent_bytes, open_flag,
 };
 
 /// How long the kernel may keep names and attributes: a year, since nothing ever changes.
@@ -18,14 +18,6 @@ const VALID_SECONDS: u64 = 365 * 24 * 60 * 60;
 /// Reads ahead and other requests in the background that the kernel may have under way. Its own default of 12 would
 /// leave a store with a long round trip idle.
 const MAX_BACKGROUND: u16 = 64;
-
-/// What the kernel must be able to do, and what is used when it can.
-const WANTED_FLAGS: u32 = init_flag::ASYNC_READ
-    | init_flag::DO_READDIRPLUS
-    | init_flag::READDIRPLUS_AUTO
-    | init_flag::PARALLEL_DIROPS
-    | init_flag::MAX_PAGES
-    | init_flag::CACHE_SYMLINKS;
 
 /// The two entries that come before a directory's children.
 const DOTS: u64 = 2;
@@ -108,13 +100,11 @@ impl Ops {
         }
     }
 
-    fn init(init: &Init) -> Answer {
-        if init.major != MAJOR || init.minor < OLDEST_MINOR {
-            return Answer::Error(Errno::EPROTO);
+    fn init(offer: &Init) -> Answer {
+        match Negotiated::agree(offer) {
+            Some(agreed) => Answer::Body(body(|body| body.init(&agreed, MAX_BACKGROUND))),
+            None => Answer::Error(Errno::EPROTO),
         }
-        let minor = init.minor.min(MINOR);
-        let max_readahead = init.max_readahead.min(MAX_READ_BYTES);
-        Answer::Body(body(|body| body.init(minor, max_readahead, init.flags & WANTED_FLAGS, MAX_BACKGROUND)))
     }
 
     fn with<'a>(&'a self, node: u64, then: impl FnOnce(Inode<'a>) -> Answer) -> Answer {

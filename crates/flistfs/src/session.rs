@@ -14,8 +14,9 @@ use std::thread;
 use nix::errno::Errno;
 use tracing::{debug, error, warn};
 
+use crate::negotiate::Negotiated;
 use crate::ops::{Answer, Ops};
-use crate::wire::{Operation, REQUEST_BUFFER_BYTES, Read, Request, WireError, reply_header};
+use crate::wire::{Operation, REQUEST_BUFFER_BYTES, Read, Request, WireError, reply_header, resend_notice};
 
 /// READs answered at the same time: enough to keep a few cores or a few downloads busy.
 const DATA_SLOTS: usize = 4;
@@ -48,6 +49,12 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
+    /// The kernel does not send again what a dead predecessor has left unanswered.
+    #[error("resume the FUSE session: ask the kernel for the requests of the dead server")]
+    Resend {
+        /// Why; `EINVAL` before Linux 6.9.
+        source: io::Error,
+    },
     /// A thread could not be started.
     #[error("start a thread of the FUSE session")]
     Thread {
@@ -62,61 +69,91 @@ pub enum SessionError {
     },
 }
 
-struct Session {
+/// A connection to the kernel that is ready to be served. No thread runs before [`Session::start`].
+#[derive(Debug)]
+pub struct Session {
     device: File,
+    negotiated: Negotiated,
     ops: Arc<Ops>,
     reads: Mutex<Reads>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Reads {
     busy: usize,
     waiting: VecDeque<WaitingRead>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct WaitingRead {
     unique: u64,
     node: u64,
     read: Read,
 }
 
-/// Answers INIT, then starts the threads. The returned pipe hangs up when the last thread has ended, which is when the
-/// kernel has given up the file system: it is unmounted everywhere and nothing uses it any more.
+/// Answers INIT, then starts the threads: [`Session::begin`] and [`Session::start`].
 ///
 /// # Errors
 /// [`SessionError`]; the device is closed, so the mount is dead.
 pub fn start(device: File, ops: Arc<Ops>) -> Result<PipeReader, SessionError> {
-    let session = Arc::new(Session { device, ops, reads: Mutex::default() });
-    session.begin()?;
-    let (gone, alive) = io::pipe().map_err(|source| SessionError::Pipe { source })?;
-    let alive = Arc::new(alive);
-    for number in 0..THREADS {
-        let (session, alive) = (Arc::clone(&session), Arc::clone(&alive));
-        let work = move || session.work(&alive);
-        let spawned = thread::Builder::new().name(format!("fuse-{number}")).spawn(work);
-        drop(spawned.map_err(|source| SessionError::Thread { source })?);
-    }
-    Ok(gone)
+    Session::begin(device, ops)?.start()
 }
 
 impl Session {
-    fn begin(&self) -> Result<(), SessionError> {
+    /// Begins the session of a new mount: takes INIT and answers it.
+    ///
+    /// # Errors
+    /// [`SessionError`]; the device is closed, so the mount is dead unless somebody else holds it too.
+    pub fn begin(device: File, ops: Arc<Ops>) -> Result<Self, SessionError> {
         let mut inbox = vec![0; REQUEST_BUFFER_BYTES];
         let len = loop {
-            match (&self.device).read(&mut inbox) {
+            match (&device).read(&mut inbox) {
                 Ok(len) => break len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(SessionError::FirstRequest { source }),
             }
         };
         let request = Request::decode(inbox.get(..len).unwrap_or_default()).map_err(|_wire| SessionError::NotInit)?;
-        if !matches!(request.operation, Operation::Init(_)) {
-            return Err(SessionError::NotInit);
+        let Operation::Init(offer) = request.operation else { return Err(SessionError::NotInit) };
+        let answer = ops.answer(&request, &mut Vec::new());
+        send(&device, request.unique, &answer, &[]).map_err(|source| SessionError::AnswerInit { source })?;
+        let negotiated = Negotiated::agree(&offer).ok_or(SessionError::Version)?;
+        Ok(Self { device, negotiated, ops, reads: Mutex::default() })
+    }
+
+    /// Takes over the session of a predecessor that has ended: asks the kernel for what it had read and not answered.
+    ///
+    /// The predecessor must be dead: of two that answer one request, the second is refused by the kernel.
+    ///
+    /// # Errors
+    /// [`SessionError::Resend`]: without that, some process would wait for ever.
+    pub fn resume(device: File, negotiated: Negotiated, ops: Arc<Ops>) -> Result<Self, SessionError> {
+        (&device).write_all(&resend_notice()).map_err(|source| SessionError::Resend { source })?;
+        Ok(Self { device, negotiated, ops, reads: Mutex::default() })
+    }
+
+    /// Returns what was agreed on in INIT: what a successor needs beside the device.
+    #[must_use]
+    pub fn negotiated(&self) -> Negotiated {
+        self.negotiated
+    }
+
+    /// Starts the threads. The returned pipe hangs up when the last thread has ended, which is when the kernel has given
+    /// up the file system: it is unmounted everywhere and nothing uses it any more.
+    ///
+    /// # Errors
+    /// [`SessionError::Pipe`] or [`SessionError::Thread`].
+    pub fn start(self) -> Result<PipeReader, SessionError> {
+        let session = Arc::new(self);
+        let (gone, alive) = io::pipe().map_err(|source| SessionError::Pipe { source })?;
+        let alive = Arc::new(alive);
+        for number in 0..THREADS {
+            let (session, alive) = (Arc::clone(&session), Arc::clone(&alive));
+            let work = move || session.work(&alive);
+            let spawned = thread::Builder::new().name(format!("fuse-{number}")).spawn(work);
+            drop(spawned.map_err(|source| SessionError::Thread { source })?);
         }
-        let answer = self.ops.answer(&request, &mut Vec::new());
-        self.send(request.unique, &answer, &[]).map_err(|source| SessionError::AnswerInit { source })?;
-        if matches!(answer, Answer::Error(_)) { Err(SessionError::Version) } else { Ok(()) }
+        Ok(gone)
     }
 
     /// Reads and answers until the file system is gone. `_alive` hangs up the pipe when the last thread drops it.
@@ -181,31 +218,31 @@ impl Session {
     }
 
     fn reply(&self, unique: u64, answer: &Answer, content: &[u8]) {
-        let Err(error) = self.send(unique, answer, content) else { return };
+        let Err(error) = send(&self.device, unique, answer, content) else { return };
         match error.raw_os_error().map(Errno::from_raw) {
             // The asker was killed, or the file system is gone.
             Some(Errno::ENOENT | Errno::ENODEV) => {}
             _ => {
                 error!(%error, "the kernel refuses an answer, sending EIO instead");
                 // If that fails too there is nothing left to say.
-                let _refused = self.send(unique, &Answer::Error(Errno::EIO), &[]);
+                let _refused = send(&self.device, unique, &Answer::Error(Errno::EIO), &[]);
             }
         }
     }
+}
 
-    fn send(&self, unique: u64, answer: &Answer, content: &[u8]) -> io::Result<()> {
-        let (errno, body) = match answer {
-            Answer::None => return Ok(()),
-            Answer::Error(errno) => (*errno as i32, &[][..]),
-            Answer::Body(body) => (0, body.as_slice()),
-            Answer::Content(len) => (0, content.get(..*len).unwrap_or_default()),
-        };
-        let header = reply_header(unique, errno, body.len());
-        loop {
-            match (&self.device).write_vectored(&[IoSlice::new(&header), IoSlice::new(body)]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(|_all_or_nothing| ()),
-            }
+fn send(device: &File, unique: u64, answer: &Answer, content: &[u8]) -> io::Result<()> {
+    let (errno, body) = match answer {
+        Answer::None => return Ok(()),
+        Answer::Error(errno) => (*errno as i32, &[][..]),
+        Answer::Body(body) => (0, body.as_slice()),
+        Answer::Content(len) => (0, content.get(..*len).unwrap_or_default()),
+    };
+    let header = reply_header(unique, errno, body.len());
+    loop {
+        match (&mut &*device).write_vectored(&[IoSlice::new(&header), IoSlice::new(body)]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(|_all_or_nothing| ()),
         }
     }
 }

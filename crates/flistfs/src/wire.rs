@@ -1,12 +1,14 @@
-//! The bytes of the FUSE protocol (7.38 of `linux/fuse.h`), the part that a read-only file system needs.
+//! The bytes of the FUSE protocol (7.40 of `linux/fuse.h`), the part that a read-only file system needs.
 //!
 //! Requests are decoded field by field with bounds checks, replies are appended field by field: no struct is laid over
 //! memory. All numbers are in the byte order of the machine, as the kernel has them.
 
+use crate::negotiate::Negotiated;
+
 /// The protocol's major version.
 pub const MAJOR: u32 = 7;
 /// The newest minor version that this code knows.
-pub const MINOR: u32 = 38;
+pub const MINOR: u32 = 40;
 /// The oldest kernel's minor version that is served (Linux 5.4): `max_pages` and cached symlinks are there.
 pub const OLDEST_MINOR: u32 = 31;
 
@@ -21,20 +23,24 @@ pub const MAX_READ_BYTES: u32 = 1024 * 1024;
 /// The same in pages.
 pub const MAX_PAGES: u16 = 256;
 
-/// Flags of INIT.
+/// Flags of INIT: the low half is `flags`, the high half `flags2`.
 pub mod init_flag {
     /// Many reads of one file at once.
-    pub const ASYNC_READ: u32 = 1;
+    pub const ASYNC_READ: u64 = 1;
     /// READDIRPLUS exists.
-    pub const DO_READDIRPLUS: u32 = 1 << 13;
+    pub const DO_READDIRPLUS: u64 = 1 << 13;
     /// The kernel chooses between READDIR and READDIRPLUS.
-    pub const READDIRPLUS_AUTO: u32 = 1 << 14;
+    pub const READDIRPLUS_AUTO: u64 = 1 << 14;
     /// Lookups and listings in one directory at the same time.
-    pub const PARALLEL_DIROPS: u32 = 1 << 18;
+    pub const PARALLEL_DIROPS: u64 = 1 << 18;
     /// Reads of more than 128 KiB.
-    pub const MAX_PAGES: u32 = 1 << 22;
+    pub const MAX_PAGES: u64 = 1 << 22;
     /// Symlink targets stay in the page cache.
-    pub const CACHE_SYMLINKS: u32 = 1 << 23;
+    pub const CACHE_SYMLINKS: u64 = 1 << 23;
+    /// There is a `flags2`.
+    pub const INIT_EXT: u64 = 1 << 30;
+    /// The kernel can be asked to send again what a dead server had read and not answered.
+    pub const HAS_RESEND: u64 = 1 << 39;
 }
 
 /// Flags of an answered OPEN or OPENDIR.
@@ -97,7 +103,7 @@ pub struct Init {
     /// The most it reads ahead, in bytes.
     pub max_readahead: u32,
     /// What it can do.
-    pub flags: u32,
+    pub flags: u64,
 }
 
 /// From where and how much; for a listing, the cookie of the last entry and the size of the buffer.
@@ -225,7 +231,10 @@ impl<'a> Request<'a> {
 
     fn init(body: &[u8]) -> Option<Init> {
         let mut cursor = Cursor(body);
-        Some(Init { major: cursor.u32()?, minor: cursor.u32()?, max_readahead: cursor.u32()?, flags: cursor.u32()? })
+        let (major, minor, max_readahead) = (cursor.u32()?, cursor.u32()?, cursor.u32()?);
+        let low = u64::from(cursor.u32()?);
+        let high = if low & init_flag::INIT_EXT == 0 { 0 } else { u64::from(cursor.u32()?) };
+        Some(Init { major, minor, max_readahead, flags: low | high << 32 })
     }
 
     fn read(body: &[u8]) -> Option<Read> {
@@ -294,13 +303,14 @@ impl Body {
     }
 
     /// Appends `fuse_init_out`.
-    pub fn init(&mut self, minor: u32, max_readahead: u32, flags: u32, max_background: u16) -> &mut Self {
+    pub fn init(&mut self, agreed: &Negotiated, max_background: u16) -> &mut Self {
         let congestion_threshold = max_background / 4 * 3;
-        self.u32(MAJOR).u32(minor).u32(max_readahead).u32(flags);
+        let [low, high] = [agreed.flags, agreed.flags >> 32].map(|half| u32::try_from(half & 0xffff_ffff).unwrap_or(0));
+        self.u32(MAJOR).u32(agreed.minor).u32(agreed.max_readahead).u32(low);
         self.u16(max_background).u16(congestion_threshold).u32(BLOCK_BYTES);
         // Times are whole seconds: a granularity of 10^9 ns, the most the kernel takes.
-        self.u32(1_000_000_000).u16(MAX_PAGES).u16(0).u32(0);
-        for _unused in 0..7 {
+        self.u32(1_000_000_000).u16(MAX_PAGES).u16(0).u32(high).u32(agreed.max_stack_depth);
+        for _unused in 0..6 {
             self.u32(0);
         }
         self
@@ -380,6 +390,15 @@ pub fn dirent_bytes(name: &[u8], has_attributes: bool) -> usize {
     entry + (DIRENT_BYTES + name.len()).next_multiple_of(8)
 }
 
+/// Returns the notice that asks the kernel to send again what it has sent and nobody has answered
+/// (`FUSE_NOTIFY_RESEND`). Requests come back with the top bit of their `unique` set, which the reply repeats.
+pub fn resend_notice() -> [u8; OUT_HEADER_BYTES] {
+    /// The code of the notice, in the place of the error of a reply.
+    const RESEND: i32 = 7;
+    // A notice answers no request; that is how the kernel tells it from a reply.
+    reply_header(0, -RESEND, 0)
+}
+
 /// Returns the header of a reply: `errno` is 0 for an answer with a body, otherwise positive.
 pub fn reply_header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
     // Bodies have at most MAX_READ_BYTES.
@@ -446,12 +465,36 @@ mod tests {
         assert_eq!(Body::default().entry(&attributes, 1).len(), ENTRY_BYTES);
         assert_eq!(Body::default().no_entry(1).len(), ENTRY_BYTES);
         assert_eq!(Body::default().attributes_reply(&attributes, 1).len(), 104);
-        assert_eq!(Body::default().init(MINOR, 0, 0, 16).len(), 64);
+        let agreed = Negotiated { minor: MINOR, max_readahead: 1, flags: 2 << 32 | 3, max_stack_depth: 4 };
+        let mut body = Body::default();
+        assert_eq!(body.init(&agreed, 16).len(), 64);
+        let word = |at: usize| u32::from_ne_bytes(body.0[at..at + 4].try_into().unwrap());
+        assert_eq!([0, 4, 8, 12, 32, 36].map(word), [MAJOR, MINOR, 1, 3, 2, 4]);
         assert_eq!(Body::default().open(1, 0).len(), 16);
         assert_eq!(Body::default().statfs(1, 1).len(), 80);
         for name in [&b"a"[..], b"12345678", b"123456789"] {
             assert_eq!(Body::default().dirent(1, 1, 0, name).len(), dirent_bytes(name, false));
         }
+    }
+
+    #[test]
+    fn the_high_half_of_the_flags_counts_only_when_the_kernel_says_so() {
+        let mut body = [7u32, 45, 4096, 1, 6].map(u32::to_ne_bytes).concat();
+        body.resize(64, 0);
+        let flags = |body: &[u8]| match Request::decode(&request(opcode::INIT, body)).unwrap().operation {
+            Operation::Init(init) => init.flags,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(flags(&body), 1);
+        body[12..16].copy_from_slice(&(1u32 << 30).to_ne_bytes());
+        assert_eq!(flags(&body), 6 << 32 | init_flag::INIT_EXT);
+    }
+
+    #[test]
+    fn the_notice_to_send_again_is_a_header_with_its_code_and_no_unique() {
+        let notice = resend_notice();
+        assert_eq!((&notice[..4], &notice[4..8]), (&16u32.to_ne_bytes()[..], &7i32.to_ne_bytes()[..]));
+        assert_eq!(notice[8..], [0; 8]);
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! What kernel and server agree on in INIT: once per connection, whoever serves it afterwards.
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{Init, MAJOR, MAX_READ_BYTES, MINOR, OLDEST_MINOR, init_flag};
+
+/// What the kernel must be able to do, and what is used when it can.
+const WANTED_FLAGS: u64 = init_flag::ASYNC_READ
+    | init_flag::DO_READDIRPLUS
+    | init_flag::READDIRPLUS_AUTO
+    | init_flag::PARALLEL_DIROPS
+    | init_flag::MAX_PAGES
+    | init_flag::CACHE_SYMLINKS
+    | init_flag::INIT_EXT
+    | init_flag::HAS_RESEND;
+
+/// The result of INIT. A successor that serves the same connection gets it from whoever kept the device: the kernel
+/// tells it only once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Negotiated {
+    /// The protocol's minor version.
+    pub minor: u32,
+    /// The most that the kernel reads ahead, in bytes.
+    pub max_readahead: u32,
+    /// What both sides can do: the low half is `flags`, the high half `flags2` of the protocol.
+    pub flags: u64,
+    /// How many file systems may lie below a file that is passed through; 0 without passthrough.
+    pub max_stack_depth: u32,
+}
+
+impl Negotiated {
+    /// Answers the kernel's offer; `None` if it speaks another protocol or is older than Linux 5.4.
+    #[must_use]
+    pub fn agree(offer: &Init) -> Option<Self> {
+        if offer.major != MAJOR || offer.minor < OLDEST_MINOR {
+            return None;
+        }
+        Some(Self {
+            minor: offer.minor.min(MINOR),
+            max_readahead: offer.max_readahead.min(MAX_READ_BYTES),
+            flags: offer.flags & WANTED_FLAGS,
+            max_stack_depth: 0,
+        })
+    }
+
+    /// Tells whether a feature was agreed on.
+    #[must_use]
+    pub fn has(&self, flag: u64) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_both_sides_know_is_agreed_on() {
+        let offer = Init { major: MAJOR, minor: 45, max_readahead: u32::MAX, flags: u64::MAX };
+        let agreed = Negotiated::agree(&offer).unwrap();
+        assert_eq!((agreed.minor, agreed.max_readahead, agreed.flags), (MINOR, MAX_READ_BYTES, WANTED_FLAGS));
+        let old = Init { minor: OLDEST_MINOR, flags: init_flag::ASYNC_READ | 1 << 50, ..offer };
+        let agreed = Negotiated::agree(&old).unwrap();
+        assert_eq!((agreed.minor, agreed.flags), (OLDEST_MINOR, init_flag::ASYNC_READ));
+        assert!(agreed.has(init_flag::ASYNC_READ) && !agreed.has(init_flag::HAS_RESEND));
+        assert_eq!(Negotiated::agree(&Init { minor: OLDEST_MINOR - 1, ..offer }), None);
+        assert_eq!(Negotiated::agree(&Init { major: MAJOR + 1, ..offer }), None);
+    }
+}
