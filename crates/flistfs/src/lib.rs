@@ -15,14 +15,17 @@
 //! for an old one. Content never changes, so every answer may be cached for a year.
 #![deny(unsafe_code)]
 
+mod ahead;
+mod handles;
 pub mod launch;
 pub mod log;
 pub mod mount;
 pub mod negotiate;
 pub mod ops;
+mod passthrough;
 pub mod serve;
 pub mod server;
 pub mod session;
-#[expect(unsafe_code, reason = "fork, which nix marks unsafe")]
+#[expect(unsafe_code, reason = "fork, which nix marks unsafe, and mallopt")]
 mod sys;
 pub mod wire;

@@ -30,6 +30,8 @@ use crate::session::{self, SessionError};
 pub const SERVE_FILE: &str = "serve.json";
 /// The control socket in the lease directory.
 pub const SOCKET_FILE: &str = "sock";
+/// The open files of the mount, in the lease directory: for a successor on the same connection.
+pub const HANDLES_FILE: &str = "handles";
 
 /// No spec is larger: three paths and a hash.
 const MAX_SPEC_BYTES: u64 = 64 * 1024;
@@ -208,7 +210,7 @@ fn serve(dir: &Path, reporter: Reporter<'_>) -> Result<(), ServeError> {
     let signals = catch_signals()?;
     let spec = read_spec(&dir.join(SERVE_FILE))?;
     let lease = LeaseDir::new(dir).claim(env!("CARGO_PKG_VERSION")).map_err(|source| ServeError::Lease { source })?;
-    let ops = Arc::new(open(&spec)?);
+    let ops = Arc::new(open(&spec, dir)?);
     let socket = dir.join(SOCKET_FILE);
     let listener = listen(&socket)?;
     let device = mount::attach(&spec.mount_point).map_err(|source| ServeError::Mount { source })?;
@@ -255,14 +257,15 @@ fn read_spec(path: &Path) -> Result<ServeSpec, ServeError> {
     }
 }
 
-fn open(spec: &ServeSpec) -> Result<Ops, ServeError> {
+fn open(spec: &ServeSpec, dir: &Path) -> Result<Ops, ServeError> {
     let path = &spec.flist;
     let flist = Flist::open(path).map_err(|error| ServeError::Flist { path: path.clone(), source: Box::new(error) })?;
     let routes = Routes::connect(flist.routes(), &RoutePolicy::default())
         .map_err(|source| ServeError::Stores { path: path.clone(), source })?;
     let cache =
         BlockCache::open(&spec.cache).map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
-    Ok(Ops::new(Content::new(Arc::new(flist), routes, Arc::new(cache))))
+    let content = Content::new(Arc::new(flist), routes, Arc::new(cache));
+    Ok(Ops::with_passthrough(content, dir.join(HANDLES_FILE)))
 }
 
 fn listen(socket: &Path) -> Result<UnixListener, ServeError> {
