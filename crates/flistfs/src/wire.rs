@@ -18,12 +18,12 @@ pub const IN_HEADER_BYTES: usize = 40;
 pub const OUT_HEADER_BYTES: usize = 16;
 /// The least that a read from `/dev/fuse` must offer; with no writes, no request is longer.
 pub const REQUEST_BUFFER_BYTES: usize = 64 * 1024;
-/// The most bytes that one READ may ask for: 128 pages, one block. Each thread has a buffer of that size.
-pub const MAX_READ_BYTES: u32 = 512 * 1024;
+/// The most bytes that one READ may ask for: 64 pages. Each thread has a buffer of that size.
+pub const MAX_READ_BYTES: u32 = 256 * 1024;
 /// The same in pages.
-pub const MAX_PAGES: u16 = 128;
-/// The most that the kernel reads ahead: two READs, so that two threads work for a sequential reader.
-pub const MAX_READ_AHEAD_BYTES: u32 = 2 * MAX_READ_BYTES;
+pub const MAX_PAGES: u16 = 64;
+/// The most that the kernel reads ahead: a few READs, so that several threads work for a sequential reader.
+pub const MAX_READ_AHEAD_BYTES: u32 = 4 * MAX_READ_BYTES;
 
 /// Flags of INIT: the low half is `flags`, the high half `flags2`.
 pub mod init_flag {
