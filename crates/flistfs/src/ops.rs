@@ -24,6 +24,9 @@ const VALID_SECONDS: u64 = 365 * 24 * 60 * 60;
 /// leave a store with a long round trip idle.
 const MAX_BACKGROUND: u16 = 64;
 
+/// The longest name (`NAME_MAX`); the kernel lets through up to 1024 bytes.
+const MAX_NAME_BYTES: usize = 255;
+
 /// The two entries that come before a directory's children.
 const DOTS: u64 = 2;
 
@@ -51,6 +54,7 @@ pub struct Ops {
     /// The positions of readers in files, and of openers in directories.
     blocks_read: Trails,
     files_opened: Trails,
+    requests: AtomicU64,
     reads: AtomicU64,
     failed_reads: AtomicU64,
 }
@@ -65,6 +69,7 @@ impl Ops {
             ahead: Ahead::default(),
             blocks_read: Trails::new(1, 1, files::BLOCKS_AHEAD),
             files_opened: Trails::new(files::MAX_FILE_STEP, 2, files::FILES_AHEAD),
+            requests: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             failed_reads: AtomicU64::new(0),
         }
@@ -74,6 +79,16 @@ impl Ops {
     /// written down in `handles`, which a successor on the same connection must be given too.
     pub fn with_passthrough(content: Content, handles: PathBuf) -> Self {
         Self { passthrough: Some(Passthrough::new(handles)), ..Self::new(content) }
+    }
+
+    /// Counts the requests that were answered so far; what the kernel has remembered needs none.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a request was answered.
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts the READs that the kernel has sent so far; what is passed through needs none.
@@ -163,6 +178,7 @@ impl Ops {
 
     fn lookup(&self, parent: u64, name: &[u8]) -> Answer {
         self.with(parent, |directory| match directory.kind() {
+            FileKind::Directory if name.len() > MAX_NAME_BYTES => Answer::Error(Errno::ENAMETOOLONG),
             FileKind::Directory => Answer::Body(match self.content.flist().lookup(parent, name) {
                 Some(inode) => body(|body| body.entry(&attributes(inode), VALID_SECONDS)),
                 None => body(|body| body.no_entry(VALID_SECONDS)),

@@ -237,6 +237,7 @@ impl Session {
     }
 
     fn reply(&self, unique: u64, answer: &Answer, content: &[u8]) {
+        self.ops.count_request();
         let Err(error) = send(&self.device, unique, answer, content) else { return };
         match error.raw_os_error().map(Errno::from_raw) {
             // The asker was killed, or the file system is gone.

@@ -24,8 +24,8 @@ pub(super) const FILES_AHEAD: u64 = 16;
 pub(super) const MAX_FILE_STEP: u64 = 8;
 
 impl Ops {
-    /// Answers an OPEN or READ if that needs neither a download nor hashing. Everything else is `None`, and
-    /// [`Ops::answer`] may then take long.
+    /// Answers an OPEN or READ if nothing has to be downloaded for it: from what is checked, or after a few milliseconds of
+    /// hashing. Otherwise `None`, and [`Ops::answer`] may then take as long as the stores do.
     pub(crate) fn answer_at_once(&self, request: &Request<'_>, buffer: &mut Vec<u8>) -> Option<Answer> {
         let Some(inode) = self.content.flist().inode(request.node).filter(|inode| inode.kind() == FileKind::File)
         else {
@@ -33,19 +33,30 @@ impl Ops {
         };
         match request.operation {
             Operation::Open => self.open_at_once(request.unique, inode),
-            Operation::Read(read) => {
-                let room = room(buffer, read);
-                match self.content.read_ready_at(inode.ino(), read.offset, room) {
-                    Ok(Some(bytes)) => {
-                        self.reads.fetch_add(1, Ordering::Relaxed);
-                        self.look_ahead(inode, read, false);
-                        Some(Answer::Content(bytes))
-                    }
-                    Ok(None) => None,
-                    Err(error) => Some(self.failed(inode, read, &error)),
-                }
-            }
+            Operation::Read(read) => self.read_at_once(inode, read, buffer),
             _ => None,
+        }
+    }
+
+    fn read_at_once(&self, inode: Inode<'_>, read: Read, buffer: &mut Vec<u8>) -> Option<Answer> {
+        let room = room(buffer, read);
+        let outcome = match self.content.read_ready_at(inode.ino(), read.offset, room) {
+            Ok(None) => {
+                self.look_ahead(inode, read, true);
+                self.content.read_cached_at(inode.ino(), read.offset, room)
+            }
+            ready => {
+                self.look_ahead(inode, read, false);
+                ready
+            }
+        };
+        match outcome {
+            Ok(bytes) => {
+                let bytes = bytes?;
+                self.reads.fetch_add(1, Ordering::Relaxed);
+                Some(Answer::Content(bytes))
+            }
+            Err(error) => Some(self.failed(inode, read, &error)),
         }
     }
 
@@ -60,9 +71,13 @@ impl Ops {
         if inode.size() == 0 || !passthrough.is_on() {
             return Some(opened(passthrough.open(unique, ino, None)));
         }
-        // An error here is one of the content, which READ will tell.
-        let whole = self.content.open_whole(ino, Effort::Look).unwrap_or_default()?;
-        self.look_around(inode, false);
+        // Errors here are of the content, and told at their offset, by the READ that needs it.
+        let ready = self.content.open_whole(ino, Effort::Look).unwrap_or_default();
+        self.look_around(inode, ready.is_none());
+        if ready.is_none() && inode.size() > MAX_EAGER_BYTES {
+            return Some(opened(passthrough.open(unique, ino, None)));
+        }
+        let whole = ready.or_else(|| self.content.open_whole(ino, Effort::Assemble).unwrap_or_default())?;
         Some(opened(passthrough.open(unique, ino, Some(whole))))
     }
 
@@ -77,15 +92,10 @@ impl Ops {
             return answer;
         }
         let Some(passthrough) = &self.passthrough else { return Answer::Error(Errno::EIO) };
-        self.look_around(inode, true);
-        if inode.size() <= MAX_EAGER_BYTES {
-            // Fetched side by side; the first one by this thread.
-            let blocks = inode.size().div_ceil(BLOCK_SIZE as u64);
-            (1..blocks).for_each(|index| self.ahead.push(Job::Block { ino: inode.ino(), index }));
-        }
-        let effort = if inode.size() <= MAX_EAGER_BYTES { Effort::Fetch } else { Effort::Look };
-        let whole = self.content.open_whole(inode.ino(), effort).unwrap_or_else(|error| {
-            // Told at its offset, by the READ that needs it.
+        // Fetched side by side; the first one by this thread.
+        let blocks = inode.size().div_ceil(BLOCK_SIZE as u64);
+        (1..blocks).for_each(|index| self.ahead.push(Job::Block { ino: inode.ino(), index }));
+        let whole = self.content.open_whole(inode.ino(), Effort::Fetch).unwrap_or_else(|error| {
             debug!(ino = inode.ino(), why = %one_line(&error), "a file cannot be had whole, opening it all the same");
             None
         });
