@@ -278,14 +278,14 @@ impl Content {
     fn load_alone(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
         let key = &place.block.key;
         if let Some(plain) = self.cache.load(key, place.len) {
-            let plain = Arc::new(plain);
-            self.recent.put(*key, Arc::clone(&plain));
-            return Ok(plain);
+            return Ok(Arc::new(plain));
         }
         let plain = Arc::new(self.routes.fetch(&place.block).map_err(Arc::new)?);
         // The stores' copy is true to its key whatever the file says about its length.
         self.cache.keep(key, &plain);
-        self.recent.put(*key, Arc::clone(&plain));
+        if !self.cache.read_checked(key, plain.len(), 0, &mut []) {
+            self.recent.put(*key, Arc::clone(&plain));
+        }
         Ok(plain)
     }
 }

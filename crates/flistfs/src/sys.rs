@@ -28,14 +28,15 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Keeps the allocator from holding on to what large buffers have used. Best called before the threads start.
+/// Keeps the allocator from holding on to what large buffers have used, and gives back what is free. To be called before
+/// the threads start.
 pub(crate) fn keep_memory_small() {
     /// Heaps beside the main one: each thread would otherwise have its own, and keep its largest.
     const MAX_HEAPS: i32 = 2;
     /// Buffers from this size on are mapped, and go back to the kernel when they are freed.
     const MAP_FROM_BYTES: i32 = 256 * 1024;
-    /// What may stay free at the end of a heap.
-    const MAX_FREE_BYTES: i32 = 256 * 1024;
+    /// What may stay free at the end of a heap: less would be given back and asked for again with every block.
+    const MAX_FREE_BYTES: i32 = 1024 * 1024;
     let settings = [
         (nix::libc::M_ARENA_MAX, MAX_HEAPS),
         (nix::libc::M_MMAP_THRESHOLD, MAP_FROM_BYTES),
@@ -46,4 +47,7 @@ pub(crate) fn keep_memory_small() {
         // is refused with 0 and changes nothing.
         let _memory_only = unsafe { nix::libc::mallopt(setting, value) };
     }
+    // SAFETY: `malloc_trim` takes a number, locks the heaps, and gives only free pages back. What reading the metadata
+    // took for a moment is most of what goes.
+    let _memory_only = unsafe { nix::libc::malloc_trim(0) };
 }

@@ -1,4 +1,4 @@
-//! The last few blocks, in memory: small sequential reads find theirs without opening a file, even without a cache.
+//! The last few blocks that the cache could not keep, in memory: reading goes on, slowly, when its disk is full.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

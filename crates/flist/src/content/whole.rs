@@ -39,18 +39,27 @@ const FOLDER: &str = "files";
 /// The files that this process has checked.
 #[derive(Debug, Default)]
 pub(super) struct WholeFiles {
-    checked: Mutex<HashMap<Name, Stamp>>,
+    checked: Mutex<HashMap<ShortName, Stamp>>,
     write_failure_told: AtomicBool,
 }
 
 /// What a file must hold: the key of its one block, or the hash of its keys and its size.
 type Name = [u8; 32];
 
+/// Half of it, to find it by: the whole name was compared when the file was checked, and is where its path leads.
+type ShortName = [u8; 16];
+
+fn short(name: &Name) -> ShortName {
+    let (half, _) = name.split_first_chunk().unwrap_or((&[0; 16], &[]));
+    *half
+}
+
 /// What a checked file of the right length looked like. A file that looks otherwise is checked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
-    mtime: (i64, i64),
+    /// In nanoseconds.
+    mtime: i64,
 }
 
 impl Stamp {
@@ -59,7 +68,8 @@ impl Stamp {
         let metadata = file.metadata().ok()?;
         // An evictor that was faster than the lock leaves no link.
         let fits = metadata.is_file() && metadata.nlink() > 0 && metadata.len() == len;
-        fits.then(|| Self { inode: metadata.ino(), mtime: (metadata.mtime(), metadata.mtime_nsec()) })
+        let mtime = metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec());
+        fits.then(|| Self { inode: metadata.ino(), mtime })
     }
 }
 
@@ -76,7 +86,7 @@ pub enum Effort {
 
 impl WholeFiles {
     fn is_checked(&self, name: &Name, stamp: Stamp) -> bool {
-        self.checked().get(name) == Some(&stamp)
+        self.checked().get(&short(name)) == Some(&stamp)
     }
 
     fn remember(&self, name: Name, stamp: Stamp) {
@@ -84,10 +94,10 @@ impl WholeFiles {
         if checked.len() >= MAX_REMEMBERED {
             checked.clear();
         }
-        checked.insert(name, stamp);
+        checked.insert(short(&name), stamp);
     }
 
-    fn checked(&self) -> MutexGuard<'_, HashMap<Name, Stamp>> {
+    fn checked(&self) -> MutexGuard<'_, HashMap<ShortName, Stamp>> {
         // A panic between two plain map operations leaves the map whole.
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -88,18 +88,24 @@ impl Ops {
             // Devices, FIFOs and sockets are opened by the kernel itself, symlinks never.
             _ => return Answer::Error(Errno::EACCES),
         }
-        if let Some(answer) = self.open_at_once(unique, inode) {
-            return answer;
+        let ino = inode.ino();
+        let Some(passthrough) = &self.passthrough else {
+            return opened(Ok(Opened { handle: ino, way: Way::Cached }));
+        };
+        if let Some(again) = passthrough.open_again(unique, ino) {
+            return opened(again);
         }
-        let Some(passthrough) = &self.passthrough else { return Answer::Error(Errno::EIO) };
+        if !passthrough.is_on() || inode.size() > MAX_EAGER_BYTES {
+            return opened(passthrough.open(unique, ino, None));
+        }
         // Fetched side by side; the first one by this thread.
         let blocks = inode.size().div_ceil(BLOCK_SIZE as u64);
-        (1..blocks).for_each(|index| self.ahead.push(Job::Block { ino: inode.ino(), index }));
-        let whole = self.content.open_whole(inode.ino(), Effort::Fetch).unwrap_or_else(|error| {
-            debug!(ino = inode.ino(), why = %one_line(&error), "a file cannot be had whole, opening it all the same");
+        (1..blocks).for_each(|index| self.ahead.push(Job::Block { ino, index }));
+        let whole = self.content.open_whole(ino, Effort::Fetch).unwrap_or_else(|error| {
+            debug!(ino, why = %one_line(&error), "a file cannot be had whole, opening it all the same");
             None
         });
-        opened(passthrough.open(unique, inode.ino(), whole))
+        opened(passthrough.open(unique, ino, whole))
     }
 
     pub(super) fn release(&self, handle: u64) -> Answer {
