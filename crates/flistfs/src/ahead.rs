@@ -6,12 +6,16 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Threads that work ahead: enough to hide the round trips of a store, and few beside a node's cores.
 pub(crate) const AHEAD_THREADS: usize = 3;
 
 /// Jobs that wait. More would be guesses that are overtaken before their turn comes.
 const MAX_JOBS: usize = 64;
+
+/// How long there must be no work before memory is given back: not between two files of one program.
+const TIDY_AFTER: Duration = Duration::from_secs(2);
 
 /// Trails that are followed at the same time, one per sequential reader.
 const MAX_TRAILS: usize = 16;
@@ -25,6 +29,8 @@ pub(crate) enum Job {
     File { ino: u64 },
     /// Put a large file together, or check the one that is there.
     Assemble { ino: u64 },
+    /// Give free memory back: the work is over for now.
+    Tidy,
 }
 
 /// The queue.
@@ -40,12 +46,15 @@ pub(crate) struct Ahead {
 struct State {
     jobs: VecDeque<Job>,
     is_closed: bool,
+    /// Whether there was work since the last [`Job::Tidy`].
+    is_untidy: bool,
 }
 
 impl Ahead {
     /// Asks for something; the oldest guess goes if there are too many.
     pub(crate) fn push(&self, job: Job) {
         let mut state = self.state();
+        state.is_untidy = true;
         if state.jobs.contains(&job) {
             return;
         }
@@ -67,6 +76,14 @@ impl Ahead {
             match state.jobs.pop_front() {
                 Some(Job::Block { .. } | Job::File { .. }) if self.waiting.load(Ordering::Relaxed) > 0 => {}
                 Some(job) => return Some(job),
+                None if state.is_untidy => {
+                    let waited = self.changed.wait_timeout(state, TIDY_AFTER).unwrap_or_else(PoisonError::into_inner);
+                    state = waited.0;
+                    if waited.1.timed_out() && state.is_untidy && state.jobs.is_empty() && !state.is_closed {
+                        state.is_untidy = false;
+                        return Some(Job::Tidy);
+                    }
+                }
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -166,6 +183,7 @@ mod tests {
         ahead.set_waiting(0);
         ahead.push(job(0));
         assert_eq!(ahead.next(), Some(job(0)));
+        assert_eq!(ahead.next(), Some(Job::Tidy), "once, after the work");
         ahead.close();
         assert_eq!(ahead.next(), None);
     }

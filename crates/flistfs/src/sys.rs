@@ -47,7 +47,12 @@ pub(crate) fn keep_memory_small() {
         // is refused with 0 and changes nothing.
         let _memory_only = unsafe { nix::libc::mallopt(setting, value) };
     }
-    // SAFETY: `malloc_trim` takes a number, locks the heaps, and gives only free pages back. What reading the metadata
-    // took for a moment is most of what goes.
-    let _memory_only = unsafe { nix::libc::malloc_trim(0) };
+    // What reading the metadata took for a moment.
+    give_back_memory();
+}
+
+/// Gives the free pages of the heaps back to the system.
+pub(crate) fn give_back_memory() {
+    // SAFETY: `malloc_trim` takes a number, locks the heaps, and touches only what is free.
+    let _was_there_any = unsafe { nix::libc::malloc_trim(0) };
 }

@@ -12,6 +12,7 @@ use super::{Answer, Ops, body};
 use crate::ahead::Job;
 use crate::handles::Way;
 use crate::passthrough::Opened;
+use crate::sys;
 use crate::wire::{MAX_READ_BYTES, Operation, Read, Request, open_flag};
 
 /// Blocks that are brought ahead of a sequential reader: 2 MiB, which hides a round trip of 20 ms at 100 MB/s.
@@ -173,6 +174,10 @@ impl Ops {
                 Job::Block { ino, index } => (ino, self.content.ensure_cached(ino, index)),
                 Job::File { ino } => (ino, self.content.open_whole(ino, Effort::Fetch).map(drop)),
                 Job::Assemble { ino } => (ino, self.content.open_whole(ino, Effort::Assemble).map(drop)),
+                Job::Tidy => {
+                    sys::give_back_memory();
+                    continue;
+                }
             };
             if let Err(error) = outcome {
                 // Whoever needs it will be told.
