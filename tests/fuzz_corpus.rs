@@ -51,6 +51,21 @@ fn container_logs() {
 }
 
 #[test]
+fn flists() {
+    replay("flist_metadata", targets::flist_metadata::check);
+}
+
+#[test]
+fn blocks_of_flists() {
+    replay("flist_block", targets::flist_block::check);
+}
+
+#[test]
+fn layers_and_archives_of_images() {
+    replay("flist_import", targets::flist_import::check);
+}
+
+#[test]
 fn spools() {
     replay("spool", targets::spool::check);
 }

@@ -25,7 +25,10 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ("contd-store", &["contd-durable", "contd-types"]),
     ("contd-bundle", &["contd-durable", "contd-types"]),
     ("contd-client", &["contd-protocol", "contd-types"]),
-    ("contd-flistfs", &["contd-durable", "contd-flist", "contd-lease", "contd-protocol", "contd-types"]),
+    (
+        "contd-flistfs",
+        &["contd-durable", "contd-flist", "contd-handover", "contd-lease", "contd-protocol", "contd-types"],
+    ),
     ("contd-rootfs", &["contd-durable", "contd-flist", "contd-lease", "contd-protocol", "contd-types"]),
     (
         "contd-shim",

@@ -3,18 +3,19 @@
 //! Answers [`WriteBundle`], [`PreviewBundle`], [`RemoveBundle`], [`ListBundles`]. Resolves the network namespace at each
 //! write, so that a restart joins the one that has the name then. Never looks into a root but through `contd_bundle`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use contd_bundle::{BundleKey, BundleRequest, Bundles, Netns, netns};
+use contd_rootfs::ImageDefaults;
+use contd_store::MadeWith;
 use contd_types::{ContainerId, ContainerSpec, NamespaceId, Network};
 
 use crate::config::NodeConfig;
 use crate::error::StepError;
 use crate::flist::UNDO_GRACE;
 use crate::lineage::Lineage;
-use crate::messages::node::{ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle};
+use crate::messages::node::{ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle, Written};
 use crate::pool::Pool;
 
 /// Bundles written or removed at once; each is a few milliseconds of fsync.
@@ -33,22 +34,24 @@ impl BundleWork {
         Self { bundles, config, pool: Pool::new(THREADS) }
     }
 
-    /// Calls `make` with the complete request. Blocks.
+    /// Calls `make` with the complete request, and tells what the flist added to it. Blocks.
     fn with_request<T>(
         &self,
         namespace: &NamespaceId,
         id: &ContainerId,
         spec: &ContainerSpec,
         root: &std::path::Path,
+        image: &ImageDefaults,
         make: impl FnOnce(&BundleRequest<'_>) -> Result<T, contd_bundle::BundleError>,
-    ) -> Result<T, StepError> {
+    ) -> Result<(T, Option<MadeWith>), StepError> {
         let netns = match &spec.network {
             Network::Private => Netns::Private,
             Network::Named(name) => {
                 Netns::Path(netns::resolve(name, &self.config.netns_dir).map_err(StepError::Netns)?)
             }
         };
-        let spec = crate::startup::complete(spec, root).map_err(StepError::Startup)?;
+        let given = spec;
+        let spec = crate::startup::complete(given, root, image).map_err(StepError::Startup)?;
         let request = BundleRequest {
             namespace,
             id,
@@ -58,7 +61,8 @@ impl BundleWork {
             cgroup_parent: &self.config.cgroup_parent,
             defaults: &self.config.defaults.limits,
         };
-        make(&request).map_err(StepError::Bundle)
+        let made = make(&request).map_err(StepError::Bundle)?;
+        Ok((made, MadeWith::of(&spec, given)))
     }
 }
 
@@ -82,18 +86,20 @@ impl Actor for BundleActor {
 }
 
 impl Handler<WriteBundle> for BundleActor {
-    type Result = ResponseFuture<Result<PathBuf, StepError>>;
+    type Result = ResponseFuture<Result<Written, StepError>>;
 
     fn handle(&mut self, message: WriteBundle, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let WriteBundle { lane, wanted, namespace, id, spec, root } = message;
+            let WriteBundle { lane, wanted, namespace, id, spec, root, image } = message;
             let pool = work.pool.clone();
             let job = move || {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
                 }
-                work.with_request(&namespace, &id, &spec, &root, |request| work.bundles.write(request))
+                let write = |request: &BundleRequest<'_>| work.bundles.write(request);
+                let (dir, made_with) = work.with_request(&namespace, &id, &spec, &root, &image, write)?;
+                Ok(Written { dir, made_with })
             };
             pool.run_locked(&lane.bundle, "write the bundle", job).await.map_err(StepError::Job)?
         })
@@ -106,9 +112,12 @@ impl Handler<PreviewBundle> for BundleActor {
     fn handle(&mut self, message: PreviewBundle, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let PreviewBundle { namespace, id, spec, root } = message;
+            let PreviewBundle { namespace, id, spec, root, image } = message;
             let pool = work.pool.clone();
-            let job = move || work.with_request(&namespace, &id, &spec, &root, contd_bundle::preview);
+            let job = move || {
+                let preview = work.with_request(&namespace, &id, &spec, &root, &image, contd_bundle::preview);
+                preview.map(|(config_json, _)| config_json)
+            };
             pool.run("preview the bundle", job).await.map_err(StepError::Job)?
         })
     }

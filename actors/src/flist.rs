@@ -1,25 +1,27 @@
 //! The node's root file systems: has them prepared and released, each container's one call at a time.
 //!
 //! Answers [`PrepareRoot`], [`ReleaseRoot`], [`ListRecoveredRoots`]. At its first start it has the provider look for what
-//! an earlier daemon left; preparations wait for that. Never mounts anything itself: the provider does, in threads.
+//! an earlier daemon left; preparations wait for that. Every few seconds it looks for roots that nobody serves any more and
+//! publishes [`EventKind::RootLost`] for each, once. Never mounts anything itself: the provider does, in threads.
 //!
 //! A provider that hangs keeps only its own container's lane and one thread of its tenant: other tenants and all
 //! releases have threads of their own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, ResponseFuture};
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use contd_rootfs::{PreparedRootfs, RecoveredRootfs, RootfsProvider};
-use contd_types::NamespaceId;
+use contd_types::{ContainerEvent, ContainerId, EventKind, NamespaceId};
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{debug, error};
 
 use crate::error::{StepError, one_line};
 use crate::lineage::Lineage;
 use crate::messages::node::{ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
 use crate::pool::Pool;
+use crate::shared::Shared;
 
 /// Preparations of one tenant at once: enough to fill a link, few enough that a hanging store costs little memory.
 const PREPARES_PER_NAMESPACE: usize = 16;
@@ -27,6 +29,9 @@ const PREPARES_PER_NAMESPACE: usize = 16;
 const RELEASES: usize = 32;
 /// How long a release waits for the preparation in its way before it is put off: a healthy one is over by then.
 pub(crate) const UNDO_GRACE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether all roots are served: a loss is rare, and its containers cannot be helped by haste.
+pub(crate) const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What outlives the actor: the threads, and whether the look at the past was taken.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub(crate) struct FlistWork {
     releases: Pool,
     /// `None` until the provider has looked for what an earlier daemon left.
     recovered: watch::Sender<Option<Vec<RecoveredRootfs>>>,
+    /// The containers whose loss was published.
+    known_losses: Mutex<BTreeSet<ContainerId>>,
 }
 
 impl FlistWork {
@@ -45,6 +52,7 @@ impl FlistWork {
             prepares: Mutex::default(),
             releases: Pool::new(RELEASES),
             recovered: watch::Sender::new(None),
+            known_losses: Mutex::default(),
         }
     }
 
@@ -78,11 +86,39 @@ impl FlistWork {
         };
         self.recovered.send_replace(Some(found));
     }
+
+    /// Looks for roots that nobody serves any more, and publishes those that were served at the last look.
+    async fn check_losses(self: Arc<Self>, shared: Arc<Shared>) {
+        self.wait_for_the_past().await;
+        let provider = Arc::clone(&self.provider);
+        let lost = match self.releases.run("look for roots that are not served", move || provider.lost()).await {
+            Ok(Ok(lost)) => lost,
+            Ok(Err(failure)) => return debug!(error = one_line(&failure), "roots could not be looked at"),
+            Err(lost) => return debug!(error = one_line(&lost), "roots could not be looked at"),
+        };
+        let mut known = self.known_losses.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|id| lost.iter().any(|root| root.id == *id));
+        for root in lost {
+            // One that is being made is not shown yet, and its maker sees the loss itself.
+            let Some(info) = shared.view.get(&root.id).filter(|_| !known.contains(&root.id)) else { continue };
+            let (ns, container) = (&root.namespace, root.id.short());
+            error!(%ns, %container, flist = root.flist_hash, error = %root.why, "nobody serves the root any more");
+            known.insert(root.id.clone());
+            shared.publish(ContainerEvent {
+                namespace: root.namespace,
+                id: root.id,
+                name: info.spec.name.clone(),
+                at: shared.clock.now(),
+                kind: EventKind::RootLost { reason: one_line(&root.why) },
+            });
+        }
+    }
 }
 
 /// The actor; see the module.
 #[derive(Debug)]
 pub(crate) struct FlistActor {
+    pub(crate) shared: Arc<Shared>,
     pub(crate) work: Arc<FlistWork>,
     pub(crate) lineage: Lineage,
     /// Only the first of its line looks at the past.
@@ -97,10 +133,21 @@ impl Actor for FlistActor {
         if self.is_first {
             actix_rt::spawn(Arc::clone(&self.work).recover());
         }
+        self.check_losses_later(ctx);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
         self.lineage.tell_parent();
+    }
+}
+
+impl FlistActor {
+    /// Each look begins some time after the one before has ended: a disk that hangs has one thread waiting, not many.
+    fn check_losses_later(&self, ctx: &mut Context<Self>) {
+        ctx.run_later(LOSS_CHECK_INTERVAL, |actor, ctx| {
+            let look = Arc::clone(&actor.work).check_losses(Arc::clone(&actor.shared));
+            ctx.spawn(look.into_actor(actor).map(|(), actor, ctx| actor.check_losses_later(ctx)));
+        });
     }
 }
 

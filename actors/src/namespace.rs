@@ -511,7 +511,7 @@ pub(crate) fn show_found(shared: &Shared, record: &ContainerRecord) {
     shared.view.publish(ContainerInfo {
         id: record.id.clone(),
         namespace: record.namespace.clone(),
-        spec: record.spec.clone(),
+        spec: record.complete_spec(),
         state: if record.state.may_have_shim() { State::Recovering } else { record.state.clone() },
         created_at: record.created_at,
         started_at: record.started_at,

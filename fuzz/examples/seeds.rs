@@ -21,9 +21,76 @@ fn main() {
     store();
     oci();
     logs();
+    flists();
+    images();
     let entry: Vec<u8> = [1_u64, 64, 67, 9, 1, 2, 3, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
     seed("spool", "noted", &[entry.as_slice(), b"onetwo"].concat());
     seed("spool", "taken", &[[0; 64].as_slice(), b"one"].concat());
+}
+
+fn images() {
+    use tar::{Builder, EntryType, Header};
+    let header = |kind| {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(7);
+        header.set_size(0);
+        header
+    };
+    let file = |tar: &mut Builder<Vec<u8>>, path: &str, content: &[u8]| {
+        let mut header = header(EntryType::Regular);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content).unwrap();
+    };
+    let link = |tar: &mut Builder<Vec<u8>>, kind, path: &str, target: &str| {
+        tar.append_link(&mut header(kind), path, target).unwrap();
+    };
+    let mut tar = Builder::new(Vec::new());
+    tar.append_data(&mut header(EntryType::Directory), "d/", std::io::empty()).unwrap();
+    file(&mut tar, "d/a", b"1");
+    link(&mut tar, EntryType::Symlink, "l", "d");
+    link(&mut tar, EntryType::Link, "h", "d/a");
+    file(&mut tar, "l/b", b"2");
+    seed("flist_import", "one", &[&[0][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, "d/a", b"1");
+    file(&mut tar, "d/b", b"");
+    file(&mut tar, "d/.wh.a", b"");
+    file(&mut tar, "d/.wh..wh..opq", b"");
+    seed("flist_import", "two", &[&[1][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    tar.append_pax_extensions([("path", &b"p"[..]), ("SCHILY.xattr.a", b"b\nc"), ("mtime", b"-1.5"), ("size", b"3")])
+        .unwrap();
+    file(&mut tar, "x", b"abc");
+    tar.append_pax_extensions([
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"s"),
+        ("GNU.sparse.realsize", b"9"),
+    ])
+    .unwrap();
+    file(&mut tar, "y", &[&b"1\n4\n2\n"[..], &[0; 506], b"ab"].concat());
+    seed("flist_import", "pax", &[&[0][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, "oci-layout", b"{}");
+    file(
+        &mut tar,
+        "index.json",
+        br#"{"manifests":[{"digest":"sha256:00","size":1,"platform":{"os":"linux","architecture":"x"}}]}"#,
+    );
+    seed("flist_import", "layout", &[&[0x80][..], &tar.into_inner().unwrap()].concat());
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, "manifest.json", br#"[{"Config":"c","RepoTags":["a"],"Layers":["l"]}]"#);
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let config = format!(
+        r#"{{"os":"linux","config":{{"Cmd":["x"],"Env":["A=1"]}},"rootfs":{{"diff_ids":["sha256:{empty}"]}}}}"#
+    );
+    file(&mut tar, "c", config.as_bytes());
+    file(&mut tar, "l", b"");
+    seed("flist_import", "saved", &[&[0x80][..], &tar.into_inner().unwrap()].concat());
 }
 
 fn seed(target: &str, name: &str, bytes: &[u8]) {
@@ -116,6 +183,46 @@ fn oci() {
     );
     seed("oci_config", "config", config.as_bytes());
     seed("oci_config", "hooks", br#"{"ociVersion":"1.0.0","hooks":{"prestart":[{"path":"/x"}]}}"#);
+}
+
+fn flists() {
+    let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/fl/small/small.fl");
+    let small = std::fs::read(small).unwrap();
+    seed("flist_metadata", "small", &[b"\0", small.as_slice()].concat());
+    // The same tables with little in them, and pages of 512 bytes: short enough that a change hits something.
+    let tiny = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tiny.path(), &small).unwrap();
+    let database = rusqlite::Connection::open(tiny.path()).unwrap();
+    let few = "ino = 1 OR name IN ('etc', 'hostname', 'null') OR mode & 61440 = 40960 AND parent = 1";
+    database
+        .execute_batch(&format!(
+            "PRAGMA synchronous = OFF; DELETE FROM inode WHERE NOT ({few});
+             DELETE FROM inode WHERE ino > 1 AND parent NOT IN (SELECT ino FROM inode);
+             DELETE FROM extra WHERE ino NOT IN (SELECT ino FROM inode);
+             DELETE FROM block WHERE ino NOT IN (SELECT ino FROM inode);
+             PRAGMA page_size = 512; VACUUM"
+        ))
+        .unwrap();
+    drop(database);
+    contd_flist::Flist::open(tiny.path()).unwrap();
+    seed("flist_metadata", "tiny", &[b"\0", std::fs::read(tiny.path()).unwrap().as_slice()].concat());
+    // /d, /d/f with a block, /d/l that points to /, a tag and a route.
+    let rows: [&[u8]; 7] = [
+        &[0, 2, 1, 200, 1, b'd', 0, 0, 0, 101, 0, 0, 0],
+        &[0, 3, 2, 200, 1, b'f', 5, 0, 0, 104, 0, 0, 0],
+        &[0, 4, 2, 230, 1, 0xff, 1, 0, 0, 102, 0, 0, 0],
+        &[1, 4, 230, 1, b'/'],
+        &[2, 3, 170, 1, 170, 2],
+        &[3, 200, 1, b'k', 200, 1, b'v'],
+        &[4, 0, 99, 200, 8, b'd', b'i', b'r', b':', b'/', b'/', b'/', b'x'],
+    ];
+    seed("flist_metadata", "rows", &[b"\x01".as_slice(), &rows.concat()].concat());
+    seed("flist_metadata", "untyped-rows", &[b"\x03".as_slice(), &rows.concat()].concat());
+    seed("flist_block", "plain", b"\0\x05content content content");
+    seed("flist_block", "literal", b"\x40\x07\x18content");
+    seed("flist_block", "copies", b"\x40\x40\x04ab\xfa\x02\x00");
+    seed("flist_block", "bomb", b"\x40\x80\x80\x80\x80\x04\xfe\x01\x00");
+    seed("flist_block", "stored", &[b"\xff", [3; 40].as_slice()].concat());
 }
 
 fn logs() {

@@ -63,8 +63,8 @@ pub(crate) enum Verb {
     Namespaces(crate::cli::namespaces::NamespacesArgs),
     /// Show what happens, as it happens
     Events(crate::cli::events::EventsArgs),
-    /// Make flists
-    Flist(crate::cli::pack::FlistArgs),
+    /// Make flists, look into them, check and unpack them
+    Flist(crate::cli::flist::FlistArgs),
     /// Look whether this node can run containers, and for what was left behind
     #[command(after_help = crate::cli::doctor::AFTER_HELP)]
     Doctor(crate::cli::doctor::DoctorArgs),

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_client::ClientError;
-use contd_flist::{FlistErrorKind, PackError};
 use contd_types::{ApiError, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
 
+use crate::cli::flist::FlistError;
 use crate::cli::output::Output;
 
 /// The exit code of any failed verb but `run`.
@@ -38,9 +38,9 @@ pub(crate) enum CliError {
     /// The doctor could not look.
     #[error(transparent)]
     Doctor(ApiError),
-    /// Packing a directory.
+    /// What was to be done with a flist.
     #[error(transparent)]
-    Pack(PackError),
+    Flist(#[from] FlistError),
     /// A container cannot both go and come back.
     #[error("run: --rm and --restart {policy} contradict each other")]
     RmWithRestart {
@@ -105,14 +105,7 @@ impl Explain for CliError {
         match self {
             Self::Client(error) => error.kind(),
             Self::Daemon(error) | Self::Doctor(error) => error.kind,
-            Self::Pack(error) => match error.kind() {
-                FlistErrorKind::NotFound => ErrorKind::NotFound,
-                FlistErrorKind::Unreachable => ErrorKind::Unavailable,
-                FlistErrorKind::Corrupt => ErrorKind::Corrupt,
-                FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
-                FlistErrorKind::Unsupported => ErrorKind::Unsupported,
-                FlistErrorKind::Io => ErrorKind::Internal,
-            },
+            Self::Flist(error) => error.kind(),
             Self::Spec(_)
             | Self::Name(_)
             | Self::RmWithRestart { .. }
@@ -129,7 +122,7 @@ impl Explain for CliError {
         let text = match self {
             Self::Client(error) => return error.hint(),
             Self::Daemon(error) | Self::Doctor(error) => return error.hint.clone(),
-            Self::Pack(error) => error.hint(),
+            Self::Flist(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::RmWithRestart { .. } => "leave one of them out",

@@ -81,5 +81,6 @@ fn words(kind: &EventKind) -> (&'static str, String) {
         EventKind::Recovered => ("recovered", String::new()),
         EventKind::Deleted => ("deleted", String::new()),
         EventKind::Created => ("created", String::new()),
+        EventKind::RootLost { reason } => ("root-lost", reason.clone()),
     }
 }

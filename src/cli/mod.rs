@@ -19,6 +19,7 @@ mod doctor;
 mod environment;
 mod error;
 mod events;
+mod flist;
 mod host;
 mod inspect;
 mod kill;
@@ -26,7 +27,6 @@ mod logs;
 mod mounts;
 mod namespaces;
 mod output;
-mod pack;
 mod parse;
 mod progress;
 mod ps;
@@ -105,7 +105,7 @@ fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> 
             args.address = cli.address;
             daemon(&args).map(|()| 0).map_err(CliError::Daemon)
         }
-        Verb::Flist(args) => pack::run(host, args).map(|()| 0),
+        Verb::Flist(args) => flist::run(host, args),
         Verb::Completion(args) => completion::run(host, &args).map(|()| 0),
         Verb::Doctor(mut args) => {
             args.dirs.address = cli.address;

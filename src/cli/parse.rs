@@ -52,6 +52,21 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| "not a size: write a number and b, k, m or g, for example 512m".to_owned())
 }
 
+/// A list of words in one value, which clap would otherwise take for a value given several times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+/// Parses an entrypoint: one program as it stands, or a JSON list; empty for none.
+pub(crate) fn entrypoint(text: &str) -> Result<Words, String> {
+    match text {
+        "" => Ok(Words(Vec::new())),
+        list if list.starts_with('[') => serde_json::from_str(list)
+            .map(Words)
+            .map_err(|error| format!("not a JSON list of texts: {error}; write for example [\"sh\", \"-c\"]")),
+        program => Ok(Words(vec![program.to_owned()])),
+    }
+}
+
 /// Parses a number of CPUs, for example `0.5`.
 pub(crate) fn cpus(text: &str) -> Result<CpuLimit, String> {
     let millis = Decimal::parse(text).and_then(|cpus| u32::try_from(cpus.times(1000)?).ok());

@@ -44,10 +44,13 @@ pub(crate) struct RunArgs {
     /// Mount anything; options are separated by `:`, or each in its own options=
     #[arg(long, value_name = "type=,src=,dst=,options=", value_parser = mounts::mount)]
     pub(crate) mount: Vec<MountSpec>,
-    /// The working directory inside [default: /]
+    /// What to run, in place of the image's entrypoint and command: a program, or a JSON list; "" for the command alone
+    #[arg(long, value_name = "PROGRAM", value_parser = parse::entrypoint)]
+    pub(crate) entrypoint: Option<parse::Words>,
+    /// The working directory inside [default: what the flist says, or /]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Who it runs as: user[:group] or uid[:gid], looked up inside [default: root]
+    /// Who it runs as: user[:group] or uid[:gid], looked up inside [default: what the flist says, or root]
     #[arg(short, long, value_parser = parse::user)]
     pub(crate) user: Option<UserSpec>,
     /// Memory limit: a number and b, k, m or g
@@ -74,7 +77,7 @@ pub(crate) struct RunArgs {
     /// Seconds between the stop signal and SIGKILL
     #[arg(long, value_name = "SECONDS", value_parser = parse::seconds)]
     pub(crate) stop_timeout: Option<Duration>,
-    /// The signal that asks it to end [default: SIGTERM]
+    /// The signal that asks it to end [default: what the flist says, or SIGTERM]
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
     pub(crate) stop_signal: Option<Signal>,
     /// Size limit of its writable layer
@@ -100,7 +103,7 @@ pub(crate) struct RunArgs {
     pub(crate) dry_run: bool,
     /// Its root: path or URL of a .fl file, or dir:PATH for a plain directory
     pub(crate) flist: String,
-    /// What to run and its arguments [default: what the flist says]
+    /// What to run and its arguments, in place of the image's command [default: what the flist says]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
@@ -144,7 +147,12 @@ impl RunArgs {
         spec.env = environment::collect(&self.env_file, &self.env, own_env)?;
         spec.network = self.net.clone();
         spec.mounts = self.volume.iter().chain(&self.mount).map(|mount| absolute_mount(mount, cwd)).collect();
-        spec.entrypoint = (!self.command.is_empty()).then(|| Entrypoint::Args(self.command.clone()));
+        spec.entrypoint = match &self.entrypoint {
+            Some(parse::Words(entrypoint)) => {
+                Some(Entrypoint::Exact([entrypoint.clone(), self.command.clone()].concat()))
+            }
+            None => (!self.command.is_empty()).then(|| Entrypoint::Args(self.command.clone())),
+        };
         spec.working_dir.clone_from(&self.workdir);
         spec.user.clone_from(&self.user);
         spec.memory_bytes = self.memory;
@@ -264,6 +272,20 @@ mod tests {
         assert_eq!(got.rootfs_propagation, Propagation::Slave);
         assert!(got.is_auto_removed && got.is_read_only && got.is_elevated);
         assert_eq!(got.entrypoint, Some(Entrypoint::Args(vec!["sh".into(), "-c".into(), "true".into()])));
+    }
+
+    #[test]
+    fn an_entrypoint_is_a_program_or_a_json_list_and_the_command_its_arguments() {
+        let exact = |words: &[&str]| Some(Entrypoint::Exact(words.iter().map(|word| (*word).to_owned()).collect()));
+        for (given, expected) in [
+            (&["--entrypoint", "/bin/a b", "x.fl"][..], exact(&["/bin/a b"])),
+            (&["--entrypoint", "[\"sh\", \"-c\"]", "x.fl", "true"], exact(&["sh", "-c", "true"])),
+            (&["--entrypoint", "", "x.fl", "true"], exact(&["true"])),
+        ] {
+            assert_eq!(spec(given).entrypoint, expected, "{given:?}");
+        }
+        let nothing = parse(&["--entrypoint", "", "x.fl"]).to_spec(Path::new("/"), &|_| None);
+        assert!(matches!(nothing, Err(CliError::Spec(_))), "got {nothing:?}");
     }
 
     #[test]

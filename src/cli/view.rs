@@ -214,7 +214,7 @@ impl<'a> From<&'a Entrypoint> for CommandView<'a> {
     fn from(entrypoint: &'a Entrypoint) -> Self {
         match entrypoint {
             Entrypoint::Line(line) => Self::Line(line),
-            Entrypoint::Args(args) => Self::Args(args),
+            Entrypoint::Args(args) | Entrypoint::Exact(args) => Self::Args(args),
         }
     }
 }

@@ -13,8 +13,10 @@
 mod bad_input;
 mod doctor;
 mod fixtures;
+mod flist_death;
 mod harness;
 mod hung_clients;
+mod image;
 mod isolation;
 mod lifecycle;
 mod many;

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::census::cgroups_below;
 use crate::harness::dead_fuse::DeadFuse;
+use crate::harness::servers::FlistServer;
 use crate::harness::{Node, eventually};
 
 /// What `contd rm -f -t 0` may take: 10 s for SIGKILL, 15 s for the removal, and the command itself.
@@ -176,8 +177,11 @@ fn a_flist_server_that_stands_still_delays_nobody_else_and_goes_with_its_last_co
     stage.node.contd(["run", "-d", "--name", "reads", "-v", &share, other, "/bin/sh", "-c", script]).ok();
     eventually("it runs", || stage.node.contd(["logs", "reads"]).stdout.contains("go").then_some(()));
     let new: Vec<i32> = servers(&stage.node).difference(&before).copied().collect();
-    assert_eq!(new.len(), 1, "{new:?}");
-    stage.node.signal(new[0], Signal::SIGSTOP);
+    // The server and its keeper, which would replace a server that alone stands still.
+    assert_eq!(new.len(), 2, "{new:?}");
+    for pid in new {
+        stage.node.signal(pid, Signal::SIGSTOP);
+    }
     fs::write(stage.node.root.join("input/x"), "").expect("let it read");
     std::thread::sleep(Duration::from_millis(200));
     // Another one of this flist is refused in time, and one of another flist runs at once.
@@ -196,13 +200,7 @@ fn a_flist_server_that_stands_still_delays_nobody_else_and_goes_with_its_last_co
     stage.end(&[]);
 }
 
-/// Returns the processes that serve flists.
+/// Returns the processes that serve flists, and their keepers.
 fn servers(node: &Node) -> BTreeSet<i32> {
-    let leases = fs::read_dir(node.root.join("run/f")).expect("servers").flatten();
-    let pid = |entry: fs::DirEntry| {
-        let lease = fs::read(entry.path().join("lease.json")).unwrap_or_default();
-        let lease: serde_json::Value = serde_json::from_slice(&lease).unwrap_or_default();
-        lease["process"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
-    };
-    leases.filter_map(pid).collect()
+    FlistServer::all(node).into_iter().flat_map(|server| [server.keeper, server.serving]).collect()
 }

@@ -204,7 +204,7 @@ impl ContainerActor {
         self.subject.shared.view.publish(ContainerInfo {
             id: record.id.clone(),
             namespace: record.namespace.clone(),
-            spec: record.spec.clone(),
+            spec: record.complete_spec(),
             state: self.state.clone(),
             created_at: record.created_at,
             started_at: record.started_at,
@@ -347,6 +347,7 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::Recovered => "recovered",
         EventKind::Deleted => "deleted",
         EventKind::Created => "created",
+        EventKind::RootLost { .. } => "root lost",
     }
 }
 

@@ -37,11 +37,13 @@ impl Handler<MadeByRuntime> for ContainerActor {
 impl Handler<CommitPrepared> for ContainerActor {
     type Result = ResponseActFuture<Self, Result<(), StepError>>;
 
-    fn handle(&mut self, CommitPrepared { generation }: CommitPrepared, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: CommitPrepared, _ctx: &mut Self::Context) -> Self::Result {
+        let CommitPrepared { generation, made_with } = message;
         if generation != self.generation || self.state != State::Creating {
             return Box::pin(fut::ready(Err(StepError::Cancelled)));
         }
         self.record.state = State::Prepared;
+        self.record.made_with = made_with;
         self.record.is_acknowledged = true;
         let write = self.save();
         Box::pin(write.into_actor(self).map(move |result, actor, _ctx| match result {
@@ -68,12 +70,13 @@ impl Handler<CommitRunning> for ContainerActor {
     type Result = ResponseActFuture<Self, Result<(), StepError>>;
 
     fn handle(&mut self, message: CommitRunning, _ctx: &mut Self::Context) -> Self::Result {
-        let CommitRunning { generation, pid, shim } = message;
+        let CommitRunning { generation, pid, shim, made_with } = message;
         if generation != self.generation || !matches!(self.state, State::Starting { .. }) {
             return Box::pin(fut::ready(Err(StepError::Cancelled)));
         }
         let before = self.record.clone();
         self.record.state = State::Running { pid };
+        self.record.made_with = made_with;
         self.record.started_at = Some(self.subject.shared.clock.now());
         self.record.is_acknowledged = true;
         let write = self.save();

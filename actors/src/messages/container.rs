@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::Message;
 use contd_rootfs::FetchProgress;
 use contd_shim_client::{Holdout, Shim, ShimError};
+use contd_store::MadeWith;
 use contd_types::{ContainerId, Exit, Pid, RestartPolicy, Signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -87,10 +88,11 @@ pub(crate) struct MadeByRuntime {
 }
 
 /// From the make task: all but its processes is there, and no more is wanted; asks to have that on disk.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), StepError>")]
 pub(crate) struct CommitPrepared {
     pub(crate) generation: u64,
+    pub(crate) made_with: Option<MadeWith>,
 }
 
 /// From the make task: it runs; asks to have that on disk. After an `Err` the task takes it all back.
@@ -100,6 +102,7 @@ pub(crate) struct CommitRunning {
     pub(crate) generation: u64,
     pub(crate) pid: Pid,
     pub(crate) shim: Arc<dyn Shim>,
+    pub(crate) made_with: Option<MadeWith>,
 }
 
 /// From the make task: it is over. After an error all is undone but what `leftovers` names, and the record.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use actix::Message;
 use contd_bundle::BundleKey;
-use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs};
+use contd_rootfs::{FetchProgress, ImageDefaults, PrepareRootfs, PreparedRootfs, RecoveredRootfs};
+use contd_store::MadeWith;
 use contd_types::{ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
 use tokio::sync::{mpsc, watch};
 
@@ -51,9 +52,18 @@ pub(crate) struct ReleaseRoot {
 #[rtype(result = "Result<Vec<RecoveredRootfs>, StepError>")]
 pub(crate) struct ListRecoveredRoots;
 
+/// A bundle that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Its directory.
+    pub(crate) dir: PathBuf,
+    /// What the flist added to the spec.
+    pub(crate) made_with: Option<MadeWith>,
+}
+
 /// Writes a container's bundle, or replaces it.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<PathBuf, StepError>")]
+#[rtype(result = "Result<Written, StepError>")]
 pub(crate) struct WriteBundle {
     pub(crate) lane: Arc<Lane>,
     pub(crate) wanted: Wanted,
@@ -61,6 +71,7 @@ pub(crate) struct WriteBundle {
     pub(crate) id: ContainerId,
     pub(crate) spec: Arc<ContainerSpec>,
     pub(crate) root: PathBuf,
+    pub(crate) image: ImageDefaults,
 }
 
 /// Returns the configuration that a bundle would hold.
@@ -71,6 +82,7 @@ pub(crate) struct PreviewBundle {
     pub(crate) id: ContainerId,
     pub(crate) spec: Arc<ContainerSpec>,
     pub(crate) root: PathBuf,
+    pub(crate) image: ImageDefaults,
 }
 
 /// Removes a container's bundle.

@@ -82,7 +82,8 @@ impl Supervisor {
         let arbiter = self.arbiter(self.arbiters.len().saturating_sub(1));
         match service {
             Service::Flist => {
-                let actor = FlistActor { work: Arc::clone(&self.kit.flist), lineage, is_first: generation == 0 };
+                let (shared, work) = (Arc::clone(&self.shared), Arc::clone(&self.kit.flist));
+                let actor = FlistActor { shared, work, lineage, is_first: generation == 0 };
                 self.shared.flist.set(Some(FlistActor::start_in_arbiter(&arbiter, |_| actor)));
             }
             Service::Bundle => {

@@ -376,6 +376,7 @@ async fn preview(subject: &Subject) -> Result<String, StepError> {
         id: subject.id.clone(),
         spec: Arc::clone(spec),
         root: prepared.root,
+        image: prepared.image,
     };
     shared.bundle.ask(message, PREVIEW_TIMEOUT).await.map_err(StepError::Call)?
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use actix::Addr;
 use contd_failpoint::Failpoint;
 use contd_protocol::shim::{TASK_SPEC_VERSION, TaskSpec};
-use contd_rootfs::{FetchProgress, PrepareRootfs};
+use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs};
 use contd_shim_client::Shim;
+use contd_store::MadeWith;
 use contd_types::{Pid, Step};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
@@ -26,7 +27,7 @@ use crate::error::{Leftover, MakeError, StepError, one_line};
 use crate::flist::UNDO_GRACE;
 use crate::lane::Wanted;
 use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone};
-use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
+use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle, Written};
 use crate::pool::WhenBlocked;
 
 /// A bundle is one file with three fsyncs; more on a disk that is busy with hundreds of others.
@@ -110,10 +111,10 @@ impl Making<'_> {
     async fn forward(&self) -> StepResult<()> {
         let _permit = self.take_permit().await?;
         if self.plan.goal == Goal::Prepared {
-            futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
-            return self.commit_prepared().await;
+            let (made_with, ()) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
+            return self.commit_prepared(made_with).await;
         }
-        let (_root, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
+        let (made_with, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
         contd_failpoint::hit(Failpoint::MakeShimSpawned);
         let pid = self.create(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeCreated);
@@ -121,7 +122,7 @@ impl Making<'_> {
         contd_failpoint::hit(Failpoint::MakeTold);
         let pid = self.start(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeStarted);
-        self.commit(pid, shim).await
+        self.commit(pid, shim, made_with).await
     }
 
     /// Takes one of the node's permits for a restart: after a boot, hundreds may want to start at once.
@@ -161,15 +162,15 @@ impl Making<'_> {
         result
     }
 
-    async fn root_and_bundle(&self) -> StepResult<()> {
-        let root = self.prepare_root().await?;
+    async fn root_and_bundle(&self) -> StepResult<Option<MadeWith>> {
+        let prepared = self.prepare_root().await?;
         contd_failpoint::hit(Failpoint::MakeRootPrepared);
-        self.write_bundle(root).await?;
+        let made_with = self.write_bundle(prepared).await?;
         contd_failpoint::hit(Failpoint::MakeBundleWritten);
-        Ok(())
+        Ok(made_with)
     }
 
-    async fn prepare_root(&self) -> StepResult<PathBuf> {
+    async fn prepare_root(&self) -> StepResult<PreparedRootfs> {
         let subject = self.plan.subject.clone();
         let (spec, deadline) = (&subject.spec, subject.shared.config.rootfs_timeout);
         let request = PrepareRootfs {
@@ -189,14 +190,11 @@ impl Making<'_> {
             request,
             progress: self.plan.progress.clone(),
         };
-        let work = async move {
-            let prepared = subject.shared.flist.ask(message, deadline).await.map_err(StepError::Call)??;
-            Ok(prepared.root)
-        };
+        let work = async move { subject.shared.flist.ask(message, deadline).await.map_err(StepError::Call)? };
         self.step(Step::Rootfs, "prepare the root", deadline, work).await
     }
 
-    async fn write_bundle(&self, root: PathBuf) -> StepResult<()> {
+    async fn write_bundle(&self, prepared: PreparedRootfs) -> StepResult<Option<MadeWith>> {
         let subject = self.plan.subject.clone();
         let message = WriteBundle {
             lane: Arc::clone(&subject.lane),
@@ -204,12 +202,14 @@ impl Making<'_> {
             namespace: subject.namespace.clone(),
             id: subject.id.clone(),
             spec: Arc::clone(&subject.spec),
-            root,
+            root: prepared.root,
+            image: prepared.image,
         };
         let work = async move {
-            let written = subject.shared.bundle.ask(message, BUNDLE_TIMEOUT).await.map_err(StepError::Call)??;
+            let Written { dir: written, made_with } =
+                subject.shared.bundle.ask(message, BUNDLE_TIMEOUT).await.map_err(StepError::Call)??;
             let expected = subject.shared.bundle_dir(&subject.namespace, &subject.id);
-            if written == expected { Ok(()) } else { Err(StepError::BundleElsewhere { expected, written }) }
+            if written == expected { Ok(made_with) } else { Err(StepError::BundleElsewhere { expected, written }) }
         };
         self.step(Step::Bundle, "write the bundle", BUNDLE_TIMEOUT, work).await
     }
@@ -267,15 +267,15 @@ impl Making<'_> {
         answer.and_then(|result| result).map_err(|source| (Step::Create, source))
     }
 
-    async fn commit_prepared(&self) -> StepResult<()> {
-        let message = CommitPrepared { generation: self.plan.generation };
+    async fn commit_prepared(&self, made_with: Option<MadeWith>) -> StepResult<()> {
+        let message = CommitPrepared { generation: self.plan.generation, made_with };
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }
 
     /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.
-    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>) -> StepResult<()> {
-        let message = CommitRunning { generation: self.plan.generation, pid, shim };
+    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>, made_with: Option<MadeWith>) -> StepResult<()> {
+        let message = CommitRunning { generation: self.plan.generation, pid, shim, made_with };
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::messages::{EventItem, FollowLog, ReadLog, SubscribeEvents};
 use contd_logs::{LogWriter, Rotation, Stream};
-use contd_types::{ErrorKind, EventKind, Timestamp};
+use contd_rootfs::LostRootfs;
+use contd_types::{ApiError, ErrorKind, EventKind, Timestamp};
 
 fn writer(world: &World, name: &str) -> LogWriter {
     LogWriter::open(world.dir.path().join("log").join("a").join(format!("{name}.log")), Rotation::never()).unwrap()
@@ -50,6 +51,39 @@ async fn a_follower_stays_over_a_restart_by_the_policy() {
         stop(&node, "web").await.unwrap();
     });
     assert_eq!(text, "first\nsecond\n");
+}
+
+#[actix::test]
+async fn a_root_that_nobody_serves_any_more_is_told_once_each_time_it_is_lost() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    run(&node, spec("bystander")).await.unwrap();
+    let mut events = ask_api(&node, SubscribeEvents { from: None, namespace: Some(ns("a")) }, LONG).await.unwrap();
+    assert!(matches!(events.recv().await, Some(EventItem::Gap { .. })), "where it stands");
+    let why = ApiError::new(ErrorKind::Unavailable, "both killed");
+    let lost = LostRootfs { namespace: ns("a"), id: id.clone(), flist_hash: "00".repeat(32), why };
+    // A look that begins after the change, and its end.
+    let looked = async |lost: Option<&LostRootfs>| {
+        world.rootfs.lose(lost.cloned());
+        let before = world.rootfs.loss_count();
+        until("it has looked twice", async || world.rootfs.loss_count() >= before + 2).await;
+    };
+    for _ in 0..2 {
+        looked(Some(&lost)).await;
+        looked(None).await;
+    }
+    stop(&node, "web").await.unwrap();
+    let mut told = Vec::new();
+    while let Some(EventItem::Event { event, .. }) = events.recv().await {
+        match event.kind {
+            EventKind::RootLost { reason } => told.push((event.id, event.name.to_string(), reason)),
+            EventKind::Exited { .. } => break,
+            _ => {}
+        }
+    }
+    let once = (id, "web".to_owned(), "both killed".to_owned());
+    assert_eq!(told, [once.clone(), once]);
 }
 
 #[actix::test]

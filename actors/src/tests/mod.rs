@@ -1,6 +1,7 @@
 //! The actors on scripted borders, with tokio's clock paused. Each test that ends a container checks that nothing is left.
 
 mod ending;
+mod image;
 mod limits;
 mod logs_and_events;
 mod recovery;

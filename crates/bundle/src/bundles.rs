@@ -8,9 +8,8 @@ use std::sync::Arc;
 use contd_durable::Fs;
 use contd_types::{ContainerId, NamespaceId};
 
-use crate::config::config;
+use crate::config::preview;
 use crate::error::BundleError;
-use crate::json;
 use crate::request::BundleRequest;
 
 /// The directory of a bundle inside its container's.
@@ -79,7 +78,7 @@ impl DirBundles {
 
 impl Bundles for DirBundles {
     fn write(&self, request: &BundleRequest<'_>) -> Result<PathBuf, BundleError> {
-        let text = json::encode(&request.spec.name, &config(request)?)?;
+        let text = preview(request)?;
         let relative = container_dir(request.namespace, request.id).join(BUNDLE_DIR);
         let bundle = self.state_dir.join(&relative);
         // Not brought to the disk: it is written again before each start, and a power loss leaves no container that uses it.

@@ -5,11 +5,11 @@ use std::io;
 
 use contd_types::ContainerSpec;
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{RootBuilder, Spec, SpecBuilder};
+use oci_spec::runtime::{LinuxSeccomp, RootBuilder, Spec, SpecBuilder};
 
 use crate::error::BundleError;
 use crate::request::BundleRequest;
-use crate::{json, linux, mounts, process};
+use crate::{json, linux, mounts, process, seccomp};
 
 /// The annotation that carries the namespace.
 pub const ANNOTATION_NAMESPACE: &str = "tech.contd.namespace";
@@ -26,12 +26,18 @@ const OCI_VERSION: &str = "1.0.2";
 /// # Errors
 /// A [`BundleError`]; nothing was changed.
 pub fn config(request: &BundleRequest<'_>) -> Result<Spec, BundleError> {
+    let profile = seccomp::profile(&process::capabilities(request.spec.is_elevated));
+    with_profile(request, profile.map_err(|source| not_assembled(request.spec, source))?)
+}
+
+/// Makes the configuration with a seccomp profile that is given.
+fn with_profile(request: &BundleRequest<'_>, profile: LinuxSeccomp) -> Result<Spec, BundleError> {
     let name = request.spec.name.to_string();
     check_spec(request.spec)?;
     check_root(request)?;
     let process = process::process(request)?;
     let mounts = mounts::mounts(request.spec)?;
-    let linux = linux::linux(request)?;
+    let linux = linux::linux(request, profile)?;
     let annotations = HashMap::from([
         (ANNOTATION_NAMESPACE.to_owned(), request.namespace.to_string()),
         (ANNOTATION_NAME.to_owned(), name.clone()),
@@ -47,7 +53,11 @@ pub fn config(request: &BundleRequest<'_>) -> Result<Spec, BundleError> {
             .annotations(annotations)
             .build()
     };
-    assemble().map_err(|source| BundleError::Assemble { name: name.clone(), source })
+    assemble().map_err(|source| not_assembled(request.spec, source))
+}
+
+fn not_assembled(spec: &ContainerSpec, source: OciSpecError) -> BundleError {
+    BundleError::Assemble { name: spec.name.to_string(), source }
 }
 
 /// Returns the configuration as indented JSON, as `contd run --dry-run` prints it and as it is written to disk.
@@ -55,7 +65,10 @@ pub fn config(request: &BundleRequest<'_>) -> Result<Spec, BundleError> {
 /// # Errors
 /// As [`config`].
 pub fn preview(request: &BundleRequest<'_>) -> Result<String, BundleError> {
-    json::encode(&request.spec.name, &config(request)?)
+    let profile = seccomp::text(request.spec)?;
+    // Under the text stands what refuses every call: should it ever not be put in place, nothing is allowed by that.
+    let nothing = seccomp::nothing().map_err(|source| not_assembled(request.spec, source))?;
+    json::encode(&request.spec.name, &with_profile(request, nothing)?, profile)
 }
 
 /// Refuses what can be refused without looking at the machine.

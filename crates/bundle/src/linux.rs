@@ -7,13 +7,11 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
     LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
-    LinuxResources, LinuxResourcesBuilder,
+    LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
 };
 
 use crate::error::BundleError;
-use crate::process;
 use crate::request::{BundleRequest, Netns};
-use crate::seccomp;
 
 /// What a container does not see of `/proc` and `/sys`: containerd's list (pkg/oci/spec.go), and `/proc/interrupts`, as moby
 /// masks it: a side channel of the host.
@@ -65,19 +63,20 @@ const FUSE_DEVICE: CharDevice = CharDevice { major: 10, minor: Some(229) };
 const ANY_ACCESS: &str = "rwm";
 
 /// Makes the Linux section.
-pub(crate) fn linux(request: &BundleRequest<'_>) -> Result<Linux, BundleError> {
+pub(crate) fn linux(request: &BundleRequest<'_>, profile: LinuxSeccomp) -> Result<Linux, BundleError> {
     let cgroup = cgroup_path(request)?;
-    assemble(request, cgroup).map_err(|source| BundleError::Assemble { name: request.spec.name.to_string(), source })
+    assemble(request, cgroup, profile)
+        .map_err(|source| BundleError::Assemble { name: request.spec.name.to_string(), source })
 }
 
-fn assemble(request: &BundleRequest<'_>, cgroup: PathBuf) -> Result<Linux, OciSpecError> {
+fn assemble(request: &BundleRequest<'_>, cgroup: PathBuf, profile: LinuxSeccomp) -> Result<Linux, OciSpecError> {
     let is_elevated = request.spec.is_elevated;
     LinuxBuilder::default()
         .namespaces(namespaces(&request.netns)?)
         .cgroups_path(cgroup)
         .resources(resources(request)?)
         .devices(if is_elevated { vec![fuse_node()?] } else { Vec::new() })
-        .seccomp(seccomp::profile(&process::capabilities(is_elevated))?)
+        .seccomp(profile)
         .rootfs_propagation(propagation(request.spec.rootfs_propagation))
         .masked_paths(MASKED_PATHS.map(str::to_owned))
         .readonly_paths(READONLY_PATHS.map(str::to_owned))

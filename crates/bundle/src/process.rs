@@ -106,7 +106,7 @@ pub(crate) fn args(spec: &ContainerSpec) -> Result<Vec<String>, BundleError> {
     let name = || spec.name.to_string();
     let args = match &spec.entrypoint {
         None => return Err(BundleError::MissingEntrypoint { name: name() }),
-        Some(Entrypoint::Args(args)) => args.clone(),
+        Some(Entrypoint::Args(args) | Entrypoint::Exact(args)) => args.clone(),
         Some(Entrypoint::Line(line)) => {
             shlex::split(line).ok_or_else(|| BundleError::UnbalancedEntrypoint { name: name() })?
         }

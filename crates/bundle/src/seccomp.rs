@@ -1,16 +1,44 @@
 //! From the profile's data to the rules for one container.
 
+use std::sync::OnceLock;
+
+use contd_types::ContainerSpec;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Arch, Capabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
     LinuxSyscall, LinuxSyscallBuilder,
 };
+use serde_json::value::RawValue;
 
+use crate::error::BundleError;
 use crate::profile::{Action, Condition, GROUPS, Group, When};
+use crate::{json, process};
 
 /// Makes the profile for a process whose bounding set is `bounding`, on this machine.
 pub(crate) fn profile(bounding: &Capabilities) -> Result<LinuxSeccomp, OciSpecError> {
     profile_for(std::env::consts::ARCH, bounding)
+}
+
+/// Returns the profile of a container as it stands in its configuration. It is made once for each kind of container: made
+/// anew for each of them it is most of what the daemon allocates for one.
+pub(crate) fn text(spec: &ContainerSpec) -> Result<&'static RawValue, BundleError> {
+    static PLAIN: OnceLock<Box<RawValue>> = OnceLock::new();
+    static ELEVATED: OnceLock<Box<RawValue>> = OnceLock::new();
+    let made = if spec.is_elevated { &ELEVATED } else { &PLAIN };
+    if let Some(text) = made.get() {
+        return Ok(text);
+    }
+    let name = || spec.name.to_string();
+    let profile = profile(&process::capabilities(spec.is_elevated))
+        .map_err(|source| BundleError::Assemble { name: name(), source })?;
+    let text = json::encode_profile(&profile).map_err(|source| BundleError::Encode { name: name(), source })?;
+    // Of two that are made at once one stands; they are the same.
+    Ok(made.get_or_init(|| text))
+}
+
+/// Makes a profile that refuses every system call.
+pub(crate) fn nothing() -> Result<LinuxSeccomp, OciSpecError> {
+    LinuxSeccompBuilder::default().default_action(LinuxSeccompAction::ScmpActErrno).build()
 }
 
 fn profile_for(arch: &str, bounding: &Capabilities) -> Result<LinuxSeccomp, OciSpecError> {
@@ -125,6 +153,13 @@ mod tests {
         ] {
             assert!(!allowed.contains(never), "{never} is allowed even to an elevated container");
         }
+    }
+
+    #[test]
+    fn what_stands_under_the_text_allows_nothing() {
+        let nothing = nothing().expect("valid");
+        assert_eq!(nothing.default_action(), LinuxSeccompAction::ScmpActErrno);
+        assert_eq!(nothing.syscalls(), &None);
     }
 
     #[test]

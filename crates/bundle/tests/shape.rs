@@ -18,12 +18,22 @@ fn json_of(case: &Case) -> Value {
 #[test]
 fn the_text_reads_back_as_the_same_configuration_and_is_the_same_each_time() {
     let mut case = Case::new();
-    case.spec.is_elevated = true;
-    let (made, text) = case.with_request(|request| (config(request).unwrap(), preview(request).unwrap()));
-    assert_eq!(serde_json::from_str::<Spec>(&text).expect("readable"), made);
-    for _ in 0..10 {
-        assert_eq!(case.with_request(preview).unwrap(), text);
+    for is_elevated in [false, true, false] {
+        case.spec.is_elevated = is_elevated;
+        let (made, text) = case.with_request(|request| (config(request).unwrap(), preview(request).unwrap()));
+        assert_eq!(serde_json::from_str::<Spec>(&text).expect("readable"), made);
+        for _ in 0..10 {
+            assert_eq!(case.with_request(preview).unwrap(), text);
+        }
     }
+}
+
+#[test]
+fn the_text_is_indented_and_ordered_all_through() {
+    let text = Case::new().with_request(preview).unwrap();
+    let value: Value = serde_json::from_str(&text).expect("json");
+    assert!(value["linux"]["seccomp"]["syscalls"].as_array().unwrap().len() > 1);
+    assert_eq!(serde_json::to_string_pretty(&value).unwrap() + "\n", text);
 }
 
 #[test]

@@ -153,15 +153,54 @@ pub fn id_of(stored: &[u8]) -> BlockId {
 /// # Errors
 /// [`BlockError::PlainLength`] unless `plain` has 1 to [`BLOCK_SIZE`] bytes.
 pub fn seal(plain: &[u8]) -> Result<SealedBlock, BlockError> {
-    let len = plain.len();
-    if len == 0 || len > BLOCK_SIZE {
-        return Err(BlockError::PlainLength { len });
+    let mut sealer = Sealer::new();
+    let names = sealer.seal(plain, key_of(plain))?;
+    Ok(SealedBlock { names, stored: sealer.stored })
+}
+
+/// Seals one block after the other in the same memory.
+#[derive(Debug)]
+pub(crate) struct Sealer {
+    encoder: snap::raw::Encoder,
+    stored: Vec<u8>,
+}
+
+impl Sealer {
+    pub(crate) fn new() -> Self {
+        Self { encoder: snap::raw::Encoder::new(), stored: Vec::new() }
     }
-    let key = key_of(plain);
-    let mut stored =
-        snap::raw::Encoder::new().compress_vec(plain).map_err(|source| BlockError::Compress { len, source })?;
-    cipher(&key).encrypt_in_place(&nonce(&key), b"", &mut stored).map_err(|_opaque| BlockError::Encrypt { key })?;
-    Ok(SealedBlock { names: BlockRef { id: id_of(&stored), key }, stored })
+
+    /// Compresses and encrypts one block, whose key the caller has computed by [`key_of`].
+    pub(crate) fn seal(&mut self, plain: &[u8], key: BlockKey) -> Result<BlockRef, BlockError> {
+        let len = plain.len();
+        if len == 0 || len > BLOCK_SIZE {
+            return Err(BlockError::PlainLength { len });
+        }
+        self.stored.resize(snap::raw::max_compress_len(len), 0);
+        let packed = self.encoder.compress(plain, &mut self.stored);
+        self.stored.truncate(packed.map_err(|source| BlockError::Compress { len, source })?);
+        encrypt(&mut self.stored, key)
+    }
+
+    /// Gives the bytes of the last block, as a store keeps them.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.stored
+    }
+}
+
+fn encrypt(stored: &mut Vec<u8>, key: BlockKey) -> Result<BlockRef, BlockError> {
+    cipher(&key).encrypt_in_place(&nonce(&key), b"", stored).map_err(|_opaque| BlockError::Encrypt { key })?;
+    Ok(BlockRef { id: id_of(stored), key })
+}
+
+/// For fuzzing: seals what an enemy would, which need not be snappy nor belong to the key.
+///
+/// # Errors
+/// The cipher refused the length.
+#[cfg(feature = "testing")]
+pub fn seal_anything(mut packed: Vec<u8>, key: BlockKey) -> Result<SealedBlock, BlockError> {
+    let names = encrypt(&mut packed, key)?;
+    Ok(SealedBlock { names, stored: packed })
 }
 
 /// Decrypts and unpacks what a store gave for `block`: the id is checked before, the key after.

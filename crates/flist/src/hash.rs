@@ -1,9 +1,15 @@
 //! The two names of a block: the hash of what is stored, and the hash of what it means.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 /// Bytes of a BLAKE2b-256 digest.
 pub(crate) const HASH_LEN: usize = 32;
+
+/// Bytes hashed at once.
+const HASH_CHUNK: usize = 64 * 1024;
 
 /// Names a block in the stores: BLAKE2b-256 of the sealed bytes. Its first byte chooses the route.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +46,29 @@ pub(crate) fn finish(state: &blake2b_simd::State) -> [u8; HASH_LEN] {
     // The state was made with this length, so the zip covers all of both.
     digest.iter_mut().zip(state.finalize().as_bytes()).for_each(|(to, from)| *to = *from);
     digest
+}
+
+/// Hashes what is left of a stream; the digest is given as 64 hex digits.
+pub(crate) fn hash_stream(mut stream: impl Read) -> io::Result<String> {
+    let (mut state, mut chunk) = (hasher(), vec![0; HASH_CHUNK]);
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(hex(&finish(&state))),
+            Ok(read) => {
+                state.update(chunk.get(..read).unwrap_or_default());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Returns the identity of a flist on a node: BLAKE2b-256 of the file, as 64 hex digits.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn hash_file(path: &Path) -> io::Result<String> {
+    hash_stream(File::open(path)?)
 }
 
 /// Writes bytes as lower-case hex.

@@ -1,6 +1,6 @@
-//! Flists as `rfs` writes and reads them: metadata, blocks, stores, cache, pack. A library, no FUSE.
+//! Flists as `rfs` writes and reads them: metadata, blocks, stores, cache, pack, import. A library, no FUSE.
 //!
-//! Takes in: a `.fl` file (SQLite metadata) and the stores its routes name; or a directory to pack.
+//! Takes in: a `.fl` file (SQLite metadata) and the stores its routes name; or a directory to pack or an image to import.
 //! Gives out: a validated tree in memory, exact file content, verified byte for byte; or a `.fl` that the real `rfs` reads.
 //! Never does: mounts, FUSE, async. Never answers a read with zeros, stale bytes or fewer bytes than the file has;
 //! never writes next to a flist it reads; never shows a password of a store in an error.
@@ -11,7 +11,7 @@
 //! FUSE READ(ino, offset) ──Content::read_at──> recent blocks (memory) ──> BlockCache <cache>/blocks/xx/<key> (plain)
 //!                                                      │ miss, one flight per block
 //!                                                      └──> Routes ──> dir:// http(s)://   id checked, opened, key checked
-//! directory ──pack──> blocks in stores + out.fl
+//! directory, image ──pack, import──> blocks in stores + out.fl
 //! ```
 //!
 //! Everything here blocks the calling thread and is `Send + Sync`; async callers use their blocking pool.
@@ -47,18 +47,29 @@ pub mod content;
 mod error;
 mod hash;
 mod http;
+mod image;
+pub mod import;
+pub mod listing;
 pub mod metadata;
 pub mod pack;
 pub mod source;
 pub mod store;
+mod sweep;
+pub mod unpack;
 mod url;
+pub mod verify;
 
 pub use block::{BLOCK_SIZE, BlockError, SealedBlock};
 pub use cache::{BlockCache, CacheError};
 pub use content::{Content, ReadError};
 pub use error::FlistErrorKind;
-pub use hash::{BlockId, BlockKey, BlockRef};
+pub use hash::{BlockId, BlockKey, BlockRef, hash_file};
+pub use image::{ImageDefaults, ImageTagError};
+pub use import::{ImportError, ImportLimits, ImportOptions, ImportProgress, ImportReport, import};
 pub use metadata::{Children, FileKind, Flist, Inode, MetadataError, ROOT_INO, Route};
-pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack};
+pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack, pack_tree};
 pub use source::{FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch};
 pub use store::{BlockStore, DirRoutes, RoutePolicy, Routes, StoreError};
+pub use sweep::{BlockProgress, BlockSource};
+pub use unpack::{UnpackError, UnpackOptions, UnpackReport, unpack};
+pub use verify::{BadBlock, VerifyReport, verify};

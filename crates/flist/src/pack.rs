@@ -1,28 +1,34 @@
-//! Packs a directory: its blocks into stores, its tree into a `.fl` that the real `rfs` reads.
+//! Packs a directory, or a tree from elsewhere: its blocks into stores, its tree into a `.fl` that the real `rfs` reads.
 //!
 //! ```text
-//! walk (sorted) ──> entries ──> workers: read, seal, put ──> blocks per file, in order ──> database ──> flush ──> rename
+//! walk, or a caller ──> Tree (sorted) ──> workers: read, seal, put ──> blocks per file, in order ──> database ──> flush ──> rename
 //! ```
 //!
-//! The same tree gives the same `.fl`, byte for byte: the walk is sorted, inode numbers follow it, and the rows are
+//! The same tree gives the same `.fl`, byte for byte: the tree is sorted, inode numbers follow it, and the rows are
 //! written by one thread in that order. Nothing is visible under the final name before every block is on disk.
 
 mod database;
 mod error;
 mod seal;
+mod tree;
 mod walk;
 
+use std::collections::HashSet;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
 pub use error::PackError;
+pub use tree::{DiskFile, Entry, EntryKind, FileContent, Tree};
 
 use crate::atomic::{self, TempFile};
-use crate::hash::{finish, hasher, hex};
-use crate::metadata::Route;
+use crate::hash::hash_stream;
+use crate::metadata::{MAX_HEAD_BYTES, MAX_NAME_BYTES, MAX_TAGS, Route};
 use crate::store::{self, BlockStore, Range, RoutePolicy};
 use crate::url;
+
+/// The longest tag, key and value together: readers take rows of 64 KiB.
+const MAX_TAG_BYTES: usize = 60_000;
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -31,13 +37,15 @@ pub struct PackOptions {
     pub tags: Vec<(String, String)>,
     /// Leaves the passwords of the stores out of the routes (default), so that readers need public read access.
     pub strip_password: bool,
+    /// Accepts names that are not UTF-8. They are written as they are, which `rfs` cannot read; refused by default.
+    pub raw_names: bool,
     /// Threads that read and seal; by default as many as there are cores.
     pub workers: Option<NonZeroUsize>,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { tags: Vec::new(), strip_password: true, workers: None }
+        Self { tags: Vec::new(), strip_password: true, raw_names: false, workers: None }
     }
 }
 
@@ -46,7 +54,7 @@ impl Default for PackOptions {
 pub struct PackProgress {
     /// Bytes of content that are sealed and stored.
     pub done_bytes: u64,
-    /// Bytes of content that the walk found.
+    /// Bytes of content that the tree has.
     pub total_bytes: u64,
 }
 
@@ -88,18 +96,64 @@ pub fn pack(
     progress: &dyn Fn(PackProgress),
 ) -> Result<PackReport, PackError> {
     let root = fs::canonicalize(dir).map_err(|source| PackError::Walk { path: dir.to_owned(), source })?;
-    let (folder, name) = out_parts(out)?;
-    let out = folder.join(name);
-    let targets = targets(stores, &root, options)?;
-    let mut temp = TempFile::create_in(&folder).map_err(|source| PackError::Write { path: out.clone(), source })?;
-    let tree = walk::walk(&root, &[&out, temp.path()])?;
+    let output = Output::create(out)?;
+    let targets = targets(stores, Some(&root), options)?;
+    let tree = Tree::build(walk::walk(&root, &[&output.path, output.temp.path()])?)?;
+    write(&tree, output, &targets, options, progress)
+}
 
+/// Packs what is not a directory on disk: entries with their content. Otherwise as [`pack`].
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_tree(
+    tree: &Tree,
+    out: &Path,
+    stores: &[String],
+    options: &PackOptions,
+    progress: &dyn Fn(PackProgress),
+) -> Result<PackReport, PackError> {
+    let output = Output::create(out)?;
+    let targets = targets(stores, None, options)?;
+    write(tree, output, &targets, options, progress)
+}
+
+/// The flist that will appear.
+struct Output {
+    folder: PathBuf,
+    path: PathBuf,
+    temp: TempFile,
+}
+
+impl Output {
+    fn create(out: &Path) -> Result<Self, PackError> {
+        let (folder, name) = out_parts(out)?;
+        let path = folder.join(name);
+        let temp = TempFile::create_in(&folder).map_err(|source| PackError::Write { path: path.clone(), source })?;
+        Ok(Self { folder, path, temp })
+    }
+}
+
+fn write(
+    tree: &Tree,
+    Output { folder, path: out, mut temp }: Output,
+    targets: &[Target],
+    options: &PackOptions,
+    progress: &dyn Fn(PackProgress),
+) -> Result<PackReport, PackError> {
+    check_tags(&options.tags)?;
+    if !options.raw_names {
+        let is_raw = |(_, entry): &&(i64, Entry)| std::str::from_utf8(entry.name()).is_err();
+        if let Some((_, entry)) = tree.entries.iter().find(is_raw) {
+            return Err(PackError::NameNotUtf8 { path: entry.shown_path() });
+        }
+    }
     let workers = options.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    let blocks = seal::seal_all(&tree, &targets, workers, progress)?;
-    for target in &targets {
+    let blocks = seal::seal_all(tree, targets, workers, progress)?;
+    for target in targets {
         target.store.flush().map_err(|source| PackError::Store { source })?;
     }
-    database::write(temp.path(), &tree, &blocks, &targets, &options.tags)
+    database::write(temp.path(), tree, &blocks, targets, &options.tags)
         .map_err(|source| PackError::Database { path: out.clone(), source })?;
     let written = |source| PackError::Write { path: out.clone(), source };
     let hash = hash_of(&mut temp).map_err(written)?;
@@ -110,6 +164,27 @@ pub fn pack(
         blocks: blocks.iter().map(|of_file| of_file.len() as u64).sum(),
         hash,
     })
+}
+
+/// Refuses tags that a reader would.
+fn check_tags(tags: &[(String, String)]) -> Result<(), PackError> {
+    if tags.len() > MAX_TAGS {
+        return Err(PackError::TooMany { what: "tags", limit: MAX_TAGS });
+    }
+    if tags.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_HEAD_BYTES {
+        return Err(PackError::TooMany { what: "bytes of tags", limit: MAX_HEAD_BYTES });
+    }
+    let mut seen = HashSet::new();
+    for (key, value) in tags {
+        let refused = |reason| Err(PackError::Tag { key: key.chars().take(MAX_NAME_BYTES).collect(), reason });
+        if key.len() + value.len() > MAX_TAG_BYTES {
+            return refused("it is longer than 60,000 bytes");
+        }
+        if !seen.insert(key) {
+            return refused("it is there twice");
+        }
+    }
+    Ok(())
 }
 
 /// Splits the output path into a folder that exists and a name.
@@ -126,34 +201,24 @@ fn out_parts(out: &Path) -> Result<(PathBuf, PathBuf), PackError> {
 }
 
 /// Understands the stores, and checks that together they take every block and do not lie in what is packed.
-fn targets(stores: &[String], root: &Path, options: &PackOptions) -> Result<Vec<Target>, PackError> {
+fn targets(stores: &[String], root: Option<&Path>, options: &PackOptions) -> Result<Vec<Target>, PackError> {
     let mut targets = Vec::with_capacity(stores.len());
     for text in stores {
-        let (range, store_url) = split_range(text);
+        let Route { start, end, url: store_url } = Route::parse(text);
+        let range = Range { start, end };
+        let store_url = store_url.as_str();
         let store = store::connect(store_url, &RoutePolicy::default()).map_err(|source| PackError::Store { source })?;
-        if let Ok(folder) = store::dir_path(store_url) {
+        if let (Some(root), Ok(folder)) = (root, store::dir_path(store_url)) {
             check_outside(&folder, root)?;
         }
         let recorded = if options.strip_password { url::strip_password(store_url) } else { store_url.to_owned() };
-        targets.push(Target { range, store, route: Route { start: range.start, end: range.end, url: recorded } });
+        targets.push(Target { range, store, route: Route { start, end, url: recorded } });
     }
     let covered = |first: u8| targets.iter().any(|target| (target.range.start..=target.range.end).contains(&first));
     match (0..=u8::MAX).find(|first| !covered(*first)) {
         Some(first) => Err(PackError::Uncovered { first }),
         None => Ok(targets),
     }
-}
-
-/// Splits `[xx-yy=]URL`.
-fn split_range(text: &str) -> (Range, &str) {
-    let all = Range { start: 0, end: u8::MAX };
-    let ranged = text.split_once('=').and_then(|(range, store_url)| {
-        let (start, end) = range.split_once('-')?;
-        let byte = |hex: &str| (hex.len() == 2).then(|| u8::from_str_radix(hex, 16).ok()).flatten();
-        let (start, end) = (byte(start)?, byte(end)?);
-        (start <= end).then_some((Range { start, end }, store_url))
-    });
-    ranged.unwrap_or((all, text))
 }
 
 /// Refuses a store inside the tree: packing it would pack its own output.
@@ -168,29 +233,7 @@ fn check_outside(folder: &Path, root: &Path) -> Result<(), PackError> {
 }
 
 fn hash_of(temp: &mut TempFile) -> std::io::Result<String> {
-    use std::io::{Read as _, Seek as _};
-    let (mut state, mut chunk) = (hasher(), vec![0; 64 * 1024]);
-    let file = temp.file();
-    file.rewind()?;
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hex(&finish(&state))),
-            read => {
-                state.update(chunk.get(..read).unwrap_or_default());
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_before_the_url_is_two_hex_bytes() {
-        let range = |start, end| Range { start, end };
-        assert_eq!(split_range("00-7f=dir:///a"), (range(0, 0x7f), "dir:///a"));
-        assert_eq!(split_range("dir:///a"), (range(0, 0xff), "dir:///a"));
-        assert_eq!(split_range("dir:///a-b=c"), (range(0, 0xff), "dir:///a-b=c"));
-    }
+    use std::io::Seek as _;
+    temp.file().rewind()?;
+    hash_stream(temp.file())
 }

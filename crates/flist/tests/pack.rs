@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use contd_flist::{FileKind, Flist, FlistErrorKind, PackError, PackOptions, pack};
+use contd_flist::pack::{Entry, EntryKind, FileContent, Tree};
+use contd_flist::{FileKind, Flist, FlistErrorKind, PackError, PackOptions, pack, pack_tree};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use proptest::prelude::*;
 use support::{by_path, chain, content, files_below, read_all};
@@ -120,6 +121,9 @@ fn the_same_tree_packs_to_the_same_bytes_with_any_number_of_threads() {
         let folder = scratch.tree.join(format!("d{}", n % 7));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(format!("f{n}")), vec![n; 100 + usize::from(n) * 20_000]).unwrap();
+        // Equal content under many names, by copy and by hard link: workers meet at the same blocks.
+        std::fs::write(folder.join(format!("copy{n}")), vec![7; 600_000]).unwrap();
+        std::fs::hard_link(folder.join(format!("f{n}")), scratch.tree.join(format!("hard{n}"))).unwrap();
     }
     let mut outputs = Vec::new();
     for workers in [1, 2, 5] {
@@ -129,7 +133,7 @@ fn the_same_tree_packs_to_the_same_bytes_with_any_number_of_threads() {
         outputs.push((std::fs::read(out).unwrap(), report));
     }
     assert!(outputs.iter().all(|output| *output == outputs[0]));
-    assert_eq!(outputs[0].1.entries, 48);
+    assert_eq!(outputs[0].1.entries, 128);
 }
 
 #[test]
@@ -240,6 +244,25 @@ fn what_cannot_be_packed_is_refused_and_leaves_no_output() {
 }
 
 #[test]
+fn tags_that_a_reader_would_refuse_are_not_written() {
+    let scratch = scratch();
+    let with_tags = |tags: Vec<(String, String)>| {
+        let options = PackOptions { tags, ..PackOptions::default() };
+        pack(&scratch.tree, &scratch.fl, std::slice::from_ref(&scratch.store), &options, &|_| {})
+    };
+    let tag = |key: &str, len: usize| (key.to_owned(), "v".repeat(len));
+    let twice = with_tags(vec![tag("a", 1), tag("b", 1), tag("a", 2)]).unwrap_err();
+    assert!(matches!(&twice, PackError::Tag { key, .. } if key == "a"), "{}", chain(&twice));
+    assert!(matches!(with_tags(vec![tag("long", 70_000)]), Err(PackError::Tag { .. })));
+    let many = |count: usize, len: usize| (0..count).map(|n| tag(&format!("k{n}"), len)).collect::<Vec<_>>();
+    assert!(matches!(with_tags(many(1025, 1)), Err(PackError::TooMany { .. })));
+    assert!(matches!(with_tags(many(20, 60_000)), Err(PackError::TooMany { .. })));
+    assert!(!scratch.fl.exists());
+    with_tags(many(1024, 500)).unwrap();
+    assert_eq!(Flist::open(&scratch.fl).unwrap().tags().len(), 1024);
+}
+
+#[test]
 fn the_output_is_left_out_of_the_tree_it_lies_in() {
     let scratch = scratch();
     std::fs::write(scratch.tree.join("file"), b"content").unwrap();
@@ -283,6 +306,102 @@ fn a_damaged_block_in_the_store_is_replaced_by_packing_again() {
         std::fs::write(path, b"damaged").unwrap();
     }
     scratch.round_trip();
+}
+
+/// An entry of root's, from 2001.
+fn entry(path: &[u8], kind: EntryKind) -> Entry {
+    Entry { path: path.to_vec(), kind, mode: 0o755, uid: 1, gid: 2, mtime: 1_000_000_000, ctime: 1_000_000_001 }
+}
+
+fn directory(path: &[u8]) -> Entry {
+    entry(path, EntryKind::Directory { size: 4096 })
+}
+
+#[test]
+fn a_tree_in_memory_is_packed_in_whatever_order_it_is_given() {
+    let scratch = scratch();
+    let spool = scratch.folder.path().join("spool");
+    let bytes = (0..1_500_000).map(|n: u32| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect::<Vec<_>>();
+    std::fs::write(&spool, &bytes).unwrap();
+    let file = std::sync::Arc::new(std::fs::File::open(&spool).unwrap());
+    let part = |offset, len| EntryKind::File(FileContent::Part { file: file.clone(), offset, len });
+    let entries = vec![
+        entry(b"a/b/part", part(11, 1_400_000)),
+        entry(b"a/b-2", EntryKind::Symlink { target: b"\xff".to_vec() }),
+        entry(b"a/b/small", EntryKind::File(FileContent::Bytes((*b"small").into()))),
+        directory(b"a/b"),
+        entry(b"null", EntryKind::CharDevice { rdev: makedev(1, 3) }),
+        entry(b"pipe", EntryKind::Fifo),
+        directory(b"a"),
+        entry(b"empty", part(5, 0)),
+        directory(b""),
+    ];
+    let mut outputs = Vec::new();
+    for turn in [0, 4, 7] {
+        let mut entries = entries.clone();
+        entries.rotate_left(turn);
+        let tree = Tree::build(entries).unwrap();
+        let stores = std::slice::from_ref(&scratch.store);
+        let report = pack_tree(&tree, &scratch.fl, stores, &PackOptions::default(), &|_| {}).unwrap();
+        assert_eq!((report.entries, report.content_bytes, report.blocks), (9, 1_400_005, 4));
+        outputs.push(std::fs::read(&scratch.fl).unwrap());
+    }
+    assert!(outputs.iter().all(|output| *output == outputs[0]));
+    let content = content(&scratch.fl, &scratch.folder.path().join("cache"));
+    let flist = content.flist();
+    let at = |path: &[u8]| flist.resolve(path).unwrap();
+    assert!(read_all(&content, at(b"a/b/part").ino()).unwrap() == bytes[11..1_400_011]);
+    assert_eq!(read_all(&content, at(b"a/b/small").ino()).unwrap(), b"small");
+    assert_eq!(read_all(&content, at(b"empty").ino()).unwrap(), b"");
+    assert_eq!(flist.symlink_target(at(b"a/b-2").ino()), Some(b"\xff".as_slice()));
+    assert_eq!((at(b"null").rdev(), at(b"null").mode(), at(b"pipe").mode()), (makedev(1, 3), 0o020_755, 0o010_755));
+    assert_eq!(
+        (at(b"a").uid(), at(b"a").gid(), at(b"a").mtime(), at(b"a").ctime()),
+        (1, 2, 1_000_000_000, 1_000_000_001)
+    );
+}
+
+#[test]
+fn entries_that_are_no_tree_are_refused() {
+    let refused = |entries: Vec<Entry>| match Tree::build(entries).unwrap_err() {
+        PackError::Entry { path, reason } => (path.to_str().unwrap().chars().take(20).collect::<String>(), reason),
+        other => panic!("{other:?}"),
+    };
+    let below_root = |path: &[u8]| refused(vec![directory(b""), entry(path, EntryKind::Fifo)]).0;
+    assert_eq!(refused(vec![]).1, "the root is no directory");
+    assert_eq!(refused(vec![entry(b"", EntryKind::Fifo)]).1, "the root is no directory");
+    assert_eq!(refused(vec![directory(b""), directory(b"")]).1, "it is there twice");
+    assert_eq!(refused(vec![directory(b""), directory(b"a"), directory(b"a")]).0, "/a");
+    assert_eq!(below_root(b"no/such"), "/no/such");
+    assert_eq!(refused(vec![directory(b""), entry(b"f", EntryKind::Fifo), directory(b"f/x")]).0, "/f/x");
+    for path in [b"/a".as_slice(), b"a/", b"a//b", b".", b"..", b"a/..", b"a\0", &[b'n'; 256]] {
+        below_root(path);
+    }
+    let link = |target: &[u8]| vec![directory(b""), entry(b"l", EntryKind::Symlink { target: target.to_vec() })];
+    for target in [b"".as_slice(), b"a\0", &[b'n'; 4096]] {
+        assert_eq!(refused(link(target)).0, "/l");
+    }
+    Tree::build(link(&[b'n'; 4095])).unwrap();
+    let mut with_type = directory(b"");
+    with_type.mode = 0o040_755;
+    assert_eq!(refused(vec![with_type]).1, "a mode has the bits 07777");
+}
+
+#[test]
+fn names_that_are_not_utf8_are_kept_when_asked_for() {
+    let scratch = scratch();
+    let raw = b"raw\xff\xfe".as_slice();
+    std::fs::create_dir(scratch.tree.join(OsStr::from_bytes(raw))).unwrap();
+    std::fs::write(scratch.tree.join(OsStr::from_bytes(raw)).join("file"), b"content").unwrap();
+    let error = scratch.pack().unwrap_err();
+    assert!(matches!(&error, PackError::NameNotUtf8 { .. }) && error.hint().contains("--raw-names"), "{error:?}");
+    let options = PackOptions { raw_names: true, ..PackOptions::default() };
+    pack(&scratch.tree, &scratch.fl, std::slice::from_ref(&scratch.store), &options, &|_| {}).unwrap();
+    let content = content(&scratch.fl, &scratch.folder.path().join("cache"));
+    let folder = content.flist().lookup(contd_flist::ROOT_INO, raw).unwrap();
+    assert_eq!(folder.name(), raw);
+    let file = content.flist().lookup(folder.ino(), b"file").unwrap();
+    assert_eq!(read_all(&content, file.ino()).unwrap(), b"content");
 }
 
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use contd_types::{ApiError, ErrorKind};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use crate::serve;
+use crate::keeper;
 use crate::sys::{self, Fork};
 
 /// The most bytes of an error that the launcher passes on.
@@ -21,14 +21,23 @@ const READY: &[u8] = b"ready";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Serve what this lease directory says.
-    Serve(PathBuf),
+    Serve(PathBuf, Start),
     /// Print the version.
     Version,
 }
 
+/// How a server begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Mount anew.
+    Fresh,
+    /// Go on with the mount of the server that lives, in its place.
+    Succeed,
+}
+
 /// Why the command line makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("usage: contd-flistfs --dir <lease directory> | --version")]
+#[error("usage: contd-flistfs --dir <lease directory> [--succeed] | --version")]
 pub struct Usage;
 
 /// Reads the arguments, without the program's name.
@@ -38,19 +47,22 @@ pub struct Usage;
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Usage> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match arguments.as_slice() {
-        [flag, dir] if flag == "--dir" => Ok(Command::Serve(PathBuf::from(dir))),
+        [flag, dir] if flag == "--dir" => Ok(Command::Serve(PathBuf::from(dir), Start::Fresh)),
+        [flag, dir, succeed] if flag == "--dir" && succeed == "--succeed" => {
+            Ok(Command::Serve(PathBuf::from(dir), Start::Succeed))
+        }
         [flag] if flag == "--version" => Ok(Command::Version),
         _ => Err(Usage),
     }
 }
 
-/// Starts a server for a lease directory and returns once it serves.
+/// Starts a server for a lease directory, or a successor of the one that lives there, and returns once it serves.
 ///
 /// In the parent it returns what the child reported. In the child it returns when the server has ended.
 ///
 /// # Errors
 /// An [`ApiError`] of the step that failed, with kind and hint.
-pub fn launch(dir: &Path) -> Result<(), ApiError> {
+pub fn launch(dir: &Path, start: Start) -> Result<(), ApiError> {
     let failed = |what: &str, error: io::Error| {
         ApiError::new(ErrorKind::Internal, format!("start the flist server of {}: {what}: {error}", dir.display()))
     };
@@ -58,7 +70,7 @@ pub fn launch(dir: &Path) -> Result<(), ApiError> {
     let dir = std::path::absolute(dir).map_err(|error| failed("find the directory", error))?;
     let (report, reporter) = io::pipe().map_err(|error| failed("make a pipe", error))?;
     match sys::fork().map_err(|error| failed("fork", error))? {
-        Fork::Parent => {
+        Fork::Parent(_child) => {
             drop(reporter);
             wait_for_report(report).unwrap_or_else(|error| Err(failed("wait for the server", error)))
         }
@@ -66,7 +78,7 @@ pub fn launch(dir: &Path) -> Result<(), ApiError> {
             drop(report);
             detach()
                 .map_err(|error| failed("detach", error))
-                .and_then(|()| serve::run(&dir, Reporter(&reporter)))
+                .and_then(|()| keeper::run(&dir, start, Reporter(&reporter)))
                 .inspect_err(|error| Reporter(&reporter).failed(error))
         }
     }
@@ -145,9 +157,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_two_documented_forms_are_accepted() {
+    fn only_the_documented_forms_are_accepted() {
         let parse_all = |words: &[&str]| parse(words.iter().map(OsString::from));
-        assert_eq!(parse_all(&["--dir", "/x"]), Ok(Command::Serve(PathBuf::from("/x"))));
+        let serve = |start| Ok(Command::Serve(PathBuf::from("/x"), start));
+        assert_eq!(parse_all(&["--dir", "/x"]), serve(Start::Fresh));
+        assert_eq!(parse_all(&["--dir", "/x", "--succeed"]), serve(Start::Succeed));
         assert_eq!(parse_all(&["--version"]), Ok(Command::Version));
         for bad in [&[][..], &["--dir"], &["/x"], &["--dir", "/x", "more"], &["--help"]] {
             assert_eq!(parse_all(bad), Err(Usage), "{bad:?}");

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             let _unheard = writeln!(std::io::stdout(), "contd-flistfs {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Ok(Command::Serve(dir)) => match launch::launch(&dir) {
+        Ok(Command::Serve(dir, start)) => match launch::launch(&dir, start) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 say(format!("error: {error}"));

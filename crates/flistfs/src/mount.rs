@@ -137,6 +137,11 @@ impl Mount {
         Ok(mount)
     }
 
+    /// Names one that is no longer in the table, though the kernel still has it.
+    pub fn unmounted(path: PathBuf) -> Self {
+        Self { path, id: 0, device: String::new() }
+    }
+
     /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path

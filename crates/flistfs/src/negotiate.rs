@@ -12,6 +12,7 @@ const WANTED_FLAGS: u64 = init_flag::ASYNC_READ
     | init_flag::CACHE_SYMLINKS
     | init_flag::NO_OPENDIR_SUPPORT
     | init_flag::INIT_EXT
+    | init_flag::PASSTHROUGH
     | init_flag::HAS_RESEND;
 
 /// File systems that may lie below a file that is passed through, itself included: one, so that an overlay (the kernel
@@ -35,12 +36,11 @@ pub struct Negotiated {
 impl Negotiated {
     /// Answers the kernel's offer; `None` if it speaks another protocol or is older than Linux 5.4.
     #[must_use]
-    pub fn agree(offer: &Init, passes_through: bool) -> Option<Self> {
+    pub fn agree(offer: &Init) -> Option<Self> {
         if offer.major != MAJOR || offer.minor < OLDEST_MINOR {
             return None;
         }
-        let wanted = if passes_through { WANTED_FLAGS | init_flag::PASSTHROUGH } else { WANTED_FLAGS };
-        let flags = offer.flags & wanted;
+        let flags = offer.flags & WANTED_FLAGS;
         Some(Self {
             minor: offer.minor.min(MINOR),
             max_readahead: offer.max_readahead.min(MAX_READ_AHEAD_BYTES),
@@ -63,16 +63,14 @@ mod tests {
     #[test]
     fn only_what_both_sides_know_is_agreed_on() {
         let offer = Init { major: MAJOR, minor: 45, max_readahead: u32::MAX, flags: u64::MAX };
-        let agreed = Negotiated::agree(&offer, false).unwrap();
+        let agreed = Negotiated::agree(&offer).unwrap();
         assert_eq!((agreed.minor, agreed.max_readahead, agreed.flags), (MINOR, MAX_READ_AHEAD_BYTES, WANTED_FLAGS));
-        assert_eq!(agreed.max_stack_depth, 0);
-        let agreed = Negotiated::agree(&offer, true).unwrap();
         assert!(agreed.has(init_flag::PASSTHROUGH) && agreed.max_stack_depth == STACK_DEPTH);
         let old = Init { minor: OLDEST_MINOR, flags: init_flag::ASYNC_READ | 1 << 50, ..offer };
-        let agreed = Negotiated::agree(&old, true).unwrap();
+        let agreed = Negotiated::agree(&old).unwrap();
         assert_eq!((agreed.minor, agreed.flags, agreed.max_stack_depth), (OLDEST_MINOR, init_flag::ASYNC_READ, 0));
         assert!(agreed.has(init_flag::ASYNC_READ) && !agreed.has(init_flag::HAS_RESEND));
-        assert_eq!(Negotiated::agree(&Init { minor: OLDEST_MINOR - 1, ..offer }, true), None);
-        assert_eq!(Negotiated::agree(&Init { major: MAJOR + 1, ..offer }, true), None);
+        assert_eq!(Negotiated::agree(&Init { minor: OLDEST_MINOR - 1, ..offer }), None);
+        assert_eq!(Negotiated::agree(&Init { major: MAJOR + 1, ..offer }), None);
     }
 }

@@ -106,11 +106,6 @@ impl Ops {
         self.failed_reads.load(Ordering::Relaxed)
     }
 
-    /// Tells whether files are to be passed through if the kernel can.
-    pub(crate) fn passes_through(&self) -> bool {
-        self.passthrough.is_some()
-    }
-
     /// Binds to a connection whose INIT is done.
     pub(crate) fn attach(&self, device: &Arc<File>, negotiated: &Negotiated, beginning: Beginning) {
         self.skips_opendir.store(negotiated.has(init_flag::NO_OPENDIR_SUPPORT), Ordering::Relaxed);
@@ -128,7 +123,7 @@ impl Ops {
     pub fn answer(&self, request: &Request<'_>, buffer: &mut Vec<u8>) -> Answer {
         let node = request.node;
         match &request.operation {
-            Operation::Init(offer) => self.init(offer),
+            Operation::Init(offer) => Self::init(offer),
             Operation::Destroy => Answer::Body(Vec::new()),
             Operation::Forget | Operation::Interrupt => Answer::None,
             Operation::Releasedir => Answer::Body(Vec::new()),
@@ -162,8 +157,9 @@ impl Ops {
         }
     }
 
-    fn init(&self, offer: &Init) -> Answer {
-        match Negotiated::agree(offer, self.passes_through()) {
+    /// Answers INIT, which needs no content.
+    pub(crate) fn init(offer: &Init) -> Answer {
+        match Negotiated::agree(offer) {
             Some(agreed) => Answer::Body(body(|body| body.init(&agreed, MAX_BACKGROUND))),
             None => Answer::Error(Errno::EPROTO),
         }

@@ -9,6 +9,7 @@
 mod sys;
 
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -65,7 +66,11 @@ impl Passthrough {
         let attached = negotiated.has(init_flag::PASSTHROUGH).then(|| {
             let handles = match beginning {
                 Beginning::New => Handles::create(&self.path),
-                Beginning::Resumed => Handles::inherit(&self.path),
+                Beginning::Resumed => match Handles::inherit(&self.path) {
+                    // The predecessor has died before it began.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Handles::create(&self.path),
+                    other => other,
+                },
             };
             let handles = handles.inspect_err(|error| {
                 let path = self.path.display();

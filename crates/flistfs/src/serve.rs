@@ -1,325 +1,202 @@
-//! One server's life: claim, open, mount, serve, end.
+//! The process that serves: takes the place of whoever served before, answers the kernel and the control socket, ends when the
+//! file system is gone. Its keeper forks it; if the keeper dies, it starts the keeper's successor, which then replaces it.
 
-use std::io;
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use contd_flist::{
-    BlockCache, CacheError, Content, Flist, FlistErrorKind, MetadataError, RoutePolicy, Routes, StoreError,
-};
-use contd_lease::{LeaseDir, LeaseError};
-use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec};
-use contd_types::{ApiError, ErrorKind, Explain, Shortage};
+use contd_durable::{RealFs, replace_volatile};
+use contd_flist::{BlockCache, Content, Flist, RoutePolicy, Routes};
+use contd_lease::ProcessIdentity;
+use contd_protocol::flistfs::{SERVER_FILE, ServeSpec};
+use contd_types::Backoff;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tracing::{error, info, warn};
+use nix::sys::prctl;
+use nix::sys::signalfd::SignalFd;
+use tracing::{debug, error, info, warn};
 
+use crate::error::ServeError;
+use crate::estate::{Estate, SOCKET_FILE, check_not_ending};
+use crate::keeper::take_signals;
 use crate::launch::Reporter;
-use crate::log::BoundedLog;
-use crate::mount::{self, Mount, MountError};
+use crate::mount::{Mount, MountError};
 use crate::ops::Ops;
 use crate::server::Control;
-use crate::session::{self, SessionError};
+use crate::session::Session;
+use crate::succession;
 
-/// The file in the lease directory that says what to serve.
-pub const SERVE_FILE: &str = "serve.json";
-/// The control socket in the lease directory.
-pub const SOCKET_FILE: &str = "sock";
+/// What a server tells its keeper once it serves.
+pub(crate) const SERVES: [u8; 1] = *b"s";
+
 /// The open files of the mount, in the lease directory: for a successor on the same connection.
-pub const HANDLES_FILE: &str = "handles";
+const HANDLES_FILE: &str = "handles";
 
-/// No spec is larger: three paths and a hash.
-const MAX_SPEC_BYTES: u64 = 64 * 1024;
+/// What `ps` shows.
+const NAME: &std::ffi::CStr = c"contd-flistfs";
 
-/// Why a server does not come up, or ends.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Its log could not be opened.
-    #[error("open the log in {}", dir.display())]
-    Log {
-        /// The lease directory.
-        dir: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// What to serve could not be read.
-    #[error("read {}", path.display())]
-    ReadSpec {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// What to serve makes no sense.
-    #[error("decode {}", path.display())]
-    DecodeSpec {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// What to serve is of another version.
-    #[error("decode {}: version {found}, this program knows {SERVE_SPEC_VERSION}", path.display())]
-    SpecVersion {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// The lease is not for us.
-    #[error("take the lease of the flist server")]
-    Lease {
-        /// Why.
-        source: LeaseError,
-    },
-    /// The flist is missing or bad.
-    #[error("open flist {}", path.display())]
-    Flist {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<MetadataError>,
-    },
-    /// Its stores make no sense.
-    #[error("prepare the stores of flist {}", path.display())]
-    Stores {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: StoreError,
-    },
-    /// The cache cannot be used.
-    #[error("open the block cache in {}", path.display())]
-    Cache {
-        /// Its directory.
-        path: PathBuf,
-        /// Why.
-        source: CacheError,
-    },
-    /// The control socket could not be made.
-    #[error("listen on {}", path.display())]
-    Listen {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The mount could not be made.
-    #[error("mount the flist")]
-    Mount {
-        /// Why.
-        source: MountError,
-    },
-    /// The kernel and we do not get on.
-    #[error("serve the mount")]
-    Session {
-        /// Why.
-        source: SessionError,
-    },
-    /// Signals could not be set up, or waiting failed.
-    #[error("wait for work")]
-    Wait {
-        /// Why.
-        source: io::Error,
-    },
-}
+/// How the program is found that is running, even if its file was replaced.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
-impl Explain for ServeError {
-    fn kind(&self) -> ErrorKind {
-        if Shortage::behind(self).is_some() {
-            return ErrorKind::OutOfResources;
-        }
-        match self {
-            Self::Flist { source, .. } => kind_of(source.kind()),
-            Self::Stores { source, .. } => kind_of(source.kind()),
-            Self::Cache { source, .. } => kind_of(source.kind()),
-            Self::Lease { source: LeaseError::Held { .. } } => ErrorKind::AlreadyExists,
-            Self::DecodeSpec { .. } | Self::Lease { .. } => ErrorKind::Conflict,
-            Self::SpecVersion { .. } => ErrorKind::VersionMismatch,
-            Self::Mount { source: MountError::Device { .. } } | Self::Session { source: SessionError::Version } => {
-                ErrorKind::Unsupported
-            }
-            Self::Log { source, .. } | Self::ReadSpec { source, .. } | Self::Listen { source, .. } => {
-                match source.kind() {
-                    io::ErrorKind::NotFound => ErrorKind::NotFound,
-                    _ => ErrorKind::Internal,
-                }
-            }
-            Self::Mount { .. } | Self::Session { .. } | Self::Wait { .. } => ErrorKind::Internal,
-        }
-    }
+/// The pauses between attempts to have a keeper again: the mount is served without one, but hangs on one process then.
+const KEEPER_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-    fn hint(&self) -> Option<String> {
-        if let Some(shortage) = Shortage::behind(self) {
-            return Some(shortage.hint().to_owned());
-        }
-        Some(match self {
-            Self::Flist { source, .. } => source.hint().to_owned(),
-            Self::Stores { source, .. } => source.hint().to_owned(),
-            Self::Cache { source, .. } => source.hint().to_owned(),
-            Self::Lease { source } => source.hint().to_owned(),
-            Self::ReadSpec { .. } | Self::DecodeSpec { .. } | Self::SpecVersion { .. } => {
-                "the daemon writes this file; start the server through it".to_owned()
-            }
-            Self::Mount { .. } | Self::Session { .. } => {
-                "check that the kernel has FUSE (/dev/fuse) and that this is root".to_owned()
-            }
-            Self::Log { dir, .. } => format!("check space and rights of {}", dir.display()),
-            Self::Listen { path, .. } => format!("check space and rights beside {}", path.display()),
-            Self::Wait { .. } => return None,
-        })
-    }
-}
-
-/// Gives the kind that travels for the flist library's own.
-fn kind_of(kind: FlistErrorKind) -> ErrorKind {
-    match kind {
-        FlistErrorKind::NotFound => ErrorKind::NotFound,
-        FlistErrorKind::Unreachable => ErrorKind::Unavailable,
-        FlistErrorKind::Corrupt => ErrorKind::Corrupt,
-        FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
-        FlistErrorKind::Unsupported => ErrorKind::Unsupported,
-        FlistErrorKind::Io => ErrorKind::Internal,
-    }
-}
-
-/// Serves what the lease directory says until it is shut down, terminated, or the file system is gone.
+/// Serves until the file system is gone.
 ///
 /// # Errors
-/// The failure as it travels; it is also in the log, if there is one.
-pub(crate) fn run(dir: &Path, reporter: Reporter<'_>) -> Result<(), ApiError> {
-    let log = BoundedLog::open(dir)
-        .map_err(|source| ApiError::from_error(&ServeError::Log { dir: dir.to_owned(), source }))?;
-    let subscriber = tracing_subscriber::fmt().with_writer(log).with_ansi(false).with_target(false).finish();
-    // There is no other: this process has only just begun.
-    let _is_first = tracing::subscriber::set_global_default(subscriber);
-    serve(dir, reporter).map_err(|error| {
-        let error = ApiError::from_error(&error);
-        error!(%error, "the flist server ends");
-        error
-    })
-}
-
-fn serve(dir: &Path, reporter: Reporter<'_>) -> Result<(), ServeError> {
-    // First of all: threads inherit the mask, and an early SIGTERM must not kill between mount and serving.
-    let signals = catch_signals()?;
-    let spec = read_spec(&dir.join(SERVE_FILE))?;
-    let lease = LeaseDir::new(dir).claim(env!("CARGO_PKG_VERSION")).map_err(|source| ServeError::Lease { source })?;
-    let ops = Arc::new(open(&spec, dir)?);
-    let socket = dir.join(SOCKET_FILE);
-    let listener = listen(&socket)?;
-    let device = mount::attach(&spec.mount_point).map_err(|source| ServeError::Mount { source })?;
-    let started = session::start(device, Arc::clone(&ops))
-        .map_err(|source| ServeError::Session { source })
-        .and_then(|gone| Ok((gone, Mount::adopt(&spec.mount_point).map_err(|source| ServeError::Mount { source })?)));
-    let (gone, mount) = started.inspect_err(|_| mount::abandon(&spec.mount_point))?;
-    info!(hash = %spec.hash, mount = %spec.mount_point.display(), inodes = ops.inodes(), "serving");
-    let control = Control::new(spec, ops, mount);
-    reporter.ready();
-    let ended = attend(&listener, &signals, gone.as_fd(), &control);
+/// [`ServeError`]; if it served before, another one can go on.
+pub(crate) fn run(
+    estate: Estate,
+    flist: Arc<Flist>,
+    signals: &SignalFd,
+    keeper: &UnixStream,
+    reporter: Option<Reporter<'_>>,
+) -> Result<(), ServeError> {
+    // How `ps` shows us is no reason to fail.
+    let _only_a_name = prctl::set_name(NAME);
+    let estate = Arc::new(estate);
+    let spec = &estate.spec;
+    let us = note_server(&estate.dir)?;
+    let ops = Arc::new(Ops::with_passthrough(content(spec, flist)?, estate.dir.join(HANDLES_FILE)));
+    succession::end_all(&estate.predecessors)?;
+    let device = estate.device.try_clone().map_err(|source| ServeError::Fork { source })?;
+    let is_first = reporter.is_some() && estate.predecessors.is_empty();
+    let session = if is_first {
+        Ok(Session::new(device, estate.negotiated, Arc::clone(&ops)))
+    } else {
+        Session::resume(device, estate.negotiated, Arc::clone(&ops))
+    };
+    let gone = session.and_then(Session::start).map_err(|source| ServeError::Session { source })?;
+    let mount = match Mount::adopt(&spec.mount_point) {
+        // Unmounted while nobody served, and still used by somebody: served to the end.
+        Err(MountError::NotFound { path }) if !is_first => Mount::unmounted(path),
+        found => found.map_err(|source| ServeError::Mount { source })?,
+    };
+    info!(hash = %spec.hash, mount = %spec.mount_point.display(), inodes = ops.inodes(), is_first, "serving");
+    let control = Control::new(Arc::clone(&estate), us, ops, mount);
+    // A keeper that has died meanwhile is noticed below.
+    let _unheard = (&mut &*keeper).write_all(&SERVES);
+    if let Some(reporter) = reporter {
+        reporter.ready();
+    }
+    let ended = attend(&estate, signals, gone.as_fd(), keeper, &control);
     control.wait_for_farewells();
     // The socket goes before the lease: whoever finds no socket finds a lease that is dead or about to be.
-    let _swept_by_the_daemon = std::fs::remove_file(&socket);
-    drop(lease);
-    info!("ended");
+    let _swept_by_the_daemon = std::fs::remove_file(estate.dir.join(SOCKET_FILE));
+    info!("the file system is gone");
     ended
 }
 
-/// Blocks the signals that ask us to end and takes them as data; the rest of the usual ones is ignored by blocking.
-fn catch_signals() -> Result<SignalFd, ServeError> {
-    let failed = |errno: Errno| ServeError::Wait { source: errno.into() };
-    let mut blocked = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGUSR1, Signal::SIGUSR2] {
-        blocked.add(signal);
-    }
-    blocked.thread_block().map_err(failed)?;
-    let mut taken = SigSet::empty();
-    taken.add(Signal::SIGTERM);
-    SignalFd::with_flags(&taken, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+/// Tries all that could keep a server from serving, without serving.
+///
+/// # Errors
+/// What the server would fail with.
+pub(crate) fn rehearse(spec: &ServeSpec, flist: &Arc<Flist>) -> Result<(), ServeError> {
+    content(spec, Arc::clone(flist)).map(drop)
 }
 
-fn read_spec(path: &Path) -> Result<ServeSpec, ServeError> {
-    use std::io::Read as _;
-    let read_failed = |source| ServeError::ReadSpec { path: path.to_owned(), source };
-    let mut text = Vec::new();
-    let file = std::fs::File::open(path).map_err(read_failed)?;
-    file.take(MAX_SPEC_BYTES).read_to_end(&mut text).map_err(read_failed)?;
-    let spec: ServeSpec =
-        serde_json::from_slice(&text).map_err(|source| ServeError::DecodeSpec { path: path.to_owned(), source })?;
-    match spec.version {
-        SERVE_SPEC_VERSION => Ok(spec),
-        found => Err(ServeError::SpecVersion { path: path.to_owned(), found }),
-    }
-}
-
-fn open(spec: &ServeSpec, dir: &Path) -> Result<Ops, ServeError> {
-    let path = &spec.flist;
-    let flist = Flist::open(path).map_err(|error| ServeError::Flist { path: path.clone(), source: Box::new(error) })?;
+fn content(spec: &ServeSpec, flist: Arc<Flist>) -> Result<Content, ServeError> {
     let routes = Routes::connect(flist.routes(), &RoutePolicy::default())
-        .map_err(|source| ServeError::Stores { path: path.clone(), source })?;
+        .map_err(|source| ServeError::Stores { path: spec.flist.clone(), source })?;
     let cache =
         BlockCache::open(&spec.cache).map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
-    let content = Content::new(Arc::new(flist), routes, Arc::new(cache));
-    Ok(Ops::with_passthrough(content, dir.join(HANDLES_FILE)))
+    Ok(Content::new(flist, routes, Arc::new(cache)))
 }
 
-fn listen(socket: &Path) -> Result<UnixListener, ServeError> {
-    let failed = |source| ServeError::Listen { path: socket.to_owned(), source };
-    match std::fs::remove_file(socket) {
-        // A dead predecessor's: the lease is ours.
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(failed(source)),
-    }
-    let listener = UnixListener::bind(socket).map_err(failed)?;
-    // The directory is 0700, so nobody can have come in between.
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+/// Writes down who serves, so that whoever must end all processes of this mount finds this one, too.
+fn note_server(dir: &Path) -> Result<ProcessIdentity, ServeError> {
+    let us = ProcessIdentity::of_self().map_err(|source| ServeError::Process { source })?;
+    let path = dir.join(SERVER_FILE);
+    let failed = |source| ServeError::NoteServer { path: path.clone(), source };
+    let text = serde_json::to_vec(&succession::process(&us)).map_err(|error| failed(error.into()))?;
+    replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| {
+        let number = error.io().and_then(std::io::Error::raw_os_error);
+        failed(number.map_or_else(|| std::io::Error::other(error.to_string()), std::io::Error::from_raw_os_error))
+    })?;
+    // Whoever ends all of them looks for us by that file, or has left word before.
+    check_not_ending(dir)?;
+    Ok(us)
 }
 
-/// Answers the control socket and SIGTERM until the file system is gone.
+/// Answers the control socket and SIGTERM until the file system is gone, and sees to it that there is a keeper.
 fn attend(
-    listener: &UnixListener,
+    estate: &Arc<Estate>,
     signals: &SignalFd,
     gone: impl AsFd,
+    keeper: &UnixStream,
     control: &Arc<Control>,
 ) -> Result<(), ServeError> {
+    let mut has_keeper = true;
     loop {
         let mut fds = [
             PollFd::new(gone.as_fd(), PollFlags::POLLIN),
-            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(estate.listener.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(keeper.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        let watched = if has_keeper { 4 } else { 3 };
+        match poll(fds.get_mut(..watched).unwrap_or_default(), PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(ServeError::Wait { source: errno.into() }),
         }
-        let [is_gone, is_called, is_signalled] = fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        let [is_gone, is_called, is_signalled, is_orphaned] =
+            fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         if is_gone {
             control.note_gone();
             return Ok(());
         }
-        if is_signalled {
-            while let Ok(Some(_)) = signals.read_signal() {}
+        if is_signalled && take_signals(signals) {
             let control = Arc::clone(control);
             // Unmounting waits for us to answer the kernel and for the end; this thread must see that end.
-            let ending = std::thread::Builder::new().name("terminate".to_owned()).spawn(move || {
+            in_background("terminate", move || {
                 if let Err(error) = control.shut_down() {
                     warn!(%error, "asked to end, but the mount is in use: serving on");
                 }
             });
-            if let Err(error) = ending {
-                warn!(%error, "asked to end, but no thread can be started: serving on");
-            }
         }
         if is_called {
-            control.accept(listener);
+            control.accept(&estate.listener);
         }
+        if has_keeper && is_orphaned {
+            has_keeper = false;
+            let (control, estate) = (Arc::clone(control), Arc::clone(estate));
+            in_background("successor", move || find_keeper(&estate.dir, &control));
+        }
+    }
+}
+
+fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
+        warn!(%error, name, "no thread can be started: serving on");
+    }
+}
+
+/// Starts a successor of the keeper until one has come, which then ends this process.
+fn find_keeper(dir: &Path, control: &Control) {
+    let (min, max) = KEEPER_PAUSES;
+    for attempt in 1_u32.. {
+        control.wait_for_successors();
+        if let Err(error) = check_not_ending(dir) {
+            return debug!(%error, "no keeper is wanted any more");
+        }
+        warn!("the keeper is gone, starting its successor");
+        let name = std::env::args_os().next().unwrap_or_else(|| OsString::from("contd-flistfs"));
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0(name).arg("--dir").arg(dir).arg("--succeed").current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.status() {
+            // It has not ended us yet; if it does not, there is another round.
+            Ok(status) if status.success() => thread::park_timeout(max),
+            Ok(status) => error!(%status, "the successor failed, see above"),
+            Err(error) => error!(%error, "the successor cannot be started"),
+        }
+        thread::park_timeout(Backoff::new(min, max).delay(attempt, 0));
     }
 }

@@ -1,12 +1,15 @@
-//! The control socket: Status and Shutdown, in the frames of `contd-protocol`.
+//! The control socket: Status, Shutdown and the hand-over to a successor, in the frames of `contd-protocol`.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use contd_protocol::flistfs::{Call, Reply, Request, Response, ServeSpec, Status, VERSIONS};
+use contd_handover::RightsError;
+use contd_lease::ProcessIdentity;
+use contd_protocol::flistfs::{self, Call, Reply, Request, Response, Status, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{
     CodecError, Frame, FrameError, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal, negotiate,
@@ -14,8 +17,10 @@ use contd_protocol::{
 use contd_types::{ApiError, ErrorKind, Explain};
 use tracing::{debug, info, warn};
 
+use crate::estate::Estate;
 use crate::mount::{Mount, MountError};
 use crate::ops::Ops;
+use crate::succession::process;
 
 /// Connections at the same time: the daemon has one per flist, a person with a tool another.
 const MAX_CONNECTIONS: usize = 16;
@@ -32,7 +37,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the server does not end when it is asked to.
 #[derive(Debug, thiserror::Error)]
-pub enum ShutdownError {
+pub(crate) enum ShutdownError {
     /// It could not be unmounted.
     #[error("shut down the flist server")]
     Unmount {
@@ -60,7 +65,8 @@ impl Explain for ShutdownError {
 /// What the connections share.
 #[derive(Debug)]
 pub(crate) struct Control {
-    spec: ServeSpec,
+    estate: Arc<Estate>,
+    us: ProcessIdentity,
     ops: Arc<Ops>,
     mount: Mount,
     ending: Mutex<Ending>,
@@ -75,6 +81,8 @@ struct Ending {
     is_gone: bool,
     /// Shutdowns that were asked for and are not answered yet.
     farewells: usize,
+    /// Connections of successors that were given all they need, and have not ended us yet.
+    successors: usize,
 }
 
 /// Why a connection ends early.
@@ -90,12 +98,17 @@ enum ConnectionError {
     Unexpected(Kind),
     #[error("agree with the caller")]
     Refused(#[source] Refusal),
+    #[error("hand over to a successor")]
+    HandOver(#[from] RightsError),
+    #[error("write down for a successor what was agreed with the kernel")]
+    Session(#[source] serde_json::Error),
 }
 
 impl Control {
-    pub(crate) fn new(spec: ServeSpec, ops: Arc<Ops>, mount: Mount) -> Arc<Self> {
+    pub(crate) fn new(estate: Arc<Estate>, us: ProcessIdentity, ops: Arc<Ops>, mount: Mount) -> Arc<Self> {
         Arc::new(Self {
-            spec,
+            estate,
+            us,
             ops,
             mount,
             ending: Mutex::default(),
@@ -118,6 +131,12 @@ impl Control {
     pub(crate) fn wait_for_farewells(&self) {
         let is_awaited = |ending: &mut Ending| ending.farewells > 0;
         let _told_or_too_late = self.changed.wait_timeout_while(self.ending(), FAREWELL_TIMEOUT, is_awaited);
+    }
+
+    /// Waits while a successor that has been given everything may be about to end us.
+    pub(crate) fn wait_for_successors(&self) {
+        let is_awaited = |ending: &mut Ending| ending.successors > 0;
+        drop(self.changed.wait_while(self.ending(), is_awaited));
     }
 
     /// Takes the next connection and serves it on a thread of its own.
@@ -175,11 +194,16 @@ impl Control {
         };
         stream.write_all(&Frame::new(HELLO_VERSION, Kind::HelloReply, &reply)?.to_bytes())?;
         let version = negotiated.map_err(ConnectionError::Refused)?;
+        // Until this connection closes, whatever it is that ends it.
+        let mut _succession = None;
         while let Some(frame) = next_frame(&mut stream, &mut frames)? {
             if frame.kind != Kind::Call {
                 return Err(ConnectionError::Unexpected(frame.kind));
             }
             let call: Call = contd_protocol::decode(&frame.body)?;
+            if matches!(call.request, Request::HandOver) {
+                _succession = Some(Succession::new(self));
+            }
             self.answer(&mut stream, version, &call)?;
         }
         Ok(())
@@ -202,7 +226,17 @@ impl Control {
                 self.count_farewell(|count| count.saturating_sub(1));
                 sent
             }
+            Request::HandOver => self.hand_over(stream, version, call.id),
         }
+    }
+
+    fn hand_over(&self, stream: &UnixStream, version: u16, id: u64) -> Result<(), ConnectionError> {
+        let Estate { device, lease, listener, negotiated, .. } = &*self.estate;
+        let session = serde_json::to_string(negotiated).map_err(ConnectionError::Session)?;
+        let estate = flistfs::Estate { server: process(&self.us), session };
+        let frame = Frame::new(version, Kind::Reply, &Reply { id, result: Ok(Response::Estate(estate)) })?;
+        info!("handing over to a successor");
+        Ok(contd_handover::send(stream, &frame.to_bytes(), &[device.as_fd(), lease.as_fd(), listener.as_fd()])?)
     }
 
     fn count_farewell(&self, change: impl FnOnce(usize) -> usize) {
@@ -215,11 +249,31 @@ impl Control {
     fn status(&self) -> Status {
         Status {
             pid: nix::unistd::getpid().as_raw(),
-            hash: self.spec.hash.clone(),
+            hash: self.estate.spec.hash.clone(),
             mount_point: self.mount.path().to_owned(),
             inodes: self.ops.inodes(),
             failed_reads: self.ops.failed_reads(),
         }
+    }
+}
+
+/// Counted as long as a successor's connection is open.
+struct Succession<'a>(&'a Control);
+
+impl<'a> Succession<'a> {
+    fn new(control: &'a Control) -> Self {
+        let mut ending = control.ending();
+        ending.successors = ending.successors.saturating_add(1);
+        Self(control)
+    }
+}
+
+impl Drop for Succession<'_> {
+    fn drop(&mut self) {
+        let mut ending = self.0.ending();
+        ending.successors = ending.successors.saturating_sub(1);
+        drop(ending);
+        self.0.changed.notify_all();
     }
 }
 

@@ -96,26 +96,38 @@ pub fn start(device: File, ops: Arc<Ops>) -> Result<PipeReader, SessionError> {
     Session::begin(device, ops)?.start()
 }
 
+/// Takes INIT, the first request of a new mount, and answers it. What was agreed on holds as long as the mount lives.
+///
+/// # Errors
+/// [`SessionError`].
+pub fn agree(device: &File) -> Result<Negotiated, SessionError> {
+    let mut inbox = vec![0; REQUEST_BUFFER_BYTES];
+    let len = loop {
+        match (&mut &*device).read(&mut inbox) {
+            Ok(len) => break len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(SessionError::FirstRequest { source }),
+        }
+    };
+    let request = Request::decode(inbox.get(..len).unwrap_or_default()).map_err(|_wire| SessionError::NotInit)?;
+    let Operation::Init(offer) = request.operation else { return Err(SessionError::NotInit) };
+    send(device, request.unique, &Ops::init(&offer), &[]).map_err(|source| SessionError::AnswerInit { source })?;
+    Negotiated::agree(&offer).ok_or(SessionError::Version)
+}
+
 impl Session {
     /// Begins the session of a new mount: takes INIT and answers it.
     ///
     /// # Errors
     /// [`SessionError`]; the device is closed, so the mount is dead unless somebody else holds it too.
     pub fn begin(device: File, ops: Arc<Ops>) -> Result<Self, SessionError> {
-        let mut inbox = vec![0; REQUEST_BUFFER_BYTES];
-        let len = loop {
-            match (&device).read(&mut inbox) {
-                Ok(len) => break len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(SessionError::FirstRequest { source }),
-            }
-        };
-        let request = Request::decode(inbox.get(..len).unwrap_or_default()).map_err(|_wire| SessionError::NotInit)?;
-        let Operation::Init(offer) = request.operation else { return Err(SessionError::NotInit) };
-        let answer = ops.answer(&request, &mut Vec::new());
-        send(&device, request.unique, &answer, &[]).map_err(|source| SessionError::AnswerInit { source })?;
-        let negotiated = Negotiated::agree(&offer, ops.passes_through()).ok_or(SessionError::Version)?;
-        Ok(Self::bound(device, negotiated, ops, Beginning::New))
+        let negotiated = agree(&device)?;
+        Ok(Self::new(device, negotiated, ops))
+    }
+
+    /// Serves a connection for which [`agree`] has just been called, the first to do so.
+    pub fn new(device: File, negotiated: Negotiated, ops: Arc<Ops>) -> Self {
+        Self::bound(device, negotiated, ops, Beginning::New)
     }
 
     /// Takes over the session of a predecessor that has ended: asks the kernel for what it had read and not answered.

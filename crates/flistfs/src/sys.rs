@@ -2,13 +2,13 @@
 
 use std::io;
 
-use nix::unistd::{ForkResult, fork as nix_fork};
+use nix::unistd::{ForkResult, Pid, fork as nix_fork};
 
 /// Which of the two processes this is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fork {
-    /// The one that was there before.
-    Parent,
+    /// The one that was there before, and the pid of the other.
+    Parent(Pid),
     /// The new one.
     Child,
 }
@@ -21,9 +21,9 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
     // SAFETY: a fork is only unsound when another thread of the parent may hold a lock (of the allocator, of stdio) at
     // that moment, which then stays locked in the child. The count above is 1: there is no other thread, and this one is
-    // here. Nothing of this crate starts a thread before `launch` has forked.
+    // here. Nothing of this crate starts a thread before the launcher and the keeper have forked; the keeper never does.
     match unsafe { nix_fork() }? {
-        ForkResult::Parent { .. } => Ok(Fork::Parent),
+        ForkResult::Parent { child } => Ok(Fork::Parent(child)),
         ForkResult::Child => Ok(Fork::Child),
     }
 }

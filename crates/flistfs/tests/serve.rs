@@ -1,113 +1,26 @@
 //! The flist server as a process, on real mounts. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "support/server.rs"]
+mod server;
 mod support;
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use contd_lease::{LeaseDir, LeaseState};
-use contd_protocol::flistfs::{Call, Reply, Request, Response, SERVE_SPEC_VERSION, ServeSpec, Status, VERSIONS};
+use contd_protocol::flistfs::Request;
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, VersionRange};
-use contd_types::{ApiError, ErrorKind};
+use contd_types::ErrorKind;
 use nix::errno::Errno;
+use server::{BINARY, Server, frame};
 use support::{
-    assert_directory_links, assert_matches_manifest, census, copy_store, fixture, place_fixture, servers, sha256,
-    wait_until,
+    assert_directory_links, assert_matches_manifest, census, copy_store, fixture, place_fixture, sha256, wait_until,
 };
-
-const BINARY: &str = env!("CARGO_BIN_EXE_contd-flistfs");
-
-struct Server {
-    dir: PathBuf,
-    mnt: PathBuf,
-}
-
-impl Server {
-    /// Does what the daemon does: reserve, write down, start.
-    fn prepare(scratch: &Path, flist: &Path) -> Self {
-        let dir = scratch.join("lease");
-        let mnt = dir.join("mnt");
-        LeaseDir::new(&dir).reserve("test", &dir.join("sock")).expect("reserve");
-        std::fs::create_dir_all(&mnt).unwrap();
-        let spec = ServeSpec {
-            version: SERVE_SPEC_VERSION,
-            flist: flist.to_owned(),
-            hash: "00".repeat(32),
-            mount_point: mnt.clone(),
-            cache: scratch.join("cache"),
-        };
-        std::fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
-        Self { dir, mnt }
-    }
-
-    fn launch(&self) -> Output {
-        Command::new(BINARY).arg("--dir").arg(&self.dir).output().expect("run")
-    }
-
-    fn start(scratch: &Path, flist: &Path) -> Self {
-        let server = Self::prepare(scratch, flist);
-        let output = server.launch();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        server
-    }
-
-    fn call(&self, request: Request) -> Result<Response, ApiError> {
-        let mut stream = UnixStream::connect(self.dir.join("sock")).expect("connect");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut frames = FrameReader::new(MAX_CONTROL_BODY_BYTES);
-        let hello = Hello { versions: VERSIONS, agent: "test".to_owned() };
-        stream.write_all(&Frame::new(0, Kind::Hello, &hello).unwrap().to_bytes()).unwrap();
-        let reply: HelloReply = contd_protocol::decode(&frame(&mut stream, &mut frames).body).unwrap();
-        let HelloReply::Welcome { version, .. } = reply else { panic!("{reply:?}") };
-        stream.write_all(&Frame::new(version, Kind::Call, &Call { id: 3, request }).unwrap().to_bytes()).unwrap();
-        let reply: Reply = contd_protocol::decode(&frame(&mut stream, &mut frames).body).unwrap();
-        assert_eq!(reply.id, 3);
-        reply.result
-    }
-
-    fn status(&self) -> Status {
-        match self.call(Request::Status) {
-            Ok(Response::Status(status)) => status,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn stop(&self) {
-        assert_eq!(self.call(Request::Shutdown), Ok(Response::Done));
-        self.wait_for_end();
-        LeaseDir::new(&self.dir).retire().expect("retire");
-    }
-
-    fn wait_for_end(&self) {
-        let lease = LeaseDir::new(&self.dir);
-        wait_until("the server has ended", || matches!(lease.probe().unwrap(), LeaseState::Dead(_)));
-        wait_until("the process is gone", || servers(&self.dir).is_empty());
-    }
-}
-
-impl Drop for Server {
-    /// Only after a failed test is there still something to clear away.
-    fn drop(&mut self) {
-        let _usually_not_mounted = nix::mount::umount2(&self.mnt, nix::mount::MntFlags::MNT_DETACH);
-    }
-}
-
-fn frame(stream: &mut UnixStream, frames: &mut FrameReader) -> Frame {
-    let mut chunk = [0; 1024];
-    loop {
-        if let Some(frame) = frames.next_frame().unwrap() {
-            return frame;
-        }
-        let len = stream.read(&mut chunk).expect("an answer");
-        assert!(len > 0, "the server closed");
-        frames.push(&chunk[..len]);
-    }
-}
 
 #[test]
 fn both_fixtures_read_back_exactly_as_their_manifests_say() {

@@ -1,4 +1,4 @@
-//! What the daemon and one flist's server say to each other.
+//! What the daemon, one flist's server and the server's successor say to each other.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::hello::VersionRange;
 
 /// The versions of this module.
-pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
+/// The first version that knows [`Request::HandOver`].
+pub const HAND_OVER_SINCE: u16 = 2;
 /// The version of [`ServeSpec`] as a file.
 pub const SERVE_SPEC_VERSION: u32 = 1;
+
+/// The file in the lease directory that says which process serves: a [`Process`] as JSON. The lease names its keeper.
+pub const SERVER_FILE: &str = "server.json";
+/// Why there is no server any more: an [`ApiError`] as JSON, left by a keeper that has given up.
+pub const LAST_WORDS_FILE: &str = "last-words.json";
+/// While this file is in the lease directory, nobody starts a process there any more: somebody is ending them all.
+pub const ENDING_FILE: &str = "ending";
 
 /// What a server is to serve; a JSON file in its lease directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +61,10 @@ pub enum Request {
     Status,
     /// Unmounts, answers, and ends. Refused with `Busy` while the mount is in use. → [`Response::Done`]
     Shutdown,
+    /// Gives all that a successor needs: the device, the lock of the lease and the listening socket come with the answer, in
+    /// this order. It goes on serving until the successor ends it, and waits that long with starting one of its own.
+    /// → [`Response::Estate`]
+    HandOver,
 }
 
 /// What a flist server answers. Append only.
@@ -61,6 +74,26 @@ pub enum Response {
     Done,
     /// What is served.
     Status(Status),
+    /// What a successor inherits.
+    Estate(Estate),
+}
+
+/// One process of this boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// What a successor inherits, beside the descriptors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estate {
+    /// The process that serves now.
+    pub server: Process,
+    /// What was agreed with the kernel when the file system was mounted: JSON of the server's own.
+    pub session: String,
 }
 
 /// What is served, and how it goes.

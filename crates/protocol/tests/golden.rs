@@ -151,6 +151,7 @@ fn verbs_of_the_shim_keep_their_numbers() {
 fn verbs_of_the_flist_server_keep_their_numbers() {
     pinned(&flistfs::Call { id: 4, request: flistfs::Request::Status }, "0400000000000000 00000000");
     pinned(&flistfs::Call { id: 4, request: flistfs::Request::Shutdown }, "0400000000000000 01000000");
+    pinned(&flistfs::Call { id: 4, request: flistfs::Request::HandOver }, "0400000000000000 02000000");
 }
 
 #[test]

@@ -114,6 +114,7 @@ prop_compose! {
         entrypoint in option::of(prop_oneof![
             ".{0,20}".prop_map(Entrypoint::Line),
             vec(".{0,8}", 0..4).prop_map(Entrypoint::Args),
+            vec(".{0,8}", 0..4).prop_map(Entrypoint::Exact),
         ]),
     ) -> ContainerSpec {
         let mut spec = ContainerSpec::new(ContainerName::new(name).expect("the grammar"), flist);

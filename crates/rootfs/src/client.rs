@@ -12,6 +12,7 @@ use contd_protocol::{
     CodecError, Frame, FrameError, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal,
 };
 use contd_types::{ApiError, ErrorKind, Explain};
+use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -85,7 +86,7 @@ impl Explain for ClientError {
 pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     match call(socket, Request::Status)? {
         Response::Status(status) => Ok(status),
-        Response::Done => Err(ClientError::Unexpected),
+        Response::Done | Response::Estate(_) => Err(ClientError::Unexpected),
     }
 }
 
@@ -93,7 +94,7 @@ pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
 pub(crate) fn shut_down(socket: &Path) -> Result<(), ClientError> {
     match call(socket, Request::Shutdown)? {
         Response::Done => Ok(()),
-        Response::Status(_) => Err(ClientError::Unexpected),
+        Response::Status(_) | Response::Estate(_) => Err(ClientError::Unexpected),
     }
 }
 
@@ -127,7 +128,13 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let seconds = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(1);
     socket::setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(seconds))?;
-    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let address = UnixAddr::new(path)?;
+    // A signal may interrupt it while the queue is full; it has not begun then, and may be repeated.
+    while let Err(errno) = socket::connect(socket.as_raw_fd(), &address) {
+        if errno != Errno::EINTR {
+            return Err(errno.into());
+        }
+    }
     Ok(socket.into())
 }
 
@@ -154,10 +161,13 @@ fn receive<T: serde::de::DeserializeOwned>(
             }
             return contd_protocol::decode(&frame.body).map_err(|source| ClientError::Codec { source });
         }
-        let len = stream.read(&mut chunk).map_err(|source| ClientError::Talk { source })?;
-        if len == 0 {
-            return Err(ClientError::Talk { source: io::ErrorKind::UnexpectedEof.into() });
-        }
+        let len = match stream.read(&mut chunk) {
+            Ok(0) => return Err(ClientError::Talk { source: io::ErrorKind::UnexpectedEof.into() }),
+            Ok(len) => len,
+            // A child of ours has ended: where there is a deadline the kernel does not go on by itself (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(ClientError::Talk { source }),
+        };
         frames.push(chunk.get(..len).unwrap_or_default());
     }
 }
@@ -166,6 +176,22 @@ fn receive<T: serde::de::DeserializeOwned>(
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn an_answer_is_waited_for_also_when_a_signal_comes_meanwhile() {
+        let (mut own, mut server) = UnixStream::pair().expect("a pair");
+        own.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("a deadline");
+        let asked = std::thread::spawn(move || {
+            let mut frames = FrameReader::new(MAX_CONTROL_BODY_BYTES);
+            receive::<u32>(&mut own, &mut frames, Kind::Reply)
+        });
+        // Being stopped and continued interrupts a wait with a deadline, as a handled signal does, and needs no handler.
+        let script = format!("sleep 0.2; kill -STOP {0}; sleep 0.1; kill -CONT {0}", std::process::id());
+        let stopper = std::process::Command::new("/bin/sh").args(["-c", &script]).status().expect("run a shell");
+        assert!(stopper.success());
+        send(&mut server, HELLO_VERSION, Kind::Reply, &7u32).expect("answer");
+        assert_eq!(asked.join().expect("no panic").expect("an answer"), 7);
+    }
 
     #[test]
     fn a_server_whose_queue_is_full_is_silent_and_keeps_nobody_for_ever() {

@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
-use crate::provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+use crate::provider::{
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+};
 
 /// How long [`Outcome::Hang`] hangs when nobody lets go: long enough for every deadline of a caller, short enough that
 /// a broken test ends.
@@ -66,11 +69,14 @@ struct Node {
 struct State {
     base: Option<PathBuf>,
     missing: BTreeSet<String>,
+    images: BTreeMap<String, ImageDefaults>,
     prepares: VecDeque<Outcome>,
     releases: VecDeque<Outcome>,
     recovers: VecDeque<Outcome>,
     calls: Vec<Call>,
     live: BTreeMap<(NamespaceId, ContainerId), PreparedRootfs>,
+    lost: Vec<LostRootfs>,
+    loss_count: usize,
     hanging: usize,
     /// Counts the calls of `let_go`, so that a hang ends with the next one and not with an earlier.
     releases_of_hangs: u64,
@@ -94,6 +100,22 @@ impl FakeRootfs {
     /// Declares a flist that does not exist: preparing it fails with `NotFound`.
     pub fn declare_missing(&self, flist: impl Into<String>) {
         self.state().missing.insert(flist.into());
+    }
+
+    /// Declares that the server of this container's flist has ended, until the next call.
+    pub fn lose(&self, lost: impl IntoIterator<Item = LostRootfs>) {
+        self.state().lost = lost.into_iter().collect();
+    }
+
+    /// Counts the calls of [`RootfsProvider::lost`].
+    #[must_use]
+    pub fn loss_count(&self) -> usize {
+        self.state().loss_count
+    }
+
+    /// Declares that a flist is that of an image, and how it is run.
+    pub fn declare_image(&self, flist: impl Into<String>, image: ImageDefaults) {
+        self.state().images.insert(flist.into(), image);
     }
 
     /// Says how the next calls of `prepare` go, one by one, behind those already said.
@@ -251,7 +273,8 @@ impl RootfsProvider for FakeRootfs {
             std::fs::create_dir_all(&root).map_err(failed)?;
         }
         let flist_hash = (!is_directory).then(|| pretended_hash(&request.flist));
-        let prepared = PreparedRootfs { root, flist_hash };
+        let image = state.images.get(&request.flist).cloned().unwrap_or_default();
+        let prepared = PreparedRootfs { root, flist_hash, image };
         state.live.insert(key, prepared.clone());
         drop(state);
         if !is_directory {
@@ -291,6 +314,12 @@ impl RootfsProvider for FakeRootfs {
             rootfs: rootfs.clone(),
         };
         Ok(state.live.iter().map(root).collect())
+    }
+
+    fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError> {
+        let mut state = self.state();
+        state.loss_count += 1;
+        Ok(state.lost.clone())
     }
 }
 

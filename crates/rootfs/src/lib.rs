@@ -12,7 +12,7 @@
 //!
 //! | on disk | what |
 //! |---|---|
-//! | `<run>/f/<16 hex>/` | the lease directory of one flist's server: `lease.json`, `lock`, `serve.json`, `sock`, `flistfs.log` |
+//! | `<run>/f/<16 hex>/` | the lease directory of one flist's server: `lease.json`, `lock`, `serve.json`, `server.json`, `sock`, `flistfs.log` |
 //! | `<run>/f/<16 hex>/mnt` | where it mounts the flist |
 //! | `<run>/f/<16 hex>/users/<ns>@<id>` | one file per container that uses it; its text is the flist's whole hash |
 //! | `<state>/<ns>/<id>/rootfs` | the container's root, a mount point |
@@ -33,6 +33,9 @@ mod start;
 pub mod survey;
 mod users;
 
+pub use contd_flist::ImageDefaults;
 pub use mount::{MountConfig, MountRootfs};
 pub use mount_table::{Mount, MountTable};
-pub use provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+pub use provider::{
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+};

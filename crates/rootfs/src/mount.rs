@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use contd_durable::{Fs, RealFs};
+use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
 
 use crate::layers::Place;
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point, resolve};
-use crate::provider::{FetchProgress, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+use crate::provider::{
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+};
 use crate::servers::Servers;
 use crate::source::{self, Base};
 use crate::users::{User, disk};
@@ -117,7 +120,8 @@ impl RootfsProvider for MountRootfs {
         for user in node.traces()? {
             let place = node.place(&user);
             if table.is_mounted(&place.root) {
-                let rootfs = PreparedRootfs { root: place.root, flist_hash: users.get(&user).cloned() };
+                let flist_hash = users.get(&user).cloned();
+                let rootfs = PreparedRootfs { root: place.root, flist_hash, image: ImageDefaults::default() };
                 roots.push(RecoveredRootfs { namespace: user.namespace, id: user.id, rootfs });
             } else {
                 leftovers.push(user);
@@ -139,6 +143,12 @@ impl RootfsProvider for MountRootfs {
         node.servers.sweep()?;
         Ok(roots)
     }
+
+    fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError> {
+        let lost = self.node()?.servers.lost()?.into_iter();
+        let named = |(User { namespace, id }, flist_hash, why)| LostRootfs { namespace, id, flist_hash, why };
+        Ok(lost.map(named).collect())
+    }
 }
 
 impl Node {
@@ -159,8 +169,14 @@ impl Node {
                 self.unmake(user)?;
                 Ok(None)
             }
-            Some((hash, true)) => Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash) })),
-            None => Ok(Some(PreparedRootfs { root: place.root, flist_hash: None })),
+            Some((hash, true)) => {
+                let image = self.servers.image_of(user)?;
+                Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash), image }))
+            }
+            None => {
+                let image = ImageDefaults::default();
+                Ok(Some(PreparedRootfs { root: place.root, flist_hash: None, image }))
+            }
         }
     }
 
@@ -169,19 +185,20 @@ impl Node {
         if place.has_traces() {
             place.unstack()?;
         }
-        let (lower, flist_hash) = match base {
-            Base::Directory(path) => (path.clone(), None),
+        let (lower, flist_hash, image) = match base {
+            Base::Directory(path) => (path.clone(), None, ImageDefaults::default()),
             Base::Flist { fetched, shown } => {
+                let image = source::image(&fetched.path, shown)?;
                 // One that cannot be looked at is rather kept than lost.
                 let is_live = |other: &User| other != user && is_mount_point(&self.place(other).root).unwrap_or(true);
                 let mount_point = self.servers.acquire(fetched, shown, user, &is_live)?;
-                (mount_point, Some(fetched.hash.clone()))
+                (mount_point, Some(fetched.hash.clone()), image)
             }
         };
         // Two containers on one upper directory would corrupt it: the look and the mount belong together.
         let _guard = request.upper_dir.as_ref().map(|dir| self.uppers.lock(dir.to_string_lossy()));
         place.stack(&lower, request)?;
-        Ok(PreparedRootfs { root: place.root, flist_hash })
+        Ok(PreparedRootfs { root: place.root, flist_hash, image })
     }
 
     /// Takes down the layers, then lets go of the server: both are tried, the first error counts.

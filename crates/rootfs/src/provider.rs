@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, Explain, NamespaceId, Shortage};
 
 /// What a container's root shall be.
@@ -32,6 +33,9 @@ pub struct PreparedRootfs {
     pub root: PathBuf,
     /// The hash of the flist; `None` for a plain directory.
     pub flist_hash: Option<String>,
+    /// How the image that the flist was made of is run; all is empty for other flists, and for a root of
+    /// [`RootfsProvider::recover`].
+    pub image: ImageDefaults,
 }
 
 /// How far the fetching of a flist is.
@@ -54,6 +58,19 @@ pub struct RecoveredRootfs {
     pub id: ContainerId,
     /// The root.
     pub rootfs: PreparedRootfs,
+}
+
+/// A root whose flist nobody serves any more: what is not in the page cache gives I/O errors there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRootfs {
+    /// The tenant.
+    pub namespace: NamespaceId,
+    /// The container.
+    pub id: ContainerId,
+    /// The hash of the flist.
+    pub flist_hash: String,
+    /// Why.
+    pub why: ApiError,
 }
 
 /// Prepares and releases roots. Each call may be repeated.
@@ -79,6 +96,12 @@ pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`RootfsError`] when the directories cannot be read.
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError>;
+
+    /// Lists the roots that have lost their flist's server, as long as they are there. Quick; asked every few seconds.
+    ///
+    /// # Errors
+    /// [`RootfsError`] when the directories cannot be read.
+    fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError>;
 }
 
 /// Why a root could not be made or removed.

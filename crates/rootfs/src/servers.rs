@@ -8,9 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs, replace_volatile};
-use contd_flist::FetchedFlist;
-use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, signal, wait_dead};
-use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec, Status};
+use contd_flist::{FetchedFlist, ImageDefaults};
+use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
+use contd_protocol::flistfs::{
+    ENDING_FILE, LAST_WORDS_FILE, Process, SERVE_SPEC_VERSION, SERVER_FILE, ServeSpec, Status,
+};
 use contd_types::{ApiError, ErrorKind, Explain};
 use nix::errno::Errno;
 use nix::libc::SIGKILL;
@@ -21,14 +23,20 @@ use crate::client::{self, ANSWER_TIMEOUT, ClientError};
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::RootfsError;
-use crate::source::flatten;
-use crate::start::{START_TIMEOUT, launch};
+use crate::source::{self, flatten};
+use crate::start::{self, START_TIMEOUT};
 use crate::survey::FoundServer;
 use crate::users::{self, User, disk, unwritten};
 
 /// How many digits of the hash name a server's directory: 64 bits tell the flists of a node apart, and the socket's path
 /// stays short. The whole hash is compared before a server is used.
 const KEY_DIGITS: usize = 16;
+
+/// What tells a server what to serve, in its directory.
+const SPEC_FILE: &str = "serve.json";
+
+/// Far above any real one: it holds four paths.
+const MAX_SPEC_BYTES: u64 = 64 * 1024;
 
 /// How often a server that is just going or coming is looked at again.
 const MAX_ROUNDS: u32 = 4;
@@ -39,6 +47,14 @@ const MAX_SHUTDOWNS: u32 = 20;
 
 /// How long a server that does not listen is watched, in steps of [`SHUTDOWN_PAUSE`].
 const MAX_LOOKS: u32 = 100;
+
+/// How often and how fast those who serve are killed: each may have been replaced just before it was told not to be.
+const MAX_KILL_ROUNDS: u32 = 100;
+const KILL_PAUSE: Duration = Duration::from_millis(10);
+
+/// A process is two numbers; an error some lines.
+const MAX_SERVER_BYTES: u64 = 1024;
+const MAX_WORDS_BYTES: u64 = 64 * 1024;
 
 /// How many mounts may lie on one another on a mount point: one, unless somebody helped by hand.
 const MAX_STACKED: u32 = 8;
@@ -69,7 +85,7 @@ enum Found {
     /// It ended without being asked.
     Dead,
     /// It answers.
-    Serving(Box<Lease>, Status),
+    Serving(Status),
 }
 
 impl Servers {
@@ -93,7 +109,7 @@ impl Servers {
         let server = self.server(key, shown);
         for _ in 0..MAX_ROUNDS {
             match server.look()? {
-                Found::Serving(_, status) => {
+                Found::Serving(status) => {
                     server.check(&status, &flist.hash)?;
                     users::add(server.lease.path(), user, &flist.hash)?;
                     return Ok(server.mount_point);
@@ -130,6 +146,48 @@ impl Servers {
             }
         }
         Ok(None)
+    }
+
+    /// Lists the users of servers that have ended without being asked, with the hash of their flist and the reason.
+    pub(crate) fn lost(&self) -> Result<Vec<(User, String, ApiError)>, RootfsError> {
+        let mut lost = Vec::new();
+        for key in self.keys()? {
+            let server = self.server(&key, &key);
+            // A directory that cannot be understood is for `recover` and the doctor to tell of, once.
+            let Ok(LeaseState::Dead(_)) = server.lease.probe() else { continue };
+            for user in users::list(server.lease.path())? {
+                if let Some(hash) = users::hash_of(server.lease.path(), &user)? {
+                    lost.push((user, hash, server.last_words()));
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Has a server of this program take the place of the one that serves, under its containers. `false` when none serves.
+    pub(crate) fn upgrade(&self, key: &str) -> Result<bool, RootfsError> {
+        let _guard = self.locks.lock(key);
+        let server = self.server(key, key);
+        match server.look()? {
+            Found::Serving(_) => start::succeed(&self.binary, server.lease.path(), key).map(|()| true),
+            Found::Nothing | Found::Dead => Ok(false),
+        }
+    }
+
+    /// Reads how the image of the container's flist is run: from the file that its server serves.
+    pub(crate) fn image_of(&self, user: &User) -> Result<ImageDefaults, RootfsError> {
+        for key in self.keys()? {
+            let dir = self.dir.join(&key);
+            if users::hash_of(&dir, user)?.is_none() {
+                continue;
+            }
+            let path = dir.join(SPEC_FILE);
+            let failed = |error| disk("read", &path, error);
+            let text = RealFs.read(&path, MAX_SPEC_BYTES).map_err(failed)?;
+            let spec: ServeSpec = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+            return source::image(&spec.flist, &key);
+        }
+        Ok(ImageDefaults::default())
     }
 
     /// Lists all users with the hash of their flist.
@@ -214,7 +272,7 @@ impl Servers {
             .describe(server, flist)
             // Before the start: if we die in between, the next daemon finds a user without a root and cleans up.
             .and_then(|()| users::add(server.lease.path(), user, &flist.hash))
-            .and_then(|()| launch(&self.binary, server.lease.path(), &server.flist));
+            .and_then(|()| start::launch(&self.binary, server.lease.path(), &server.flist));
         match started {
             Ok(()) => {
                 info!(flist = %server.flist, hash = %flist.hash, "flist server started");
@@ -239,7 +297,7 @@ impl Servers {
             mount_point: point.clone(),
             cache: self.cache.clone(),
         };
-        let path = server.lease.path().join("serve.json");
+        let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
         replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| unwritten(&path, &error))
     }
@@ -255,10 +313,13 @@ impl Server {
                 LeaseState::Held(lease) => lease,
             };
             match client::status(&self.socket) {
-                Ok(status) => return Ok(Found::Serving(Box::new(lease), status)),
+                Ok(status) => return Ok(Found::Serving(status)),
                 // It is about to listen, or about to end.
                 Err(error) if error.is_nobody_there() || error.is_hang_up() => {
-                    self.wait_for_end(&lease, SHUTDOWN_PAUSE)?;
+                    if self.wait_for_end(&lease, SHUTDOWN_PAUSE)? {
+                        // Its keeper is dead, and another one on its way.
+                        thread::park_timeout(KILL_PAUSE);
+                    }
                 }
                 Err(error) => return Err(self.call_failed(&error)),
             }
@@ -302,15 +363,26 @@ impl Server {
         match self.look()? {
             Found::Nothing => self.retire(),
             Found::Dead => self.detach().and_then(|()| self.retire()),
-            Found::Serving(lease, _) => {
+            Found::Serving(_) => {
                 self.shut_down()?;
-                if !self.wait_for_end(&lease, ANSWER_TIMEOUT)? {
-                    return Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: ANSWER_TIMEOUT });
-                }
+                self.wait_until_let_go()?;
                 info!(flist = %self.flist, "flist server ended with its last user");
                 self.retire()
             }
         }
+    }
+
+    /// Waits until neither the server nor its keeper, whoever that is now, has the lease any more.
+    fn wait_until_let_go(&self) -> Result<(), RootfsError> {
+        for _ in 0..MAX_LOOKS {
+            let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? else {
+                return Ok(());
+            };
+            if self.wait_for_end(&lease, SHUTDOWN_PAUSE)? {
+                thread::park_timeout(KILL_PAUSE);
+            }
+        }
+        Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: SHUTDOWN_PAUSE * MAX_LOOKS })
     }
 
     fn shut_down(&self) -> Result<(), RootfsError> {
@@ -343,20 +415,55 @@ impl Server {
         self.retire()
     }
 
-    /// Kills it, and removes what it leaves.
+    /// Kills all its processes, and removes what they leave.
     fn destroy(&self) -> Result<(), RootfsError> {
-        if let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? {
-            let failed = |error: contd_lease::ProcessError| RootfsError::Server {
-                flist: self.flist.clone(),
-                source: flatten(ErrorKind::Internal, &error, error.hint()),
+        self.leave_word_of_the_end()?;
+        for _ in 0..MAX_KILL_ROUNDS {
+            let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? else {
+                self.detach()?;
+                return self.retire();
             };
-            if let Some(pidfd) = lease.pidfd().map_err(failed)? {
-                signal(&pidfd, SIGKILL).map_err(failed)?;
-                wait_dead(&pidfd, ANSWER_TIMEOUT).map_err(failed)?;
+            // The keeper, the process that serves, and whoever has just taken the place of either.
+            for process in lease.process.into_iter().chain(self.serving()) {
+                self.kill(&process)?;
             }
+            thread::park_timeout(KILL_PAUSE);
         }
-        self.detach()?;
-        self.retire()
+        Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: KILL_PAUSE * MAX_KILL_ROUNDS })
+    }
+
+    /// From here on no process starts another one in the directory, if there is one.
+    fn leave_word_of_the_end(&self) -> Result<(), RootfsError> {
+        let path = self.lease.path().join(ENDING_FILE);
+        match RealFs.write_new(&path, b"", 0o600) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => Ok(()),
+            written => written.map_err(|source| disk("write", &path, source)),
+        }
+    }
+
+    /// The process that serves, as it has written itself down.
+    fn serving(&self) -> Option<ProcessIdentity> {
+        let text = RealFs.read(&self.lease.path().join(SERVER_FILE), MAX_SERVER_BYTES).ok()?;
+        let process: Process = serde_json::from_slice(&text).ok()?;
+        Some(ProcessIdentity { pid: process.pid, start_ticks: process.start_ticks })
+    }
+
+    fn kill(&self, process: &ProcessIdentity) -> Result<(), RootfsError> {
+        let failed = |error: contd_lease::ProcessError| self.process_failed(&error);
+        if let Some(fd) = pidfd(process).map_err(failed)? {
+            signal(&fd, SIGKILL).map_err(failed)?;
+            wait_dead(&fd, ANSWER_TIMEOUT).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Tells why nobody serves any more, if the last one could say.
+    fn last_words(&self) -> ApiError {
+        let text = RealFs.read(&self.lease.path().join(LAST_WORDS_FILE), MAX_WORDS_BYTES);
+        text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_else(|| {
+            ApiError::new(ErrorKind::Unavailable, "the flist server and its keeper were both killed")
+                .with_hint("stop and start the containers of this flist")
+        })
     }
 
     /// Unmounts what a dead server left; nobody can use it.
@@ -378,14 +485,16 @@ impl Server {
 
     /// Waits until the process has ended; `false` when it lives on.
     fn wait_for_end(&self, lease: &Lease, timeout: Duration) -> Result<bool, RootfsError> {
-        let failed = |error: contd_lease::ProcessError| RootfsError::Server {
-            flist: self.flist.clone(),
-            source: flatten(ErrorKind::Internal, &error, error.hint()),
-        };
+        let failed = |error: contd_lease::ProcessError| self.process_failed(&error);
         match lease.pidfd().map_err(failed)? {
             Some(pidfd) => wait_dead(&pidfd, timeout).map_err(failed),
             None => Ok(true),
         }
+    }
+
+    fn process_failed(&self, error: &contd_lease::ProcessError) -> RootfsError {
+        let source = flatten(ErrorKind::Internal, error, error.hint());
+        RootfsError::Server { flist: self.flist.clone(), source }
     }
 
     fn lease_failed(&self, error: &LeaseError) -> RootfsError {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use contd_flist::{FetchedFlist, FlistErrorKind, FlistSource, SourceError};
+use contd_flist::{FetchedFlist, Flist, FlistErrorKind, FlistSource, ImageDefaults, SourceError};
 use contd_types::{ApiError, ErrorKind, Shortage};
 
 use crate::provider::{FetchProgress, RootfsError};
@@ -51,6 +51,16 @@ pub(crate) fn fetch(
             }
         }
     }
+}
+
+/// Reads how the image of a flist is run from its tags. The file is one of the cache: its hash was checked.
+pub(crate) fn image(path: &Path, shown: &str) -> Result<ImageDefaults, RootfsError> {
+    let failed = |kind, error: &(dyn Error + 'static), hint| RootfsError::Flist {
+        flist: shown.to_owned(),
+        source: flatten(kind_of(kind), error, hint),
+    };
+    let tags = Flist::tags_of(path).map_err(|error| failed(error.kind(), &error, error.hint()))?;
+    ImageDefaults::from_tags(&tags).map_err(|error| failed(error.kind(), &error, error.hint()))
 }
 
 fn refused(error: &SourceError) -> RootfsError {

@@ -19,10 +19,20 @@ const MAX_STDERR_BYTES: u64 = 16 * 1024;
 
 /// Runs the launcher for a reserved lease directory.
 pub(crate) fn launch(binary: &Path, dir: &Path, flist: &str) -> Result<(), RootfsError> {
+    run(binary, dir, &[], flist)
+}
+
+/// Runs the launcher for a successor of the server that lives in this lease directory.
+pub(crate) fn succeed(binary: &Path, dir: &Path, flist: &str) -> Result<(), RootfsError> {
+    run(binary, dir, &["--succeed"], flist)
+}
+
+fn run(binary: &Path, dir: &Path, more: &[&str], flist: &str) -> Result<(), RootfsError> {
     let failed = |source| RootfsError::Server { flist: flist.to_owned(), source };
     let mut child = Command::new(binary)
         .arg("--dir")
         .arg(dir)
+        .args(more)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

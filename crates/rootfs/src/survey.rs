@@ -44,10 +44,24 @@ pub fn end_unused_server(run_dir: &Path, key: &str) -> Result<bool, RootfsError>
     at(run_dir)?.end_unused(key)
 }
 
-/// Nothing is started here, so neither program nor cache are wanted.
+/// Has a server of this program take the place of the one that serves, under its containers; `false` when none serves.
+/// If it fails, the server of before serves on.
+///
+/// # Errors
+/// [`RootfsError`] of the step that failed.
+pub fn upgrade_server(run_dir: &Path, key: &str, program: &Path) -> Result<bool, RootfsError> {
+    with(program.to_owned(), run_dir)?.upgrade(key)
+}
+
+/// Nothing is started here, so the program is not wanted.
 fn at(run_dir: &Path) -> Result<Servers, RootfsError> {
+    with(PathBuf::new(), run_dir)
+}
+
+/// None is started anew here, so the cache is not wanted.
+fn with(program: PathBuf, run_dir: &Path) -> Result<Servers, RootfsError> {
     let run_dir = resolve(run_dir).map_err(|source| disk("find", run_dir, source))?;
-    Ok(Servers::new(PathBuf::new(), &run_dir, PathBuf::new()))
+    Ok(Servers::new(program, &run_dir, PathBuf::new()))
 }
 
 #[cfg(test)]

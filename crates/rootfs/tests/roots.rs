@@ -11,7 +11,8 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use contd_lease::{LeaseDir, LeaseState, signal, wait_dead};
+use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
+use contd_protocol::flistfs::{Process, SERVER_FILE};
 use contd_rootfs::fake::FakeRootfs;
 use contd_rootfs::{
     FetchProgress, MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider,
@@ -79,11 +80,16 @@ impl Node {
         self.path().join("run/f").join(&dirs[0])
     }
 
+    /// Kills the server and its keeper.
     fn kill_server(&self) {
         let LeaseState::Held(lease) = LeaseDir::new(self.server_dir()).probe().unwrap() else { panic!("not held") };
-        let pidfd = lease.pidfd().unwrap().unwrap();
-        signal(&pidfd, 9).unwrap();
-        assert!(wait_dead(&pidfd, Duration::from_secs(10)).unwrap());
+        let text = fs::read(self.server_dir().join(SERVER_FILE)).unwrap();
+        let Process { pid, start_ticks } = serde_json::from_slice(&text).unwrap();
+        for process in [lease.process.unwrap(), ProcessIdentity { pid, start_ticks }] {
+            let pidfd = pidfd(&process).unwrap().unwrap();
+            signal(&pidfd, 9).unwrap();
+            assert!(wait_dead(&pidfd, Duration::from_secs(10)).unwrap());
+        }
     }
 }
 
@@ -310,7 +316,8 @@ fn twenty_at_once_share_one_server_and_the_last_one_takes_it_along() {
             });
         }
     });
-    assert_eq!(servers(node.path()).len(), 1);
+    // It and its keeper.
+    assert_eq!(servers(node.path()).len(), 2);
     assert_eq!(support::names(&node.server_dir().join("users")).len(), 20);
     std::thread::scope(|scope| {
         for number in 0..20 {
@@ -362,8 +369,12 @@ fn a_dead_server_is_replaced_once_no_container_uses_it_and_not_before() {
     let before = census(node.path());
     let [one, two] = [1, 2].map(|number| request(flist.to_str().unwrap(), number));
     let root = prepare(&provider, &one).unwrap().root;
+    assert_eq!(provider.lost().unwrap(), []);
     node.kill_server();
     assert_eq!(fs::read(root.join("etc/hostname")).unwrap_err().raw_os_error(), Some(Errno::ENOTCONN as i32));
+    let lost = provider.lost().unwrap();
+    assert_eq!(lost.iter().map(|lost| &lost.id).collect::<Vec<_>>(), [&one.id]);
+    assert!(lost[0].why.message.contains("both killed"), "{:?}", lost[0]);
     let error = prepare(&provider, &two).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.hint().is_some());

@@ -27,5 +27,5 @@ pub use error::StoreError;
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{FakeStore, Outcome, StoreCall};
 pub use journal::{EventJournal, JournalEntry, JournalError, JournalItem};
-pub use record::{ContainerRecord, Desired, RECORD_VERSION};
+pub use record::{ContainerRecord, Desired, MadeWith, RECORD_VERSION};
 pub use store::{Damaged, Loaded, Store};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use contd_types::{ContainerId, ContainerSpec, Exit, NamespaceId, State, Timestamp};
+use contd_types::{ContainerId, ContainerSpec, Entrypoint, Exit, NamespaceId, Signal, State, Timestamp, UserSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the record format that this code writes, and the newest that it reads.
@@ -15,6 +15,36 @@ pub enum Desired {
     Run,
     /// That it is stopped; remembered over reboots.
     Stop,
+}
+
+/// What a container was made with where its spec leaves the choice to the flist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeWith {
+    /// What it runs.
+    pub entrypoint: Option<Entrypoint>,
+    /// Environment, each `KEY=VALUE`.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Who it runs as.
+    pub user: Option<UserSpec>,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<Signal>,
+}
+
+impl MadeWith {
+    /// Notes what `complete` has; `None` if that is what `spec` has.
+    pub fn of(complete: &ContainerSpec, spec: &ContainerSpec) -> Option<Self> {
+        let of = |spec: &ContainerSpec| Self {
+            entrypoint: spec.entrypoint.clone(),
+            env: spec.env.clone(),
+            working_dir: spec.working_dir.clone(),
+            user: spec.user.clone(),
+            stop_signal: spec.stop_signal,
+        };
+        let made_with = of(complete);
+        (made_with != of(spec)).then_some(made_with)
+    }
 }
 
 /// The record of one container. Unknown fields are ignored when read.
@@ -54,6 +84,9 @@ pub struct ContainerRecord {
     pub log_path: PathBuf,
     /// Its prepared root, once there is one.
     pub root: Option<PathBuf>,
+    /// What its flist added to the spec when it was last made; `None` if nothing, or if it was not made yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_with: Option<MadeWith>,
 }
 
 impl ContainerRecord {
@@ -84,7 +117,18 @@ impl ContainerRecord {
             exit: None,
             log_path: log_path.into(),
             root: None,
+            made_with: None,
         }
+    }
+
+    /// Gives the spec with what the flist added to it, as people are shown it.
+    pub fn complete_spec(&self) -> ContainerSpec {
+        let mut spec = self.spec.clone();
+        if let Some(MadeWith { entrypoint, env, working_dir, user, stop_signal }) = self.made_with.clone() {
+            (spec.entrypoint, spec.env, spec.working_dir) = (entrypoint, env, working_dir);
+            (spec.user, spec.stop_signal) = (user, stop_signal);
+        }
+        spec
     }
 
     /// Counts one write; the only writer calls it once per change, and not again when it repeats a failed write.

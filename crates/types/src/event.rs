@@ -58,4 +58,9 @@ pub enum EventKind {
     Deleted,
     /// All but its processes is there; it can be started.
     Created,
+    /// Nobody serves its root any more: reads of what is not cached fail.
+    RootLost {
+        /// Why.
+        reason: String,
+    },
 }

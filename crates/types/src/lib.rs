@@ -38,7 +38,7 @@ pub use info::{ContainerInfo, ContainerSummary};
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
-pub use signal::Signal;
+pub use signal::{Signal, SignalError};
 pub use spec::{
     ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, SpecError, UserSpec,
 };

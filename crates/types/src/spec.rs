@@ -37,7 +37,7 @@ pub struct ContainerSpec {
     pub network: Network,
     /// What is mounted into it, in order.
     pub mounts: Vec<MountSpec>,
-    /// What it runs; `None` takes what the flist says.
+    /// What it runs; `None` takes what the flist says, as do working directory, user and stop signal.
     pub entrypoint: Option<Entrypoint>,
     /// Absolute working directory inside the root; `None` is `/`.
     pub working_dir: Option<String>,
@@ -223,15 +223,18 @@ impl MountSpec {
 pub enum Entrypoint {
     /// One line, split by the rules of the shell (quotes, backslash), never expanded.
     Line(String),
-    /// Already apart: program, then its arguments.
+    /// Already apart: program, then its arguments. For the flist of an image that has an entrypoint these are its
+    /// arguments, in place of the image's own.
     Args(Vec<String>),
+    /// As `Args`, in place of whatever entrypoint the image has.
+    Exact(Vec<String>),
 }
 
 impl Entrypoint {
     fn text_bytes(&self) -> usize {
         match self {
             Self::Line(line) => line.len(),
-            Self::Args(args) => args.iter().map(String::len).sum(),
+            Self::Args(args) | Self::Exact(args) => args.iter().map(String::len).sum(),
         }
     }
 
@@ -241,7 +244,7 @@ impl Entrypoint {
                 check_nul("entrypoint", line)?;
                 line.trim()
             }
-            Self::Args(args) => {
+            Self::Args(args) | Self::Exact(args) => {
                 for arg in args {
                     check_nul("entrypoint", arg)?;
                 }

@@ -1,6 +1,9 @@
 //! One module per decoder; each has a `check` that takes any bytes. Shared with `tests/fuzz_corpus.rs`.
 
 pub mod api_frames;
+pub mod flist_block;
+pub mod flist_import;
+pub mod flist_metadata;
 pub mod log_reader;
 pub mod oci_config;
 pub mod shim_frames;

@@ -141,33 +141,6 @@ fn completion_scripts_know_the_verbs() {
 }
 
 #[test]
-fn flist_pack_makes_a_flist_and_prints_its_hash() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let at = |name: &str| dir.path().join(name);
-    std::fs::create_dir(at("root")).expect("made");
-    std::fs::create_dir(at("store")).expect("made");
-    std::fs::write(at("root").join("hello"), "hello").expect("written");
-    let pack = |from: &str| {
-        let (from, out, store) = (at(from), at("x.fl"), at("store"));
-        contd(&format!(
-            "flist pack {} {} --store dir://{} --tag author=me",
-            from.display(),
-            out.display(),
-            store.display()
-        ))
-    };
-    let outcome = pack("root");
-    assert_eq!(outcome.code, 0, "{}", outcome.err);
-    assert!(outcome.out.trim().len() == 64 && outcome.out.trim().bytes().all(|byte| byte.is_ascii_hexdigit()));
-    assert!(outcome.err.starts_with("packed 2 entries, 5 bytes"), "got {}", outcome.err);
-    let flist = contd_flist::Flist::open(&at("x.fl")).expect("a flist");
-    assert_eq!(flist.tag("author"), Some("me"));
-    let outcome = pack("absent");
-    assert_eq!((outcome.code, outcome.out.as_str()), (1, ""));
-    assert!(outcome.err.contains("caused by") && outcome.err.contains("hint: "), "got {}", outcome.err);
-}
-
-#[test]
 fn a_daemon_of_another_world_is_named_as_such() {
     let daemon = Daemon::scripted(async |_, _| Ok(contd_protocol::api::Response::Done));
     let outcome = daemon.contd("ps");

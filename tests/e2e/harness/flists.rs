@@ -62,7 +62,8 @@ impl Flist {
         Self::pack_as(name, dir, &tree)
     }
 
-    fn pack_as(name: &str, dir: &Path, tree: &Path) -> Self {
+    /// Packs a tree under a name.
+    pub(crate) fn pack_as(name: &str, dir: &Path, tree: &Path) -> Self {
         let flist = Self { path: dir.join(format!("{name}.fl")), store: dir.join("store") };
         let store = format!("dir://{}", flist.store.display());
         let output = Command::new(binary("contd"))

@@ -6,6 +6,7 @@ mod flists;
 pub(crate) mod manager;
 mod netns;
 mod node;
+pub(crate) mod servers;
 
 pub(crate) use census::Census;
 pub(crate) use flists::{Flist, busybox_tree};

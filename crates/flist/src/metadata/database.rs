@@ -1,5 +1,6 @@
 //! Reads the rows of a `.fl` as if an enemy had written it: SQLite is told to run nothing, and every value is checked.
 
+use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,7 +14,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
 use super::error::{Malformed, MetadataError};
-use super::{MAX_BLOCKS, MAX_INODES, MAX_ROUTES, MAX_TAGS, Route};
+use super::{MAX_BLOCKS, MAX_HEAD_BYTES, MAX_INODES, MAX_ROUTES, MAX_TAGS, MAX_TEXT_BYTES, Route};
 use crate::clock::Deadline;
 use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::source::MAX_FLIST_BYTES;
@@ -73,10 +74,8 @@ pub(super) struct Rows {
 /// Reads all of a flist and closes it.
 pub(super) fn read(path: &Path) -> Result<Rows, MetadataError> {
     check_file(path)?;
-    let reader = Reader { path, connection: connect(path).map_err(|source| classify(path, "the header", source))? };
-    reader.check_schema()?;
-    let mut tags = reader.rows("tag", MAX_TAGS, |cells| Ok((cells.text(0, "key")?, cells.text(1, "value")?)))?;
-    tags.sort_unstable();
+    let reader = Reader::open(path)?;
+    let tags = reader.tags()?;
     Ok(Rows {
         inodes: reader.rows("inode", MAX_INODES, inode_row)?,
         links: reader.rows("extra", MAX_INODES, |cells| Ok((cells.unsigned(0, "ino")?, cells.bytes(1, "data")?)))?,
@@ -84,6 +83,17 @@ pub(super) fn read(path: &Path) -> Result<Rows, MetadataError> {
         tags,
         routes: reader.rows("route", MAX_ROUTES, route_row)?,
     })
+}
+
+/// Reads only the tags, which takes a millisecond whatever the size of the tree. A file of another format has none.
+pub(super) fn read_tags(path: &Path) -> Result<Vec<(String, String)>, MetadataError> {
+    check_file(path)?;
+    let mut magic = [0; MAGIC.len()];
+    let head = fs::File::open(path).and_then(|file| file.read_exact_at(&mut magic, 0));
+    match head {
+        Ok(()) if magic == MAGIC => Reader::open(path)?.tags(),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Refuses what is not a regular file of a sane length, before SQLite sees it.
@@ -194,7 +204,20 @@ struct Reader<'a> {
     connection: Connection,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Opens the database and checks its schema.
+    fn open(path: &'a Path) -> Result<Self, MetadataError> {
+        let reader = Self { path, connection: connect(path).map_err(|source| classify(path, "the header", source))? };
+        reader.check_schema()?;
+        Ok(reader)
+    }
+
+    fn tags(&self) -> Result<Vec<(String, String)>, MetadataError> {
+        let mut tags = self.rows("tag", MAX_TAGS, |cells| Ok((cells.text(0, "key")?, cells.text(1, "value")?)))?;
+        tags.sort_unstable();
+        Ok(tags)
+    }
+
     fn refuse(&self, reason: Malformed) -> MetadataError {
         MetadataError::Schema { path: self.path.to_owned(), reason }
     }
@@ -255,6 +278,8 @@ impl Reader<'_> {
         let rowid_column = statement.column_count().saturating_sub(1);
         let mut rows = statement.query([]).map_err(failed)?;
         let mut converted = Vec::new();
+        let text_limit = if matches!(table, "tag" | "route") { MAX_HEAD_BYTES } else { MAX_TEXT_BYTES };
+        let text_left = Cell::new(text_limit);
         let mut last_rowid = None;
         while let Some(row) = rows.next().map_err(failed)? {
             if converted.len() >= limit {
@@ -265,7 +290,10 @@ impl Reader<'_> {
                 return Err(self.refuse(Malformed::RowOrder { table, rowid }));
             }
             last_rowid = Some(rowid);
-            converted.push(convert(&Cells { table, rowid, row }).map_err(|reason| self.refuse(reason))?);
+            converted.push(
+                convert(&Cells { table, rowid, row, text_limit, text_left: &text_left })
+                    .map_err(|reason| self.refuse(reason))?,
+            );
         }
         Ok(converted)
     }
@@ -299,6 +327,9 @@ struct Cells<'a> {
     table: &'static str,
     rowid: i64,
     row: &'a Row<'a>,
+    text_limit: usize,
+    /// What is left of the limit for the rows to come.
+    text_left: &'a Cell<usize>,
 }
 
 impl Cells<'_> {
@@ -326,10 +357,24 @@ impl Cells<'_> {
         self.ranged(index, column)
     }
 
-    /// Takes text as bytes: names need not be UTF-8.
+    /// Counts bytes that will be kept.
+    fn keep<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], Malformed> {
+        let left = self.text_left.get().checked_sub(bytes.len());
+        self.text_left.set(left.ok_or(Malformed::TooMuchText { table: self.table, limit: self.text_limit })?);
+        Ok(bytes)
+    }
+
+    /// Takes text as bytes: `rfs` writes names as text, and names that are not UTF-8 are blobs.
+    fn name(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
+        match self.cell(index, column)? {
+            ValueRef::Text(name) | ValueRef::Blob(name) => self.keep(name),
+            other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
+        }
+    }
+
     fn text_bytes(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
         match self.cell(index, column)? {
-            ValueRef::Text(text) => Ok(text),
+            ValueRef::Text(text) => self.keep(text),
             other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
         }
     }
@@ -341,7 +386,7 @@ impl Cells<'_> {
 
     fn bytes(&self, index: usize, column: &'static str) -> Result<Vec<u8>, Malformed> {
         match self.cell(index, column)? {
-            ValueRef::Blob(bytes) => Ok(bytes.to_vec()),
+            ValueRef::Blob(bytes) => Ok(self.keep(bytes)?.to_vec()),
             other => Err(self.wrong(column, format!("{}, not a blob", other.data_type()))),
         }
     }
@@ -362,7 +407,7 @@ fn inode_row(cells: &Cells<'_>) -> Result<InodeRow, Malformed> {
     Ok(InodeRow {
         ino: cells.ranged(0, "ino")?,
         parent: cells.ranged(1, "parent")?,
-        name: cells.text_bytes(2, "name")?.to_vec(),
+        name: cells.name(2, "name")?.to_vec(),
         size: cells.ranged(3, "size")?,
         uid: cells.ranged(4, "uid")?,
         gid: cells.ranged(5, "gid")?,

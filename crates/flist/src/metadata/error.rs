@@ -122,6 +122,14 @@ pub enum Malformed {
         /// The row.
         rowid: i64,
     },
+    /// Longer texts than we are ready to hold.
+    #[error("table {table} has more than {limit} bytes of text")]
+    TooMuchText {
+        /// The table.
+        table: &'static str,
+        /// The cap.
+        limit: usize,
+    },
     /// More rows than we are ready to hold.
     #[error("table {table} has more than {limit} rows")]
     TooManyRows {

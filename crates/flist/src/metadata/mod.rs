@@ -22,7 +22,8 @@ use tree::{Node, Tree};
 /// The inode number of the root in every flist.
 pub const ROOT_INO: u64 = 1;
 
-/// The most inodes of a flist: about 300 MiB of memory; the largest known tree has 20,000.
+/// The most inodes of a flist: 470 MiB of memory at the peak of reading, half of it afterwards; the largest known tree has
+/// 20,000.
 pub const MAX_INODES: usize = 2_000_000;
 
 /// The most blocks of a flist: 256 MiB of memory, 2 TiB of content.
@@ -33,6 +34,19 @@ pub const MAX_ROUTES: usize = 1024;
 
 /// The most tags of a flist.
 pub const MAX_TAGS: usize = 1024;
+
+/// The most bytes of all names together, and of all link targets together: 64 for each of [`MAX_INODES`]; the largest known
+/// tree has 0.4 MB. Without it a flist of 1 GiB would take as much memory.
+pub const MAX_TEXT_BYTES: usize = 64 * MAX_INODES;
+
+/// The most bytes of all tags together, and of all routes together: a tag of an image's environment has a few KiB.
+pub const MAX_HEAD_BYTES: usize = 1 << 20;
+
+/// The longest name of an entry (`NAME_MAX`).
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The longest target of a symbolic link (`PATH_MAX` without its NUL).
+pub const MAX_TARGET_BYTES: usize = 4095;
 
 /// One range of block ids and the store that has them.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,9 +59,30 @@ pub struct Route {
     pub url: String,
 }
 
+impl Route {
+    /// Understands `[xx-yy=]URL`, with the first and last value of `id[0]` in hex; without them it is for every block.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let ranged = text.split_once('=').and_then(|(range, url)| {
+            let (start, end) = range.split_once('-')?;
+            let is_byte = |hex: &str| hex.len() == 2 && hex.bytes().all(|digit| digit.is_ascii_hexdigit());
+            let byte = |hex: &str| is_byte(hex).then(|| u8::from_str_radix(hex, 16).ok()).flatten();
+            let (start, end) = (byte(start)?, byte(end)?);
+            (start <= end).then(|| Self { start, end, url: url.to_owned() })
+        });
+        ranged.unwrap_or_else(|| Self { start: 0, end: u8::MAX, url: text.to_owned() })
+    }
+
+    /// Gives the URL without anything that must stay secret: no user, password or query.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        crate::url::redact(&self.url)
+    }
+}
+
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:02x}-{:02x}={}", self.start, self.end, crate::url::redact(&self.url))
+        write!(f, "{:02x}-{:02x}={}", self.start, self.end, self.shown_url())
     }
 }
 
@@ -70,6 +105,21 @@ pub enum FileKind {
     Socket,
 }
 
+impl FileKind {
+    /// The bits that say so in a `st_mode`.
+    pub(crate) fn type_bits(self) -> u32 {
+        match self {
+            Self::File => 0o100_000,
+            Self::Directory => 0o040_000,
+            Self::Symlink => 0o120_000,
+            Self::CharDevice => 0o020_000,
+            Self::BlockDevice => 0o060_000,
+            Self::Fifo => 0o010_000,
+            Self::Socket => 0o140_000,
+        }
+    }
+}
+
 /// A validated flist in memory. `Send + Sync`; cheap to share behind an `Arc`.
 #[derive(Debug)]
 pub struct Flist {
@@ -90,6 +140,14 @@ impl Flist {
         let tree = Tree::build(rows.inodes, rows.links, rows.blocks)
             .map_err(|reason| MetadataError::Malformed { path: path.to_owned(), reason })?;
         Ok(Self { tree, tags: rows.tags, routes: rows.routes })
+    }
+
+    /// Reads only the tags of a `.fl` file, without the tree; a file of another format has none.
+    ///
+    /// # Errors
+    /// No such file, or a damaged one.
+    pub fn tags_of(path: &Path) -> Result<Vec<(String, String)>, MetadataError> {
+        database::read_tags(path)
     }
 
     /// Gives the root directory.
@@ -156,6 +214,11 @@ impl Flist {
         &self.routes
     }
 
+    /// Gives every inode of the tree, by rising number.
+    pub fn inodes(&self) -> impl Iterator<Item = Inode<'_>> {
+        self.tree.nodes().iter().map(|node| Inode { tree: &self.tree, node })
+    }
+
     /// Counts the inodes of the tree.
     #[must_use]
     pub fn inode_count(&self) -> usize {
@@ -193,6 +256,20 @@ impl<'a> Inode<'a> {
     #[must_use]
     pub fn name(self) -> &'a [u8] {
         self.tree.name(self.node)
+    }
+
+    /// Where it is, from the root, such as `etc/passwd`; empty for the root.
+    #[must_use]
+    pub fn path(self) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = self;
+        // The tree was checked: every way up ends at the root.
+        while at.ino() != ROOT_INO {
+            names.push(at.name());
+            at = Inode { tree: self.tree, node: self.tree.parent(at.node) };
+        }
+        names.reverse();
+        names.join(&b'/')
     }
 
     /// What it is.
@@ -328,4 +405,20 @@ fn major_minor(rdev: u64) -> (u32, u32) {
 /// Counts the blocks that a file of `size` bytes has.
 pub(crate) fn blocks_for(size: u64) -> u64 {
     size.div_ceil(BLOCK_SIZE as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_before_the_url_is_two_hex_bytes() {
+        let route = |start, end, url: &str| Route { start, end, url: url.to_owned() };
+        assert_eq!(Route::parse("00-7f=dir:///a"), route(0, 0x7f, "dir:///a"));
+        assert_eq!(Route::parse("dir:///a"), route(0, 0xff, "dir:///a"));
+        assert_eq!(Route::parse("dir:///a-b=c"), route(0, 0xff, "dir:///a-b=c"));
+        for no_range in ["7f-00=dir:///a", "+0-ff=dir:///a", "0-f=dir:///a"] {
+            assert_eq!(Route::parse(no_range), route(0, 0xff, no_range));
+        }
+    }
 }

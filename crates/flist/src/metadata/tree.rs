@@ -2,14 +2,8 @@
 
 use super::database::InodeRow;
 use super::error::Malformed;
-use super::{FileKind, ROOT_INO, blocks_for, major_minor};
+use super::{FileKind, MAX_NAME_BYTES, MAX_TARGET_BYTES, ROOT_INO, blocks_for, major_minor};
 use crate::hash::BlockRef;
-
-/// The longest name of an entry (`NAME_MAX`).
-const MAX_NAME_BYTES: usize = 255;
-
-/// The longest target of a symbolic link (`PATH_MAX` without its NUL).
-const MAX_TARGET_BYTES: usize = 4095;
 
 /// Every bit a `st_mode` can have: the type and 07777.
 const MODE_BITS: u32 = 0o177_777;
@@ -201,6 +195,10 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     pub(super) fn len(&self) -> usize {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, Transaction, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, ToSql, Transaction, params};
 
 use super::Target;
-use super::walk::Found;
+use super::tree::{EntryKind, Tree};
 use crate::hash::BlockRef;
 
 /// The schema of `rfs`. AUTOINCREMENT makes SQLite's own `sqlite_sequence`.
@@ -37,7 +38,7 @@ CREATE INDEX block_ino ON block (ino);
 /// Fills the empty file at `path`. The caller syncs and renames it, so SQLite keeps no journal and does not sync.
 pub(super) fn write(
     path: &Path,
-    tree: &Found,
+    tree: &Tree,
     blocks: &[Vec<BlockRef>],
     targets: &[Target],
     tags: &[(String, String)],
@@ -66,32 +67,42 @@ pub(super) fn write(
     connection.close().map_err(|(_connection, source)| source)
 }
 
-fn write_inodes(transaction: &Transaction<'_>, tree: &Found) -> rusqlite::Result<()> {
+fn write_inodes(transaction: &Transaction<'_>, tree: &Tree) -> rusqlite::Result<()> {
     let mut inode = transaction.prepare(
         "INSERT INTO inode (ino, parent, name, size, uid, gid, mode, rdev, ctime, mtime)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     let mut extra = transaction.prepare("INSERT INTO extra (ino, data) VALUES (?1, ?2)")?;
-    for (ino, entry) in (1_i64..).zip(&tree.entries) {
-        // No file system has files of 8 EiB.
-        let size = i64::try_from(entry.size).unwrap_or(i64::MAX);
+    for (ino, (parent, entry)) in (1_i64..).zip(&tree.entries) {
+        // No file system has files of 8 EiB, and no device number needs the sign.
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         inode.execute(params![
             ino,
-            entry.parent,
-            entry.name,
-            size,
+            parent,
+            Name(entry.name()),
+            number(entry.size()),
             entry.uid,
             entry.gid,
-            entry.mode,
-            entry.rdev,
+            entry.st_mode(),
+            number(entry.rdev()),
             entry.ctime,
             entry.mtime
         ])?;
-        if let Some(target) = &entry.target {
+        if let EntryKind::Symlink { target } = &entry.kind {
             extra.execute(params![ino, target])?;
         }
     }
     Ok(())
+}
+
+/// A name as `rfs` writes it: text. What is no UTF-8 is a blob; only asked-for names get here like that.
+struct Name<'a>(&'a [u8]);
+
+impl ToSql for Name<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let is_text = std::str::from_utf8(self.0).is_ok();
+        Ok(ToSqlOutput::Borrowed(if is_text { ValueRef::Text(self.0) } else { ValueRef::Blob(self.0) }))
+    }
 }
 
 fn write_blocks(transaction: &Transaction<'_>, blocks: &[Vec<BlockRef>]) -> rusqlite::Result<()> {

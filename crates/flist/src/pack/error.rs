@@ -26,18 +26,34 @@ pub enum PackError {
         path: PathBuf,
     },
     /// The format keeps names as text.
-    #[error("pack {}: its name is not UTF-8", path.display())]
+    #[error("pack {}: its name is not UTF-8, which `rfs` cannot read", path.display())]
     NameNotUtf8 {
         /// The entry.
         path: PathBuf,
     },
-    /// A time or number that the format has no room for.
-    #[error("pack {}: its {what} does not fit in the format", path.display())]
-    OutOfRange {
-        /// The entry.
+    /// The tree is none, or has an entry that the format cannot hold.
+    #[error("pack {}: {reason}", path.display())]
+    Entry {
+        /// The entry, from the root of the flist.
         path: PathBuf,
-        /// The field.
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A tag that a reader would refuse.
+    #[error("write tag {key:?}: {reason}")]
+    Tag {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More than a reader would take.
+    #[error("pack the tree: it has more than {limit} {what}")]
+    TooMany {
+        /// What there is too much of.
         what: &'static str,
+        /// The most there may be.
+        limit: usize,
     },
     /// The file is not what it was when the walk saw it.
     #[error("pack {}: the file changed meanwhile", path.display())]
@@ -108,8 +124,10 @@ impl PackError {
         match self {
             Self::Walk { .. } => "check the name and the permissions; packing needs to read everything",
             Self::NotADirectory { .. } => "name the directory that shall become the root",
-            Self::NameNotUtf8 { .. } => "rename it: flists cannot hold such names",
-            Self::OutOfRange { .. } => "set a sane value on the file",
+            Self::NameNotUtf8 { .. } => "rename it, or allow such names (--raw-names) if only contd reads the flist",
+            Self::Entry { .. } => "flists hold what a file system holds: mend the entry",
+            Self::Tag { .. } => "give each tag once, and long texts in a file of the tree",
+            Self::TooMany { .. } => "pack its parts as flists of their own, with fewer and shorter tags",
             Self::Changed { .. } => "pack a tree that nothing writes to",
             Self::Seal { .. } | Self::WorkerLost { .. } => "this is a fault of the packer: report it",
             Self::Store { source } => source.hint(),

@@ -1,18 +1,20 @@
 //! Reads, seals and stores the content of all files on several threads. The unit of work is a block, so that one big
 //! file keeps all of them busy. Results are put in place by number, so the order of the threads changes nothing.
 
-use std::collections::HashSet;
-use std::fs::OpenOptions;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
-use super::walk::{Entry, Found};
+use super::tree::{DiskFile, Entry, FileContent, Tree};
 use super::{PackError, PackProgress, Target};
-use crate::block::{self, BLOCK_SIZE};
-use crate::hash::{BlockId, BlockRef};
+use crate::block::{self, BLOCK_SIZE, Sealer};
+use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::metadata::blocks_for;
 
 /// Results that may wait for the collecting thread: enough that no worker stands still.
@@ -29,14 +31,15 @@ struct Job {
 
 /// Seals everything, and gives the blocks of each entry in order; none for what is not a file.
 pub(super) fn seal_all(
-    tree: &Found,
+    tree: &Tree,
     targets: &[Target],
     workers: NonZeroUsize,
     progress: &dyn Fn(PackProgress),
 ) -> Result<Vec<Vec<BlockRef>>, PackError> {
     let mut jobs = Vec::new();
-    for (position, entry) in tree.entries.iter().enumerate().filter(|(_, entry)| entry.is_file()) {
-        jobs.extend((0..blocks_for(entry.size)).map(|index| Job { entry: position, index }));
+    for (position, (_, entry)) in tree.entries.iter().enumerate() {
+        let len = entry.content().map_or(0, FileContent::len);
+        jobs.extend((0..blocks_for(len)).map(|index| Job { entry: position, index }));
     }
     let shared = Shared { tree, targets, jobs: &jobs, next: AtomicUsize::new(0), stored: Mutex::default() };
     let mut sealed: Vec<Option<BlockRef>> = vec![None; jobs.len()];
@@ -75,11 +78,11 @@ fn collect(
     Ok(())
 }
 
-fn in_order(tree: &Found, jobs: &[Job], sealed: &[Option<BlockRef>]) -> Result<Vec<Vec<BlockRef>>, PackError> {
+fn in_order(tree: &Tree, jobs: &[Job], sealed: &[Option<BlockRef>]) -> Result<Vec<Vec<BlockRef>>, PackError> {
     let mut blocks = vec![Vec::new(); tree.entries.len()];
     for (job, block) in jobs.iter().zip(sealed) {
         let (Some(of_file), Some(block)) = (blocks.get_mut(job.entry), block) else {
-            let path = tree.entries.get(job.entry).map(|entry| entry.path.clone()).unwrap_or_default();
+            let path = tree.entries.get(job.entry).map(|(_, entry)| entry.shown_path()).unwrap_or_default();
             return Err(PackError::WorkerLost { path });
         };
         of_file.push(*block);
@@ -89,22 +92,22 @@ fn in_order(tree: &Found, jobs: &[Job], sealed: &[Option<BlockRef>]) -> Result<V
 
 /// What the workers share.
 struct Shared<'a> {
-    tree: &'a Found,
+    tree: &'a Tree,
     targets: &'a [Target],
     jobs: &'a [Job],
     next: AtomicUsize,
-    /// Blocks that this run has stored or is storing: equal ones are put once.
-    stored: Mutex<HashSet<BlockId>>,
+    /// Blocks that this run has stored or is storing: equal ones are sealed and put once.
+    stored: Mutex<HashMap<BlockKey, BlockId>>,
 }
 
 impl Shared<'_> {
     fn work(&self, results: &mpsc::SyncSender<Sealed>) {
-        let mut plain = Vec::with_capacity(BLOCK_SIZE);
+        let (mut plain, mut sealer) = (Vec::with_capacity(BLOCK_SIZE), Sealer::new());
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = self.jobs.get(number) else { return };
-            let Some(entry) = self.tree.entries.get(job.entry) else { return };
-            let sealed = self.seal(entry, job.index, &mut plain);
+            let Some((_, entry)) = self.tree.entries.get(job.entry) else { return };
+            let sealed = self.seal(entry, job.index, &mut plain, &mut sealer);
             let failed = sealed.is_err();
             let report = sealed.map(|block| (number, block, plain.len() as u64));
             // No one listens any more once another worker failed.
@@ -114,33 +117,69 @@ impl Shared<'_> {
         }
     }
 
-    fn seal(&self, entry: &Entry, index: u64, plain: &mut Vec<u8>) -> Result<BlockRef, PackError> {
+    fn seal(&self, entry: &Entry, index: u64, plain: &mut Vec<u8>, sealer: &mut Sealer) -> Result<BlockRef, PackError> {
         read(entry, index, plain)?;
-        let sealed = block::seal(plain).map_err(|source| PackError::Seal { path: entry.path.clone(), source })?;
-        let id = sealed.names.id;
-        if self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+        let key = block::key_of(plain);
+        if let Some(id) = self.stored().get(&key) {
+            return Ok(BlockRef { id: *id, key });
+        }
+        let names = sealer.seal(plain, key).map_err(|source| PackError::Seal { path: entry.shown_path(), source })?;
+        let id = names.id;
+        // Another worker may have come first.
+        if self.stored().insert(key, id).is_none() {
             for target in self.targets.iter().filter(|target| target.range.covers(&id)) {
-                target.store.put(&id, &sealed.stored).map_err(|source| PackError::Store { source })?;
+                target.store.put(&id, sealer.stored()).map_err(|source| PackError::Store { source })?;
             }
         }
-        Ok(sealed.names)
+        Ok(names)
+    }
+
+    fn stored(&self) -> MutexGuard<'_, HashMap<BlockKey, BlockId>> {
+        // A panic between two plain map operations leaves the map whole.
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads one whole block. The file is opened for each: a held descriptor per file would be a limit on the tree.
+/// Reads one whole block.
 fn read(entry: &Entry, index: u64, plain: &mut Vec<u8>) -> Result<(), PackError> {
-    let failed = |source| PackError::Walk { path: entry.path.clone(), source };
-    let changed = || PackError::Changed { path: entry.path.clone() };
+    let start = index.saturating_mul(BLOCK_SIZE as u64);
+    let Some(content) = entry.content() else {
+        plain.clear();
+        return Ok(());
+    };
+    let len = usize::try_from(content.len().saturating_sub(start)).unwrap_or(usize::MAX).min(BLOCK_SIZE);
+    plain.resize(len, 0);
+    match content {
+        FileContent::Disk(file) => read_disk(file, start, plain),
+        FileContent::Part { file, offset, .. } => {
+            read_exact(file, offset.saturating_add(start), plain, &entry.shown_path())
+        }
+        FileContent::Bytes(bytes) => {
+            let start = usize::try_from(start).unwrap_or(usize::MAX);
+            let bytes = bytes.get(start..).and_then(|rest| rest.get(..len)).unwrap_or_default();
+            plain.clear();
+            plain.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+}
+
+/// Reads a block of a file on disk. It is opened for each: a held descriptor per file would be a limit on the tree.
+fn read_disk(expected: &DiskFile, start: u64, plain: &mut [u8]) -> Result<(), PackError> {
+    let path = &expected.path;
+    let failed = |source| PackError::Walk { path: path.clone(), source };
     // If it is no longer the file that the walk saw, neither follow a link nor wait for a pipe.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(&entry.path).map_err(failed)?;
-    let start = index.saturating_mul(BLOCK_SIZE as u64);
-    let len = usize::try_from(entry.size.saturating_sub(start)).unwrap_or(usize::MAX).min(BLOCK_SIZE);
-    plain.resize(len, 0);
-    match file.read_exact_at(plain, start) {
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Err(changed()),
-        read => read.map_err(failed)?,
-    }
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    read_exact(&file, start, plain, path)?;
     // After reading: a change that came before or during it shows in length or time.
-    if entry.is_unchanged(&file.metadata().map_err(failed)?) { Ok(()) } else { Err(changed()) }
+    let unchanged = expected.is_unchanged(&file.metadata().map_err(failed)?);
+    if unchanged { Ok(()) } else { Err(PackError::Changed { path: path.clone() }) }
+}
+
+fn read_exact(file: &File, start: u64, plain: &mut [u8], path: &Path) -> Result<(), PackError> {
+    file.read_exact_at(plain, start).map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => PackError::Changed { path: path.to_owned() },
+        _ => PackError::Walk { path: path.to_owned(), source },
+    })
 }

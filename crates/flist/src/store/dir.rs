@@ -51,8 +51,13 @@ impl DirStore {
         if fs::read(&path).is_ok_and(|present| present == stored) {
             return Ok(());
         }
-        fs::create_dir_all(&folder)?;
-        let mut temp = TempFile::create_in(&folder)?;
+        let mut temp = match TempFile::create_in(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&folder)?;
+                TempFile::create_in(&folder)?
+            }
+            other => other?,
+        };
         temp.file().write_all(stored)?;
         temp.rename(&path)
     }

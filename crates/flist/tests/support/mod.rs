@@ -71,6 +71,15 @@ impl Fixture {
         database.execute_batch(sql).unwrap();
     }
 
+    /// Changes rows of the schema, which SQLite would never do.
+    #[track_caller]
+    pub fn edit_schema(&self, edit: &str) {
+        let database = rusqlite::Connection::open(&self.fl).unwrap();
+        database.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).unwrap();
+        database.execute_batch("PRAGMA writable_schema = ON").unwrap();
+        assert_eq!(database.execute(&format!("UPDATE sqlite_schema SET {edit}"), []).unwrap(), 1, "{edit}");
+    }
+
     pub fn cache_root(&self) -> PathBuf {
         self.scratch.path().join("cache")
     }

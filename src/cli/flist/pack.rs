@@ -7,27 +7,14 @@ use contd_client::Progress;
 use contd_flist::{PackOptions, PackProgress};
 
 use crate::cli::error::CliError;
+use crate::cli::flist::FlistError;
 use crate::cli::host::Host;
 use crate::cli::parse;
 use crate::cli::progress::ProgressView;
 
-/// What to do with flists.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct FlistArgs {
-    #[command(subcommand)]
-    verb: FlistVerb,
-}
-
-/// The verbs of flists.
-#[derive(Debug, Clone, clap::Subcommand)]
-enum FlistVerb {
-    /// Pack a directory: its content into stores, its tree into OUT.fl; prints the hash of OUT.fl
-    Pack(PackArgs),
-}
-
 /// What to pack, and where to.
 #[derive(Debug, Clone, clap::Args)]
-struct PackArgs {
+pub(super) struct PackArgs {
     /// The directory that becomes the root
     dir: PathBuf,
     /// The flist to write
@@ -39,19 +26,27 @@ struct PackArgs {
     /// A tag of the flist; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     tag: Vec<(String, String)>,
+    /// Accept names that are not UTF-8; rfs cannot read such a flist
+    #[arg(long)]
+    raw_names: bool,
     /// Keep the stores' passwords in the flist
     #[arg(long)]
     keep_password: bool,
 }
 
 /// Packs; the hash is the data.
-pub(crate) fn run(host: &Host, FlistArgs { verb: FlistVerb::Pack(args) }: FlistArgs) -> Result<(), CliError> {
-    let options = PackOptions { tags: args.tag, strip_password: !args.keep_password, ..PackOptions::default() };
+pub(super) fn run(host: &Host, args: PackArgs) -> Result<(), CliError> {
+    let options = PackOptions {
+        tags: args.tag,
+        strip_password: !args.keep_password,
+        raw_names: args.raw_names,
+        ..PackOptions::default()
+    };
     let view = RefCell::new(ProgressView::new(&host.output));
     let show = |PackProgress { done_bytes, total_bytes }: PackProgress| {
         view.borrow_mut().show(&Progress { what: "pack".to_owned(), done_bytes, total_bytes: Some(total_bytes) });
     };
-    let report = contd_flist::pack(&args.dir, &args.out, &args.store, &options, &show).map_err(CliError::Pack)?;
+    let report = contd_flist::pack(&args.dir, &args.out, &args.store, &options, &show).map_err(FlistError::from)?;
     drop(view);
     host.output.tell(&format!(
         "packed {} entries, {} bytes in {} blocks\n",

@@ -1,0 +1,193 @@
+//! PAX records: `<length> <key>=<value>\n`, where the length counts all of it and the value may hold anything.
+
+/// What is used of the records of one member. An empty value takes a record back.
+#[derive(Debug, Default)]
+pub(super) struct Pax {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    pub(super) mtime: Option<i64>,
+    pub(super) xattrs: u64,
+    pub(super) sparse: Option<Sparse>,
+}
+
+/// What the records say of a sparse file.
+#[derive(Debug, Default)]
+pub(super) struct Sparse {
+    major: Option<u64>,
+    minor: Option<u64>,
+    pub(super) is_version_1_0: bool,
+    pub(super) real_size: Option<u64>,
+    pub(super) name: Option<Vec<u8>>,
+}
+
+impl Pax {
+    /// Takes the records apart.
+    pub(super) fn parse(mut records: &[u8]) -> Result<Self, &'static str> {
+        let mut pax = Self::default();
+        while !records.is_empty() {
+            let (record, rest) = split_record(records).ok_or("a PAX record cannot be read")?;
+            records = rest;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or("a PAX record without '='")?;
+            let (key, value) = record.split_at(equals);
+            pax.take(key, value.get(1..).unwrap_or_default())?;
+        }
+        Ok(pax)
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        match key {
+            b"path" => self.path = text(value),
+            b"linkpath" => self.link = text(value),
+            b"size" => self.size = number(value)?,
+            b"uid" => self.uid = number(value)?,
+            b"gid" => self.gid = number(value)?,
+            b"mtime" => self.mtime = if value.is_empty() { None } else { Some(seconds(value)?) },
+            _ => {
+                if let Some(of_sparse) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().take(of_sparse, value)?;
+                } else if key.starts_with(b"SCHILY.xattr.") || key.starts_with(b"LIBARCHIVE.xattr.") {
+                    self.xattrs = self.xattrs.saturating_add(1);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sparse {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        match key {
+            b"major" => self.major = number(value)?,
+            b"minor" => self.minor = number(value)?,
+            b"realsize" => self.real_size = number(value)?,
+            b"name" => self.name = text(value),
+            _ => {}
+        }
+        self.is_version_1_0 = (self.major, self.minor) == (Some(1), Some(0));
+        Ok(())
+    }
+}
+
+/// Splits off one record, without its length and line end.
+fn split_record(records: &[u8]) -> Option<(&[u8], &[u8])> {
+    // No length has more digits than this: the whole header has at most 1 MiB.
+    let blank = records.iter().take(8).position(|byte| *byte == b' ')?;
+    let len = usize::try_from(decimal(records.get(..blank)?)?).ok()?;
+    let record = records.get(blank.checked_add(1)?..len.checked_sub(1)?)?;
+    (records.get(len.checked_sub(1)?) == Some(&b'\n')).then_some((record, records.get(len..)?))
+}
+
+fn text(value: &[u8]) -> Option<Vec<u8>> {
+    (!value.is_empty()).then(|| value.to_vec())
+}
+
+fn number(value: &[u8]) -> Result<Option<u64>, &'static str> {
+    if value.is_empty() { Ok(None) } else { decimal(value).map(Some).ok_or("a number of a PAX record cannot be read") }
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let is_decimal = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    if is_decimal { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+}
+
+/// Reads a time with a fraction, and rounds it down.
+fn seconds(value: &[u8]) -> Result<i64, &'static str> {
+    let (is_negative, digits) = value.strip_prefix(b"-").map_or((false, value), |digits| (true, digits));
+    let dot = digits.iter().position(|byte| *byte == b'.').unwrap_or(digits.len());
+    let (whole, fraction) = digits.split_at(dot);
+    let whole = decimal(whole).and_then(|whole| i64::try_from(whole).ok());
+    let whole = whole.ok_or("a time of a PAX record cannot be read")?;
+    let has_fraction = fraction.iter().any(|byte| (b'1'..=b'9').contains(byte));
+    Ok(if is_negative { -whole - i64::from(has_fraction) } else { whole })
+}
+
+/// The numbers at the beginning of a sparse file of form 1.0: how many pairs, then the pairs, a line each.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    count: Option<usize>,
+    numbers: Vec<u64>,
+    digits: Vec<u8>,
+}
+
+impl Numbers {
+    /// Tells whether all are there; the rest of the block is padding.
+    pub(super) fn is_complete(&self) -> bool {
+        self.count.is_some_and(|count| self.numbers.len() >= count)
+    }
+
+    /// Takes the next block.
+    pub(super) fn feed(&mut self, block: &[u8], max_pairs: usize) -> Result<(), &'static str> {
+        const WRONG: &str = "the map of a sparse file cannot be read";
+        for byte in block {
+            if self.is_complete() {
+                return Ok(());
+            }
+            if *byte != b'\n' {
+                // The longest number of 64 bits has 20 digits.
+                if self.digits.len() >= 20 {
+                    return Err(WRONG);
+                }
+                self.digits.push(*byte);
+                continue;
+            }
+            let number = decimal(&self.digits).ok_or(WRONG)?;
+            self.digits.clear();
+            if self.count.is_some() {
+                self.numbers.push(number);
+            } else {
+                let pairs = usize::try_from(number).ok().filter(|pairs| *pairs <= max_pairs).ok_or(WRONG)?;
+                self.count = Some(pairs * 2);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the pairs: where, and how much.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (u64, u64)> {
+        let (pairs, _odd) = self.numbers.as_chunks::<2>();
+        pairs.iter().map(|[at, len]| (*at, *len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_may_hold_line_ends_and_what_looks_like_records() {
+        let pax = Pax::parse(b"29 SCHILY.xattr.a=\n9 uid=77\n\n12 path=a\nb\n10 uid=12\n").unwrap();
+        assert_eq!((pax.path.as_deref(), pax.uid, pax.xattrs), (Some(&b"a\nb"[..]), Some(12), 1));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for bad in
+            [&b"x"[..], b"5 a=b\n", b"99 a=b\n", b"0 a=b\n", b"1 \n", b"4 a\n", b"9 uid=-1\n", b"99999999999 a=b\n"]
+        {
+            assert!(Pax::parse(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn times_are_rounded_down() {
+        for (text, expected) in [("5", 5), ("5.9", 5), ("-5", -5), ("-5.000", -5), ("-5.1", -6), ("0.1", 0)] {
+            assert_eq!(seconds(text.as_bytes()), Ok(expected), "{text}");
+        }
+        assert!(seconds(b"x").is_err() && seconds(b"").is_err() && seconds(b"--1").is_err());
+    }
+
+    #[test]
+    fn the_map_of_a_sparse_file_may_cross_blocks() {
+        let mut numbers = Numbers::default();
+        numbers.feed(b"2\n0\n1", 9).unwrap();
+        assert!(!numbers.is_complete());
+        numbers.feed(b"0\n512\n7\n\0\0", 9).unwrap();
+        assert!(numbers.is_complete());
+        assert_eq!(numbers.pairs().collect::<Vec<_>>(), [(0, 10), (512, 7)]);
+        assert!(Numbers::default().feed(b"10\n", 9).is_err());
+        assert!(Numbers::default().feed(b"x\n", 9).is_err());
+    }
+}

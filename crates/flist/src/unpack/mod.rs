@@ -1,0 +1,207 @@
+//! Makes a directory of a flist: the way back of [`pack`](crate::pack).
+//!
+//! ```text
+//! tree ──skeleton: directories 0700, files of the right length, links, devices──> content: each block fetched once,
+//!        written to all its places, zeros left out ──> owners, modes, times; a directory after all that is in it
+//! ```
+//!
+//! Nothing is ever made or changed outside of the directory: each name is one component, seen from an open directory,
+//! and the way to that directory is resolved by the kernel without links and without leaving it.
+
+mod error;
+mod root;
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+pub use error::{UnpackError, UnpackStep};
+
+use crate::content::ReadError;
+use crate::metadata::{FileKind, Flist, Inode, ROOT_INO};
+use crate::sweep::{BlockProgress, BlockSource, Group, Sweep};
+use root::Root;
+
+/// How to unpack.
+#[derive(Debug, Clone)]
+pub struct UnpackOptions {
+    /// Gives everything the owners of the flist (default); needs root. Otherwise everything is the caller's, and setuid
+    /// and setgid are left out: they would give away the caller's rights instead of the owner's.
+    pub same_owner: bool,
+    /// Unpacks over what is there: other directories stay, anything else of the same name is replaced.
+    pub force: bool,
+    /// Blocks fetched at once; by default as many as there are cores.
+    pub jobs: Option<NonZeroUsize>,
+}
+
+impl Default for UnpackOptions {
+    fn default() -> Self {
+        Self { same_owner: true, force: false, jobs: None }
+    }
+}
+
+/// What an [`unpack`] made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnpackReport {
+    /// Inodes, the root included.
+    pub entries: u64,
+    /// Bytes of all files, holes included.
+    pub content_bytes: u64,
+    /// Distinct blocks that were fetched.
+    pub blocks: u64,
+}
+
+/// Unpacks into `dir`, which is made if it is not there (its parent must be) and otherwise must be empty.
+///
+/// Contents, types, owners, modes, whole-second times of files, links and directories, and devices are as in the flist.
+/// Blocks of zeros become holes. `dir` is closed to others (0700) until all is done. After a failure everything that was
+/// made is removed again, except with [`UnpackOptions::force`], where a second try goes over what the first one left.
+/// `progress` is called from this thread.
+///
+/// # Errors
+/// A directory that is not empty, a block that cannot be had or verified, a path longer than the system takes, or
+/// whatever the system refuses; each with the entry.
+pub fn unpack(
+    flist: &Flist,
+    source: BlockSource<'_>,
+    dir: &Path,
+    options: &UnpackOptions,
+    progress: &dyn Fn(BlockProgress),
+) -> Result<UnpackReport, UnpackError> {
+    let root = Root::prepare(dir, options.force)?;
+    let result = Unpacking { flist, root: &root, options }.run(source, progress);
+    match result {
+        Err(source) if !options.force => match root.clean_up() {
+            Ok(()) => Err(source),
+            Err(cleanup) => Err(UnpackError::CleanUp { dir: dir.to_owned(), cleanup, source: Box::new(source) }),
+        },
+        result => result,
+    }
+}
+
+struct Unpacking<'a> {
+    flist: &'a Flist,
+    root: &'a Root,
+    options: &'a UnpackOptions,
+}
+
+impl Unpacking<'_> {
+    fn run(&self, source: BlockSource<'_>, progress: &dyn Fn(BlockProgress)) -> Result<UnpackReport, UnpackError> {
+        let directories = self.make_skeleton()?;
+        let blocks = self.write_content(source, progress)?;
+        // Each directory comes after those that it is in, so the way back has the inner ones first.
+        for ino in directories.iter().rev() {
+            self.finish_directory(*ino)?;
+        }
+        Ok(UnpackReport { entries: self.flist.inode_count() as u64, content_bytes: self.flist.content_bytes(), blocks })
+    }
+
+    /// Makes every entry, without content, owner, mode and times. Gives all directories, outer ones first.
+    fn make_skeleton(&self) -> Result<Vec<u64>, UnpackError> {
+        let mut directories = Vec::new();
+        let mut waiting = vec![ROOT_INO];
+        while let Some(ino) = waiting.pop() {
+            directories.push(ino);
+            let children = self.flist.children(ino);
+            if children.is_empty() {
+                continue;
+            }
+            let folder = self.open_directory(ino)?;
+            for child in children.iter() {
+                self.root
+                    .create(folder.as_fd(), child, self.flist.symlink_target(child.ino()), self.options.force)
+                    .map_err(|errno| self.failed(UnpackStep::Create, child.ino(), errno))?;
+                if child.kind() == FileKind::Directory {
+                    waiting.push(child.ino());
+                }
+            }
+        }
+        Ok(directories)
+    }
+
+    fn write_content(&self, source: BlockSource<'_>, progress: &dyn Fn(BlockProgress)) -> Result<u64, UnpackError> {
+        let sweep = Sweep::of(self.flist);
+        let total_bytes = self.flist.content_bytes();
+        let mut done_bytes = 0;
+        progress(BlockProgress { done_bytes, total_bytes });
+        sweep.run(
+            self.flist,
+            self.options.jobs,
+            |group| self.write_block(source, group),
+            |group, result| {
+                result?;
+                done_bytes += group.len as u64 * group.places.len() as u64;
+                progress(BlockProgress { done_bytes, total_bytes });
+                Ok(())
+            },
+        )?;
+        Ok(sweep.len() as u64)
+    }
+
+    fn write_block(&self, source: BlockSource<'_>, group: &Group<'_>) -> Result<(), UnpackError> {
+        let plain = group.fetch(source).map_err(|source: ReadError| {
+            let ino = group.places.first().map_or(0, |place| place.ino);
+            UnpackError::Read { path: self.root.shown(&self.path(ino)), source }
+        })?;
+        if plain.iter().all(|byte| *byte == 0) {
+            // The files have their length already: what is not written is a hole.
+            return Ok(());
+        }
+        for place in group.places {
+            let path = self.checked_path(place.ino)?;
+            self.root.write_at(&path, &plain, place.offset()).map_err(|source| UnpackError::Entry {
+                step: UnpackStep::Write,
+                path: self.root.shown(&path),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives everything in a directory its owner, mode and times, and then the directory.
+    fn finish_directory(&self, ino: u64) -> Result<(), UnpackError> {
+        let folder = self.open_directory(ino)?;
+        for child in self.flist.children(ino).iter().filter(|child| child.kind() != FileKind::Directory) {
+            root::finish_entry(folder.as_fd(), child, self.options.same_owner)
+                .map_err(|(step, errno)| self.failed(step, child.ino(), errno))?;
+        }
+        let Some(inode) = self.flist.inode(ino) else { return Ok(()) };
+        root::finish_directory(folder.as_fd(), inode, self.options.same_owner)
+            .map_err(|(step, errno)| self.failed(step, ino, errno))
+    }
+
+    fn open_directory(&self, ino: u64) -> Result<OwnedFd, UnpackError> {
+        let path = self.checked_path(ino)?;
+        self.root.open_directory(&path).map_err(|errno| self.failed(UnpackStep::Open, ino, errno))
+    }
+
+    fn path(&self, ino: u64) -> Vec<u8> {
+        self.flist.inode(ino).map(Inode::path).unwrap_or_default()
+    }
+
+    fn checked_path(&self, ino: u64) -> Result<Vec<u8>, UnpackError> {
+        let path = self.path(ino);
+        if path.len() <= root::MAX_PATH_BYTES {
+            return Ok(path);
+        }
+        let shown = path.get(..root::MAX_PATH_BYTES).unwrap_or_default();
+        Err(UnpackError::PathTooLong { path: self.root.shown(shown), len: path.len() })
+    }
+
+    fn failed(&self, step: UnpackStep, ino: u64, errno: nix::Error) -> UnpackError {
+        UnpackError::Entry { step, path: self.root.shown(&self.path(ino)), source: errno.into() }
+    }
+}
+
+/// Removes what is in a directory, and the directory itself if asked to.
+fn remove_inside(dir: &Path, and_itself: bool) -> std::io::Result<()> {
+    if and_itself {
+        return fs::remove_dir_all(dir);
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Flists that an enemy or a bad disk made: each is refused with its reason, quickly, and nothing is written.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
+mod bounds;
+mod pages;
+mod schema;
+mod stores;
+#[path = "../support/mod.rs"]
+mod support;
+mod trees;
+mod values;
+
+use contd_flist::metadata::Malformed;
+use contd_flist::{Flist, FlistErrorKind, MetadataError};
+use support::{Fixture, chain};
+
+/// Spoils a copy of `small` by SQL, and gives what the reader says.
+#[track_caller]
+fn refused(sql: &str) -> MetadataError {
+    let fixture = Fixture::copy_metadata("small");
+    fixture.sql(sql);
+    let error = Flist::open(&fixture.fl).expect_err(sql);
+    assert!(!error.hint().is_empty());
+    error
+}
+
+#[track_caller]
+fn malformed(sql: &str) -> Malformed {
+    let error = refused(sql);
+    assert_eq!(error.kind(), FlistErrorKind::Corrupt, "{sql}: {}", chain(&error));
+    match error {
+        MetadataError::Schema { reason, .. } | MetadataError::Malformed { reason, .. } => reason,
+        other => panic!("{sql}: {}", chain(&other)),
+    }
+}
+
+/// A number of a file that exists in `small`: `/etc/hostname`.
+const FILE: &str = "(SELECT ino FROM inode WHERE name = 'hostname')";
+const LINK: &str = "(SELECT ino FROM inode WHERE name = 'dangling')";

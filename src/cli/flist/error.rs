@@ -1,0 +1,103 @@
+//! Why a verb of flists failed.
+
+use std::io;
+
+use contd_flist::{
+    CacheError, FetchError, FlistErrorKind, ImportError, MetadataError, PackError, SourceError, StoreError, UnpackError,
+};
+use contd_types::ErrorKind;
+
+/// What went wrong with a flist. The library's errors say it all themselves.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FlistError {
+    /// Packing a directory.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// Importing an image.
+    #[error(transparent)]
+    Import(Box<ImportError>),
+    /// Naming a flist.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Getting a flist.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Reading a flist.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The cache of blocks.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The stores of a flist.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Unpacking a flist.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// There is no place for a download.
+    #[error("make a directory for the download")]
+    Scratch {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file cannot be hashed.
+    #[error("hash flist {name}")]
+    Hash {
+        /// The flist.
+        name: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The flist has no such entry.
+    #[error("list {path} in flist {name}: no such entry")]
+    NoEntry {
+        /// The entry.
+        path: String,
+        /// The flist.
+        name: String,
+    },
+}
+
+impl FlistError {
+    /// What class of trouble it is, on the wire and for exit codes.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        let kind = match self {
+            Self::Pack(error) => error.kind(),
+            Self::Import(error) => error.kind(),
+            Self::Source(error) => error.kind(),
+            Self::Fetch(error) => error.kind(),
+            Self::Metadata(error) => error.kind(),
+            Self::Cache(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Unpack(error) => error.kind(),
+            Self::Scratch { .. } => return ErrorKind::OutOfResources,
+            Self::Hash { .. } => FlistErrorKind::Io,
+            Self::NoEntry { .. } => FlistErrorKind::NotFound,
+        };
+        match kind {
+            FlistErrorKind::NotFound => ErrorKind::NotFound,
+            FlistErrorKind::Unreachable => ErrorKind::Unavailable,
+            FlistErrorKind::Corrupt => ErrorKind::Corrupt,
+            FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
+            FlistErrorKind::Unsupported => ErrorKind::Unsupported,
+            FlistErrorKind::Io => ErrorKind::Internal,
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::Pack(error) => error.hint(),
+            Self::Import(error) => error.hint(),
+            Self::Source(error) => error.hint(),
+            Self::Fetch(error) => error.hint(),
+            Self::Metadata(error) => error.hint(),
+            Self::Cache(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Unpack(error) => error.hint(),
+            Self::Scratch { .. } => "check TMPDIR, or name a cache (--cache)",
+            Self::Hash { .. } => "check the disk it is on",
+            Self::NoEntry { .. } => "see what there is with `contd flist ls -R`",
+        }
+    }
+}

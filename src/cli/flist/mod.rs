@@ -1,0 +1,57 @@
+//! `contd flist …`: makes flists, looks into them, checks them, unpacks them; here and without the daemon.
+//!
+//! Standard output has the data: the hash of what was packed, what was found, the bad blocks. Progress and totals are for
+//! people, on standard error.
+
+mod error;
+mod import;
+mod inspect;
+mod ls;
+mod open;
+mod pack;
+mod unpack;
+mod verify;
+
+pub(crate) use error::FlistError;
+
+use crate::cli::error::CliError;
+use crate::cli::host::Host;
+
+/// What to do with flists.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct FlistArgs {
+    #[command(subcommand)]
+    verb: FlistVerb,
+}
+
+/// The verbs of flists.
+#[derive(Debug, Clone, clap::Subcommand)]
+enum FlistVerb {
+    /// Pack a directory: its content into stores, its tree into OUT.fl; prints the hash of OUT.fl
+    Pack(pack::PackArgs),
+    /// Import a container image: an OCI layout or `docker save`; prints the hash of OUT.fl
+    Import(import::ImportArgs),
+    /// Show what a flist is: tags, stores, counts, sizes, hash
+    Inspect(inspect::InspectArgs),
+    /// List what is in a flist
+    #[command(after_help = ls::AFTER_HELP)]
+    Ls(ls::LsArgs),
+    /// Fetch every block once and check it; prints the bad ones with their files
+    #[command(after_help = "Exit codes: 0 all blocks are good; 1 some are bad, or the flist cannot be read.")]
+    Verify(verify::VerifyArgs),
+    /// Make a directory of a flist
+    #[command(after_help = unpack::AFTER_HELP)]
+    Unpack(unpack::UnpackArgs),
+}
+
+/// Carries one out, and gives its exit code.
+pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<u8, CliError> {
+    match verb {
+        FlistVerb::Pack(args) => pack::run(host, args).map(|()| 0),
+        FlistVerb::Import(args) => import::run(host, args).map(|()| 0),
+        FlistVerb::Inspect(args) => inspect::run(host, &args).map(|()| 0),
+        FlistVerb::Ls(args) => ls::run(host, &args).map(|()| 0),
+        FlistVerb::Verify(args) => verify::run(host, &args),
+        FlistVerb::Unpack(args) => unpack::run(host, &args).map(|()| 0),
+    }
+}
