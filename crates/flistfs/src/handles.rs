@@ -141,9 +141,13 @@ impl Handles {
         state.handle(*state.inherited.get(&(unique & !RESENT))?)
     }
 
-    /// Says how an inode must be served because it is open already.
-    pub(crate) fn way(&self, ino: u64) -> Option<Way> {
-        self.state().uses.get(&ino).map(|(way, _)| *way)
+    /// Makes one more handle of an inode that is open already; `None` if it is not.
+    ///
+    /// In one step: between a look and a second call the last handle could end, and its backing id with it.
+    pub(crate) fn join(&self, unique: u64, ino: u64) -> Option<Option<(u64, Way)>> {
+        let mut state = self.state();
+        let (way, _) = *state.uses.get(&ino)?;
+        Some(self.add(&mut state, unique, ino, way))
     }
 
     /// Makes a handle, served this way unless the inode is open in another; returns the way that counts.
@@ -152,6 +156,10 @@ impl Handles {
     pub(crate) fn open(&self, unique: u64, ino: u64, way: Way) -> Option<(u64, Way)> {
         let mut state = self.state();
         let way = state.uses.get(&ino).map_or(way, |(way, _)| *way);
+        self.add(&mut state, unique, ino, way)
+    }
+
+    fn add(&self, state: &mut State, unique: u64, ino: u64, way: Way) -> Option<(u64, Way)> {
         let backing = match way {
             Way::Cached => 0,
             Way::Passed(id) => id,
@@ -218,6 +226,12 @@ impl Handles {
 mod tests {
     use super::*;
 
+    impl Handles {
+        fn way(&self, ino: u64) -> Option<Way> {
+            self.state().uses.get(&ino).map(|(way, _)| *way)
+        }
+    }
+
     fn scratch() -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("handles");
@@ -228,7 +242,7 @@ mod tests {
     fn an_inode_is_served_in_one_way_as_long_as_it_is_open() {
         let (_dir, path) = scratch();
         let handles = Handles::create(&path).unwrap();
-        assert_eq!(handles.way(5), None);
+        assert_eq!((handles.way(5), handles.join(99, 5)), (None, None));
         let (first, way) = handles.open(100, 5, Way::Passed(7)).unwrap();
         assert_eq!(way, Way::Passed(7));
         let (second, way) = handles.open(101, 5, Way::Cached).unwrap();
@@ -236,8 +250,10 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(handles.release(first), None);
         assert_eq!(handles.release(first), None, "twice");
-        assert_eq!(handles.release(second), Some((5, Way::Passed(7))));
-        assert_eq!(handles.way(5), None);
+        let (third, way) = handles.join(103, 5).unwrap().unwrap();
+        assert_eq!((way, handles.release(second)), (Way::Passed(7), None));
+        assert_eq!(handles.release(third), Some((5, Way::Passed(7))));
+        assert_eq!((handles.way(5), handles.join(104, 5)), (None, None));
         assert_eq!(handles.open(102, 5, Way::Cached).unwrap().1, Way::Cached);
     }
 

@@ -97,8 +97,7 @@ impl Passthrough {
         if let Some((handle, way)) = attached.handles.again(unique) {
             return Some(Ok(Opened { handle, way }));
         }
-        let way = attached.handles.way(ino)?;
-        Some(self.note(&attached, unique, ino, way))
+        Some(self.noted(attached.handles.join(unique, ino)?))
     }
 
     /// Answers an OPEN: passed through to `whole` if there is one and the kernel takes it.
@@ -107,7 +106,7 @@ impl Passthrough {
             return Ok(Opened { handle: ino, way: Way::Cached });
         };
         let lent = whole.and_then(|file| self.lend(&attached, &file));
-        let opened = self.note(&attached, unique, ino, lent.map_or(Way::Cached, Way::Passed));
+        let opened = self.noted(attached.handles.open(unique, ino, lent.map_or(Way::Cached, Way::Passed)));
         // Another thread was faster with the same inode: its way counts.
         let is_used = opened.is_ok_and(|opened| opened.way == lent.map_or(Way::Cached, Way::Passed));
         if let Some(id) = lent.filter(|_| !is_used) {
@@ -128,8 +127,8 @@ impl Passthrough {
         }
     }
 
-    fn note(&self, attached: &Attached, unique: u64, ino: u64, way: Way) -> Result<Opened, Errno> {
-        let (handle, way) = attached.handles.open(unique, ino, way).ok_or(Errno::ENFILE)?;
+    fn noted(&self, handle: Option<(u64, Way)>) -> Result<Opened, Errno> {
+        let (handle, way) = handle.ok_or(Errno::ENFILE)?;
         if matches!(way, Way::Passed(_)) {
             self.passed.fetch_add(1, Ordering::Relaxed);
         }
