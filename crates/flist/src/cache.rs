@@ -86,6 +86,11 @@ impl BlockCache {
         Ok(Self { folder, checked: Mutex::default(), write_failure_told: AtomicBool::new(false) })
     }
 
+    /// Gives the root of the cache, which has other things beside blocks.
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     /// Says where a block is, or would be. The file of a one-block file is that file: fit for passthrough once checked.
     #[must_use]
     pub fn path_of(&self, key: &BlockKey) -> PathBuf {

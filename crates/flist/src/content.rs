@@ -1,12 +1,13 @@
 //! The bytes of files: exact up to the end, or an error. Never zeros, never short, never another file's.
 //!
 //! ```text
-//! read_at ──> recent blocks (memory) ──> cache, already checked (read in place) ──> flight: one thread per block
+//! read_at ──> cache, already checked (read in place) ──> recent blocks (memory) ──> flight: one thread per block
 //!                                                                                   cache, check it │ else routes
 //! ```
 
 mod flight;
 mod recent;
+mod whole;
 
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use crate::metadata::{FileKind, Flist, Inode};
 use crate::store::{Routes, StoreError};
 use flight::Flights;
 use recent::Recent;
+use whole::WholeFiles;
+pub use whole::{Effort, MAX_EAGER_BYTES, MAX_WHOLE_BYTES};
 
 /// A block in memory, shared by the readers that wait for it.
 type Plain = Arc<Vec<u8>>;
@@ -115,6 +118,7 @@ pub struct Content {
     cache: Arc<BlockCache>,
     recent: Recent,
     flights: Flights,
+    whole: WholeFiles,
 }
 
 /// One block of one file.
@@ -131,7 +135,14 @@ impl Content {
     /// Puts a flist, its stores and a cache together.
     #[must_use]
     pub fn new(flist: Arc<Flist>, routes: Routes, cache: Arc<BlockCache>) -> Self {
-        Self { flist, routes, cache, recent: Recent::default(), flights: Flights::default() }
+        Self {
+            flist,
+            routes,
+            cache,
+            recent: Recent::default(),
+            flights: Flights::default(),
+            whole: WholeFiles::default(),
+        }
     }
 
     /// Gives the flist.
@@ -153,6 +164,45 @@ impl Content {
     /// # Errors
     /// Any byte of the range could not be had or verified. `buf` may then be partly written; do not use it.
     pub fn read_at(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
+        self.read_by(ino, offset, buf, |place, within, part| match self.read_ready(place, within, part)? {
+            true => Ok(true),
+            false => copy(place, &self.load(place)?, within, part).map(|()| true),
+        })
+        .map(Option::unwrap_or_default)
+    }
+
+    /// The same, but only from what is here and checked already: neither downloads nor hashes. `None` if that is not all.
+    ///
+    /// # Errors
+    /// As [`Content::read_at`].
+    pub fn read_ready_at(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, ReadError> {
+        self.read_by(ino, offset, buf, |place, within, part| self.read_ready(place, within, part))
+    }
+
+    /// The same, but also from what is in the cache and must be hashed first: a millisecond per block, no download.
+    ///
+    /// # Errors
+    /// As [`Content::read_at`].
+    pub fn read_cached_at(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, ReadError> {
+        self.read_by(ino, offset, buf, |place, within, part| {
+            if self.read_ready(place, within, part)? {
+                return Ok(true);
+            }
+            match self.cache.load(&place.block.key, place.len) {
+                Some(plain) => copy(place, &plain, within, part).map(|()| true),
+                None => Ok(false),
+            }
+        })
+    }
+
+    /// Walks the blocks of a range; `None` as soon as `read` says that it has not got one.
+    fn read_by(
+        &self,
+        ino: u64,
+        offset: u64,
+        buf: &mut [u8],
+        read: impl Fn(Place, usize, &mut [u8]) -> Result<bool, ReadError>,
+    ) -> Result<Option<usize>, ReadError> {
         let file = self.file(ino)?;
         let left = usize::try_from(file.size().saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = left.min(buf.len());
@@ -162,11 +212,13 @@ impl Content {
             let place = self.place(file, position / BLOCK_SIZE as u64)?;
             let within = usize::try_from(position % BLOCK_SIZE as u64).unwrap_or(0);
             let (part, remainder) = rest.split_at_mut(rest.len().min(place.len.saturating_sub(within)));
-            self.read_block(place, within, part)?;
+            if !read(place, within, part)? {
+                return Ok(None);
+            }
             position += part.len() as u64;
             rest = remainder;
         }
-        Ok(wanted)
+        Ok(Some(wanted))
     }
 
     /// Brings one block into the cache, for read-ahead and before passthrough. Quick if it is there and checked.
@@ -199,15 +251,16 @@ impl Content {
         Ok(Place { ino, index, block, len })
     }
 
-    fn read_block(&self, place: Place, within: usize, part: &mut [u8]) -> Result<(), ReadError> {
+    /// Reads from memory or from a block file that was checked before.
+    fn read_ready(&self, place: Place, within: usize, part: &mut [u8]) -> Result<bool, ReadError> {
         let key = &place.block.key;
-        if let Some(plain) = self.recent.get(key).filter(|plain| plain.len() == place.len) {
-            return copy(place, &plain, within, part);
-        }
         if self.cache.read_checked(key, place.len, within as u64, part) {
-            return Ok(());
+            return Ok(true);
         }
-        copy(place, &self.load(place)?, within, part)
+        match self.recent.get(key).filter(|plain| plain.len() == place.len) {
+            Some(plain) => copy(place, &plain, within, part).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Gets a whole block, by one thread however many want it.
@@ -225,14 +278,14 @@ impl Content {
     fn load_alone(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
         let key = &place.block.key;
         if let Some(plain) = self.cache.load(key, place.len) {
-            let plain = Arc::new(plain);
-            self.recent.put(*key, Arc::clone(&plain));
-            return Ok(plain);
+            return Ok(Arc::new(plain));
         }
         let plain = Arc::new(self.routes.fetch(&place.block).map_err(Arc::new)?);
         // The stores' copy is true to its key whatever the file says about its length.
         self.cache.keep(key, &plain);
-        self.recent.put(*key, Arc::clone(&plain));
+        if !self.cache.read_checked(key, plain.len(), 0, &mut []) {
+            self.recent.put(*key, Arc::clone(&plain));
+        }
         Ok(plain)
     }
 }

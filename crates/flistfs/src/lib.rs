@@ -7,28 +7,34 @@
 //!  contd-flistfs --dir DIR ──fork──► keeper: flist in memory, holds /dev/fuse, lock, socket
 //!                                      └──fork──► server
 //!  kernel ──/dev/fuse──► session (threads) ──bytes──► wire ──Request──► ops ──► Flist (metadata, the keeper's pages)
-//!                                                                        └────► Content (blocks, verified)
+//!                                                                        ├────► Content (blocks, verified)
+//!                                                                        └────► passthrough (whole cached files)
+//!         ◄── reads of whole cached files: no request, no server ──  <cache>/blocks, <cache>/files
 //!  daemon ──<dir>/sock──► control (server.rs): Status, Shutdown;  successor ──► HandOver
 //! ```
 //!
 //! Either of the two may be killed at any moment, and both may be replaced by a newer program, while containers read: the mount
 //! stays, and the kernel sends again what was not answered (see `keeper` and `succession`). Node ids are the flist's own
 //! inode numbers and nothing is remembered per lookup, so any server can answer for any other.
-//! Content never changes, so every answer may be cached for a year.
+//! What is remembered per open file is in a file of the lease directory, for the same successors.
+//! Content never changes, so every answer may be cached for a year. See docs/flist-serving.md.
 #![deny(unsafe_code)]
 
+mod ahead;
 mod error;
 mod estate;
+mod handles;
 mod keeper;
 pub mod launch;
 pub mod log;
 pub mod mount;
 pub mod negotiate;
 pub mod ops;
+mod passthrough;
 mod serve;
 mod server;
 pub mod session;
 mod succession;
-#[expect(unsafe_code, reason = "fork, which nix marks unsafe")]
+#[expect(unsafe_code, reason = "fork, which nix marks unsafe, and mallopt")]
 mod sys;
 pub mod wire;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::wire::MAX_READ_BYTES;
+use crate::wire::MAX_READ_AHEAD_BYTES;
 
 /// What the mount table shows as source.
 pub const SOURCE: &str = "contd-flistfs";
@@ -132,7 +132,7 @@ impl Mount {
         // Only speed depends on it, and /sys may be read-only in a container.
         let _best_effort = std::fs::write(
             format!("/sys/class/bdi/{}/read_ahead_kb", mount.device),
-            (MAX_READ_BYTES / 1024).to_string(),
+            (MAX_READ_AHEAD_BYTES / 1024).to_string(),
         );
         Ok(mount)
     }

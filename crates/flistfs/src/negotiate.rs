@@ -2,17 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Init, MAJOR, MAX_READ_BYTES, MINOR, OLDEST_MINOR, init_flag};
+use crate::wire::{Init, MAJOR, MAX_READ_AHEAD_BYTES, MINOR, OLDEST_MINOR, init_flag};
 
 /// What the kernel must be able to do, and what is used when it can.
 const WANTED_FLAGS: u64 = init_flag::ASYNC_READ
     | init_flag::DO_READDIRPLUS
-    | init_flag::READDIRPLUS_AUTO
     | init_flag::PARALLEL_DIROPS
     | init_flag::MAX_PAGES
     | init_flag::CACHE_SYMLINKS
+    | init_flag::NO_OPENDIR_SUPPORT
     | init_flag::INIT_EXT
+    | init_flag::PASSTHROUGH
     | init_flag::HAS_RESEND;
+
+/// File systems that may lie below a file that is passed through, itself included: one, so that an overlay (the kernel
+/// stacks two) can lie on top. The cache must then not lie on an overlay itself.
+const STACK_DEPTH: u32 = 1;
 
 /// The result of INIT. A successor that serves the same connection gets it from whoever kept the device: the kernel
 /// tells it only once.
@@ -35,11 +40,12 @@ impl Negotiated {
         if offer.major != MAJOR || offer.minor < OLDEST_MINOR {
             return None;
         }
+        let flags = offer.flags & WANTED_FLAGS;
         Some(Self {
             minor: offer.minor.min(MINOR),
-            max_readahead: offer.max_readahead.min(MAX_READ_BYTES),
-            flags: offer.flags & WANTED_FLAGS,
-            max_stack_depth: 0,
+            max_readahead: offer.max_readahead.min(MAX_READ_AHEAD_BYTES),
+            flags,
+            max_stack_depth: if flags & init_flag::PASSTHROUGH == 0 { 0 } else { STACK_DEPTH },
         })
     }
 
@@ -58,10 +64,11 @@ mod tests {
     fn only_what_both_sides_know_is_agreed_on() {
         let offer = Init { major: MAJOR, minor: 45, max_readahead: u32::MAX, flags: u64::MAX };
         let agreed = Negotiated::agree(&offer).unwrap();
-        assert_eq!((agreed.minor, agreed.max_readahead, agreed.flags), (MINOR, MAX_READ_BYTES, WANTED_FLAGS));
+        assert_eq!((agreed.minor, agreed.max_readahead, agreed.flags), (MINOR, MAX_READ_AHEAD_BYTES, WANTED_FLAGS));
+        assert!(agreed.has(init_flag::PASSTHROUGH) && agreed.max_stack_depth == STACK_DEPTH);
         let old = Init { minor: OLDEST_MINOR, flags: init_flag::ASYNC_READ | 1 << 50, ..offer };
         let agreed = Negotiated::agree(&old).unwrap();
-        assert_eq!((agreed.minor, agreed.flags), (OLDEST_MINOR, init_flag::ASYNC_READ));
+        assert_eq!((agreed.minor, agreed.flags, agreed.max_stack_depth), (OLDEST_MINOR, init_flag::ASYNC_READ, 0));
         assert!(agreed.has(init_flag::ASYNC_READ) && !agreed.has(init_flag::HAS_RESEND));
         assert_eq!(Negotiated::agree(&Init { minor: OLDEST_MINOR - 1, ..offer }), None);
         assert_eq!(Negotiated::agree(&Init { major: MAJOR + 1, ..offer }), None);

@@ -1,15 +1,20 @@
 //! Requests to answers: everything that the file system is, without a mount and without a descriptor.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod files;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use contd_flist::{Content, FileKind, Inode};
-use contd_types::one_line;
 use nix::errno::Errno;
-use tracing::warn;
 
+use crate::ahead::{Ahead, Trails};
 use crate::negotiate::Negotiated;
+use crate::passthrough::{Beginning, Passthrough};
 use crate::wire::{
-    Attributes, BLOCK_BYTES, Body, Init, MAX_READ_BYTES, Operation, Read, Request, dirent_bytes, open_flag,
+    Attributes, BLOCK_BYTES, Body, Init, MAX_READ_BYTES, Operation, Read, Request, dirent_bytes, init_flag, open_flag,
 };
 
 /// How long the kernel may keep names and attributes: a year, since nothing ever changes.
@@ -18,6 +23,9 @@ const VALID_SECONDS: u64 = 365 * 24 * 60 * 60;
 /// Reads ahead and other requests in the background that the kernel may have under way. Its own default of 12 would
 /// leave a store with a long round trip idle.
 const MAX_BACKGROUND: u16 = 64;
+
+/// The longest name (`NAME_MAX`); the kernel lets through up to 1024 bytes.
+const MAX_NAME_BYTES: usize = 255;
 
 /// The two entries that come before a directory's children.
 const DOTS: u64 = 2;
@@ -39,18 +47,71 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Ops {
     content: Content,
+    passthrough: Option<Passthrough>,
+    /// Whether the kernel need not send OPENDIR at all.
+    skips_opendir: AtomicBool,
+    ahead: Ahead,
+    /// The positions of readers in files, and of openers in directories.
+    blocks_read: Trails,
+    files_opened: Trails,
+    requests: AtomicU64,
+    reads: AtomicU64,
     failed_reads: AtomicU64,
 }
 
 impl Ops {
-    /// Serves this content.
+    /// Serves this content by READ only.
     pub fn new(content: Content) -> Self {
-        Self { content, failed_reads: AtomicU64::new(0) }
+        Self {
+            content,
+            passthrough: None,
+            skips_opendir: AtomicBool::new(false),
+            ahead: Ahead::default(),
+            blocks_read: Trails::new(1, 1, files::BLOCKS_AHEAD),
+            files_opened: Trails::new(files::MAX_FILE_STEP, 2, files::FILES_AHEAD),
+            requests: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            failed_reads: AtomicU64::new(0),
+        }
+    }
+
+    /// Serves this content, and passes whole cached files through to the kernel where that is possible. Open files are
+    /// written down in `handles`, which a successor on the same connection must be given too.
+    pub fn with_passthrough(content: Content, handles: PathBuf) -> Self {
+        Self { passthrough: Some(Passthrough::new(handles)), ..Self::new(content) }
+    }
+
+    /// Counts the requests that were answered so far; what the kernel has remembered needs none.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a request was answered.
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the READs that the kernel has sent so far; what is passed through needs none.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Counts the opened files that were passed through to the kernel so far.
+    pub fn passed_through(&self) -> u64 {
+        self.passthrough.as_ref().map_or(0, Passthrough::passed)
     }
 
     /// Counts the reads that were answered with an error so far.
     pub fn failed_reads(&self) -> u64 {
         self.failed_reads.load(Ordering::Relaxed)
+    }
+
+    /// Binds to a connection whose INIT is done.
+    pub(crate) fn attach(&self, device: &Arc<File>, negotiated: &Negotiated, beginning: Beginning) {
+        self.skips_opendir.store(negotiated.has(init_flag::NO_OPENDIR_SUPPORT), Ordering::Relaxed);
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.attach(device, negotiated, beginning);
+        }
     }
 
     /// Counts the inodes.
@@ -62,10 +123,11 @@ impl Ops {
     pub fn answer(&self, request: &Request<'_>, buffer: &mut Vec<u8>) -> Answer {
         let node = request.node;
         match &request.operation {
-            Operation::Init(init) => Self::init(init),
+            Operation::Init(offer) => Self::init(offer),
             Operation::Destroy => Answer::Body(Vec::new()),
             Operation::Forget | Operation::Interrupt => Answer::None,
-            Operation::Release => Answer::Body(Vec::new()),
+            Operation::Releasedir => Answer::Body(Vec::new()),
+            Operation::Release { handle } => self.release(*handle),
             Operation::Lookup { name } => self.lookup(node, name),
             Operation::Getattr => self.with(node, |inode| {
                 Answer::Body(body(|body| body.attributes_reply(&attributes(inode), VALID_SECONDS)))
@@ -74,19 +136,13 @@ impl Ops {
                 Some(target) => Answer::Body(target.to_vec()),
                 None => Answer::Error(Errno::EINVAL),
             },
-            Operation::Open => self.with(node, |inode| match inode.kind() {
-                FileKind::File => {
-                    let flags = open_flag::KEEP_CACHE | open_flag::NOFLUSH;
-                    Answer::Body(body(|body| body.open(node, flags)))
-                }
-                FileKind::Directory => Answer::Error(Errno::EISDIR),
-                // Devices, FIFOs and sockets are opened by the kernel itself, symlinks never.
-                _ => Answer::Error(Errno::EACCES),
-            }),
+            Operation::Open => self.with(node, |inode| self.open(request.unique, inode)),
             Operation::Opendir => self.with(node, |inode| match inode.kind() {
+                // Once for all: the kernel then opens directories by itself, with the flags below.
+                FileKind::Directory if self.skips_opendir.load(Ordering::Relaxed) => Answer::Error(Errno::ENOSYS),
                 FileKind::Directory => {
                     let flags = open_flag::KEEP_CACHE | open_flag::CACHE_DIR;
-                    Answer::Body(body(|body| body.open(node, flags)))
+                    Answer::Body(body(|body| body.open(node, flags, 0)))
                 }
                 _ => Answer::Error(Errno::ENOTDIR),
             }),
@@ -94,6 +150,7 @@ impl Ops {
             Operation::Readdir(read) => self.with(node, |inode| self.list(inode, *read, false)),
             Operation::Readdirplus(read) => self.with(node, |inode| self.list(inode, *read, true)),
             Operation::Statfs => self.statfs(),
+            Operation::Ioctl => Answer::Error(Errno::ENOTTY),
             Operation::Change => Answer::Error(Errno::EROFS),
             // The kernel remembers ENOSYS and does not ask again: extended attributes, ACCESS, LSEEK, STATX, FLUSH.
             Operation::Unknown(_) => Answer::Error(Errno::ENOSYS),
@@ -117,34 +174,13 @@ impl Ops {
 
     fn lookup(&self, parent: u64, name: &[u8]) -> Answer {
         self.with(parent, |directory| match directory.kind() {
+            FileKind::Directory if name.len() > MAX_NAME_BYTES => Answer::Error(Errno::ENAMETOOLONG),
             FileKind::Directory => Answer::Body(match self.content.flist().lookup(parent, name) {
                 Some(inode) => body(|body| body.entry(&attributes(inode), VALID_SECONDS)),
                 None => body(|body| body.no_entry(VALID_SECONDS)),
             }),
             _ => Answer::Error(Errno::ENOTDIR),
         })
-    }
-
-    fn read(&self, inode: Inode<'_>, read: Read, buffer: &mut Vec<u8>) -> Answer {
-        match inode.kind() {
-            FileKind::File => {}
-            FileKind::Directory => return Answer::Error(Errno::EISDIR),
-            _ => return Answer::Error(Errno::EINVAL),
-        }
-        let size = usize::try_from(read.size.min(MAX_READ_BYTES)).unwrap_or_default();
-        if buffer.len() < size {
-            buffer.resize(size, 0);
-        }
-        let room = buffer.get_mut(..size).unwrap_or_default();
-        match self.content.read_at(inode.ino(), read.offset, room) {
-            Ok(bytes) => Answer::Content(bytes.min(size)),
-            Err(error) => {
-                self.failed_reads.fetch_add(1, Ordering::Relaxed);
-                let why = one_line(&error);
-                warn!(ino = inode.ino(), offset = read.offset, size, %why, "content cannot be had, answering EIO");
-                Answer::Error(Errno::EIO)
-            }
-        }
     }
 
     fn list(&self, directory: Inode<'_>, read: Read, has_attributes: bool) -> Answer {

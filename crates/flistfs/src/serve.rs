@@ -36,6 +36,9 @@ use crate::succession;
 /// What a server tells its keeper once it serves.
 pub(crate) const SERVES: [u8; 1] = *b"s";
 
+/// The open files of the mount, in the lease directory: for a successor on the same connection.
+const HANDLES_FILE: &str = "handles";
+
 /// What `ps` shows.
 const NAME: &std::ffi::CStr = c"contd-flistfs";
 
@@ -61,7 +64,7 @@ pub(crate) fn run(
     let estate = Arc::new(estate);
     let spec = &estate.spec;
     let us = note_server(&estate.dir)?;
-    let ops = Arc::new(Ops::new(content(spec, flist)?));
+    let ops = Arc::new(Ops::with_passthrough(content(spec, flist)?, estate.dir.join(HANDLES_FILE)));
     succession::end_all(&estate.predecessors)?;
     let device = estate.device.try_clone().map_err(|source| ServeError::Fork { source })?;
     let is_first = reporter.is_some() && estate.predecessors.is_empty();

@@ -1,32 +1,35 @@
 //! The loop between `/dev/fuse` and [`Ops`].
 //!
-//! All threads read from one descriptor and answer what they read. Only [`DATA_SLOTS`] of them may be inside a READ,
-//! which can wait for a network; the READs beyond that wait in a queue, so that there is always a thread left for
-//! metadata: `ls` never waits for a download.
+//! All threads read from one descriptor and answer what they read. Metadata, and content that is here and checked, are
+//! answered at once. Only [`DATA_SLOTS`] of the threads may be inside an OPEN or READ that has to hash or to wait for a
+//! network; those beyond that wait in a queue, so that there is always a thread left: `ls` never waits for a download.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, PipeReader, PipeWriter, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
 use tracing::{debug, error, warn};
 
+use crate::ahead::AHEAD_THREADS;
 use crate::negotiate::Negotiated;
 use crate::ops::{Answer, Ops};
-use crate::wire::{Operation, REQUEST_BUFFER_BYTES, Read, Request, WireError, reply_header, resend_notice};
+use crate::passthrough::Beginning;
+use crate::sys;
+use crate::wire::{Operation, REQUEST_BUFFER_BYTES, Request, WireError, reply_header, resend_notice};
 
-/// READs answered at the same time: enough to keep a few cores or a few downloads busy.
+/// OPENs and READs that may take long, answered at the same time: enough to keep a few cores or a few downloads busy.
 const DATA_SLOTS: usize = 4;
 
-/// Threads: one more, for metadata.
-const THREADS: usize = DATA_SLOTS + 1;
+/// Threads: two more, for what is answered at once.
+const THREADS: usize = DATA_SLOTS + 2;
 
-/// READs that may wait for a slot. Each stands for a waiting thread somewhere or one of the kernel's few background
-/// requests, so this is never reached in practice; beyond it a READ is answered at once, in its turn on the descriptor.
-const MAX_WAITING_READS: usize = 16 * 1024;
+/// Requests that may wait for a slot. Each stands for a waiting thread somewhere or one of the kernel's few background
+/// requests, so this is never reached in practice; beyond it one is answered in its turn on the descriptor.
+const MAX_WAITING: usize = 16 * 1024;
 
 /// Why a session cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -72,23 +75,17 @@ pub enum SessionError {
 /// A connection to the kernel that is ready to be served. No thread runs before [`Session::start`].
 #[derive(Debug)]
 pub struct Session {
-    device: File,
+    device: Arc<File>,
     negotiated: Negotiated,
     ops: Arc<Ops>,
-    reads: Mutex<Reads>,
+    slow: Mutex<Slow>,
 }
 
+/// What may take long.
 #[derive(Debug, Default)]
-struct Reads {
+struct Slow {
     busy: usize,
-    waiting: VecDeque<WaitingRead>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct WaitingRead {
-    unique: u64,
-    node: u64,
-    read: Read,
+    waiting: VecDeque<Request<'static>>,
 }
 
 /// Answers INIT, then starts the threads: [`Session::begin`] and [`Session::start`].
@@ -130,7 +127,7 @@ impl Session {
 
     /// Serves a connection for which [`agree`] has just been called, the first to do so.
     pub fn new(device: File, negotiated: Negotiated, ops: Arc<Ops>) -> Self {
-        Self { device, negotiated, ops, reads: Mutex::default() }
+        Self::bound(device, negotiated, ops, Beginning::New)
     }
 
     /// Takes over the session of a predecessor that has ended: asks the kernel for what it had read and not answered.
@@ -141,7 +138,13 @@ impl Session {
     /// [`SessionError::Resend`]: without that, some process would wait for ever.
     pub fn resume(device: File, negotiated: Negotiated, ops: Arc<Ops>) -> Result<Self, SessionError> {
         (&device).write_all(&resend_notice()).map_err(|source| SessionError::Resend { source })?;
-        Ok(Self::new(device, negotiated, ops))
+        Ok(Self::bound(device, negotiated, ops, Beginning::Resumed))
+    }
+
+    fn bound(device: File, negotiated: Negotiated, ops: Arc<Ops>, beginning: Beginning) -> Self {
+        let device = Arc::new(device);
+        ops.attach(&device, &negotiated, beginning);
+        Self { device, negotiated, ops, slow: Mutex::default() }
     }
 
     /// Returns what was agreed on in INIT: what a successor needs beside the device.
@@ -156,6 +159,7 @@ impl Session {
     /// # Errors
     /// [`SessionError::Pipe`] or [`SessionError::Thread`].
     pub fn start(self) -> Result<PipeReader, SessionError> {
+        sys::keep_memory_small();
         let session = Arc::new(self);
         let (gone, alive) = io::pipe().map_err(|source| SessionError::Pipe { source })?;
         let alive = Arc::new(alive);
@@ -163,6 +167,11 @@ impl Session {
             let (session, alive) = (Arc::clone(&session), Arc::clone(&alive));
             let work = move || session.work(&alive);
             let spawned = thread::Builder::new().name(format!("fuse-{number}")).spawn(work);
+            drop(spawned.map_err(|source| SessionError::Thread { source })?);
+        }
+        for number in 0..AHEAD_THREADS {
+            let ops = Arc::clone(&session.ops);
+            let spawned = thread::Builder::new().name(format!("ahead-{number}")).spawn(move || ops.work_ahead());
             drop(spawned.map_err(|source| SessionError::Thread { source })?);
         }
         Ok(gone)
@@ -173,12 +182,15 @@ impl Session {
         let mut inbox = vec![0; REQUEST_BUFFER_BYTES];
         let mut outbox = Vec::new();
         loop {
-            let len = match (&self.device).read(&mut inbox) {
+            let len = match (&*self.device).read(&mut inbox) {
                 Ok(len) => len,
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     // ENOENT: the request was withdrawn while it was handed to us.
                     Some(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => continue,
-                    Some(Errno::ENODEV) => return debug!("the file system is gone"),
+                    Some(Errno::ENODEV) => {
+                        self.ops.stop_ahead();
+                        return debug!("the file system is gone");
+                    }
                     _ => return error!(%error, "reading from /dev/fuse failed, this thread ends"),
                 },
             };
@@ -189,7 +201,10 @@ impl Session {
     fn handle(&self, bytes: &[u8], outbox: &mut Vec<u8>) {
         match Request::decode(bytes) {
             Ok(Request { unique, node, operation: Operation::Read(read) }) => {
-                self.handle_read(WaitingRead { unique, node, read }, outbox);
+                self.handle_content(Request { unique, node, operation: Operation::Read(read) }, outbox);
+            }
+            Ok(Request { unique, node, operation: Operation::Open }) => {
+                self.handle_content(Request { unique, node, operation: Operation::Open }, outbox);
             }
             Ok(request) => self.answer(&request, outbox),
             Err(error @ WireError::Short { unique, .. }) => {
@@ -200,36 +215,41 @@ impl Session {
         }
     }
 
-    fn handle_read(&self, first: WaitingRead, outbox: &mut Vec<u8>) {
+    fn handle_content(&self, first: Request<'static>, outbox: &mut Vec<u8>) {
+        if let Some(answer) = guarded(&first, || self.ops.answer_at_once(&first, outbox)) {
+            return self.reply(first.unique, &answer, outbox);
+        }
         {
-            let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-            if reads.busy >= DATA_SLOTS && reads.waiting.len() < MAX_WAITING_READS {
-                reads.waiting.push_back(first);
-                return;
+            let mut slow = self.slow();
+            if slow.busy >= DATA_SLOTS && slow.waiting.len() < MAX_WAITING {
+                slow.waiting.push_back(first);
+                return self.ops.set_waiting(slow.waiting.len());
             }
-            reads.busy += 1;
+            slow.busy += 1;
         }
         let mut next = Some(first);
-        while let Some(WaitingRead { unique, node, read }) = next {
-            self.answer(&Request { unique, node, operation: Operation::Read(read) }, outbox);
-            let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-            next = reads.waiting.pop_front();
+        while let Some(request) = next {
+            self.answer(&request, outbox);
+            let mut slow = self.slow();
+            next = slow.waiting.pop_front();
+            self.ops.set_waiting(slow.waiting.len());
             if next.is_none() {
-                reads.busy -= 1;
+                slow.busy -= 1;
             }
         }
+    }
+
+    fn slow(&self) -> MutexGuard<'_, Slow> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, request: &Request<'_>, outbox: &mut Vec<u8>) {
-        let answered = catch_unwind(AssertUnwindSafe(|| self.ops.answer(request, outbox)));
-        let answer = answered.unwrap_or_else(|_panic| {
-            error!(node = request.node, operation = ?request.operation, "a handler panicked, answering EIO");
-            Answer::Error(Errno::EIO)
-        });
-        self.reply(request.unique, &answer, outbox);
+        let answer = guarded(request, || Some(self.ops.answer(request, outbox)));
+        self.reply(request.unique, &answer.unwrap_or(Answer::Error(Errno::EIO)), outbox);
     }
 
     fn reply(&self, unique: u64, answer: &Answer, content: &[u8]) {
+        self.ops.count_request();
         let Err(error) = send(&self.device, unique, answer, content) else { return };
         match error.raw_os_error().map(Errno::from_raw) {
             // The asker was killed, or the file system is gone.
@@ -241,6 +261,14 @@ impl Session {
             }
         }
     }
+}
+
+/// Answers, whatever happens: a request without an answer would hang its asker for ever.
+fn guarded(request: &Request<'_>, answer: impl FnOnce() -> Option<Answer>) -> Option<Answer> {
+    catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_panic| {
+        error!(node = request.node, operation = ?request.operation, "a handler panicked, answering EIO");
+        Some(Answer::Error(Errno::EIO))
+    })
 }
 
 fn send(device: &File, unique: u64, answer: &Answer, content: &[u8]) -> io::Result<()> {

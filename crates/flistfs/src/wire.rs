@@ -18,10 +18,12 @@ pub const IN_HEADER_BYTES: usize = 40;
 pub const OUT_HEADER_BYTES: usize = 16;
 /// The least that a read from `/dev/fuse` must offer; with no writes, no request is longer.
 pub const REQUEST_BUFFER_BYTES: usize = 64 * 1024;
-/// The most bytes that one READ may ask for: 256 pages.
-pub const MAX_READ_BYTES: u32 = 1024 * 1024;
+/// The most bytes that one READ may ask for: 64 pages. Each thread has a buffer of that size.
+pub const MAX_READ_BYTES: u32 = 256 * 1024;
 /// The same in pages.
-pub const MAX_PAGES: u16 = 256;
+pub const MAX_PAGES: u16 = 64;
+/// The most that the kernel reads ahead: a few READs, so that several threads work for a sequential reader.
+pub const MAX_READ_AHEAD_BYTES: u32 = 4 * MAX_READ_BYTES;
 
 /// Flags of INIT: the low half is `flags`, the high half `flags2`.
 pub mod init_flag {
@@ -37,8 +39,12 @@ pub mod init_flag {
     pub const MAX_PAGES: u64 = 1 << 22;
     /// Symlink targets stay in the page cache.
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
+    /// OPENDIR may be refused once and for all, and is not sent again.
+    pub const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
     /// There is a `flags2`.
     pub const INIT_EXT: u64 = 1 << 30;
+    /// A file may be passed through to another one.
+    pub const PASSTHROUGH: u64 = 1 << 37;
     /// The kernel can be asked to send again what a dead server had read and not answered.
     pub const HAS_RESEND: u64 = 1 << 39;
 }
@@ -51,6 +57,8 @@ pub mod open_flag {
     pub const CACHE_DIR: u32 = 1 << 3;
     /// No FLUSH on close: else `close(2)` would wait for the server.
     pub const NOFLUSH: u32 = 1 << 5;
+    /// Reads go to the file behind the backing id.
+    pub const PASSTHROUGH: u32 = 1 << 7;
 }
 
 /// What the kernel asks for.
@@ -75,8 +83,13 @@ pub enum Operation<'a> {
     Open,
     /// Reads from a file.
     Read(Read),
-    /// Closes a file or directory.
-    Release,
+    /// Closes a file.
+    Release {
+        /// What OPEN gave.
+        handle: u64,
+    },
+    /// Closes a directory.
+    Releasedir,
     /// Opens a directory.
     Opendir,
     /// Lists a directory.
@@ -87,6 +100,8 @@ pub enum Operation<'a> {
     Statfs,
     /// A process that waits for an answer was signalled. No answer needed.
     Interrupt,
+    /// A call of a device or of a certain file system.
+    Ioctl,
     /// Anything that would change something.
     Change,
     /// Anything else.
@@ -162,6 +177,7 @@ mod opcode {
     pub(super) const RELEASEDIR: u32 = 29;
     pub(super) const INTERRUPT: u32 = 36;
     pub(super) const DESTROY: u32 = 38;
+    pub(super) const IOCTL: u32 = 39;
     pub(super) const BATCH_FORGET: u32 = 42;
     pub(super) const READDIRPLUS: u32 = 44;
     /// SETATTR, SYMLINK, MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK, WRITE, SETXATTR, REMOVEXATTR, CREATE, FALLOCATE,
@@ -218,12 +234,14 @@ impl<'a> Request<'a> {
             opcode::READLINK => Operation::Readlink,
             opcode::OPEN => Operation::Open,
             opcode::READ => Operation::Read(Self::read(body)?),
-            opcode::RELEASE | opcode::RELEASEDIR => Operation::Release,
+            opcode::RELEASE => Operation::Release { handle: Cursor(body).u64()? },
+            opcode::RELEASEDIR => Operation::Releasedir,
             opcode::OPENDIR => Operation::Opendir,
             opcode::READDIR => Operation::Readdir(Self::read(body)?),
             opcode::READDIRPLUS => Operation::Readdirplus(Self::read(body)?),
             opcode::STATFS => Operation::Statfs,
             opcode::INTERRUPT => Operation::Interrupt,
+            opcode::IOCTL => Operation::Ioctl,
             other if opcode::CHANGES.contains(&other) => Operation::Change,
             other => Operation::Unknown(other),
         })
@@ -343,9 +361,9 @@ impl Body {
         self.u32(a.mode).u32(a.nlink).u32(a.uid).u32(a.gid).u32(a.rdev).u32(BLOCK_BYTES).u32(0)
     }
 
-    /// Appends `fuse_open_out`.
-    pub fn open(&mut self, handle: u64, flags: u32) -> &mut Self {
-        self.u64(handle).u32(flags).u32(0)
+    /// Appends `fuse_open_out`; a backing id of 0 is none.
+    pub fn open(&mut self, handle: u64, flags: u32, backing_id: u32) -> &mut Self {
+        self.u64(handle).u32(flags).u32(backing_id)
     }
 
     /// Appends `fuse_kstatfs` of a full, read-only file system.
@@ -470,7 +488,7 @@ mod tests {
         assert_eq!(body.init(&agreed, 16).len(), 64);
         let word = |at: usize| u32::from_ne_bytes(body.0[at..at + 4].try_into().unwrap());
         assert_eq!([0, 4, 8, 12, 32, 36].map(word), [MAJOR, MINOR, 1, 3, 2, 4]);
-        assert_eq!(Body::default().open(1, 0).len(), 16);
+        assert_eq!(Body::default().open(1, 0, 0).len(), 16);
         assert_eq!(Body::default().statfs(1, 1).len(), 80);
         for name in [&b"a"[..], b"12345678", b"123456789"] {
             assert_eq!(Body::default().dirent(1, 1, 0, name).len(), dirent_bytes(name, false));

@@ -67,6 +67,8 @@ fn requests_that_make_no_sense_are_errors_and_changes_are_refused() {
         (ROOT_INO, Operation::Readlink, Errno::EINVAL),
         (ROOT_INO, Operation::Readdir(Read { offset: 0, size: 16 }), Errno::EINVAL),
         (file, Operation::Opendir, Errno::ENOTDIR),
+        (ROOT_INO, Operation::Lookup { name: &[b'x'; 256] }, Errno::ENAMETOOLONG),
+        (file, Operation::Ioctl, Errno::ENOTTY),
         (file, Operation::Readdir(read), Errno::ENOTDIR),
         (file, Operation::Lookup { name: b"x" }, Errno::ENOTDIR),
         (0, Operation::Getattr, Errno::ESTALE),

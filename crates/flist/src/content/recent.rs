@@ -1,4 +1,4 @@
-//! The last few blocks, in memory: small sequential reads find theirs without opening a file, even without a cache.
+//! The last few blocks that the cache could not keep, in memory: reading goes on, slowly, when its disk is full.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use super::Plain;
 use crate::hash::BlockKey;
 
-/// How many blocks are kept: 4 MiB, one for each of a few sequential readers.
-const MAX_RECENT: usize = 8;
+/// How many blocks are kept: 2 MiB, one for each of a few sequential readers.
+const MAX_RECENT: usize = 4;
 
-/// The most recently used blocks, the latest at the back. Looking through eight keys needs no index.
+/// The most recently used blocks, the latest at the back. Looking through four keys needs no index.
 #[derive(Debug, Default)]
 pub(super) struct Recent(Mutex<VecDeque<(BlockKey, Plain)>>);
 
@@ -43,13 +43,13 @@ mod tests {
     fn the_least_recently_used_block_goes_first() {
         let recent = Recent::default();
         let key = |n: u8| BlockKey::new([n; 32]);
-        for n in 0..8 {
+        for n in 0..4 {
             recent.put(key(n), Plain::new(vec![n]));
         }
         assert_eq!(recent.get(&key(0)).unwrap().as_slice(), [0]);
-        recent.put(key(8), Plain::new(vec![8]));
+        recent.put(key(4), Plain::new(vec![4]));
         assert!(recent.get(&key(1)).is_none(), "1 was the least recently used");
-        assert!(recent.get(&key(0)).is_some() && recent.get(&key(8)).is_some());
+        assert!(recent.get(&key(0)).is_some() && recent.get(&key(4)).is_some());
         assert_eq!(recent.0.lock().unwrap().len(), MAX_RECENT);
     }
 }

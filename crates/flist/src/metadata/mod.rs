@@ -169,8 +169,7 @@ impl Flist {
     #[must_use]
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Option<Inode<'_>> {
         let children = self.children(parent);
-        let found = children.slots.binary_search_by(|slot| self.tree.name_at(*slot).cmp(name)).ok()?;
-        children.get(found)
+        children.get(children.position(name)?)
     }
 
     /// Gives the inode at a path from the root, such as `etc/passwd`. Links are not followed, `..` is not understood.
@@ -385,6 +384,12 @@ impl<'a> Children<'a> {
     pub fn get(&self, position: usize) -> Option<Inode<'a>> {
         let node = self.tree.node_at(*self.slots.get(position)?)?;
         Some(Inode { tree: self.tree, node })
+    }
+
+    /// Gives the position of a name.
+    #[must_use]
+    pub fn position(&self, name: &[u8]) -> Option<usize> {
+        self.slots.binary_search_by(|slot| self.tree.name_at(*slot).cmp(name)).ok()
     }
 
     /// Walks the entries in order.

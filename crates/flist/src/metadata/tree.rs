@@ -82,7 +82,13 @@ impl Tree {
         blocks.sort_by_key(|(ino, _)| *ino); // stable: the blocks of a file stay in the order of their rows
         check_strays(&rows, &links, &blocks)?;
 
-        let mut tree = Self { nodes: vec![], names: vec![], targets: vec![], children: vec![], blocks: vec![] };
+        let mut tree = Self {
+            nodes: Vec::with_capacity(rows.len()),
+            names: Vec::with_capacity(rows.iter().map(|row| row.name.len()).sum()),
+            targets: Vec::with_capacity(links.iter().map(|(_, target)| target.len()).sum()),
+            children: Vec::with_capacity(rows.len()),
+            blocks: Vec::with_capacity(blocks.len()),
+        };
         let (mut links, mut blocks) = (Sorted::new(&links), Sorted::new(&blocks));
         for (row, reachable) in rows.iter().zip(reachable) {
             let (links, blocks) = (links.take(row.ino), blocks.take(row.ino));
@@ -93,7 +99,6 @@ impl Tree {
         }
         tree.link_parents(&rows)?;
         tree.index_children()?;
-        tree.names.shrink_to_fit();
         Ok(tree)
     }
 
@@ -130,8 +135,9 @@ impl Tree {
                 if found != expected {
                     return Err(Malformed::BlockCount { ino, size: row.size, found, expected });
                 }
-                let refs = blocks.iter().map(|(_, block)| *block).collect::<Vec<_>>();
-                (node.size, node.span) = (row.size, Span::append(&mut self.blocks, &refs));
+                node.size = row.size;
+                node.span = Span { start: narrow(self.blocks.len()), len: narrow(blocks.len()) };
+                self.blocks.extend(blocks.iter().map(|(_, block)| *block));
             }
             FileKind::Directory => node.size = row.size,
             FileKind::Symlink => {
@@ -152,7 +158,7 @@ impl Tree {
     fn link_parents(&mut self, rows: &[InodeRow]) -> Result<(), Malformed> {
         let mut slots = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            let row = rows.binary_search_by_key(&node.ino, |row| row.ino).ok().and_then(|at| rows.get(at));
+            let row = find(rows, node.ino).and_then(|at| rows.get(at));
             let parent = row.map_or(0, |row| if row.ino == ROOT_INO { ROOT_INO } else { row.parent });
             slots.push(self.slot(parent).ok_or(Malformed::NoParent { ino: node.ino, parent })?);
         }
@@ -165,7 +171,11 @@ impl Tree {
     /// Sorts all entries by directory and name, gives each directory its part, and finds names that appear twice.
     fn index_children(&mut self) -> Result<(), Malformed> {
         let mut children = self.nodes.iter().zip(0_u32..).filter(|(node, _)| node.ino != ROOT_INO).collect::<Vec<_>>();
-        children.sort_unstable_by_key(|(node, _)| (node.parent, self.name(node)));
+        // By directory first, which is mostly so already; then names are compared only where it matters.
+        children.sort_by_key(|(node, _)| node.parent);
+        for entries in children.chunk_by_mut(|(a, _), (b, _)| a.parent == b.parent) {
+            entries.sort_unstable_by_key(|(node, _)| self.name(node));
+        }
         let twice = children.iter().zip(children.iter().skip(1));
         for ((a, _), (b, _)) in twice {
             if a.parent == b.parent && self.name(a) == self.name(b) {
@@ -269,8 +279,7 @@ fn parents(rows: &[InodeRow]) -> Result<Vec<u32>, Malformed> {
         if parent == 0 {
             return Err(Malformed::SecondRoot { ino });
         }
-        let position =
-            rows.binary_search_by_key(&parent, |row| row.ino).map_err(|_| Malformed::NoParent { ino, parent })?;
+        let position = find(rows, parent).ok_or(Malformed::NoParent { ino, parent })?;
         let is_directory = rows.get(position).map(kind_of).transpose()? == Some(FileKind::Directory);
         if !is_directory {
             return Err(Malformed::ParentNotDirectory { ino, parent });
@@ -315,7 +324,7 @@ fn reachable(rows: &[InodeRow], parents: &[u32]) -> Result<Vec<bool>, Malformed>
 /// Refuses link targets and blocks of what has none.
 fn check_strays(rows: &[InodeRow], links: &[(u64, Vec<u8>)], blocks: &[(u64, BlockRef)]) -> Result<(), Malformed> {
     let is = |ino: u64, kind: FileKind| {
-        let row = rows.binary_search_by_key(&ino, |row| row.ino).ok().and_then(|at| rows.get(at));
+        let row = find(rows, ino).and_then(|at| rows.get(at));
         row.is_some_and(|row| kind_of(row) == Ok(kind))
     };
     if let Some((ino, _)) = links.iter().find(|(ino, _)| !is(*ino, FileKind::Symlink)) {
@@ -373,12 +382,19 @@ impl<'a, T> Sorted<'a, T> {
     }
 
     fn take(&mut self, ino: u64) -> &'a [(u64, T)] {
-        let start = self.rest.partition_point(|(of, _)| *of < ino);
+        let start = self.rest.iter().take_while(|(of, _)| *of < ino).count();
         let (_, rest) = self.rest.split_at(start);
         let (taken, rest) = rest.split_at(rest.iter().take_while(|(of, _)| *of == ino).count());
         self.rest = rest;
         taken
     }
+}
+
+/// Finds a row by its number. Packers number from 1 without gaps, so the guess is nearly always right.
+fn find(rows: &[InodeRow], ino: u64) -> Option<usize> {
+    let guess = ino.checked_sub(ROOT_INO).and_then(|guess| usize::try_from(guess).ok());
+    let hit = guess.filter(|guess| rows.get(*guess).is_some_and(|row| row.ino == ino));
+    hit.or_else(|| rows.binary_search_by_key(&ino, |row| row.ino).ok())
 }
 
 /// Makes an array position of a length. The caps on rows and bytes keep all of them below 4 G.
