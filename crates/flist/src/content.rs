@@ -223,16 +223,20 @@ impl Content {
     }
 
     fn load_alone(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
-        let key = &place.block.key;
-        if let Some(plain) = self.cache.load(key, place.len) {
-            let plain = Arc::new(plain);
-            self.recent.put(*key, Arc::clone(&plain));
-            return Ok(plain);
-        }
+        let (key, len) = (&place.block.key, place.len);
+        let plain = match self.cache.load(key, len) {
+            Some(plain) => Arc::new(plain),
+            // Of the processes of this node that miss the block, one fetches it.
+            None => self.cache.load_or(key, len, |plain| Ok(Arc::new(plain)), || self.fetch(place))?,
+        };
+        self.recent.put(*key, Arc::clone(&plain));
+        Ok(plain)
+    }
+
+    fn fetch(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
         let plain = Arc::new(self.routes.fetch(&place.block).map_err(Arc::new)?);
         // The stores' copy is true to its key whatever the file says about its length.
-        self.cache.keep(key, &plain);
-        self.recent.put(*key, Arc::clone(&plain));
+        self.cache.keep(&place.block.key, &plain);
         Ok(plain)
     }
 }

@@ -54,7 +54,7 @@ pub mod store;
 mod url;
 
 pub use block::{BLOCK_SIZE, BlockError, SealedBlock};
-pub use cache::{BlockCache, CacheError};
+pub use cache::{BlockCache, CacheError, CacheLimits, CacheOptions, HeldObject};
 pub use content::{Content, ReadError};
 pub use error::FlistErrorKind;
 pub use hash::{BlockId, BlockKey, BlockRef};
