@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     Namespaces(crate::cli::namespaces::NamespacesArgs),
     /// Show what happens, as it happens
     Events(crate::cli::events::EventsArgs),
-    /// Make flists
+    /// Make flists, and look after their cache
     Flist(crate::cli::pack::FlistArgs),
     /// Look whether this node can run containers, and for what was left behind
     #[command(after_help = crate::cli::doctor::AFTER_HELP)]

@@ -4,10 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_client::ClientError;
-use contd_flist::{FlistErrorKind, PackError};
+use contd_flist::{CacheError, FlistErrorKind, PackError};
 use contd_types::{ApiError, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
 
 use crate::cli::output::Output;
+use crate::config::ConfigError;
 
 /// The exit code of any failed verb but `run`.
 const FAILED: u8 = 1;
@@ -41,6 +42,20 @@ pub(crate) enum CliError {
     /// Packing a directory.
     #[error(transparent)]
     Pack(PackError),
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The cache cannot be pruned.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A part of the cache could not be looked at or removed; what could be was.
+    #[error("look after the cache: {}", path.display())]
+    CachePart {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A container cannot both go and come back.
     #[error("run: --rm and --restart {policy} contradict each other")]
     RmWithRestart {
@@ -113,8 +128,11 @@ impl Explain for CliError {
                 FlistErrorKind::Unsupported => ErrorKind::Unsupported,
                 FlistErrorKind::Io => ErrorKind::Internal,
             },
+            Self::Cache(CacheError::Busy { .. }) => ErrorKind::Busy,
+            Self::Cache(_) | Self::CachePart { .. } => ErrorKind::Internal,
             Self::Spec(_)
             | Self::Name(_)
+            | Self::Config(_)
             | Self::RmWithRestart { .. }
             | Self::EnvFile { .. }
             | Self::EnvFileLine { .. }
@@ -132,6 +150,9 @@ impl Explain for CliError {
             Self::Pack(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Name(error) => error.hint(),
+            Self::Config(_) => "see docs/configuration.md, or leave the file out for the defaults",
+            Self::Cache(error) => error.hint(),
+            Self::CachePart { .. } => "be root; otherwise check the disk",
             Self::RmWithRestart { .. } => "leave one of them out",
             Self::EnvFile { .. } => "name a text file that you may read",
             Self::EnvFileLine { .. } => {

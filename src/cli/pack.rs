@@ -1,4 +1,4 @@
-//! `contd flist pack`: makes a flist of a directory, here and without the daemon.
+//! `contd flist pack`: makes a flist of a directory, here and without the daemon. `contd flist cache` is in `cache`.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use contd_client::Progress;
 use contd_flist::{PackOptions, PackProgress};
 
+use crate::cli::cache;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::cli::parse;
@@ -23,6 +24,8 @@ pub(crate) struct FlistArgs {
 enum FlistVerb {
     /// Pack a directory: its content into stores, its tree into OUT.fl; prints the hash of OUT.fl
     Pack(PackArgs),
+    /// Look at the cache of fetched flists and blocks, or make it smaller
+    Cache(cache::CacheArgs),
 }
 
 /// What to pack, and where to.
@@ -45,7 +48,11 @@ struct PackArgs {
 }
 
 /// Packs; the hash is the data.
-pub(crate) fn run(host: &Host, FlistArgs { verb: FlistVerb::Pack(args) }: FlistArgs) -> Result<(), CliError> {
+pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<(), CliError> {
+    let args = match verb {
+        FlistVerb::Pack(args) => args,
+        FlistVerb::Cache(args) => return cache::run(host, args),
+    };
     let options = PackOptions { tags: args.tag, strip_password: !args.keep_password, ..PackOptions::default() };
     let view = RefCell::new(ProgressView::new(&host.output));
     let show = |PackProgress { done_bytes, total_bytes }: PackProgress| {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use contd_flist::{
-    BlockCache, CacheError, Content, Flist, FlistErrorKind, MetadataError, RoutePolicy, Routes, StoreError,
+    BlockCache, CacheError, CacheLimits, CacheOptions, Content, Flist, FlistErrorKind, MetadataError, RoutePolicy,
+    Routes, StoreError,
 };
 use contd_lease::{LeaseDir, LeaseError};
 use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec};
@@ -208,7 +209,7 @@ fn serve(dir: &Path, reporter: Reporter<'_>) -> Result<(), ServeError> {
     let signals = catch_signals()?;
     let spec = read_spec(&dir.join(SERVE_FILE))?;
     let lease = LeaseDir::new(dir).claim(env!("CARGO_PKG_VERSION")).map_err(|source| ServeError::Lease { source })?;
-    let ops = Arc::new(open(&spec)?);
+    let ops = Arc::new(open(&spec, dir)?);
     let socket = dir.join(SOCKET_FILE);
     let listener = listen(&socket)?;
     let device = mount::attach(&spec.mount_point).map_err(|source| ServeError::Mount { source })?;
@@ -255,14 +256,26 @@ fn read_spec(path: &Path) -> Result<ServeSpec, ServeError> {
     }
 }
 
-fn open(spec: &ServeSpec) -> Result<Ops, ServeError> {
+fn open(spec: &ServeSpec, dir: &Path) -> Result<Ops, ServeError> {
     let path = &spec.flist;
     let flist = Flist::open(path).map_err(|error| ServeError::Flist { path: path.clone(), source: Box::new(error) })?;
     let routes = Routes::connect(flist.routes(), &RoutePolicy::default())
         .map_err(|source| ServeError::Stores { path: path.clone(), source })?;
-    let cache =
-        BlockCache::open(&spec.cache).map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
+    let cache = BlockCache::open_with(&spec.cache, cache_options(spec, dir))
+        .map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
+    // The limits may be others than before, and a server that only reads would never find out.
+    cache.see_to_limits();
     Ok(Ops::new(Content::new(Arc::new(flist), routes, Arc::new(cache))))
+}
+
+/// Our lease directory lies beside those of the other servers.
+fn cache_options(spec: &ServeSpec, dir: &Path) -> CacheOptions {
+    let default = CacheLimits::default();
+    let limits = CacheLimits {
+        max_bytes: spec.cache_limits.max_bytes.unwrap_or(default.max_bytes),
+        min_free_bytes: spec.cache_limits.min_free_bytes.unwrap_or(default.min_free_bytes),
+    };
+    CacheOptions { limits, servers: dir.parent().map(Path::to_owned) }
 }
 
 fn listen(socket: &Path) -> Result<UnixListener, ServeError> {

@@ -25,6 +25,19 @@ pub struct ServeSpec {
     pub mount_point: PathBuf,
     /// The directory of the block cache.
     pub cache: PathBuf,
+    /// How large it may become.
+    #[serde(default)]
+    pub cache_limits: CacheLimits,
+}
+
+/// How large a cache may become; what is left out is the server's own default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheLimits {
+    /// The most bytes that it may take.
+    pub max_bytes: Option<u64>,
+    /// What must stay free on its file system.
+    pub min_free_bytes: Option<u64>,
 }
 
 /// A request with its id.
