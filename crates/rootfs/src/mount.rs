@@ -66,9 +66,7 @@ impl MountRootfs {
 
     fn open_cache(&self, root: &Path, run_dir: &Path) -> Option<BlockCache> {
         let options = CacheOptions { limits: self.cache_limits?, servers: Some(Servers::dir_in(run_dir)) };
-        let opened = BlockCache::open_with(root, options);
-        // Whoever needs it says so; here it is only kept small.
-        opened.inspect_err(|error| warn!(%error, "the cache cannot be looked after")).ok()
+        Some(BlockCache::at(root, options))
     }
 
     fn node(&self) -> Result<&Node, RootfsError> {

@@ -133,15 +133,21 @@ impl BlockCache {
     ///
     /// # Errors
     /// As [`BlockCache::open`].
-    pub fn open_with(cache_root: &Path, CacheOptions { limits, servers }: CacheOptions) -> Result<Self, CacheError> {
+    pub fn open_with(cache_root: &Path, options: CacheOptions) -> Result<Self, CacheError> {
         let folder = cache_root.join(scan::BLOCKS);
         fs::create_dir_all(&folder).map_err(|source| CacheError::Create { path: folder, source })?;
-        Ok(Self {
+        Ok(Self::at(cache_root, options))
+    }
+
+    /// Names a cache without touching it: its folders are made when a block is kept. For who only looks after it.
+    #[must_use]
+    pub fn at(cache_root: &Path, CacheOptions { limits, servers }: CacheOptions) -> Self {
+        Self {
             root: cache_root.to_owned(),
             checked: Checked::new(NOTE_USE_EVERY),
             room: Room::new(cache_root, limits, servers),
-            turns: Turns::open(cache_root),
-        })
+            turns: Turns::of(cache_root),
+        }
     }
 
     /// If the cache is larger than it may be, or nobody knows, has a thread see to that. Whoever writes does so anyway.

@@ -5,7 +5,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -25,7 +26,11 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// The turns of a cache. Without their file everyone just fetches.
 #[derive(Debug)]
-pub(super) struct Turns(Option<File>);
+pub(super) struct Turns {
+    path: PathBuf,
+    /// Opened when it is first wanted: not everyone who opens a cache fetches blocks, and the disk may be full now.
+    file: OnceLock<File>,
+}
 
 /// The right to fetch one block, as long as it lives.
 #[derive(Debug)]
@@ -46,15 +51,24 @@ pub(super) enum Asked<'a> {
 }
 
 impl Turns {
-    pub(super) fn open(root: &Path) -> Self {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Self(options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(root.join("turns")).ok())
+    pub(super) fn of(root: &Path) -> Self {
+        Self { path: root.join("turns"), file: OnceLock::new() }
+    }
+
+    fn file(&self) -> Option<&File> {
+        if self.file.get().is_none() {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path).ok()?;
+            // If another thread was faster, its file is the one.
+            let _ours_is_closed = self.file.set(file);
+        }
+        self.file.get()
     }
 
     /// Asks for the turn of a block, and waits while another process has it.
     pub(super) fn ask(&self, key: &BlockKey) -> Asked<'_> {
-        let Some(file) = &self.0 else { return Asked::Unknown };
+        let Some(file) = self.file() else { return Asked::Unknown };
         let turn = |place| Turn { file, place };
         let place = place(key);
         let (deadline, mut pause, mut waited) = (Deadline::after(MAX_WAIT), FIRST_PAUSE, false);
@@ -106,7 +120,7 @@ mod tests {
     #[test]
     fn the_second_asks_until_the_first_has_ended_and_other_blocks_do_not_wait() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, other) = (Turns::open(dir.path()), Turns::open(dir.path()));
+        let (one, other) = (Turns::of(dir.path()), Turns::of(dir.path()));
         let key = |n| BlockKey::new([n; 32]);
         let Asked::Taken(first) = one.ask(&key(1)) else { panic!("nobody has it") };
         assert!(matches!(other.ask(&key(2)), Asked::Taken(_)));
@@ -123,7 +137,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "measures a wait")]
     fn a_holder_that_never_ends_costs_a_bounded_wait() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, other) = (Turns::open(dir.path()), Turns::open(dir.path()));
+        let (one, other) = (Turns::of(dir.path()), Turns::of(dir.path()));
         let key = BlockKey::new([9; 32]);
         let _held = one.ask(&key);
         let begin = Instant::now();
@@ -135,6 +149,6 @@ mod tests {
     fn without_a_file_nobody_waits() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("turns")).unwrap();
-        assert!(matches!(Turns::open(dir.path()).ask(&BlockKey::new([1; 32])), Asked::Unknown));
+        assert!(matches!(Turns::of(dir.path()).ask(&BlockKey::new([1; 32])), Asked::Unknown));
     }
 }
