@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use contd_flist::FetchedFlist;
 use contd_lease::{LeaseDir, LeaseState};
-use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec};
+use contd_protocol::flistfs::{CacheLimits, SERVE_SPEC_VERSION, ServeSpec};
 
 use crate::census::command_lines;
 use crate::control;
@@ -40,6 +40,8 @@ impl Server {
             hash: flist.hash.clone(),
             mount_point: root.clone(),
             cache: cache.to_owned(),
+            source: flist.path.display().to_string(),
+            cache_limits: CacheLimits::default(),
         };
         fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("encode")).expect("write what to serve");
         Self { dir, root }

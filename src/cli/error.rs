@@ -8,6 +8,7 @@ use contd_types::{ApiError, ErrorKind, Explain, NameError, RestartPolicy, Signal
 
 use crate::cli::flist::FlistError;
 use crate::cli::output::Output;
+use crate::config::ConfigError;
 
 /// The exit code of any failed verb but `run`.
 const FAILED: u8 = 1;
@@ -41,6 +42,9 @@ pub(crate) enum CliError {
     /// What was to be done with a flist.
     #[error(transparent)]
     Flist(#[from] FlistError),
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A container cannot both go and come back.
     #[error("run: --rm and --restart {policy} contradict each other")]
     RmWithRestart {
@@ -108,6 +112,7 @@ impl Explain for CliError {
             Self::Flist(error) => error.kind(),
             Self::Spec(_)
             | Self::Name(_)
+            | Self::Config(_)
             | Self::RmWithRestart { .. }
             | Self::EnvFile { .. }
             | Self::EnvFileLine { .. }
@@ -125,6 +130,7 @@ impl Explain for CliError {
             Self::Flist(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Name(error) => error.hint(),
+            Self::Config(_) => "see docs/configuration.md, or leave the file out for the defaults",
             Self::RmWithRestart { .. } => "leave one of them out",
             Self::EnvFile { .. } => "name a text file that you may read",
             Self::EnvFileLine { .. } => {

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use contd_flist::CacheLimits;
 use contd_types::NamespaceId;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use crate::cli::parse_size;
 
 /// The configuration file. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) defaults: Defaults,
     /// Container logs.
     pub(crate) logs: Logs,
+    /// The cache of flists and blocks.
+    pub(crate) cache: Cache,
     /// Bounds.
     pub(crate) limits: Limits,
     /// Who else than root may use the API, and for what.
@@ -52,6 +57,7 @@ impl Default for Config {
             runtime: Runtime::default(),
             defaults: Defaults::default(),
             logs: Logs::default(),
+            cache: Cache::default(),
             limits: Limits::default(),
             access: Vec::new(),
         }
@@ -146,6 +152,37 @@ impl Default for Logs {
         // As the kubelet: 10 MiB, 5 files.
         Self { max_mib: 10, max_files: 5 }
     }
+}
+
+/// The cache of flists and blocks.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cache {
+    /// The most bytes of disk that it may take.
+    #[serde(deserialize_with = "size")]
+    pub(crate) max_bytes: u64,
+    /// What must stay free on its file system; at most a tenth of it counts.
+    #[serde(deserialize_with = "size")]
+    pub(crate) min_free: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let CacheLimits { max_bytes, min_free_bytes } = CacheLimits::default();
+        Self { max_bytes, min_free: min_free_bytes }
+    }
+}
+
+impl Cache {
+    /// Returns them as the flist library has them.
+    pub(crate) fn limits(&self) -> CacheLimits {
+        CacheLimits { max_bytes: self.max_bytes, min_free_bytes: self.min_free }
+    }
+}
+
+/// Reads a size as people type it.
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    parse_size(&String::deserialize(from)?).map_err(serde::de::Error::custom)
 }
 
 /// Bounds on what the daemon takes on.

@@ -12,6 +12,9 @@ const DEFAULT_FILE: &str = "/etc/contd/config.toml";
 /// The most bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
+/// The smallest cache: what several servers write between two looks at its size is some MiB.
+const MIN_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -163,6 +166,14 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         ("limits.runs_per_namespace", config.limits.runs_per_namespace),
         ("limits.connections", config.limits.connections),
     ];
+    if config.cache.max_bytes < MIN_CACHE_BYTES {
+        let value = config.cache.max_bytes.to_string();
+        return Err(ConfigError::Value {
+            key: "cache.max_bytes",
+            value,
+            why: "is less than 64m: blocks would come and go",
+        });
+    }
     for (key, value) in zeroes {
         if value == 0 {
             return Err(ConfigError::Value { key, value: "0".into(), why: "would let nothing happen" });
@@ -201,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn sizes_of_the_cache_are_written_as_people_do() {
+        let dir = tempfile::tempdir().expect("temp");
+        let main = write(dir.path(), "config.toml", "[cache]\nmax_bytes = '1.5g'\nmin_free = '0'");
+        let limits = load(&args(&main)).expect("valid").cache.limits();
+        assert_eq!((limits.max_bytes, limits.min_free_bytes), (3 << 29, 0));
+        let default = Config::default().cache.limits();
+        assert_eq!((default.max_bytes, default.min_free_bytes), (16 << 30, 1 << 30), "as docs/configuration.md says");
+        let main = write(dir.path(), "config.toml", "[cache]\nmax_bytes = 'much'");
+        assert!(matches!(load(&args(&main)), Err(ConfigError::Shape { .. })));
+    }
+
+    #[test]
     fn an_unknown_key_is_an_error_that_names_the_file() {
         let dir = tempfile::tempdir().expect("temp");
         let main = write(dir.path(), "config.toml", "stat_dir = '/a'");
@@ -217,8 +240,13 @@ mod tests {
     #[test]
     fn values_that_cannot_work_are_refused() {
         let dir = tempfile::tempdir().expect("temp");
-        for bad in ["version = 2", "run_dir = 'rel'", "cgroup_parent = 'system.slice'", "cgroup_parent = 'contd/../x'"]
-        {
+        for bad in [
+            "version = 2",
+            "run_dir = 'rel'",
+            "cgroup_parent = 'system.slice'",
+            "cgroup_parent = 'contd/../x'",
+            "[cache]\nmax_bytes = '63m'",
+        ] {
             let main = write(dir.path(), "config.toml", bad);
             assert!(matches!(load(&args(&main)), Err(ConfigError::Value { .. })), "{bad} was accepted");
         }

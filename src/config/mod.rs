@@ -7,4 +7,4 @@ mod file;
 mod load;
 
 pub(crate) use file::{Access, Config};
-pub(crate) use load::load;
+pub(crate) use load::{ConfigError, load};

@@ -63,12 +63,15 @@ pub(crate) fn assemble(
     let parts = Parts {
         store: Arc::new(store),
         shims: Arc::new(shims.clone()),
-        rootfs: Arc::new(MountRootfs::new(MountConfig {
-            flistfs_binary: programs.flistfs.clone(),
-            run_dir: config.run_dir.clone(),
-            state_dir: config.state_dir.clone(),
-            cache_dir: config.cache_dir.clone(),
-        })),
+        rootfs: Arc::new(
+            MountRootfs::new(MountConfig {
+                flistfs_binary: programs.flistfs.clone(),
+                run_dir: config.run_dir.clone(),
+                state_dir: config.state_dir.clone(),
+                cache_dir: config.cache_dir.clone(),
+            })
+            .with_cache_limits(config.cache.limits()),
+        ),
         bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
         journal,
         clock: Arc::new(SystemClock),

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use contd_lease::LeaseDir;
-use contd_protocol::flistfs::{SERVE_SPEC_VERSION, ServeSpec};
+use contd_protocol::flistfs::{CacheLimits, SERVE_SPEC_VERSION, ServeSpec};
 use contd_protocol::shim::{SLOT_SPEC_VERSION, SlotSpec};
 use contd_types::ContainerId;
 use nix::mount::{MsFlags, mount};
@@ -189,7 +189,8 @@ fn plant_server(node: &Node) -> PathBuf {
     let mount_point = dir.join("mnt");
     fs::create_dir(&mount_point).expect("make");
     let (cache, source) = (node.root.join("cache"), flist.display().to_string());
-    let spec = ServeSpec { version: SERVE_SPEC_VERSION, flist, hash, mount_point, cache, source };
+    let cache_limits = CacheLimits::default();
+    let spec = ServeSpec { version: SERVE_SPEC_VERSION, flist, hash, mount_point, cache, source, cache_limits };
     fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("JSON")).expect("write");
     let binary = Path::new(env!("CARGO_BIN_EXE_contd")).with_file_name("contd-flistfs");
     let status = Command::new(binary).arg("--dir").arg(&dir).current_dir("/").status().expect("start a server");

@@ -1,6 +1,6 @@
-//! The one place that reads the clock: deadlines of downloads and of hostile databases.
+//! The one place that reads the clock: deadlines of downloads and of hostile databases, ages in the cache.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A point in time after which a step gives up. Monotonic, so a changed wall clock moves nothing.
 #[derive(Debug, Clone, Copy)]
@@ -36,4 +36,10 @@ impl Deadline {
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Reads the wall clock.
+#[expect(clippy::disallowed_methods, reason = "ages of files are counted on the clock of their time stamps")]
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
 }

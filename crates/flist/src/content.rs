@@ -276,10 +276,16 @@ impl Content {
     }
 
     fn load_alone(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
-        let key = &place.block.key;
-        if let Some(plain) = self.cache.load(key, place.len) {
+        let (key, len) = (&place.block.key, place.len);
+        if let Some(plain) = self.cache.load(key, len) {
             return Ok(Arc::new(plain));
         }
+        // Of the processes of this node that miss the block, one fetches it.
+        self.cache.load_or(key, len, |plain| Ok(Arc::new(plain)), || self.fetch(place))
+    }
+
+    fn fetch(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
+        let key = &place.block.key;
         let plain = Arc::new(self.routes.fetch(&place.block).map_err(Arc::new)?);
         // The stores' copy is true to its key whatever the file says about its length.
         self.cache.keep(key, &plain);

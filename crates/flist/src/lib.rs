@@ -64,7 +64,7 @@ mod url;
 pub mod verify;
 
 pub use block::{BLOCK_SIZE, BlockError, SealedBlock};
-pub use cache::{BlockCache, CacheError};
+pub use cache::{BlockCache, CacheError, CacheLimits, CacheOptions, HeldObject};
 pub use content::{Content, ReadError};
 pub use error::FlistErrorKind;
 pub use hash::{BlockId, BlockKey, BlockRef, hash_file};

@@ -1,6 +1,7 @@
 //! Where a flist comes from, and how its metadata gets here: whole, once per content, named by its hash.
 
 mod error;
+mod kept;
 mod memo;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use error::{FetchError, SourceError};
 
 use crate::atomic::{self, TempFile};
+use crate::cache::{self, FLIST_SUFFIX, FLISTS};
 use crate::hash::{finish, hasher, hex};
 use crate::http::{self, Bounds, HttpFailure};
 use crate::net::NetRoutes;
@@ -117,7 +119,8 @@ pub struct FetchedFlist {
 /// Brings a `.fl` file into the cache, under its hash. The same content is stored once, whatever it was named.
 ///
 /// A download is not remembered by URL: it is made each time, since the file behind a URL changes. `progress` is called
-/// from this thread, about every 64 KiB.
+/// from this thread, about every 64 KiB. If the disk is full, blocks of the cache make room. Until its server has it, the
+/// flist is safe from eviction for ten minutes.
 ///
 /// # Errors
 /// No such flist, not a regular file, too large, unreachable, or the cache cannot be written.
@@ -126,12 +129,28 @@ pub fn fetch(
     cache_root: &Path,
     progress: &dyn Fn(FetchProgress),
 ) -> Result<FetchedFlist, FetchError> {
-    let folder = cache_root.join("fl");
-    fs::create_dir_all(&folder).map_err(|source| FetchError::Keep { path: folder.clone(), source })?;
+    let folder = cache_root.join(FLISTS);
+    let bring = || {
+        fs::create_dir_all(&folder).map_err(|source| FetchError::Keep { path: folder.clone(), source })?;
+        match source {
+            FlistSource::File(path) => fetch_file(path, &folder, progress),
+            FlistSource::Http(text) => fetch_http(text, &folder, progress),
+            FlistSource::Directory(path) => Err(FetchError::IsDirectory { path: path.clone() }),
+        }
+    };
+    let fetched = match bring() {
+        Err(error) if error.is_full_disk() && cache::make_room_for_flist(cache_root, expected(source)) => bring()?,
+        outcome => outcome?,
+    };
+    kept::note_name(&fetched.path, &source.to_string());
+    Ok(fetched)
+}
+
+/// Says how large a flist is, where that can be seen before it is here.
+fn expected(source: &FlistSource) -> u64 {
     match source {
-        FlistSource::File(path) => fetch_file(path, &folder, progress),
-        FlistSource::Http(text) => fetch_http(text, &folder, progress),
-        FlistSource::Directory(path) => Err(FetchError::IsDirectory { path: path.clone() }),
+        FlistSource::File(path) | FlistSource::Directory(path) => kept::size(path),
+        FlistSource::Http(_) => 0,
     }
 }
 
@@ -151,7 +170,9 @@ fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> R
         return Err(FetchError::NotAFile { path: named() });
     }
     let identity = Identity::of(&metadata);
-    if let Some(known) = memo::recall(folder, &identity) {
+    if let Some(known) = memo::recall(folder, &identity).filter(|known| kept::claim(&known.path)) {
+        // To note its use has changed its times.
+        memo::keep(folder, identity, &known);
         progress(FetchProgress { received_bytes: metadata.len(), total_bytes: Some(metadata.len()) });
         return Ok(known);
     }
@@ -241,9 +262,10 @@ impl Copy<'_> {
             return Err(FetchError::CutShort { name: self.name.clone(), received, announced });
         }
         let hash = hex(&finish(&state));
-        let path = self.folder.join(format!("{hash}.fl"));
-        if !holds(&path, &hash) {
+        let path = self.folder.join(format!("{hash}.{FLIST_SUFFIX}"));
+        if !holds(&path, &hash) || !kept::claim(&path) {
             temp.commit(&path).and_then(|()| atomic::sync_folder(self.folder)).map_err(keep)?;
+            cache::note_flist(self.folder.parent().unwrap_or(self.folder), received);
         }
         Ok(Ok(FetchedFlist { path, hash }))
     }

@@ -184,7 +184,10 @@ fn a_flist_is_fetched_by_path_and_by_url_and_stored_once() {
     assert!(fetched.iter().all(|one| *one == fetched[0]));
     assert_eq!(std::fs::read(&fetched[0].path).unwrap(), std::fs::read(&original).unwrap());
     assert_eq!(fetched[0].path, scratch.path().join(format!("fl/{}.fl", fetched[0].hash)));
-    assert_eq!(support::files_below(scratch.path()), [fetched[0].path.clone()], "stored once, nothing left behind");
+    let note = fetched[0].path.with_extension("name");
+    let stored = [fetched[0].path.clone(), note.clone()];
+    assert_eq!(support::files_below(scratch.path()), stored, "stored once, nothing left behind");
+    assert_eq!(std::fs::read_to_string(note).unwrap(), format!("{}/busybox.fl", server.url), "the latest name");
     content(&fetched[0].path, scratch.path());
 
     // A damaged copy in the cache is replaced, not believed.

@@ -95,7 +95,7 @@ fn keep(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<(), ServeErr
             let offer = succession::ask(dir)?;
             let flist = open(&spec)?;
             // What could keep a server from serving is tried before the one that serves is ended.
-            serve::rehearse(&spec, &flist)?;
+            serve::rehearse(dir, &spec, &flist)?;
             (Estate::inherit(dir, spec, offer)?, flist)
         }
     };

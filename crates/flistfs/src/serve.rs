@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use contd_durable::{RealFs, replace_volatile};
-use contd_flist::{BlockCache, Content, Flist, RoutePolicy, Routes};
+use contd_flist::{BlockCache, CacheLimits, CacheOptions, Content, Flist, RoutePolicy, Routes};
 use contd_lease::ProcessIdentity;
 use contd_protocol::flistfs::{SERVER_FILE, ServeSpec};
 use contd_types::Backoff;
@@ -64,7 +64,10 @@ pub(crate) fn run(
     let estate = Arc::new(estate);
     let spec = &estate.spec;
     let us = note_server(&estate.dir)?;
-    let ops = Arc::new(Ops::with_passthrough(content(spec, flist)?, estate.dir.join(HANDLES_FILE)));
+    let content = content(&estate.dir, spec, flist)?;
+    // The limits may be others than before, and a server that only reads would never find out.
+    content.cache().see_to_limits();
+    let ops = Arc::new(Ops::with_passthrough(content, estate.dir.join(HANDLES_FILE)));
     succession::end_all(&estate.predecessors)?;
     let device = estate.device.try_clone().map_err(|source| ServeError::Fork { source })?;
     let is_first = reporter.is_some() && estate.predecessors.is_empty();
@@ -98,16 +101,26 @@ pub(crate) fn run(
 ///
 /// # Errors
 /// What the server would fail with.
-pub(crate) fn rehearse(spec: &ServeSpec, flist: &Arc<Flist>) -> Result<(), ServeError> {
-    content(spec, Arc::clone(flist)).map(drop)
+pub(crate) fn rehearse(dir: &Path, spec: &ServeSpec, flist: &Arc<Flist>) -> Result<(), ServeError> {
+    content(dir, spec, Arc::clone(flist)).map(drop)
 }
 
-fn content(spec: &ServeSpec, flist: Arc<Flist>) -> Result<Content, ServeError> {
+fn content(dir: &Path, spec: &ServeSpec, flist: Arc<Flist>) -> Result<Content, ServeError> {
     let routes = Routes::connect(flist.routes(), &RoutePolicy::for_source_named(&spec.source))
         .map_err(|error| ServeError::Stores { path: spec.flist.clone(), source: Box::new(error) })?;
-    let cache =
-        BlockCache::open(&spec.cache).map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
+    let cache = BlockCache::open_with(&spec.cache, cache_options(dir, spec))
+        .map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;
     Ok(Content::new(flist, routes, Arc::new(cache)))
+}
+
+/// Our lease directory lies beside those of the other servers.
+fn cache_options(dir: &Path, spec: &ServeSpec) -> CacheOptions {
+    let default = CacheLimits::default();
+    let limits = CacheLimits {
+        max_bytes: spec.cache_limits.max_bytes.unwrap_or(default.max_bytes),
+        min_free_bytes: spec.cache_limits.min_free_bytes.unwrap_or(default.min_free_bytes),
+    };
+    CacheOptions { limits, servers: dir.parent().map(Path::to_owned) }
 }
 
 /// Writes down who serves, so that whoever must end all processes of this mount finds this one, too.

@@ -37,6 +37,19 @@ pub struct ServeSpec {
     /// Where the flist was fetched from, without credentials: one from the network may route to less than a local one.
     #[serde(default)]
     pub source: String,
+    /// How large it may become.
+    #[serde(default)]
+    pub cache_limits: CacheLimits,
+}
+
+/// How large a cache may become; what is left out is the server's own default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheLimits {
+    /// The most bytes that it may take.
+    pub max_bytes: Option<u64>,
+    /// What must stay free on its file system.
+    pub min_free_bytes: Option<u64>,
 }
 
 /// A request with its id.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use contd_durable::{Fs, RealFs};
-use contd_flist::ImageDefaults;
+use contd_flist::{BlockCache, CacheLimits, CacheOptions, ImageDefaults};
+use contd_protocol::flistfs;
 use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
 
@@ -36,6 +37,7 @@ pub struct MountConfig {
 #[derive(Debug)]
 pub struct MountRootfs {
     config: MountConfig,
+    cache_limits: Option<CacheLimits>,
     node: OnceLock<Node>,
 }
 
@@ -44,6 +46,8 @@ pub struct MountRootfs {
 struct Node {
     state: PathBuf,
     servers: Servers,
+    /// Where flists are fetched to, if its limits are known here.
+    cache: Option<BlockCache>,
     containers: KeyedLocks,
     uppers: KeyedLocks,
 }
@@ -52,7 +56,19 @@ impl MountRootfs {
     /// Makes a provider; nothing is touched before the first call.
     #[must_use]
     pub fn new(config: MountConfig) -> Self {
-        Self { config, node: OnceLock::new() }
+        Self { config, cache_limits: None, node: OnceLock::new() }
+    }
+
+    /// Sets how large the cache may become, for the servers and for the flists that are fetched. Without it the servers
+    /// have their own defaults, and nothing is removed from here.
+    #[must_use]
+    pub fn with_cache_limits(self, limits: CacheLimits) -> Self {
+        Self { cache_limits: Some(limits), ..self }
+    }
+
+    fn open_cache(&self, root: &Path, run_dir: &Path) -> Option<BlockCache> {
+        let options = CacheOptions { limits: self.cache_limits?, servers: Some(Servers::dir_in(run_dir)) };
+        Some(BlockCache::at(root, options))
     }
 
     fn node(&self) -> Result<&Node, RootfsError> {
@@ -65,9 +81,15 @@ impl MountRootfs {
                 let made = RealFs.create_dir_all(dir, mode).and_then(|()| resolve(dir));
                 made.map_err(|source| disk("make", dir, source))
             });
+        let (run, cache) = (run?, cache?);
+        let limits = self.cache_limits.map_or_else(Default::default, |limits| flistfs::CacheLimits {
+            max_bytes: Some(limits.max_bytes),
+            min_free_bytes: Some(limits.min_free_bytes),
+        });
         let node = Node {
             state: state?,
-            servers: Servers::new(config.flistfs_binary.clone(), &run?, cache?),
+            cache: self.open_cache(&cache, &run),
+            servers: Servers::new(config.flistfs_binary.clone(), &run, cache).with_cache_limits(limits),
             containers: KeyedLocks::default(),
             uppers: KeyedLocks::default(),
         };
@@ -92,6 +114,9 @@ impl RootfsProvider for MountRootfs {
         }
         // Without the lock: a download may take minutes, and a release must not wait for it.
         let base = source::fetch(&request.flist, &self.config.cache_dir, progress)?;
+        if let Some(cache) = &node.cache {
+            cache.see_to_limits();
+        }
         let _guard = node.containers.lock(user.to_string());
         if let Some(there) = node.existing(&user)? {
             return Ok(there);

@@ -11,7 +11,7 @@ use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_flist::{FetchedFlist, ImageDefaults};
 use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{
-    ENDING_FILE, LAST_WORDS_FILE, Process, SERVE_SPEC_VERSION, SERVER_FILE, ServeSpec, Status,
+    CacheLimits, ENDING_FILE, LAST_WORDS_FILE, Process, SERVE_SPEC_VERSION, SERVER_FILE, ServeSpec, Status,
 };
 use contd_types::{ApiError, ErrorKind, Explain};
 use nix::errno::Errno;
@@ -65,6 +65,7 @@ pub(crate) struct Servers {
     binary: PathBuf,
     dir: PathBuf,
     cache: PathBuf,
+    cache_limits: CacheLimits,
     locks: KeyedLocks,
 }
 
@@ -91,7 +92,23 @@ enum Found {
 impl Servers {
     /// Names them; `run_dir` must be without symlinks.
     pub(crate) fn new(binary: PathBuf, run_dir: &Path, cache: PathBuf) -> Self {
-        Self { binary, dir: run_dir.join("f"), cache, locks: KeyedLocks::default() }
+        Self {
+            binary,
+            dir: Self::dir_in(run_dir),
+            cache,
+            cache_limits: CacheLimits::default(),
+            locks: KeyedLocks::default(),
+        }
+    }
+
+    /// Tells the servers to come how large their cache may become.
+    pub(crate) fn with_cache_limits(self, cache_limits: CacheLimits) -> Self {
+        Self { cache_limits, ..self }
+    }
+
+    /// Says where the lease directories of all servers are.
+    pub(crate) fn dir_in(run_dir: &Path) -> PathBuf {
+        run_dir.join("f")
     }
 
     /// Makes sure that the flist is served, notes the user, and returns where it is mounted.
@@ -297,6 +314,7 @@ impl Servers {
             mount_point: point.clone(),
             cache: self.cache.clone(),
             source: server.flist.clone(),
+            cache_limits: self.cache_limits,
         };
         let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;

@@ -1,6 +1,7 @@
 //! Why a verb of flists failed.
 
 use std::io;
+use std::path::PathBuf;
 
 use contd_flist::{
     CacheError, FetchError, FlistErrorKind, ImportError, MetadataError, PackError, SourceError, StoreError, UnpackError,
@@ -31,6 +32,14 @@ pub(crate) enum FlistError {
     /// The stores of a flist.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A part of the cache could not be looked at or removed; what could be was.
+    #[error("look after the cache: {}", path.display())]
+    CachePart {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Unpacking a flist.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -67,7 +76,9 @@ impl FlistError {
             Self::Source(error) => error.kind(),
             Self::Fetch(error) => error.kind(),
             Self::Metadata(error) => error.kind(),
+            Self::Cache(CacheError::Busy { .. }) => return ErrorKind::Busy,
             Self::Cache(error) => error.kind(),
+            Self::CachePart { .. } => FlistErrorKind::Io,
             Self::Store(error) => error.kind(),
             Self::Unpack(error) => error.kind(),
             Self::Scratch { .. } => return ErrorKind::OutOfResources,
@@ -94,6 +105,7 @@ impl FlistError {
             Self::Fetch(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Cache(error) => error.hint(),
+            Self::CachePart { .. } => "be root; otherwise check the disk",
             Self::Store(error) => error.hint(),
             Self::Unpack(error) => error.hint(),
             Self::Scratch { .. } => "check TMPDIR, or name a cache (--cache)",

@@ -3,6 +3,7 @@
 //! Standard output has the data: the hash of what was packed, what was found, the bad blocks. Progress and totals are for
 //! people, on standard error.
 
+mod cache;
 mod error;
 mod import;
 mod inspect;
@@ -39,6 +40,8 @@ enum FlistVerb {
     /// Fetch every block once and check it; prints the bad ones with their files
     #[command(after_help = "Exit codes: 0 all blocks are good; 1 some are bad, or the flist cannot be read.")]
     Verify(verify::VerifyArgs),
+    /// Look at the cache of fetched flists and blocks, or make it smaller
+    Cache(cache::CacheArgs),
     /// Make a directory of a flist
     #[command(after_help = unpack::AFTER_HELP)]
     Unpack(unpack::UnpackArgs),
@@ -52,6 +55,7 @@ pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<u8, CliE
         FlistVerb::Inspect(args) => inspect::run(host, &args).map(|()| 0),
         FlistVerb::Ls(args) => ls::run(host, &args).map(|()| 0),
         FlistVerb::Verify(args) => verify::run(host, &args),
+        FlistVerb::Cache(args) => cache::run(host, &args).map(|()| 0),
         FlistVerb::Unpack(args) => unpack::run(host, &args).map(|()| 0),
     }
 }

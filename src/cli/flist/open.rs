@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use contd_client::Progress;
 use contd_flist::{
-    BlockCache, BlockProgress, BlockSource, Content, DirRoutes, FetchProgress, Flist, FlistSource, Route, RoutePolicy,
-    Routes, fetch,
+    BlockCache, BlockProgress, BlockSource, Content, FetchProgress, Flist, FlistSource, Route, RoutePolicy, Routes,
+    fetch,
 };
 
 use crate::cli::flist::FlistError;
@@ -35,7 +35,8 @@ pub(super) struct Opened {
     pub(super) name: String,
     /// The file that was read; of a download it is gone when this is.
     pub(super) path: PathBuf,
-    is_from_network: bool,
+    /// A flist from elsewhere has no say in which files of this machine are read.
+    policy: RoutePolicy,
     _scratch: Option<Scratch>,
 }
 
@@ -44,7 +45,7 @@ impl Opened {
     pub(super) fn open(host: &Host, text: &str, cache: Option<&Path>) -> Result<Self, FlistError> {
         let source = FlistSource::parse(text)?;
         let name = source.to_string();
-        let is_from_network = matches!(source, FlistSource::Http(_));
+        let policy = RoutePolicy::for_source(&source);
         let (path, scratch) = match (source, cache) {
             (FlistSource::File(path), None) => (path, None),
             (source, Some(cache)) => (download(host, &source, cache)?, None),
@@ -54,7 +55,7 @@ impl Opened {
             }
         };
         let flist = Arc::new(Flist::open(&path)?);
-        Ok(Self { flist, name, path, is_from_network, _scratch: scratch })
+        Ok(Self { flist, name, path, policy, _scratch: scratch })
     }
 
     /// Prepares the stores of the command line, or those of the flist, and hands them to `act` with the cache in front.
@@ -64,9 +65,7 @@ impl Opened {
         act: impl FnOnce(BlockSource<'_>) -> Result<T, FlistError>,
     ) -> Result<T, FlistError> {
         let routes = if args.store.is_empty() {
-            // A flist from elsewhere has no say in which files of this machine are read.
-            let dir_routes = if self.is_from_network { DirRoutes::Never } else { DirRoutes::Any };
-            Routes::connect(self.flist.routes(), &RoutePolicy { dir_routes })?
+            Routes::connect(self.flist.routes(), &self.policy)?
         } else {
             let routes = args.store.iter().map(|text| Route::parse(text)).collect::<Vec<_>>();
             Routes::connect(&routes, &RoutePolicy::default())?

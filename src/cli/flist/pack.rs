@@ -1,4 +1,4 @@
-//! `contd flist pack`: makes a flist of a directory, here and without the daemon.
+//! `contd flist pack`: makes a flist of a directory, here and without the daemon. `contd flist cache` is in `cache`.
 
 use std::cell::RefCell;
 use std::path::PathBuf;

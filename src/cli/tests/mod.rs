@@ -1,6 +1,7 @@
 //! Whole command lines against a scripted daemon: what is asked, what is shown, which exit code comes back.
 
 mod attached;
+mod cache;
 mod flists;
 mod local;
 pub(crate) mod samples;

@@ -10,11 +10,10 @@
 //! kernel's too: what is in use is not evicted.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Content, Plain, ReadError};
@@ -40,7 +39,6 @@ const FOLDER: &str = "files";
 #[derive(Debug, Default)]
 pub(super) struct WholeFiles {
     checked: Mutex<HashMap<ShortName, Stamp>>,
-    write_failure_told: AtomicBool,
 }
 
 /// What a file must hold: the key of its one block, or the hash of its keys and its size.
@@ -64,8 +62,7 @@ struct Stamp {
 
 impl Stamp {
     /// `None` for what cannot be the file: of another kind or length.
-    fn of(file: &File, len: u64) -> Option<Self> {
-        let metadata = file.metadata().ok()?;
+    fn of(metadata: &Metadata, len: u64) -> Option<Self> {
         // An evictor that was faster than the lock leaves no link.
         let fits = metadata.is_file() && metadata.nlink() > 0 && metadata.len() == len;
         let mtime = metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec());
@@ -173,6 +170,9 @@ impl Content {
 
     /// Copies the blocks together. Each is checked on its way: by the cache, or by the store's fetch.
     fn assemble(&self, file: Inode<'_>, path: &Path, fetches: bool) -> Result<bool, ReadError> {
+        if !self.cache.has_room() {
+            return Ok(false);
+        }
         let folder = path.parent().unwrap_or(path);
         let temp = fs::create_dir_all(folder).and_then(|()| TempFile::create_in(folder));
         let Some(mut temp) = self.kept(temp) else { return Ok(false) };
@@ -190,16 +190,19 @@ impl Content {
                 return Ok(false);
             }
         }
-        Ok(self.kept(temp.rename(path)).is_some())
+        let is_there = self.kept(temp.rename(path)).is_some();
+        if is_there {
+            self.cache.note_written(file.size());
+        }
+        Ok(is_there)
     }
 
     /// Tells once that the cache cannot be written.
     fn kept<T>(&self, result: io::Result<T>) -> Option<T> {
         result
             .inspect_err(|error| {
-                if !self.whole.write_failure_told.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "whole files cannot be kept in the cache, serving by blocks");
-                }
+                // It tells, and sees to it that there is room for the next one.
+                let _worth_another_try = self.cache.note_unwritten(error, MAX_EAGER_BYTES);
             })
             .ok()
     }
@@ -220,7 +223,9 @@ fn open_locked(path: &Path, len: u64) -> Option<(File, Stamp)> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     file.try_lock_shared().ok()?;
-    let stamp = Stamp::of(&file, len)?;
+    let metadata = file.metadata().ok()?;
+    let stamp = Stamp::of(&metadata, len)?;
+    crate::cache::note_use_if_due(&file, &metadata);
     Some((file, stamp))
 }
 

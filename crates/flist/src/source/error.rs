@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cache::is_full;
 use crate::error::FlistErrorKind;
 use crate::http::{HttpFailure, is_transient_status};
 
@@ -146,6 +147,11 @@ impl FetchError {
             Self::Exchange { .. } | Self::Status { .. } | Self::CutShort { .. } => FlistErrorKind::Unreachable,
             Self::TooLarge { .. } => FlistErrorKind::Unsupported,
         }
+    }
+
+    /// Tells whether the disk of the cache is full, or what may be had of it.
+    pub(super) fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Keep { source, .. } if is_full(source))
     }
 
     /// Tells whether the same server may well answer if it is asked again soon.

@@ -8,7 +8,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use contd_lease::{LeaseDir, LeaseState};
-use contd_protocol::flistfs::{Call, Reply, Request, Response, SERVE_SPEC_VERSION, ServeSpec, Status, VERSIONS};
+use contd_protocol::flistfs::{
+    CacheLimits, Call, Reply, Request, Response, SERVE_SPEC_VERSION, ServeSpec, Status, VERSIONS,
+};
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES};
 use contd_types::ApiError;
 
@@ -40,6 +42,7 @@ impl Server {
             mount_point: mnt.clone(),
             cache: scratch.join("cache"),
             source: source.to_owned(),
+            cache_limits: CacheLimits::default(),
         };
         std::fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
         Self { dir, mnt }
