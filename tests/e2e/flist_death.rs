@@ -100,6 +100,42 @@ fn a_hundred_deaths_of_the_server_cost_eight_containers_nothing() {
 }
 
 #[test]
+fn the_servers_of_all_flists_are_replaced_and_no_container_notices() {
+    let stage = Stage::set();
+    stage.run_reader("reads");
+    let before = FlistServer::all(&stage.node);
+    assert_eq!(before.len(), 2);
+    for _ in 0..3 {
+        forget_what_is_cached();
+        let replaced = flist_server(&stage.node, &["upgrade", "--all"]);
+        assert_eq!(replaced.lines().count(), 2, "{replaced}");
+    }
+    let listed = flist_server(&stage.node, &["ls", "--json"]);
+    for (server, line) in FlistServer::all(&stage.node).iter().zip(listed.lines()) {
+        let view: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!((&view["state"], view["keeper_pid"].as_i64()), (&"serving".into(), Some(i64::from(server.keeper))));
+        assert_eq!(view["containers"].as_array().map(Vec::len), Some(1));
+        assert!(before.iter().all(|old| old.keeper != server.keeper && old.serving != server.serving));
+    }
+    fs::write(stage.node.root.join("input/go"), "").expect("let it end");
+    assert_eq!(stage.node.contd(["wait", "reads"]).ok(), "0");
+    assert_eq!(stage.node.contd(["logs", "reads"]).ok(), "done");
+    stage.node.contd(["rm", "reads"]).ok();
+    fs::remove_file(stage.node.root.join("input/go")).expect("remove");
+    stage.end();
+}
+
+/// Runs `contd flist server` on the directories of this node.
+fn flist_server(node: &Node, verb: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_contd"));
+    command.args(["flist", "server"]).args(verb).arg("--config").arg(node.root.join("config.toml"));
+    command.arg("--run-dir").arg(node.root.join("run"));
+    let output = command.output().expect("run it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
 fn when_server_and_keeper_die_together_only_their_containers_fail_and_an_event_says_why() {
     let mut stage = Stage::set();
     stage.node.announce("nobody serves the root any more");

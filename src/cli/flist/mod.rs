@@ -10,6 +10,7 @@ mod inspect;
 mod ls;
 mod open;
 mod pack;
+mod server;
 mod unpack;
 mod verify;
 
@@ -42,6 +43,8 @@ enum FlistVerb {
     Verify(verify::VerifyArgs),
     /// Look at the cache of fetched flists and blocks, or make it smaller
     Cache(cache::CacheArgs),
+    /// Look at the servers of mounted flists, or put a new version of them under their containers
+    Server(server::ServerArgs),
     /// Make a directory of a flist
     #[command(after_help = unpack::AFTER_HELP)]
     Unpack(unpack::UnpackArgs),
@@ -56,6 +59,7 @@ pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<u8, CliE
         FlistVerb::Ls(args) => ls::run(host, &args).map(|()| 0),
         FlistVerb::Verify(args) => verify::run(host, &args),
         FlistVerb::Cache(args) => cache::run(host, &args).map(|()| 0),
+        FlistVerb::Server(args) => server::run(host, &args),
         FlistVerb::Unpack(args) => unpack::run(host, &args).map(|()| 0),
     }
 }

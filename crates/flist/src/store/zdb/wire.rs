@@ -1,7 +1,7 @@
 //! One connection that speaks RESP, the Redis protocol: whole commands out, bounded replies in.
 //!
 //! Written here and not taken from a client library, since those have no bound on the size of a reply and none on the
-//! time of a whole exchange, only on one read: `docs/decisions/0021-redis-protocol.md`.
+//! time of a whole exchange, only on one read: `docs/decisions/0015-redis-protocol.md`.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
