@@ -233,6 +233,12 @@ impl Content {
         self.load(place).map(drop)
     }
 
+    /// Tells whether a block was checked before, so that reading it is quick unless it was evicted. Costs no system call.
+    #[must_use]
+    pub fn knows_block(&self, ino: u64, index: usize) -> bool {
+        self.flist.blocks(ino).get(index).is_none_or(|block| self.cache.knows(&block.key))
+    }
+
     fn file(&self, ino: u64) -> Result<Inode<'_>, ReadError> {
         let inode = self.flist.inode(ino).ok_or(ReadError::NoInode { ino })?;
         match inode.kind() {

@@ -48,6 +48,8 @@ pub enum Answer {
 pub struct Ops {
     content: Content,
     passthrough: Option<Passthrough>,
+    /// The size from which on files are passed through.
+    passed_from: u64,
     /// Whether the kernel need not send OPENDIR at all.
     skips_opendir: AtomicBool,
     ahead: Ahead,
@@ -65,6 +67,7 @@ impl Ops {
         Self {
             content,
             passthrough: None,
+            passed_from: files::MIN_PASSED_BYTES,
             skips_opendir: AtomicBool::new(false),
             ahead: Ahead::default(),
             blocks_read: Trails::new(1, 1, files::BLOCKS_AHEAD),
@@ -75,10 +78,15 @@ impl Ops {
         }
     }
 
-    /// Serves this content, and passes whole cached files through to the kernel where that is possible. Open files are
-    /// written down in `handles`, which a successor on the same connection must be given too.
+    /// Serves this content, and passes whole cached files of 1 MiB and more through to the kernel where that is possible.
+    /// Open files of that kind are written down in `handles`, which a successor on the same connection must be given too.
     pub fn with_passthrough(content: Content, handles: PathBuf) -> Self {
-        Self { passthrough: Some(Passthrough::new(handles)), ..Self::new(content) }
+        Self::with_passthrough_from(content, handles, files::MIN_PASSED_BYTES)
+    }
+
+    /// The same for files of `bytes` and more. All servers of a connection must have the same limit.
+    pub fn with_passthrough_from(content: Content, handles: PathBuf, bytes: u64) -> Self {
+        Self { passthrough: Some(Passthrough::new(handles)), passed_from: bytes, ..Self::new(content) }
     }
 
     /// Counts the requests that were answered so far; what the kernel has remembered needs none.

@@ -88,6 +88,23 @@ fn small_files_are_read_without_any_request() {
 }
 
 #[test]
+fn files_below_a_mebibyte_stay_in_the_page_cache_of_the_mount() {
+    let scratch = tempfile::tempdir().unwrap();
+    let content = served::content(&fixture("small", scratch.path()), &scratch.path().join("cache"));
+    let usual = Arc::new(Ops::with_passthrough(content, scratch.path().join("handles")));
+    let served = Served::start(scratch.path(), usual);
+    assert_matches_manifest(&served.mnt, "small");
+    let reads = served.ops.reads();
+    assert!(reads > 0);
+    assert_matches_manifest(&served.mnt, "small");
+    assert_eq!(served.ops.reads(), reads, "what was read before was asked for again");
+    let is_large = |entry: &&support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size >= 1 << 20);
+    let large = support::manifest("small").iter().filter(is_large).count();
+    assert_eq!(served.ops.passed_through(), 2 * u64::try_from(large).unwrap());
+    served.stop();
+}
+
+#[test]
 fn an_overlay_on_top_reads_maps_and_runs_without_any_request() {
     let scratch = tempfile::tempdir().unwrap();
     let served = Served::passing(scratch.path(), &fixture("busybox", scratch.path()));

@@ -215,6 +215,11 @@ impl BlockCache {
         false
     }
 
+    /// Tells whether this process has checked the block before.
+    pub(crate) fn knows(&self, key: &BlockKey) -> bool {
+        self.checked.knows(key)
+    }
+
     /// Fills `buf` from a block that this process has checked before. `false` if it has not, if the file has changed
     /// since, or if the block has another length than `len`.
     pub(crate) fn read_checked(&self, key: &BlockKey, len: usize, offset: u64, buf: &mut [u8]) -> bool {

@@ -24,6 +24,13 @@ pub(super) const FILES_AHEAD: u64 = 16;
 /// How far two files that are opened in turn may lie apart: what lies between are directories and links.
 pub(super) const MAX_FILE_STEP: u64 = 8;
 
+/// Files below this are read from the page cache of the mount: to open one that is passed through costs five times the
+/// answer alone (a descriptor, a lock and a backing id for each), and a small file has little to gain.
+pub(super) const MIN_PASSED_BYTES: u64 = 1024 * 1024;
+
+/// Marks the handle of a file that is never passed through: nothing is remembered of it. The rest is the inode.
+const PLAIN: u64 = 1 << 63;
+
 impl Ops {
     /// Answers an OPEN or READ if nothing has to be downloaded for it: from what is checked, or after a few milliseconds of
     /// hashing. Otherwise `None`, and [`Ops::answer`] may then take as long as the stores do.
@@ -69,7 +76,11 @@ impl Ops {
         if let Some(again) = passthrough.open_again(unique, ino) {
             return Some(opened(again));
         }
-        if inode.size() == 0 || !passthrough.is_on() {
+        if inode.size() < self.passed_from.max(1) {
+            self.look_around(inode, !self.content.knows_block(ino, 0));
+            return Some(plain(ino));
+        }
+        if !passthrough.is_on() {
             return Some(opened(passthrough.open(unique, ino, None)));
         }
         // Errors here are of the content, and told at their offset, by the READ that needs it.
@@ -96,6 +107,9 @@ impl Ops {
         if let Some(again) = passthrough.open_again(unique, ino) {
             return opened(again);
         }
+        if inode.size() < self.passed_from.max(1) {
+            return plain(ino);
+        }
         if !passthrough.is_on() || inode.size() > MAX_EAGER_BYTES {
             return opened(passthrough.open(unique, ino, None));
         }
@@ -110,6 +124,9 @@ impl Ops {
     }
 
     pub(super) fn release(&self, handle: u64) -> Answer {
+        if handle & PLAIN != 0 {
+            return Answer::Body(Vec::new());
+        }
         let ended = self.passthrough.as_ref().and_then(|passthrough| passthrough.release(handle));
         if let Some(inode) = ended.and_then(|ino| self.content.flist().inode(ino)) {
             // It was too large to be brought at once; perhaps all of it is here now.
@@ -204,6 +221,10 @@ fn room(buffer: &mut Vec<u8>, read: Read) -> &mut [u8] {
         buffer.resize(size, 0);
     }
     buffer.get_mut(..size).unwrap_or_default()
+}
+
+fn plain(ino: u64) -> Answer {
+    opened(Ok(Opened { handle: PLAIN | ino, way: Way::Cached }))
 }
 
 fn opened(opened: Result<Opened, Errno>) -> Answer {

@@ -11,9 +11,10 @@ use contd_flistfs::mount;
 use contd_flistfs::ops::Ops;
 use contd_flistfs::session::Session;
 
-/// Makes the operations over a flist, with `<scratch>/handles` to write open files down.
+/// Makes the operations over a flist, with `<scratch>/handles` to write open files down. Small files are passed through as
+/// well, so that the fixtures' are.
 pub fn ops(scratch: &Path, flist: &Path, cache: &Path) -> Arc<Ops> {
-    Arc::new(Ops::with_passthrough(content(flist, cache), scratch.join("handles")))
+    Arc::new(Ops::with_passthrough_from(content(flist, cache), scratch.join("handles"), 1))
 }
 
 pub fn content(flist: &Path, cache: &Path) -> Content {
