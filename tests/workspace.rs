@@ -21,7 +21,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ("contd-lease", &["contd-durable"]),
     ("contd-protocol", &["contd-types"]),
     ("contd-logs", &["contd-failpoint", "contd-types"]),
-    ("contd-flist", &[]),
+    ("contd-flist", &["contd-types"]),
     ("contd-store", &["contd-durable", "contd-types"]),
     ("contd-bundle", &["contd-durable", "contd-types"]),
     ("contd-client", &["contd-protocol", "contd-types"]),

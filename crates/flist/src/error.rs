@@ -1,5 +1,7 @@
 //! The classes that every error of this crate falls in.
 
+use contd_types::ErrorKind;
+
 /// Says what sort of trouble an error is, so that a caller can map it without reading text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FlistErrorKind {
@@ -17,4 +19,19 @@ pub enum FlistErrorKind {
     Unsupported,
     /// The local system refused: permissions, disk full, an I/O error.
     Io,
+}
+
+/// The kind in which it travels.
+impl From<FlistErrorKind> for ErrorKind {
+    fn from(kind: FlistErrorKind) -> Self {
+        match kind {
+            FlistErrorKind::NotFound => Self::NotFound,
+            FlistErrorKind::Unreachable => Self::Unavailable,
+            FlistErrorKind::Denied => Self::PermissionDenied,
+            FlistErrorKind::Corrupt => Self::Corrupt,
+            FlistErrorKind::Invalid => Self::InvalidArgument,
+            FlistErrorKind::Unsupported => Self::Unsupported,
+            FlistErrorKind::Io => Self::Internal,
+        }
+    }
 }

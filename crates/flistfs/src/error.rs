@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use contd_flist::{CacheError, FlistErrorKind, MetadataError, StoreError};
+use contd_flist::{CacheError, MetadataError, StoreError};
 use contd_handover::RightsError;
 use contd_lease::{LeaseError, ProcessError};
 use contd_protocol::flistfs::SERVE_SPEC_VERSION;
@@ -190,9 +190,9 @@ impl Explain for ServeError {
             return ErrorKind::OutOfResources;
         }
         match self {
-            Self::Flist { source, .. } => kind_of(source.kind()),
-            Self::Stores { source, .. } => kind_of(source.kind()),
-            Self::Cache { source, .. } => kind_of(source.kind()),
+            Self::Flist { source, .. } => source.kind().into(),
+            Self::Stores { source, .. } => source.kind().into(),
+            Self::Cache { source, .. } => source.kind().into(),
             Self::Lease { source: LeaseError::Held { .. } } => ErrorKind::AlreadyExists,
             Self::DecodeSpec { .. } | Self::Lease { .. } => ErrorKind::Conflict,
             Self::SpecVersion { .. } => ErrorKind::VersionMismatch,
@@ -251,18 +251,5 @@ impl Explain for ServeError {
             }
             Self::Wait { .. } | Self::Fork { .. } | Self::Ending { .. } => return None,
         })
-    }
-}
-
-/// Gives the kind that travels for the flist library's own.
-fn kind_of(kind: FlistErrorKind) -> ErrorKind {
-    match kind {
-        FlistErrorKind::NotFound => ErrorKind::NotFound,
-        FlistErrorKind::Unreachable => ErrorKind::Unavailable,
-        FlistErrorKind::Denied => ErrorKind::PermissionDenied,
-        FlistErrorKind::Corrupt => ErrorKind::Corrupt,
-        FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
-        FlistErrorKind::Unsupported => ErrorKind::Unsupported,
-        FlistErrorKind::Io => ErrorKind::Internal,
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn fetch(
             match contd_flist::fetch(&source, cache, &step) {
                 Ok(fetched) => Ok(Base::Flist { fetched, shown }),
                 Err(error) => {
-                    let source = flatten(kind_of(error.kind()), &error, error.hint());
+                    let source = flatten(error.kind().into(), &error, error.hint());
                     Err(RootfsError::Flist { flist: shown, source })
                 }
             }
@@ -55,9 +55,9 @@ pub(crate) fn fetch(
 
 /// Reads how the image of a flist is run from its tags. The file is one of the cache: its hash was checked.
 pub(crate) fn image(path: &Path, shown: &str) -> Result<ImageDefaults, RootfsError> {
-    let failed = |kind, error: &(dyn Error + 'static), hint| RootfsError::Flist {
+    let failed = |kind: FlistErrorKind, error: &(dyn Error + 'static), hint| RootfsError::Flist {
         flist: shown.to_owned(),
-        source: flatten(kind_of(kind), error, hint),
+        source: flatten(kind.into(), error, hint),
     };
     let tags = Flist::tags_of(path).map_err(|error| failed(error.kind(), &error, error.hint()))?;
     ImageDefaults::from_tags(&tags).map_err(|error| failed(error.kind(), &error, error.hint()))
@@ -69,7 +69,7 @@ fn refused(error: &SourceError) -> RootfsError {
         SourceError::Invalid { source_text, .. } | SourceError::UnsupportedScheme { source_text, .. } => source_text,
         _ => "(unreadable)",
     };
-    let source = flatten(kind_of(error.kind()), error, error.hint());
+    let source = flatten(error.kind().into(), error, error.hint());
     RootfsError::Flist { flist: flist.to_owned(), source }
 }
 
@@ -91,16 +91,4 @@ pub(crate) fn flatten(kind: ErrorKind, error: &(dyn Error + 'static), hint: impl
         next = source.source();
     }
     flat
-}
-
-fn kind_of(kind: FlistErrorKind) -> ErrorKind {
-    match kind {
-        FlistErrorKind::NotFound => ErrorKind::NotFound,
-        FlistErrorKind::Unreachable => ErrorKind::Unavailable,
-        FlistErrorKind::Denied => ErrorKind::PermissionDenied,
-        FlistErrorKind::Corrupt => ErrorKind::Corrupt,
-        FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
-        FlistErrorKind::Unsupported => ErrorKind::Unsupported,
-        FlistErrorKind::Io => ErrorKind::Internal,
-    }
 }

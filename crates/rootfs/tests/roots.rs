@@ -85,11 +85,13 @@ impl Node {
         let LeaseState::Held(lease) = LeaseDir::new(self.server_dir()).probe().unwrap() else { panic!("not held") };
         let text = fs::read(self.server_dir().join(SERVER_FILE)).unwrap();
         let Process { pid, start_ticks } = serde_json::from_slice(&text).unwrap();
-        for process in [lease.process.unwrap(), ProcessIdentity { pid, start_ticks }] {
-            let pidfd = pidfd(&process).unwrap().unwrap();
-            signal(&pidfd, 9).unwrap();
-            assert!(wait_dead(&pidfd, Duration::from_secs(10)).unwrap());
+        let both =
+            [lease.process.unwrap(), ProcessIdentity { pid, start_ticks }].map(|of| pidfd(&of).unwrap().unwrap());
+        // Stopped first, so that neither has the time to replace the other.
+        for number in [19, 9] {
+            both.iter().for_each(|pidfd| assert!(signal(pidfd, number).unwrap()));
         }
+        assert!(both.iter().all(|pidfd| wait_dead(pidfd, Duration::from_secs(10)).unwrap()));
     }
 }
 

@@ -85,15 +85,7 @@ impl FlistError {
             Self::Hash { .. } => FlistErrorKind::Io,
             Self::NoEntry { .. } => FlistErrorKind::NotFound,
         };
-        match kind {
-            FlistErrorKind::NotFound => ErrorKind::NotFound,
-            FlistErrorKind::Unreachable => ErrorKind::Unavailable,
-            FlistErrorKind::Denied => ErrorKind::PermissionDenied,
-            FlistErrorKind::Corrupt => ErrorKind::Corrupt,
-            FlistErrorKind::Invalid => ErrorKind::InvalidArgument,
-            FlistErrorKind::Unsupported => ErrorKind::Unsupported,
-            FlistErrorKind::Io => ErrorKind::Internal,
-        }
+        kind.into()
     }
 
     /// What to do next.
