@@ -22,6 +22,7 @@
 mod client;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+mod images;
 mod layers;
 mod locks;
 mod mount;

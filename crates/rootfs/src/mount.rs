@@ -213,7 +213,7 @@ impl Node {
         let (lower, flist_hash, image) = match base {
             Base::Directory(path) => (path.clone(), None, ImageDefaults::default()),
             Base::Flist { fetched, shown } => {
-                let image = source::image(&fetched.path, shown)?;
+                let image = self.servers.image(fetched, shown)?;
                 // One that cannot be looked at is rather kept than lost.
                 let is_live = |other: &User| other != user && is_mount_point(&self.place(other).root).unwrap_or(true);
                 let mount_point = self.servers.acquire(fetched, shown, user, &is_live)?;

@@ -20,6 +20,7 @@ use nix::mount::{MntFlags, umount2};
 use tracing::{info, warn};
 
 use crate::client::{self, ANSWER_TIMEOUT, ClientError};
+use crate::images::Images;
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::RootfsError;
@@ -67,6 +68,7 @@ pub(crate) struct Servers {
     cache: PathBuf,
     cache_limits: CacheLimits,
     locks: KeyedLocks,
+    images: Images,
 }
 
 /// One server's directory.
@@ -98,6 +100,7 @@ impl Servers {
             cache,
             cache_limits: CacheLimits::default(),
             locks: KeyedLocks::default(),
+            images: Images::default(),
         }
     }
 
@@ -191,18 +194,23 @@ impl Servers {
         }
     }
 
-    /// Reads how the image of the container's flist is run: from the file that its server serves.
+    /// Tells how the image of a fetched flist is run.
+    pub(crate) fn image(&self, flist: &FetchedFlist, shown: &str) -> Result<ImageDefaults, RootfsError> {
+        self.images.get(&flist.hash, || source::image(&flist.path, shown))
+    }
+
+    /// Tells how the image of the container's flist is run: by the file that its server serves.
     pub(crate) fn image_of(&self, user: &User) -> Result<ImageDefaults, RootfsError> {
         for key in self.keys()? {
             let dir = self.dir.join(&key);
-            if users::hash_of(&dir, user)?.is_none() {
-                continue;
-            }
-            let path = dir.join(SPEC_FILE);
-            let failed = |error| disk("read", &path, error);
-            let text = RealFs.read(&path, MAX_SPEC_BYTES).map_err(failed)?;
-            let spec: ServeSpec = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
-            return source::image(&spec.flist, &key);
+            let Some(hash) = users::hash_of(&dir, user)? else { continue };
+            return self.images.get(&hash, || {
+                let path = dir.join(SPEC_FILE);
+                let failed = |error| disk("read", &path, error);
+                let text = RealFs.read(&path, MAX_SPEC_BYTES).map_err(failed)?;
+                let spec: ServeSpec = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+                source::image(&spec.flist, &key)
+            });
         }
         Ok(ImageDefaults::default())
     }
