@@ -24,6 +24,7 @@ mod out_of_resources;
 mod reattach;
 mod service;
 mod shim_death;
+mod shutdown;
 mod stuck;
 mod takeover;
 mod verbs;

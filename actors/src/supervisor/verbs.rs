@@ -12,6 +12,7 @@ use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, Namespa
 use tokio::sync::watch;
 use tracing::info;
 
+use super::down::end_all;
 use super::{Phase, Supervisor};
 use crate::call::ask;
 use crate::chance::new_id;
@@ -25,8 +26,8 @@ use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
     ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FollowLog, InspectContainer,
     KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus, NodeStatusReport, RECOVERY_WAIT,
-    ReadLog, RunContainer, Shutdown, StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim,
-    WaitContainer,
+    ReadLog, RunContainer, ShutDownNode, Shutdown, StartContainer, StopContainer, SubscribeEvents, UpdateContainer,
+    UpgradeShim, WaitContainer,
 };
 use crate::namespace::NamespaceActor;
 use crate::pool::WhenBlocked;
@@ -212,6 +213,20 @@ impl Handler<NodeStatus> for Supervisor {
             runs_in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
             records_set_aside: self.records_set_aside,
             actors_rebuilt: self.shared.rebuilt.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Handler<ShutDownNode> for Supervisor {
+    type Result = Routed<u32>;
+
+    fn handle(&mut self, ShutDownNode { longest }: ShutDownNode, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(move |actor, _ctx| {
+            // First of all: whoever is admitted before is shown, and found below.
+            actor.shared.go_down();
+            let shared = Arc::clone(&actor.shared);
+            let tenants = actor.namespaces.iter().map(|(name, branch)| (name.clone(), branch.addr.subscribe()));
+            Box::pin(end_all(shared, tenants.collect(), longest))
         })
     }
 }
