@@ -21,6 +21,7 @@ mod isolation;
 mod lifecycle;
 mod many;
 mod out_of_resources;
+mod readme;
 mod reattach;
 mod service;
 mod shim_death;
