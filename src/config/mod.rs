@@ -6,5 +6,5 @@
 mod file;
 mod load;
 
-pub(crate) use file::{Access, Config};
+pub(crate) use file::{Access, Config, Limits};
 pub(crate) use load::{ConfigError, load};

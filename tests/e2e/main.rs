@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod doctor;
+mod fairness;
 mod fixtures;
 mod flist_death;
 mod harness;

@@ -40,6 +40,7 @@ pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{
-    ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, SpecError, UserSpec,
+    ContainerSpec, CpuLimit, Entrypoint, MAX_TIMEOUT, MountSpec, Network, Propagation, RestartPolicy, SpecError,
+    UserSpec,
 };
 pub use time::{Clock, SystemClock, Timestamp};
