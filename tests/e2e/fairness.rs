@@ -142,7 +142,7 @@ fn a_tenants_hung_roots_as_many_as_may_be_hold_up_no_other_tenant() {
     eventually("the threads of the tenant to hang", || (threads(&node) >= before + 16).then_some(()));
     let creating = || {
         let list = node.contd(["-n", "hung", "ps", "-a"]);
-        list.ok().lines().filter(|line| line.contains("creating")).count()
+        list.ok().lines().filter(|line| line.contains("Creating")).count()
     };
     eventually("all of them to be under way", || (creating() == MOST).then_some(()));
     // One more is told why not.
