@@ -3,7 +3,8 @@
 use contd_protocol::api::Request;
 use contd_types::{ApiError, ErrorKind, NamespaceId};
 
-use crate::config::Access;
+use crate::config::{Access, Limits};
+use crate::daemon::places::Shares;
 
 /// Who is at the other end of a connection, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,16 @@ impl Rights {
         };
         let rules: Vec<Access> = rules.iter().filter(fits).cloned().collect();
         if rules.is_empty() { None } else { Some(Self { rules, is_all: false }) }
+    }
+
+    /// Tells what the peer may have at once; the most generous of its rules counts. `None` for rights that are none.
+    pub(crate) fn shares(rights: Option<&Self>, limits: &Limits) -> Shares {
+        let Some(rights) = rights else { return Shares::of(limits, None, None) };
+        if rights.is_all {
+            return Shares::UNLIMITED;
+        }
+        let most = |of: fn(&Access) -> Option<usize>| rights.rules.iter().filter_map(of).max();
+        Shares::of(limits, most(|rule| rule.max_connections), most(|rule| rule.max_followers))
     }
 
     /// Checks a request.
@@ -124,7 +135,7 @@ mod tests {
 
     fn rule(uid: u32, namespaces: &[&str], read_only: bool) -> Access {
         let namespaces = namespaces.iter().map(|name| namespace(name)).collect();
-        Access { uid: Some(uid), gid: None, namespaces, read_only }
+        Access { uid: Some(uid), namespaces, read_only, ..Access::default() }
     }
 
     fn peer(uid: u32) -> Peer {
@@ -134,10 +145,7 @@ mod tests {
     #[test]
     fn a_user_without_a_rule_may_not_even_connect() {
         assert!(Rights::of(peer(1000), 0, &[rule(1001, &[], false)]).is_none());
-        assert!(
-            Rights::of(peer(1000), 0, &[Access { uid: None, gid: None, namespaces: vec![], read_only: false }])
-                .is_none()
-        );
+        assert!(Rights::of(peer(1000), 0, &[Access::default()]).is_none());
     }
 
     #[test]

@@ -17,11 +17,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::config::Access;
+use crate::config::{Access, Config, Limits};
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
 use crate::daemon::hints::About;
 use crate::daemon::leaving::Leaving;
+use crate::daemon::places::{Kind, Places};
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
 pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(15);
@@ -34,17 +35,33 @@ const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Pieces of progress that may wait for the caller; more are dropped.
 const PROGRESS_QUEUED: usize = 4;
 
+/// What of the configuration counts at the API.
+#[derive(Debug)]
+pub(crate) struct ApiSettings {
+    /// Who may do what.
+    pub(crate) access: Vec<Access>,
+    /// How much of it.
+    pub(crate) limits: Limits,
+}
+
+impl ApiSettings {
+    /// Takes them from a configuration.
+    pub(crate) fn of(config: &Config) -> Arc<Self> {
+        Arc::new(Self { access: config.access.clone(), limits: config.limits.clone() })
+    }
+}
+
 /// What every connection shares.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// The actors.
     pub(crate) supervisor: Addr<Supervisor>,
-    /// Who may do what.
-    pub(crate) access: Vec<Access>,
+    /// What may change while we run.
+    pub(crate) settings: watch::Sender<Arc<ApiSettings>>,
     /// The daemon's own user.
     pub(crate) own_uid: u32,
-    /// The most connections, for the refusal.
-    pub(crate) max_connections: usize,
+    /// What each user has of the API.
+    pub(crate) places: Arc<Places>,
     /// The daemon's name and version, for hellos.
     pub(crate) agent: String,
     /// When the daemon started.
@@ -78,6 +95,16 @@ impl Backend {
             }
             (answer, _) => answer,
         }
+    }
+}
+
+/// Tells what a request is counted as.
+pub(crate) fn kind_of(request: &Request) -> Kind {
+    match request {
+        Request::Events { .. } | Request::Wait { .. } | Request::Logs { is_following: true, .. } => Kind::Follower,
+        Request::Run(run) if run.is_attached => Kind::Follower,
+        Request::DryRun(_) => Kind::DryRun,
+        _ => Kind::Call,
     }
 }
 

@@ -46,7 +46,7 @@ pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{
-    ContainerSpec, CpuLimit, Entrypoint, MIN_MEMORY_BYTES, MountSpec, Network, Propagation, RestartPolicy, SpecError,
-    UserSpec,
+    ContainerSpec, CpuLimit, Entrypoint, MAX_TIMEOUT, MIN_MEMORY_BYTES, MountSpec, Network, Propagation, RestartPolicy,
+    SpecError, UserSpec,
 };
 pub use time::{Clock, SystemClock, Timestamp};

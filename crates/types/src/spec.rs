@@ -19,6 +19,9 @@ pub const MAX_PATH_BYTES: usize = 4095;
 pub const MAX_LIST_LEN: usize = 1024;
 /// The most bytes of all texts of a spec together, so that it fits into one frame with room for the rest.
 pub const MAX_SPEC_BYTES: usize = 256 * 1024;
+/// The longest time that a container may be given to end: a year. What asks for longer means "never", and sums of it with
+/// other times and with any clock stay far from overflowing.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The smallest memory limit that lets a process start at all, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -152,6 +155,9 @@ impl ContainerSpec {
     }
 
     fn check_limits(&self) -> Result<(), SpecError> {
+        if let Some(given) = self.shutdown_timeout.filter(|timeout| *timeout > MAX_TIMEOUT) {
+            return Err(SpecError::TooLong { field: "stop timeout", given, most: MAX_TIMEOUT });
+        }
         match self.memory_bytes {
             Some(bytes) if bytes < MIN_MEMORY_BYTES => {
                 return Err(SpecError::LimitTooSmall { field: "memory", given: bytes, least: MIN_MEMORY_BYTES });
@@ -510,6 +516,16 @@ pub enum SpecError {
         /// What was given.
         given: String,
     },
+    /// A time that is longer than anybody waits.
+    #[error("spec: {field} of {} seconds is more than {} seconds", given.as_secs(), most.as_secs())]
+    TooLong {
+        /// Which time.
+        field: &'static str,
+        /// What was given.
+        given: Duration,
+        /// The most that is accepted.
+        most: Duration,
+    },
     /// A limit under which nothing can run.
     #[error("spec: {field} limit {given} is less than {least}")]
     LimitTooSmall {
@@ -540,6 +556,7 @@ impl SpecError {
             Self::BadEnv { .. } => "write KEY=VALUE; the key may not be empty and neither may hold a NUL",
             Self::BadUser { .. } => "for example 1000:1000, nobody, or www-data:www-data",
             Self::BadRestartPolicy { .. } => "use no, on-failure, on-failure:N, always or unless-stopped",
+            Self::TooLong { .. } => "use at most a year: nothing waits longer",
             Self::LimitTooSmall { .. } => "raise the limit, or leave it out for the node's default",
         }
     }
