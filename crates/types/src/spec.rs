@@ -398,7 +398,8 @@ impl FromStr for RestartPolicy {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         match text.split_once(':') {
             None => match text {
-                "no" => Ok(Self::No),
+                // The second is podman's.
+                "no" | "never" => Ok(Self::No),
                 "on-failure" => Ok(Self::OnFailure { max_attempts: None }),
                 "always" => Ok(Self::Always),
                 "unless-stopped" => Ok(Self::UnlessStopped),
@@ -651,7 +652,8 @@ mod tests {
         for text in ["no", "on-failure", "on-failure:3", "always", "unless-stopped"] {
             assert_eq!(text.parse::<RestartPolicy>().expect(text).to_string(), text);
         }
-        for bad in ["", "on-failure:x", "sometimes", "always:3"] {
+        assert_eq!("never".parse(), Ok(RestartPolicy::No));
+        for bad in ["", "on-failure:x", "sometimes", "always:3", "never:1"] {
             assert!(bad.parse::<RestartPolicy>().is_err(), "{bad:?} was accepted");
         }
     }
