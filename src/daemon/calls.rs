@@ -6,8 +6,8 @@ use std::time::Duration;
 use actix::Addr;
 use contd_actors::messages::{
     AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer,
-    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer,
-    StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, ShutDownNode,
+    StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
 use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
@@ -158,7 +158,11 @@ fn subject(request: &Request) -> String {
         | Request::UpgradeShim { target }
         | Request::Wait { target }
         | Request::Logs { target, .. } => target.container.to_string(),
-        Request::Version | Request::List { .. } | Request::ListNamespaces | Request::Events { .. } => String::new(),
+        Request::Version
+        | Request::List { .. }
+        | Request::ListNamespaces
+        | Request::ShutDown { .. }
+        | Request::Events { .. } => String::new(),
     }
 }
 
@@ -218,6 +222,11 @@ async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> 
             let log = ask_api(node, ReadLog { target, tail }, QUERY_DEADLINE).await?;
             stream_log(backend, log, items).await?;
             Ok(Response::Done)
+        }
+        Request::ShutDown { longest } => {
+            // The actors bound it.
+            let ended = ask_api(node, ShutDownNode { longest }, NO_DEADLINE).await?;
+            Ok(Response::ShutDown { ended })
         }
         Request::Events { from, namespace } => stream_events(backend, from, namespace, items).await,
     }

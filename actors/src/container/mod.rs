@@ -1,6 +1,6 @@
 //! One container: owns its lifecycle record (nobody else writes it), its shim connection, its restart policy.
 //!
-//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
+//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`GoDown`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
 //! its tasks ([`crate::task`]) and tells its namespace [`ContainerGone`]. Touches nothing but the record itself: each
 //! operation that takes time is a task, at most one at a time, and may be told to take back what it did.
 //!

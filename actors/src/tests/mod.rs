@@ -12,6 +12,7 @@ pub(crate) mod replay;
 mod resistance;
 mod rollback;
 mod schedules;
+mod shutdown;
 mod supervision;
 mod verbs;
 

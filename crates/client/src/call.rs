@@ -144,5 +144,6 @@ pub(crate) fn response_name(response: &Response) -> &'static str {
         Response::Page { .. } => "Page",
         Response::Namespaces(_) => "Namespaces",
         Response::Plan(_) => "Plan",
+        Response::ShutDown { .. } => "ShutDown",
     }
 }

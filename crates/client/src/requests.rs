@@ -190,6 +190,19 @@ impl Client {
         self.ask("stop the container", Request::Stop { target, timeout }, limit, exited).await
     }
 
+    /// Ends all containers because the node goes down; root only. Usual deadline: `longest` and 1 min more.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn shut_down(&self, longest: Duration, deadline: Deadline) -> Result<u32, ClientError> {
+        let take = |response| match response {
+            Response::ShutDown { ended } => Ok(ended),
+            other => Err(other),
+        };
+        let limit = deadline.resolve(Some(longest.saturating_add(CHANGE)));
+        self.ask("shut the node down", Request::ShutDown { longest }, limit, take).await
+    }
+
     /// Sends a signal to a container's init. Usual deadline: 1 min.
     ///
     /// # Errors
