@@ -23,6 +23,7 @@ pub mod exit;
 pub mod id;
 pub mod info;
 pub mod lifecycle;
+pub mod mount;
 pub mod name;
 pub mod shortage;
 pub mod signal;
@@ -36,10 +37,9 @@ pub use exit::{Exit, ExitCause, ExitSource};
 pub use id::{ContainerId, ContainerRef};
 pub use info::{ContainerInfo, ContainerSummary};
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
+pub use mount::MountSpec;
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
-pub use spec::{
-    ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, SpecError, UserSpec,
-};
+pub use spec::{ContainerSpec, CpuLimit, Entrypoint, Network, Propagation, RestartPolicy, SpecError, UserSpec};
 pub use time::{Clock, SystemClock, Timestamp};
