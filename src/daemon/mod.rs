@@ -7,6 +7,7 @@
 //! ```
 
 mod access;
+mod cache_mode;
 mod calls;
 mod cgroups;
 mod connection;
@@ -281,6 +282,7 @@ fn make_directories(config: &Config) -> Result<(), ApiError> {
             ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
         })?;
     }
+    cache_mode::close(&config.cache_dir);
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! Why a verb of flists failed.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
+use contd_flist::route::RouteError;
 use contd_flist::{
     CacheError, FetchError, FlistErrorKind, ImportError, MetadataError, PackError, SourceError, StoreError, UnpackError,
 };
@@ -17,6 +19,9 @@ pub(crate) enum FlistError {
     /// Importing an image.
     #[error(transparent)]
     Import(Box<ImportError>),
+    /// Saying where the blocks are.
+    #[error(transparent)]
+    Route(#[from] RouteError),
     /// Naming a flist.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -73,6 +78,7 @@ impl FlistError {
         let kind = match self {
             Self::Pack(error) => error.kind(),
             Self::Import(error) => error.kind(),
+            Self::Route(error) => error.kind(),
             Self::Source(error) => error.kind(),
             Self::Fetch(error) => error.kind(),
             Self::Metadata(error) => error.kind(),
@@ -89,10 +95,11 @@ impl FlistError {
     }
 
     /// What to do next.
-    pub(crate) fn hint(&self) -> &'static str {
-        match self {
+    pub(crate) fn hint(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Pack(error) => error.hint(),
-            Self::Import(error) => error.hint(),
+            Self::Import(error) => return error.hint(),
+            Self::Route(error) => error.hint(),
             Self::Source(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
@@ -103,6 +110,6 @@ impl FlistError {
             Self::Scratch { .. } => "check TMPDIR, or name a cache (--cache)",
             Self::Hash { .. } => "check the disk it is on",
             Self::NoEntry { .. } => "see what there is with `contd flist ls -R`",
-        }
+        })
     }
 }

@@ -4,12 +4,14 @@
 //! people, on standard error.
 
 mod cache;
+mod ending;
 mod error;
 mod import;
 mod inspect;
 mod ls;
 mod open;
 mod pack;
+mod route;
 mod server;
 mod unpack;
 mod verify;
@@ -31,7 +33,7 @@ pub(crate) struct FlistArgs {
 enum FlistVerb {
     /// Pack a directory: its content into stores, its tree into OUT.fl; prints the hash of OUT.fl
     Pack(pack::PackArgs),
-    /// Import a container image: an OCI layout or `docker save`; prints the hash of OUT.fl
+    /// Import a container image: an OCI layout, `docker save`, `podman save` or skopeo's dir:; prints the hash of OUT.fl
     Import(import::ImportArgs),
     /// Show what a flist is: tags, stores, counts, sizes, hash
     Inspect(inspect::InspectArgs),
@@ -45,6 +47,8 @@ enum FlistVerb {
     Cache(cache::CacheArgs),
     /// Look at the servers of mounted flists, or put a new version of them under their containers
     Server(server::ServerArgs),
+    /// Look at where the blocks of a flist are, or say so anew
+    Route(route::RouteArgs),
     /// Make a directory of a flist
     #[command(after_help = unpack::AFTER_HELP)]
     Unpack(unpack::UnpackArgs),
@@ -60,6 +64,7 @@ pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<u8, CliE
         FlistVerb::Verify(args) => verify::run(host, &args),
         FlistVerb::Cache(args) => cache::run(host, &args).map(|()| 0),
         FlistVerb::Server(args) => server::run(host, &args),
+        FlistVerb::Route(args) => route::run(host, &args).map(|()| 0),
         FlistVerb::Unpack(args) => unpack::run(host, &args).map(|()| 0),
     }
 }
