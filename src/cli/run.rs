@@ -28,8 +28,9 @@ pub(crate) async fn create(session: &Session<'_>, args: &RunArgs) -> Result<u8, 
 async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result<u8, CliError> {
     let host = session.host;
     let spec = args.to_spec(&host.cwd, &host.env)?;
-    if let Some(found) = look_for_image(&args.flist) {
-        return Err(CliError::NotAFlist { given: args.flist.clone(), found });
+    let (given, _command) = args.flist_and_command();
+    if let Some(found) = look_for_image(given) {
+        return Err(CliError::NotAFlist { given: given.to_owned(), found });
     }
     let is_attached = is_started && !args.detach;
     let request = RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached };

@@ -10,8 +10,8 @@ use tracing::warn;
 /// Only the daemon's own user enters it.
 const CLOSED: u32 = 0o700;
 
-/// What a cache has at its top; names with a dot are its small files.
-const OWN: [&str; 3] = ["blocks", "files", "fl"];
+/// What a cache has at its top (docs/flist-cache.md); names with a dot are temporary files.
+const OWN: [&str; 5] = ["blocks", "files", "fl", "turns", "usage"];
 
 /// Corrects the mode of a cache root that was there before, with another one. A directory that holds what is no cache is
 /// another's, by a mistake in the configuration: it is told of, and left as it is.
@@ -57,7 +57,9 @@ mod tests {
         let root = folder.path().join("cache");
         let mode = || fs::metadata(&root).expect("there").mode() & 0o7777;
         fs::create_dir_all(root.join("fl")).expect("made");
-        fs::write(root.join(".tally"), "").expect("written");
+        for file in ["usage", "turns", ".tmp-1-1"] {
+            fs::write(root.join(file), "").expect("written");
+        }
         for open in [0o755, 0o770, 0o1777] {
             fs::set_permissions(&root, Permissions::from_mode(open)).expect("set");
             assert_eq!(correct(&root).expect("read"), Some((open, true)));

@@ -48,6 +48,7 @@ pub(crate) use crate::daemon::lock::DaemonLock;
 pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
 use crate::daemon::server::{Connections, Server};
 use crate::daemon::takeover::{Desk, Successor};
+use crate::flist_places::FlistPlaces;
 
 /// How long the actors may take to come to rest; runs under way have a bound of their own inside.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -111,6 +112,7 @@ async fn serve(
         agent: agent(),
         started_at: SystemClock.now(),
         runtime: config.runtime.default.clone(),
+        flists: FlistPlaces::of(&config),
         leaving: watch::channel(None).0,
     });
     let mut server = Server::new(socket, Arc::clone(&backend), &config.socket()).map_err(bind_failed)?;

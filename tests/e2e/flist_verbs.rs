@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -133,6 +134,51 @@ fn devices_pipes_and_sockets_are_no_flists_and_are_not_opened() {
         assert!(told.contains("no container image"), "{told}");
     }
     drop(listener);
+    node.finish();
+}
+
+#[test]
+fn what_the_node_has_of_flists_is_asked_of_its_daemon_and_of_its_files_where_there_is_none() {
+    let mut node = Node::start();
+    let flist = node.flist();
+    node.contd(["run", "-d", "--name", "uses", flist.arg(), "sleep", "1000"]).ok();
+    let ask = |node: &Node, what: &str| -> Value {
+        let asked = node.contd(["flist", what, "ls", "--json"]);
+        assert_eq!(asked.stderr, "", "{what}");
+        serde_json::from_str(&asked.ok()).expect("one JSON object")
+    };
+    let server = ask(&node, "server");
+    assert_eq!((&server["state"], &server["mounted"]), (&"serving".into(), &true.into()));
+    assert!(server["containers"][0].as_str().is_some_and(|name| name.starts_with("default/")), "{server}");
+    let cache = ask(&node, "cache");
+    let cache_dir = node.root.join("cache").display().to_string();
+    assert_eq!((&cache["cache_dir"], &cache["fetched"][0]["served"]), (&cache_dir.clone().into(), &true.into()));
+    // The files of the node say the same.
+    let files = ok(&[
+        "flist",
+        "cache",
+        "ls",
+        "--json",
+        "--cache-dir",
+        &cache_dir,
+        "--run-dir",
+        &node.root.join("run").display().to_string(),
+    ]);
+    let files: Value = serde_json::from_str(&files).expect("JSON");
+    assert_eq!((&files["fetched"], &files["blocks"]), (&cache["fetched"], &cache["blocks"]));
+    node.contd(["rm", "-f", "uses"]).ok();
+    node.kill_daemon();
+    let config = node.root.join("config.toml").display().to_string();
+    for what in ["server", "cache"] {
+        let looked = node.contd(["flist", what, "ls", "--config", &config]);
+        assert!(looked.stderr.contains("no daemon answers at"), "{what}: {}", looked.stderr);
+        assert!(looked.stdout.starts_with(if what == "server" { "SERVER" } else { "KIND" }), "{}", looked.stdout);
+    }
+    // What others could look into is closed when the daemon starts.
+    node.announce("cache directory was open to others");
+    fs::set_permissions(&cache_dir, fs::Permissions::from_mode(0o755)).expect("opened");
+    node.start_daemon();
+    assert_eq!(fs::metadata(&cache_dir).expect("there").permissions().mode() & 0o7777, 0o700);
     node.finish();
 }
 

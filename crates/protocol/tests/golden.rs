@@ -51,6 +51,8 @@ fn verbs_of_the_api_keep_their_numbers() {
     pinned(&call(update), &format!("0700000000000000 0e000000 {target_hex} 01 02000000"));
     let upgrade = api::Request::UpgradeShim { target: target() };
     pinned(&call(upgrade), &format!("0700000000000000 0f000000 {target_hex}"));
+    pinned(&call(api::Request::FlistServers), "0700000000000000 10000000");
+    pinned(&call(api::Request::CacheUsage), "0700000000000000 11000000");
 }
 
 #[test]

@@ -45,6 +45,12 @@ pub(crate) enum FlistError {
         /// What the system says.
         source: io::Error,
     },
+    /// A part of the cache could not be looked at; the rest is shown.
+    #[error("look at the cache: {why}")]
+    CacheLook {
+        /// Which part, and what the system says.
+        why: String,
+    },
     /// Unpacking a flist.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -84,7 +90,7 @@ impl FlistError {
             Self::Metadata(error) => error.kind(),
             Self::Cache(CacheError::Busy { .. }) => return ErrorKind::Busy,
             Self::Cache(error) => error.kind(),
-            Self::CachePart { .. } => FlistErrorKind::Io,
+            Self::CachePart { .. } | Self::CacheLook { .. } => FlistErrorKind::Io,
             Self::Store(error) => error.kind(),
             Self::Unpack(error) => error.kind(),
             Self::Scratch { .. } => return ErrorKind::OutOfResources,
@@ -104,7 +110,7 @@ impl FlistError {
             Self::Fetch(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Cache(error) => error.hint(),
-            Self::CachePart { .. } => "be root; otherwise check the disk",
+            Self::CachePart { .. } | Self::CacheLook { .. } => "be root; otherwise check the disk",
             Self::Store(error) => error.hint(),
             Self::Unpack(error) => error.hint(),
             Self::Scratch { .. } => "check TMPDIR, or name a cache (--cache)",

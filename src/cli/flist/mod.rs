@@ -1,8 +1,10 @@
-//! `contd flist …`: makes flists, looks into them, checks them, unpacks them; here and without the daemon.
+//! `contd flist …`: makes flists, looks into them, checks them, unpacks them; here and without the daemon; what the node has (`cache ls`,
+//! `server ls`) is asked of the daemon where there is one.
 //!
 //! Standard output has the data: the hash of what was packed, what was found, the bad blocks. Progress and totals are for
 //! people, on standard error.
 
+mod ask;
 mod cache;
 mod ending;
 mod error;
@@ -15,6 +17,8 @@ mod route;
 mod server;
 mod unpack;
 mod verify;
+
+use std::path::PathBuf;
 
 pub(crate) use error::FlistError;
 
@@ -55,15 +59,18 @@ enum FlistVerb {
 }
 
 /// Carries one out, and gives its exit code.
-pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<u8, CliError> {
+pub(crate) fn run(host: &Host, address: Option<PathBuf>, FlistArgs { verb }: FlistArgs) -> Result<u8, CliError> {
+    // A download that is half here goes with the command.
+    let is_reading = matches!(verb, FlistVerb::Inspect(_) | FlistVerb::Ls(_) | FlistVerb::Verify(_));
+    let _guard = is_reading.then(|| ending::guard(&host.output, ""));
     match verb {
         FlistVerb::Pack(args) => pack::run(host, args).map(|()| 0),
         FlistVerb::Import(args) => import::run(host, args).map(|()| 0),
         FlistVerb::Inspect(args) => inspect::run(host, &args).map(|()| 0),
         FlistVerb::Ls(args) => ls::run(host, &args).map(|()| 0),
         FlistVerb::Verify(args) => verify::run(host, &args),
-        FlistVerb::Cache(args) => cache::run(host, &args).map(|()| 0),
-        FlistVerb::Server(args) => server::run(host, &args),
+        FlistVerb::Cache(args) => cache::run(host, address, &args).map(|()| 0),
+        FlistVerb::Server(args) => server::run(host, address, &args),
         FlistVerb::Route(args) => route::run(host, &args).map(|()| 0),
         FlistVerb::Unpack(args) => unpack::run(host, &args).map(|()| 0),
     }
