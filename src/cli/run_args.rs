@@ -136,7 +136,7 @@ impl From<PropagationArg> for Propagation {
 
 impl RunArgs {
     /// The root, and what to run in it.
-    fn flist_and_command(&self) -> (&str, &[String]) {
+    pub(crate) fn flist_and_command(&self) -> (&str, &[String]) {
         // clap wants at least one word.
         self.words.split_first().map_or(("", &[]), |(flist, command)| (flist.as_str(), command))
     }

@@ -115,6 +115,9 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         Request::Inspect { target } => ("inspect", Scope::One(&target.namespace), false),
         Request::List { namespace, .. } => ("list", namespace.as_ref().map_or(Scope::All, Scope::One), false),
         Request::ListNamespaces => ("list namespaces", Scope::All, false),
+        // What one tenant has fetched is nothing that another learns.
+        Request::FlistServers => ("list flist servers", Scope::All, false),
+        Request::CacheUsage => ("look at the cache", Scope::All, false),
         Request::Wait { target } => ("wait", Scope::One(&target.namespace), false),
         Request::Logs { target, .. } => ("logs", Scope::One(&target.namespace), false),
         // A dry run mounts the flist for a moment and fetches it: as much work for the node as a run.
@@ -162,6 +165,8 @@ mod tests {
         assert_eq!(refused.kind, ErrorKind::PermissionDenied);
         assert!(rights.may_see(&namespace("a")) && !rights.may_see(&namespace("b")));
         assert!(rights.check(&Request::ListNamespaces).is_err());
+        // What others run and have fetched.
+        assert!(rights.check(&Request::FlistServers).is_err() && rights.check(&Request::CacheUsage).is_err());
         assert!(rights.check(&Request::List { namespace: None, after: None, limit: 1 }).is_err());
     }
 
@@ -169,6 +174,7 @@ mod tests {
     fn a_read_only_right_changes_nothing() {
         let rights = Rights::of(peer(1000), 0, &[rule(1000, &[], true)]).expect("has a rule");
         assert!(rights.check(&Request::ListNamespaces).is_ok());
+        assert!(rights.check(&Request::FlistServers).is_ok() && rights.check(&Request::CacheUsage).is_ok());
         assert!(rights.check(&Request::Delete { target: target("a"), force: true, timeout: None }).is_err());
     }
 

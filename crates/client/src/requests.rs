@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::api::{
-    Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target, VersionInfo,
+    CacheInfo, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target,
+    VersionInfo,
 };
 use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, RestartPolicy, Signal};
 
 use crate::call::{Underway, wrong};
 use crate::connection::Connection;
-use crate::deadline::{CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
+use crate::deadline::{CACHE_WALK, CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
 use crate::error::{ClientError, ProtocolError};
 use crate::stream::{EventStream, LogStream, Progress, RunStream};
 
@@ -280,6 +281,30 @@ impl Client {
             other => Err(other),
         };
         self.ask("list the namespaces", Request::ListNamespaces, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Lists the servers of mounted flists. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn flist_servers(&self, deadline: Deadline) -> Result<Vec<FlistServerInfo>, ClientError> {
+        let take = |response| match response {
+            Response::FlistServers(servers) => Ok(servers),
+            other => Err(other),
+        };
+        self.ask("list the flist servers", Request::FlistServers, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Asks what the cache holds. Usual deadline: a minute, since all of it is looked at.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn cache_usage(&self, deadline: Deadline) -> Result<CacheInfo, ClientError> {
+        let take = |response| match response {
+            Response::Cache(info) => Ok(*info),
+            other => Err(other),
+        };
+        self.ask("look at the cache", Request::CacheUsage, deadline.resolve(Some(CACHE_WALK)), take).await
     }
 
     /// Waits until a container has ended. Usually without a deadline.
