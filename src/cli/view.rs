@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use contd_types::{
-    ContainerInfo, ContainerSummary, Entrypoint, Exit, ExitCause, ExitSource, MountSpec, Network, Propagation, State,
-    Timestamp,
+    ContainerInfo, ContainerSummary, Entrypoint, Exit, ExitCause, ExitSource, LayerKind, MountSpec, Network,
+    Propagation, State, Timestamp,
 };
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ Fields: id, name, namespace; status (creating, created, starting, running, pause
 recovering, deleting); pid (null unless it lives); exit_code (as a shell has it; null unless it has ended); exit (code or
 signal, at, oom_kills, how it is known); last_exit (of the run before, too); failure (step and reason); lingering (why it is
 not gone yet although it was deleted); created, started, finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path; flist, tags, labels; command (list, or one
-line); env, network (none, or ns:NAME), mounts, working_dir, user, memory_bytes, cpus, pids_limit, rootfs_size_bytes,
+line); env, network (none, or ns:NAME), mounts, working_dir, user, memory_bytes, cpus, pids_limit, rootfs_size_bytes, layer,
 upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
 
 /// All about a container.
@@ -50,6 +50,7 @@ pub(crate) struct ContainerView<'a> {
     cpus: Option<f64>,
     pids_limit: Option<u32>,
     rootfs_size_bytes: Option<u64>,
+    layer: Option<LayerKind>,
     upper_dir: Option<&'a str>,
     read_only: bool,
     elevated: bool,
@@ -153,6 +154,7 @@ impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
             cpus: spec.cpu.map(|cpu| f64::from(cpu.millis()) / 1000.0),
             pids_limit: spec.pids_limit,
             rootfs_size_bytes: spec.rootfs_size_bytes,
+            layer: spec.layer,
             upper_dir: spec.upper_dir.as_deref(),
             read_only: spec.is_read_only,
             elevated: spec.is_elevated,

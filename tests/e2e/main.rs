@@ -18,6 +18,7 @@ mod harness;
 mod hung_clients;
 mod image;
 mod isolation;
+mod layers;
 mod letting_go;
 mod lifecycle;
 mod many;

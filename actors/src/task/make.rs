@@ -180,7 +180,10 @@ impl Making<'_> {
             // Writable even for a read-only container: the runtime makes mount points in it and then closes it, as it does
             // under containerd. A flist without `/run` could not be started otherwise.
             is_read_only: false,
+            layer: subject.layer(),
+            is_layer_required: spec.layer.is_some(),
             size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.config.defaults.rootfs_size_bytes),
+            is_size_required: spec.rootfs_size_bytes.is_some(),
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
         };

@@ -49,6 +49,13 @@ pub enum Call {
         /// The container.
         id: ContainerId,
     },
+    /// [`RootfsProvider::free_memory`].
+    FreeMemory {
+        /// The tenant.
+        namespace: NamespaceId,
+        /// The container.
+        id: ContainerId,
+    },
     /// [`RootfsProvider::recover`].
     Recover,
 }
@@ -316,6 +323,11 @@ impl RootfsProvider for FakeRootfs {
         Ok(state.live.iter().map(root).collect())
     }
 
+    fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
+        self.state().calls.push(Call::FreeMemory { namespace: namespace.clone(), id: id.clone() });
+        Ok(())
+    }
+
     fn tidy(&self) -> Result<(), RootfsError> {
         Ok(())
     }
@@ -338,7 +350,7 @@ fn pretended_hash(flist: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contd_types::Explain;
+    use contd_types::{Explain, LayerKind};
 
     fn request(flist: &str, byte: u8) -> PrepareRootfs {
         PrepareRootfs {
@@ -346,7 +358,10 @@ mod tests {
             id: ContainerId::from_random([byte; 16]),
             flist: flist.to_owned(),
             is_read_only: false,
+            layer: LayerKind::Disk,
+            is_layer_required: false,
             size_bytes: 1 << 20,
+            is_size_required: false,
             upper_dir: None,
             is_trusted: false,
         }

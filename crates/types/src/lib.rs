@@ -6,6 +6,7 @@
 //! ```text
 //! id, name      who            ContainerId, NamespaceId, ContainerName, ContainerRef
 //! spec          what to run    ContainerSpec and its parts
+//! layer         where what it writes lies  LayerKind
 //! lifecycle     where it is    State × Event -> State, one pure table
 //! exit          how it ended   Exit: code or signal, and how that is known
 //! info          what we tell   ContainerInfo, ContainerSummary
@@ -22,6 +23,7 @@ pub mod event;
 pub mod exit;
 pub mod id;
 pub mod info;
+pub mod layer;
 pub mod lifecycle;
 pub mod name;
 pub mod shortage;
@@ -35,6 +37,7 @@ pub use event::{ContainerEvent, EventKind};
 pub use exit::{Exit, ExitCause, ExitSource};
 pub use id::{ContainerId, ContainerRef};
 pub use info::{ContainerInfo, ContainerSummary};
+pub use layer::LayerKind;
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
