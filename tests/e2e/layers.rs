@@ -29,7 +29,8 @@ fn a_layer_in_memory_never_outlives_the_run_that_pays_for_it() {
          echo run >> /data/runs; [ $(cat /data/runs | grep -c run) -lt {RUNS} ]"
     );
     let before = memory_of(&node);
-    let run = ["run", "-d", "--name", "fills", "-m", "64m", "--layer", "memory", "--restart", "on-failure", "-v", &share];
+    let run =
+        ["run", "-d", "--name", "fills", "-m", "64m", "--layer", "memory", "--restart", "on-failure", "-v", &share];
     // It ends with 1 until it has filled its layer often enough: 32 MiB each time.
     let script = format!("{script} && exit 1; exit 0");
     node.contd(run.into_iter().chain([flist.arg(), "/bin/sh", "-c", &script])).ok();
@@ -53,7 +54,8 @@ fn a_layer_in_memory_never_outlives_the_run_that_pays_for_it() {
 fn a_layer_is_on_disk_and_outlives_stop_start_and_reboot() {
     let mut node = Node::start();
     let flist = node.flist();
-    let script = "echo run >> /runs; cat /runs; dd if=/dev/zero of=/big bs=64k count=512 2>/dev/null; echo full; sleep 1000";
+    let script =
+        "echo run >> /runs; cat /runs; dd if=/dev/zero of=/big bs=64k count=512 2>/dev/null; echo full; sleep 1000";
     node.contd(["run", "-d", "--name", "keeps", "--restart", "always", flist.arg(), "/bin/sh", "-c", script]).ok();
     let logged = |node: &Node, count: usize| {
         eventually("its words", || {
@@ -91,7 +93,8 @@ fn one_directory_under_two_containers_is_refused_with_the_name_of_the_other() {
         let output = node.contd(["run", "-d", "--name", "late", "--upper", &dir, flist.arg(), "/bin/true"]);
         output.fails_with(125, "container owner of namespace default writes to it");
     }
-    node.contd(["-n", "other", "run", "-d", "--name", "late", &format!("dir:{up}"), "/bin/true"]).fails_with(125, "owner");
+    node.contd(["-n", "other", "run", "-d", "--name", "late", &format!("dir:{up}"), "/bin/true"])
+        .fails_with(125, "owner");
     node.contd(["rm", "-f", "-t", "0", "owner"]).ok();
     assert_eq!(node.contd(["run", "--rm", "--upper", &up, flist.arg(), "/bin/echo", "hi"]).ok(), "hi");
     fs::remove_dir_all(&upper).expect("remove");

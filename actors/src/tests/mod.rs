@@ -2,6 +2,7 @@
 
 mod ending;
 mod image;
+mod layers;
 mod limits;
 mod logs_and_events;
 mod recovery;

@@ -33,6 +33,8 @@ pub enum Outcome {
     Hang,
     /// Fails with this kind and changes nothing.
     Fail(ErrorKind),
+    /// Fails because the first container that has a root has the caller's directory.
+    UpperInUse,
     /// Panics, as a bug would.
     Panic,
 }
@@ -215,6 +217,11 @@ impl FakeRootfs {
             }
             Outcome::Hang => self.hang(what),
             Outcome::Fail(kind) => Err(failed(kind)),
+            Outcome::UpperInUse => {
+                let Some((namespace, id)) = self.live().into_iter().next() else { return Ok(()) };
+                let path = PathBuf::from("/up");
+                Err(RootfsError::UpperInUse { path, namespace, id, name: None, how: "writes to it" })
+            }
             Outcome::Panic => {
                 #[expect(clippy::panic, reason = "a test asked for it, to see its callers survive")]
                 {

@@ -20,7 +20,7 @@ use nix::libc::{O_DIRECTORY, O_PATH};
 use nix::mount::{MsFlags, mount};
 
 use crate::detach::{MountPoint, remove_mount_point};
-use crate::mount_table::is_mount_point;
+use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::{PrepareRootfs, RootfsError};
 use crate::quota::Quotas;
 use crate::users::{disk, unwritten};
@@ -125,12 +125,6 @@ impl Place {
         make_upper(&parts.upper, lower)?;
         make_dir(&parts.work, 0o700)?;
         self.overlay(lower, &parts, restrictions).map_err(|error| match error {
-            // One of an earlier contd, or of somebody else: those of ours were looked at.
-            RootfsError::Mount { source, .. }
-                if request.upper_dir.is_some() && source.kind() == io::ErrorKind::ResourceBusy =>
-            {
-                RootfsError::UpperOfOthers { path: parts.upper.clone() }
-            }
             RootfsError::Mount { source, .. }
                 if parts.upper.starts_with(&self.disk) && source.raw_os_error() == Some(Errno::EINVAL as i32) =>
             {
@@ -153,7 +147,12 @@ impl Place {
             if request.is_size_required {
                 return Err(RootfsError::NoLimit { path: dir.clone() });
             }
-            return Ok(parts(&caller_dir(dir)?, false));
+            let parts = parts(&caller_dir(dir)?, false);
+            // Containers of ours were asked by their claims; the kernel would only warn.
+            return match MountTable::read()?.is_upper(&parts.upper) {
+                true => Err(RootfsError::UpperOfOthers { path: parts.upper }),
+                false => Ok(parts),
+            };
         }
         match request.layer {
             // The kernel refuses a layer that lies in its own lower directory.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ pub struct Mount {
     pub fs_type: String,
     /// What is mounted; our own mounts say `contd` or `contd-flistfs`.
     pub source: String,
+    /// The options of the file system, unescaped.
+    super_options: Vec<u8>,
 }
 
 /// All mounts of this namespace, at one moment.
@@ -50,6 +52,13 @@ impl MountTable {
     pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Mount> {
         self.0.iter().filter(move |mount| mount.point != dir && mount.point.starts_with(dir))
     }
+
+    /// Tells whether an overlay has this directory as its upper one.
+    pub(crate) fn is_upper(&self, upper: &Path) -> bool {
+        let mut wanted = b"upperdir=".to_vec();
+        wanted.extend_from_slice(upper.as_os_str().as_bytes());
+        self.0.iter().any(|entry| entry.super_options.split(|byte| *byte == b',').any(|option| option == wanted))
+    }
 }
 
 /// Parses `36 35 98:0 /root /point rw,… shared:1 - ext3 /dev/root rw,…`; a line of another form is none.
@@ -59,7 +68,7 @@ fn entry(line: &[u8]) -> Option<Mount> {
     fields.find(|field| *field == b"-")?;
     let mut text = || fields.next().map(|field| String::from_utf8_lossy(&unescape(field)).into_owned());
     let (fs_type, source) = (text().unwrap_or_default(), text().unwrap_or_default());
-    Some(Mount { point, fs_type, source })
+    Some(Mount { point, fs_type, source, super_options: unescape(fields.next().unwrap_or_default()) })
 }
 
 /// Undoes the `\ooo` of the table.
@@ -113,13 +122,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mount_points_with_spaces_are_found() {
+    fn mount_points_with_spaces_and_uppers_are_found() {
         let table = MountTable::parse(
             b"30 1 0:27 / /a\\040b rw shared:1 master:2 - overlay o rw,lowerdir=/l,upperdir=/u/upper,workdir=/w\n\
               31 1 0:28 / /plain rw - tmpfs t rw\n\nnonsense\n",
         );
         assert!(table.is_mounted(Path::new("/a b")) && table.is_mounted(Path::new("/plain")));
         assert!(!table.is_mounted(Path::new("/a")));
+        assert!(table.is_upper(Path::new("/u/upper")) && !table.is_upper(Path::new("/u/upp")));
     }
 
     #[test]

@@ -211,7 +211,7 @@ pub enum RootfsError {
         how: &'static str,
     },
     /// An overlay that is none of ours has the directory.
-    #[error("use {} as the writable layer: another overlay has it, or a directory in or above it", path.display())]
+    #[error("use {} as the writable layer: another overlay, none of a container of ours, has it", path.display())]
     UpperOfOthers {
         /// The directory.
         path: PathBuf,

@@ -323,6 +323,27 @@ fn a_directory_that_another_container_has_is_refused_with_its_id_also_by_the_nex
 }
 
 #[test]
+fn a_directory_that_an_overlay_of_somebody_else_writes_to_is_refused() {
+    let node = Node::new();
+    let provider = node.provider();
+    let flist = fixture("small", node.path());
+    let of = |name: &str| node.path().join("upper").join(name);
+    for name in ["upper", "work", "lower", "point"] {
+        fs::create_dir(of(name)).unwrap();
+    }
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| of(name).display().to_string());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    run(&["mount", "-t", "overlay", "contd-test", "-o", &options], &[of("point").to_str().unwrap()]);
+    let mounted = Image { point: of("point") };
+    let one = PrepareRootfs { upper_dir: Some(of("")), ..request(flist.to_str().unwrap(), 1) };
+    let error = prepare(&provider, &one).unwrap_err();
+    assert!(matches!(error, RootfsError::UpperOfOthers { .. }) && error.hint().is_some(), "{error}");
+    drop(mounted);
+    prepare(&provider, &one).unwrap();
+    release(&provider, &one).unwrap();
+}
+
+#[test]
 fn a_layer_never_lies_in_its_own_root() {
     let node = Node::new();
     let provider = node.provider();
