@@ -12,7 +12,8 @@ use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
 use crate::provider::{
-    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedLayer, PreparedRootfs, RecoveredRootfs, RootfsError,
+    RootfsProvider,
 };
 
 /// How long [`Outcome::Hang`] hangs when nobody lets go: long enough for every deadline of a caller, short enough that
@@ -288,7 +289,9 @@ impl RootfsProvider for FakeRootfs {
         }
         let flist_hash = (!is_directory).then(|| pretended_hash(&request.flist));
         let image = state.images.get(&request.flist).cloned().unwrap_or_default();
-        let prepared = PreparedRootfs { root, flist_hash, image };
+        let is_plain = request.upper_dir.is_none() && !request.is_read_only;
+        let layer = is_plain.then_some(PreparedLayer { kind: request.layer, limit_bytes: Some(request.size_bytes) });
+        let prepared = PreparedRootfs { root, flist_hash, image, layer };
         state.live.insert(key, prepared.clone());
         drop(state);
         if !is_directory {
@@ -325,7 +328,7 @@ impl RootfsProvider for FakeRootfs {
         let root = |((namespace, id), rootfs): (&(NamespaceId, ContainerId), &PreparedRootfs)| RecoveredRootfs {
             namespace: namespace.clone(),
             id: id.clone(),
-            rootfs: rootfs.clone(),
+            rootfs: PreparedRootfs { layer: None, ..rootfs.clone() },
         };
         Ok(state.live.iter().map(root).collect())
     }

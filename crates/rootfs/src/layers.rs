@@ -21,8 +21,8 @@ use nix::mount::{MsFlags, mount};
 
 use crate::detach::{MountPoint, remove_mount_point};
 use crate::mount_table::{MountTable, is_mount_point};
-use crate::provider::{PrepareRootfs, RootfsError};
-use crate::quota::Quotas;
+use crate::provider::{PrepareRootfs, PreparedLayer, RootfsError};
+use crate::quota::{self, Quotas};
 use crate::users::{disk, unwritten};
 
 /// What the mount table shows as source of our mounts.
@@ -186,6 +186,24 @@ impl Place {
         let Some(hash) = hash else { return Ok(()) };
         let note = self.note();
         replace_volatile(&RealFs, &note, hash.as_bytes(), 0o600).map_err(|error| unwritten(&note, &error))
+    }
+
+    /// Tells what layer the root has, by what is there.
+    pub(crate) fn made(&self, request: &PrepareRootfs) -> Result<Option<PreparedLayer>, RootfsError> {
+        if request.is_read_only || request.upper_dir.is_some() {
+            return Ok(None);
+        }
+        let size = Some(request.size_bytes);
+        if self.is_in_memory()? {
+            return Ok(Some(PreparedLayer { kind: LayerKind::Memory, limit_bytes: size }));
+        }
+        let open = match File::open(&self.disk) {
+            Ok(open) => open,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(disk("open", &self.disk, source)),
+        };
+        let limit_bytes = size.filter(|_| quota::project_of(&open).is_some());
+        Ok(Some(PreparedLayer { kind: LayerKind::Disk, limit_bytes }))
     }
 
     /// Opens the root as it is now, so that giving it up, which writes what is unwritten to the disk, is left to whoever drops

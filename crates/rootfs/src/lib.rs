@@ -49,6 +49,7 @@ pub use contd_flist::ImageDefaults;
 pub use mount::{MountConfig, MountRootfs};
 pub use mount_table::{Mount, MountTable};
 pub use provider::{
-    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedLayer, PreparedRootfs, RecoveredRootfs, RootfsError,
+    RootfsProvider,
 };
 pub use removal::REMOVED_DIR;

@@ -127,7 +127,7 @@ impl RootfsProvider for MountRootfs {
         let user = User { namespace: request.namespace.clone(), id: request.id.clone() };
         {
             let _guard = node.containers.lock(user.to_string());
-            if let Some(there) = node.existing(&user)? {
+            if let Some(there) = node.existing(&user, request)? {
                 return Ok(there);
             }
         }
@@ -137,7 +137,7 @@ impl RootfsProvider for MountRootfs {
             cache.see_to_limits();
         }
         let _guard = node.containers.lock(user.to_string());
-        if let Some(there) = node.existing(&user)? {
+        if let Some(there) = node.existing(&user, request)? {
             return Ok(there);
         }
         let had_disk = node.place(&user).has_disk();
@@ -178,7 +178,8 @@ impl RootfsProvider for MountRootfs {
             if table.is_mounted(&place.root) {
                 node.uppers.remember(&user, &place.claim)?;
                 let flist_hash = users.get(&user).cloned();
-                let rootfs = PreparedRootfs { root: place.root, flist_hash, image: ImageDefaults::default() };
+                let rootfs =
+                    PreparedRootfs { root: place.root, flist_hash, image: ImageDefaults::default(), layer: None };
                 roots.push(RecoveredRootfs { namespace: user.namespace, id: user.id, rootfs });
             } else {
                 leftovers.push(user);
@@ -200,6 +201,7 @@ impl RootfsProvider for MountRootfs {
                     flist_hash: place.flist_below()?,
                     root: place.root,
                     image: ImageDefaults::default(),
+                    layer: None,
                 };
                 let (namespace, id) = (user.namespace.clone(), user.id.clone());
                 roots.push(RecoveredRootfs { namespace, id, rootfs });
@@ -237,26 +239,22 @@ impl Node {
 
     /// Finds a root that is mounted and whose server lives. One whose server died is taken down: it would only give
     /// errors.
-    fn existing(&self, user: &User) -> Result<Option<PreparedRootfs>, RootfsError> {
+    fn existing(&self, user: &User, request: &PrepareRootfs) -> Result<Option<PreparedRootfs>, RootfsError> {
         let place = self.place(user);
         if !is_mount_point(&place.root)? {
             return Ok(None);
         }
-        match self.servers.used_by(user)? {
+        let (flist_hash, image) = match self.servers.used_by(user)? {
             Some((_, false)) => {
                 warn!(ns = %user.namespace, container = %user.id, "the flist server of this root died, making it anew");
                 self.take_down(user)?;
-                Ok(None)
+                return Ok(None);
             }
-            Some((hash, true)) => {
-                let image = self.servers.image_of(user)?;
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash), image }))
-            }
-            None => {
-                let image = ImageDefaults::default();
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: None, image }))
-            }
-        }
+            Some((hash, true)) => (Some(hash), self.servers.image_of(user)?),
+            None => (None, ImageDefaults::default()),
+        };
+        let layer = place.made(request)?;
+        Ok(Some(PreparedRootfs { root: place.root, flist_hash, image, layer }))
     }
 
     fn make(&self, user: &User, base: &Base, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
@@ -278,7 +276,8 @@ impl Node {
         let plain = matches!(base, Base::Directory(_)).then_some(lower.as_path());
         self.uppers.claim(user, Claim::new(upper.as_deref(), plain)?, &place.claim)?;
         place.stack(&lower, flist_hash.as_deref(), request, &self.quotas)?;
-        Ok(PreparedRootfs { root: place.root, flist_hash, image })
+        let layer = place.made(request)?;
+        Ok(PreparedRootfs { root: place.root, flist_hash, image, layer })
     }
 
     /// Finds what the root lies over. For one whose layer was made before it is the same flist as then, whatever is behind its

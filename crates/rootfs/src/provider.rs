@@ -43,6 +43,17 @@ pub struct PreparedRootfs {
     /// How the image that the flist was made of is run; all is empty for other flists, and for a root of
     /// [`RootfsProvider::recover`].
     pub image: ImageDefaults,
+    /// Its writable layer; `None` without one, for a directory of the caller's, and for a root of [`RootfsProvider::recover`].
+    pub layer: Option<PreparedLayer>,
+}
+
+/// A writable layer as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreparedLayer {
+    /// Where it lies.
+    pub kind: LayerKind,
+    /// Its size; `None` where nothing limits it.
+    pub limit_bytes: Option<u64>,
 }
 
 /// How far the fetching of a flist is.

@@ -154,7 +154,11 @@ fn a_size_that_nothing_can_enforce_is_refused_when_it_was_asked_for_and_only_the
     let _tmpfs = tmpfs(&node);
     let before = node.census();
     let by_default = request(flist.to_str().unwrap(), 1);
-    prepare(&provider, &by_default).unwrap();
+    let layer = |one| prepare(&provider, one).unwrap().layer.unwrap();
+    for _made_and_there in 0..2 {
+        let made = layer(&by_default);
+        assert_eq!((made.kind, made.limit_bytes), (LayerKind::Disk, None), "nothing limits it");
+    }
     let asked = PrepareRootfs { is_size_required: true, ..request(flist.to_str().unwrap(), 2) };
     let upper_dir = Some(node.path().join("upper"));
     for refused in [asked.clone(), PrepareRootfs { upper_dir, ..asked.clone() }] {
@@ -164,7 +168,7 @@ fn a_size_that_nothing_can_enforce_is_refused_when_it_was_asked_for_and_only_the
         assert!(error.hint().is_some_and(|hint| hint.contains("prjquota") && hint.contains("--layer memory")));
     }
     let in_memory = PrepareRootfs { layer: LayerKind::Memory, ..asked };
-    prepare(&provider, &in_memory).unwrap();
+    assert_eq!(layer(&in_memory).limit_bytes, Some(4 * MIB));
     for gone in [&by_default, &in_memory] {
         release(&provider, gone).unwrap();
     }
