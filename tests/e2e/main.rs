@@ -22,6 +22,7 @@ mod hung_clients;
 mod image;
 mod images;
 mod isolation;
+mod layers;
 mod letting_go;
 mod lifecycle;
 mod many;

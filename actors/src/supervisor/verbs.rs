@@ -416,7 +416,10 @@ async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError
         id: subject.id.clone(),
         flist: spec.flist.clone(),
         is_read_only: true,
+        layer: subject.layer(),
+        is_layer_required: spec.layer.is_some(),
         size_bytes: spec.rootfs_size_bytes.unwrap_or(shared.settings().defaults.rootfs_size_bytes),
+        is_size_required: spec.rootfs_size_bytes.is_some(),
         upper_dir: None,
         is_trusted: false,
     };

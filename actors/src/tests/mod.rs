@@ -5,6 +5,7 @@ mod event_cost;
 mod extremes;
 mod fairness;
 mod image;
+mod layers;
 mod limits;
 mod logs_and_events;
 mod recovery;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layer::LayerKind;
 use crate::mount::MountSpec;
 use crate::name::{ContainerName, NetnsName};
 use crate::signal::Signal;
@@ -55,9 +56,10 @@ pub struct ContainerSpec {
     pub pids_limit: Option<u32>,
     /// Whether its root file system is read-only.
     pub is_read_only: bool,
-    /// Size of its writable layer in bytes; `None` is the node's default.
+    /// Size of its writable layer in bytes, which is refused where nothing can enforce it; `None` is the node's default,
+    /// enforced where that can be.
     pub rootfs_size_bytes: Option<u64>,
-    /// A directory of the caller's for the writable layer instead of a size-limited tmpfs; kept when the container goes.
+    /// A directory of the caller's for the writable layer; kept when the container goes.
     pub upper_dir: Option<String>,
     /// What happens when it ends by itself.
     pub restart: RestartPolicy,
@@ -75,6 +77,9 @@ pub struct ContainerSpec {
     pub is_auto_removed: bool,
     /// Which of the node's runtimes makes it (`native`, `runc`, ...); `None` is the node's default.
     pub runtime: Option<String>,
+    /// Where its writable layer lies; `None` is the node's default. Not together with `upper_dir`.
+    #[serde(default)]
+    pub layer: Option<LayerKind>,
 }
 
 impl ContainerSpec {
@@ -104,6 +109,7 @@ impl ContainerSpec {
             labels: BTreeMap::new(),
             is_auto_removed: false,
             runtime: None,
+            layer: None,
         }
     }
 
@@ -130,6 +136,9 @@ impl ContainerSpec {
         }
         if let Some(dir) = &self.upper_dir {
             check_absolute("upper_dir", dir)?;
+            if self.layer.is_some() {
+                return Err(SpecError::TwoLayers);
+            }
         }
         self.check_limits()
     }
@@ -518,6 +527,9 @@ pub enum SpecError {
         /// What was given.
         given: String,
     },
+    /// A directory of the caller's, and another place for the same layer.
+    #[error("spec: layer and upper_dir both say where the writable layer lies")]
+    TwoLayers,
     /// Not a restart policy.
     #[error("spec: {given:?} is not a restart policy")]
     BadRestartPolicy {
@@ -574,6 +586,7 @@ impl SpecError {
             Self::BadUser { .. } => "for example 1000:1000, nobody, or www-data:www-data",
             Self::BadRestartPolicy { .. } => "use no, on-failure, on-failure:N, always or unless-stopped",
             Self::TooLong { .. } => "use at most a year: nothing waits longer",
+            Self::TwoLayers => "give only one of them",
             Self::LimitTooSmall { .. } => "raise the limit, or leave it out for the node's default",
         }
     }
@@ -669,6 +682,15 @@ mod tests {
         let mut bad = spec();
         bad.env = (0..MAX_LIST_LEN).map(|n| format!("K{n}={}", "x".repeat(300))).collect();
         assert!(matches!(bad.validate(), Err(SpecError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_layer_lies_in_one_place_only() {
+        let mut bad = spec();
+        (bad.layer, bad.upper_dir) = (Some(LayerKind::Memory), Some("/up".into()));
+        assert_eq!(bad.validate(), Err(SpecError::TwoLayers));
+        bad.upper_dir = None;
+        assert_eq!(bad.validate(), Ok(()));
     }
 
     #[test]
