@@ -19,6 +19,7 @@ mod harness;
 mod hung_clients;
 mod image;
 mod isolation;
+mod letting_go;
 mod lifecycle;
 mod many;
 mod out_of_resources;

@@ -1,8 +1,8 @@
-//! What does not go when it is told to: a busy mount, a process in the kernel, a frozen cgroup, a flist server that
+//! What does not go when it is told to: a process in the kernel, a frozen cgroup, a flist server that
 //! stands still. Each is answered in time, with a bystander that does not notice, and goes once it can.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -77,26 +77,6 @@ impl Stage {
 }
 
 #[test]
-fn a_busy_mount_does_not_keep_the_name_and_is_removed_by_the_next_daemon() {
-    let mut stage = Stage::set();
-    stage.node.contd(["run", "-d", "--name", "busy", &stage.flist, "/bin/sleep", "1000"]).ok();
-    let id = stage.node.inspect("busy")["id"].as_str().expect("an id").to_owned();
-    let held = stage.node.root.join("state/default").join(&id).join("rootfs/etc/passwd");
-    let held = File::open(held).expect("hold a file below the root");
-    stage.lingers("busy", "unmount");
-    stage.name_is_free("busy");
-    stage.node.kill_daemon();
-    stage.node.start_daemon();
-    stage.node.wait_for_status("busy", "running");
-    assert_eq!(stage.node.inspect(&id)["status"], "deleting");
-    assert_eq!(stage.node.contd(["logs", "busy"]).ok(), "mine");
-    drop(held);
-    stage.is_gone(&id);
-    assert_eq!(stage.node.contd(["logs", "busy"]).ok(), "mine");
-    stage.end(&["busy"]);
-}
-
-#[test]
 fn a_process_that_waits_in_the_kernel_is_named_and_goes_when_it_can() {
     let stage = Stage::set();
     let point = PathBuf::from(format!("{}/input/dead", stage.node.root.display()));
@@ -156,7 +136,6 @@ fn a_frozen_process_lingers_until_it_is_thawed_and_our_own_freezer_is_no_obstacl
 #[test]
 fn a_flist_server_that_stands_still_delays_nobody_else_and_goes_with_its_last_container() {
     let mut stage = Stage::set();
-    stage.node.announce("killing a flist server without users that does not answer");
     stage.node.announce("run rolled back");
     let tree = stage.node.root.join("input/other");
     crate::harness::busybox_tree(&tree);
