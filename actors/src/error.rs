@@ -13,6 +13,7 @@ use contd_types::{
     ApiError, ContainerId, ContainerName, ErrorKind, Explain, IllegalTransition, NamespaceId, StateName, Step,
 };
 
+use crate::admission::NoPlace;
 use crate::call::CallError;
 use crate::log::LogActorError;
 use crate::pool::JobLost;
@@ -245,10 +246,12 @@ impl From<ContainerError> for ApiError {
 pub(crate) enum NamespaceError {
     #[error("run container {name}: namespace {namespace} has one of this name{}", state_text(*state))]
     NameTaken { namespace: NamespaceId, name: ContainerName, id: ContainerId, state: Option<StateName> },
-    #[error("run container {name}: namespace {namespace} has {limit} containers, the most allowed")]
+    #[error(
+        "run container {name}: namespace {namespace} has {limit} containers, the most allowed (limits.containers_per_namespace)"
+    )]
     Full { namespace: NamespaceId, name: ContainerName, limit: usize },
-    #[error("run container {name}: {limit} runs are in flight in {place}, the most allowed")]
-    Busy { place: String, name: ContainerName, limit: usize },
+    #[error("run container {name}: {limit} runs are in flight in {place}, the most allowed ({key})")]
+    Busy { place: String, name: ContainerName, limit: usize, key: &'static str },
     #[error("run container {name}: its idempotency key belongs to a run with another spec")]
     KeyReused { name: ContainerName, id: ContainerId },
     #[error("run container {name}: an idempotency key has 1 to {limit} bytes")]
@@ -267,6 +270,17 @@ pub(crate) enum NamespaceError {
 
 fn state_text(state: Option<StateName>) -> String {
     state.map(|state| format!(", which is {state}")).unwrap_or_default()
+}
+
+impl NamespaceError {
+    /// Says that there is no place for a run now, and which limit it is.
+    pub(crate) fn no_place(none: NoPlace, namespace: &NamespaceId, name: &ContainerName) -> Self {
+        let (place, limit, key) = match none {
+            NoPlace::Tenant { limit } => (format!("namespace {namespace}"), limit, "limits.runs_per_namespace"),
+            NoPlace::Node { limit } => ("the node".to_owned(), limit, "limits.runs"),
+        };
+        Self::Busy { place, name: name.clone(), limit, key }
+    }
 }
 
 impl Explain for NamespaceError {
@@ -289,7 +303,7 @@ impl Explain for NamespaceError {
                 Some(format!("choose another name, or remove the other; see what it is: contd inspect {}", id.short()))
             }
             Self::Full { .. } => Some("delete containers that have ended, or raise the limit".to_owned()),
-            Self::Busy { .. } => Some("retry in a moment".to_owned()),
+            Self::Busy { key, .. } => Some(format!("retry in a moment, or raise {key}")),
             Self::KeyReused { .. } => Some("use a new key for a new container".to_owned()),
             Self::BadKey { .. } => Some("use a shorter key, for example a UUID".to_owned()),
             Self::Spec { source, .. } => Some(source.hint().to_owned()),

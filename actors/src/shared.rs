@@ -11,10 +11,11 @@ use contd_shim_client::ShimClient;
 use contd_types::{Backoff, Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
 use tokio::sync::{Semaphore, watch};
 
+use crate::admission::Admission;
 use crate::bundle::BundleActor;
 use crate::call::{CallError, ask, tell};
 use crate::chance::jitter;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Settings};
 use crate::event::EventActor;
 use crate::flist::FlistActor;
 use crate::lane::Lanes;
@@ -36,8 +37,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) view: View,
     pub(crate) lanes: Lanes,
-    /// One permit per run or restart on the way.
-    pub(crate) starts: Arc<Semaphore>,
+    /// What of the settings may change; the rest of them is in `config`.
+    pub(crate) settings: RwLock<Settings>,
+    /// A place for each run and restart on the way.
+    pub(crate) admission: Admission,
     /// One permit per container that is being re-attached.
     pub(crate) recoveries: Arc<Semaphore>,
     pub(crate) flist: Slot<FlistActor>,
@@ -95,6 +98,17 @@ impl Shared {
         if let Some(addr) = self.event.get() {
             tell(&addr, PublishEvent(event));
         }
+    }
+
+    /// Returns what holds now of what may change.
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes other settings over. They count for what begins from now on.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.admission.resize(&settings.limits);
     }
 
     /// Counts one rebuilt actor.

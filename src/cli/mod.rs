@@ -105,7 +105,7 @@ fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> 
             args.address = cli.address;
             daemon(&args).map(|()| 0).map_err(CliError::Daemon)
         }
-        Verb::Flist(args) => flist::run(host, args),
+        Verb::Flist(args) => flist::run(host, cli.address, args),
         Verb::Completion(args) => completion::run(host, &args).map(|()| 0),
         Verb::Man(args) => man::run(args).map(|()| 0),
         Verb::Doctor(mut args) => {
@@ -117,6 +117,11 @@ fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> 
 }
 
 fn block_on(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    block_on_result(work)?
+}
+
+/// Runs something that asks the daemon, on an event loop of its own.
+fn block_on_result<T>(work: impl Future<Output = T>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -124,7 +129,7 @@ fn block_on(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliE
     let result = runtime.block_on(work);
     // A writer that is stuck on a reader of ours must not keep the process.
     runtime.shutdown_background();
-    result
+    Ok(result)
 }
 
 async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {

@@ -7,7 +7,7 @@ use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, Handler, WrapFuture};
 use contd_failpoint::Failpoint;
 use contd_shim_client::{Holdout, Shim, ShimError};
-use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, Signal, State, Step};
+use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, MAX_TIMEOUT, Signal, State, Step};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -56,8 +56,9 @@ impl ContainerActor {
 
     /// How long it may take to end before SIGKILL.
     pub(super) fn grace(&self, timeout: Option<Duration>) -> Duration {
-        let default = self.subject.shared.config.defaults.shutdown_timeout;
-        timeout.or(self.subject.spec.shutdown_timeout).unwrap_or(default)
+        let default = self.subject.shared.settings().defaults.shutdown_timeout;
+        // Also of a record that is older than this bound.
+        timeout.or(self.subject.spec.shutdown_timeout).unwrap_or(default).min(MAX_TIMEOUT)
     }
 
     /// A second stop: its time-out counts from now, and never makes the first one's longer. After a SIGKILL that was in
@@ -67,7 +68,7 @@ impl ContainerActor {
             self.send_kill(ctx);
             return;
         }
-        let Some(grace) = timeout else { return };
+        let Some(grace) = timeout.map(|timeout| timeout.min(MAX_TIMEOUT)) else { return };
         if grace.is_zero() {
             self.send_kill(ctx);
         } else {

@@ -244,7 +244,11 @@ impl Handler<Delete> for ContainerActor {
             let (id, state) = (self.subject.id.clone(), self.state.name());
             return Box::pin(fut::err(ContainerError::NotEnded { id, state }));
         }
-        let waited = if has_ended { REMOVAL_PATIENCE } else { self.grace(timeout) + KILLED_TIMEOUT + REMOVAL_PATIENCE };
+        let waited = if has_ended {
+            REMOVAL_PATIENCE
+        } else {
+            self.grace(timeout).saturating_add(KILLED_TIMEOUT).saturating_add(REMOVAL_PATIENCE)
+        };
         let (sender, receiver) = oneshot::channel();
         self.waiting.deletes.push(sender);
         self.wants_delete = true;

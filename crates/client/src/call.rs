@@ -145,5 +145,7 @@ pub(crate) fn response_name(response: &Response) -> &'static str {
         Response::Namespaces(_) => "Namespaces",
         Response::Plan(_) => "Plan",
         Response::ShutDown { .. } => "ShutDown",
+        Response::FlistServers(_) => "FlistServers",
+        Response::Cache(_) => "Cache",
     }
 }

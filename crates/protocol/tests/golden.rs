@@ -53,6 +53,8 @@ fn verbs_of_the_api_keep_their_numbers() {
     pinned(&call(upgrade), &format!("0700000000000000 0f000000 {target_hex}"));
     let shut_down = api::Request::ShutDown { longest: Duration::from_secs(60) };
     pinned(&call(shut_down), "0700000000000000 10000000 3c00000000000000 00000000");
+    pinned(&call(api::Request::FlistServers), "0700000000000000 11000000");
+    pinned(&call(api::Request::CacheUsage), "0700000000000000 12000000");
 }
 
 #[test]
