@@ -54,7 +54,9 @@ impl BundleWork {
             }
         };
         let given = spec;
-        let spec = crate::startup::complete(given, root, image).map_err(StepError::Startup)?;
+        let spec = crate::startup::complete(given, root, image)
+            .and_then(|spec| crate::startup::check_exec(spec, self.shared.config.exec_limit_bytes))
+            .map_err(StepError::Startup)?;
         let defaults = self.shared.settings().defaults.limits;
         let request = BundleRequest {
             namespace,

@@ -15,9 +15,9 @@ use contd_store::{DirStore, EventJournal};
 use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock};
 
 use crate::config::Config;
-use crate::daemon::explain;
 use crate::daemon::programs::{NATIVE, Programs};
 use crate::daemon::vault::ManagerVault;
+use crate::daemon::{explain, limits};
 
 const MIB: u64 = 1024 * 1024;
 /// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
@@ -93,8 +93,7 @@ fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -
 /// # Errors
 /// A value that cannot be.
 pub(crate) fn changeable(config: &Config) -> Result<Settings, ApiError> {
-    let millis = config.defaults.cpu_millis.max(CpuLimit::LEAST_MILLIS);
-    let cpu = CpuLimit::from_millis(millis)?;
+    let cpu = CpuLimit::from_millis(config.defaults.cpu_millis)?;
     let defaults = Defaults {
         limits: contd_bundle::Defaults {
             memory_bytes: config.defaults.memory_mib.saturating_mul(MIB),
@@ -125,6 +124,7 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
         log_rotation,
         runtime_timeout: Duration::from_secs(config.runtime.timeout_s),
         limits,
+        exec_limit_bytes: contd_types::exec_limit_bytes(limits::stack()),
         ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtimes, defaults)
     })
 }

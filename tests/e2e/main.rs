@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod command_line;
 mod doctor;
 mod fairness;
 mod fixtures;

@@ -13,10 +13,8 @@ use crate::harness::dead_fuse::DeadFuse;
 use crate::harness::servers::FlistServer;
 use crate::harness::{Node, eventually};
 
-/// What `contd rm -f -t 0` may take: 10 s for SIGKILL, 15 s for the removal, and the command itself.
-const IN_TIME: Duration = Duration::from_secs(28);
-/// What a question about another container may take on two busy cores.
-const AT_ONCE: Duration = Duration::from_secs(5);
+/// `contd rm -f -t 0` takes 10 s for SIGKILL and 15 s for the removal; what hangs does so for ever.
+const IN_TIME: Duration = Duration::from_secs(60);
 
 /// A node with a bystander.
 struct Stage {
@@ -42,7 +40,10 @@ impl Stage {
     fn lingers(&self, name: &str, why: &str) -> String {
         let id = self.node.inspect(name)["id"].as_str().expect("an id").to_owned();
         let begun = Instant::now();
-        self.node.contd(["rm", "-f", "-t", "0", name]).fails_with(1, why);
+        let removal = self.node.while_it_waits(&["rm", "-f", "-t", "0", name], || {
+            assert_eq!(self.node.inspect("stays")["pid"], self.bystander);
+        });
+        removal.fails_with(1, why);
         assert!(begun.elapsed() < IN_TIME, "it took {:?}", begun.elapsed());
         let info = self.node.inspect(&id);
         assert_eq!(info["status"], "deleting");
@@ -50,9 +51,6 @@ impl Stage {
         let table = self.node.contd(["ps", "-a", "--no-trunc"]);
         let line = table.ok().lines().find(|line| line.contains(&id)).expect("it is listed").to_owned();
         assert!(line.contains("Deleting (") && line.contains(why), "{line}");
-        let begun = Instant::now();
-        assert_eq!(self.node.inspect("stays")["pid"], self.bystander);
-        assert!(begun.elapsed() < AT_ONCE, "a question about the bystander took {:?}", begun.elapsed());
         id
     }
 
@@ -82,10 +80,9 @@ fn a_process_that_waits_in_the_kernel_is_named_and_goes_when_it_can() {
     let point = PathBuf::from(format!("{}/input/dead", stage.node.root.display()));
     let dead = DeadFuse::mount(&point);
     let share = format!("{}:/data", point.display());
-    let script = "echo go; cat /data/file; sleep 1000";
+    let script = "cat /data/file; sleep 1000";
     stage.node.contd(["run", "-d", "--name", "hangs", "-v", &share, &stage.flist, "/bin/sh", "-c", script]).ok();
-    eventually("it hangs", || stage.node.contd(["logs", "hangs"]).stdout.contains("go").then_some(()));
-    std::thread::sleep(Duration::from_millis(100));
+    dead.until_asked();
     let stopped = stage.node.contd(["stop", "-t", "0", "hangs"]);
     stopped.fails_with(1, "in D state");
     assert_eq!(stage.node.inspect("hangs")["status"], "stopping");
@@ -162,14 +159,13 @@ fn a_flist_server_that_stands_still_delays_nobody_else_and_goes_with_its_last_co
         stage.node.signal(pid, Signal::SIGSTOP);
     }
     fs::write(stage.node.root.join("input/x"), "").expect("let it read");
-    std::thread::sleep(Duration::from_millis(200));
-    // Another one of this flist is refused in time, and one of another flist runs at once.
+    // Another one of this flist is refused in time, and one of another flist runs meanwhile.
     let begun = Instant::now();
-    stage.node.contd(["run", "-d", "--name", "late", other, "/bin/true"]).fails_with(125, "did not answer within");
+    let late = stage.node.while_it_waits(&["run", "-d", "--name", "late", other, "/bin/true"], || {
+        stage.node.contd(["run", "--rm", &stage.flist, "/bin/true"]).ok();
+    });
+    late.fails_with(125, "did not answer within");
     assert!(begun.elapsed() < IN_TIME, "it took {:?}", begun.elapsed());
-    let begun = Instant::now();
-    stage.node.contd(["run", "--rm", &stage.flist, "/bin/true"]).ok();
-    assert!(begun.elapsed() < AT_ONCE, "a bystander's run took {:?}", begun.elapsed());
     let removed = stage.node.contd(["rm", "-f", "-t", "0", "reads"]);
     if removed.code != 0 {
         removed.fails_with(1, "its removal goes on by itself");
