@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contd_protocol::shim::RuntimeSpec;
-use contd_types::{ContainerId, CpuLimit};
+use contd_types::{ContainerId, CpuLimit, LayerKind};
 
 /// The stack limit of a process, unless somebody has changed it (`ulimit -s`).
 const USUAL_STACK_LIMIT: u64 = 8 * 1024 * 1024;
@@ -52,8 +52,10 @@ pub struct NodeConfig {
 pub struct Defaults {
     /// Memory, CPU and processes.
     pub limits: contd_bundle::Defaults,
-    /// The size of the writable layer in bytes.
+    /// The size of the writable layer in bytes, enforced where its file system can.
     pub rootfs_size_bytes: u64,
+    /// Where the writable layer lies.
+    pub layer: LayerKind,
     /// How long a container may take to end before SIGKILL.
     pub shutdown_timeout: Duration,
 }
@@ -208,6 +210,7 @@ impl Defaults {
                 oom_score_adj: None,
             },
             rootfs_size_bytes: 512 * 1024 * 1024,
+            layer: LayerKind::Disk,
             shutdown_timeout: Duration::from_secs(10),
         }
     }

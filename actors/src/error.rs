@@ -160,6 +160,9 @@ fn leftovers_text(leftovers: &[Leftover]) -> String {
     format!(" (and the clean-up failed: {})", texts.join("; "))
 }
 
+/// What to do when nothing is started any more.
+const GOING_DOWN_HINT: &str = "somebody has said `contd shutdown`: start the daemon again, or the node";
+
 /// Why a container did not do what it was asked. Several callers may get the same one.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ContainerError {
@@ -167,6 +170,8 @@ pub(crate) enum ContainerError {
     Gone { id: ContainerId, verb: &'static str },
     #[error("{verb} container {id}: it is {state}")]
     Forbidden { id: ContainerId, verb: &'static str, state: StateName },
+    #[error("start container {id}: the node is going down")]
+    GoingDown { id: ContainerId },
     #[error("delete container {id}: it is {state} and has not ended")]
     NotEnded { id: ContainerId, state: StateName },
     #[error("{verb} container {id}: it is still being re-attached after {waited:?}")]
@@ -194,7 +199,7 @@ impl Explain for ContainerError {
         match self {
             Self::Gone { .. } => ErrorKind::NotFound,
             Self::Forbidden { .. } | Self::NotEnded { .. } | Self::NeverRan { .. } => ErrorKind::Conflict,
-            Self::Recovering { .. } | Self::ActorLost { .. } => ErrorKind::Unavailable,
+            Self::GoingDown { .. } | Self::Recovering { .. } | Self::ActorLost { .. } => ErrorKind::Unavailable,
             Self::Make(source) => source.kind(),
             Self::Spec { .. } => ErrorKind::InvalidArgument,
             Self::NotStopped { .. } => ErrorKind::Timeout,
@@ -208,6 +213,7 @@ impl Explain for ContainerError {
         match self {
             Self::Gone { .. } => Some("list what there is: contd ps -a".to_owned()),
             Self::Forbidden { id, .. } => Some(format!("see its state: contd inspect {}", id.short())),
+            Self::GoingDown { .. } => Some(GOING_DOWN_HINT.to_owned()),
             Self::NotEnded { id, .. } => {
                 Some(format!("stop it first, or have rm end it with --force; see what it is: contd inspect {}", id.short()))
             }
@@ -254,6 +260,8 @@ pub(crate) enum NamespaceError {
     Spec { name: ContainerName, source: contd_types::SpecError },
     #[error("run container {name}: this node has no runtime {runtime:?}")]
     UnknownRuntime { name: ContainerName, runtime: String, known: Vec<String> },
+    #[error("run container {name}: the node is going down")]
+    GoingDown { name: ContainerName },
     #[error("run container {name}: get random bits for its id")]
     NoRandomness { name: ContainerName, source: getrandom::Error },
     #[error(transparent)]
@@ -283,6 +291,7 @@ impl Explain for NamespaceError {
             Self::Busy { .. } => ErrorKind::Busy,
             Self::KeyReused { .. } => ErrorKind::Conflict,
             Self::BadKey { .. } | Self::Spec { .. } | Self::UnknownRuntime { .. } => ErrorKind::InvalidArgument,
+            Self::GoingDown { .. } => ErrorKind::Unavailable,
             Self::NoRandomness { .. } => ErrorKind::Internal,
             Self::Container(source) => source.kind(),
         }
@@ -299,6 +308,7 @@ impl Explain for NamespaceError {
             Self::BadKey { .. } => Some("use a shorter key, for example a UUID".to_owned()),
             Self::Spec { source, .. } => Some(source.hint().to_owned()),
             Self::UnknownRuntime { known, .. } => Some(format!("it has: {}", known.join(", "))),
+            Self::GoingDown { .. } => Some(GOING_DOWN_HINT.to_owned()),
             Self::NoRandomness { .. } => None,
             Self::Container(source) => source.hint(),
         }

@@ -1,6 +1,6 @@
 //! The node's root file systems: has them prepared and released, each container's one call at a time.
 //!
-//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`ListRecoveredRoots`]. At its first start it has the provider look for what
+//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`FreeMemory`], [`ListRecoveredRoots`]. At its first start it has the provider look for what
 //! an earlier daemon left; preparations wait for that. Every few seconds it looks for roots that nobody serves any more and
 //! publishes [`EventKind::RootLost`] for each, once. Never mounts anything itself: the provider does, in threads.
 //!
@@ -12,15 +12,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
-use contd_rootfs::{PreparedRootfs, RecoveredRootfs, RootfsProvider};
+use contd_rootfs::{PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
 use contd_types::{ContainerEvent, ContainerId, EventKind};
 use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::error::{StepError, one_line};
 use crate::lineage::Lineage;
-use crate::messages::node::{ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
-use crate::pool::{Pool, TenantPools};
+use crate::messages::node::{FreeMemory, ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
+use crate::pool::{Pool, TenantPools, WhenBlocked};
 use crate::shared::Shared;
 
 /// Preparations of one tenant at once: enough to fill a link, few enough that a hanging store costs little memory.
@@ -160,7 +160,7 @@ impl Handler<PrepareRoot> for FlistActor {
     type Result = ResponseFuture<Result<PreparedRootfs, StepError>>;
 
     fn handle(&mut self, message: PrepareRoot, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
         Box::pin(async move {
             work.wait_for_the_past().await;
             let PrepareRoot { lane, wanted, request, progress } = message;
@@ -179,7 +179,9 @@ impl Handler<PrepareRoot> for FlistActor {
                 provider.prepare(&request, &report).map_err(StepError::Rootfs)
             };
             let prepared = pool.run_locked(&lane.root, "prepare the root", job);
-            still.unless_given_up(prepared).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?
+            let prepared =
+                still.unless_given_up(prepared).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?;
+            prepared.map_err(|failure| with_name(failure, &shared))
         })
     }
 }
@@ -202,12 +204,42 @@ impl Handler<ReleaseRoot> for FlistActor {
     }
 }
 
+impl Handler<FreeMemory> for FlistActor {
+    type Result = ResponseFuture<Result<Undone, StepError>>;
+
+    fn handle(&mut self, message: FreeMemory, _ctx: &mut Self::Context) -> Self::Result {
+        let work = Arc::clone(&self.work);
+        Box::pin(async move {
+            let FreeMemory { lane, namespace, id } = message;
+            let (pool, provider) = (work.releases.of(&namespace), Arc::clone(&work.provider));
+            let job = move || provider.free_memory(&namespace, &id);
+            let done =
+                pool.undo_locked(&lane.root, UNDO_GRACE, "free the layer in memory", WhenBlocked::Queue, job).await;
+            match done.map_err(StepError::Job)? {
+                None => Ok(Undone::Later),
+                Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
+            }
+        })
+    }
+}
+
 impl Handler<ListRecoveredRoots> for FlistActor {
     type Result = ResponseFuture<Result<Vec<RecoveredRootfs>, StepError>>;
 
     fn handle(&mut self, _message: ListRecoveredRoots, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move { Ok(work.wait_for_the_past().await) })
+    }
+}
+
+/// Gives the other container the name by which people know it; the provider knows ids only.
+fn with_name(failure: StepError, shared: &Shared) -> StepError {
+    match failure {
+        StepError::Rootfs(RootfsError::UpperInUse { path, namespace, id, name: None, how }) => {
+            let name = shared.view.get(&id).map(|info| info.spec.name.clone());
+            StepError::Rootfs(RootfsError::UpperInUse { path, namespace, id, name, how })
+        }
+        other => other,
     }
 }
 

@@ -24,10 +24,12 @@ use crate::container::{ContainerActor, KILLED_TIMEOUT, Origin, ROLLBACK_TIMEOUT,
 use crate::error::{ContainerError, NamespaceError, one_line};
 use crate::lineage::{Lifeline, Lineage, RebuildBudget};
 use crate::messages::RECOVERY_WAIT;
-use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait};
+use crate::messages::container::{
+    BeginRun, Delete, GoDown, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait,
+};
 use crate::messages::namespace::{
-    ContainerActorEnded, ContainerGone, ContainerLingers, RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate,
-    RouteUpgradeShim, RouteWait, Run,
+    ContainerActorEnded, ContainerGone, ContainerLingers, RouteDelete, RouteGoDown, RouteKill, RouteStart, RouteStop,
+    RouteUpdate, RouteUpgradeShim, RouteWait, Run,
 };
 use crate::records::RecordError;
 use crate::shared::Shared;
@@ -173,6 +175,9 @@ impl NamespaceActor {
     /// Decides whether a run may begin; everything that can be refused without work is refused here.
     fn admit(&self, run: &Run) -> Result<(), NamespaceError> {
         let name = || run.spec.name.clone();
+        if self.shared.is_going_down() {
+            return Err(NamespaceError::GoingDown { name: name() });
+        }
         if let Some(key) = &run.idempotency_key
             && (key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES)
         {
@@ -405,6 +410,14 @@ impl Handler<RouteStop> for NamespaceActor {
 
     fn handle(&mut self, RouteStop(id, timeout): RouteStop, _ctx: &mut Self::Context) -> Self::Result {
         self.route(&id, "stop", Stop { timeout }, self.stop_deadline(&id, timeout), false)
+    }
+}
+
+impl Handler<RouteGoDown> for NamespaceActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, RouteGoDown { id, longest }: RouteGoDown, _ctx: &mut Self::Context) -> Self::Result {
+        self.route(&id, "shut down", GoDown { longest }, self.stop_deadline(&id, Some(longest)), false)
     }
 }
 

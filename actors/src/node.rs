@@ -1,6 +1,6 @@
 //! The beginning of a node: from settings and borders to a supervisor that answers.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -77,6 +77,7 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         event: Slot::default(),
         rebuilt: AtomicU32::new(0),
         operations: watch::Sender::new(0),
+        is_going_down: AtomicBool::new(false),
         config,
     });
     Supervisor::new(shared, Borders { rootfs, bundles, journal }).start()

@@ -1,7 +1,7 @@
 //! What all actors of a node hold in common: settings, borders, locks, the view, and the addresses of the services.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) rebuilt: AtomicU32,
     /// How many operations on containers are under way; a shutdown waits for them.
     pub(crate) operations: watch::Sender<usize>,
+    /// Whether the node goes down: see [`Shared::go_down`].
+    pub(crate) is_going_down: AtomicBool,
 }
 
 /// Counts one operation while it lives.
@@ -79,6 +81,16 @@ impl Shared {
     /// Returns where a container's bundle is, as `contd_bundle::DirBundles` lays it out.
     pub(crate) fn bundle_dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
         self.config.state_dir.join(namespace.as_str()).join(id.as_str()).join("bundle")
+    }
+
+    /// From here on nothing is started any more; there is no way back but another daemon.
+    pub(crate) fn go_down(&self) {
+        self.is_going_down.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells whether nothing is started any more.
+    pub(crate) fn is_going_down(&self) -> bool {
+        self.is_going_down.load(Ordering::SeqCst)
     }
 
     /// Publishes an event; lost only when the journal's actor is beyond repair.

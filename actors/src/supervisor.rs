@@ -8,6 +8,7 @@
 //! wait for the first two, which takes milliseconds.
 
 mod children;
+mod down;
 mod verbs;
 
 use std::collections::{BTreeMap, HashMap};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use contd_flist::CacheLimits;
-use contd_types::NamespaceId;
+use contd_types::{LayerKind, NamespaceId};
 use serde::{Deserialize, Deserializer};
 
 use crate::cli::{parse_address, parse_size};
@@ -118,8 +118,10 @@ pub(crate) struct Defaults {
     pub(crate) cpu_millis: u32,
     /// Processes and threads.
     pub(crate) pids: u32,
-    /// The writable layer in MiB.
+    /// The writable layer in MiB; enforced where its file system can.
     pub(crate) rootfs_mib: u64,
+    /// Where it lies.
+    pub(crate) layer: LayerKind,
     /// How long a container may take to stop before SIGKILL, in seconds.
     pub(crate) stop_timeout_s: u64,
 }
@@ -127,7 +129,9 @@ pub(crate) struct Defaults {
 impl Default for Defaults {
     fn default() -> Self {
         // One CPU as 0-OS gives; memory and layer so that a small service runs and a runaway one does not take the node.
-        Self { memory_mib: 1024, cpu_millis: 1000, pids: 1024, rootfs_mib: 512, stop_timeout_s: 10 }
+        // The layer on disk, as every engine has it: memory is what a node has least of.
+        let layer = LayerKind::Disk;
+        Self { memory_mib: 1024, cpu_millis: 1000, pids: 1024, rootfs_mib: 512, layer, stop_timeout_s: 10 }
     }
 }
 

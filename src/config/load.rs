@@ -248,8 +248,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         let why = "is not one name that begins with contd";
         return Err(ConfigError::Value { key: "cgroup_parent", value: parent.clone(), why, place: None });
     }
-    check_ranges(config)?;
     check_defaults(config)?;
+    check_ranges(config)?;
     if config.cache.max_bytes < MIN_CACHE_BYTES {
         let value = config.cache.max_bytes.to_string();
         return Err(ConfigError::Value {
@@ -270,8 +270,6 @@ fn check_ranges(config: &Config) -> Result<(), ConfigError> {
         ("runtime.timeout_s", config.runtime.timeout_s, 1, MAX_SECONDS),
         ("runtime.warm_slots", count(config.runtime.warm_slots), 0, MAX_SLOTS),
         ("defaults.stop_timeout_s", config.defaults.stop_timeout_s, 0, MAX_SECONDS),
-        ("defaults.memory_mib", config.defaults.memory_mib, 0, MAX_MIB),
-        ("defaults.rootfs_mib", config.defaults.rootfs_mib, 0, MAX_MIB),
         ("logs.max_mib", config.logs.max_mib, 0, MAX_MIB),
         ("limits.containers_per_namespace", count(limits.containers_per_namespace), 0, MAX_COUNT),
         ("limits.runs_per_namespace", count(limits.runs_per_namespace), 1, MAX_COUNT),
@@ -300,15 +298,16 @@ fn check_ranges(config: &Config) -> Result<(), ConfigError> {
 fn check_defaults(config: &Config) -> Result<(), ConfigError> {
     let defaults = &config.defaults;
     let limits = [
-        ("defaults.memory_mib", defaults.memory_mib, MIN_MEMORY_BYTES / (1024 * 1024)),
-        ("defaults.cpu_millis", defaults.cpu_millis.into(), CpuLimit::LEAST_MILLIS.into()),
-        ("defaults.pids", defaults.pids.into(), 1),
-        ("defaults.rootfs_mib", defaults.rootfs_mib, 1),
+        ("defaults.memory_mib", defaults.memory_mib, MIN_MEMORY_BYTES / (1024 * 1024), MAX_MIB),
+        ("defaults.cpu_millis", defaults.cpu_millis.into(), CpuLimit::LEAST_MILLIS.into(), u64::MAX),
+        ("defaults.pids", defaults.pids.into(), 1, u64::MAX),
+        ("defaults.rootfs_mib", defaults.rootfs_mib, 1, MAX_MIB),
     ];
-    for (key, value, least) in limits {
+    for (key, value, least, most) in limits {
         let why = match value {
             0 => "would be no limit, and every container has one: write a number above 0",
             value if value < least => "is less than a container can run with",
+            value if value > most => "is more than can be meant",
             _ => continue,
         };
         return Err(ConfigError::Value { key, value: value.to_string(), why, place: None });
@@ -431,6 +430,12 @@ mod tests {
             "cgroup_parent = 'system.slice'",
             "cgroup_parent = 'contd/../x'",
             "[cache]\nmax_bytes = '63m'",
+            "[defaults]\nmemory_mib = 0",
+            "[defaults]\nmemory_mib = 3",
+            "[defaults]\ncpu_millis = 0",
+            "[defaults]\ncpu_millis = 9",
+            "[defaults]\npids = 0",
+            "[defaults]\nrootfs_mib = 0",
             "[limits]\nruns = 9223372036854775807",
             "[limits]\nconnections = 0",
             "[limits]\nidle_timeout_s = 0",
@@ -439,12 +444,6 @@ mod tests {
             "[runtime]\ntimeout_s = 0",
             "[runtime]\nwarm_slots = 1025",
             "[logs]\nmax_mib = 9223372036854775807",
-            "[defaults]\nmemory_mib = 0",
-            "[defaults]\nmemory_mib = 3",
-            "[defaults]\ncpu_millis = 0",
-            "[defaults]\ncpu_millis = 9",
-            "[defaults]\npids = 0",
-            "[defaults]\nrootfs_mib = 0",
         ] {
             let main = write(dir.path(), "config.toml", bad);
             assert!(matches!(load(&args(&main)), Err(ConfigError::Value { .. })), "{bad} was accepted");

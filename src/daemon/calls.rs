@@ -6,8 +6,8 @@ use std::time::Duration;
 use actix::Addr;
 use contd_actors::messages::{
     AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer,
-    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer,
-    StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, ShutDownNode,
+    StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
 use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
@@ -23,6 +23,7 @@ use crate::daemon::connection::ItemSender;
 use crate::daemon::hints::About;
 use crate::daemon::leaving::Leaving;
 use crate::daemon::places::{Kind, Places};
+use crate::flist_places::FlistPlaces;
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
 pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(15);
@@ -68,6 +69,8 @@ pub(crate) struct Backend {
     pub(crate) started_at: Timestamp,
     /// The OCI runtime in use.
     pub(crate) runtime: String,
+    /// Where flists are kept and served.
+    pub(crate) flists: FlistPlaces,
     /// Whether the daemon leaves.
     pub(crate) leaving: watch::Sender<Option<Leaving>>,
 }
@@ -158,7 +161,13 @@ fn subject(request: &Request) -> String {
         | Request::UpgradeShim { target }
         | Request::Wait { target }
         | Request::Logs { target, .. } => target.container.to_string(),
-        Request::Version | Request::List { .. } | Request::ListNamespaces | Request::Events { .. } => String::new(),
+        Request::Version
+        | Request::List { .. }
+        | Request::ListNamespaces
+        | Request::ShutDown { .. }
+        | Request::Events { .. }
+        | Request::FlistServers
+        | Request::CacheUsage => String::new(),
     }
 }
 
@@ -208,6 +217,8 @@ async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> 
             Ok(Response::Page { containers: page.containers, has_more: page.has_more })
         }
         Request::ListNamespaces => Ok(Response::Namespaces(ask_api(node, ListNamespaces, QUERY_DEADLINE).await?)),
+        Request::FlistServers => looked(backend, |places| Ok(Response::FlistServers(places.servers()?))).await,
+        Request::CacheUsage => looked(backend, |places| Ok(Response::Cache(Box::new(places.cache())))).await,
         Request::Wait { target } => wait(backend, target, items).await,
         Request::Logs { target, is_following: true, tail } => {
             let log = ask_api(node, FollowLog { target, tail }, QUERY_DEADLINE).await?;
@@ -219,8 +230,24 @@ async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> 
             stream_log(backend, log, items).await?;
             Ok(Response::Done)
         }
+        Request::ShutDown { longest } => {
+            // The actors bound it.
+            let ended = ask_api(node, ShutDownNode { longest }, NO_DEADLINE).await?;
+            Ok(Response::ShutDown { ended })
+        }
         Request::Events { from, namespace } => stream_events(backend, from, namespace, items).await,
     }
+}
+
+/// Looks at files, which may take a while: not on a thread that serves others.
+async fn looked(
+    backend: &Backend,
+    look: impl FnOnce(&FlistPlaces) -> Result<Response, ApiError> + Send + 'static,
+) -> Answer {
+    let places = backend.flists.clone();
+    let looked = tokio::task::spawn_blocking(move || look(&places)).await;
+    looked
+        .map_err(|_panicked| ApiError::new(ErrorKind::Internal, "look at the flists of this node: the task was lost"))?
 }
 
 fn version(backend: &Backend) -> VersionInfo {

@@ -7,6 +7,7 @@
 //! ```
 
 mod access;
+mod cache_mode;
 mod calls;
 mod cgroups;
 mod connection;
@@ -52,6 +53,7 @@ pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
 use crate::daemon::reload::Reload;
 use crate::daemon::server::{Connections, Server};
 use crate::daemon::takeover::{Desk, Successor};
+use crate::flist_places::FlistPlaces;
 
 /// How long the actors may take to come to rest; runs under way have a bound of their own inside.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -121,6 +123,7 @@ async fn serve(
         agent: agent(),
         started_at: SystemClock.now(),
         runtime: config.runtime.default.clone(),
+        flists: FlistPlaces::of(&config),
         leaving: watch::channel(None).0,
     });
     let mut server = Server::new(socket, Arc::clone(&backend), &config.socket()).map_err(bind_failed)?;
@@ -312,6 +315,7 @@ fn make_directories(config: &Config) -> Result<(), ApiError> {
             ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
         })?;
     }
+    cache_mode::close(&config.cache_dir);
     Ok(())
 }
 

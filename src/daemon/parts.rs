@@ -102,6 +102,7 @@ pub(crate) fn changeable(config: &Config) -> Result<Settings, ApiError> {
             oom_score_adj: not_spared(&std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default()),
         },
         rootfs_size_bytes: config.defaults.rootfs_mib.saturating_mul(MIB),
+        layer: config.defaults.layer,
         shutdown_timeout: config.defaults.stop_timeout(),
     };
     let log_rotation =

@@ -183,9 +183,12 @@ impl ContainerActor {
         if self.runs_since.take().is_some_and(|since| Instant::now().duration_since(since) >= GOOD_RUN) {
             self.streak = 0;
         }
+        let is_going_down = self.subject.shared.is_going_down();
         let wants_restart = !self.was_told_to_stop()
             && !self.wants_delete
+            && !is_going_down
             && self.policy().wants_restart(exit.is_success(), self.streak);
+        self.record.went_down_with_node |= is_going_down && !self.was_told_to_stop();
         self.record.exit = Some(exit.clone());
         self.record.finished_at = Some(exit.at);
         self.is_exit_told = false;
@@ -265,7 +268,8 @@ impl ContainerActor {
         self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
         self.restart_timer = Some(ctx.run_later(delay, |actor, ctx| {
             actor.restart_timer = None;
-            if matches!(actor.state, State::Backoff { .. } | State::Failed { .. }) && !actor.wants_delete {
+            let is_there = matches!(actor.state, State::Backoff { .. } | State::Failed { .. }) && !actor.wants_delete;
+            if is_there && !actor.subject.shared.is_going_down() {
                 actor.record.restart_count = actor.record.restart_count.saturating_add(1);
                 actor.streak = actor.streak.saturating_add(1);
                 actor.wants_start = true;

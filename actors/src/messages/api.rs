@@ -263,6 +263,16 @@ pub struct NodeStatusReport {
 #[rtype(result = "()")]
 pub struct Reconfigure(pub Settings);
 
+/// Ends all containers before the node goes down, side by side, each by its own stop signal and time-out. From the moment it
+/// is heard nothing is started any more, by nobody and no policy, as long as this node lives. The next one treats what has run
+/// as after a reboot. Answered with how many have ended.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<u32, ApiError>")]
+pub struct ShutDownNode {
+    /// No container is given longer before SIGKILL.
+    pub longest: Duration,
+}
+
 /// Ends the actors. Containers keep running. Waits for runs and deletions in flight, up to the configured bound; new
 /// requests are refused from now on.
 #[derive(Debug, Clone, Message)]

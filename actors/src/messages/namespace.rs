@@ -31,6 +31,14 @@ pub(crate) struct RouteStart(pub(crate) ContainerId);
 #[rtype(result = "Result<Exit, NamespaceError>")]
 pub(crate) struct RouteStop(pub(crate) ContainerId, pub(crate) Option<Duration>);
 
+/// Routes the end of a container with its node.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), NamespaceError>")]
+pub(crate) struct RouteGoDown {
+    pub(crate) id: ContainerId,
+    pub(crate) longest: Duration,
+}
+
 /// Routes a signal.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), NamespaceError>")]

@@ -12,6 +12,7 @@ use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, Namespa
 use tokio::sync::watch;
 use tracing::info;
 
+use super::down::end_all;
 use super::{Phase, Supervisor};
 use crate::call::ask;
 use crate::chance::new_id;
@@ -26,8 +27,8 @@ use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
     AwaitRemoval, ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FindElsewhere,
     FollowLog, InspectContainer, KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus,
-    NodeStatusReport, RECOVERY_WAIT, ReadLog, Reconfigure, RunContainer, Shutdown, StartContainer, StopContainer,
-    SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    NodeStatusReport, RECOVERY_WAIT, ReadLog, Reconfigure, RunContainer, ShutDownNode, Shutdown, StartContainer,
+    StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
 use crate::namespace::NamespaceActor;
 use crate::pool::WhenBlocked;
@@ -247,6 +248,20 @@ impl Handler<Reconfigure> for Supervisor {
     }
 }
 
+impl Handler<ShutDownNode> for Supervisor {
+    type Result = Routed<u32>;
+
+    fn handle(&mut self, ShutDownNode { longest }: ShutDownNode, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(move |actor, _ctx| {
+            // First of all: whoever is admitted before is shown, and found below.
+            actor.shared.go_down();
+            let shared = Arc::clone(&actor.shared);
+            let tenants = actor.namespaces.iter().map(|(name, branch)| (name.clone(), branch.addr.subscribe()));
+            Box::pin(end_all(shared, tenants.collect(), longest))
+        })
+    }
+}
+
 impl Handler<Shutdown> for Supervisor {
     type Result = Routed<()>;
 
@@ -401,7 +416,10 @@ async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError
         id: subject.id.clone(),
         flist: spec.flist.clone(),
         is_read_only: true,
+        layer: subject.layer(),
+        is_layer_required: spec.layer.is_some(),
         size_bytes: spec.rootfs_size_bytes.unwrap_or(shared.settings().defaults.rootfs_size_bytes),
+        is_size_required: spec.rootfs_size_bytes.is_some(),
         upper_dir: None,
         is_trusted: false,
     };

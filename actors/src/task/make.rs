@@ -27,7 +27,7 @@ use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
 use crate::flist::UNDO_GRACE;
 use crate::lane::Wanted;
-use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone};
+use crate::messages::container::{CommitPrepared, CommitRunning, Made, MadeByRuntime, MakeDone};
 use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle, Written};
 use crate::pool::WhenBlocked;
 
@@ -112,10 +112,10 @@ impl Making<'_> {
     async fn forward(&self) -> StepResult<()> {
         let _permit = self.take_permit().await?;
         if self.plan.goal == Goal::Prepared {
-            let (made_with, ()) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
-            return self.commit_prepared(made_with).await;
+            let (made, ()) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
+            return self.commit_prepared(made).await;
         }
-        let (made_with, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
+        let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
         contd_failpoint::hit(Failpoint::MakeShimSpawned);
         let pid = self.create(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeCreated);
@@ -123,7 +123,7 @@ impl Making<'_> {
         contd_failpoint::hit(Failpoint::MakeTold);
         let pid = self.start(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeStarted);
-        self.commit(pid, shim, made_with).await
+        self.commit(pid, shim, made).await
     }
 
     /// Takes a place for a restart.
@@ -164,12 +164,13 @@ impl Making<'_> {
         result
     }
 
-    async fn root_and_bundle(&self) -> StepResult<Option<MadeWith>> {
+    async fn root_and_bundle(&self) -> StepResult<Made> {
         let prepared = self.prepare_root().await?;
         contd_failpoint::hit(Failpoint::MakeRootPrepared);
+        let layer = prepared.layer;
         let made_with = self.write_bundle(prepared).await?;
         contd_failpoint::hit(Failpoint::MakeBundleWritten);
-        Ok(made_with)
+        Ok(Made { with: made_with, layer })
     }
 
     async fn prepare_root(&self) -> StepResult<PreparedRootfs> {
@@ -182,7 +183,10 @@ impl Making<'_> {
             // Writable even for a read-only container: the runtime makes mount points in it and then closes it, as it does
             // under containerd. A flist without `/run` could not be started otherwise.
             is_read_only: false,
+            layer: subject.layer(),
+            is_layer_required: spec.layer.is_some(),
             size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.settings().defaults.rootfs_size_bytes),
+            is_size_required: spec.rootfs_size_bytes.is_some(),
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
         };
@@ -269,15 +273,15 @@ impl Making<'_> {
         answer.and_then(|result| result).map_err(|source| (Step::Create, source))
     }
 
-    async fn commit_prepared(&self, made_with: Option<MadeWith>) -> StepResult<()> {
-        let message = CommitPrepared { generation: self.plan.generation, made_with };
+    async fn commit_prepared(&self, made: Made) -> StepResult<()> {
+        let message = CommitPrepared { generation: self.plan.generation, made };
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }
 
     /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.
-    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>, made_with: Option<MadeWith>) -> StepResult<()> {
-        let message = CommitRunning { generation: self.plan.generation, pid, shim, made_with };
+    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>, made: Made) -> StepResult<()> {
+        let message = CommitRunning { generation: self.plan.generation, pid, shim, made };
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }

@@ -5,6 +5,7 @@ mod event_cost;
 mod extremes;
 mod fairness;
 mod image;
+mod layers;
 mod limits;
 mod logs_and_events;
 mod recovery;
@@ -12,6 +13,7 @@ pub(crate) mod replay;
 mod resistance;
 mod rollback;
 mod schedules;
+mod shutdown;
 mod supervision;
 mod verbs;
 

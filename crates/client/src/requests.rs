@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::api::{
-    Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target, VersionInfo,
+    CacheInfo, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target,
+    VersionInfo,
 };
 use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, RestartPolicy, Signal};
 
@@ -13,7 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::call::{Underway, wrong};
 use crate::connection::Connection;
-use crate::deadline::{CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
+use crate::deadline::{CACHE_WALK, CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
 use crate::error::{ClientError, ProtocolError};
 use crate::stream::{EventStream, LogStream, Progress, RunStream};
 
@@ -221,6 +222,19 @@ impl Client {
         self.ask("stop the container", Request::Stop { target, timeout }, limit, exited).await
     }
 
+    /// Ends all containers because the node goes down; root only. Usual deadline: `longest` and 1 min more.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn shut_down(&self, longest: Duration, deadline: Deadline) -> Result<u32, ClientError> {
+        let take = |response| match response {
+            Response::ShutDown { ended } => Ok(ended),
+            other => Err(other),
+        };
+        let limit = deadline.resolve(Some(longest.saturating_add(CHANGE)));
+        self.ask("shut the node down", Request::ShutDown { longest }, limit, take).await
+    }
+
     /// Sends a signal to a container's init. Usual deadline: 1 min.
     ///
     /// # Errors
@@ -298,6 +312,30 @@ impl Client {
             other => Err(other),
         };
         self.ask("list the namespaces", Request::ListNamespaces, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Lists the servers of mounted flists. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn flist_servers(&self, deadline: Deadline) -> Result<Vec<FlistServerInfo>, ClientError> {
+        let take = |response| match response {
+            Response::FlistServers(servers) => Ok(servers),
+            other => Err(other),
+        };
+        self.ask("list the flist servers", Request::FlistServers, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Asks what the cache holds. Usual deadline: a minute, since all of it is looked at.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn cache_usage(&self, deadline: Deadline) -> Result<CacheInfo, ClientError> {
+        let take = |response| match response {
+            Response::Cache(info) => Ok(*info),
+            other => Err(other),
+        };
+        self.ask("look at the cache", Request::CacheUsage, deadline.resolve(Some(CACHE_WALK)), take).await
     }
 
     /// Waits until a container has ended. Usually without a deadline.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use contd_protocol::api::{
-    Item, MAX_CALLS_PER_CONNECTION, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, VersionInfo,
+    CacheInfo, CacheKindInfo, Item, MAX_CALLS_PER_CONNECTION, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response,
+    VersionInfo,
 };
 use contd_types::{ApiError, ContainerEvent, ErrorKind, EventKind, Signal, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -65,6 +66,16 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
             }
             Ok(Response::Done)
         }
+        Request::FlistServers => Ok(Response::FlistServers(Vec::new())),
+        Request::CacheUsage => Ok(Response::Cache(Box::new(CacheInfo {
+            cache_dir: "/c".into(),
+            max_bytes: 2,
+            min_free_bytes: 1,
+            free_bytes: None,
+            kinds: [CacheKindInfo { count: 1, bytes: 1, last_used: None, oldest_use: None }; 4],
+            flists: Vec::new(),
+            failure: None,
+        }))),
         Request::DryRun(_) => Ok(Response::Plan(Box::new(Plan { config_json: "{}".into(), log_path: "/l".into() }))),
         Request::Events { from, .. } => {
             let first = from.unwrap_or(100);
