@@ -80,6 +80,17 @@ pub struct Limits {
     pub runs_in_flight: usize,
 }
 
+/// What may change while a node runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What a spec that leaves something out gets, from the next start of its container on.
+    pub defaults: Defaults,
+    /// When a container's log is rotated; a shim that runs keeps to what it was told.
+    pub log_rotation: LogRotation,
+    /// How many runs may be in flight, and how many containers there may be.
+    pub limits: Limits,
+}
+
 /// The runtimes of a node, by the names under which containers ask for them.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
@@ -158,6 +169,11 @@ impl Runtimes {
 }
 
 impl NodeConfig {
+    /// Returns what may change while the node runs, as it is at the start.
+    pub fn settings(&self) -> Settings {
+        Settings { defaults: self.defaults, log_rotation: self.log_rotation, limits: self.limits }
+    }
+
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
     pub fn new(state_dir: PathBuf, log_dir: PathBuf, boot_id: String, runtimes: Runtimes, defaults: Defaults) -> Self {
         Self {

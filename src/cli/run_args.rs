@@ -40,11 +40,11 @@ pub(crate) struct RunArgs {
     /// Read variables from a file: KEY=VALUE lines, KEY alone from your own environment, # comments
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Mount a host path; options are separated by commas
+    /// Mount a host path; options, such as ro, are separated by commas
     #[arg(short, long, value_name = "SRC:DST[:OPTS]", value_parser = mounts::volume)]
     pub(crate) volume: Vec<MountSpec>,
-    /// Mount anything; options are separated by `:`, or each in its own options=
-    #[arg(long, value_name = "type=,src=,dst=,options=", value_parser = mounts::mount)]
+    /// Mount anything, by docker's keys, as one line of CSV: type=bind,src=,dst=,ro or type=tmpfs,dst=,tmpfs-size=
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = mounts::mount)]
     pub(crate) mount: Vec<MountSpec>,
     /// What to run, in place of the image's entrypoint and command: a program, or a JSON list; "" for the command alone
     #[arg(long, value_name = "PROGRAM", value_parser = parse::entrypoint)]
@@ -139,7 +139,7 @@ impl From<PropagationArg> for Propagation {
 
 impl RunArgs {
     /// The root, and what to run in it.
-    fn flist_and_command(&self) -> (&str, &[String]) {
+    pub(crate) fn flist_and_command(&self) -> (&str, &[String]) {
         // clap wants at least one word.
         self.words.split_first().map_or(("", &[]), |(flist, command)| (flist.as_str(), command))
     }

@@ -1,6 +1,6 @@
 //! One container: owns its lifecycle record (nobody else writes it), its shim connection, its restart policy.
 //!
-//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
+//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`GoDown`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
 //! its tasks ([`crate::task`]) and tells its namespace [`ContainerGone`]. Touches nothing but the record itself: each
 //! operation that takes time is a task, at most one at a time, and may be told to take back what it did.
 //!
@@ -359,10 +359,11 @@ fn event_name(kind: &EventKind) -> &'static str {
 
 /// What a container is made with now, where the node decides.
 fn in_force(subject: &Subject, layer: Option<PreparedLayer>) -> InForce {
-    let (spec, config) = (&subject.spec, &subject.shared.config);
-    let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &config.defaults.limits);
+    let spec = &subject.spec;
+    let limits = subject.shared.settings().defaults.limits;
+    let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &limits);
     InForce {
-        runtime: config.runtimes.name(spec.runtime.as_deref()),
+        runtime: subject.shared.config.runtimes.name(spec.runtime.as_deref()),
         memory_bytes,
         cpu,
         pids_limit,

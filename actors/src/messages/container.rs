@@ -42,6 +42,14 @@ pub(crate) struct Stop {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// Ends it because the node goes down: what its user wants of it stays as it is.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct GoDown {
+    /// It is given no longer before SIGKILL.
+    pub(crate) longest: Duration,
+}
+
 /// Sends it a signal.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), ContainerError>")]

@@ -87,6 +87,7 @@ pub(crate) struct WriteBundle {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<String, StepError>")]
 pub(crate) struct PreviewBundle {
+    pub(crate) wanted: Wanted,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) spec: Arc<ContainerSpec>,

@@ -16,11 +16,12 @@ use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs};
 use contd_shim_client::Shim;
 use contd_store::MadeWith;
 use contd_types::{Pid, Step};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Cancel, Subject, shielded, undo};
+use crate::admission::RunPlace;
 use crate::call::{CallError, ask, tell};
 use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
@@ -125,17 +126,18 @@ impl Making<'_> {
         self.commit(pid, shim, made).await
     }
 
-    /// Takes one of the node's permits for a restart: after a boot, hundreds may want to start at once.
-    async fn take_permit(&self) -> StepResult<Option<OwnedSemaphorePermit>> {
+    /// Takes a place for a restart.
+    async fn take_permit(&self) -> StepResult<Option<RunPlace>> {
         if self.plan.is_first {
             return Ok(None);
         }
-        let mut cancel = self.cancel.clone();
+        let (mut cancel, shared) = (self.cancel.clone(), &self.plan.subject.shared);
+        let limits = shared.settings().limits;
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err((Step::Admit, StepError::Cancelled)),
-            permit = Arc::clone(&self.plan.subject.shared.starts).acquire_owned() => {
-                permit.map(Some).map_err(|_closed| (Step::Admit, StepError::Cancelled))
+            place = shared.admission.restart(&self.plan.subject.namespace, &limits) => {
+                place.map(Some).ok_or((Step::Admit, StepError::Cancelled))
             }
         }
     }
@@ -183,7 +185,7 @@ impl Making<'_> {
             is_read_only: false,
             layer: subject.layer(),
             is_layer_required: spec.layer.is_some(),
-            size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.config.defaults.rootfs_size_bytes),
+            size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.settings().defaults.rootfs_size_bytes),
             is_size_required: spec.rootfs_size_bytes.is_some(),
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
@@ -344,7 +346,7 @@ async fn end_late_shim(
 }
 
 fn task_spec(subject: &Subject) -> TaskSpec {
-    let config = &subject.shared.config;
+    let (config, rotation) = (&subject.shared.config, subject.shared.settings().log_rotation);
     TaskSpec {
         version: TASK_SPEC_VERSION,
         namespace: subject.namespace.clone(),
@@ -352,8 +354,8 @@ fn task_spec(subject: &Subject) -> TaskSpec {
         bundle: subject.shared.bundle_dir(&subject.namespace, &subject.id),
         runtime: config.runtimes.spec(subject.spec.runtime.as_deref(), &config.cgroup_parent, &subject.id),
         log_path: subject.shared.log_path(&subject.namespace, &subject.name),
-        log_max_bytes: config.log_rotation.max_bytes,
-        log_max_files: config.log_rotation.max_files,
+        log_max_bytes: rotation.max_bytes,
+        log_max_files: rotation.max_files,
         drain_timeout: config.drain_timeout,
         runtime_timeout: config.runtime_timeout,
     }

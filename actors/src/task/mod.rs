@@ -41,7 +41,7 @@ pub(crate) struct Subject {
 impl Subject {
     /// Tells where its writable layer lies, unless the caller gave a directory.
     pub(crate) fn layer(&self) -> LayerKind {
-        self.spec.layer.unwrap_or(self.shared.config.defaults.layer)
+        self.spec.layer.unwrap_or(self.shared.settings().defaults.layer)
     }
 }
 

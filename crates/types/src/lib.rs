@@ -29,6 +29,7 @@ pub mod id;
 pub mod info;
 pub mod layer;
 pub mod lifecycle;
+pub mod mount;
 pub mod name;
 pub mod shortage;
 pub mod signal;
@@ -45,11 +46,12 @@ pub use id::{ContainerId, ContainerRef};
 pub use info::{ContainerInfo, ContainerSummary, InForce};
 pub use layer::LayerKind;
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
+pub use mount::MountSpec;
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{
-    ContainerSpec, CpuLimit, Entrypoint, MIN_MEMORY_BYTES, MountSpec, Network, Propagation, RestartPolicy, SpecError,
+    ContainerSpec, CpuLimit, Entrypoint, MAX_TIMEOUT, MIN_MEMORY_BYTES, Network, Propagation, RestartPolicy, SpecError,
     UserSpec,
 };
 pub use time::{Clock, SystemClock, Timestamp};
