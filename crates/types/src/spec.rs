@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layer::LayerKind;
 use crate::mount::MountSpec;
 use crate::name::{ContainerName, NetnsName};
 use crate::signal::Signal;
@@ -20,6 +21,9 @@ pub const MAX_PATH_BYTES: usize = 4095;
 pub const MAX_LIST_LEN: usize = 1024;
 /// The most bytes of all texts of a spec together, so that it fits into one frame with room for the rest.
 pub const MAX_SPEC_BYTES: usize = 256 * 1024;
+/// The longest time that a container may be given to end: a year. What asks for longer means "never", and sums of it with
+/// other times and with any clock stay far from overflowing.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The smallest memory limit that lets a process start at all, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -52,9 +56,10 @@ pub struct ContainerSpec {
     pub pids_limit: Option<u32>,
     /// Whether its root file system is read-only.
     pub is_read_only: bool,
-    /// Size of its writable layer in bytes; `None` is the node's default.
+    /// Size of its writable layer in bytes, which is refused where nothing can enforce it; `None` is the node's default,
+    /// enforced where that can be.
     pub rootfs_size_bytes: Option<u64>,
-    /// A directory of the caller's for the writable layer instead of a size-limited tmpfs; kept when the container goes.
+    /// A directory of the caller's for the writable layer; kept when the container goes.
     pub upper_dir: Option<String>,
     /// What happens when it ends by itself.
     pub restart: RestartPolicy,
@@ -72,6 +77,9 @@ pub struct ContainerSpec {
     pub is_auto_removed: bool,
     /// Which of the node's runtimes makes it (`native`, `runc`, ...); `None` is the node's default.
     pub runtime: Option<String>,
+    /// Where its writable layer lies; `None` is the node's default. Not together with `upper_dir`.
+    #[serde(default)]
+    pub layer: Option<LayerKind>,
 }
 
 impl ContainerSpec {
@@ -101,6 +109,7 @@ impl ContainerSpec {
             labels: BTreeMap::new(),
             is_auto_removed: false,
             runtime: None,
+            layer: None,
         }
     }
 
@@ -127,6 +136,9 @@ impl ContainerSpec {
         }
         if let Some(dir) = &self.upper_dir {
             check_absolute("upper_dir", dir)?;
+            if self.layer.is_some() {
+                return Err(SpecError::TwoLayers);
+            }
         }
         self.check_limits()
     }
@@ -163,6 +175,9 @@ impl ContainerSpec {
     }
 
     fn check_limits(&self) -> Result<(), SpecError> {
+        if let Some(given) = self.shutdown_timeout.filter(|timeout| *timeout > MAX_TIMEOUT) {
+            return Err(SpecError::TooLong { field: "stop timeout", given, most: MAX_TIMEOUT });
+        }
         match self.memory_bytes {
             Some(bytes) if bytes < MIN_MEMORY_BYTES => {
                 return Err(SpecError::LimitTooSmall { field: "memory", given: bytes, least: MIN_MEMORY_BYTES });
@@ -361,7 +376,8 @@ impl FromStr for RestartPolicy {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         match text.split_once(':') {
             None => match text {
-                "no" => Ok(Self::No),
+                // The second is podman's.
+                "no" | "never" => Ok(Self::No),
                 "on-failure" => Ok(Self::OnFailure { max_attempts: None }),
                 "always" => Ok(Self::Always),
                 "unless-stopped" => Ok(Self::UnlessStopped),
@@ -511,11 +527,24 @@ pub enum SpecError {
         /// What was given.
         given: String,
     },
+    /// A directory of the caller's, and another place for the same layer.
+    #[error("spec: layer and upper_dir both say where the writable layer lies")]
+    TwoLayers,
     /// Not a restart policy.
     #[error("spec: {given:?} is not a restart policy")]
     BadRestartPolicy {
         /// What was given.
         given: String,
+    },
+    /// A time that is longer than anybody waits.
+    #[error("spec: {field} of {} seconds is more than {} seconds", given.as_secs(), most.as_secs())]
+    TooLong {
+        /// Which time.
+        field: &'static str,
+        /// What was given.
+        given: Duration,
+        /// The most that is accepted.
+        most: Duration,
     },
     /// A limit under which nothing can run.
     #[error("spec: {field} limit {given} is less than {least}")]
@@ -556,6 +585,8 @@ impl SpecError {
             Self::BadEnv { .. } => "write KEY=VALUE; the key may not be empty and neither may hold a NUL",
             Self::BadUser { .. } => "for example 1000:1000, nobody, or www-data:www-data",
             Self::BadRestartPolicy { .. } => "use no, on-failure, on-failure:N, always or unless-stopped",
+            Self::TooLong { .. } => "use at most a year: nothing waits longer",
+            Self::TwoLayers => "give only one of them",
             Self::LimitTooSmall { .. } => "raise the limit, or leave it out for the node's default",
         }
     }
@@ -654,6 +685,15 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_lies_in_one_place_only() {
+        let mut bad = spec();
+        (bad.layer, bad.upper_dir) = (Some(LayerKind::Memory), Some("/up".into()));
+        assert_eq!(bad.validate(), Err(SpecError::TwoLayers));
+        bad.upper_dir = None;
+        assert_eq!(bad.validate(), Ok(()));
+    }
+
+    #[test]
     fn users_parse_by_parts() {
         let user = UserSpec::new("1000:www-data").expect("valid");
         assert_eq!((user.user(), user.group()), ("1000", Some("www-data")));
@@ -667,7 +707,8 @@ mod tests {
         for text in ["no", "on-failure", "on-failure:3", "always", "unless-stopped"] {
             assert_eq!(text.parse::<RestartPolicy>().expect(text).to_string(), text);
         }
-        for bad in ["", "on-failure:x", "sometimes", "always:3"] {
+        assert_eq!("never".parse(), Ok(RestartPolicy::No));
+        for bad in ["", "on-failure:x", "sometimes", "always:3", "never:1"] {
             assert!(bad.parse::<RestartPolicy>().is_err(), "{bad:?} was accepted");
         }
     }
