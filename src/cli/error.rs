@@ -84,6 +84,14 @@ pub(crate) enum CliError {
         /// What the system says.
         source: io::Error,
     },
+    /// The manual pages cannot be written.
+    #[error("write the manual pages to {}", dir.display())]
+    Man {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The person changed their mind before the container ran.
     #[error("run the container: ended by {signal}")]
     Interrupted {
@@ -126,7 +134,8 @@ impl Explain for CliError {
             | Self::NotAFlist { .. }
             | Self::EnvFile { .. }
             | Self::EnvFileLine { .. }
-            | Self::CidFile { .. } => ErrorKind::InvalidArgument,
+            | Self::CidFile { .. }
+            | Self::Man { .. } => ErrorKind::InvalidArgument,
             Self::Interrupted { .. } => ErrorKind::Conflict,
             Self::Random { .. } | Self::Runtime { .. } | Self::Output { .. } => ErrorKind::OutOfResources,
             Self::Json(_) => ErrorKind::Internal,
@@ -151,6 +160,7 @@ impl Explain for CliError {
                 "it belongs to another container: remove it, or name another file"
             }
             Self::CidFile { .. } => "name a file in a directory that you may write to",
+            Self::Man { .. } => "name a directory that is there and that you may write to",
             Self::Output { .. } => "is the disk full?",
             Self::Interrupted { .. } | Self::Random { .. } | Self::Runtime { .. } | Self::Json(_) => return None,
         };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use actix::Addr;
 use contd_actors::messages::{
     AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer,
-    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer,
-    StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, ShutDownNode,
+    StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
 use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
@@ -17,11 +17,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::config::Access;
+use crate::config::{Access, Config, Limits};
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
 use crate::daemon::hints::About;
 use crate::daemon::leaving::Leaving;
+use crate::daemon::places::{Kind, Places};
 use crate::flist_places::FlistPlaces;
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
@@ -35,17 +36,33 @@ const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Pieces of progress that may wait for the caller; more are dropped.
 const PROGRESS_QUEUED: usize = 4;
 
+/// What of the configuration counts at the API.
+#[derive(Debug)]
+pub(crate) struct ApiSettings {
+    /// Who may do what.
+    pub(crate) access: Vec<Access>,
+    /// How much of it.
+    pub(crate) limits: Limits,
+}
+
+impl ApiSettings {
+    /// Takes them from a configuration.
+    pub(crate) fn of(config: &Config) -> Arc<Self> {
+        Arc::new(Self { access: config.access.clone(), limits: config.limits.clone() })
+    }
+}
+
 /// What every connection shares.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// The actors.
     pub(crate) supervisor: Addr<Supervisor>,
-    /// Who may do what.
-    pub(crate) access: Vec<Access>,
+    /// What may change while we run.
+    pub(crate) settings: watch::Sender<Arc<ApiSettings>>,
     /// The daemon's own user.
     pub(crate) own_uid: u32,
-    /// The most connections, for the refusal.
-    pub(crate) max_connections: usize,
+    /// What each user has of the API.
+    pub(crate) places: Arc<Places>,
     /// The daemon's name and version, for hellos.
     pub(crate) agent: String,
     /// When the daemon started.
@@ -81,6 +98,16 @@ impl Backend {
             }
             (answer, _) => answer,
         }
+    }
+}
+
+/// Tells what a request is counted as.
+pub(crate) fn kind_of(request: &Request) -> Kind {
+    match request {
+        Request::Events { .. } | Request::Wait { .. } | Request::Logs { is_following: true, .. } => Kind::Follower,
+        Request::Run(run) if run.is_attached => Kind::Follower,
+        Request::DryRun(_) => Kind::DryRun,
+        _ => Kind::Call,
     }
 }
 
@@ -137,6 +164,7 @@ fn subject(request: &Request) -> String {
         Request::Version
         | Request::List { .. }
         | Request::ListNamespaces
+        | Request::ShutDown { .. }
         | Request::Events { .. }
         | Request::FlistServers
         | Request::CacheUsage => String::new(),
@@ -201,6 +229,11 @@ async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> 
             let log = ask_api(node, ReadLog { target, tail }, QUERY_DEADLINE).await?;
             stream_log(backend, log, items).await?;
             Ok(Response::Done)
+        }
+        Request::ShutDown { longest } => {
+            // The actors bound it.
+            let ended = ask_api(node, ShutDownNode { longest }, NO_DEADLINE).await?;
+            Ok(Response::ShutDown { ended })
         }
         Request::Events { from, namespace } => stream_events(backend, from, namespace, items).await,
     }

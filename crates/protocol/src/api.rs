@@ -173,6 +173,13 @@ pub enum Request {
         /// Which.
         target: Target,
     },
+    /// Ends all containers of all tenants because the node goes down, side by side, each by its own stop signal and time-out;
+    /// nothing is started any more until there is another daemon, which treats them as after a reboot. Root only.
+    /// → [`Response::ShutDown`]
+    ShutDown {
+        /// No container is given longer before SIGKILL.
+        longest: Duration,
+    },
     /// Lists the servers of mounted flists. → [`Response::FlistServers`]
     FlistServers,
     /// Tells what the cache of fetched flists and blocks holds. → [`Response::Cache`]
@@ -224,6 +231,11 @@ pub enum Response {
     Namespaces(Vec<NamespaceSummary>),
     /// What `Run` would do.
     Plan(Box<Plan>),
+    /// The containers have ended.
+    ShutDown {
+        /// How many.
+        ended: u32,
+    },
     /// The servers of mounted flists.
     FlistServers(Vec<FlistServerInfo>),
     /// What the cache holds.

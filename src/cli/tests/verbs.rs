@@ -52,6 +52,9 @@ fn node() -> Daemon {
             | Request::Update { .. }
             | Request::UpgradeShim { .. }
             | Request::Delete { .. } => Ok(Response::Done),
+            Request::ShutDown { longest } => {
+                Ok(Response::ShutDown { ended: u32::try_from(longest.as_secs()).expect("small") })
+            }
             Request::Logs { .. } => {
                 for item in [log(LogStream::Stdout, "out\n"), log(LogStream::Stderr, "err\n")] {
                     caller.item(item).await.expect("connected");
@@ -134,6 +137,16 @@ fn create_update_and_shim_upgrade_ask_for_what_they_say() {
     assert_ne!(node.contd("update web").code, 0, "nothing to change");
     assert_ne!(node.contd("shim upgrade").code, 0, "nobody was named");
     assert_ne!(node.contd("shim upgrade nobody").code, 0);
+}
+
+#[test]
+fn shutdown_gives_a_minute_or_what_it_is_told_and_says_how_many_have_ended() {
+    let node = node();
+    for (words, ended) in [("shutdown", 60), ("shutdown -t 5", 5)] {
+        let output = node.contd(words);
+        assert!(output.err.contains(&format!("{ended} containers have ended")), "{}", output.err);
+        assert_eq!(output.succeeded(), "");
+    }
 }
 
 #[test]

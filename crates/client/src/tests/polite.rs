@@ -263,3 +263,27 @@ async fn a_thousand_calls_at_once_all_end_and_no_more_than_the_limit_overlap() {
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1000);
     assert_eq!(most.load(Ordering::SeqCst), MAX_CALLS_PER_CONNECTION);
 }
+
+#[tokio::test]
+async fn a_client_whose_idle_connection_was_closed_connects_again_by_itself() {
+    let (dir, version) = (tempfile::tempdir().expect("scratch"), || async { Ok(Response::Done) });
+    let socket = dir.path().join("sock");
+    let daemon = FakeDaemon::listen(&socket, move |_request, _caller| version()).expect("listen");
+    let client = connect(&socket).await;
+    let clone = client.clone();
+    patiently("a call", client.kill(target(), Signal::TERM, Deadline::Usual)).await.expect("done");
+    // It closes what is idle; another one listens at once.
+    drop(daemon);
+    std::fs::remove_file(&socket).expect("remove the socket");
+    let again = FakeDaemon::listen(&socket, move |_request, _caller| version()).expect("listen");
+    patiently("the end to be seen", async {
+        while !client.is_closed_idle().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for caller in [&client, &clone] {
+        patiently("a call", caller.kill(target(), Signal::TERM, Deadline::Usual)).await.expect("done");
+    }
+    assert_eq!(again.requests().len(), 2);
+}
