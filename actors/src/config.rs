@@ -7,6 +7,10 @@ use std::time::Duration;
 use contd_protocol::shim::RuntimeSpec;
 use contd_types::{ContainerId, CpuLimit};
 
+/// In the state directory: where marks of logs are noted on file systems that have no extended attributes. No namespace
+/// begins with a dot.
+pub const LOG_NOTES_DIR: &str = ".logs";
+
 /// The settings of one node. Every directory must exist and be writable by the daemon, except `netns_dir`.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -26,6 +30,8 @@ pub struct NodeConfig {
     pub runtimes: Runtimes,
     /// When a container's log is rotated.
     pub log_rotation: LogRotation,
+    /// How the logs of removed containers are kept; `None` removes them with their containers.
+    pub removed_logs: Option<RemovedLogsRule>,
     /// How long the runtime may take for one operation.
     pub runtime_timeout: Duration,
     /// How long output may be read after an exit while a descendant keeps the pipes open.
@@ -60,6 +66,15 @@ pub struct LogRotation {
     pub max_bytes: u64,
     /// How many files are kept, the current one included.
     pub max_files: u32,
+}
+
+/// How long the logs of removed containers are kept, and how many. What is beyond is removed, also after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovedLogsRule {
+    /// For so long; nothing is kept when it is zero.
+    pub keep_for: Duration,
+    /// All of them together; at most a tenth of their file system counts.
+    pub max_bytes: u64,
 }
 
 /// How much one tenant, and the node, may have in flight. Each of them is answered with `Busy` beyond it.
@@ -135,6 +150,11 @@ impl Runtimes {
 }
 
 impl NodeConfig {
+    /// Returns where marks of logs are noted.
+    pub fn log_notes(&self) -> PathBuf {
+        self.state_dir.join(LOG_NOTES_DIR)
+    }
+
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
     pub fn new(state_dir: PathBuf, log_dir: PathBuf, boot_id: String, runtimes: Runtimes, defaults: Defaults) -> Self {
         Self {
@@ -146,6 +166,7 @@ impl NodeConfig {
             defaults,
             runtimes,
             log_rotation: LogRotation::default(),
+            removed_logs: None,
             // runc needs 20 to 50 ms; a loaded node hundreds of times that, and no caller waits longer.
             runtime_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),

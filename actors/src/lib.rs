@@ -42,6 +42,6 @@ mod view;
 mod tests;
 
 pub use call::{CallError, ask, ask_api, tell};
-pub use config::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Runtimes};
+pub use config::{Defaults, LOG_NOTES_DIR, Limits, LogRotation, NodeConfig, NodeRuntime, RemovedLogsRule, Runtimes};
 pub use node::{Node, Parts, start, until_ended};
 pub use supervisor::Supervisor;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes};
+use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, RemovedLogsRule, Runtimes};
 use contd_bundle::DirBundles;
 use contd_durable::{Fs, RealFs};
 use contd_handover::{Named, ServiceManager};
@@ -110,6 +110,10 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
             max_bytes: config.logs.max_mib.saturating_mul(MIB),
             max_files: config.logs.max_files,
         },
+        removed_logs: Some(RemovedLogsRule {
+            keep_for: config.logs.keep_removed,
+            max_bytes: config.logs.keep_removed_max,
+        }),
         runtime_timeout: Duration::from_secs(config.runtime.timeout_s),
         limits: Limits {
             containers_per_namespace: config.limits.containers_per_namespace,

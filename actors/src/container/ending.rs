@@ -185,8 +185,7 @@ impl ContainerActor {
         let wants_restart = !self.was_told_to_stop()
             && !self.wants_delete
             && self.policy().wants_restart(exit.is_success(), self.streak);
-        self.record.exit = Some(exit.clone());
-        self.record.finished_at = Some(exit.at);
+        self.record.end_run(&exit);
         self.is_exit_told = false;
         if let Err(illegal) = self.end_by(exit.clone(), wants_restart, ctx) {
             error!(container = %self.subject.id, error = one_line(&illegal), "lifecycle refused an exit");

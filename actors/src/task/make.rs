@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use actix::Addr;
 use contd_failpoint::Failpoint;
-use contd_protocol::shim::{TASK_SPEC_VERSION, TaskSpec};
+use contd_logs::RunStart;
+use contd_protocol::shim::{LogStart, TASK_SPEC_VERSION, TaskSpec};
 use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs};
 use contd_shim_client::Shim;
 use contd_store::MadeWith;
@@ -55,6 +56,8 @@ pub(crate) struct MakePlan {
     pub(crate) generation: u64,
     /// The first run: its failure leaves nothing. Its permit is its namespace's business; a restart takes its own.
     pub(crate) is_first: bool,
+    /// Whether the run before has lost output.
+    pub(crate) is_after_loss: bool,
     pub(crate) goal: Goal,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
     pub(crate) actor: Addr<ContainerActor>,
@@ -111,7 +114,7 @@ impl Making<'_> {
     async fn forward(&self) -> StepResult<()> {
         let _permit = self.take_permit().await?;
         if self.plan.goal == Goal::Prepared {
-            let (made_with, ()) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
+            let (made_with, _no_run_yet) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
             return self.commit_prepared(made_with).await;
         }
         let (made_with, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
@@ -120,9 +123,11 @@ impl Making<'_> {
         contd_failpoint::hit(Failpoint::MakeCreated);
         self.tell_made(pid).await?;
         contd_failpoint::hit(Failpoint::MakeTold);
+        // Before the start: a short run may have ended when its start is answered.
+        let started_at = self.plan.subject.shared.clock.now();
         let pid = self.start(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeStarted);
-        self.commit(pid, shim, made_with).await
+        self.commit(CommitRunning { generation: self.plan.generation, pid, shim, made_with, started_at }).await
     }
 
     /// Takes one of the node's permits for a restart: after a boot, hundreds may want to start at once.
@@ -215,24 +220,24 @@ impl Making<'_> {
     }
 
     async fn log_and_shim(&self) -> StepResult<Arc<dyn Shim>> {
-        self.open_log().await?;
-        self.spawn_shim().await
+        let start = self.open_log().await?;
+        self.spawn_shim(start).await
     }
 
-    async fn open_log(&self) -> StepResult<()> {
+    async fn open_log(&self) -> StepResult<RunStart> {
         let subject = self.plan.subject.clone();
-        let path = subject.shared.log_path(&subject.namespace, &subject.name);
-        let (lane, id) = (Arc::clone(&subject.lane), subject.id.clone());
-        let message = OpenLog { lane, wanted: self.wanted.clone(), id, path, is_new: self.plan.is_first };
+        let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
+        let (lane, namespace) = (Arc::clone(&subject.lane), subject.namespace.clone());
+        let message = OpenLog { lane, wanted: self.wanted.clone(), namespace, files, is_new: self.plan.is_first };
         let work = async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
-        self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
+        let start = self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
         contd_failpoint::hit(Failpoint::MakeLogOpened);
-        Ok(())
+        Ok(start)
     }
 
-    async fn spawn_shim(&self) -> StepResult<Arc<dyn Shim>> {
+    async fn spawn_shim(&self, RunStart { inode, offset, .. }: RunStart) -> StepResult<Arc<dyn Shim>> {
         let (subject, slot) = (self.plan.subject.clone(), self.shim.clone());
-        let task = task_spec(&subject);
+        let task = task_spec(&subject, LogStart { inode, offset, is_after_loss: self.plan.is_after_loss });
         let work = async move {
             slot.send_replace(ShimSlot::Pending);
             match subject.shared.shims.spawn(task).await {
@@ -274,8 +279,7 @@ impl Making<'_> {
     }
 
     /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.
-    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>, made_with: Option<MadeWith>) -> StepResult<()> {
-        let message = CommitRunning { generation: self.plan.generation, pid, shim, made_with };
+    async fn commit(&self, message: CommitRunning) -> StepResult<()> {
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }
@@ -339,7 +343,7 @@ async fn end_late_shim(
     }
 }
 
-fn task_spec(subject: &Subject) -> TaskSpec {
+fn task_spec(subject: &Subject, log_start: LogStart) -> TaskSpec {
     let config = &subject.shared.config;
     TaskSpec {
         version: TASK_SPEC_VERSION,
@@ -350,6 +354,8 @@ fn task_spec(subject: &Subject) -> TaskSpec {
         log_path: subject.shared.log_path(&subject.namespace, &subject.name),
         log_max_bytes: config.log_rotation.max_bytes,
         log_max_files: config.log_rotation.max_files,
+        log_notes: Some(config.log_notes()),
+        log_start: Some(log_start),
         drain_timeout: config.drain_timeout,
         runtime_timeout: config.runtime_timeout,
     }
