@@ -7,7 +7,7 @@ use contd_flist::CacheLimits;
 use contd_types::NamespaceId;
 use serde::{Deserialize, Deserializer};
 
-use crate::cli::parse_size;
+use crate::cli::{parse_address, parse_size};
 
 /// The configuration file. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -23,7 +23,8 @@ pub(crate) struct Config {
     pub(crate) log_dir: PathBuf,
     /// Fetched flists and blocks.
     pub(crate) cache_dir: PathBuf,
-    /// The API socket; `<run_dir>/contd.sock` when left out.
+    /// The API socket, with or without `unix://`; `<run_dir>/contd.sock` when left out.
+    #[serde(deserialize_with = "address")]
     pub(crate) address: Option<PathBuf>,
     /// Where network namespaces have their names.
     pub(crate) netns_dir: PathBuf,
@@ -206,6 +207,11 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = format!("{text:?} is not a duration such as \"24h\", \"90s\" or \"0\": {error}");
         serde::de::Error::custom(text)
     })
+}
+
+/// Reads an address as people type it.
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    parse_address(String::deserialize(from)?.into()).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Bounds on what the daemon takes on.

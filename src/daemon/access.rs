@@ -59,6 +59,11 @@ impl Rights {
         Err(ApiError::new(ErrorKind::PermissionDenied, format!("{what}: this user may not")).with_hint(hint))
     }
 
+    /// Tells whether the peer may look at a namespace.
+    pub(crate) fn may_see(&self, namespace: &NamespaceId) -> bool {
+        self.allows(Some(namespace), false)
+    }
+
     fn allows(&self, namespace: Option<&NamespaceId>, is_mutation: bool) -> bool {
         self.is_all
             || self.rules.iter().any(|rule| {
@@ -142,6 +147,7 @@ mod tests {
         assert!(rights.check(&Request::Kill { target: target("a"), signal: Signal::KILL }).is_ok());
         let refused = rights.check(&Request::Inspect { target: target("b") }).expect_err("another tenant");
         assert_eq!(refused.kind, ErrorKind::PermissionDenied);
+        assert!(rights.may_see(&namespace("a")) && !rights.may_see(&namespace("b")));
         assert!(rights.check(&Request::ListNamespaces).is_err());
         assert!(rights.check(&Request::List { namespace: None, after: None, limit: 1 }).is_err());
     }

@@ -133,6 +133,16 @@ fn a_container_waits_for_a_full_log_and_nothing_is_lost_when_there_is_room_again
     logs.node.finish();
 }
 
+/// Waits until another shim than this has the lease of the container `c`.
+#[track_caller]
+fn await_successor(node: &Node, shim: i32) {
+    let lease = node.shim_dir("c").join("lease.json");
+    eventually("a successor", || {
+        let lease: serde_json::Value = serde_json::from_slice(&fs::read(&lease).ok()?).ok()?;
+        lease["process"]["pid"].as_i64().is_some_and(|pid| pid != i64::from(shim)).then_some(())
+    });
+}
+
 #[test]
 fn two_runs_never_share_a_line_whoever_died_between_them() {
     let mut node = Node::start();
@@ -146,7 +156,7 @@ fn two_runs_never_share_a_line_whoever_died_between_them() {
     eventually("the half", || node.log_file("default", "c").contains("half").then_some(()));
     let pid = node.shim_pid("c");
     node.kill(pid);
-    eventually("a successor", || (node.shim_pid("c") != pid).then_some(()));
+    await_successor(&node, pid);
     node.wait_for_status("c", "running");
     fs::write(node.root.join("input/go"), "").expect("let it go");
     node.contd(["wait", "c"]).ok();
@@ -202,6 +212,43 @@ fn a_run_never_ends_before_it_began() {
     for number in 0..5 {
         node.contd(["rm", &format!("short{number}")]).ok();
     }
+    node.contd(["rm", "c"]).ok();
+    node.finish();
+}
+
+#[test]
+fn a_successor_whose_log_has_the_place_of_others_looks_after_the_container_and_waits() {
+    let mut node = Node::start();
+    for text in ["lost the shim, looking for it", "its shim is dead, starting a successor"] {
+        node.announce(text);
+    }
+    let flist = node.flist();
+    let share = format!("{}:/data", node.root.join("input").display());
+    let script = "i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 5";
+    node.contd(["run", "-d", "--name", "c", "-v", &share, flist.arg(), "/bin/sh", "-c", script]).ok();
+    eventually("a line", || node.log_file("default", "c").contains("line 1\n").then_some(()));
+    let (log, away) = (node.root.join("log/default/c.log"), node.root.join("log/default/c.away"));
+    let (pid, shim) = (node.inspect("c")["pid"].clone(), node.shim_pid("c"));
+    fs::rename(&log, &away).expect("move the log away");
+    fs::write(&log, "precious").expect("take its place");
+    node.kill(shim);
+    await_successor(&node, shim);
+    node.wait_for_status("c", "running");
+    assert_eq!(node.inspect("c")["pid"], pid);
+    let shim_log = node.shim_dir("c").join("shim.log");
+    eventually("it to say so", || {
+        fs::read_to_string(&shim_log).is_ok_and(|text| text.contains("contd has not made it")).then_some(())
+    });
+    assert_eq!(fs::read_to_string(&log).expect("it is there"), "precious");
+    fs::rename(&away, &log).expect("move the log back");
+    let before = node.log_file("default", "c").lines().count();
+    eventually("it to go on", || (node.log_file("default", "c").lines().count() > before + 10).then_some(()));
+    fs::write(node.root.join("input/go"), "").expect("let it end");
+    assert_eq!(node.contd(["wait", "c"]).ok(), "5");
+    for (at, line) in node.contd(["logs", "c"]).ok().lines().enumerate() {
+        assert_eq!(line, format!("line {}", at + 1));
+    }
+    assert_eq!(node.inspect("c")["exit"]["output_complete"], true);
     node.contd(["rm", "c"]).ok();
     node.finish();
 }

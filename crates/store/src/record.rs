@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use contd_types::{ContainerId, ContainerSpec, Entrypoint, Exit, NamespaceId, Signal, State, Timestamp, UserSpec};
+use contd_types::{
+    ContainerId, ContainerSpec, Entrypoint, Exit, InForce, NamespaceId, Signal, State, Timestamp, UserSpec,
+};
 use serde::{Deserialize, Serialize};
 
 /// The version of the record format that this code writes, and the newest that it reads.
@@ -90,6 +92,9 @@ pub struct ContainerRecord {
     /// What its flist added to the spec when it was last made; `None` if nothing, or if it was not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_with: Option<MadeWith>,
+    /// What the node decided when it was last made; `None` if it was not made yet, or by a daemon that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<InForce>,
 }
 
 impl ContainerRecord {
@@ -122,6 +127,7 @@ impl ContainerRecord {
             has_log_marks: true,
             root: None,
             made_with: None,
+            in_force: None,
         }
     }
 
