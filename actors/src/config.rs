@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contd_protocol::shim::RuntimeSpec;
-use contd_types::{ContainerId, CpuLimit};
+use contd_types::{ContainerId, CpuLimit, LayerKind};
 
 /// In the state directory: where marks of logs are noted on file systems that have no extended attributes. No namespace
 /// begins with a dot.
@@ -58,8 +58,10 @@ pub struct NodeConfig {
 pub struct Defaults {
     /// Memory, CPU and processes.
     pub limits: contd_bundle::Defaults,
-    /// The size of the writable layer in bytes.
+    /// The size of the writable layer in bytes, enforced where its file system can.
     pub rootfs_size_bytes: u64,
+    /// Where the writable layer lies.
+    pub layer: LayerKind,
     /// How long a container may take to end before SIGKILL.
     pub shutdown_timeout: Duration,
 }
@@ -82,6 +84,13 @@ pub struct RemovedLogsRule {
     pub max_bytes: u64,
 }
 
+impl RemovedLogsRule {
+    /// Tells whether the log of a container that is removed now is kept.
+    pub(crate) fn keeps(self) -> bool {
+        !self.keep_for.is_zero() && self.max_bytes > 0
+    }
+}
+
 /// How much one tenant, and the node, may have in flight. Each of them is answered with `Busy` beyond it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -91,6 +100,19 @@ pub struct Limits {
     pub runs_in_flight_per_namespace: usize,
     /// Runs and restarts of the node that are on the way.
     pub runs_in_flight: usize,
+}
+
+/// What may change while a node runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What a spec that leaves something out gets, from the next start of its container on.
+    pub defaults: Defaults,
+    /// When a container's log is rotated; a shim that runs keeps to what it was told.
+    pub log_rotation: LogRotation,
+    /// How the logs of removed containers are kept; nothing is, and nothing pruned, when it is `None`.
+    pub removed_logs: Option<RemovedLogsRule>,
+    /// How many runs may be in flight, and how many containers there may be.
+    pub limits: Limits,
 }
 
 /// The runtimes of a node, by the names under which containers ask for them.
@@ -176,6 +198,16 @@ impl NodeConfig {
         self.state_dir.join(LOG_NOTES_DIR)
     }
 
+    /// Returns what may change while the node runs, as it is at the start.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            defaults: self.defaults,
+            log_rotation: self.log_rotation,
+            removed_logs: self.removed_logs,
+            limits: self.limits,
+        }
+    }
+
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
     pub fn new(state_dir: PathBuf, log_dir: PathBuf, boot_id: String, runtimes: Runtimes, defaults: Defaults) -> Self {
         Self {
@@ -213,6 +245,7 @@ impl Defaults {
                 oom_score_adj: None,
             },
             rootfs_size_bytes: 512 * 1024 * 1024,
+            layer: LayerKind::Disk,
             shutdown_timeout: Duration::from_secs(10),
         }
     }

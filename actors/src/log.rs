@@ -19,17 +19,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use contd_logs::{LogError, LogFiles, LogReader, RunStart, Tail};
-use contd_types::{Clock, ErrorKind, Explain};
+use contd_types::{ErrorKind, Explain};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::NodeConfig;
+use crate::config::RemovedLogsRule;
 use crate::error::{StepError, one_line};
 use crate::flist::UNDO_GRACE;
 use crate::lineage::Lineage;
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
 use crate::pool::{JobLost, Pool};
+use crate::shared::Shared;
 use removed::Removed;
 use stream::{STREAM_ITEMS, Whose};
 
@@ -70,23 +71,16 @@ impl Explain for LogActorError {
 pub(crate) struct LogWork {
     /// Threads of each tenant.
     pools: Mutex<HashMap<String, Pool>>,
-    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
     /// Held by whoever makes or removes the files of a log: of two containers of one name, one may still be leaving.
     locks: Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>,
-    /// How many names rotation takes.
-    max_files: u32,
     removed: Removed,
 }
 
 impl LogWork {
-    pub(crate) fn new(clock: Arc<dyn Clock>, config: &NodeConfig) -> Self {
-        Self {
-            pools: Mutex::default(),
-            clock,
-            locks: Mutex::default(),
-            max_files: config.log_rotation.max_files,
-            removed: Removed::new(config),
-        }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let removed = Removed::new(&shared.config);
+        Self { pools: Mutex::default(), shared, locks: Mutex::default(), removed }
     }
 
     /// Returns the threads of a tenant; those of one that has nothing to do are forgotten now and then.
@@ -119,7 +113,8 @@ impl LogWork {
     fn open(&self, files: &LogFiles, is_new: bool) -> Result<RunStart, LogActorError> {
         let take_away = |left: &LogFiles| self.put_away(left);
         // Twice: between making the directory and the file, a removal of the tenant's last log may come.
-        let prepare = || files.prepare(is_new, self.max_files, take_away);
+        let max_files = self.shared.settings().log_rotation.max_files;
+        let prepare = || files.prepare(is_new, max_files, take_away);
         let made = self.alone(&files.path(), || match prepare() {
             Err(error @ LogError::Foreign { .. }) => Err(error),
             made => made.or_else(|_first| prepare()),
@@ -134,7 +129,7 @@ impl LogWork {
 
     /// Puts a log to those of removed containers, or removes it when none are kept.
     fn put_away(&self, files: &LogFiles) -> Result<(), LogError> {
-        if self.removed.are_kept() {
+        if self.shared.settings().removed_logs.is_some_and(RemovedLogsRule::keeps) {
             match files.keep() {
                 Ok(bytes) => {
                     self.removed.grow(bytes);
@@ -162,7 +157,7 @@ impl Actor for LogActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.lineage.follow(ctx);
-        if self.work.removed.has_rule() {
+        if self.work.shared.settings().removed_logs.is_some() {
             ctx.spawn(removed::prune_for_ever(Arc::clone(&self.work)).into_actor(self));
         }
     }

@@ -8,5 +8,5 @@ mod layout;
 mod load;
 mod place;
 
-pub(crate) use file::{Access, Config};
+pub(crate) use file::{Access, Config, Limits};
 pub(crate) use load::{ConfigError, load};

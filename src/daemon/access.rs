@@ -3,7 +3,8 @@
 use contd_protocol::api::Request;
 use contd_types::{ApiError, ErrorKind, NamespaceId};
 
-use crate::config::Access;
+use crate::config::{Access, Limits};
+use crate::daemon::places::Shares;
 
 /// Who is at the other end of a connection, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,16 @@ impl Rights {
         if rules.is_empty() { None } else { Some(Self { rules, is_all: false }) }
     }
 
+    /// Tells what the peer may have at once; the most generous of its rules counts. `None` for rights that are none.
+    pub(crate) fn shares(rights: Option<&Self>, limits: &Limits) -> Shares {
+        let Some(rights) = rights else { return Shares::of(limits, None, None) };
+        if rights.is_all {
+            return Shares::UNLIMITED;
+        }
+        let most = |of: fn(&Access) -> Option<usize>| rights.rules.iter().filter_map(of).max();
+        Shares::of(limits, most(|rule| rule.max_connections), most(|rule| rule.max_followers))
+    }
+
     /// Checks a request.
     ///
     /// # Errors
@@ -47,6 +58,7 @@ impl Rights {
             Scope::Nothing => true,
             Scope::One(namespace) => self.allows(Some(namespace), is_mutation),
             Scope::All => self.allows(None, is_mutation),
+            Scope::Node => self.is_all,
         };
         if is_allowed {
             return Ok(());
@@ -54,6 +66,7 @@ impl Rights {
         let what = match scope {
             Scope::One(namespace) => format!("{verb} in namespace {namespace}"),
             Scope::All | Scope::Nothing => format!("{verb} over all namespaces"),
+            Scope::Node => format!("{verb} of this node"),
         };
         let hint = "ask the operator for an [[access]] rule in the configuration of contd";
         Err(ApiError::new(ErrorKind::PermissionDenied, format!("{what}: this user may not")).with_hint(hint))
@@ -83,6 +96,8 @@ pub(crate) enum Scope<'a> {
     One(&'a NamespaceId),
     /// Every one.
     All,
+    /// The node itself: no rule gives that.
+    Node,
 }
 
 /// Tells the verb of a request, what it touches, and whether it changes anything.
@@ -100,10 +115,14 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         Request::Inspect { target } => ("inspect", Scope::One(&target.namespace), false),
         Request::List { namespace, .. } => ("list", namespace.as_ref().map_or(Scope::All, Scope::One), false),
         Request::ListNamespaces => ("list namespaces", Scope::All, false),
+        // What one tenant has fetched is nothing that another learns.
+        Request::FlistServers => ("list flist servers", Scope::All, false),
+        Request::CacheUsage => ("look at the cache", Scope::All, false),
         Request::Wait { target } => ("wait", Scope::One(&target.namespace), false),
         Request::Logs { target, .. } => ("logs", Scope::One(&target.namespace), false),
         // A dry run mounts the flist for a moment and fetches it: as much work for the node as a run.
         Request::DryRun(run) => ("dry run", Scope::One(&run.namespace), true),
+        Request::ShutDown { .. } => ("shutdown", Scope::Node, true),
         Request::Events { namespace, .. } => ("events", namespace.as_ref().map_or(Scope::All, Scope::One), false),
     }
 }
@@ -124,7 +143,7 @@ mod tests {
 
     fn rule(uid: u32, namespaces: &[&str], read_only: bool) -> Access {
         let namespaces = namespaces.iter().map(|name| namespace(name)).collect();
-        Access { uid: Some(uid), gid: None, namespaces, read_only }
+        Access { uid: Some(uid), namespaces, read_only, ..Access::default() }
     }
 
     fn peer(uid: u32) -> Peer {
@@ -134,10 +153,7 @@ mod tests {
     #[test]
     fn a_user_without_a_rule_may_not_even_connect() {
         assert!(Rights::of(peer(1000), 0, &[rule(1001, &[], false)]).is_none());
-        assert!(
-            Rights::of(peer(1000), 0, &[Access { uid: None, gid: None, namespaces: vec![], read_only: false }])
-                .is_none()
-        );
+        assert!(Rights::of(peer(1000), 0, &[Access::default()]).is_none());
     }
 
     #[test]
@@ -149,6 +165,8 @@ mod tests {
         assert_eq!(refused.kind, ErrorKind::PermissionDenied);
         assert!(rights.may_see(&namespace("a")) && !rights.may_see(&namespace("b")));
         assert!(rights.check(&Request::ListNamespaces).is_err());
+        // What others run and have fetched.
+        assert!(rights.check(&Request::FlistServers).is_err() && rights.check(&Request::CacheUsage).is_err());
         assert!(rights.check(&Request::List { namespace: None, after: None, limit: 1 }).is_err());
     }
 
@@ -156,7 +174,16 @@ mod tests {
     fn a_read_only_right_changes_nothing() {
         let rights = Rights::of(peer(1000), 0, &[rule(1000, &[], true)]).expect("has a rule");
         assert!(rights.check(&Request::ListNamespaces).is_ok());
+        assert!(rights.check(&Request::FlistServers).is_ok() && rights.check(&Request::CacheUsage).is_ok());
         assert!(rights.check(&Request::Delete { target: target("a"), force: true, timeout: None }).is_err());
+    }
+
+    #[test]
+    fn the_node_itself_is_roots() {
+        let shut_down = Request::ShutDown { longest: std::time::Duration::ZERO };
+        let rights = Rights::of(peer(1000), 0, &[rule(1000, &[], false)]).expect("has a rule for everything");
+        assert_eq!(rights.check(&shut_down).expect_err("not root").kind, ErrorKind::PermissionDenied);
+        assert!(Rights::of(peer(0), 0, &[]).expect("root").check(&shut_down).is_ok());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, RemovedLogsRule, Runtimes};
+use contd_actors::{
+    Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, RemovedLogsRule, Runtimes, Settings,
+};
 use contd_bundle::DirBundles;
 use contd_durable::{Fs, RealFs};
 use contd_handover::{Named, ServiceManager};
@@ -88,9 +90,11 @@ fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -
     programs.oci.iter().fold(runtimes, |runtimes, (name, binary)| runtimes.with(name.clone(), oci(binary)))
 }
 
-fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
-    let boot_id = BootId::current()
-        .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
+/// Makes the settings that may change while the node runs.
+///
+/// # Errors
+/// A value that cannot be.
+pub(crate) fn changeable(config: &Config) -> Result<Settings, ApiError> {
     let cpu = CpuLimit::from_millis(config.defaults.cpu_millis)?;
     let defaults = Defaults {
         limits: contd_bundle::Defaults {
@@ -100,25 +104,32 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
             oom_score_adj: not_spared(&std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default()),
         },
         rootfs_size_bytes: config.defaults.rootfs_mib.saturating_mul(MIB),
+        layer: config.defaults.layer,
         shutdown_timeout: config.defaults.stop_timeout(),
     };
+    let log_rotation =
+        LogRotation { max_bytes: config.logs.max_mib.saturating_mul(MIB), max_files: config.logs.max_files };
+    let removed_logs =
+        Some(RemovedLogsRule { keep_for: config.logs.keep_removed, max_bytes: config.logs.keep_removed_max });
+    let limits = Limits {
+        containers_per_namespace: config.limits.containers_per_namespace,
+        runs_in_flight_per_namespace: config.limits.runs_per_namespace,
+        runs_in_flight: config.limits.runs,
+    };
+    Ok(Settings { defaults, log_rotation, removed_logs, limits })
+}
+
+fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
+    let boot_id = BootId::current()
+        .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
+    let Settings { defaults, log_rotation, removed_logs, limits } = changeable(config)?;
     Ok(NodeConfig {
         netns_dir: config.netns_dir.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
-        log_rotation: LogRotation {
-            max_bytes: config.logs.max_mib.saturating_mul(MIB),
-            max_files: config.logs.max_files,
-        },
-        removed_logs: Some(RemovedLogsRule {
-            keep_for: config.logs.keep_removed,
-            max_bytes: config.logs.keep_removed_max,
-        }),
+        log_rotation,
+        removed_logs,
         runtime_timeout: Duration::from_secs(config.runtime.timeout_s),
-        limits: Limits {
-            containers_per_namespace: config.limits.containers_per_namespace,
-            runs_in_flight_per_namespace: config.limits.runs_per_namespace,
-            runs_in_flight: config.limits.runs,
-        },
+        limits,
         exec_limit_bytes: contd_types::exec_limit_bytes(limits::stack()),
         ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtimes, defaults)
     })

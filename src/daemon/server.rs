@@ -1,4 +1,4 @@
-//! The API socket: binds it or goes on with one, accepts, and bounds how many connections there are.
+//! The API socket: binds it or goes on with one, accepts, and hands on.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,7 +11,6 @@ use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -89,7 +88,6 @@ pub(crate) fn check(path: &Path) -> Result<(), BindError> {
 pub(crate) struct Server {
     listener: uds_local_socket::tokio::Listener,
     backend: Arc<Backend>,
-    places: Arc<Semaphore>,
     connections: JoinSet<()>,
 }
 
@@ -101,8 +99,7 @@ impl Server {
     pub(crate) fn new(socket: UnixListener, backend: Arc<Backend>, path: &Path) -> Result<Self, BindError> {
         let failed = |source| BindError::Bind { path: path.to_path_buf(), source };
         let listener = uds_local_socket::tokio::Listener::try_from(OwnedFd::from(socket)).map_err(failed)?;
-        let places = Arc::new(Semaphore::new(backend.max_connections));
-        Ok(Self { listener, backend, places, connections: JoinSet::new() })
+        Ok(Self { listener, backend, connections: JoinSet::new() })
     }
 
     /// Accepts connections until the future is dropped, which loses none: those not accepted yet wait in the backlog.
@@ -124,8 +121,9 @@ impl Server {
                 }
             };
             while self.connections.try_join_next().is_some() {}
-            let place = Arc::clone(&self.places).try_acquire_owned().ok();
-            self.connections.spawn_local(connection::serve(stream.into(), Arc::clone(&self.backend), place));
+            if let Some(connection) = connection::admit(stream.into(), &self.backend) {
+                self.connections.spawn_local(connection);
+            }
         }
     }
 

@@ -38,13 +38,13 @@ impl Handler<CommitPrepared> for ContainerActor {
     type Result = ResponseActFuture<Self, Result<(), StepError>>;
 
     fn handle(&mut self, message: CommitPrepared, _ctx: &mut Self::Context) -> Self::Result {
-        let CommitPrepared { generation, made_with } = message;
+        let CommitPrepared { generation, made } = message;
         if generation != self.generation || self.state != State::Creating {
             return Box::pin(fut::ready(Err(StepError::Cancelled)));
         }
         self.record.state = State::Prepared;
-        self.record.made_with = made_with;
-        self.record.in_force = Some(in_force(&self.subject));
+        self.record.made_with = made.with;
+        self.record.in_force = Some(in_force(&self.subject, made.layer));
         self.record.is_acknowledged = true;
         let write = self.save();
         Box::pin(write.into_actor(self).map(move |result, actor, _ctx| match result {
@@ -71,15 +71,15 @@ impl Handler<CommitRunning> for ContainerActor {
     type Result = ResponseActFuture<Self, Result<(), StepError>>;
 
     fn handle(&mut self, message: CommitRunning, _ctx: &mut Self::Context) -> Self::Result {
-        let CommitRunning { generation, pid, shim, made_with, started_at } = message;
+        let CommitRunning { generation, pid, shim, made, started_at } = message;
         if generation != self.generation || !matches!(self.state, State::Starting { .. }) {
             return Box::pin(fut::ready(Err(StepError::Cancelled)));
         }
         let before = self.record.clone();
         self.record.state = State::Running { pid };
-        self.record.made_with = made_with;
+        self.record.made_with = made.with;
         self.record.begin_run(started_at);
-        self.record.in_force = Some(in_force(&self.subject));
+        self.record.in_force = Some(in_force(&self.subject, made.layer));
         self.record.is_acknowledged = true;
         // The making has seen to it, whatever version made the log.
         self.record.has_log_marks = true;

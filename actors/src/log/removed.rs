@@ -27,7 +27,6 @@ const SHARE_OF_DISK: u64 = 10;
 /// What is known about them.
 #[derive(Debug)]
 pub(super) struct Removed {
-    rule: Option<RemovedLogsRule>,
     logs: RemovedLogs,
     /// How much there is, as far as that is known between two looks.
     bytes: AtomicU64,
@@ -39,7 +38,6 @@ pub(super) struct Removed {
 impl Removed {
     pub(super) fn new(config: &NodeConfig) -> Self {
         Self {
-            rule: config.removed_logs,
             logs: RemovedLogs::new(&config.log_dir, config.log_notes()),
             bytes: AtomicU64::new(0),
             limit: AtomicU64::new(config.removed_logs.map_or(0, |rule| rule.max_bytes)),
@@ -51,16 +49,6 @@ impl Removed {
         &self.logs
     }
 
-    /// Tells whether there is something to look after.
-    pub(super) fn has_rule(&self) -> bool {
-        self.rule.is_some()
-    }
-
-    /// Tells whether the log of a container that is removed now is kept.
-    pub(super) fn are_kept(&self) -> bool {
-        self.rule.is_some_and(|rule| !rule.keep_for.is_zero() && rule.max_bytes > 0)
-    }
-
     /// Counts what was put there.
     pub(super) fn grow(&self, bytes: u64) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -70,17 +58,20 @@ impl Removed {
     }
 }
 
-/// Removes what is too old or too much, for as long as the actor lives.
+/// Removes what is too old or too much, for as long as the actor lives. The rule may change meanwhile.
 pub(super) async fn prune_for_ever(work: Arc<LogWork>) {
-    let Some(rule) = work.removed.rule else { return };
+    let mut last = None;
     loop {
-        prune(&work, rule).await;
-        if !work.removed.are_kept() {
-            return;
+        let rule = work.shared.settings().removed_logs;
+        // Where nothing is kept, one look removes what there was.
+        if let Some(rule) = rule.filter(|rule| rule.keeps() || last != Some(*rule)) {
+            prune(&work, rule).await;
         }
+        last = rule;
         let (least, most) = PRUNE_EVERY;
+        let pause = rule.filter(|rule| rule.keeps()).map_or(most, |rule| (rule.keep_for / 4).clamp(least, most));
         tokio::select! {
-            () = tokio::time::sleep((rule.keep_for / 4).clamp(least, most)) => {}
+            () = tokio::time::sleep(pause) => {}
             () = work.removed.is_too_much.notified() => {}
         }
     }
@@ -108,7 +99,7 @@ async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
     let limit = rule.max_bytes.min(disk / SHARE_OF_DISK);
     work.removed.limit.store(limit, Ordering::Relaxed);
     let all: u64 = kept.iter().map(|file| file.bytes).sum();
-    let now = UNIX_EPOCH + Timestamp::saturating_since(work.clock.now(), Timestamp(0));
+    let now = UNIX_EPOCH + Timestamp::saturating_since(work.shared.clock.now(), Timestamp(0));
     let unwanted = choose(kept, now, rule.keep_for, limit);
     let freed: u64 = unwanted.iter().map(|file| file.bytes).sum();
     work.removed.bytes.store(all.saturating_sub(freed), Ordering::Relaxed);

@@ -76,8 +76,11 @@ impl LogWork {
                 }
                 container => {
                     if container.as_ref().is_some_and(has_lost_output) {
-                        let item =
-                            LogItem { at: self.clock.now(), stream: LogStream::Stderr, content: LOST_TEXT.to_vec() };
+                        let item = LogItem {
+                            at: self.shared.clock.now(),
+                            stream: LogStream::Stderr,
+                            content: LOST_TEXT.to_vec(),
+                        };
                         // A receiver that is gone need not know.
                         let _gone = sender.send(Ok(item)).await;
                     }
@@ -103,12 +106,12 @@ impl LogWork {
             }
             contd_logs::LogItem::Garbage(mut bytes) => {
                 bytes.push(b'\n');
-                let at = self.clock.now();
+                let at = self.shared.clock.now();
                 let piece = |part: &[u8]| LogItem { at, stream: LogStream::Stdout, content: part.to_vec() };
                 bytes.chunks(MAX_LOG_ITEM_BYTES).map(piece).collect()
             }
             contd_logs::LogItem::Gap => {
-                vec![LogItem { at: self.clock.now(), stream: LogStream::Stderr, content: GAP_TEXT.to_vec() }]
+                vec![LogItem { at: self.shared.clock.now(), stream: LogStream::Stderr, content: GAP_TEXT.to_vec() }]
             }
         }
     }

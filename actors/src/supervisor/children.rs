@@ -54,8 +54,8 @@ impl Kit {
         }
         Self {
             flist: Arc::new(FlistWork::new(rootfs)),
-            bundle: Arc::new(BundleWork::new(bundles, shared.config.clone())),
-            log: Arc::new(LogWork::new(Arc::clone(&shared.clock), &shared.config)),
+            bundle: Arc::new(BundleWork::new(bundles, Arc::clone(shared))),
+            log: Arc::new(LogWork::new(Arc::clone(shared))),
             event,
             lines: HashMap::new(),
         }

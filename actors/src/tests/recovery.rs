@@ -206,7 +206,10 @@ async fn what_no_record_knows_is_removed() {
         id: ContainerId::from_random([9; 16]),
         flist: "/y.fl".into(),
         is_read_only: false,
+        layer: contd_types::LayerKind::Disk,
+        is_layer_required: false,
         size_bytes: 1,
+        is_size_required: false,
         upper_dir: None,
         is_trusted: false,
     };

@@ -19,6 +19,7 @@ use crate::cache::{self, FLIST_SUFFIX, FLISTS};
 use crate::hash::{finish, hasher, hex};
 use crate::http::{self, Bounds, HttpFailure};
 use crate::net::NetRoutes;
+use crate::regular::{self, Opened};
 use crate::url;
 use memo::Identity;
 
@@ -157,18 +158,16 @@ fn expected(source: &FlistSource) -> u64 {
 fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> Result<FetchedFlist, FetchError> {
     let named = || path.to_owned();
     let failed = |source| FetchError::Read { path: named(), source };
-    // Not blocking: opening a pipe for reading would wait for a writer.
-    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
+    let file = match regular::open(path) {
+        Ok(Opened::File(file)) => file,
+        Ok(Opened::Directory(_)) => return Err(FetchError::NotAFile { path: named(), what: "a directory".to_owned() }),
+        Ok(Opened::Other(odd)) => return Err(FetchError::NotAFile { path: named(), what: odd.to_string() }),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Err(FetchError::NotFound { name: path.display().to_string() });
         }
         Err(error) => return Err(failed(error)),
     };
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(FetchError::NotAFile { path: named() });
-    }
     let identity = Identity::of(&metadata);
     if let Some(known) = memo::recall(folder, &identity).filter(|known| kept::claim(&known.path)) {
         // To note its use has changed its times.

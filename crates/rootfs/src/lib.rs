@@ -3,7 +3,7 @@
 //! ```text
 //!  flist source ──► <cache>/fl/<hash>.fl ──► contd-flistfs (one per flist) ──► <run>/f/<16 hex>/mnt   (shared, read-only)
 //!                                                                                  │ lower
-//!                  size-limited tmpfs or the caller's directory ──── upper ──► overlay at <state>/<ns>/<id>/rootfs
+//!   a directory on disk, a size-limited tmpfs, or the caller's directory ── upper ──► overlay at <state>/<ns>/<id>/rootfs
 //! ```
 //!
 //! Takes in: what a container's root shall be ([`PrepareRootfs`]). Gives out: a mounted directory ([`PreparedRootfs`]).
@@ -17,8 +17,11 @@
 //! | `<run>/f/<16 hex>/mnt` | where it mounts the flist |
 //! | `<run>/f/<16 hex>/users/<ns>@<id>` | one file per container that uses it; its text is the flist's whole hash |
 //! | `<state>/<ns>/<id>/rootfs` | the container's root, a mount point |
-//! | `<state>/<ns>/<id>/layer` | the tmpfs of its writable layer, a mount point |
-#![forbid(unsafe_code)]
+//! | `<state>/<ns>/<id>/disk` | its writable layer on disk: `upper`, `work`, and `flist`, the hash of what it lies over |
+//! | `<state>/<ns>/<id>/layer` | the tmpfs of a writable layer in memory, a mount point |
+//! | `<state>/<ns>/<id>/directories.json` | what it has of callers' directories |
+//! | `<state>/.removed/` | layers on disk that are just being removed |
+#![deny(unsafe_code)]
 
 mod client;
 mod detach;
@@ -30,16 +33,23 @@ mod locks;
 mod mount;
 mod mount_table;
 pub mod provider;
+mod quota;
+mod removal;
 mod server;
 mod servers;
 mod source;
 mod start;
 pub mod survey;
+#[expect(unsafe_code, reason = "the kernel calls of project quotas, which nix does not offer")]
+mod sys;
+mod uppers;
 mod users;
 
 pub use contd_flist::ImageDefaults;
 pub use mount::{MountConfig, MountRootfs};
 pub use mount_table::{Mount, MountTable};
 pub use provider::{
-    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedLayer, PreparedRootfs, RecoveredRootfs, RootfsError,
+    RootfsProvider,
 };
+pub use removal::REMOVED_DIR;

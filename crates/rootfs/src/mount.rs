@@ -11,14 +11,17 @@ use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
 
 use crate::detach::MountPoint;
-use crate::layers::Place;
+use crate::layers::{Place, caller_dir};
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point, resolve};
 use crate::provider::{
     FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
 };
+use crate::quota::Quotas;
+use crate::removal::Removals;
 use crate::servers::Servers;
 use crate::source::{self, Base};
+use crate::uppers::{Claim, Uppers};
 use crate::users::{User, disk};
 
 /// Where things are. Directories are made when they are first wanted.
@@ -50,7 +53,9 @@ struct Node {
     /// Where flists are fetched to, if its limits are known here.
     cache: Option<BlockCache>,
     containers: KeyedLocks,
-    uppers: KeyedLocks,
+    uppers: Uppers,
+    quotas: Quotas,
+    removals: Removals,
     /// Containers that are gone but for mount points that something covers.
     covered: Mutex<BTreeSet<User>>,
 }
@@ -67,6 +72,13 @@ impl MountRootfs {
     #[must_use]
     pub fn with_cache_limits(self, limits: CacheLimits) -> Self {
         Self { cache_limits: Some(limits), ..self }
+    }
+
+    /// Waits until all layers are removed that were set aside here: for whoever ends with the call.
+    pub fn wait_for_removals(&self) {
+        if let Some(node) = self.node.get() {
+            node.removals.wait();
+        }
     }
 
     fn open_cache(&self, root: &Path, run_dir: &Path) -> Option<BlockCache> {
@@ -89,12 +101,15 @@ impl MountRootfs {
             max_bytes: Some(limits.max_bytes),
             min_free_bytes: Some(limits.min_free_bytes),
         });
+        let state = state?;
         let node = Node {
-            state: state?,
+            removals: Removals::new(&state),
+            state,
             cache: self.open_cache(&cache, &run),
             servers: Servers::new(config.flistfs_binary.clone(), &run, cache).with_cache_limits(limits),
             containers: KeyedLocks::default(),
-            uppers: KeyedLocks::default(),
+            uppers: Uppers::default(),
+            quotas: Quotas::default(),
             covered: Mutex::default(),
         };
         // If another thread was faster, its node is the one, with its locks.
@@ -112,21 +127,23 @@ impl RootfsProvider for MountRootfs {
         let user = User { namespace: request.namespace.clone(), id: request.id.clone() };
         {
             let _guard = node.containers.lock(user.to_string());
-            if let Some(there) = node.existing(&user)? {
+            if let Some(there) = node.existing(&user, request)? {
                 return Ok(there);
             }
         }
         // Without the lock: a download may take minutes, and a release must not wait for it.
-        let base = source::fetch(&request.flist, &self.config.cache_dir, progress)?;
+        let base = node.base(&user, &request.flist, &self.config.cache_dir, progress)?;
         if let Some(cache) = &node.cache {
             cache.see_to_limits();
         }
         let _guard = node.containers.lock(user.to_string());
-        if let Some(there) = node.existing(&user)? {
+        if let Some(there) = node.existing(&user, request)? {
             return Ok(there);
         }
+        let had_disk = node.place(&user).has_disk();
         node.make(&user, &base, request).inspect_err(|_| {
-            if let Err(also) = node.unmake(&user) {
+            // What an earlier run has written is no part of this failure.
+            if let Err(also) = if had_disk { node.take_down(&user) } else { node.unmake(&user) } {
                 let error = ApiError::from_error(&also);
                 warn!(ns = %user.namespace, container = %user.id, %error, "a half-made root could not be removed");
             }
@@ -140,8 +157,18 @@ impl RootfsProvider for MountRootfs {
         node.unmake(&user)
     }
 
+    fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
+        let node = self.node()?;
+        let user = User { namespace: namespace.clone(), id: id.clone() };
+        let _guard = node.containers.lock(user.to_string());
+        let place = node.place(&user);
+        // It stays a user of its flist, and finds it again as it was.
+        if place.is_in_memory()? { node.unstack(&user).map(drop) } else { Ok(()) }
+    }
+
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError> {
         let node = self.node()?;
+        node.removals.go_on()?;
         let users: BTreeMap<User, String> = node.servers.users()?.into_iter().collect();
         let table = MountTable::read()?;
         let mut roots = Vec::new();
@@ -149,21 +176,40 @@ impl RootfsProvider for MountRootfs {
         for user in node.traces()? {
             let place = node.place(&user);
             if table.is_mounted(&place.root) {
+                node.uppers.remember(&user, &place.claim)?;
                 let flist_hash = users.get(&user).cloned();
-                let rootfs = PreparedRootfs { root: place.root, flist_hash, image: ImageDefaults::default() };
+                let rootfs =
+                    PreparedRootfs { root: place.root, flist_hash, image: ImageDefaults::default(), layer: None };
                 roots.push(RecoveredRootfs { namespace: user.namespace, id: user.id, rootfs });
             } else {
                 leftovers.push(user);
             }
         }
-        let is_known = |user: &User| roots.iter().any(|root| root.namespace == user.namespace && root.id == user.id);
+        let is_known = |user: &User| {
+            roots.iter().any(|root: &RecoveredRootfs| root.namespace == user.namespace && root.id == user.id)
+        };
         leftovers.extend(users.keys().filter(|user| !is_known(user)).cloned());
         leftovers.sort();
         leftovers.dedup();
         for user in leftovers {
             let _guard = node.containers.lock(user.to_string());
             info!(ns = %user.namespace, container = %user.id, "removing what is left of a root that is not mounted");
-            if let Err(error) = node.unmake(&user) {
+            let place = node.place(&user);
+            let taken_down = if place.has_disk() {
+                // Of an earlier boot, or stopped: its container begins again where it was, if there is a record of it.
+                let rootfs = PreparedRootfs {
+                    flist_hash: place.flist_below()?,
+                    root: place.root,
+                    image: ImageDefaults::default(),
+                    layer: None,
+                };
+                let (namespace, id) = (user.namespace.clone(), user.id.clone());
+                roots.push(RecoveredRootfs { namespace, id, rootfs });
+                node.take_down(&user)
+            } else {
+                node.unmake(&user)
+            };
+            if let Err(error) = taken_down {
                 // One that is stuck must not keep the daemon from the others.
                 let error = ApiError::from_error(&error);
                 warn!(ns = %user.namespace, container = %user.id, %error, "a leftover root could not be removed");
@@ -193,26 +239,22 @@ impl Node {
 
     /// Finds a root that is mounted and whose server lives. One whose server died is taken down: it would only give
     /// errors.
-    fn existing(&self, user: &User) -> Result<Option<PreparedRootfs>, RootfsError> {
+    fn existing(&self, user: &User, request: &PrepareRootfs) -> Result<Option<PreparedRootfs>, RootfsError> {
         let place = self.place(user);
         if !is_mount_point(&place.root)? {
             return Ok(None);
         }
-        match self.servers.used_by(user)? {
+        let (flist_hash, image) = match self.servers.used_by(user)? {
             Some((_, false)) => {
                 warn!(ns = %user.namespace, container = %user.id, "the flist server of this root died, making it anew");
-                self.unmake(user)?;
-                Ok(None)
+                self.take_down(user)?;
+                return Ok(None);
             }
-            Some((hash, true)) => {
-                let image = self.servers.image_of(user)?;
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash), image }))
-            }
-            None => {
-                let image = ImageDefaults::default();
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: None, image }))
-            }
-        }
+            Some((hash, true)) => (Some(hash), self.servers.image_of(user)?),
+            None => (None, ImageDefaults::default()),
+        };
+        let layer = place.made(request)?;
+        Ok(Some(PreparedRootfs { root: place.root, flist_hash, image, layer }))
     }
 
     fn make(&self, user: &User, base: &Base, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
@@ -230,15 +272,41 @@ impl Node {
                 (mount_point, Some(fetched.hash.clone()), image)
             }
         };
-        // Two containers on one upper directory would corrupt it: the look and the mount belong together.
-        let _guard = request.upper_dir.as_ref().map(|dir| self.uppers.lock(dir.to_string_lossy()));
-        place.stack(&lower, request)?;
-        Ok(PreparedRootfs { root: place.root, flist_hash, image })
+        let upper = request.upper_dir.as_deref().filter(|_| !request.is_read_only).map(caller_dir).transpose()?;
+        let plain = matches!(base, Base::Directory(_)).then_some(lower.as_path());
+        self.uppers.claim(user, Claim::new(upper.as_deref(), plain)?, &place.claim)?;
+        place.stack(&lower, flist_hash.as_deref(), request, &self.quotas)?;
+        let layer = place.made(request)?;
+        Ok(PreparedRootfs { root: place.root, flist_hash, image, layer })
     }
 
-    /// Takes down the layers, then lets go of the server.
-    fn unmake(&self, user: &User) -> Result<(), RootfsError> {
-        // While the root is mounted the container still uses the flist, so its server must stay.
+    /// Finds what the root lies over. For one whose layer was made before it is the same flist as then, whatever is behind its
+    /// name by now.
+    fn base(
+        &self,
+        user: &User,
+        flist: &str,
+        cache: &Path,
+        progress: &(dyn Fn(FetchProgress) + Send + Sync),
+    ) -> Result<Base, RootfsError> {
+        let wanted = match self.place(user).flist_below()? {
+            Some(hash) => Some(hash),
+            None => self.servers.used_by(user)?.map(|(hash, _)| hash),
+        };
+        if let Some(base) = wanted.as_deref().and_then(|hash| source::cached(flist, hash, cache)) {
+            return Ok(base);
+        }
+        let base = source::fetch(flist, cache, progress)?;
+        match (wanted, &base) {
+            (Some(wanted), Base::Flist { fetched, shown }) if fetched.hash != wanted => {
+                Err(RootfsError::FlistChanged { flist: shown.clone(), found: fetched.hash.clone(), wanted })
+            }
+            _ => Ok(base),
+        }
+    }
+
+    /// Unmounts root and layer. What is covered is noted, for later.
+    fn unstack(&self, user: &User) -> Result<(), RootfsError> {
         match self.place(user).unstack()? {
             MountPoint::Gone => self.covered().remove(user),
             MountPoint::Covered => {
@@ -247,7 +315,25 @@ impl Node {
                 self.covered().insert(user.clone())
             }
         };
-        self.servers.release(user)
+        Ok(())
+    }
+
+    /// Takes down the mounts, then lets go of the server and of callers' directories. A layer on disk stays.
+    fn take_down(&self, user: &User) -> Result<(), RootfsError> {
+        // While the root is mounted the container still uses the flist, so its server must stay.
+        self.unstack(user)?;
+        self.servers.release(user)?;
+        self.uppers.give_back(user, &self.place(user).claim)
+    }
+
+    /// Takes it all down, with the layer on disk.
+    fn unmake(&self, user: &User) -> Result<(), RootfsError> {
+        let place = self.place(user);
+        let root = place.hold().filter(|_| place.has_disk());
+        self.take_down(user)?;
+        self.removals.set_aside(&place.disk, &user.to_string(), root)?;
+        place.remove_dir();
+        Ok(())
     }
 
     /// Tries again to remove mount points that something covered.
@@ -258,6 +344,7 @@ impl Node {
             // It may have been made anew meanwhile: then it is none of these.
             if self.covered().contains(&user) && matches!(self.place(&user).unstack(), Ok(MountPoint::Gone)) {
                 self.covered().remove(&user);
+                self.place(&user).remove_dir();
             }
         }
     }

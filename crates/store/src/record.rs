@@ -89,6 +89,9 @@ pub struct ContainerRecord {
     pub has_log_marks: bool,
     /// Its prepared root, once there is one.
     pub root: Option<PathBuf>,
+    /// Whether it ran when its node was shut down, and was ended for that: the next daemon treats it as after a reboot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub went_down_with_node: bool,
     /// What its flist added to the spec when it was last made; `None` if nothing, or if it was not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_with: Option<MadeWith>,
@@ -126,6 +129,7 @@ impl ContainerRecord {
             log_path: log_path.into(),
             has_log_marks: true,
             root: None,
+            went_down_with_node: false,
             made_with: None,
             in_force: None,
         }
