@@ -7,6 +7,10 @@ use std::time::Duration;
 use contd_protocol::shim::RuntimeSpec;
 use contd_types::{ContainerId, CpuLimit, LayerKind};
 
+/// In the state directory: where marks of logs are noted on file systems that have no extended attributes. No namespace
+/// begins with a dot.
+pub const LOG_NOTES_DIR: &str = ".logs";
+
 /// The stack limit of a process, unless somebody has changed it (`ulimit -s`).
 const USUAL_STACK_LIMIT: u64 = 8 * 1024 * 1024;
 
@@ -29,6 +33,8 @@ pub struct NodeConfig {
     pub runtimes: Runtimes,
     /// When a container's log is rotated.
     pub log_rotation: LogRotation,
+    /// How the logs of removed containers are kept; `None` removes them with their containers.
+    pub removed_logs: Option<RemovedLogsRule>,
     /// How long the runtime may take for one operation.
     pub runtime_timeout: Duration,
     /// How long output may be read after an exit while a descendant keeps the pipes open.
@@ -69,6 +75,22 @@ pub struct LogRotation {
     pub max_files: u32,
 }
 
+/// How long the logs of removed containers are kept, and how many. What is beyond is removed, also after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovedLogsRule {
+    /// For so long; nothing is kept when it is zero.
+    pub keep_for: Duration,
+    /// All of them together; at most a tenth of their file system counts.
+    pub max_bytes: u64,
+}
+
+impl RemovedLogsRule {
+    /// Tells whether the log of a container that is removed now is kept.
+    pub(crate) fn keeps(self) -> bool {
+        !self.keep_for.is_zero() && self.max_bytes > 0
+    }
+}
+
 /// How much one tenant, and the node, may have in flight. Each of them is answered with `Busy` beyond it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -87,6 +109,8 @@ pub struct Settings {
     pub defaults: Defaults,
     /// When a container's log is rotated; a shim that runs keeps to what it was told.
     pub log_rotation: LogRotation,
+    /// How the logs of removed containers are kept; nothing is, and nothing pruned, when it is `None`.
+    pub removed_logs: Option<RemovedLogsRule>,
     /// How many runs may be in flight, and how many containers there may be.
     pub limits: Limits,
 }
@@ -169,9 +193,19 @@ impl Runtimes {
 }
 
 impl NodeConfig {
+    /// Returns where marks of logs are noted.
+    pub fn log_notes(&self) -> PathBuf {
+        self.state_dir.join(LOG_NOTES_DIR)
+    }
+
     /// Returns what may change while the node runs, as it is at the start.
     pub fn settings(&self) -> Settings {
-        Settings { defaults: self.defaults, log_rotation: self.log_rotation, limits: self.limits }
+        Settings {
+            defaults: self.defaults,
+            log_rotation: self.log_rotation,
+            removed_logs: self.removed_logs,
+            limits: self.limits,
+        }
     }
 
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
@@ -185,6 +219,7 @@ impl NodeConfig {
             defaults,
             runtimes,
             log_rotation: LogRotation::default(),
+            removed_logs: None,
             // runc needs 20 to 50 ms; a loaded node hundreds of times that, and no caller waits longer.
             runtime_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),

@@ -43,7 +43,9 @@ mod view;
 mod tests;
 
 pub use call::{CallError, ask, ask_api, tell};
-pub use config::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Runtimes, Settings};
+pub use config::{
+    Defaults, LOG_NOTES_DIR, Limits, LogRotation, NodeConfig, NodeRuntime, RemovedLogsRule, Runtimes, Settings,
+};
 pub use node::{Node, Parts, start, until_ended};
 pub use pool::runtime;
 pub use supervisor::Supervisor;

@@ -1,7 +1,7 @@
 //! The beginning of a node: from settings and borders to a supervisor that answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -75,6 +75,7 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         bundle: Slot::default(),
         log: Slot::default(),
         event: Slot::default(),
+        unmarked_logs: Mutex::default(),
         rebuilt: AtomicU32::new(0),
         operations: watch::Sender::new(0),
         is_going_down: AtomicBool::new(false),

@@ -1,12 +1,14 @@
 //! What all actors of a node hold in common: settings, borders, locks, the view, and the addresses of the services.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Context, Handler, Message};
+use contd_logs::LogFiles;
 use contd_shim_client::ShimClient;
 use contd_types::{Backoff, Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
 use tokio::sync::{Semaphore, watch};
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) bundle: Slot<BundleActor>,
     pub(crate) log: Slot<LogActor>,
     pub(crate) event: Slot<EventActor>,
+    /// See [`Self::unmarked_logs`].
+    pub(crate) unmarked_logs: Mutex<HashSet<ContainerId>>,
     /// How many actors were rebuilt.
     pub(crate) rebuilt: AtomicU32,
     /// How many operations on containers are under way; a shutdown waits for them.
@@ -76,6 +80,22 @@ impl Shared {
     /// Returns where a container's log is.
     pub(crate) fn log_path(&self, namespace: &NamespaceId, name: &ContainerName) -> PathBuf {
         self.config.log_dir.join(namespace.as_str()).join(format!("{name}.log"))
+    }
+
+    /// Names the log files of a container.
+    pub(crate) fn log_files(&self, namespace: &NamespaceId, name: &ContainerName, id: &ContainerId) -> LogFiles {
+        self.marked_log(&self.log_path(namespace, name), id)
+    }
+
+    /// Names the log files of a container whose log is there.
+    pub(crate) fn marked_log(&self, path: &Path, id: &ContainerId) -> LogFiles {
+        let files = LogFiles::marked(path, id.as_str(), self.config.log_notes());
+        if self.unmarked_logs().contains(id) { files.with_unmarked() } else { files }
+    }
+
+    /// Holds the containers whose logs were made before there were marks: they are theirs by their records.
+    pub(crate) fn unmarked_logs(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
+        self.unmarked_logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns where a container's bundle is, as `contd_bundle::DirBundles` lays it out.

@@ -153,6 +153,9 @@ impl Supervisor {
         for record in loaded.records {
             known.add(record.id.clone());
             let may_have_shim = has_lease(shims.as_deref(), &record.id);
+            if !record.has_log_marks {
+                self.shared.unmarked_logs().insert(record.id.clone());
+            }
             crate::namespace::show_found(&self.shared, &record);
             by_namespace
                 .entry(record.namespace.clone())

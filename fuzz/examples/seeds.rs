@@ -159,6 +159,8 @@ fn shim_sockets_and_files() {
         log_path: "/l".into(),
         log_max_bytes: 1,
         log_max_files: 1,
+        log_notes: None,
+        log_start: None,
         drain_timeout: Duration::from_secs(1),
         runtime_timeout: Duration::from_secs(1),
     };

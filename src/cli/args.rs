@@ -66,6 +66,9 @@ pub(crate) enum Verb {
     /// Wait for containers to end and print their exit codes
     Wait(crate::cli::wait::WaitArgs),
     /// Remove containers
+    ///
+    /// What they said is kept for a while, a day unless `[logs] keep_removed` says otherwise, and `contd logs` still finds it: it is in
+    /// <log_dir>/<namespace>/.removed, under the container's name and id.
     Rm(crate::cli::rm::RmArgs),
     /// Change the restart policy of containers
     Update(crate::cli::update::UpdateArgs),

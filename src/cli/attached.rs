@@ -6,7 +6,7 @@
 
 use contd_client::{Client, Deadline, RunItem, RunStream};
 use contd_protocol::api::{LogItem, RunRequest, Target};
-use contd_types::{ContainerId, ContainerRef, ErrorKind, Explain, NamespaceId, Signal};
+use contd_types::{ContainerId, ContainerName, ContainerRef, ErrorKind, Explain, NamespaceId, Signal};
 use tokio::sync::mpsc;
 
 use crate::cli::error::CliError;
@@ -26,8 +26,11 @@ struct Attached<'a> {
     id_file: Option<IdFile>,
     view: ProgressView,
     container: Option<ContainerId>,
+    name: ContainerName,
     given_up_by: Option<Signal>,
     interrupts: u32,
+    /// Whether its log could not take all that it said.
+    has_lost_output: bool,
 }
 
 /// Runs to the end of the container.
@@ -46,8 +49,10 @@ pub(crate) async fn run(
         id_file,
         view: ProgressView::new(output),
         container: None,
+        name: request.spec.name.clone(),
         given_up_by: None,
         interrupts: 0,
+        has_lost_output: false,
     };
     let mut stream = client.run_attached(request, Deadline::Usual).await?;
     let pump = Pump::start(output);
@@ -61,6 +66,7 @@ pub(crate) async fn run(
     };
     match (result, attached.given_up_by, &attached.container) {
         (Err(_), Some(signal), None) => Err(CliError::Interrupted { signal }),
+        (Ok(code), ..) if attached.has_lost_output && written.is_ok() => attached.tell_loss(code),
         (Ok(code), ..) => written.map(|()| code),
         (Err(error), ..) => Err(error),
     }
@@ -90,12 +96,25 @@ impl Attached<'_> {
                         return Ok(0); // The pump's own error is the result.
                     }
                 }
-                Some(Ok(RunItem::Exited { exit, .. })) => return Ok(exit.shell_code()),
+                Some(Ok(RunItem::Exited { exit, .. })) => {
+                    self.has_lost_output = exit.has_lost_output();
+                    return Ok(exit.shell_code());
+                }
                 Some(Err(error)) => return Err(error.into()),
                 // The stream ends with an exit or an error, and both were handled.
                 None => return Ok(0),
             }
         }
+    }
+
+    /// What we have shown is not all: nobody shall take it for that. The container's own failure comes first.
+    fn tell_loss(&self, code: u8) -> Result<u8, CliError> {
+        let lost = CliError::OutputLost { name: self.name.clone() };
+        if code == 0 {
+            return Err(lost);
+        }
+        lost.report(self.output);
+        Ok(code)
     }
 
     async fn on_started(&mut self, id: ContainerId) -> Result<(), CliError> {

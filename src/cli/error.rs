@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use contd_client::ClientError;
 use contd_flist::import::NotAFlist;
-use contd_types::{ApiError, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
+use contd_types::{ApiError, ContainerName, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
 
 use crate::cli::flist::FlistError;
 use crate::cli::output::Output;
@@ -98,6 +98,12 @@ pub(crate) enum CliError {
         /// By this.
         signal: Signal,
     },
+    /// The log could not take all that the container said, so we have not shown all either.
+    #[error("run container {name}: it has ended, and output was lost: its log could not be written")]
+    OutputLost {
+        /// The container.
+        name: ContainerName,
+    },
     /// The kernel gives no randomness for a name.
     #[error("choose a name")]
     Random {
@@ -137,7 +143,9 @@ impl Explain for CliError {
             | Self::CidFile { .. }
             | Self::Man { .. } => ErrorKind::InvalidArgument,
             Self::Interrupted { .. } => ErrorKind::Conflict,
-            Self::Random { .. } | Self::Runtime { .. } | Self::Output { .. } => ErrorKind::OutOfResources,
+            Self::OutputLost { .. } | Self::Random { .. } | Self::Runtime { .. } | Self::Output { .. } => {
+                ErrorKind::OutOfResources
+            }
             Self::Json(_) => ErrorKind::Internal,
         }
     }
@@ -162,6 +170,9 @@ impl Explain for CliError {
             Self::CidFile { .. } => "name a file in a directory that you may write to",
             Self::Man { .. } => "name a directory that is there and that you may write to",
             Self::Output { .. } => "is the disk full?",
+            Self::OutputLost { .. } => {
+                "free space where the logs are (log_dir of the daemon's configuration), then run it again"
+            }
             Self::Interrupted { .. } | Self::Random { .. } | Self::Runtime { .. } | Self::Json(_) => return None,
         };
         Some(text.to_owned())

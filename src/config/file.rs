@@ -150,12 +150,23 @@ pub(crate) struct Logs {
     pub(crate) max_mib: u64,
     /// How many files are kept per container, the current one included.
     pub(crate) max_files: u32,
+    /// How long the log of a removed container is kept; nothing when it is zero.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) keep_removed: Duration,
+    /// How much the logs of removed containers may take, all together; at most a tenth of their file system counts.
+    #[serde(deserialize_with = "size")]
+    pub(crate) keep_removed_max: u64,
 }
 
 impl Default for Logs {
     fn default() -> Self {
-        // As the kubelet: 10 MiB, 5 files.
-        Self { max_mib: 10, max_files: 5 }
+        // As the kubelet: 10 MiB, 5 files. A failed job is looked at on the next day; where logs are in memory, not much is kept.
+        Self {
+            max_mib: 10,
+            max_files: 5,
+            keep_removed: Duration::from_secs(24 * 60 * 60),
+            keep_removed_max: 256 * 1024 * 1024,
+        }
     }
 }
 
@@ -188,6 +199,18 @@ impl Cache {
 /// Reads a size as people type it.
 fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     parse_size(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+}
+
+/// Reads a duration as people type it: `24h`, `1h 30m`, `90s`; 0 needs no unit.
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(&text).map_err(|error| {
+        let text = format!("{text:?} is not a duration such as \"24h\", \"90s\" or \"0\": {error}");
+        serde::de::Error::custom(text)
+    })
 }
 
 /// Reads an address as people type it.

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes, Settings};
+use contd_actors::{
+    Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, RemovedLogsRule, Runtimes, Settings,
+};
 use contd_bundle::DirBundles;
 use contd_durable::{Fs, RealFs};
 use contd_handover::{Named, ServiceManager};
@@ -107,22 +109,25 @@ pub(crate) fn changeable(config: &Config) -> Result<Settings, ApiError> {
     };
     let log_rotation =
         LogRotation { max_bytes: config.logs.max_mib.saturating_mul(MIB), max_files: config.logs.max_files };
+    let removed_logs =
+        Some(RemovedLogsRule { keep_for: config.logs.keep_removed, max_bytes: config.logs.keep_removed_max });
     let limits = Limits {
         containers_per_namespace: config.limits.containers_per_namespace,
         runs_in_flight_per_namespace: config.limits.runs_per_namespace,
         runs_in_flight: config.limits.runs,
     };
-    Ok(Settings { defaults, log_rotation, limits })
+    Ok(Settings { defaults, log_rotation, removed_logs, limits })
 }
 
 fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
     let boot_id = BootId::current()
         .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
-    let Settings { defaults, log_rotation, limits } = changeable(config)?;
+    let Settings { defaults, log_rotation, removed_logs, limits } = changeable(config)?;
     Ok(NodeConfig {
         netns_dir: config.netns_dir.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
         log_rotation,
+        removed_logs,
         runtime_timeout: Duration::from_secs(config.runtime.timeout_s),
         limits,
         exec_limit_bytes: contd_types::exec_limit_bytes(limits::stack()),

@@ -2,7 +2,11 @@
 //! be all that is known about that container, and stays.
 
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use contd_logs::LogFiles;
+use nix::fcntl::OFlag;
 
 use crate::doctor::error::{LookError, entries};
 use crate::doctor::finding::Finding;
@@ -14,13 +18,14 @@ const HEAD_BYTES: u64 = 128;
 /// Looks for them.
 pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
+    let notes = node.state.join(contd_actors::LOG_NOTES_DIR);
     let names = |path: &Path, suffix: &str| Some(path.file_name()?.to_str()?.strip_suffix(suffix)?.to_owned());
     for dir in entries(&node.logs)? {
         let Some(namespace) = names(&dir, "").filter(|_| !dir.is_symlink()) else { continue };
         for path in entries(&dir)? {
             let Some(name) = names(&path, ".log") else { continue };
-            // Everybody logs below /var/log: ours are known by their form.
-            if !node.known.has_name(&namespace, &name) && is_ours(&path) {
+            // Everybody logs below /var/log: ours are known by their mark, and those of earlier versions by their form.
+            if !node.known.has_name(&namespace, &name) && is_ours(&path, &notes) {
                 findings.push(
                     Finding::note(format!("the log of a container without a record: {name} of {namespace}"))
                         .at(&path)
@@ -36,13 +41,24 @@ pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     Ok(findings)
 }
 
-fn is_ours(path: &Path) -> bool {
+fn is_ours(path: &Path, notes: &Path) -> bool {
+    match LogFiles::owner_of(path, notes) {
+        Ok(Some(_)) => true,
+        Ok(None) => has_form(path),
+        // It cannot be read, whosever it is.
+        Err(_) => false,
+    }
+}
+
+fn has_form(path: &Path) -> bool {
     // To open a FIFO would wait for its writer.
     if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
         return false;
     }
     let mut head = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let read = file.and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
     read.is_ok() && is_record(&String::from_utf8_lossy(&head))
 }
 

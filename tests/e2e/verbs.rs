@@ -1,5 +1,6 @@
 //! Each verb does what its users expect, on one container.
 
+use std::io::Read;
 use std::process::Stdio;
 
 use crate::harness::{Node, eventually};
@@ -195,13 +196,16 @@ fn a_signal_to_an_attached_run_reaches_the_container() {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn();
-    let run = run.expect("start run");
-    eventually("ready", || node.contd(["logs", "fg"]).stdout.contains("ready").then_some(()));
+    let mut run = run.expect("start run");
+    // By its own words: until it has shown output it may still give the run up.
+    let mut said = [0; 6];
+    run.stdout.as_mut().expect("piped").read_exact(&mut said).expect("its first line");
+    assert_eq!(&said, b"ready\n");
     let pid = nix::unistd::Pid::from_raw(run.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal the command");
     let output = run.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(9));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "ready\ngot it\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "got it\n");
     eventually("its removal", || (node.contd(["inspect", "fg"]).code == 1).then_some(()));
     node.finish();
 }

@@ -188,9 +188,8 @@ impl ContainerActor {
             && !self.wants_delete
             && !is_going_down
             && self.policy().wants_restart(exit.is_success(), self.streak);
+        self.record.end_run(&exit);
         self.record.went_down_with_node |= is_going_down && !self.was_told_to_stop();
-        self.record.exit = Some(exit.clone());
-        self.record.finished_at = Some(exit.at);
         self.is_exit_told = false;
         if let Err(illegal) = self.end_by(exit.clone(), wants_restart, ctx) {
             error!(container = %self.subject.id, error = one_line(&illegal), "lifecycle refused an exit");

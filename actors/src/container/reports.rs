@@ -71,20 +71,23 @@ impl Handler<CommitRunning> for ContainerActor {
     type Result = ResponseActFuture<Self, Result<(), StepError>>;
 
     fn handle(&mut self, message: CommitRunning, _ctx: &mut Self::Context) -> Self::Result {
-        let CommitRunning { generation, pid, shim, made } = message;
+        let CommitRunning { generation, pid, shim, made, started_at } = message;
         if generation != self.generation || !matches!(self.state, State::Starting { .. }) {
             return Box::pin(fut::ready(Err(StepError::Cancelled)));
         }
         let before = self.record.clone();
         self.record.state = State::Running { pid };
         self.record.made_with = made.with;
+        self.record.begin_run(started_at);
         self.record.in_force = Some(in_force(&self.subject, made.layer));
-        self.record.started_at = Some(self.subject.shared.clock.now());
         self.record.is_acknowledged = true;
+        // The making has seen to it, whatever version made the log.
+        self.record.has_log_marks = true;
         let write = self.save();
         Box::pin(write.into_actor(self).map(move |result, actor, ctx| match result {
             Ok(()) => {
                 contd_failpoint::hit(Failpoint::MakeCommitted);
+                actor.subject.shared.unmarked_logs().remove(&actor.subject.id);
                 // A stop may have come meanwhile: then the state stays `Stopping`, and the signals begin now.
                 actor.advance(Event::ShimReady { pid }).map_err(StepError::Illegal)?;
                 actor.shim = Some(Arc::clone(&shim));
@@ -99,7 +102,8 @@ impl Handler<CommitRunning> for ContainerActor {
             }
             Err(failure) => {
                 actor.record.is_acknowledged = before.is_acknowledged;
-                actor.record.started_at = before.started_at;
+                (actor.record.started_at, actor.record.finished_at) = (before.started_at, before.finished_at);
+                actor.record.has_log_marks = before.has_log_marks;
                 Err(StepError::Record(failure))
             }
         }))
@@ -191,8 +195,10 @@ impl ContainerActor {
         if !is_known {
             self.record.is_acknowledged = true;
             self.record.state = State::Running { pid };
-            let now = self.subject.shared.clock.now();
-            self.record.started_at.get_or_insert(now);
+            if !self.record.is_run_known() {
+                let now = self.subject.shared.clock.now();
+                self.record.begin_run(now);
+            }
             self.save_in_passing(ctx);
         }
         self.show();
@@ -228,8 +234,7 @@ impl ContainerActor {
     /// The node went down under it.
     fn take_reboot(&mut self, ctx: &mut Context<Self>) {
         let exit = Exit::by_reboot(self.subject.shared.clock.now());
-        self.record.exit = Some(exit.clone());
-        self.record.finished_at = Some(exit.at);
+        self.record.end_run(&exit);
         self.must_advance(Event::ShimExited { exit: exit.clone() });
         self.record.state = self.state.clone();
         self.publish(EventKind::Exited { exit });

@@ -7,7 +7,7 @@ use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, WrapFuture};
 use contd_failpoint::Failpoint;
 use contd_rootfs::FetchProgress;
-use contd_types::{Event, State, Step};
+use contd_types::{Event, Exit, State, Step};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -103,7 +103,9 @@ impl ContainerActor {
         match written {
             Ok(()) => {
                 let (subject, generation, actor) = (self.subject.clone(), self.generation, ctx.address());
-                actix_rt::spawn(make(MakePlan { subject, generation, is_first, goal, progress, actor }, cancel));
+                let is_after_loss = self.record.exit.as_ref().is_some_and(Exit::has_lost_output);
+                let plan = MakePlan { subject, generation, is_first, is_after_loss, goal, progress, actor };
+                actix_rt::spawn(make(plan, cancel));
             }
             Err(source) => {
                 let name = self.subject.name.clone();

@@ -7,7 +7,7 @@ use actix::Message;
 use contd_rootfs::{FetchProgress, PreparedLayer};
 use contd_shim_client::{Holdout, Shim, ShimError};
 use contd_store::MadeWith;
-use contd_types::{ContainerId, Exit, Pid, RestartPolicy, Signal};
+use contd_types::{ContainerId, Exit, Pid, RestartPolicy, Signal, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{ContainerError, Leftover, MakeError, StepError};
@@ -120,6 +120,8 @@ pub(crate) struct CommitRunning {
     pub(crate) pid: Pid,
     pub(crate) shim: Arc<dyn Shim>,
     pub(crate) made: Made,
+    /// Just before it was let go.
+    pub(crate) started_at: Timestamp,
 }
 
 /// From the make task: it is over. After an error all is undone but what `leftovers` names, and the record.

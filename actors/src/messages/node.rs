@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use actix::Message;
 use contd_bundle::BundleKey;
+use contd_logs::{LogFiles, RunStart};
 use contd_rootfs::{FetchProgress, ImageDefaults, PrepareRootfs, PreparedRootfs, RecoveredRootfs};
 use contd_store::MadeWith;
 use contd_types::{ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
@@ -110,36 +111,47 @@ pub(crate) struct RemoveBundle {
 #[rtype(result = "Result<Vec<BundleKey>, StepError>")]
 pub(crate) struct ListBundles;
 
-/// Makes sure that a container's log file is there, for its shim to write.
+/// Makes sure that a container's log file is there, for its shim to write, and says where that will begin.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), StepError>")]
+#[rtype(result = "Result<RunStart, StepError>")]
 pub(crate) struct OpenLog {
     pub(crate) lane: Arc<Lane>,
     pub(crate) wanted: Wanted,
-    pub(crate) id: ContainerId,
-    pub(crate) path: PathBuf,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) files: LogFiles,
     /// The first run: what another container of this name left is removed.
     pub(crate) is_new: bool,
 }
 
-/// Removes a container's log files, unless a later container of the same name has taken them over.
+/// Removes a container's log files, or puts them to those of removed containers.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct RemoveLog {
     pub(crate) lane: Arc<Lane>,
-    pub(crate) id: ContainerId,
-    pub(crate) path: PathBuf,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) files: LogFiles,
     pub(crate) when_blocked: WhenBlocked,
+}
+
+/// Finds the log of a container that was removed, by its name or the beginning of its id.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<LogFiles>, StepError>")]
+pub(crate) struct FindRemovedLog {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) container: String,
 }
 
 /// Streams a log.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<LogStreamReceiver, StepError>")]
 pub(crate) struct StreamLog {
-    pub(crate) path: PathBuf,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) files: LogFiles,
     pub(crate) tail: Option<u64>,
-    /// Goes on until this container has ended for good.
-    pub(crate) follow: Option<watch::Receiver<Arc<ContainerInfo>>>,
+    /// Whose it is, unless it was removed.
+    pub(crate) container: Option<watch::Receiver<Arc<ContainerInfo>>>,
+    /// Goes on until that container has ended for good.
+    pub(crate) is_following: bool,
 }
 
 /// Writes an event to the journal and wakes the subscribers.

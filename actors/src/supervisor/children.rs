@@ -55,7 +55,7 @@ impl Kit {
         Self {
             flist: Arc::new(FlistWork::new(rootfs)),
             bundle: Arc::new(BundleWork::new(bundles, Arc::clone(shared))),
-            log: Arc::new(LogWork::new(Arc::clone(&shared.clock))),
+            log: Arc::new(LogWork::new(Arc::clone(shared))),
             event,
             lines: HashMap::new(),
         }

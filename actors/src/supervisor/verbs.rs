@@ -1,11 +1,13 @@
 //! The verbs, in the order of [`crate::messages::api`].
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{ActorContext, Addr, Context, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture};
+use contd_logs::LogFiles;
 use contd_protocol::api::{NamespaceSummary, Plan, Target};
 use contd_rootfs::PrepareRootfs;
 use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, NamespaceId, State, StateName};
@@ -22,7 +24,7 @@ use crate::lane::Wanted;
 use crate::messages::namespace::{
     RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate, RouteUpgradeShim, RouteWait, Run,
 };
-use crate::messages::node::{PrepareRoot, PreviewBundle, StreamLog};
+use crate::messages::node::{FindRemovedLog, PrepareRoot, PreviewBundle, StreamLog};
 use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
     AwaitRemoval, ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FindElsewhere,
@@ -361,20 +363,44 @@ impl Supervisor {
         self.when_ready(move |actor, _ctx| {
             let shared = Arc::clone(&actor.shared);
             Box::pin(async move {
-                let id = shared.view.resolve(&target)?;
-                let watched = shared.view.watch(&id).ok_or_else(|| not_found(&target))?;
-                if matches!(watched.borrow().state, State::Lingering { .. }) {
-                    // By its path it may be another container's.
-                    let message = format!("read the log of container {id}: it is being removed, and its log is gone");
-                    return Err(ApiError::new(ErrorKind::Conflict, message).with_hint("see what keeps it: contd ps -a"));
-                }
-                let path = watched.borrow().log_path.clone().into();
-                let message = StreamLog { path, tail, follow: is_following.then_some(watched) };
+                let found = log_of(&shared, &target);
+                let is_in_place = |(container, _): &(watch::Receiver<Arc<ContainerInfo>>, LogFiles)| {
+                    container.borrow().state != State::Deleting
+                };
+                let kept = match found.as_ref().is_ok_and(is_in_place) {
+                    true => None,
+                    // It may have been put to those of removed containers.
+                    false => {
+                        let id = shared.view.resolve(&target).ok();
+                        let container = id.map_or_else(|| target.container.to_string(), |id| id.to_string());
+                        let find = FindRemovedLog { namespace: target.namespace.clone(), container };
+                        let kept = shared.log.ask(find, SERVICE_TIMEOUT).await?;
+                        kept.map_err(|failure| ApiError::from_error(&failure))?
+                    }
+                };
+                let (container, files) = match kept {
+                    Some(files) => (None, files),
+                    None => found.map(|(container, files)| (Some(container), files))?,
+                };
+                let message = StreamLog { namespace: target.namespace, files, tail, container, is_following };
                 let answer = shared.log.ask(message, SERVICE_TIMEOUT).await?;
                 answer.map_err(|failure| ApiError::from_error(&failure))
             })
         })
     }
+}
+
+/// Finds a container and names its log.
+fn log_of(shared: &Shared, target: &Target) -> Result<(watch::Receiver<Arc<ContainerInfo>>, LogFiles), ApiError> {
+    let id = shared.view.resolve(target)?;
+    let watched = shared.view.watch(&id).ok_or_else(|| not_found(target))?;
+    if matches!(watched.borrow().state, State::Lingering { .. }) {
+        // By its path it may be another container's.
+        let message = format!("read the log of container {id}: it is being removed, and its log is gone");
+        return Err(ApiError::new(ErrorKind::Conflict, message).with_hint("see what keeps it: contd ps -a"));
+    }
+    let files = shared.marked_log(Path::new(&watched.borrow().log_path), &id);
+    Ok((watched, files))
 }
 
 fn not_found(target: &Target) -> ApiError {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use actix::Addr;
 use contd_failpoint::Failpoint;
-use contd_protocol::shim::{TASK_SPEC_VERSION, TaskSpec};
+use contd_logs::RunStart;
+use contd_protocol::shim::{LogStart, TASK_SPEC_VERSION, TaskSpec};
 use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs};
 use contd_shim_client::Shim;
 use contd_store::MadeWith;
@@ -56,6 +57,8 @@ pub(crate) struct MakePlan {
     pub(crate) generation: u64,
     /// The first run: its failure leaves nothing. Its permit is its namespace's business; a restart takes its own.
     pub(crate) is_first: bool,
+    /// Whether the run before has lost output.
+    pub(crate) is_after_loss: bool,
     pub(crate) goal: Goal,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
     pub(crate) actor: Addr<ContainerActor>,
@@ -112,7 +115,7 @@ impl Making<'_> {
     async fn forward(&self) -> StepResult<()> {
         let _permit = self.take_permit().await?;
         if self.plan.goal == Goal::Prepared {
-            let (made, ()) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
+            let (made, _no_run_yet) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
             return self.commit_prepared(made).await;
         }
         let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
@@ -121,9 +124,11 @@ impl Making<'_> {
         contd_failpoint::hit(Failpoint::MakeCreated);
         self.tell_made(pid).await?;
         contd_failpoint::hit(Failpoint::MakeTold);
+        // Before the start: a short run may have ended when its start is answered.
+        let started_at = self.plan.subject.shared.clock.now();
         let pid = self.start(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeStarted);
-        self.commit(pid, shim, made).await
+        self.commit(CommitRunning { generation: self.plan.generation, pid, shim, made, started_at }).await
     }
 
     /// Takes a place for a restart.
@@ -221,24 +226,24 @@ impl Making<'_> {
     }
 
     async fn log_and_shim(&self) -> StepResult<Arc<dyn Shim>> {
-        self.open_log().await?;
-        self.spawn_shim().await
+        let start = self.open_log().await?;
+        self.spawn_shim(start).await
     }
 
-    async fn open_log(&self) -> StepResult<()> {
+    async fn open_log(&self) -> StepResult<RunStart> {
         let subject = self.plan.subject.clone();
-        let path = subject.shared.log_path(&subject.namespace, &subject.name);
-        let (lane, id) = (Arc::clone(&subject.lane), subject.id.clone());
-        let message = OpenLog { lane, wanted: self.wanted.clone(), id, path, is_new: self.plan.is_first };
+        let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
+        let (lane, namespace) = (Arc::clone(&subject.lane), subject.namespace.clone());
+        let message = OpenLog { lane, wanted: self.wanted.clone(), namespace, files, is_new: self.plan.is_first };
         let work = async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
-        self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
+        let start = self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
         contd_failpoint::hit(Failpoint::MakeLogOpened);
-        Ok(())
+        Ok(start)
     }
 
-    async fn spawn_shim(&self) -> StepResult<Arc<dyn Shim>> {
+    async fn spawn_shim(&self, RunStart { inode, offset, .. }: RunStart) -> StepResult<Arc<dyn Shim>> {
         let (subject, slot) = (self.plan.subject.clone(), self.shim.clone());
-        let task = task_spec(&subject);
+        let task = task_spec(&subject, LogStart { inode, offset, is_after_loss: self.plan.is_after_loss });
         let work = async move {
             slot.send_replace(ShimSlot::Pending);
             match subject.shared.shims.spawn(task).await {
@@ -280,8 +285,7 @@ impl Making<'_> {
     }
 
     /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.
-    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>, made: Made) -> StepResult<()> {
-        let message = CommitRunning { generation: self.plan.generation, pid, shim, made };
+    async fn commit(&self, message: CommitRunning) -> StepResult<()> {
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }
@@ -345,7 +349,7 @@ async fn end_late_shim(
     }
 }
 
-fn task_spec(subject: &Subject) -> TaskSpec {
+fn task_spec(subject: &Subject, log_start: LogStart) -> TaskSpec {
     let (config, rotation) = (&subject.shared.config, subject.shared.settings().log_rotation);
     TaskSpec {
         version: TASK_SPEC_VERSION,
@@ -356,6 +360,8 @@ fn task_spec(subject: &Subject) -> TaskSpec {
         log_path: subject.shared.log_path(&subject.namespace, &subject.name),
         log_max_bytes: rotation.max_bytes,
         log_max_files: rotation.max_files,
+        log_notes: Some(config.log_notes()),
+        log_start: Some(log_start),
         drain_timeout: config.drain_timeout,
         runtime_timeout: config.runtime_timeout,
     }

@@ -54,13 +54,15 @@ pub(crate) async fn remove_bundle(subject: &Subject, when_blocked: WhenBlocked) 
     judge("bundle", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
-/// Removes the log files, unless another container has the name by now: then they are that one's.
+/// Removes the log files or keeps them as those of a removed container, unless another container has the name by now:
+/// then it has put them away.
 pub(crate) async fn remove_log(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
     if subject.shared.view.is_name_of_another(&subject.namespace, &subject.name, &subject.id) {
         return Ok(());
     }
-    let path = subject.shared.log_path(&subject.namespace, &subject.name);
-    let message = RemoveLog { lane: Arc::clone(&subject.lane), id: subject.id.clone(), path, when_blocked };
+    let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
+    let (lane, namespace) = (Arc::clone(&subject.lane), subject.namespace.clone());
+    let message = RemoveLog { lane, namespace, files, when_blocked };
     let answer = subject.shared.log.ask(message, REMOVE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::LogRemoved);
     judge("log", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))

@@ -1,11 +1,13 @@
 use super::*;
 use crate::messages::{EventItem, FollowLog, ReadLog, SubscribeEvents};
-use contd_logs::{LogWriter, Rotation, Stream};
+use contd_logs::{LogFiles, LogWriter, Rotation, Stream};
 use contd_rootfs::LostRootfs;
 use contd_types::{ApiError, ErrorKind, EventKind, Timestamp};
 
-fn writer(world: &World, name: &str) -> LogWriter {
-    LogWriter::open(world.dir.path().join("log").join("a").join(format!("{name}.log")), Rotation::never()).unwrap()
+fn writer(world: &World, name: &str, id: &ContainerId) -> LogWriter {
+    let path = world.dir.path().join("log").join("a").join(format!("{name}.log"));
+    let files = LogFiles::marked(&path, id.as_str(), world.config().log_notes());
+    LogWriter::open(files, Rotation::never()).unwrap()
 }
 
 async fn collect(mut stream: crate::messages::LogStreamReceiver) -> String {
@@ -21,7 +23,7 @@ async fn a_follower_gets_everything_until_the_container_has_ended() {
     let world = World::new();
     let node = world.start();
     let id = run(&node, spec("web")).await.unwrap();
-    let mut log = writer(&world, "web");
+    let mut log = writer(&world, "web", &id);
     log.write(Stream::Stdout, b"one\ntwo\n", Timestamp(1)).unwrap();
     let follow = FollowLog { target: target("web"), tail: Some(1) };
     let stream = ask_api(&node, follow, LONG).await.unwrap();
@@ -40,7 +42,7 @@ async fn a_follower_stays_over_a_restart_by_the_policy() {
     let world = World::new();
     let node = world.start();
     let id = run(&node, restarting("web")).await.unwrap();
-    let mut log = writer(&world, "web");
+    let mut log = writer(&world, "web", &id);
     let stream = ask_api(&node, FollowLog { target: target("web"), tail: None }, LONG).await.unwrap();
     let (text, ()) = futures_util::join!(collect(stream), async {
         log.write(Stream::Stdout, b"first\n", Timestamp(1)).unwrap();

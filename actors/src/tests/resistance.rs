@@ -144,10 +144,10 @@ fn plant(world: &World, number: usize, times: usize) -> Option<&'static str> {
         2 => world.rootfs.script_release(std::iter::repeat_n(RootOutcome::Fail(ErrorKind::Busy), times)),
         3 => world.rootfs.script_release(std::iter::repeat_n(RootOutcome::Panic, times)),
         4 => {
-            let log = world.dir.path().join("log/a");
-            std::fs::remove_dir_all(&log).unwrap();
-            // A directory where the log was cannot be removed as a file.
-            std::fs::create_dir_all(log.join("web.log")).unwrap();
+            let log = world.dir.path().join("log");
+            std::fs::rename(&log, world.dir.path().join("away")).unwrap();
+            // What cannot be looked into cannot be emptied.
+            std::os::unix::fs::symlink("log", &log).unwrap();
         }
         _ => return None,
     }
@@ -175,7 +175,9 @@ async fn whatever_resists_for_a_while_is_removed_in_the_end() {
                 ContainerId::from_random([0; 16])
             });
             if part == "log" {
-                std::fs::remove_dir(world.dir.path().join("log/a/web.log")).unwrap();
+                let log = world.dir.path().join("log");
+                std::fs::remove_file(&log).unwrap();
+                std::fs::rename(world.dir.path().join("away"), &log).unwrap();
             }
             for _ in 0..200 {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -40,24 +40,43 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
+    /// A file of ours could not be removed or moved.
+    #[error("remove log {}", path.display())]
+    Remove {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What lies there is not ours, and is left alone.
+    #[error("use {} for a log: {what}", path.display())]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
 }
 
 impl LogError {
-    /// Returns what the system said.
-    pub fn io(&self) -> &io::Error {
+    /// Returns what the system said, if it was the system that refused.
+    pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Open { source, .. }
             | Self::Write { source, .. }
             | Self::Rotate { source, .. }
-            | Self::Read { source, .. } => source,
+            | Self::Remove { source, .. }
+            | Self::Read { source, .. } => Some(source),
+            Self::Foreign { .. } => None,
         }
     }
 }
 
 impl Explain for LogError {
     fn kind(&self) -> ErrorKind {
-        match self.io().kind() {
-            _ if Shortage::of(self.io()).is_some() => ErrorKind::OutOfResources,
+        let Some(source) = self.io() else { return ErrorKind::AlreadyExists };
+        match source.kind() {
+            _ if Shortage::of(source).is_some() => ErrorKind::OutOfResources,
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::Unavailable,
@@ -65,13 +84,17 @@ impl Explain for LogError {
     }
 
     fn hint(&self) -> Option<String> {
-        if let Some(shortage) = Shortage::of(self.io()) {
-            return Some(shortage.hint().to_owned());
-        }
-        let text = match self.io().kind() {
-            io::ErrorKind::PermissionDenied => "the log directory must belong to the user that runs contd",
-            io::ErrorKind::NotFound => "make the log directory of this namespace",
-            _ => "look at the disk of the logs and at the kernel log; repeating is safe",
+        let text = match self.io() {
+            None => {
+                "choose another name or namespace for the container, or move that away: contd writes to, moves and \
+                 removes only what it has made"
+            }
+            Some(source) => match (Shortage::of(source), source.kind()) {
+                (Some(shortage), _) => shortage.hint(),
+                (None, io::ErrorKind::PermissionDenied) => "the log directory must belong to the user that runs contd",
+                (None, io::ErrorKind::NotFound) => "make the log directory of this namespace",
+                _ => "look at the disk of the logs and at the kernel log; repeating is safe",
+            },
         };
         Some(text.to_owned())
     }

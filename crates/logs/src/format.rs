@@ -59,6 +59,19 @@ pub(crate) fn encode(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp, byte
     }
 }
 
+/// What a reader finds where the output of a run is not whole.
+const LOST_TEXT: &[u8] = b"[contd: output before this line was lost: the log could not be written]";
+
+/// Adds the end of a line that is still open.
+pub(crate) fn encode_line_end(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp) {
+    encode_one(buffer, stream, time, b"F", &[]);
+}
+
+/// Adds a line that says that output was lost before it.
+pub(crate) fn encode_loss(buffer: &mut Vec<u8>, time: Timestamp) {
+    encode_one(buffer, Stream::Stderr, time, b"F", LOST_TEXT);
+}
+
 fn encode_one(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp, tag: &[u8; 1], content: &[u8]) {
     let start = buffer.len();
     // Writing to a vector cannot fail; its memory is reused, so neither does this allocate once it has grown.

@@ -1,13 +1,18 @@
 //! The reader: records in order, over all rotated files, following the writer as it goes on.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
 
 use crate::error::LogError;
+use crate::files::{Access, Found, LogFiles};
 use crate::format::{self, LogRecord, MAX_CONTENT_BYTES, MAX_HEADER_BYTES};
-use crate::rotation::{MAX_FILES, aged};
+use crate::rotation::MAX_FILES;
 use crate::tail::Counter;
 
 /// The longest line that is looked at as one; the writer's are far shorter, so a longer one is garbage.
@@ -42,7 +47,9 @@ pub enum LogItem {
 /// Reads one container's log. It never waits: what is not there yet comes with a later call.
 #[derive(Debug)]
 pub struct LogReader {
-    path: PathBuf,
+    files: LogFiles,
+    /// `None` until there is one.
+    dir: Option<OwnedFd>,
     current: Option<Source>,
     /// What was read and not yet given out: the beginning of a record.
     pending: Vec<u8>,
@@ -68,40 +75,47 @@ enum Place {
 }
 
 impl LogReader {
-    /// Opens a log. It may not exist yet; then reading begins when it does.
+    /// Opens a log. It may not exist yet; then reading begins when it does. What is not of this log is as if it were not
+    /// there.
     ///
     /// # Errors
-    /// [`LogError::Open`] or [`LogError::Read`].
-    pub fn open(path: impl Into<PathBuf>, tail: Tail) -> Result<Self, LogError> {
-        let mut reader = Self { path: path.into(), current: None, pending: Vec::new(), is_in_garbage: false };
-        let failed = |source| LogError::Read { path: reader.path.clone(), source };
+    /// [`LogError::Open`], [`LogError::Read`], or [`LogError::Foreign`] when only what is not ours has the name.
+    pub fn open(files: impl Into<LogFiles>, tail: Tail) -> Result<Self, LogError> {
+        let mut reader =
+            Self { files: files.into(), dir: None, current: None, pending: Vec::new(), is_in_garbage: false };
+        reader.dir = reader.files.open_dir()?;
+        if let Some(dir) = &reader.dir {
+            reader.files.find_own(dir, &reader.files.aged(0), Access::Read)?;
+        }
         reader.current = match tail {
             Tail::All => reader.oldest()?,
-            Tail::Lines(lines) => {
-                let mut counter = Counter::new(lines);
-                let mut begin: Option<Source> = None;
-                for age in 0..MAX_FILES {
-                    let Some(mut source) = open_file(&aged(&reader.path, age))? else {
-                        // Between two renames of the writer the log itself may be missing.
-                        if age == 0 { continue } else { break }
-                    };
-                    // The writer has rotated since the last look: this is the file that was scanned just now.
-                    if let Some(last) = &begin
-                        && is_same(&source, last).map_err(failed)?
-                    {
-                        continue;
-                    }
-                    let found = counter.scan(&source.file).map_err(failed)?;
-                    source.offset = found.unwrap_or(0);
-                    begin = Some(source);
-                    if found.is_some() {
-                        break;
-                    }
-                }
-                begin
-            }
+            Tail::Lines(lines) => reader.last_lines(lines)?,
         };
         Ok(reader)
+    }
+
+    fn last_lines(&self, lines: u64) -> Result<Option<Source>, LogError> {
+        let mut counter = Counter::new(lines);
+        let mut begin: Option<Source> = None;
+        for age in 0..MAX_FILES {
+            let Some(mut source) = self.open_aged(age)? else {
+                // Between two renames of the writer the log itself may be missing.
+                if age == 0 { continue } else { break }
+            };
+            // The writer has rotated since the last look: this is the file that was scanned just now.
+            if let Some(last) = &begin
+                && is_same(&source, last).map_err(|error| self.failed(error))?
+            {
+                continue;
+            }
+            let found = counter.scan(&source.file).map_err(|error| self.failed(error))?;
+            source.offset = found.unwrap_or(0);
+            begin = Some(source);
+            if found.is_some() {
+                break;
+            }
+        }
+        Ok(begin)
     }
 
     /// Returns the next items, reading about so many bytes (at least one block of 64 KiB); empty when there is nothing
@@ -115,6 +129,9 @@ impl LogReader {
         // Also on, when all that was read is the beginning of one long line: empty means that there is nothing new.
         while left > 0 || items.is_empty() {
             if self.current.is_none() {
+                if self.dir.is_none() {
+                    self.dir = self.files.open_dir()?;
+                }
                 self.current = self.oldest()?;
                 if self.current.is_none() {
                     break;
@@ -131,14 +148,14 @@ impl LogReader {
     }
 
     /// Returns the path of the log.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.files.path()
     }
 
     /// Reads one block into `pending`; 0 at the end of the file.
     fn read_block(&mut self) -> Result<usize, LogError> {
         let Some(source) = &mut self.current else { return Ok(0) };
-        let failed = |source| LogError::Read { path: self.path.clone(), source };
+        let failed = |source| LogError::Read { path: self.files.path(), source };
         let size = source.file.metadata().map_err(failed)?.len();
         if size < source.offset {
             // The writer took back what it could not write whole, or somebody emptied the file.
@@ -183,7 +200,7 @@ impl LogReader {
         for _ in 0..MAX_ROUNDS {
             let next = match self.place()? {
                 Place::Written => return Ok(false),
-                Place::Aged(age) => open_file(&aged(&self.path, age - 1))?,
+                Place::Aged(age) => self.open_aged(age - 1)?,
                 Place::Removed => self.oldest()?,
             };
             // The new name is not there yet: the writer is between two steps.
@@ -196,7 +213,7 @@ impl LogReader {
             // Renamed once more while we looked: then what we opened is not the next one, or there is one before it.
             let is_next = match self.place()? {
                 Place::Written => false,
-                Place::Aged(age) => is_file_at(&next.file, &aged(&self.path, age - 1)).map_err(|e| self.failed(e))?,
+                Place::Aged(age) => self.is_file_at(&next.file, age - 1)?,
                 Place::Removed => {
                     items.push(LogItem::Gap);
                     true
@@ -222,12 +239,11 @@ impl LogReader {
     fn place(&self) -> Result<Place, LogError> {
         let Some(source) = &self.current else { return Ok(Place::Removed) };
         for age in 0..MAX_FILES {
-            let path = aged(&self.path, age);
-            if is_file_at(&source.file, &path).map_err(|e| self.failed(e))? {
+            if self.is_file_at(&source.file, age)? {
                 return Ok(if age == 0 { Place::Written } else { Place::Aged(age) });
             }
             // While the writer shifts, one name in the middle is free: only two in a row are the end.
-            let is_end = !exists(&path) && !exists(&aged(&self.path, age + 1));
+            let is_end = !self.exists(age) && !self.exists(age + 1);
             if is_end {
                 break;
             }
@@ -239,21 +255,45 @@ impl LogReader {
         for _ in 0..MAX_ROUNDS {
             let mut oldest = None;
             for age in 0..MAX_FILES {
-                match open_file(&aged(&self.path, age))? {
+                match self.open_aged(age)? {
                     Some(source) => oldest = Some(source),
-                    None if exists(&aged(&self.path, age + 1)) => {}
+                    None if self.exists(age + 1) => {}
                     None => break,
                 }
             }
-            if oldest.is_some() || !exists(&self.path) {
+            if oldest.is_some() || !self.exists(0) {
                 return Ok(oldest);
             }
         }
         Ok(None)
     }
 
+    /// Opens the file of this age, if there is one of this log.
+    fn open_aged(&self, age: u32) -> Result<Option<Source>, LogError> {
+        let Some(dir) = &self.dir else { return Ok(None) };
+        match self.files.find(dir, &self.files.aged(age), Access::Read)? {
+            Found::Ours(file) => Ok(Some(Source { file, offset: 0 })),
+            Found::Absent | Found::OfOwner(..) | Found::Foreign(_) => Ok(None),
+        }
+    }
+
+    fn exists(&self, age: u32) -> bool {
+        let Some(dir) = &self.dir else { return false };
+        statat(dir, self.files.aged(age), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    fn is_file_at(&self, file: &File, age: u32) -> Result<bool, LogError> {
+        let Some(dir) = &self.dir else { return Ok(false) };
+        let ours = file.metadata().map_err(|error| self.failed(error))?;
+        match statat(dir, self.files.aged(age), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.dev(), ours.ino())),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed(errno.into())),
+        }
+    }
+
     fn failed(&self, source: io::Error) -> LogError {
-        LogError::Read { path: self.path.clone(), source }
+        LogError::Read { path: self.files.path(), source }
     }
 }
 
@@ -264,29 +304,7 @@ fn item(line: &[u8], is_garbage: bool) -> LogItem {
     }
 }
 
-fn exists(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok()
-}
-
 fn is_same(one: &Source, other: &Source) -> io::Result<bool> {
     let (one, other) = (one.file.metadata()?, other.file.metadata()?);
     Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
-}
-
-fn is_file_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match std::fs::symlink_metadata(path) {
-        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn open_file(path: &Path) -> Result<Option<Source>, LogError> {
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
-    match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
-        Ok(file) => Ok(Some(Source { file, offset: 0 })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(LogError::Open { path: path.to_owned(), source }),
-    }
 }

@@ -1,10 +1,12 @@
 //! When a log is rotated, and how its older files are named: `name.log.1` is the youngest of them.
 
-use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
 
 use contd_failpoint::Failpoint;
+
+use crate::error::LogError;
+use crate::files::{Access, LogFiles, rename_to_free};
 
 /// The most files a log can have; far above what anyone keeps.
 pub(crate) const MAX_FILES: u32 = 1000;
@@ -25,40 +27,34 @@ impl Rotation {
     }
 }
 
-/// Names the older file of this age; age 0 is the log itself.
-pub(crate) fn aged(path: &Path, age: u32) -> PathBuf {
-    if age == 0 {
-        return path.to_owned();
-    }
-    let mut name = OsString::from(path);
-    name.push(format!(".{age}"));
-    PathBuf::from(name)
-}
-
-/// Makes each file one older, so that the log's own name is free. May be repeated after a failure in the middle.
-pub(crate) fn shift(path: &Path, max_files: u32) -> io::Result<()> {
+/// Makes each file one older, so that the log's own name is free. May be repeated after a failure in the middle. A name
+/// that is taken by what is not ours is an error; nothing was moved then.
+pub(crate) fn shift(files: &LogFiles, dir: &OwnedFd, max_files: u32) -> Result<(), LogError> {
+    let failed = |source| LogError::Rotate { path: files.path(), source };
     let oldest = max_files.clamp(1, MAX_FILES) - 1;
-    if oldest == 0 {
-        return absent_is_fine(std::fs::remove_file(path));
-    }
     // Up to the first free name: after a failed attempt there may be one, and what lies behind it need not move.
-    let mut free = oldest;
+    let mut free = None;
     for age in 1..=oldest {
-        if !aged(path, age).try_exists()? {
-            free = age;
+        if files.find_own(dir, &files.aged(age), Access::Read)?.is_none() {
+            free = Some(age);
             break;
         }
     }
-    for age in (1..=free).rev() {
-        absent_is_fine(std::fs::rename(aged(path, age - 1), aged(path, age)))?;
-        contd_failpoint::hit(Failpoint::RotationRenamed);
+    let last = match free {
+        Some(age) => age,
+        None => {
+            let name = files.aged(oldest);
+            if let Some(file) = files.find_own(dir, &name, Access::Read)? {
+                files.unlink(dir, &name, &file).map_err(failed)?;
+            }
+            oldest
+        }
+    };
+    for age in (1..=last).rev() {
+        match rename_to_free((dir, &files.aged(age - 1)), (dir, &files.aged(age))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => contd_failpoint::hit(Failpoint::RotationRenamed),
+        }
     }
     Ok(())
-}
-
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }

@@ -9,6 +9,9 @@ use crate::format::{MAX_HEADER_BYTES, Stream, decode_header};
 /// How much is read at once.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
+/// How far back a line without an end is looked for.
+const MAX_LOOKED_BYTES: u64 = 1024 * 1024;
+
 /// Counts lines from the end of the newest file towards the beginning of the oldest.
 ///
 /// A record counts when it ends its line: it is whole, or it is the last of its stream. A line whose parts lie between
@@ -73,6 +76,24 @@ impl Counter {
             _ => Ok(None),
         }
     }
+}
+
+/// Tells which streams of a file end, before this offset, in the middle of a line. It looks at the last
+/// [`MAX_LOOKED_BYTES`]: a stream that has said nothing in these has no line that anybody still looks at.
+pub(crate) fn open_lines(file: &File, offset: u64) -> io::Result<Vec<Stream>> {
+    let begin = offset.saturating_sub(MAX_LOOKED_BYTES);
+    let mut bytes = vec![0; usize::try_from(offset - begin).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, begin)?;
+    let mut last: Vec<(Stream, bool)> = Vec::new();
+    // The first may be the end of a record only; its content could look like a record.
+    let skipped = usize::from(begin > 0);
+    for line in bytes.split(|byte| *byte == b'\n').skip(skipped) {
+        if let Some((stream, is_partial)) = decode_header(line) {
+            last.retain(|(seen, _)| *seen != stream);
+            last.push((stream, is_partial));
+        }
+    }
+    Ok(last.into_iter().filter(|(_, is_partial)| *is_partial).map(|(stream, _)| stream).collect())
 }
 
 /// Joins the beginning of a line with what is known of its rest; more than its header is never needed.

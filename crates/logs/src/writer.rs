@@ -1,16 +1,19 @@
 //! The writer: bytes in, records out, one `write(2)` per call, nothing kept back.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 
 use contd_failpoint::Failpoint;
 use contd_types::Timestamp;
 
+use crate::custody::RunStart;
 use crate::error::LogError;
+use crate::files::{Access, Found, LogFiles};
 use crate::format::{self, MAX_CONTENT_BYTES, MAX_HEADER_BYTES, Stream};
 use crate::rotation::{self, Rotation};
+use crate::tail;
 
 /// The most bytes that are taken into one `write(2)`: a pipe is not larger, and the buffer stays bounded.
 const MAX_INPUT_BYTES: usize = 1024 * 1024;
@@ -18,19 +21,17 @@ const MAX_INPUT_BYTES: usize = 1024 * 1024;
 /// Writes one container's log. There must be one writer per log at a time; the shim's lease sees to that.
 #[derive(Debug)]
 pub struct LogWriter {
-    path: PathBuf,
+    files: LogFiles,
     rotation: Rotation,
-    file: File,
-    /// Its device and inode.
-    identity: (u64, u64),
-    size: u64,
+    /// `None` until the log can be opened.
+    current: Option<Opened>,
+    /// Where the first output of this run goes, or went.
+    start: Option<RunStart>,
     /// Before this size a failed rotation is not tried again.
     retry_size: u64,
     rotation_error: Option<LogError>,
     /// Whether the last record of each stream is partial: then its line is still being written.
     open_lines: OpenLines,
-    /// Whether the file may end in the middle of a record.
-    is_torn: bool,
     buffer: Vec<u8>,
 }
 
@@ -66,29 +67,64 @@ impl OpenLines {
     }
 }
 
+/// A log as it was opened.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    /// Device and inode.
+    identity: (u64, u64),
+    size: u64,
+    /// Whether it may end in the middle of a record.
+    is_torn: bool,
+}
+
+impl Opened {
+    /// Looks how a file ends.
+    fn at_end(mut file: File) -> io::Result<Self> {
+        let there = file.metadata()?;
+        let size = there.len();
+        let mut last = [b'\n'];
+        if size > 0 {
+            file.seek(SeekFrom::Start(size - 1))?;
+            file.read_exact(&mut last)?;
+        }
+        Ok(Self { file, identity: (there.dev(), there.ino()), size, is_torn: last != [b'\n'] })
+    }
+}
+
 impl LogWriter {
     /// Opens a log to go on at its end, or makes it (0640); the directory must exist.
     ///
     /// When the file ends in the middle of a record, as after a crash, the next write begins a new line.
     ///
     /// # Errors
-    /// [`LogError::Open`].
-    pub fn open(path: impl Into<PathBuf>, rotation: Rotation) -> Result<Self, LogError> {
-        let path = path.into();
-        let Opened { file, identity, size, is_torn } = open_end(&path)?;
-        let (open_lines, buffer) = (OpenLines::default(), Vec::new());
-        Ok(Self {
-            path,
+    /// [`LogError::Open`], or [`LogError::Foreign`] when what lies there is not ours.
+    pub fn open(files: impl Into<LogFiles>, rotation: Rotation) -> Result<Self, LogError> {
+        let mut writer = Self::closed(files, rotation);
+        writer.reopen()?;
+        Ok(writer)
+    }
+
+    /// Makes a writer that opens its log with the first write that can: for whoever goes on with a container whose log
+    /// cannot be opened now.
+    pub fn closed(files: impl Into<LogFiles>, rotation: Rotation) -> Self {
+        Self {
+            files: files.into(),
             rotation,
-            file,
-            identity,
-            size,
+            current: None,
+            start: None,
             retry_size: 0,
             rotation_error: None,
-            open_lines,
-            is_torn,
-            buffer,
-        })
+            open_lines: OpenLines::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Says where the output of this run begins: what is written there first ends the lines that the run before has left
+    /// without an end. Whoever goes on with the run says the same.
+    #[must_use]
+    pub fn with_start(self, start: RunStart) -> Self {
+        Self { start: Some(start), ..self }
     }
 
     /// Writes bytes of a stream, all with the same time. Up to 1 MiB it is one `write(2)`.
@@ -98,7 +134,7 @@ impl LogWriter {
     /// of a larger one the parts before the failed one are written.
     pub fn write(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) -> Result<(), LogError> {
         for input in bytes.chunks(self.max_input()) {
-            self.stage(stream, input, now);
+            self.stage(stream, input, now)?;
             self.flush()?;
         }
         Ok(())
@@ -106,16 +142,30 @@ impl LogWriter {
 
     /// Encodes the bytes, rotates when that is due, and returns where [`Self::flush`] will put them. Whoever notes the
     /// position first can have the write repeated by a successor: [`Self::redo`].
-    pub fn stage(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) -> Position {
-        self.encode(stream, bytes, now);
-        self.rotate_when_due();
-        if self.is_torn {
+    ///
+    /// # Errors
+    /// As [`Self::open`], while the log is not open; [`LogError::Read`]. It may be repeated.
+    pub fn stage(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) -> Result<Position, LogError> {
+        if self.current.is_none() {
+            self.reopen()?;
+        }
+        let begins_run = self.begin_buffer(self.current.as_ref().map_or(0, |current| current.size), now)?;
+        format::encode(&mut self.buffer, stream, now, bytes);
+        // The beginning of a run is known by its place, so it stays in this file.
+        if !begins_run {
+            self.rotate_when_due();
+        }
+        let Some(current) = &self.current else { return Err(self.not_open()) };
+        if current.is_torn {
             // What stands there half is no line of ours: it gets an end.
             self.buffer.insert(0, b'\n');
         }
+        if begins_run {
+            self.open_lines = OpenLines::default();
+        }
         self.open_lines.set(stream, bytes.last() != Some(&b'\n'));
-        let (device, inode) = self.identity;
-        Position { device, inode, offset: self.size, begins_anew: self.is_torn }
+        let (device, inode) = current.identity;
+        Ok(Position { device, inode, offset: current.size, begins_anew: current.is_torn })
     }
 
     /// Writes again what a predecessor has staged and perhaps written, in whole or in part: the same bytes at the same
@@ -123,37 +173,42 @@ impl LogWriter {
     /// between two writes.
     ///
     /// # Errors
-    /// [`LogError::Write`]; it may be repeated.
+    /// [`LogError::Write`], or as [`Self::stage`]; it may be repeated.
     pub fn redo(&mut self, stream: Stream, bytes: &[u8], now: Timestamp, at: Position) -> Result<(), LogError> {
-        let path = self.path.clone();
+        if self.current.is_none() {
+            self.reopen()?;
+        }
+        let path = self.path();
         let failed = |source| LogError::Write { path: path.clone(), source };
-        if self.identity != (at.device, at.inode) {
+        let Some(current) = self.current.as_mut() else { return Err(self.not_open()) };
+        if current.identity != (at.device, at.inode) {
             return Ok(());
         }
-        let file = self.file.metadata().map_err(failed)?;
-        self.is_torn = at.begins_anew;
-        if file.len() < at.offset {
+        let length = current.file.metadata().map_err(failed)?.len();
+        current.is_torn = at.begins_anew;
+        if length < at.offset {
             // Somebody has cut it meanwhile.
-            self.stage(stream, bytes, now);
+            self.stage(stream, bytes, now)?;
             return self.flush();
         }
-        self.encode(stream, bytes, now);
+        let begins_run = self.begin_buffer(at.offset, now)?;
+        format::encode(&mut self.buffer, stream, now, bytes);
         if at.begins_anew {
             self.buffer.insert(0, b'\n');
         }
         // The log's own descriptor appends wherever it is told to write.
-        let place = OpenOptions::new().write(true).custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits()).open(&self.path);
-        place.and_then(|place| place.write_all_at(&self.buffer, at.offset)).map_err(failed)?;
+        let place = self.open_to_overwrite(at)?;
+        place.write_all_at(&self.buffer, at.offset).map_err(failed)?;
         let end = at.offset.saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
-        self.size = end.max(file.len());
-        self.is_torn = false;
+        if let Some(current) = &mut self.current {
+            current.size = end.max(length);
+            current.is_torn = false;
+        }
+        if begins_run {
+            self.open_lines = OpenLines::default();
+        }
         self.open_lines.set(stream, bytes.last() != Some(&b'\n'));
         Ok(())
-    }
-
-    fn encode(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) {
-        self.buffer.clear();
-        format::encode(&mut self.buffer, stream, now, bytes);
     }
 
     /// Writes what was staged, all or nothing; the file ends in whole records then.
@@ -161,18 +216,19 @@ impl LogWriter {
     /// # Errors
     /// [`LogError::Write`]. Nothing of it stays in the file; stage it again and repeat.
     pub fn flush(&mut self) -> Result<(), LogError> {
-        match self.file.write_all(&self.buffer) {
+        let Some(current) = &mut self.current else { return Err(self.not_open()) };
+        match current.file.write_all(&self.buffer) {
             Ok(()) => {
-                self.size = self.size.saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
-                self.is_torn = false;
+                current.size = current.size.saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
+                current.is_torn = false;
                 Ok(())
             }
             Err(source) => {
                 // The half-written records go, so that the call can be repeated without doubling anything. If even that
                 // fails, the next write begins a new line.
-                let was_cut = self.file.set_len(self.size);
-                self.is_torn = self.is_torn || was_cut.is_err();
-                Err(LogError::Write { path: self.path.clone(), source })
+                let was_cut = current.file.set_len(current.size);
+                current.is_torn = current.is_torn || was_cut.is_err();
+                Err(LogError::Write { path: self.path(), source })
             }
         }
     }
@@ -180,10 +236,13 @@ impl LogWriter {
     /// Opens the path again, for whoever renames the log from outside.
     ///
     /// # Errors
-    /// [`LogError::Open`]; the writer then goes on in the file it had.
+    /// As [`Self::open`]; the writer then goes on in the file it had.
     pub fn reopen(&mut self) -> Result<(), LogError> {
-        Opened { file: self.file, identity: self.identity, size: self.size, is_torn: self.is_torn } =
-            open_end(&self.path)?;
+        let failed = |source| LogError::Open { path: self.files.path(), source };
+        let absent = || failed(io::ErrorKind::NotFound.into());
+        let dir = self.files.open_dir()?.ok_or_else(absent)?;
+        let opened = Opened::at_end(self.files.open_log(&dir)?).map_err(failed)?;
+        self.current = Some(opened);
         self.retry_size = 0;
         Ok(())
     }
@@ -193,7 +252,8 @@ impl LogWriter {
     /// # Errors
     /// [`LogError::Write`].
     pub fn sync(&mut self) -> Result<(), LogError> {
-        self.file.sync_data().map_err(|source| LogError::Write { path: self.path.clone(), source })
+        let Some(current) = &self.current else { return Ok(()) };
+        current.file.sync_data().map_err(|source| LogError::Write { path: self.path(), source })
     }
 
     /// Returns and forgets why the last rotation failed; the log meanwhile grows in the file it has.
@@ -203,12 +263,12 @@ impl LogWriter {
 
     /// Returns the size of the current file in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.size
+        self.current.as_ref().map_or(0, |current| current.size)
     }
 
     /// Returns the path of the log.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.files.path()
     }
 
     /// How much input goes into one write, so that its records do not exceed a file by much.
@@ -216,66 +276,83 @@ impl LogWriter {
         usize::try_from(self.rotation.max_bytes).unwrap_or(usize::MAX).clamp(MAX_CONTENT_BYTES, MAX_INPUT_BYTES)
     }
 
+    fn not_open(&self) -> LogError {
+        LogError::Open { path: self.path(), source: io::ErrorKind::NotFound.into() }
+    }
+
+    /// Empties the buffer, and puts into it what comes before the first output of a run. Tells whether that is something.
+    fn begin_buffer(&mut self, offset: u64, now: Timestamp) -> Result<bool, LogError> {
+        self.buffer.clear();
+        let Some(current) = &self.current else { return Ok(false) };
+        let is_here = |start: &RunStart| (start.inode, start.offset) == (current.identity.1, offset);
+        let Some(start) = self.start.filter(is_here) else { return Ok(false) };
+        let open = tail::open_lines(&current.file, offset);
+        for stream in open.map_err(|source| LogError::Read { path: self.files.path(), source })? {
+            format::encode_line_end(&mut self.buffer, stream, now);
+        }
+        if start.is_after_loss {
+            format::encode_loss(&mut self.buffer, now);
+        }
+        Ok(!self.buffer.is_empty())
+    }
+
+    /// Opens the log at any place, by its own name or by that which its rotation gave it just now.
+    fn open_to_overwrite(&self, at: Position) -> Result<File, LogError> {
+        let failed = |source| LogError::Write { path: self.files.path(), source };
+        if let Some(dir) = self.files.open_dir()?
+            && let Found::Ours(file) = self.files.find(&dir, &self.files.aged(0), Access::Write)?
+        {
+            let there = file.metadata().map_err(failed)?;
+            if (there.dev(), there.ino()) == (at.device, at.inode) {
+                return Ok(file);
+            }
+        }
+        Err(failed(io::ErrorKind::NotFound.into()))
+    }
+
     fn rotate_when_due(&mut self) {
+        let size = self.size_bytes();
         let added = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
-        let is_full = self.size > 0 && self.size.saturating_add(added) > self.rotation.max_bytes;
-        let may_split = self.size >= self.rotation.max_bytes.saturating_mul(2);
-        if !is_full || self.size < self.retry_size || (self.open_lines.is_any() && !may_split) {
+        let is_full = size > 0 && size.saturating_add(added) > self.rotation.max_bytes;
+        let may_split = size >= self.rotation.max_bytes.saturating_mul(2);
+        if !is_full || size < self.retry_size || (self.open_lines.is_any() && !may_split) {
             return;
         }
         if let Err(error) = self.rotate() {
-            self.retry_size = self.size.saturating_add(self.rotation.max_bytes / 8 + 1);
+            self.retry_size = size.saturating_add(self.rotation.max_bytes / 8 + 1);
             self.rotation_error = Some(error);
         }
     }
 
     fn rotate(&mut self) -> Result<(), LogError> {
+        let failed = |source| LogError::Rotate { path: self.files.path(), source };
+        let Some(dir) = self.files.open_dir()? else { return Err(failed(io::ErrorKind::NotFound.into())) };
+        let name = self.files.aged(0);
         // Only our own file is shifted: after a failed attempt, or a rename from outside, the name may be free already.
-        let is_ours = match std::fs::symlink_metadata(&self.path) {
-            Ok(there) => self.identity == (there.dev(), there.ino()),
-            Err(_) => false,
+        let there = self.files.find_own(&dir, &name, Access::Append)?;
+        let identity = there.as_ref().map(File::metadata).transpose().map_err(failed)?;
+        let identity = identity.map(|there| (there.dev(), there.ino()));
+        let next = if identity.is_some() && identity != self.current.as_ref().map(|current| current.identity) {
+            // Another writer of ours was here, or whoever renamed the log has made it anew.
+            there
+        } else {
+            // The next file first: on a full disk there is none, and then all stays as it is.
+            let made = self.files.make_nameless(&dir).map_err(failed)?;
+            if identity.is_some()
+                && let Err(error) = rotation::shift(&self.files, &dir, self.rotation.max_files)
+            {
+                let _gone_with_its_file = made.as_ref().map(|made| self.files.marks().forget(made));
+                return Err(error);
+            }
+            Some(self.files.place(&dir, &name, made).map_err(failed)?)
         };
-        if is_ours {
-            rotation::shift(&self.path, self.rotation.max_files)
-                .map_err(|source| LogError::Rotate { path: self.path.clone(), source })?;
+        if let Some(next) = next {
+            self.current = Some(Opened::at_end(next).map_err(failed)?);
+            self.retry_size = 0;
         }
-        self.reopen()?;
         contd_failpoint::hit(Failpoint::RotationReopened);
         Ok(())
     }
-}
-
-/// A log as it was opened.
-struct Opened {
-    file: File,
-    /// Device and inode.
-    identity: (u64, u64),
-    size: u64,
-    /// Whether it ends in the middle of a record.
-    is_torn: bool,
-}
-
-/// Opens the file at its end.
-fn open_end(path: &Path) -> Result<Opened, LogError> {
-    let failed = |source| LogError::Open { path: path.to_owned(), source };
-    let open = || -> io::Result<Opened> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o640);
-        let nofollow = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NOCTTY | nix::fcntl::OFlag::O_NONBLOCK;
-        let mut file = options.custom_flags(nofollow.bits()).open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let size = metadata.len();
-        let mut last = [b'\n'];
-        if size > 0 {
-            file.seek(SeekFrom::Start(size - 1))?;
-            file.read_exact(&mut last)?;
-        }
-        Ok(Opened { file, identity: (metadata.dev(), metadata.ino()), size, is_torn: last != [b'\n'] })
-    };
-    open().map_err(failed)
 }
 
 // The arithmetic of `max_input` relies on it.

@@ -238,7 +238,7 @@ fn a_rotation_that_fails_stops_no_output_and_is_reported_once() {
     for number in 0..10 {
         writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), NOW).unwrap();
     }
-    assert!(matches!(writer.take_rotation_error(), Some(contd_logs::LogError::Rotate { .. })));
+    assert!(matches!(writer.take_rotation_error(), Some(contd_logs::LogError::Foreign { .. })));
     assert_eq!(std::fs::read_to_string(scratch.log()).unwrap().lines().count(), 10);
     std::fs::remove_dir_all(scratch.0.path().join("web.log.1")).unwrap();
     for number in 10..20 {
@@ -323,7 +323,7 @@ fn a_write_that_was_cut_off_anywhere_is_completed_by_the_successor_and_never_dou
         let scratch = Scratch::new();
         let mut writer = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
         writer.write(Stream::Stdout, b"before\n", NOW).unwrap();
-        let position = writer.stage(Stream::Stderr, batch, NOW);
+        let position = writer.stage(Stream::Stderr, batch, NOW).unwrap();
         drop(writer);
         std::fs::write(scratch.log(), &whole[..cut]).unwrap();
         let mut successor = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
@@ -342,7 +342,7 @@ fn a_write_is_not_repeated_into_another_file_and_goes_to_the_end_of_one_that_was
     let scratch = Scratch::new();
     let mut writer = LogWriter::open(scratch.log(), Rotation::never()).unwrap();
     writer.write(Stream::Stdout, b"before\n", NOW).unwrap();
-    let position = writer.stage(Stream::Stdout, b"batch\n", NOW);
+    let position = writer.stage(Stream::Stdout, b"batch\n", NOW).unwrap();
     writer.flush().unwrap();
     std::fs::File::options().write(true).open(scratch.log()).unwrap().set_len(0).unwrap();
     let mut successor = LogWriter::open(scratch.log(), Rotation::never()).unwrap();

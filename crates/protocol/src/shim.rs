@@ -41,10 +41,28 @@ pub struct TaskSpec {
     pub log_max_bytes: u64,
     /// How many log files are kept, the current one included.
     pub log_max_files: u32,
+    /// Where marks of log files are noted on file systems that have no extended attributes. `None` for a task of an earlier
+    /// version: its log bears no mark, and is known by its name.
+    #[serde(default)]
+    pub log_notes: Option<PathBuf>,
+    /// Where the output of this run begins in the log; `None` when that is not known.
+    #[serde(default)]
+    pub log_start: Option<LogStart>,
     /// How long output may still be read after the exit when a descendant keeps the pipes open.
     pub drain_timeout: Duration,
     /// How long the runtime may take for one operation before it is killed.
     pub runtime_timeout: Duration,
+}
+
+/// The place in a log where the output of a run begins: what the run before has left there is ended first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStart {
+    /// The inode of the file.
+    pub inode: u64,
+    /// In bytes from its beginning.
+    pub offset: u64,
+    /// Whether output of the run before was lost, so that a line shall say so.
+    pub is_after_loss: bool,
 }
 
 /// Which runtime makes the container.

@@ -29,6 +29,8 @@ impl contract::Node for FakeNode {
             log_path: "/log".into(),
             log_max_bytes: 1,
             log_max_files: 1,
+            log_notes: None,
+            log_start: None,
             drain_timeout: Duration::from_secs(1),
             runtime_timeout: Duration::from_secs(1),
         }

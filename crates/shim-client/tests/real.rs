@@ -142,6 +142,8 @@ impl Node for RealNode {
             log_path: log_dir.join("c.log"),
             log_max_bytes: 1 << 20,
             log_max_files: 2,
+            log_notes: None,
+            log_start: None,
             drain_timeout: Duration::from_secs(2),
             runtime_timeout: Duration::from_secs(20),
         }

@@ -8,7 +8,7 @@ use contd_types::Timestamp;
 /// Takes output, all or nothing per write.
 pub(crate) trait LogSink: Debug {
     /// Encodes the bytes of one read and says where [`Self::flush`] will put them.
-    fn stage(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Position;
+    fn stage(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Result<Position, LogError>;
     /// Writes what was staged. After an error it is staged again.
     fn flush(&mut self) -> Result<(), LogError>;
     /// Writes again what a predecessor had staged.
@@ -22,7 +22,7 @@ pub(crate) trait LogSink: Debug {
 }
 
 impl LogSink for LogWriter {
-    fn stage(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Position {
+    fn stage(&mut self, stream: Stream, at: Timestamp, bytes: &[u8]) -> Result<Position, LogError> {
         Self::stage(self, stream, bytes, at)
     }
 

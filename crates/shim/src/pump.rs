@@ -295,7 +295,7 @@ impl Pump {
                 Some(entry) => self.log.redo(*stream, entry.at, &self.buffer, entry.position)?,
                 None => {
                     let at = clock::wall();
-                    let position = self.log.stage(*stream, at, &self.buffer);
+                    let position = self.log.stage(*stream, at, &self.buffer)?;
                     spool.note(at, position)?;
                     self.log.flush()?;
                 }
@@ -371,11 +371,11 @@ mod tests {
     struct ScriptedLog(Rc<RefCell<Script>>);
 
     impl LogSink for ScriptedLog {
-        fn stage(&mut self, _: Stream, _: Timestamp, bytes: &[u8]) -> Position {
+        fn stage(&mut self, _: Stream, _: Timestamp, bytes: &[u8]) -> Result<Position, LogError> {
             let mut script = self.0.borrow_mut();
             script.staged = bytes.to_vec();
             let offset = u64::try_from(script.taken.len()).expect("small");
-            Position { device: 1, inode: 1, offset, begins_anew: false }
+            Ok(Position { device: 1, inode: 1, offset, begins_anew: false })
         }
         fn flush(&mut self) -> Result<(), LogError> {
             let mut script = self.0.borrow_mut();
@@ -389,7 +389,7 @@ mod tests {
         }
         fn redo(&mut self, stream: Stream, at: Timestamp, bytes: &[u8], position: Position) -> Result<(), LogError> {
             self.0.borrow_mut().taken.truncate(usize::try_from(position.offset).expect("small"));
-            self.stage(stream, at, bytes);
+            self.stage(stream, at, bytes)?;
             self.flush()
         }
         fn reopen(&mut self) -> Result<(), LogError> {

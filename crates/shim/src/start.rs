@@ -15,8 +15,8 @@ use std::time::Duration;
 use contd_cgroup::{CgroupError, Hierarchies};
 use contd_failpoint::Failpoint;
 use contd_lease::{HeldLease, LeaseDir, LeaseError};
-use contd_logs::{LogError, LogWriter, Rotation};
-use contd_protocol::shim::{TaskSpec, files};
+use contd_logs::{LogError, LogFiles, LogWriter, Rotation, RunStart};
+use contd_protocol::shim::{LogStart, TaskSpec, files};
 use contd_types::one_line;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signalfd::SignalFd;
@@ -322,7 +322,22 @@ impl Ground {
         contd_failpoint::hit(Failpoint::ShimTaskRead);
         let Self { dir, hierarchies, diagnostics, signals, listener, socket, lease } = self;
         let rotation = Rotation { max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
-        let log = LogWriter::open(&spec.log_path, rotation).map_err(|source| StartError::Log { source })?;
+        let files = log_files(&spec);
+        let log = match LogWriter::open(files.clone(), rotation) {
+            Ok(log) => log,
+            // The container lives. Its output waits until there is a log again, or is told to be lost at its end.
+            Err(error) if predecessor.is_some() => {
+                diagnostics.error(&error);
+                LogWriter::closed(files, rotation)
+            }
+            Err(source) => return Err(StartError::Log { source }),
+        };
+        let log = match spec.log_start {
+            Some(LogStart { inode, offset, is_after_loss }) => {
+                log.with_start(RunStart { inode, offset, is_after_loss })
+            }
+            None => log,
+        };
         let pump = Pump::new(&dir, &spec, Box::new(log), Rc::clone(&diagnostics))
             .map_err(|source| StartError::Output { source })?;
         let mut task = Task::new(spec, dir.clone(), runtime, hierarchies, pump, Rc::clone(&diagnostics));
@@ -331,6 +346,14 @@ impl Ground {
         }
         let event_loop = EventLoop::new(listener, signals, task, options.unclaimed_timeout, Rc::clone(&diagnostics));
         Ok(Up { dir, event_loop, diagnostics, _socket: socket, lease })
+    }
+}
+
+/// Names the log of a task.
+fn log_files(spec: &TaskSpec) -> LogFiles {
+    match &spec.log_notes {
+        Some(notes) => LogFiles::marked(&spec.log_path, spec.id.as_str(), notes),
+        None => LogFiles::by_name(&spec.log_path),
     }
 }
 

@@ -84,6 +84,9 @@ pub struct ContainerRecord {
     pub exit: Option<Exit>,
     /// The host path of its log.
     pub log_path: PathBuf,
+    /// Whether its log files bear marks. Those of an earlier version do not, and are its own by this record.
+    #[serde(default)]
+    pub has_log_marks: bool,
     /// Its prepared root, once there is one.
     pub root: Option<PathBuf>,
     /// Whether it ran when its node was shut down, and was ended for that: the next daemon treats it as after a reboot.
@@ -124,11 +127,30 @@ impl ContainerRecord {
             idempotency_key: None,
             exit: None,
             log_path: log_path.into(),
+            has_log_marks: true,
             root: None,
             went_down_with_node: false,
             made_with: None,
             in_force: None,
         }
+    }
+
+    /// Tells whether its times are those of a run that has begun and not ended. Otherwise they are of the run before, or
+    /// there was none.
+    pub fn is_run_known(&self) -> bool {
+        self.started_at.is_some() && self.finished_at.is_none()
+    }
+
+    /// Notes that it runs: the end of the run before is not that of this one.
+    pub fn begin_run(&mut self, at: Timestamp) {
+        (self.started_at, self.finished_at) = (Some(at), None);
+    }
+
+    /// Notes how and when its run has ended: never before it began, whatever became of the clock or of whoever watched.
+    pub fn end_run(&mut self, exit: &Exit) {
+        let began = self.started_at.filter(|_| self.is_run_known()).unwrap_or(exit.at);
+        (self.started_at, self.finished_at) = (Some(began), Some(exit.at.max(began)));
+        self.exit = Some(exit.clone());
     }
 
     /// Gives the spec with what the flist added to it, as people are shown it.
@@ -144,5 +166,54 @@ impl ContainerRecord {
     /// Counts one write; the only writer calls it once per change, and not again when it repeats a failed write.
     pub fn bump(&mut self) {
         self.generation = self.generation.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contd_types::{ContainerName, ExitCause, ExitSource};
+
+    fn record() -> ContainerRecord {
+        let spec = ContainerSpec::new(ContainerName::new("c").expect("a name"), "dir:/x");
+        let (namespace, id) = (NamespaceId::new("a").expect("a name"), ContainerId::from_random([1; 16]));
+        ContainerRecord::new(namespace, id, spec, "boot", "/l", Timestamp(1))
+    }
+
+    fn exit(at: u64) -> Exit {
+        Exit {
+            cause: ExitCause::Code(0),
+            at: Timestamp(at),
+            oom_kills: 0,
+            source: ExitSource::Reaped,
+            is_drained: true,
+        }
+    }
+
+    #[test]
+    fn the_times_of_a_record_are_those_of_one_run_and_in_order() {
+        let times = |record: &ContainerRecord| (record.started_at.map(|at| at.0), record.finished_at.map(|at| at.0));
+        let mut record = record();
+        record.begin_run(Timestamp(10));
+        assert_eq!(times(&record), (Some(10), None));
+        record.end_run(&exit(20));
+        assert_eq!(times(&record), (Some(10), Some(20)));
+        // It was started again, and nobody wrote when.
+        record.end_run(&exit(40));
+        assert_eq!(times(&record), (Some(40), Some(40)));
+        record.begin_run(Timestamp(50));
+        // The clock was set back meanwhile.
+        record.end_run(&exit(45));
+        assert_eq!(times(&record), (Some(50), Some(50)));
+        assert_eq!(record.exit.map(|exit| exit.at.0), Some(45));
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_says_that_its_log_has_no_marks() {
+        let mut text = serde_json::to_value(record()).expect("JSON");
+        assert_eq!(text["has_log_marks"], true);
+        text.as_object_mut().expect("a record").remove("has_log_marks");
+        let old: ContainerRecord = serde_json::from_value(text).expect("it is read");
+        assert!(!old.has_log_marks);
     }
 }

@@ -66,6 +66,12 @@ impl Exit {
         self.cause == ExitCause::Code(0)
     }
 
+    /// Tells whether its output is not whole although its end was seen: the log took no more, or something still held the
+    /// pipes when the time to read them was over.
+    pub fn has_lost_output(&self) -> bool {
+        !self.is_drained && matches!(self.cause, ExitCause::Code(_) | ExitCause::Signal(_))
+    }
+
     /// Makes the exit of a container that ran when the node went down.
     pub fn by_reboot(at: Timestamp) -> Self {
         Self { cause: ExitCause::Reboot, at, oom_kills: 0, source: ExitSource::BootId, is_drained: false }
@@ -103,6 +109,15 @@ mod tests {
         assert_eq!(exit(ExitCause::Code(42)).shell_code(), 42);
         assert_eq!(exit(ExitCause::Signal(Signal::KILL)).shell_code(), 137);
         assert_eq!(Exit::unknown("shim lost", Timestamp(0)).shell_code(), 255);
+    }
+
+    #[test]
+    fn output_is_lost_when_the_end_was_seen_and_its_output_not() {
+        let lost = Exit { is_drained: false, ..exit(ExitCause::Code(0)) };
+        assert!(lost.has_lost_output() && !exit(ExitCause::Code(0)).has_lost_output());
+        // Nobody has seen these: that there is more is not known either.
+        assert!(!Exit::by_reboot(Timestamp(0)).has_lost_output());
+        assert!(!Exit::unknown("shim lost", Timestamp(0)).has_lost_output());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Runs in the foreground.
 
 use contd_protocol::api::{Item, LogItem, LogStream, Request, Response};
-use contd_types::{ApiError, ErrorKind, ExitCause, Signal, Timestamp};
+use contd_types::{ApiError, ErrorKind, Exit, ExitCause, Signal, Timestamp};
 use tokio::sync::mpsc;
 
 use super::samples::{exit, id};
@@ -67,6 +67,23 @@ fn output_is_ours_stream_by_stream_and_the_exit_code_too() {
     assert_eq!(outcome.code, 42);
     let lines = |rest| (0..500).filter(|n| n % 2 == rest).map(|n| format!("{n}\n")).collect::<String>();
     assert_eq!((outcome.out, outcome.err), (lines(0), lines(1)));
+}
+
+#[test]
+fn output_that_was_lost_is_told_and_is_no_success() {
+    for (code, expected) in [(0, 125), (3, 3)] {
+        let daemon = Daemon::scripted(async move |request, caller| {
+            let Request::Run(_) = request else { panic!("asked for {request:?}") };
+            caller.item(Item::Started { id: id(1) }).await.expect("connected");
+            caller.item(log(LogStream::Stdout, b"the first half\n")).await.expect("connected");
+            let exit = Exit { is_drained: false, ..exit(ExitCause::Code(code)) };
+            Ok(Response::Exited { id: id(1), exit })
+        });
+        let outcome = daemon.contd("run --name web x.fl");
+        assert_eq!((outcome.code, outcome.out.as_str()), (expected, "the first half\n"));
+        assert!(outcome.err.contains("run container web: it has ended, and output was lost"), "{}", outcome.err);
+        assert!(outcome.err.contains("hint: free space"), "{}", outcome.err);
+    }
 }
 
 #[test]

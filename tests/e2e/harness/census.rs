@@ -21,7 +21,8 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    /// Counts. `keep` names files whose growth is the purpose (cache, event journal, the daemon's own log).
+    /// Counts. `keep` names files whose growth is the purpose (cache, event journal, the daemon's own log); the logs of
+    /// removed containers are kept on purpose, too, and bounded.
     pub(crate) fn take(root: &Path, cgroup_parent: &str, daemon: Option<u32>, keep: &[&str]) -> Self {
         let cgroups = cgroups_below(cgroup_parent);
         let slots = Slots::find(root);
@@ -231,7 +232,8 @@ fn files(root: &Path, keep: &[&str]) -> BTreeSet<PathBuf> {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let path = entry.path();
             let relative = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
-            if keep.iter().any(|keep| relative.starts_with(keep)) {
+            let is_kept_log = relative.starts_with("log") && relative.iter().any(|part| part == ".removed");
+            if is_kept_log || keep.iter().any(|keep| relative.starts_with(keep)) {
                 continue;
             }
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -39,6 +39,8 @@ pub(crate) fn task(number: u8, dir: &Path) -> TaskSpec {
         log_path: dir.join("log"),
         log_max_bytes: 1 << 20,
         log_max_files: 2,
+        log_notes: None,
+        log_start: None,
         drain_timeout: Duration::from_secs(1),
         runtime_timeout: Duration::from_secs(10),
     }

@@ -73,6 +73,8 @@ impl Scene {
             log_path: logs.join("c.log"),
             log_max_bytes: 1 << 30,
             log_max_files: 2,
+            log_notes: None,
+            log_start: None,
             drain_timeout: Duration::from_secs(2),
             runtime_timeout: Duration::from_secs(20),
         };
