@@ -8,13 +8,13 @@ use std::time::Duration;
 use contd_actors::{Defaults, NodeConfig, NodeRuntime, Parts, Runtimes};
 use contd_bundle::FakeBundles;
 use contd_durable::RealFs;
-use contd_protocol::api::{Call, Reply, Request, Response, VERSIONS};
+use contd_protocol::api::{Call, Reply, Request, Response, RunRequest, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_BYTES};
-use contd_rootfs::fake::FakeRootfs;
+use contd_rootfs::fake::{FakeRootfs, Outcome};
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
-use contd_types::{ApiError, CpuLimit, ErrorKind, SystemClock};
+use contd_types::{ApiError, ContainerName, ContainerSpec, CpuLimit, ErrorKind, NamespaceId, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use crate::daemon::access::Peer;
 use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::connection;
 use crate::daemon::places::Kind as PlaceKind;
+use crate::flist_places::FlistPlaces;
 
 /// A user who is not us.
 const USER: u32 = 64_001;
@@ -33,6 +34,7 @@ const SOON: Duration = Duration::from_secs(60);
 struct World {
     backend: Arc<Backend>,
     config: Config,
+    rootfs: FakeRootfs,
     _dir: tempfile::TempDir,
 }
 
@@ -43,10 +45,11 @@ impl World {
         let defaults = Defaults::new(CpuLimit::from_millis(1000).expect("valid"));
         let mut node = NodeConfig::new("/nonexistent".into(), dir.path().join("log"), "boot".into(), runtime, defaults);
         node.arbiters = 0;
+        let rootfs = FakeRootfs::new();
         let parts = Parts {
             store: Arc::new(FakeStore::new()),
             shims: Arc::new(FakeShimClient::new()),
-            rootfs: Arc::new(FakeRootfs::new()),
+            rootfs: Arc::new(rootfs.clone()),
             bundles: Arc::new(FakeBundles::new()),
             journal: EventJournal::open(Arc::new(RealFs), dir.path().join("events"), 1 << 20).expect("a journal"),
             clock: Arc::new(SystemClock),
@@ -61,9 +64,10 @@ impl World {
             agent: "test".to_owned(),
             started_at: contd_types::Timestamp(0),
             runtime: "fake".to_owned(),
+            flists: FlistPlaces::of(&config),
             leaving: watch::channel(None).0,
         });
-        Self { backend, config, _dir: dir }
+        Self { backend, config, rootfs, _dir: dir }
     }
 
     /// Connects as a user; what the kernel would say of the peer is said here.
@@ -255,6 +259,30 @@ fn a_reply_that_is_not_read_counts_as_a_call_until_it_is_written() {
         until("its calls are over", || places.of(USER, PlaceKind::Call) == 0).await;
         other.call(0, Request::Version).await;
         assert!(other.reply().await.1.is_ok());
+    });
+}
+
+#[test]
+fn dry_runs_of_a_user_are_counted_apart() {
+    in_system(async || {
+        let world = World::with(Limits { dry_runs_per_user: 2, ..Limits::default() });
+        let mut caller = world.greet_as(USER).await;
+        world.rootfs.script_prepare([Outcome::Hang, Outcome::Hang]);
+        for id in 1..=3 {
+            let spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl");
+            let namespace = NamespaceId::new("one").expect("valid");
+            let request = RunRequest { namespace, spec, idempotency_key: None, is_attached: false };
+            caller.call(id, Request::DryRun(Box::new(request))).await;
+        }
+        let (id, answer) = caller.reply().await;
+        let busy = answer.expect_err("beyond the limit");
+        assert_eq!((id, busy.kind), (3, ErrorKind::Busy));
+        assert!(busy.message.contains("limits.dry_runs_per_user"), "{busy}");
+        caller.call(4, Request::ListNamespaces).await;
+        assert!(caller.reply().await.1.is_ok());
+        world.rootfs.let_go();
+        let ends = [caller.reply().await.0, caller.reply().await.0];
+        assert!(ends.contains(&1) && ends.contains(&2), "{ends:?}");
     });
 }
 

@@ -12,6 +12,16 @@ use contd_types::ErrorKind;
 const THREADS: usize = 16;
 const RELEASE_THREADS: usize = 32;
 
+/// Lets everything go when a test ends, however it does: a runtime waits for its threads.
+struct LetGo<'a>(&'a World);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.bundles.let_go();
+        self.0.rootfs.let_go();
+    }
+}
+
 async fn run_in(node: Addr<Supervisor>, namespace: &'static str, name: String) -> Result<ContainerId, ApiError> {
     ask_api(&node, RunContainer { namespace: ns(namespace), ..run_message(spec(&name)) }, LONG).await
 }
@@ -66,6 +76,7 @@ async fn as_many_hung_roots_as_the_limits_allow_hold_up_no_other_tenant_and_no_r
     let mut config = world.config();
     (config.limits.runs_in_flight_per_namespace, config.limits.runs_in_flight) = (24, 32);
     let node = world.start_with(config);
+    let _at_the_end = LetGo(&world);
     run_in(node.clone(), "hung", "old".to_owned()).await.unwrap();
     for tenant in ["hung", "also"] {
         world.bundles.hang(ns(tenant));
@@ -101,6 +112,7 @@ async fn as_many_hung_roots_as_the_limits_allow_hold_up_no_other_tenant_and_no_r
 async fn hung_preparations_and_releases_hold_up_no_other_tenant() {
     let world = World::new();
     let node = world.start();
+    let _at_the_end = LetGo(&world);
     for number in 0..RELEASE_THREADS {
         run_in(node.clone(), "hung", format!("old{number}")).await.unwrap();
     }
@@ -131,6 +143,7 @@ async fn hung_preparations_and_releases_hold_up_no_other_tenant() {
 async fn calls_that_were_given_up_do_not_wait_for_a_thread_for_ever() {
     let world = World::new();
     let node = world.start();
+    let _at_the_end = LetGo(&world);
     world.bundles.hang(ns("hung"));
     let mut asked = Vec::new();
     for number in 0..THREADS + 4 {
