@@ -7,11 +7,13 @@ use std::path::Path;
 
 use tracing::warn;
 
+use crate::daemon::parts::FILTERS_DIR;
+
 /// Only the daemon's own user enters it.
 const CLOSED: u32 = 0o700;
 
 /// What a cache has at its top (docs/flist-cache.md); names with a dot are temporary files.
-const OWN: [&str; 5] = ["blocks", "files", "fl", "turns", "usage"];
+const OWN: [&str; 6] = ["blocks", "files", "fl", "turns", "usage", FILTERS_DIR];
 
 /// Corrects the mode of a cache root that was there before, with another one. A directory that holds what is no cache is
 /// another's, by a mistake in the configuration: it is told of, and left as it is.
@@ -56,7 +58,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary directory");
         let root = folder.path().join("cache");
         let mode = || fs::metadata(&root).expect("there").mode() & 0o7777;
-        fs::create_dir_all(root.join("fl")).expect("made");
+        for dir in ["fl", FILTERS_DIR] {
+            fs::create_dir_all(root.join(dir)).expect("made");
+        }
         for file in ["usage", "turns", ".tmp-1-1"] {
             fs::write(root.join(file), "").expect("written");
         }

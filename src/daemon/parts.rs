@@ -27,7 +27,7 @@ const MAX_JOURNAL_BYTES: u64 = 8 * MIB;
 /// Where the OCI runtime keeps its state, below the run directory: gone after a reboot, as it must be.
 pub(crate) const RUNTIME_STATE_DIR: &str = "oci";
 /// Where compiled seccomp filters are kept, below the cache directory: they outlive a reboot.
-const FILTERS_DIR: &str = "seccomp";
+pub(crate) const FILTERS_DIR: &str = "seccomp";
 
 /// Makes the parts and the settings of the actors from the configuration.
 ///

@@ -200,7 +200,8 @@ fn what_is_run_in_place_of_a_flist_is_named_with_the_commands_that_make_one() {
         assert_eq!(output.status.code(), Some(125), "{what}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let made = "contd flist import image image.fl --store dir:///var/store && contd run image.fl";
+    // The daemon that was meant is in it, so that it can be pasted.
+    let made = "contd flist import image image.fl --store dir:///var/store && contd -n default --address /nowhere.sock run image.fl";
     assert!(refused("image").contains(made), "{}", refused("image"));
     assert!(refused("nginx").contains("skopeo copy docker://docker.io/library/nginx:latest oci:nginx-image"));
     assert!(refused("docker.io/library/nginx:1.25").contains("docker://docker.io/library/nginx:1.25"));

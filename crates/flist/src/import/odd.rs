@@ -121,8 +121,8 @@ pub fn look_for_image(text: &str) -> Option<NotAFlist> {
         }
         Ok(_) => None,
         Err(_not_there) => {
-            if let Some((_, rest)) =
-                ["oci:", "oci-archive:", "docker-archive:"].iter().find_map(|transport| text.split_once(transport))
+            if let Some(rest) =
+                ["oci:", "oci-archive:", "docker-archive:"].iter().find_map(|transport| text.strip_prefix(transport))
             {
                 let place = rest.rsplit_once(':').map_or(rest, |(place, _name)| place);
                 return Some(NotAFlist { what: "a container image", hint: made_and_run(place) });
@@ -143,11 +143,18 @@ fn reference(text: &str) -> Option<String> {
     let name = given.unwrap_or(text);
     let is_path = given.is_none()
         && (name.starts_with(['/', '.'])
+            || name.starts_with("dir:")
+            || name.starts_with("file:")
             || name.ends_with(".fl")
             || name.ends_with(".flist")
             || name.ends_with(".tar"));
     let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '@');
     let (path, _tag) = name.rsplit_once(['@', ':']).filter(|(_, tag)| !tag.contains('/')).unwrap_or((name, ""));
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit());
+    // `dir:/x` and its like are no host with a port.
+    let is_host = |host: &str| host.split_once(':').is_none_or(|(_, port)| is_port(port));
+    let is_path = is_path
+        || !path.split_once('/').map_or(!path.contains(':'), |(host, rest)| is_host(host) && !rest.contains(':'));
     let has_upper = path.rsplit('/').next().is_some_and(|last| last.contains(|c: char| c.is_ascii_uppercase()));
     if is_path || name.is_empty() || name.contains("//") || has_upper || !name.chars().all(is_fit) {
         return None;
@@ -222,7 +229,21 @@ mod tests {
         assert_eq!(whole("docker.io/library/nginx:1.25"), "docker.io/library/nginx:1.25");
         assert_eq!(whole("docker://quay.io/a/b"), "quay.io/a/b:latest");
         assert_eq!(whole("host:5000/a"), "host:5000/a:latest");
-        for path in ["", "/srv/x", "./nginx", "nginx.fl", "a b", "x.tar", "Nginx", "http://h/x", "zdb://h/x"] {
+        for path in [
+            "",
+            "/srv/x",
+            "./nginx",
+            "nginx.fl",
+            "a b",
+            "x.tar",
+            "Nginx",
+            "http://h/x",
+            "zdb://h/x",
+            "dir:/x",
+            "dir:x",
+            "file:///x",
+            "a:b/c:d/e",
+        ] {
             assert_eq!(reference(path), None, "{path}");
         }
     }
@@ -261,6 +282,7 @@ mod tests {
         let expected = "skopeo copy docker://docker.io/library/nginx:1.25 oci:nginx-image && \
             contd flist import nginx-image nginx.fl --store dir:///var/store && contd run nginx.fl";
         assert!(pulled.ends_with(expected), "{pulled}");
+        assert_eq!(look_for_image("http://host/oci:x.fl"), None);
         assert!(look_for_image("oci:img:latest").unwrap().hint.contains("import img img.fl"));
     }
 }
