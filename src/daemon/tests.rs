@@ -24,6 +24,7 @@ use crate::daemon::access::Peer;
 use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::connection;
 use crate::daemon::places::Kind as PlaceKind;
+use crate::flist_places::FlistPlaces;
 
 /// A user who is not us.
 const USER: u32 = 64_001;
@@ -55,6 +56,7 @@ impl World {
         let config = Config { limits, access: vec![rule], ..Config::default() };
         let backend = Arc::new(Backend {
             supervisor: contd_actors::start(node, parts),
+            flists: FlistPlaces::of(&config),
             settings: watch::channel(ApiSettings::of(&config)).0,
             own_uid: 0,
             places: Arc::default(),
