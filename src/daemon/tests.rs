@@ -58,6 +58,7 @@ impl World {
         let config = Config { limits, access: vec![rule], ..Config::default() };
         let backend = Arc::new(Backend {
             supervisor: contd_actors::start(node, parts),
+            flists: FlistPlaces::of(&config),
             settings: watch::channel(ApiSettings::of(&config)).0,
             own_uid: 0,
             places: Arc::default(),

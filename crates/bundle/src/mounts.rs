@@ -4,7 +4,6 @@
 //! said by [`contd_types::mount`]. A symlink in the target is followed inside the root by the runtime; what it says is looked
 //! at here as well, because where a mount leads decides whether it is allowed.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -171,11 +170,6 @@ fn is_covered(path: &Path, spec: &ContainerSpec, but: &MountSpec) -> bool {
     let others = spec.mounts.iter().filter(|mount| !std::ptr::eq(*mount, but)).map(MountSpec::place);
     let defaults = DEFAULTS.iter().map(|mount| mount.target.to_owned()).filter(|target| Path::new(target) != path);
     others.chain(defaults).any(|place| path.starts_with(place))
-}
-
-/// Opens what a path that was found stands for, for a closer look.
-pub(crate) fn is_empty_file(found: &File) -> bool {
-    found.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
 #[cfg(test)]

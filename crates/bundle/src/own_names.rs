@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 use contd_types::Shortage;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use crate::mounts::is_empty_file;
-use crate::root_file::{Inside, reopen_for};
+use crate::root_file::{Inside, is_empty_file, reopen_for};
 
 /// The mode of the files: everybody in the container looks names up.
 pub(crate) const MODE: u32 = 0o644;

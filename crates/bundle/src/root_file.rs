@@ -204,6 +204,11 @@ impl Inside {
     }
 }
 
+/// Tells whether what was found is a regular file with nothing in it.
+pub(crate) fn is_empty_file(found: &File) -> bool {
+    found.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
+}
+
 /// The mode of a directory that is made.
 const DIR_MODE: u32 = 0o755;
 /// How many links a path may have in it, as the kernel counts.

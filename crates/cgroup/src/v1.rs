@@ -98,29 +98,72 @@ pub(crate) fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), CgroupErro
     Ok(())
 }
 
+const DEVICES: &str = "linux.resources.devices";
+const NOT_EXPRESSIBLE: &str =
+    "cgroup v1 cannot take a device out of a rule that allows it among others; allow the others one by one";
+
 fn devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
-    const FIELD: &str = "linux.resources.devices";
-    // What comes before the last rule about everything has no effect.
-    let start = rules.iter().rposition(DeviceRule::is_for_all).unwrap_or(0);
-    for rule in rules.iter().skip(start) {
-        let file = dir.join(if rule.is_allowed { "devices.allow" } else { "devices.deny" });
-        for text in texts(rule) {
-            write(&file, &text, Some(FIELD))?;
-        }
+    for (file, text) in writes(rules)? {
+        write(&dir.join(file), &text, Some(DEVICES))?;
     }
     Ok(())
 }
 
-/// Writes a rule as the kernel reads it. `a` is everything there, whatever stands behind it: a rule for both kinds of devices
-/// with numbers, or with less than all access, is one for each kind.
-fn texts(rule: &DeviceRule) -> Vec<String> {
-    if rule.is_for_all() {
-        return vec!["a".to_owned()];
+/// Says what is written into which file for these rules.
+///
+/// The kernel keeps a list of what it allows, and a denial takes only an entry with the very same numbers from it: any other
+/// one it passes over in silence. So a denial is written for each entry that it is about.
+fn writes(rules: &[DeviceRule]) -> Result<Vec<(&'static str, String)>, CgroupError> {
+    // What comes before the last rule about everything has no effect.
+    let start = rules.iter().rposition(DeviceRule::is_for_all).unwrap_or(0);
+    let is_closed = rules.get(start).is_some_and(|first| first.is_for_all() && !first.is_allowed);
+    let (mut made, mut open) = (Vec::new(), Vec::<DeviceRule>::new());
+    for rule in rules.iter().skip(start).flat_map(by_kind) {
+        if rule.is_allowed || !is_closed || rule.is_for_all() {
+            made.push((if rule.is_allowed { "devices.allow" } else { "devices.deny" }, text(&rule)));
+            if rule.is_allowed {
+                open.push(rule);
+            }
+            continue;
+        }
+        for entry in open.iter_mut().filter(|entry| overlap(entry, &rule)) {
+            let is_whole = |of_rule: Option<u32>, of_entry| of_rule.is_none() || of_rule == of_entry;
+            if !is_whole(rule.major, entry.major) || !is_whole(rule.minor, entry.minor) {
+                return Err(CgroupError::Value { field: DEVICES, what: NOT_EXPRESSIBLE });
+            }
+            made.push(("devices.deny", text(&DeviceRule { access: rule.access, ..*entry })));
+            let Access { read, write, make } = rule.access;
+            entry.access.read &= !read;
+            entry.access.write &= !write;
+            entry.access.make &= !make;
+        }
     }
-    let kinds: &[char] = match rule.kind {
-        DeviceKind::All => &['c', 'b'],
-        DeviceKind::Char => &['c'],
-        DeviceKind::Block => &['b'],
+    Ok(made)
+}
+
+/// Tells whether there is an access that both are about.
+fn overlap(one: &DeviceRule, other: &DeviceRule) -> bool {
+    let meets = |one: Option<u32>, other: Option<u32>| one.is_none() || other.is_none() || one == other;
+    let (a, b) = (one.access, other.access);
+    let is_common = (a.read && b.read) || (a.write && b.write) || (a.make && b.make);
+    one.kind == other.kind && meets(one.major, other.major) && meets(one.minor, other.minor) && is_common
+}
+
+/// Takes a rule apart by the kinds of devices. `a` is everything to the kernel, whatever stands behind it: a rule for both
+/// kinds with numbers, or with less than all access, is one for each kind.
+fn by_kind(rule: &DeviceRule) -> Vec<DeviceRule> {
+    if rule.kind != DeviceKind::All || rule.is_for_all() {
+        return vec![*rule];
+    }
+    [DeviceKind::Char, DeviceKind::Block].map(|kind| DeviceRule { kind, ..*rule }).to_vec()
+}
+
+/// Writes a rule as the kernel reads it.
+fn text(rule: &DeviceRule) -> String {
+    let kind = match rule.kind {
+        DeviceKind::All => return "a".to_owned(),
+        DeviceKind::Char => 'c',
+        DeviceKind::Block => 'b',
     };
     let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
     let Access { read, write, make } = rule.access;
@@ -130,30 +173,68 @@ fn texts(rule: &DeviceRule) -> Vec<String> {
             access.push(letter);
         }
     }
-    let (major, minor) = (number(rule.major), number(rule.minor));
-    kinds.iter().map(|kind| format!("{kind} {major}:{minor} {access}")).collect()
+    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ALL: DeviceRule =
+        DeviceRule { is_allowed: true, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
+    const NONE: DeviceRule = DeviceRule { is_allowed: false, ..ALL };
+
+    fn rule(is_allowed: bool, kind: DeviceKind, major: Option<u32>, minor: Option<u32>, access: &str) -> DeviceRule {
+        let access = Access { read: access.contains('r'), write: access.contains('w'), make: access.contains('m') };
+        DeviceRule { is_allowed, kind, major, minor, access }
+    }
+
+    #[track_caller]
+    fn written(rules: &[DeviceRule]) -> Vec<String> {
+        let made = writes(rules).expect("expressible");
+        made.into_iter().map(|(file, text)| format!("{} {text}", file.trim_start_matches("devices."))).collect()
+    }
+
     #[test]
     fn rules_are_written_as_the_kernel_reads_them() {
-        let access = Access { read: true, write: true, make: false };
-        let rule = DeviceRule { is_allowed: true, kind: DeviceKind::Char, major: Some(136), minor: None, access };
-        assert_eq!(texts(&rule), ["c 136:* rw"]);
-        let all =
-            DeviceRule { is_allowed: false, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
-        assert_eq!(texts(&all), ["a"]);
+        let rules = [ALL, NONE, rule(true, DeviceKind::Char, Some(136), None, "rw")];
+        assert_eq!(written(&rules), ["deny a", "allow c 136:* rw"]);
     }
 
     #[test]
     fn a_rule_for_both_kinds_is_everything_only_without_numbers_and_with_all_access() {
-        let all = DeviceRule { is_allowed: true, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
-        let numbered = DeviceRule { major: Some(1), minor: Some(3), ..all };
-        assert_eq!(texts(&numbered), ["c 1:3 rwm", "b 1:3 rwm"]);
-        let readable = DeviceRule { access: Access { read: true, write: false, make: false }, ..all };
-        assert_eq!(texts(&readable), ["c *:* r", "b *:* r"]);
+        let rules =
+            [NONE, rule(true, DeviceKind::All, Some(1), Some(3), "rwm"), rule(true, DeviceKind::All, None, None, "r")];
+        assert_eq!(written(&rules)[1..], ["allow c 1:3 rwm", "allow b 1:3 rwm", "allow c *:* r", "allow b *:* r"]);
+    }
+
+    #[test]
+    fn a_denial_is_written_for_each_entry_that_it_takes_back() {
+        let char_device = |is_allowed, major, minor, access| rule(is_allowed, DeviceKind::Char, major, minor, access);
+        let rules = [
+            NONE,
+            char_device(true, Some(10), Some(229), "rwm"),
+            char_device(true, Some(10), Some(200), "rw"),
+            char_device(true, Some(1), Some(3), "rwm"),
+            char_device(false, Some(10), None, "w"),
+            char_device(false, Some(10), Some(200), "w"),
+            char_device(false, Some(99), None, "rwm"),
+        ];
+        assert_eq!(written(&rules)[4..], ["deny c 10:229 w", "deny c 10:200 w"]);
+        // Where everything is allowed, a denial is an entry of its own.
+        let rules = [ALL, char_device(false, Some(10), Some(200), "rwm")];
+        assert_eq!(written(&rules), ["allow a", "deny c 10:200 rwm"]);
+    }
+
+    #[test]
+    fn a_denial_that_the_kernel_would_pass_over_is_refused() {
+        for taken in [
+            rule(false, DeviceKind::Char, Some(10), Some(200), "rw"),
+            rule(false, DeviceKind::All, Some(10), None, "m"),
+        ] {
+            let wider = rule(true, DeviceKind::Char, if taken.minor.is_some() { Some(10) } else { None }, None, "rwm");
+            let refused = writes(&[NONE, wider, taken]);
+            assert!(matches!(refused, Err(CgroupError::Value { field: DEVICES, .. })), "{refused:?}");
+        }
     }
 }

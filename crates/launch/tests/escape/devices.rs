@@ -77,6 +77,34 @@ fn a_rule_for_both_kinds_of_devices_with_numbers_is_about_those_alone() {
     });
 }
 
+/// The kernel of cgroup v1 passes over a denial that has not the very numbers of what was allowed.
+#[test]
+fn a_device_that_is_taken_back_is_not_there_or_the_bundle_is_refused() {
+    on_both(|scene| {
+        let (major, minor) = block_device();
+        for (allowed, denied) in
+            [((Some(major), Some(minor)), (Some(major), None)), ((Some(major), None), (Some(major), Some(minor)))]
+        {
+            let mut config = config(scene);
+            let rules = config["linux"]["resources"]["devices"].as_array_mut().unwrap();
+            for (allow, (major, minor)) in [(true, allowed), (false, denied)] {
+                let mut rule = json!({"allow": allow, "type": "b", "major": major, "access": "rwm"});
+                if let Some(minor) = minor {
+                    rule["minor"] = json!(minor);
+                }
+                rules.push(rule);
+            }
+            let outcome = scene.run(&config);
+            if outcome.code == 125 {
+                outcome.assert_no_container("linux.resources.devices");
+            } else {
+                outcome.assert_refused(&attempts()[2], &[EPERM]);
+                fs::remove_file(scene.root().join("tmp/disk")).unwrap();
+            }
+        }
+    });
+}
+
 #[test]
 fn the_check_sees_a_device_that_can_be_opened() {
     on_both(|scene| {
