@@ -171,8 +171,9 @@ pub fn without(routes: Vec<Route>, text: &str) -> Result<Vec<Route>, RouteError>
         let is_same = route.url == named.url || route.shown_url() == named.url;
         is_same && (!has_range || (route.start, route.end) == (named.start, named.end))
     };
-    let left = routes.iter().filter(|route| !is_named(route)).cloned().collect::<Vec<_>>();
-    if left.len() == routes.len() { Err(RouteError::NoSuch { url: named.shown_url() }) } else { Ok(left) }
+    let before = routes.len();
+    let left = routes.into_iter().filter(|route| !is_named(route)).collect::<Vec<_>>();
+    if left.len() == before { Err(RouteError::NoSuch { url: named.shown_url() }) } else { Ok(left) }
 }
 
 /// Gives a flist other routes, and returns its new hash. Readers see the old flist or the new one, never something between.
