@@ -36,7 +36,7 @@ pub enum RouteError {
         /// The URL, redacted.
         url: String,
         /// What is wrong with it.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The URL is too long.
     #[error("use {url:?} as a route: it has more than {MAX_URL_BYTES} bytes")]
@@ -135,7 +135,8 @@ pub fn parse(text: &str, keep_password: bool) -> Result<Route, RouteError> {
     if route.url.len() > MAX_URL_BYTES {
         return Err(RouteError::TooLong { url: shown() });
     }
-    connect(&route.url, &RoutePolicy::default()).map_err(|source| RouteError::Url { url: shown(), source })?;
+    connect(&route.url, &RoutePolicy::default())
+        .map_err(|source| RouteError::Url { url: shown(), source: Box::new(source) })?;
     if !keep_password {
         route.url = url::strip_password(&route.url);
     }
