@@ -192,25 +192,11 @@ async fn feed(log: Arc<EventLog>, mut next: watch::Receiver<u64>, mut cursor: u6
     let mut reader = None;
     loop {
         let end = *next.borrow_and_update();
-        let found = match if cursor < end { log.read_recent(cursor, &wanted) } else { Some(Found::at(cursor)) } {
-            Some(found) => {
-                reader = None;
-                found
-            }
-            None => {
-                let begun = reader.take().unwrap_or_else(|| log.files.reader(cursor));
-                match log.read_journal(begun, cursor, end, wanted.clone()).await {
-                    Ok(Some((back, found))) => {
-                        reader = Some(back);
-                        found
-                    }
-                    // The next event has us ask again.
-                    Ok(None) => Found::at(cursor),
-                    Err(failure) => {
-                        error!(error = one_line(&failure), "journal cannot be read, ending an event stream");
-                        return;
-                    }
-                }
+        let found = match look(&log, &mut reader, cursor, end, &wanted).await {
+            Ok(found) => found,
+            Err(failure) => {
+                error!(error = one_line(&failure), "journal cannot be read, ending an event stream");
+                return;
             }
         };
         let has_nothing = found.following == cursor;
@@ -226,6 +212,32 @@ async fn feed(log: Arc<EventLog>, mut next: watch::Receiver<u64>, mut cursor: u6
                 changed = next.changed() => if changed.is_err() { return },
             }
         }
+    }
+}
+
+/// Takes one look for a subscriber: into memory, or else, with the reader that it keeps, into the journal.
+async fn look(
+    log: &EventLog,
+    reader: &mut Option<JournalReader>,
+    cursor: u64,
+    end: u64,
+    wanted: &Wanted,
+) -> Result<Found, JournalError> {
+    if cursor >= end {
+        return Ok(Found::at(cursor));
+    }
+    let begun = reader.take();
+    if let Some(found) = log.read_recent(cursor, wanted) {
+        return Ok(found);
+    }
+    let begun = begun.unwrap_or_else(|| log.files.reader(cursor));
+    match log.read_journal(begun, cursor, end, wanted.clone()).await? {
+        Some((back, found)) => {
+            *reader = Some(back);
+            Ok(found)
+        }
+        // The next event has us ask again.
+        None => Ok(Found::at(cursor)),
     }
 }
 

@@ -27,7 +27,7 @@ const CREATE_CODES: &str = "Exit codes: 0 it is made; 125 contd failed, or wrong
 pub(crate) struct Cli {
     /// The daemon's socket [default: /run/contd/contd.sock]
     #[arg(long, global = true, value_name = "SOCKET", env = "CONTD_ADDRESS", hide_env_values = true)]
-    #[arg(value_parser = OsStringValueParser::new().try_map(parse::address))]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|text| parse::address(&text)))]
     pub(crate) address: Option<PathBuf>,
     /// The namespace (tenant)
     #[arg(short, long, global = true, value_name = "NS", env = "CONTD_NAMESPACE", hide_env_values = true)]

@@ -1,5 +1,6 @@
 //! The two streams of a command: data for programs on the one, words for people on the other.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -33,7 +34,7 @@ impl Way {
 /// Quotes a path for a shell, where it needs that.
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
-    shlex::try_quote(&text).map_or_else(|_nul| text.to_string(), |quoted| quoted.into_owned())
+    shlex::try_quote(&text).map_or_else(|_nul| text.to_string(), Cow::into_owned)
 }
 
 type Stream = Arc<Mutex<dyn Write + Send>>;

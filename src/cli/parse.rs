@@ -1,6 +1,6 @@
 //! Values as people type them: sizes, decimals, times, pairs. All arithmetic is on whole numbers.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -94,7 +94,7 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
 }
 
 /// Parses the address of a daemon: the path of its socket, with or without `unix://` before it.
-pub(crate) fn address(text: OsString) -> Result<PathBuf, String> {
+pub(crate) fn address(text: &OsStr) -> Result<PathBuf, String> {
     let bytes = text.as_bytes();
     let path = match bytes.strip_prefix(b"unix://") {
         Some(path) => path,
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_address_is_a_path_with_or_without_unix() {
-        let of = |text: &str| address(text.into()).map(|path| path.display().to_string());
+        let of = |text: &str| address(text.as_ref()).map(|path| path.display().to_string());
         for (text, path) in [
             ("/run/c.sock", "/run/c.sock"),
             ("unix:///run/c.sock", "/run/c.sock"),

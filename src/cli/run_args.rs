@@ -35,7 +35,7 @@ pub(crate) struct RunArgs {
     #[arg(long, visible_alias = "network", value_name = "NETNS|none", default_value = "none", value_parser = parse::network)]
     pub(crate) net: Network,
     /// Set a variable; KEY alone takes it from your own environment
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    #[arg(short, long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]
     pub(crate) env: Vec<String>,
     /// Read variables from a file: KEY=VALUE lines, KEY alone from your own environment, # comments
     #[arg(long, value_name = "FILE")]
@@ -47,7 +47,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = mounts::mount)]
     pub(crate) mount: Vec<MountSpec>,
     /// What to run, in place of the image's entrypoint and command: a program, or a JSON list; "" for the command alone
-    #[arg(long, value_name = "PROGRAM", value_parser = parse::entrypoint)]
+    #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true, value_parser = parse::entrypoint)]
     pub(crate) entrypoint: Option<parse::Words>,
     /// The working directory inside [default: what the flist says, or /]
     #[arg(short, long, value_name = "DIR")]
@@ -65,10 +65,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = parse::pids)]
     pub(crate) pids_limit: Option<u32>,
     /// A word to remember it by; may be repeated
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) tag: Vec<String>,
     /// A pair to remember it by; may be repeated
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse::label)]
+    #[arg(short, long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = parse::label)]
     pub(crate) label: Vec<(String, String)>,
     /// What happens when it ends by itself: no, on-failure[:MAX], always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart)]

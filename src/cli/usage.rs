@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     /// Every verb is one or the other: a new one must be put here, or into [`HARMFUL`].
-    const HARMLESS: [&str; 29] = [
+    const HARMLESS: [&str; 30] = [
         "cache",
         "completion",
         "create",
@@ -115,6 +115,7 @@ mod tests {
         "update",
         "upgrade",
         "verify",
+        "man",
         "version",
         "wait",
         "route",

@@ -192,7 +192,7 @@ fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 
 /// Reads an address as people type it.
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
-    parse_address(String::deserialize(from)?.into()).map(Some).map_err(serde::de::Error::custom)
+    parse_address(String::deserialize(from)?.as_ref()).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Bounds on what the daemon takes on.

@@ -264,6 +264,8 @@ async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSe
     let node = &backend.supervisor;
     let RunRequest { namespace, spec, idempotency_key, is_attached } = request;
     check_key(idempotency_key.as_deref(), &spec)?;
+    // With a key, others may have joined it.
+    let is_callers_own = idempotency_key.is_none();
     let (progress, heard) = mpsc::channel(PROGRESS_QUEUED);
     // Held while the caller is attached, so that an auto-removed container is not gone before its output was sent.
     let (hold, held) = oneshot::channel::<()>();
@@ -279,6 +281,9 @@ async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSe
         return Ok(Response::Created { id });
     }
     let target = Target { namespace: namespace.clone(), container: ContainerRef::from(&id) };
+    if items.send(Item::Started { id: id.clone() }).await.is_err() {
+        return if is_callers_own { give_up(node, target).await } else { Ok(Response::Created { id }) };
+    }
     let attached = attach(backend, &id, target, items).await;
     drop(hold);
     if matches!(attached, Ok(Response::Exited { .. })) {
@@ -334,12 +339,17 @@ async fn with_progress(
     }
 }
 
+/// Undoes a run whose caller cancelled it before it was told that the container runs: it knows of none, and nobody would end
+/// it.
+async fn give_up(node: &Addr<Supervisor>, target: Target) -> Answer {
+    let message = format!("run container {}: given up by its caller", target.container);
+    ask_api(node, DeleteContainer { target, force: true, timeout: Some(Duration::ZERO) }, NO_DEADLINE).await?;
+    Err(ApiError::new(ErrorKind::Conflict, message))
+}
+
 /// Streams the output of a container that has just been started, then tells its end.
-async fn attach(backend: &Backend, id: &ContainerId, target: Target, mut items: ItemSender) -> Answer {
+async fn attach(backend: &Backend, id: &ContainerId, target: Target, items: ItemSender) -> Answer {
     let node = &backend.supervisor;
-    if items.send(Item::Started { id: id.clone() }).await.is_err() {
-        return Ok(Response::Created { id: id.clone() });
-    }
     let log = ask_api(node, FollowLog { target: target.clone(), tail: None }, QUERY_DEADLINE).await?;
     let mut items = stream_log(backend, log, items).await?;
     tokio::select! {

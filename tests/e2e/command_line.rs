@@ -218,6 +218,32 @@ fn what_execve_would_refuse_is_refused_by_name_and_leaves_nothing() {
 }
 
 #[test]
+fn all_of_the_environment_fits_into_what_the_stack_limit_leaves() {
+    let mut node = Node::start();
+    let flist = node.flist();
+    node.stop_daemon();
+    let daemon = node.daemon_command();
+    let log = std::fs::File::options().append(true).open(node.root.join("daemon.log")).expect("open the log");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -s 512; exec \"$0\" \"$@\""]).arg(daemon.get_program()).args(daemon.get_args());
+    let shell = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+    node.adopt_daemon(shell.expect("start the daemon"));
+    node.wait_for_own_answer();
+    let file = node.root.join("input/env");
+    let run = |count: u32| {
+        let variables: String = (0..count).map(|number| format!("V{number}={}\n", "x".repeat(30_000))).collect();
+        std::fs::write(&file, variables).expect("write the variables");
+        let file = file.display().to_string();
+        node.contd(["run", "--rm", "--env-file", &file, flist.arg(), "/bin/sh", "-c", "echo ${#V3}"])
+    };
+    // A quarter of 512 KiB, and of that what is kept for the path of the program and the like.
+    run(5).fails_with(125, "command and environment take 150107 bytes, more than the 122880 that the kernel takes");
+    assert_eq!(run(4).ok(), "30000");
+    assert_eq!(node.contd(["ps", "-aq"]).ok(), "");
+    node.finish();
+}
+
+#[test]
 fn addresses_with_our_scheme_work_wherever_one_is_taken() {
     let node = Node::start();
     let address = format!("unix://{}", node.socket().display());
@@ -253,6 +279,23 @@ fn refused(root: &Path, config: &str, flags: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// A directory that is mounted over another, until it is dropped.
+struct Bound(std::path::PathBuf);
+
+impl Bound {
+    fn mount(source: &Path, point: &Path) -> Self {
+        let flags = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(source), point, None::<&str>, flags, None::<&str>).expect("bind");
+        Self(point.to_owned())
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        nix::mount::umount(&self.0).expect("unmount");
+    }
+}
+
 #[test]
 fn a_daemon_with_a_wrong_configuration_says_where_and_touches_nothing() {
     let temp = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
@@ -278,7 +321,13 @@ fn a_daemon_with_a_wrong_configuration_says_where_and_touches_nothing() {
     let flags = ["--state-dir", &at("~/link/s"), "--cache-dir", &at("~/elsewhere")];
     let said = refused(root, "", &flags);
     assert!(said.contains("state_dir") && said.contains("cache_dir") && said.contains("--state-dir"), "{said}");
+    // One directory by two names, without a link to see through.
+    let bound = root.join("bound");
+    std::fs::create_dir(&bound).expect("make a directory");
+    let _mounted = Bound::mount(&root.join("elsewhere"), &bound);
+    let said = refused(root, "", &["--state-dir", &at("~/bound"), "--cache-dir", &at("~/elsewhere/cache")]);
+    assert!(said.contains("cache_dir") && said.contains("lies in state_dir"), "{said}");
     let mut there: Vec<_> = std::fs::read_dir(root).expect("read").flatten().map(|entry| entry.file_name()).collect();
     there.sort();
-    assert_eq!(there, ["config.toml", "elsewhere", "link"], "something was made");
+    assert_eq!(there, ["bound", "config.toml", "elsewhere", "link"], "something was made");
 }

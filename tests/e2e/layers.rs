@@ -7,8 +7,9 @@ use crate::harness::{Node, eventually};
 
 const MIB: u64 = 1 << 20;
 
-/// Runs of a container that fills its layer, each of which used to leave what it had written in memory.
-const RUNS: u64 = 8;
+/// Runs of a container that fills its layer, each of which used to leave what it had written in memory. The back-off between
+/// them doubles.
+const RUNS: u64 = 4;
 
 /// What the node's containers take in memory, by the cgroup above all of theirs.
 fn memory_of(node: &Node) -> u64 {
@@ -25,13 +26,13 @@ fn a_layer_in_memory_never_outlives_the_run_that_pays_for_it() {
     let flist = node.flist();
     let share = format!("{}:/data", node.root.join("input").display());
     let script = format!(
-        "[ ! -e /big ] || echo kept >> /data/kept; dd if=/dev/zero of=/big bs=64k count=512 2>/dev/null; \
+        "[ ! -e /big ] || echo kept >> /data/kept; dd if=/dev/zero of=/big bs=64k count=768 2>/dev/null; \
          echo run >> /data/runs; [ $(cat /data/runs | grep -c run) -lt {RUNS} ]"
     );
     let before = memory_of(&node);
     let run =
         ["run", "-d", "--name", "fills", "-m", "64m", "--layer", "memory", "--restart", "on-failure", "-v", &share];
-    // It ends with 1 until it has filled its layer often enough: 32 MiB each time.
+    // It ends with 1 until it has filled its layer often enough: 48 MiB each time.
     let script = format!("{script} && exit 1; exit 0");
     node.contd(run.into_iter().chain([flist.arg(), "/bin/sh", "-c", &script])).ok();
     eventually("its last run", || {

@@ -22,7 +22,7 @@ use nix::mount::{MsFlags, mount};
 use crate::detach::{MountPoint, remove_mount_point};
 use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::{PrepareRootfs, PreparedLayer, RootfsError};
-use crate::quota::{self, Quotas};
+use crate::quota::{self, Quotas, UNLIMITED};
 use crate::users::{disk, unwritten};
 
 /// What the mount table shows as source of our mounts.
@@ -63,6 +63,8 @@ struct Parts {
     work: PathBuf,
     /// Whether nothing of it outlives the power.
     is_volatile: bool,
+    /// Whether a project quota is to limit it once it is mounted: a layer that is full must be mountable.
+    is_project: bool,
 }
 
 impl Place {
@@ -131,7 +133,13 @@ impl Place {
                 RootfsError::NoUpper { path: self.dir.clone(), source }
             }
             other => other,
-        })
+        })?;
+        if parts.is_project {
+            let (bytes, inodes) = (request.size_bytes, inodes_of(request.size_bytes));
+            let limited = quotas.limit(&self.disk, bytes, inodes);
+            limited.map_err(|source| disk("limit the size of", &self.disk, source))?;
+        }
+        Ok(())
     }
 
     /// Finds or makes the writable layer that is asked for.
@@ -142,7 +150,12 @@ impl Place {
         request: &PrepareRootfs,
         quotas: &Quotas,
     ) -> Result<Parts, RootfsError> {
-        let parts = |dir: &Path, is_volatile| Parts { upper: dir.join("upper"), work: dir.join("work"), is_volatile };
+        let parts = |dir: &Path, is_volatile| Parts {
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            is_volatile,
+            is_project: false,
+        };
         if let Some(dir) = &request.upper_dir {
             if request.is_size_required {
                 return Err(RootfsError::NoLimit { path: dir.clone() });
@@ -164,8 +177,8 @@ impl Place {
                 Err(RootfsError::UpperIsLower { path: self.dir.clone(), lower: lower.to_owned() })
             }
             LayerKind::Disk => {
-                self.make_disk(flist_hash, request, quotas)?;
-                Ok(parts(&self.disk, false))
+                let is_project = self.make_disk(flist_hash, request, quotas)?;
+                Ok(Parts { is_project, ..parts(&self.disk, false) })
             }
             LayerKind::Memory => {
                 self.mount_layer(request.size_bytes)?;
@@ -174,18 +187,19 @@ impl Place {
         }
     }
 
-    /// Makes the directory of the layer on disk, with its limit.
-    fn make_disk(&self, hash: Option<&str>, request: &PrepareRootfs, quotas: &Quotas) -> Result<(), RootfsError> {
+    /// Makes the directory of the layer on disk, as a project without limits for now; `false` when it cannot be one.
+    fn make_disk(&self, hash: Option<&str>, request: &PrepareRootfs, quotas: &Quotas) -> Result<bool, RootfsError> {
         make_dir(&self.disk, 0o700)?;
-        let inodes = inodes_of(request.size_bytes);
-        let is_limited = quotas.limit(&self.disk, request.size_bytes, inodes);
-        let is_limited = is_limited.map_err(|source| disk("limit the size of", &self.disk, source))?;
-        if !is_limited && request.is_size_required {
+        let is_project = quotas.limit(&self.disk, UNLIMITED, UNLIMITED);
+        let is_project = is_project.map_err(|source| disk("limit the size of", &self.disk, source))?;
+        if !is_project && request.is_size_required {
             return Err(RootfsError::NoLimit { path: self.disk.clone() });
         }
-        let Some(hash) = hash else { return Ok(()) };
-        let note = self.note();
-        replace_volatile(&RealFs, &note, hash.as_bytes(), 0o600).map_err(|error| unwritten(&note, &error))
+        if let Some(hash) = hash {
+            let note = self.note();
+            replace_volatile(&RealFs, &note, hash.as_bytes(), 0o600).map_err(|error| unwritten(&note, &error))?;
+        }
+        Ok(is_project)
     }
 
     /// Tells what layer the root has, by what is there.

@@ -274,7 +274,7 @@ impl Node {
         };
         let upper = request.upper_dir.as_deref().filter(|_| !request.is_read_only).map(caller_dir).transpose()?;
         let plain = matches!(base, Base::Directory(_)).then_some(lower.as_path());
-        self.uppers.claim(user, Claim::new(upper.as_deref(), plain)?, &place.claim)?;
+        self.uppers.claim(user, &Claim::new(upper.as_deref(), plain)?, &place.claim)?;
         place.stack(&lower, flist_hash.as_deref(), request, &self.quotas)?;
         let layer = place.made(request)?;
         Ok(PreparedRootfs { root: place.root, flist_hash, image, layer })

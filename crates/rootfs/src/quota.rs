@@ -21,6 +21,9 @@ const FLAG_PROJECT: i8 = 2;
 const ALL_LIMITS: u16 = 0b1111;
 const BLOCK_BYTES: u64 = 512;
 
+/// No limit.
+pub(crate) const UNLIMITED: u64 = 0;
+
 /// Where the numbers of our projects begin: far from those that people choose, and from docker's.
 const FIRST_PROJECT: u32 = 0xC000_0000;
 const PROJECT_BITS: u32 = 0x1FFF_FFFF;
@@ -32,7 +35,7 @@ const MAX_TRIES: u32 = 10_000;
 pub(crate) struct Quotas(Mutex<()>);
 
 impl Quotas {
-    /// Limits what may lie in a directory; `false` when its file system cannot do that. A directory that has a project keeps
+    /// Limits what may lie in a directory, or makes it a project without limits; `false` when its file system cannot do that. A directory that has a project keeps
     /// it, with these limits.
     pub(crate) fn limit(&self, dir: &Path, bytes: u64, inodes: u64) -> io::Result<bool> {
         let open = File::open(dir)?;
@@ -68,7 +71,7 @@ pub(crate) fn project_of(dir: &File) -> Option<u32> {
 
 /// Takes the limits of a project away, so that its number can be used again. `open` is any file of the file system.
 pub(crate) fn forget(open: &File, project: u32) -> io::Result<()> {
-    sys::set_quota(open, &limits(project, 0, 0))
+    sys::set_quota(open, &limits(project, UNLIMITED, UNLIMITED))
 }
 
 fn is_enforced(open: &File) -> io::Result<bool> {

@@ -156,7 +156,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let project = quota::project_of(&top);
-    empty(top.try_clone()?.into())?;
+    empty(&top.into())?;
     match std::fs::remove_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -168,22 +168,22 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Empties a directory. Directories that are not empty are emptied into it, until none is left.
-fn empty(top: OwnedFd) -> io::Result<()> {
+fn empty(top: &OwnedFd) -> io::Result<()> {
     let mut moved = 0_u64;
     loop {
         let mut is_empty = true;
-        for name in names(&top)? {
+        for name in names(top)? {
             is_empty = false;
-            if is_removed(&top, &name)? {
+            if is_removed(top, &name)? {
                 continue;
             }
-            let dir = enter(&top, &name)?;
+            let dir = enter(top, &name)?;
             for inner in names(&dir)? {
                 if !is_removed(&dir, &inner)? {
-                    move_up(&dir, &inner, &top, &mut moved)?;
+                    move_up(&dir, &inner, top, &mut moved)?;
                 }
             }
-            unlinkat(&top, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+            unlinkat(top, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
         }
         if is_empty {
             return Ok(());

@@ -74,21 +74,18 @@ impl Claim {
 
     /// Finds a directory of ours that must not be one of theirs, and how they have it.
     fn conflict(&self, theirs: &Self) -> Option<(&Path, &'static str)> {
-        let clash = |ours: &Option<Tree>, theirs: &Option<Tree>| match (ours, theirs) {
-            (Some(ours), Some(theirs)) if ours.overlaps(theirs) => true,
-            _ => false,
-        };
-        if clash(&self.upper, &theirs.upper) {
-            return self.upper.as_ref().map(|tree| (tree.path.as_path(), "writes to it"));
-        }
-        if clash(&self.upper, &theirs.lower) {
-            return self.upper.as_ref().map(|tree| (tree.path.as_path(), "has it as its root"));
-        }
-        if clash(&self.lower, &theirs.upper) {
-            return self.lower.as_ref().map(|tree| (tree.path.as_path(), "writes to it"));
-        }
-        None
+        let (writes, reads) = ("writes to it", "has it as its root");
+        let of_upper = clash(&self.upper, &theirs.upper).map(|path| (path, writes));
+        let of_root = || clash(&self.upper, &theirs.lower).map(|path| (path, reads));
+        let of_lower = || clash(&self.lower, &theirs.upper).map(|path| (path, writes));
+        of_upper.or_else(of_root).or_else(of_lower)
     }
+}
+
+/// Returns our directory if theirs overlaps it.
+fn clash<'a>(ours: &'a Option<Tree>, theirs: &Option<Tree>) -> Option<&'a Path> {
+    let (ours, theirs) = (ours.as_ref()?, theirs.as_ref()?);
+    ours.overlaps(theirs).then_some(ours.path.as_path())
 }
 
 /// The claims of all containers.
@@ -100,7 +97,7 @@ impl Uppers {
     ///
     /// # Errors
     /// [`RootfsError::UpperInUse`] with the container that has one of them.
-    pub(crate) fn claim(&self, user: &User, claim: Claim, note: &Path) -> Result<(), RootfsError> {
+    pub(crate) fn claim(&self, user: &User, claim: &Claim, note: &Path) -> Result<(), RootfsError> {
         if claim.is_nothing() {
             return Ok(());
         }
@@ -117,7 +114,7 @@ impl Uppers {
         if let Some(dir) = note.parent() {
             RealFs.create_dir_all(dir, 0o700).map_err(|source| disk("make", dir, source))?;
         }
-        let text = serde_json::to_vec(&claim).map_err(|error| disk("write", note, error.into()))?;
+        let text = serde_json::to_vec(claim).map_err(|error| disk("write", note, error.into()))?;
         replace_volatile(&RealFs, note, &text, 0o600).map_err(|error| unwritten(note, &error))
     }
 
@@ -169,7 +166,7 @@ mod tests {
         let claim = |number: u8, upper: Option<&str>, lower: Option<&str>| {
             let (upper, lower) = (upper.map(path), lower.map(path));
             let claim = Claim::new(upper.as_deref(), lower.as_deref())?;
-            uppers.claim(&user(number), claim, &path(&format!("note-{number}")))
+            uppers.claim(&user(number), &claim, &path(&format!("note-{number}")))
         };
         claim(1, Some("a"), None).unwrap();
         claim(1, Some("a"), None).expect("the same container again");
@@ -186,9 +183,9 @@ mod tests {
         next.remember(&user(1), &path("note-1")).unwrap();
         next.remember(&user(9), &path("note-9")).unwrap();
         let again = || Claim::new(Some(&path("a/inner")), None).unwrap();
-        assert!(next.claim(&user(5), again(), &path("note-5")).is_err());
+        assert!(next.claim(&user(5), &again(), &path("note-5")).is_err());
         next.give_back(&user(1), &path("note-1")).unwrap();
         next.give_back(&user(1), &path("note-1")).expect("twice is fine");
-        next.claim(&user(5), again(), &path("note-5")).unwrap();
+        next.claim(&user(5), &again(), &path("note-5")).unwrap();
     }
 }

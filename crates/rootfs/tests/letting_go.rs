@@ -1,5 +1,12 @@
 //! Releases that something resists, and servers that died: nobody waits for them, and the next container is served. Wants root.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 mod node;
 #[path = "../../flistfs/tests/support/mod.rs"]

@@ -155,10 +155,11 @@ impl JournalReader {
         let older = older_than(&self.files.path);
         for _ in 0..MAX_LOOKS {
             let is_older = self.files.id_of(&older)? == Some(id);
-            let next = match if is_older { None } else { self.files.open(&older)? } {
-                Some(next) => Some(next),
-                None => self.files.open(&self.files.path)?,
-            };
+            // What was rotated away twice is followed by whatever is the older one now.
+            let mut next = if is_older { None } else { self.files.open(&older)? };
+            if next.is_none() {
+                next = self.files.open(&self.files.path)?;
+            }
             // A rotation between the two looks would have us pass over a generation.
             if is_older && self.files.id_of(&older)? != Some(id) {
                 continue;

@@ -74,6 +74,8 @@ fn flags_are_written_as_for_docker_and_the_last_one_counts() {
     assert!(run("-d=false --rm").is_auto_removed);
     assert_eq!(run("--name a --name b").name.as_str(), "b");
     assert_eq!(run("-m 64m --memory=128m").memory_bytes, Some(128 << 20));
+    // What a flag with a value is given is its value, whatever it begins with.
+    assert_eq!(run("-e -A=1 --label -x=y --entrypoint -z").env, ["-A=1"]);
     assert_eq!(run("--network blue").network, run("--net=blue").network);
     assert_eq!(run("--cpus .5").cpu.map(u32::from), Some(500));
     assert_eq!(run("-e A=1 -e B=2 --env A=3").env, ["B=2", "A=3"]);

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// A shim and the init that waits.
+const SLOT_PROCESSES: usize = 2;
+
 /// A count, with names, so that a difference says what leaked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Census {
@@ -34,9 +37,16 @@ impl Census {
         }
     }
 
-    /// Counts the warm slots whose shim listens.
-    pub(crate) fn warm_slots(root: &Path) -> usize {
-        Slots::find(root).0.iter().filter(|id| root.join("run/s").join(&id[..16]).join("sock").exists()).count()
+    /// Counts the warm slots that are whole: the shim listens, and it and the init that waits are in every cgroup. One that is
+    /// still being made has no child of the daemon's to be seen by.
+    pub(crate) fn warm_slots(root: &Path, cgroup_parent: &str) -> usize {
+        let cgroups = cgroups_below(cgroup_parent);
+        let is_whole = |id: &&String| {
+            let mut own = cgroups.iter().filter(|cgroup| cgroup.ends_with(id)).peekable();
+            let listens = root.join("run/s").join(&id[..16]).join("sock").exists();
+            listens && own.peek().is_some() && own.all(|cgroup| members(cgroup).len() == SLOT_PROCESSES)
+        };
+        Slots::find(root).0.iter().filter(is_whole).count()
     }
 
     /// Tells whether the daemon reads nothing of the kernel's at this moment.

@@ -17,7 +17,7 @@ pub(crate) use node::Node;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should happen soon; generous, since two cores run many tests at once.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until `check` gives a value; panics with what was awaited.
 #[track_caller]

@@ -394,7 +394,7 @@ impl Node {
         let mut last: Option<Census> = None;
         eventually("the daemon to be at rest", || {
             let now = self.census();
-            let is_at_rest = Census::warm_slots(&self.root) == self.slots
+            let is_at_rest = Census::warm_slots(&self.root, &self.cgroup_parent) == self.slots
                 && !has_children(self.daemon_pid())
                 && !is_anybody_connected(&self.socket())
                 && now.is_at_rest();

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::fds::FdTable;
 use super::paths::{self, Kind};
 use super::root::shares_with_host;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::plan::{CgroupMount, MountPlan, MountSource, Plan};
 use crate::sys::{self, Empty, Resolve};
 
@@ -80,7 +80,9 @@ pub(super) fn attach_all(root: &OwnedFd, plan: &Plan, made: Vec<Made<'_>>) -> Re
     for (mount, made) in plan.mounts.iter().zip(made) {
         attach(root, mount, &made, shares).map_err(|error| {
             let what = format!("mount at {}", mount.target);
-            Fault::kernel(format!("mounts[{}].destination", mount.index), what, &error)
+            let fault = Fault::kernel(format!("mounts[{}].destination", mount.index), what, &error);
+            // What is refused here and not by the kernel is the bundle's.
+            if error.raw_os_error().is_none() { fault.of_kind(FaultKind::Invalid) } else { fault }
         })?;
     }
     Ok(())
