@@ -21,7 +21,7 @@ pub(crate) fn close(root: &Path) {
     match correct(root) {
         Ok(None) => {}
         Ok(Some((mode, true))) => {
-            warn!(dir = %root.display(), mode = %format!("{mode:04o}"), "cache directory was open to others, closed it")
+            warn!(dir = %root.display(), mode = %format!("{mode:04o}"), "cache directory was open to others, closed it");
         }
         Ok(Some((mode, false))) => warn!(
             dir = %root.display(),

@@ -123,7 +123,7 @@ async fn serve(
         agent: agent(),
         started_at: SystemClock.now(),
         runtime: config.runtime.default.clone(),
-        flists: FlistPlaces::of(&config),
+        flists: FlistPlaces::of(config),
         leaving: watch::channel(None).0,
     });
     let mut server = Server::new(socket, Arc::clone(&backend), &config.socket()).map_err(bind_failed)?;

@@ -36,7 +36,7 @@ pub enum RouteError {
         /// The URL, redacted.
         url: String,
         /// What is wrong with it.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The URL is too long.
     #[error("use {url:?} as a route: it has more than {MAX_URL_BYTES} bytes")]
@@ -135,7 +135,8 @@ pub fn parse(text: &str, keep_password: bool) -> Result<Route, RouteError> {
     if route.url.len() > MAX_URL_BYTES {
         return Err(RouteError::TooLong { url: shown() });
     }
-    connect(&route.url, &RoutePolicy::default()).map_err(|source| RouteError::Url { url: shown(), source })?;
+    connect(&route.url, &RoutePolicy::default())
+        .map_err(|source| RouteError::Url { url: shown(), source: Box::new(source) })?;
     if !keep_password {
         route.url = url::strip_password(&route.url);
     }
@@ -171,8 +172,9 @@ pub fn without(routes: Vec<Route>, text: &str) -> Result<Vec<Route>, RouteError>
         let is_same = route.url == named.url || route.shown_url() == named.url;
         is_same && (!has_range || (route.start, route.end) == (named.start, named.end))
     };
-    let left = routes.iter().filter(|route| !is_named(route)).cloned().collect::<Vec<_>>();
-    if left.len() == routes.len() { Err(RouteError::NoSuch { url: named.shown_url() }) } else { Ok(left) }
+    let before = routes.len();
+    let left = routes.into_iter().filter(|route| !is_named(route)).collect::<Vec<_>>();
+    if left.len() == before { Err(RouteError::NoSuch { url: named.shown_url() }) } else { Ok(left) }
 }
 
 /// Gives a flist other routes, and returns its new hash. Readers see the old flist or the new one, never something between.

@@ -90,6 +90,16 @@ fn a_directory_is_unpacked_whole_or_as_it_was() {
     }
     assert_eq!(scratch.names(), ["new", "out.fl", "store", "there", "tree"]);
     assert!(matches!(scratch.unpack_to(&scratch.at("there")), Err(UnpackError::NotEmpty { .. })));
+    // What a killed process left is in nobody's way; what a living one makes is.
+    let left = scratch.at("again/.contd-unpack-1-0");
+    std::fs::create_dir_all(left.join("half")).unwrap();
+    let living = std::fs::File::open(&left).unwrap();
+    living.lock_shared().unwrap();
+    assert!(matches!(scratch.unpack_to(&scratch.at("again")), Err(UnpackError::NotEmpty { .. })));
+    drop(living);
+    scratch.unpack_to(&scratch.at("again")).map_err(|error| chain(&error)).unwrap();
+    assert_eq!(std::fs::read_dir(scratch.at("again")).unwrap().count(), 1);
+    std::fs::remove_dir_all(scratch.at("again")).unwrap();
     std::os::unix::fs::symlink("nowhere", scratch.at("link")).unwrap();
     assert!(matches!(scratch.unpack_to(&scratch.at("link")), Err(UnpackError::NotADirectory { .. })));
     // A block that is not there: nothing stays, and a directory is as it was.

@@ -40,6 +40,11 @@ pub(super) fn guard(output: &Output, stays: &'static str) -> Guard {
     Guard { before: Some(before) }
 }
 
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "the main thread may be stuck on a store; what its destructors would remove is removed here"
+)]
 fn end(output: &Output, signal: Signal, stays: &str) {
     let left = unfinished::remove_all();
     let clear = if output.is_err_terminal { "\r\x1b[K" } else { "" };

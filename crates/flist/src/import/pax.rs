@@ -80,7 +80,7 @@ impl Sparse {
             b"size" => self.size = number(value)?,
             b"name" => self.name = text(value),
             b"offset" | b"numbytes" => {
-                if (self.numbers.len() % 2 == 0) != (key == b"offset") {
+                if self.numbers.len().is_multiple_of(2) != (key == b"offset") {
                     return Err(WRONG_MAP);
                 }
                 self.numbers.push(decimal(value).ok_or(WRONG_MAP)?);

@@ -104,7 +104,7 @@ pub enum PackError {
     #[error("record where the blocks are")]
     Route {
         /// What is wrong with it.
-        source: RouteError,
+        source: Box<RouteError>,
     },
     /// The output has no file name.
     #[error("write flist {}: it does not end in a file name", path.display())]
@@ -138,7 +138,7 @@ pub enum PackError {
 
 impl From<RouteError> for PackError {
     fn from(source: RouteError) -> Self {
-        Self::Route { source }
+        Self::Route { source: Box::new(source) }
     }
 }
 

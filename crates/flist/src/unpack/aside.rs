@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{UnpackError, UnpackOptions, root};
 use crate::metadata::{Flist, ROOT_INO};
-use crate::unfinished::Unfinished;
+use crate::unfinished::{self, Unfinished};
 
 /// Only its maker may enter it.
 const PRIVATE_DIRECTORY: u32 = 0o700;
+
+/// Starts the name of what is made aside.
+const PREFIX: &str = ".contd-unpack-";
 
 /// Tries this many fresh names before it gives up on a folder full of leftovers.
 const MAX_NAME_ATTEMPTS: u32 = 16;
@@ -25,6 +28,8 @@ pub(super) struct Aside {
     /// Whether `dir` was there before; then this lies in it, so that both are of one file system.
     was_there: bool,
     unfinished: Unfinished,
+    /// Locked for as long as it is being filled: what is not was left by a process that was killed.
+    _lock: File,
 }
 
 impl Aside {
@@ -33,7 +38,7 @@ impl Aside {
         let failed = |source| UnpackError::Prepare { dir: dir.to_owned(), source };
         let was_there = match fs::metadata(dir) {
             Ok(metadata) if !metadata.is_dir() => return Err(UnpackError::NotADirectory { dir: dir.to_owned() }),
-            Ok(_) if fs::read_dir(dir).map_err(failed)?.next().is_some() => {
+            Ok(_) if !is_empty(dir).map_err(failed)? => {
                 return Err(UnpackError::NotEmpty { dir: dir.to_owned() });
             }
             Ok(_) => true,
@@ -51,7 +56,10 @@ impl Aside {
         };
         let path = make_in(folder).map_err(failed)?;
         let unfinished = Unfinished::new(&path);
-        Ok(Self { path, dir: dir.to_owned(), was_there, unfinished })
+        let lock = File::open(&path).map_err(failed)?;
+        // Not every file system has locks.
+        let _unlocked = lock.try_lock_shared();
+        Ok(Self { path, dir: dir.to_owned(), was_there, unfinished, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -60,7 +68,7 @@ impl Aside {
 
     /// Puts what was made in its place.
     pub(super) fn show(self, flist: &Flist, options: &UnpackOptions) -> Result<(), UnpackError> {
-        let Self { path, dir, was_there, unfinished } = self;
+        let Self { path, dir, was_there, unfinished, _lock } = self;
         // Who is told to end meanwhile ends when this is done: half of it must not be removed.
         unfinished.finish(|| {
             let shown = if was_there { move_up(&path, &dir) } else { fs::rename(&path, &dir) };
@@ -78,11 +86,30 @@ impl Aside {
     }
 }
 
+/// Tells whether nothing is in a directory but what killed processes left of an unpacking, and removes that.
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    let mut left = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            return Ok(false);
+        }
+        left.push(entry.path());
+    }
+    for path in left {
+        if File::open(&path)?.try_lock().is_err() {
+            return Ok(false);
+        }
+        unfinished::remove(&path)?;
+    }
+    Ok(true)
+}
+
 fn make_in(folder: &Path) -> io::Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     for _ in 0..MAX_NAME_ATTEMPTS {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!(".contd-unpack-{}-{number}", process::id()));
+        let path = folder.join(format!("{PREFIX}{}-{number}", process::id()));
         match DirBuilder::new().mode(PRIVATE_DIRECTORY).create(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
