@@ -23,6 +23,7 @@ mod container;
 mod error;
 mod event;
 mod flist;
+mod judge;
 mod lane;
 mod lineage;
 mod log;
@@ -43,5 +44,6 @@ mod tests;
 
 pub use call::{CallError, ask, ask_api, tell};
 pub use config::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Runtimes};
+pub use judge::{Judge, Judgement, NoRules};
 pub use node::{Node, Parts, start, until_ended};
 pub use supervisor::Supervisor;

@@ -56,7 +56,7 @@ use crate::cli::args::{Cli, Verb};
 pub(crate) use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::{Host, Session};
-pub(crate) use crate::cli::parse::size as parse_size;
+pub(crate) use crate::cli::parse::{cpus, size as parse_size};
 
 /// What runs the daemon; brought by `main`, so that nothing here knows it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use contd_flist::CacheLimits;
-use contd_types::NamespaceId;
 use serde::{Deserialize, Deserializer};
 
 use crate::cli::parse_size;
+use crate::config::access::Access;
+use crate::config::api::Api;
 
 /// The configuration file. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     /// Bounds.
     pub(crate) limits: Limits,
+    /// The API socket.
+    pub(crate) api: Api,
     /// Who else than root may use the API, and for what.
     pub(crate) access: Vec<Access>,
 }
@@ -59,6 +62,7 @@ impl Default for Config {
             logs: Logs::default(),
             cache: Cache::default(),
             limits: Limits::default(),
+            api: Api::default(),
             access: Vec::new(),
         }
     }
@@ -204,22 +208,4 @@ impl Default for Limits {
         // A run waits mostly for the runtime's process: more than a few per core only adds memory.
         Self { containers_per_namespace: 1024, runs_per_namespace: 64, runs: 128, connections: 256 }
     }
-}
-
-/// A right to use the API. Root and the daemon's own user may do everything.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Access {
-    /// The peer's user.
-    #[serde(default)]
-    pub(crate) uid: Option<u32>,
-    /// The peer's primary group.
-    #[serde(default)]
-    pub(crate) gid: Option<u32>,
-    /// The namespaces it may use; empty means all.
-    #[serde(default)]
-    pub(crate) namespaces: Vec<NamespaceId>,
-    /// Whether it may only look.
-    #[serde(default)]
-    pub(crate) read_only: bool,
 }

@@ -3,8 +3,12 @@
 //! Order of precedence, the later wins: built-in defaults, the file, `conf.d/*.toml` beside it by name, flags. An unknown
 //! key is an error that names the file. A missing file is fine unless it was asked for.
 
+mod access;
+mod api;
 mod file;
 mod load;
 
-pub(crate) use file::{Access, Config};
+pub(crate) use access::{Access, FlistRule};
+pub(crate) use api::Api;
+pub(crate) use file::Config;
 pub(crate) use load::{ConfigError, load};

@@ -9,17 +9,17 @@ use contd_actors::messages::{
     ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer, StopContainer,
     SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
-use contd_actors::{Supervisor, ask_api};
+use contd_actors::{Judge as _, Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
 use contd_rootfs::FetchProgress;
-use contd_types::{ApiError, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
+use contd_types::{ApiError, Caller, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::config::Access;
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
+use crate::daemon::judge::Rules;
 use crate::daemon::leaving::Leaving;
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
@@ -39,7 +39,7 @@ pub(crate) struct Backend {
     /// The actors.
     pub(crate) supervisor: Addr<Supervisor>,
     /// Who may do what.
-    pub(crate) access: Vec<Access>,
+    pub(crate) rules: Arc<Rules>,
     /// The daemon's own user.
     pub(crate) own_uid: u32,
     /// The most connections, for the refusal.
@@ -83,29 +83,60 @@ impl Backend {
 type Answer = Result<Response, ApiError>;
 
 /// Carries out one request, checks the rights first, and writes the audit line of those that change something.
-pub(crate) async fn serve(
-    backend: &Arc<Backend>,
-    peer: Peer,
-    rights: &Rights,
-    request: Request,
-    items: ItemSender,
-) -> Answer {
+pub(crate) async fn serve(backend: &Arc<Backend>, peer: &Peer, mut request: Request, items: ItemSender) -> Answer {
+    let Some(rights) = Rights::of(peer, backend.own_uid, backend.rules.access()) else {
+        let message = format!("uid {} may not use this socket any more", peer.uid);
+        return Err(
+            ApiError::new(ErrorKind::PermissionDenied, message).with_hint("ask the operator for an [[access]] rule")
+        );
+    };
     let (verb, scope, is_mutation) = describe(&request);
     if !is_mutation {
         rights.check(&request)?;
-        return backend.or_left(answer(backend, request, items).await);
+        return backend.or_left(answer(backend, request, None, items).await);
     }
     let namespace = if let Scope::One(namespace) = scope { namespace.to_string() } else { String::new() };
     let subject = subject(&request);
     let begin = Instant::now();
-    let result = match rights.check(&request) {
-        Ok(()) => backend.or_left(answer(backend, request, items).await),
-        Err(refusal) => Err(refusal),
+    let (rule, result) = match permit(backend, &rights, &mut request).await {
+        Ok(rule) => (rule, backend.or_left(answer(backend, request, rights.limited().cloned(), items).await)),
+        Err(refusal) => (String::new(), Err(refusal)),
     };
     let outcome = result.as_ref().map_or_else(|error| error.kind.to_string(), |_| "ok".to_owned());
     let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(target: "contd::audit", uid = peer.uid, gid = peer.gid, peer_pid = peer.pid, verb, namespace, subject, outcome, ms, "call");
+    info!(target: "contd::audit", uid = peer.uid, gid = peer.gid, peer_pid = peer.pid, verb, namespace, subject, rule, outcome, ms, "call");
     result
+}
+
+/// Checks the verb, and for a caller with limited rights all that a container may have which the request makes, starts or
+/// changes: by the rules as they are now. Names the rule.
+async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Result<String, ApiError> {
+    let rule = rights.check(request)?;
+    let Some(caller) = rights.limited() else { return Ok(rule) };
+    let judged = match request {
+        Request::Run(run) | Request::Create(run) | Request::DryRun(run) => {
+            backend.rules.fit(caller, &run.namespace, &mut run.spec)?
+        }
+        Request::Start { target } | Request::Update { target, .. } => {
+            // Whoever made it: to start it is to have what it has.
+            let message = InspectContainer { target: target.clone() };
+            let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
+            backend.rules.judge(caller, &target.namespace, &info.spec)?
+        }
+        // They end something, or look.
+        Request::Stop { .. }
+        | Request::Kill { .. }
+        | Request::Delete { .. }
+        | Request::UpgradeShim { .. }
+        | Request::Version
+        | Request::Inspect { .. }
+        | Request::List { .. }
+        | Request::ListNamespaces
+        | Request::Wait { .. }
+        | Request::Logs { .. }
+        | Request::Events { .. } => return Ok(rule),
+    };
+    Ok(judged.rule)
 }
 
 /// Names the container that a request is about, for the audit line.
@@ -125,16 +156,16 @@ fn subject(request: &Request) -> String {
     }
 }
 
-async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> Answer {
+async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>, items: ItemSender) -> Answer {
     let node = &backend.supervisor;
     match request {
         Request::Version => Ok(Response::Version(version(backend))),
-        Request::Run(run) => run_container(backend, *run, items).await,
+        Request::Run(run) => run_container(backend, *run, caller, items).await,
         Request::DryRun(run) => {
-            let message = DryRunContainer { namespace: run.namespace, spec: run.spec };
+            let message = DryRunContainer { namespace: run.namespace, spec: run.spec, caller };
             Ok(Response::Plan(Box::new(ask_api(node, message, RUN_DEADLINE).await?)))
         }
-        Request::Create(run) => create_container(node, *run, items).await,
+        Request::Create(run) => create_container(node, *run, caller, items).await,
         Request::Update { target, restart } => {
             ask_api(node, UpdateContainer { target, restart }, CHANGE_DEADLINE).await?;
             Ok(Response::Done)
@@ -194,7 +225,12 @@ fn version(backend: &Backend) -> VersionInfo {
     }
 }
 
-async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSender) -> Answer {
+async fn run_container(
+    backend: &Backend,
+    request: RunRequest,
+    caller: Option<Caller>,
+    mut items: ItemSender,
+) -> Answer {
     let node = &backend.supervisor;
     let RunRequest { namespace, spec, idempotency_key, is_attached } = request;
     check_key(idempotency_key.as_deref(), &spec)?;
@@ -204,6 +240,7 @@ async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSe
     let message = RunContainer {
         namespace: namespace.clone(),
         spec,
+        caller,
         idempotency_key,
         progress: Some(progress),
         hold: is_attached.then_some(held),
@@ -218,11 +255,16 @@ async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSe
     attached
 }
 
-async fn create_container(node: &Addr<Supervisor>, request: RunRequest, mut items: ItemSender) -> Answer {
+async fn create_container(
+    node: &Addr<Supervisor>,
+    request: RunRequest,
+    caller: Option<Caller>,
+    mut items: ItemSender,
+) -> Answer {
     let RunRequest { namespace, spec, idempotency_key, .. } = request;
     check_key(idempotency_key.as_deref(), &spec)?;
     let (progress, heard) = mpsc::channel(PROGRESS_QUEUED);
-    let message = CreateContainer { namespace, spec, idempotency_key, progress: Some(progress) };
+    let message = CreateContainer { namespace, spec, caller, idempotency_key, progress: Some(progress) };
     let id = with_progress(ask_api(node, message, RUN_DEADLINE), heard, &mut items).await?;
     Ok(Response::Created { id })
 }

@@ -74,13 +74,17 @@ pub(crate) async fn serve(stream: Stream, backend: Arc<Backend>, place: Option<O
     let peer = peer_of(&stream);
     let stream = Arc::new(stream);
     let mut frames = FrameReader::new(MAX_API_BODY_BYTES);
-    let result =
-        match tokio::time::timeout(HELLO_TIMEOUT, greet(&stream, &mut frames, &backend, peer, place.is_some())).await {
-            Err(_elapsed) => Err(ConnectionError::HelloTimeout),
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(None)) => Ok(()),
-            Ok(Ok(Some((version, rights)))) => Connection { backend, peer, rights, version }.run(stream, frames).await,
-        };
+    let result = match tokio::time::timeout(
+        HELLO_TIMEOUT,
+        greet(&stream, &mut frames, &backend, &peer, place.is_some()),
+    )
+    .await
+    {
+        Err(_elapsed) => Err(ConnectionError::HelloTimeout),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(version))) => Connection { backend, peer: peer.clone(), version }.run(stream, frames).await,
+    };
     if let Err(error) = result {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         debug!(uid = peer.uid, pid = peer.pid, %error, cause, "hung up on a caller");
@@ -89,11 +93,14 @@ pub(crate) async fn serve(stream: Stream, backend: Arc<Backend>, place: Option<O
 
 /// Reads who is at the other end; a peer that the kernel does not name has no rights.
 fn peer_of(stream: &Stream) -> Peer {
-    let nobody = Peer { uid: u32::MAX, gid: u32::MAX, pid: 0 };
+    let nobody = Peer { uid: u32::MAX, gid: u32::MAX, groups: Arc::default(), pid: 0 };
+    let Stream::UdSocket(socket) = stream;
     match stream.peer_creds() {
         Ok(creds) => Peer {
             uid: creds.euid().unwrap_or(u32::MAX),
             gid: creds.egid().unwrap_or(u32::MAX),
+            // On a kernel that does not tell them only the primary one counts.
+            groups: contd_access::peer_groups(socket).unwrap_or_default().into(),
             pid: creds.pid().unwrap_or(0),
         },
         Err(error) => {
@@ -108,9 +115,9 @@ async fn greet(
     stream: &Stream,
     frames: &mut FrameReader,
     backend: &Backend,
-    peer: Peer,
+    peer: &Peer,
     has_place: bool,
-) -> Result<Option<(u16, Rights)>, ConnectionError> {
+) -> Result<Option<u16>, ConnectionError> {
     let Some(frame) = read_frame(stream, frames).await? else { return Ok(None) };
     if frame.kind != Kind::Hello {
         return Err(ConnectionError::NoHello(frame.kind));
@@ -118,17 +125,15 @@ async fn greet(
     let hello: Hello = contd_protocol::decode(&frame.body)?;
     let decision = if has_place {
         negotiate(hello.versions, VERSIONS).and_then(|version| {
-            let rights = Rights::of(peer, backend.own_uid, &backend.access);
-            rights.map(|rights| (version, rights)).ok_or(Refusal::Forbidden { uid: peer.uid })
+            let rights = Rights::of(peer, backend.own_uid, backend.rules.access());
+            rights.map(|_some| version).ok_or(Refusal::Forbidden { uid: peer.uid })
         })
     } else {
         let limit = u32::try_from(backend.max_connections).unwrap_or(u32::MAX);
         Err(Refusal::TooManyConnections { limit })
     };
     let reply = match &decision {
-        Ok((version, _)) => {
-            HelloReply::Welcome { version: *version, agent: backend.agent.clone(), features: Vec::new() }
-        }
+        Ok(version) => HelloReply::Welcome { version: *version, agent: backend.agent.clone(), features: Vec::new() },
         Err(refusal) => HelloReply::Refused(refusal.clone()),
     };
     let frame = Frame::new(contd_protocol::hello::HELLO_VERSION, Kind::HelloReply, &reply)?;
@@ -161,7 +166,6 @@ async fn read_frame(mut stream: &Stream, frames: &mut FrameReader) -> Result<Opt
 struct Connection {
     backend: Arc<Backend>,
     peer: Peer,
-    rights: Rights,
     version: u16,
 }
 
@@ -265,11 +269,10 @@ impl Connection {
         let items =
             ItemSender { id, version: self.version, credit: Arc::clone(&credit), queue: queue.clone(), cancelled };
         under_way.insert(id, CallControl { credit, cancel });
-        let (backend, peer, rights, version) =
-            (Arc::clone(&self.backend), self.peer, self.rights.clone(), self.version);
+        let (backend, peer, version) = (Arc::clone(&self.backend), self.peer.clone(), self.version);
         let queue = queue.clone();
         calls.spawn_local(async move {
-            let result = calls::serve(&backend, peer, &rights, call.request, items).await;
+            let result = calls::serve(&backend, &peer, call.request, items).await;
             let _closed = queue.send(reply_frame(version, id, result)).await;
             id
         });

@@ -16,6 +16,7 @@ use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock}
 
 use crate::config::Config;
 use crate::daemon::explain;
+use crate::daemon::judge::Rules;
 use crate::daemon::programs::{NATIVE, Programs};
 use crate::daemon::vault::ManagerVault;
 
@@ -38,6 +39,7 @@ pub(crate) fn assemble(
     programs: &Programs,
     manager: &ServiceManager,
     kept: Vec<Named>,
+    rules: Arc<Rules>,
 ) -> Result<(NodeConfig, Parts, ProcessShimClient), ApiError> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
@@ -75,6 +77,7 @@ pub(crate) fn assemble(
         bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
         journal,
         clock: Arc::new(SystemClock),
+        judge: rules,
     };
     let runtimes = runtimes(config, programs, &runtime_root, &filters);
     Ok((settings(config, runtimes)?, parts, shims))

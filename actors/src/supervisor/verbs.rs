@@ -32,7 +32,7 @@ use crate::namespace::NamespaceActor;
 use crate::pool::WhenBlocked;
 use crate::shared::Shared;
 use crate::task::make::Goal;
-use crate::task::{Subject, undo};
+use crate::task::{Subject, undo, with_sources};
 
 /// The namespace's own deadlines are shorter and say more.
 const ROUTED: Duration = Duration::MAX;
@@ -55,8 +55,8 @@ impl Handler<CreateContainer> for Supervisor {
     type Result = Routed<ContainerId>;
 
     fn handle(&mut self, message: CreateContainer, _ctx: &mut Self::Context) -> Self::Result {
-        let CreateContainer { namespace, spec, idempotency_key, progress } = message;
-        self.make(RunContainer { namespace, spec, idempotency_key, progress, hold: None }, Goal::Prepared)
+        let CreateContainer { namespace, spec, caller, idempotency_key, progress } = message;
+        self.make(RunContainer { namespace, spec, caller, idempotency_key, progress, hold: None }, Goal::Prepared)
     }
 }
 
@@ -64,13 +64,13 @@ impl Supervisor {
     /// Admits a container and has it made, as far as its goal goes.
     fn make(&mut self, message: RunContainer, goal: Goal) -> Routed<ContainerId> {
         self.when_ready(move |actor, ctx| {
-            let RunContainer { namespace, spec, idempotency_key, progress, hold } = message;
+            let RunContainer { namespace, spec, caller, idempotency_key, progress, hold } = message;
             let Ok(permit) = Arc::clone(&actor.shared.starts).try_acquire_owned() else {
                 let limit = actor.shared.config.limits.runs_in_flight;
                 let busy = NamespaceError::Busy { place: "the node".to_owned(), name: spec.name, limit };
                 return Box::pin(std::future::ready(Err(busy.into())));
             };
-            let run = Run { spec, idempotency_key, progress, hold, goal, permit };
+            let run = Run { spec, caller, idempotency_key, progress, hold, goal, permit };
             actor.forward(&namespace, run, ctx)
         })
     }
@@ -338,7 +338,7 @@ fn not_found(target: &Target) -> ApiError {
 
 /// Prepares a root under an id of its own, shows what would be run on it, and releases it.
 async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, ApiError> {
-    let DryRunContainer { namespace, spec } = message;
+    let DryRunContainer { namespace, spec, caller } = message;
     spec.validate()?;
     let id = new_id().map_err(|source| NamespaceError::NoRandomness { name: spec.name.clone(), source })?;
     let spec = Arc::new(spec);
@@ -349,6 +349,7 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
         id: id.clone(),
         name: spec.name.clone(),
         spec: Arc::clone(&spec),
+        caller: caller.map(Arc::new),
     };
     let previewed = preview(&subject).await;
     let released = undo::release_root(&subject, WhenBlocked::Queue).await;
@@ -360,6 +361,7 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
 
 async fn preview(subject: &Subject) -> Result<String, StepError> {
     let (shared, spec) = (&subject.shared, &subject.spec);
+    let grant = subject.judge()?;
     let request = PrepareRootfs {
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
@@ -368,13 +370,14 @@ async fn preview(subject: &Subject) -> Result<String, StepError> {
         size_bytes: spec.rootfs_size_bytes.unwrap_or(shared.config.defaults.rootfs_size_bytes),
         upper_dir: None,
         is_trusted: false,
+        grant,
     };
     let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), wanted: Wanted::default(), request, progress: None };
     let prepared = shared.flist.ask(prepare, shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
     let message = PreviewBundle {
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
-        spec: Arc::clone(spec),
+        spec: with_sources(spec, &prepared.sources),
         root: prepared.root,
         image: prepared.image,
     };

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Cancel, Subject, shielded, undo};
+use super::{Cancel, Subject, shielded, undo, with_sources};
 use crate::call::{CallError, ask, tell};
 use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
@@ -173,6 +173,7 @@ impl Making<'_> {
     async fn prepare_root(&self) -> StepResult<PreparedRootfs> {
         let subject = self.plan.subject.clone();
         let (spec, deadline) = (&subject.spec, subject.shared.config.rootfs_timeout);
+        let grant = subject.judge().map_err(|denied| (Step::Admit, denied))?;
         let request = PrepareRootfs {
             namespace: subject.namespace.clone(),
             id: subject.id.clone(),
@@ -183,6 +184,7 @@ impl Making<'_> {
             size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.config.defaults.rootfs_size_bytes),
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
+            grant,
         };
         let message = PrepareRoot {
             lane: Arc::clone(&subject.lane),
@@ -201,7 +203,7 @@ impl Making<'_> {
             wanted: self.wanted.clone(),
             namespace: subject.namespace.clone(),
             id: subject.id.clone(),
-            spec: Arc::clone(&subject.spec),
+            spec: with_sources(&subject.spec, &prepared.sources),
             root: prepared.root,
             image: prepared.image,
         };

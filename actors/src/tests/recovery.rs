@@ -209,6 +209,7 @@ async fn what_no_record_knows_is_removed() {
         size_bytes: 1,
         upper_dir: None,
         is_trusted: false,
+        grant: None,
     };
     world.rootfs.prepare(&request, &|_| {}).unwrap();
     let node = world.start();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
+use crate::grant::Sources;
 use crate::provider::{
     FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
 };
@@ -274,7 +275,7 @@ impl RootfsProvider for FakeRootfs {
         }
         let flist_hash = (!is_directory).then(|| pretended_hash(&request.flist));
         let image = state.images.get(&request.flist).cloned().unwrap_or_default();
-        let prepared = PreparedRootfs { root, flist_hash, image };
+        let prepared = PreparedRootfs { root, flist_hash, image, sources: Sources::new() };
         state.live.insert(key, prepared.clone());
         drop(state);
         if !is_directory {
@@ -345,6 +346,7 @@ mod tests {
             size_bytes: 1 << 20,
             upper_dir: None,
             is_trusted: false,
+            grant: None,
         }
     }
 

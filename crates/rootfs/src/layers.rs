@@ -2,7 +2,7 @@
 
 use std::fs::{File, FileTimes, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::mount_table::MountTable;
 use crate::provider::{PrepareRootfs, RootfsError};
+use crate::sources::{self, Keep};
 use crate::users::disk;
 
 /// What the mount table shows as source of our mounts.
@@ -43,18 +44,20 @@ pub(crate) struct Place {
     pub(crate) root: PathBuf,
     /// The mount point of the tmpfs.
     layer: PathBuf,
+    /// Where the sources of binds are attached.
+    pub(crate) binds: PathBuf,
 }
 
 impl Place {
     /// Names it; `state` must be without symlinks.
     pub(crate) fn new(state: &Path, namespace: &str, id: &str) -> Self {
         let dir = state.join(namespace).join(id);
-        Self { root: dir.join("rootfs"), layer: dir.join("layer"), dir }
+        Self { root: dir.join("rootfs"), layer: dir.join("layer"), binds: dir.join("binds"), dir }
     }
 
     /// Tells whether anything of it is there.
     pub(crate) fn has_traces(&self) -> bool {
-        self.root.symlink_metadata().is_ok() || self.layer.symlink_metadata().is_ok()
+        [&self.root, &self.layer, &self.binds].iter().any(|path| path.symlink_metadata().is_ok())
     }
 
     /// Mounts the root over `lower`. On an error the caller undoes with [`Self::unstack`].
@@ -64,6 +67,11 @@ impl Place {
         let restrictions = if request.is_trusted { MsFlags::empty() } else { MsFlags::MS_NOSUID | MsFlags::MS_NODEV };
         if request.is_read_only {
             return self.bind(lower, restrictions | MsFlags::MS_RDONLY);
+        }
+        if let Some(place) = request.grant.as_ref().and_then(|grant| grant.upper.as_ref()) {
+            let opened = sources::open_upper(place, lower, &self.binds)?;
+            let layers = [Layer::opened(opened.upper), Layer::opened(opened.work)];
+            return self.overlay(lower, layers, false, restrictions);
         }
         let (upper, work, is_volatile) = match &request.upper_dir {
             Some(dir) => {
@@ -80,11 +88,14 @@ impl Place {
         };
         make_upper(&upper, lower)?;
         make_dir(&work, 0o700)?;
-        self.overlay(lower, &upper, &work, is_volatile, restrictions)
+        let failed = |source| self.overlay_failed(source);
+        let layers = [Layer::new(&upper).map_err(failed)?, Layer::new(&work).map_err(failed)?];
+        self.overlay(lower, layers, is_volatile, restrictions)
     }
 
     /// Unmounts and removes it all; fine when there is nothing, or only a part.
     pub(crate) fn unstack(&self) -> Result<(), RootfsError> {
+        sources::detach(&self.binds, Keep::Nothing)?;
         unmount(&self.root)?;
         unmount(&self.layer)?;
         for dir in [&self.root, &self.layer] {
@@ -112,14 +123,12 @@ impl Place {
     fn overlay(
         &self,
         lower: &Path,
-        upper: &Path,
-        work: &Path,
+        [upper, work]: [Layer; 2],
         is_volatile: bool,
         flags: MsFlags,
     ) -> Result<(), RootfsError> {
         let failed = |source| self.overlay_failed(source);
-        let (lower, upper, work) =
-            (Layer::new(lower).map_err(failed)?, Layer::new(upper).map_err(failed)?, Layer::new(work).map_err(failed)?);
+        let lower = Layer::new(lower).map_err(failed)?;
         let mut options = Vec::new();
         for (key, layer) in [(&b"lowerdir="[..], &lower), (b",upperdir=", &upper), (b",workdir=", &work)] {
             options.extend_from_slice(key);
@@ -157,6 +166,10 @@ struct Layer {
 }
 
 impl Layer {
+    fn opened(open: OwnedFd) -> Self {
+        Self { path: sources::path_of(&open), _open: Some(File::from(open)) }
+    }
+
     fn new(path: &Path) -> io::Result<Self> {
         if !path.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b',' | b':' | b'\\')) {
             return Ok(Self { path: path.to_owned(), _open: None });

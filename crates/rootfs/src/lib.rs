@@ -17,11 +17,13 @@
 //! | `<run>/f/<16 hex>/users/<ns>@<id>` | one file per container that uses it; its text is the flist's whole hash |
 //! | `<state>/<ns>/<id>/rootfs` | the container's root, a mount point |
 //! | `<state>/<ns>/<id>/layer` | the tmpfs of its writable layer, a mount point |
+//! | `<state>/<ns>/<id>/binds/<n>` | the source of the n-th mount of a caller with limited rights, a mount point |
 #![forbid(unsafe_code)]
 
 mod client;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod grant;
 mod images;
 mod layers;
 mod locks;
@@ -30,11 +32,14 @@ mod mount_table;
 pub mod provider;
 mod servers;
 mod source;
+mod sources;
 mod start;
 pub mod survey;
 mod users;
 
 pub use contd_flist::ImageDefaults;
+pub use contd_protocol::flistfs::LimitedRoutes;
+pub use grant::{BindGrant, FlistGrant, Grant, Sources};
 pub use mount::{MountConfig, MountRootfs};
 pub use mount_table::{Mount, MountTable};
 pub use provider::{

@@ -10,6 +10,7 @@ use contd_protocol::flistfs;
 use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
 
+use crate::grant::Sources;
 use crate::layers::Place;
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point, resolve};
@@ -18,6 +19,7 @@ use crate::provider::{
 };
 use crate::servers::Servers;
 use crate::source::{self, Base};
+use crate::sources;
 use crate::users::{User, disk};
 
 /// Where things are. Directories are made when they are first wanted.
@@ -109,17 +111,17 @@ impl RootfsProvider for MountRootfs {
         {
             let _guard = node.containers.lock(user.to_string());
             if let Some(there) = node.existing(&user)? {
-                return Ok(there);
+                return node.attach(&user, request, there);
             }
         }
         // Without the lock: a download may take minutes, and a release must not wait for it.
-        let base = source::fetch(&request.flist, &self.config.cache_dir, progress)?;
+        let base = source::fetch(&request.flist, request.grant.as_deref(), &self.config.cache_dir, progress)?;
         if let Some(cache) = &node.cache {
             cache.see_to_limits();
         }
         let _guard = node.containers.lock(user.to_string());
         if let Some(there) = node.existing(&user)? {
-            return Ok(there);
+            return node.attach(&user, request, there);
         }
         node.make(&user, &base, request).inspect_err(|_| {
             if let Err(also) = node.unmake(&user) {
@@ -146,7 +148,8 @@ impl RootfsProvider for MountRootfs {
             let place = node.place(&user);
             if table.is_mounted(&place.root) {
                 let flist_hash = users.get(&user).cloned();
-                let rootfs = PreparedRootfs { root: place.root, flist_hash, image: ImageDefaults::default() };
+                let (image, sources) = (ImageDefaults::default(), Sources::new());
+                let rootfs = PreparedRootfs { root: place.root, flist_hash, image, sources };
                 roots.push(RecoveredRootfs { namespace: user.namespace, id: user.id, rootfs });
             } else {
                 leftovers.push(user);
@@ -196,11 +199,11 @@ impl Node {
             }
             Some((hash, true)) => {
                 let image = self.servers.image_of(user)?;
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash), image }))
+                Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash), image, sources: Sources::new() }))
             }
             None => {
                 let image = ImageDefaults::default();
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: None, image }))
+                Ok(Some(PreparedRootfs { root: place.root, flist_hash: None, image, sources: Sources::new() }))
             }
         }
     }
@@ -212,18 +215,56 @@ impl Node {
         }
         let (lower, flist_hash, image) = match base {
             Base::Directory(path) => (path.clone(), None, ImageDefaults::default()),
+            Base::Opened(dir) => (sources::path_of(dir), None, ImageDefaults::default()),
             Base::Flist { fetched, shown } => {
                 let image = self.servers.image(fetched, shown)?;
+                let routes = request.grant.as_ref().map(|grant| &grant.routes);
                 // One that cannot be looked at is rather kept than lost.
                 let is_live = |other: &User| other != user && is_mount_point(&self.place(other).root).unwrap_or(true);
-                let mount_point = self.servers.acquire(fetched, shown, user, &is_live)?;
+                let mount_point = self.servers.acquire(fetched, shown, user, routes, &is_live)?;
                 (mount_point, Some(fetched.hash.clone()), image)
             }
         };
         // Two containers on one upper directory would corrupt it: the look and the mount belong together.
         let _guard = request.upper_dir.as_ref().map(|dir| self.uppers.lock(dir.to_string_lossy()));
+        if let Some(dir) = &request.upper_dir {
+            self.refuse_taken_upper(user, dir)?;
+        }
         place.stack(&lower, request)?;
-        Ok(PreparedRootfs { root: place.root, flist_hash, image })
+        self.attach(user, request, PreparedRootfs { root: place.root, flist_hash, image, sources: Sources::new() })
+    }
+
+    /// Attaches the sources of a caller with limited rights: each time anew, since they are judged anew each time.
+    fn attach(
+        &self,
+        user: &User,
+        request: &PrepareRootfs,
+        prepared: PreparedRootfs,
+    ) -> Result<PreparedRootfs, RootfsError> {
+        match &request.grant {
+            None => Ok(prepared),
+            Some(grant) => {
+                let sources = sources::attach(&self.place(user).binds, &grant.binds)?;
+                Ok(PreparedRootfs { sources, ..prepared })
+            }
+        }
+    }
+
+    /// Refuses an upper directory that a container of a caller with limited rights has; such a mount does not name it.
+    fn refuse_taken_upper(&self, user: &User, dir: &Path) -> Result<(), RootfsError> {
+        let Some(wanted) = sources::identity_of_upper(dir) else { return Ok(()) };
+        let has_it = |other: &User| {
+            let place = self.place(other);
+            other != user
+                && sources::noted_upper(&place.binds).is_some_and(|noted| noted == wanted)
+                && is_mount_point(&place.root).unwrap_or(true)
+        };
+        match self.traces()?.into_iter().find(has_it) {
+            None => Ok(()),
+            Some(User { namespace, id: other }) => {
+                Err(RootfsError::UpperTaken { path: dir.to_owned(), namespace, other })
+            }
+        }
     }
 
     /// Takes down the layers, then lets go of the server: both are tried, the first error counts.

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, Explain, NamespaceId, Shortage};
+
+use crate::grant::{Grant, Sources};
 
 /// What a container's root shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct PrepareRootfs {
     pub upper_dir: Option<PathBuf>,
     /// Whether setuid programs and device nodes of the flist work (elevated containers only).
     pub is_trusted: bool,
+    /// Set for a caller with limited rights: what it may have of all this, and of the sources of its binds.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// A root that is ready.
@@ -36,6 +41,8 @@ pub struct PreparedRootfs {
     /// How the image that the flist was made of is run; all is empty for other flists, and for a root of
     /// [`RootfsProvider::recover`].
     pub image: ImageDefaults,
+    /// Where the sources of its binds are attached, for a caller with limited rights; for others they are where they are.
+    pub sources: Sources,
 }
 
 /// How far the fetching of a flist is.
@@ -123,6 +130,22 @@ pub enum RootfsError {
         /// Why.
         source: io::Error,
     },
+    /// What a caller with limited rights names cannot be opened where a rule allows it.
+    #[error(transparent)]
+    Source(contd_access::OpenError),
+    /// It was opened, and cannot be attached.
+    #[error(transparent)]
+    Attach(contd_access::AttachError),
+    /// Another container has the upper directory.
+    #[error("use {} for the writable layer: container {} of {} has it", path.display(), other.short(), namespace)]
+    UpperTaken {
+        /// The caller's directory.
+        path: PathBuf,
+        /// The other's tenant.
+        namespace: NamespaceId,
+        /// The other.
+        other: ContainerId,
+    },
     /// The flist's server did not come up.
     #[error("start the server of flist {flist:?}")]
     Server {
@@ -181,6 +204,9 @@ impl Explain for RootfsError {
                 _ => ErrorKind::InvalidArgument,
             },
             Self::ServerSilent { .. } => ErrorKind::Timeout,
+            Self::Source(source) => source.kind(),
+            Self::Attach(_) => ErrorKind::Internal,
+            Self::UpperTaken { .. } => ErrorKind::Busy,
             Self::Disk { source, .. } | Self::Mount { source, .. } | Self::Unmount { source, .. } => {
                 match source.kind() {
                     io::ErrorKind::ResourceBusy => ErrorKind::Busy,
@@ -196,6 +222,11 @@ impl Explain for RootfsError {
         }
         match self {
             Self::Flist { source, .. } | Self::Server { source, .. } => source.hint.clone(),
+            Self::Source(source) => source.hint(),
+            Self::Attach(error) => {
+                Some(format!("see what is mounted there: grep {} /proc/self/mountinfo", error.at.display()))
+            }
+            Self::UpperTaken { .. } => Some("remove that container first, or give each its own directory".to_owned()),
             Self::Directory { .. } => Some("name an existing directory by its absolute path: dir:/path".to_owned()),
             Self::ServerSilent { .. } => Some("retry; if it stays silent, end the server by its lease".to_owned()),
             Self::Disk { path, .. } => Some(format!("check space and rights of {}", path.display())),

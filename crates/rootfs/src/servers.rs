@@ -2,6 +2,7 @@
 //! down with the last.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -11,7 +12,8 @@ use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_flist::{FetchedFlist, ImageDefaults};
 use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{
-    CacheLimits, ENDING_FILE, LAST_WORDS_FILE, Process, SERVE_SPEC_VERSION, SERVER_FILE, ServeSpec, Status,
+    CacheLimits, ENDING_FILE, LAST_WORDS_FILE, LimitedRoutes, Process, SERVE_SPEC_VERSION, SERVER_FILE, ServeSpec,
+    Status,
 };
 use contd_types::{ApiError, ErrorKind, Explain};
 use nix::errno::Errno;
@@ -122,11 +124,12 @@ impl Servers {
         flist: &FetchedFlist,
         shown: &str,
         user: &User,
+        routes: Option<&LimitedRoutes>,
         is_live: &dyn Fn(&User) -> bool,
     ) -> Result<PathBuf, RootfsError> {
-        let key = flist.hash.get(..KEY_DIGITS).unwrap_or(&flist.hash);
-        let _guard = self.locks.lock(key);
-        let server = self.server(key, shown);
+        let key = key_of(&flist.hash, routes);
+        let _guard = self.locks.lock(key.as_str());
+        let server = self.server(&key, shown);
         for _ in 0..MAX_ROUNDS {
             match server.look()? {
                 Found::Serving(status) => {
@@ -135,7 +138,7 @@ impl Servers {
                     return Ok(server.mount_point);
                 }
                 Found::Dead => server.clear_dead(is_live)?,
-                Found::Nothing => self.start(&server, flist, user)?,
+                Found::Nothing => self.start(&server, flist, user, routes)?,
             }
         }
         Err(RootfsError::ServerSilent { flist: shown.to_owned(), waited: START_TIMEOUT })
@@ -287,14 +290,20 @@ impl Servers {
         }
     }
 
-    fn start(&self, server: &Server, flist: &FetchedFlist, user: &User) -> Result<(), RootfsError> {
+    fn start(
+        &self,
+        server: &Server,
+        flist: &FetchedFlist,
+        user: &User,
+        routes: Option<&LimitedRoutes>,
+    ) -> Result<(), RootfsError> {
         RealFs.create_dir_all(&self.dir, 0o711).map_err(|source| disk("make", &self.dir, source))?;
         std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))
             .map_err(|source| disk("set the mode of", &self.dir, source))?;
         let owner = format!("flist {}", flist.hash);
         server.lease.reserve(&owner, &server.socket).map_err(|error| server.lease_failed(&error))?;
         let started = self
-            .describe(server, flist)
+            .describe(server, flist, routes)
             // Before the start: if we die in between, the next daemon finds a user without a root and cleans up.
             .and_then(|()| users::add(server.lease.path(), user, &flist.hash))
             .and_then(|()| start::launch(&self.binary, server.lease.path(), &server.flist));
@@ -312,7 +321,12 @@ impl Servers {
         }
     }
 
-    fn describe(&self, server: &Server, flist: &FetchedFlist) -> Result<(), RootfsError> {
+    fn describe(
+        &self,
+        server: &Server,
+        flist: &FetchedFlist,
+        routes: Option<&LimitedRoutes>,
+    ) -> Result<(), RootfsError> {
         let point = &server.mount_point;
         RealFs.create_dir_all(point, 0o700).map_err(|source| disk("make", point, source))?;
         let spec = ServeSpec {
@@ -323,11 +337,25 @@ impl Servers {
             cache: self.cache.clone(),
             source: server.flist.clone(),
             cache_limits: self.cache_limits,
+            limited_routes: routes.cloned(),
         };
         let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
         replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| unwritten(&path, &error))
     }
+}
+
+/// Names the directory of the server of a flist. With limited routes it is another one than without, and another one for
+/// other limits: what one user's server may not reach must not fail for those whose flist may route there.
+fn key_of(hash: &str, routes: Option<&LimitedRoutes>) -> String {
+    let key = hash.get(..KEY_DIGITS).unwrap_or(hash);
+    let (Some(routes), Ok(number)) = (routes, u64::from_str_radix(key, 16)) else { return key.to_owned() };
+    // FNV-1a: it only tells apart what operators write, and is the same in every version.
+    let mix = |digest: u64, byte: &u8| (digest ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let dirs = routes.dirs.iter().map(|dir| dir.as_os_str().as_bytes());
+    let parts = dirs.chain([&b"servers"[..]]).chain(routes.servers.iter().map(String::as_bytes));
+    let digest = parts.flat_map(|part| part.iter().chain(&[0])).fold(0xcbf2_9ce4_8422_2325, mix);
+    format!("{:016x}", number ^ digest)
 }
 
 impl Server {

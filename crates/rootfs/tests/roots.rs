@@ -115,6 +115,7 @@ fn request(flist: &str, number: u8) -> PrepareRootfs {
         size_bytes: 4 << 20,
         upper_dir: None,
         is_trusted: false,
+        grant: None,
     }
 }
 

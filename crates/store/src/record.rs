@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use contd_types::{ContainerId, ContainerSpec, Entrypoint, Exit, NamespaceId, Signal, State, Timestamp, UserSpec};
+use contd_types::{
+    Caller, ContainerId, ContainerSpec, Entrypoint, Exit, NamespaceId, Signal, State, Timestamp, UserSpec,
+};
 use serde::{Deserialize, Serialize};
 
 /// The version of the record format that this code writes, and the newest that it reads.
@@ -87,6 +89,9 @@ pub struct ContainerRecord {
     /// What its flist added to the spec when it was last made; `None` if nothing, or if it was not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_with: Option<MadeWith>,
+    /// Who asked for it, if that is somebody with limited rights: each start is judged by its rules of the day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
 }
 
 impl ContainerRecord {
@@ -118,6 +123,7 @@ impl ContainerRecord {
             log_path: log_path.into(),
             root: None,
             made_with: None,
+            caller: None,
         }
     }
 

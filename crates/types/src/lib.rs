@@ -7,6 +7,7 @@
 //! id, name      who            ContainerId, NamespaceId, ContainerName, ContainerRef
 //! spec          what to run    ContainerSpec and its parts
 //! lifecycle     where it is    State × Event -> State, one pure table
+//! caller        who asked     Caller: a user with limited rights
 //! exit          how it ended   Exit: code or signal, and how that is known
 //! info          what we tell   ContainerInfo, ContainerSummary
 //! event         what happened  ContainerEvent
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod caller;
 pub mod error;
 pub mod event;
 pub mod exit;
@@ -30,6 +32,7 @@ pub mod spec;
 pub mod time;
 
 pub use backoff::Backoff;
+pub use caller::Caller;
 pub use error::{ApiError, ErrorKind, Explain, one_line};
 pub use event::{ContainerEvent, EventKind};
 pub use exit::{Exit, ExitCause, ExitSource};
