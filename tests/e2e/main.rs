@@ -26,5 +26,7 @@ mod service;
 mod shim_death;
 mod stuck;
 mod takeover;
+mod tenants;
+mod tenants_rules;
 mod verbs;
 mod wire;
