@@ -51,7 +51,9 @@ impl BundleWork {
             }
         };
         let given = spec;
-        let spec = crate::startup::complete(given, root, image).map_err(StepError::Startup)?;
+        let spec = crate::startup::complete(given, root, image)
+            .and_then(|spec| crate::startup::check_exec(spec, self.config.exec_limit_bytes))
+            .map_err(StepError::Startup)?;
         let request = BundleRequest {
             namespace,
             id,

@@ -7,6 +7,9 @@ use std::time::Duration;
 use contd_protocol::shim::RuntimeSpec;
 use contd_types::{ContainerId, CpuLimit};
 
+/// The stack limit of a process, unless somebody has changed it (`ulimit -s`).
+const USUAL_STACK_LIMIT: u64 = 8 * 1024 * 1024;
+
 /// The settings of one node. Every directory must exist and be writable by the daemon, except `netns_dir`.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -36,6 +39,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// How many shims are looked for at once after a start.
     pub recover_parallelism: usize,
+    /// How many bytes a command and its environment may take together; [`contd_types::exec_limit_bytes`] knows it.
+    pub exec_limit_bytes: usize,
     /// How many threads the namespaces are spread over; 0 keeps every actor on the caller's own (tests, embedders).
     pub arbiters: usize,
     /// How long [`crate::messages::Shutdown`] waits for runs and deletions in flight.
@@ -117,6 +122,22 @@ impl Runtimes {
         self.others.keys().map(String::as_str)
     }
 
+    /// Returns the name of the runtime that a container gets which asks for this one, or for none.
+    pub(crate) fn name(&self, asked: Option<&str>) -> String {
+        if let Some(name) = asked.filter(|name| self.others.contains_key(*name)) {
+            return name.to_owned();
+        }
+        if let Some((name, _)) = self.others.iter().find(|(_, runtime)| **runtime == self.default) {
+            return name.clone();
+        }
+        match &self.default {
+            NodeRuntime::Native { .. } => "native".to_owned(),
+            NodeRuntime::Oci { binary, .. } => {
+                binary.file_name().map_or_else(|| "oci".into(), |name| name.to_string_lossy().into_owned())
+            }
+        }
+    }
+
     /// Tells whether there is a runtime of this name.
     pub(crate) fn knows(&self, name: Option<&str>) -> bool {
         name.is_none_or(|name| self.others.contains_key(name))
@@ -153,6 +174,7 @@ impl NodeConfig {
             rootfs_timeout: Duration::from_secs(600),
             limits: Limits::default(),
             recover_parallelism: 8,
+            exec_limit_bytes: contd_types::exec_limit_bytes(USUAL_STACK_LIMIT),
             arbiters: 2,
             shutdown_drain: Duration::from_secs(10),
         }

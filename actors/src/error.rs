@@ -210,13 +210,13 @@ impl Explain for ContainerError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Gone { .. } => Some("list what there is: contd ps".to_owned()),
+            Self::Gone { .. } => Some("list what there is: contd ps -a".to_owned()),
             Self::Forbidden { id, .. } => Some(format!("see its state: contd inspect {}", id.short())),
             Self::NotEnded { id, .. } => {
-                Some(format!("stop it first, or end it at once: contd rm --force {}", id.short()))
+                Some(format!("stop it first, or have rm end it with --force; see what it is: contd inspect {}", id.short()))
             }
             Self::Recovering { .. } => Some("retry; the daemon's log says why its shim does not answer".to_owned()),
-            Self::NeverRan { id, .. } => Some(format!("start it again or remove it: contd rm {}", id.short())),
+            Self::NeverRan { id, .. } => Some(format!("it can be started again, or removed; see what it is: contd inspect {}", id.short())),
             Self::Spec { source, .. } => Some(source.hint().to_owned()),
             Self::Make(source) => source.hint(),
             Self::NotStopped { .. } => {
@@ -242,8 +242,8 @@ impl From<ContainerError> for ApiError {
 /// Why a namespace did not take a request, or what its container said.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NamespaceError {
-    #[error("run container {name}: namespace {namespace} has one of this name")]
-    NameTaken { namespace: NamespaceId, name: ContainerName, id: ContainerId },
+    #[error("run container {name}: namespace {namespace} has one of this name{}", state_text(*state))]
+    NameTaken { namespace: NamespaceId, name: ContainerName, id: ContainerId, state: Option<StateName> },
     #[error("run container {name}: namespace {namespace} has {limit} containers, the most allowed")]
     Full { namespace: NamespaceId, name: ContainerName, limit: usize },
     #[error("run container {name}: uid {uid} has {limit} containers, the most that its rule allows")]
@@ -266,6 +266,10 @@ pub(crate) enum NamespaceError {
     Container(#[from] ContainerError),
 }
 
+fn state_text(state: Option<StateName>) -> String {
+    state.map(|state| format!(", which is {state}")).unwrap_or_default()
+}
+
 impl Explain for NamespaceError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -283,7 +287,7 @@ impl Explain for NamespaceError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NameTaken { id, .. } => {
-                Some(format!("choose another name, or remove the other: contd rm {}", id.short()))
+                Some(format!("choose another name, or remove the other; see what it is: contd inspect {}", id.short()))
             }
             Self::Full { .. } => Some("delete containers that have ended, or raise the limit".to_owned()),
             Self::CallerFull { .. } => {

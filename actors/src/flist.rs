@@ -91,7 +91,14 @@ impl FlistWork {
     async fn check_losses(self: Arc<Self>, shared: Arc<Shared>) {
         self.wait_for_the_past().await;
         let provider = Arc::clone(&self.provider);
-        let lost = match self.releases.run("look for roots that are not served", move || provider.lost()).await {
+        let look = move || {
+            // A look at what releases had to leave; what resists again is left to the next one.
+            if let Err(failure) = provider.tidy() {
+                debug!(error = one_line(&failure), "what releases had to leave could not be looked at");
+            }
+            provider.lost()
+        };
+        let lost = match self.releases.run("look for roots that are not served", look).await {
             Ok(Ok(lost)) => lost,
             Ok(Err(failure)) => return debug!(error = one_line(&failure), "roots could not be looked at"),
             Err(lost) => return debug!(error = one_line(&lost), "roots could not be looked at"),

@@ -199,14 +199,17 @@ impl NamespaceActor {
         {
             return Err(NamespaceError::BadKey { name: name(), limit: MAX_IDEMPOTENCY_KEY_BYTES });
         }
-        run.spec.validate().map_err(|source| NamespaceError::Spec { name: name(), source })?;
+        let checked = run.spec.validate().and_then(|()| run.spec.check_exec(self.shared.config.exec_limit_bytes));
+        checked.map_err(|source| NamespaceError::Spec { name: name(), source })?;
         let runtimes = &self.shared.config.runtimes;
         if let Some(runtime) = run.spec.runtime.clone().filter(|runtime| !runtimes.knows(Some(runtime))) {
             let known = runtimes.names().map(str::to_owned).collect();
             return Err(NamespaceError::UnknownRuntime { name: name(), runtime, known });
         }
         if let Some(id) = self.names.get(&run.spec.name) {
-            return Err(NamespaceError::NameTaken { namespace: self.namespace.clone(), name: name(), id: id.clone() });
+            let state = self.shared.view.get(id).map(|info| info.state.name());
+            let (namespace, id) = (self.namespace.clone(), id.clone());
+            return Err(NamespaceError::NameTaken { namespace, name: name(), id, state });
         }
         let limit = self.shared.config.limits.containers_per_namespace;
         if self.children.len() >= limit {
@@ -546,5 +549,6 @@ pub(crate) fn show_found(shared: &Shared, record: &ContainerRecord) {
         last_exit: record.exit.clone(),
         restart_count: record.restart_count,
         log_path: record.log_path.to_string_lossy().into_owned(),
+        in_force: record.in_force.clone(),
     });
 }

@@ -16,16 +16,13 @@ use std::path::{Path, PathBuf};
 
 use contd_bundle::root_file::{RootFileError, read_in_root};
 use contd_rootfs::ImageDefaults;
-use contd_types::{ContainerSpec, Entrypoint, ErrorKind, Explain, Signal, SignalError, SpecError, UserSpec};
+use contd_types::{ContainerSpec, Entrypoint, ErrorKind, Explain, SignalError, SpecError, UserSpec};
 use serde::Deserialize;
 
 /// Where it lies.
 const STARTUP_FILE: &str = ".startup.toml";
 /// Far above any real one.
 const MAX_BYTES: u64 = 64 * 1024;
-/// `SIGRTMIN` as programs see it: glibc and musl keep the two below for themselves. Up to 64.
-const FIRST_REAL_TIME: u8 = 34;
-const MAX_REAL_TIME: u8 = 30;
 
 /// Why a flist's own start could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +52,7 @@ impl Explain for StartupError {
             Self::Read { .. } | Self::Decode { .. } | Self::NotText { .. } => {
                 "name a command instead of relying on the flist's own"
             }
+            Self::Image { source: source @ SpecError::ExecTooLarge { .. } } => source.hint(),
             Self::Image { .. } => "say it yourself: --user, --workdir, --env, --entrypoint or a command",
             Self::Signal { .. } => "say it yourself: --stop-signal",
         };
@@ -125,11 +123,17 @@ pub(crate) fn complete(
         complete.user = Some(UserSpec::new(user).map_err(|source| StartupError::Image { source })?);
     }
     if let (None, Some(signal)) = (complete.stop_signal, &image.stop_signal) {
-        complete.stop_signal = Some(stop_signal(signal)?);
+        complete.stop_signal = Some(signal.parse().map_err(|source| StartupError::Signal { source })?);
     }
     if complete != *spec {
         complete.validate().map_err(|source| StartupError::Image { source })?;
     }
+    Ok(complete)
+}
+
+/// Checks that what is executed fits, what the flist adds included.
+pub(crate) fn check_exec(complete: ContainerSpec, limit: usize) -> Result<ContainerSpec, StartupError> {
+    complete.check_exec(limit).map_err(|source| StartupError::Image { source })?;
     Ok(complete)
 }
 
@@ -154,24 +158,10 @@ fn image_dir(image: &ImageDefaults) -> Option<String> {
     Some(if dir.starts_with('/') { dir.clone() } else { format!("/{dir}") })
 }
 
-/// Understands the stop signal of an image, also `SIGRTMIN+3`, which those with systemd have.
-fn stop_signal(text: &str) -> Result<Signal, StartupError> {
-    let bare = text.strip_prefix("SIG").unwrap_or(text);
-    let real_time = bare.strip_prefix("RTMIN").map(|above| match above.strip_prefix('+') {
-        Some(above) => above.parse::<u8>().ok().filter(|above| *above <= MAX_REAL_TIME),
-        None => Some(0).filter(|_| above.is_empty()),
-    });
-    match real_time {
-        Some(Some(above)) => Signal::new(FIRST_REAL_TIME + above),
-        _ => text.parse(),
-    }
-    .map_err(|source| StartupError::Signal { source })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contd_types::ContainerName;
+    use contd_types::{ContainerName, Signal};
 
     fn spec() -> ContainerSpec {
         let mut spec = ContainerSpec::new(ContainerName::new("web").unwrap(), "/x.fl");
@@ -283,15 +273,33 @@ mod tests {
     }
 
     #[test]
+    fn what_the_image_adds_must_fit_with_what_the_caller_says() {
+        let root = tempfile::tempdir().unwrap();
+        let got = complete(&spec(), root.path(), &image()).unwrap();
+        let bytes = match got.check_exec(0) {
+            Err(SpecError::ExecTooLarge { bytes, .. }) => bytes,
+            other => panic!("got {other:?}"),
+        };
+        assert!(spec().check_exec(bytes - 1).is_ok(), "the caller's own fits");
+        assert_eq!(check_exec(got.clone(), bytes).unwrap(), got);
+        let error = check_exec(got, bytes - 1).unwrap_err();
+        assert!(error.hint().is_some_and(|hint| hint.contains("ulimit -s")), "{error:?}");
+        let long = ImageDefaults { env: vec![format!("LONG={}", "x".repeat(140_000))], ..image() };
+        let error = complete(&spec(), root.path(), &long).unwrap_err();
+        let StartupError::Image { source } = &error else { panic!("got {error:?}") };
+        assert!(source.to_string().contains("environment variable LONG"), "{source}");
+    }
+
+    #[test]
     fn stop_signals_are_understood_as_images_write_them() {
-        for (text, number) in
-            [("SIGTERM", 15), ("QUIT", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34), ("RTMIN+30", 64)]
-        {
-            assert_eq!(stop_signal(text).unwrap(), Signal::new(number).unwrap(), "{text}");
+        let of = |text: &str| {
+            let image = ImageDefaults { stop_signal: Some(text.into()), ..image() };
+            complete(&spec(), tempfile::tempdir().unwrap().path(), &image).map(|spec| spec.stop_signal)
+        };
+        for (text, number) in [("SIGTERM", 15), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-27", 37)] {
+            assert_eq!(of(text).unwrap(), Signal::new(number).ok(), "{text}");
         }
-        for bad in ["", "SIGRTMIN+31", "RTMIN-1", "RTMINx", "0", "65"] {
-            assert!(stop_signal(bad).is_err(), "{bad}");
-        }
+        assert!(matches!(of("SIGRTMIN+31"), Err(StartupError::Signal { .. })));
     }
 
     #[test]

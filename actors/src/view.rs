@@ -19,6 +19,12 @@ use crate::messages::{ContainerPage, ListContainers};
 /// The most candidates that an ambiguous reference names.
 const MAX_CANDIDATES: usize = 8;
 
+/// The least digits of an id that are looked for in other namespaces: fewer fit too much.
+const MIN_ID_DIGITS: usize = 6;
+
+/// The most text of a page, so that it fits into one frame: labels may be as large as a spec.
+const MAX_PAGE_BYTES: usize = contd_protocol::MAX_API_BODY_BYTES / 2;
+
 /// Why a reference means no container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResolveError {
@@ -40,7 +46,7 @@ impl Explain for ResolveError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NotFound { namespace, .. } => format!("list what there is: contd -n {namespace} ps"),
+            Self::NotFound { namespace, .. } => format!("list what there is: contd -n {namespace} ps -a"),
             Self::Ambiguous { candidates, .. } => {
                 let ids: Vec<&str> = candidates.iter().map(ContainerId::as_str).collect();
                 format!("give more digits; it may be {}", ids.join(", "))
@@ -131,6 +137,26 @@ impl View {
         }
     }
 
+    /// Finds the other namespaces that have a container of this name or id; none where its own has it.
+    pub(crate) fn elsewhere(&self, target: &Target) -> Vec<(NamespaceId, StateName)> {
+        if !matches!(self.resolve(target), Err(ResolveError::NotFound { .. })) {
+            return Vec::new();
+        }
+        let tables = self.read();
+        let is_meant = |info: &ContainerInfo| {
+            let is_id = target.container.as_str().len() >= MIN_ID_DIGITS && target.container.is_prefix_of(&info.id);
+            is_id || info.spec.name.as_str() == target.container.as_str()
+        };
+        let found: BTreeMap<NamespaceId, StateName> = tables
+            .by_id
+            .values()
+            .map(|entry| entry.borrow().clone())
+            .filter(|info| is_meant(info))
+            .map(|info| (info.namespace.clone(), info.state.name()))
+            .collect();
+        found.into_iter().collect()
+    }
+
     /// Tells whether a name is that of another container, because this one is being removed and the name was given again.
     pub(crate) fn is_name_of_another(&self, namespace: &NamespaceId, name: &ContainerName, id: &ContainerId) -> bool {
         let tables = self.read();
@@ -159,11 +185,14 @@ impl View {
         let tables = self.read();
         let wanted = |info: &ContainerInfo| query.namespace.as_ref().is_none_or(|one| *one == info.namespace);
         let mut containers: Vec<ContainerSummary> = Vec::new();
+        let mut bytes = 0usize;
         for entry in tables.by_id.range::<ContainerId, _>((begin, Bound::Unbounded)).map(|(_, entry)| entry.borrow()) {
             if !wanted(&entry) {
                 continue;
             }
-            if containers.len() == limit {
+            bytes = bytes.saturating_add(text_bytes(&entry));
+            // One always fits.
+            if containers.len() == limit || (bytes > MAX_PAGE_BYTES && !containers.is_empty()) {
                 return ContainerPage { containers, has_more: true };
             }
             containers.push(ContainerSummary::from(&**entry));
@@ -208,6 +237,13 @@ impl View {
     }
 }
 
+/// How much of a page a container's own texts take.
+fn text_bytes(info: &ContainerInfo) -> usize {
+    const PER_TEXT: usize = size_of::<u64>();
+    let labels = info.spec.labels.iter().map(|(key, value)| key.len() + value.len() + 2 * PER_TEXT);
+    info.spec.flist.len() + labels.sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +261,7 @@ mod tests {
             last_exit: None,
             restart_count: 0,
             log_path: String::new(),
+            in_force: None,
         }
     }
 
@@ -261,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_found_is_looked_for_elsewhere_by_name_and_id() {
+        let view = View::default();
+        view.publish(info("a", "web", 0x11));
+        view.publish(info("c", "web", 0x22));
+        let namespace = |name: &str| NamespaceId::new(name).unwrap();
+        let both = [(namespace("a"), StateName::Creating), (namespace("c"), StateName::Creating)];
+        assert_eq!(view.elsewhere(&target("b", "web")), both);
+        assert_eq!(view.elsewhere(&target("b", "22222222")), both[1..]);
+        // Its own namespace has it, digits that say little, nobody has it.
+        for nothing in [target("a", "web"), target("b", "22222"), target("b", "job"), target("a", "we")] {
+            assert_eq!(view.elsewhere(&nothing), [], "{nothing:?}");
+        }
+    }
+
+    #[test]
     fn pages_follow_each_other_without_gap_or_repetition() {
         let view = View::default();
         for byte in 1..=7 {
@@ -277,6 +329,27 @@ mod tests {
             }
         }
         assert_eq!(seen, (1..=7u8).map(|byte| ContainerId::from_random([byte; 16])).collect::<Vec<_>>());
+        // Pages of large texts are shorter, so that each fits into a frame.
+        let mut large = info("odd", "large", 8);
+        large.spec.labels = (0..4).map(|key| (key.to_string(), "x".repeat(60_000))).collect();
+        let mut larger = large.clone();
+        view.publish(large);
+        for byte in 9..13 {
+            (larger.id, larger.spec.name) =
+                (ContainerId::from_random([byte; 16]), ContainerName::new(format!("c{byte}")).unwrap());
+            view.publish(larger.clone());
+        }
+        let (mut after, mut seen) = (None, 0);
+        loop {
+            let page = view.list(&ListContainers { namespace: None, after: after.clone(), limit: 0 });
+            assert!(contd_protocol::encode(&page.containers).is_ok(), "a page does not fit");
+            seen += page.containers.len();
+            after = page.containers.last().map(|one| one.id.clone());
+            if !page.has_more {
+                break;
+            }
+        }
+        assert_eq!(seen, 12);
         let even = NamespaceId::new("even").unwrap();
         let page = view.list(&ListContainers { namespace: Some(even), after: None, limit: 3 });
         assert_eq!((page.containers.len(), page.has_more), (3, false));

@@ -2,18 +2,32 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use contd_types::NamespaceId;
 
 use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::parse;
 use crate::cli::run_args::RunArgs;
 
+/// The exit codes of verbs that do not say otherwise.
+const CODES: &str =
+    "Exit codes: 0; 1 for an error; 2 for wrong usage. run, create and doctor have others: see their --help.";
+/// The exit codes of `run`.
+const RUN_CODES: &str = "Exit codes: the container's own; 125 contd failed, or wrong usage; 126 the entrypoint cannot be \
+    executed; 127 it is not there; 128+n ended by signal n.";
+/// The exit codes of `create`.
+const CREATE_CODES: &str = "Exit codes: 0 it is made; 125 contd failed, or wrong usage; 126 the entrypoint cannot be executed; \
+    127 it is not there.";
+
 /// Runs containers from flists and keeps them running
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "contd", version, about, disable_help_subcommand = true, max_term_width = 100)]
+// A flag given twice counts as it is given last, as docker and podman have it: scripts add theirs behind.
+#[command(args_override_self = true, after_help = CODES)]
 pub(crate) struct Cli {
     /// The daemon's socket [default: /run/contd/contd.sock]
     #[arg(long, global = true, value_name = "SOCKET", env = "CONTD_ADDRESS", hide_env_values = true)]
+    #[arg(value_parser = OsStringValueParser::new().try_map(parse::address))]
     pub(crate) address: Option<PathBuf>,
     /// The namespace (tenant)
     #[arg(short, long, global = true, value_name = "NS", env = "CONTD_NAMESPACE", hide_env_values = true)]
@@ -30,12 +44,10 @@ pub(crate) enum Verb {
     /// Run the daemon
     Daemon(DaemonArgs),
     /// Run a container
-    #[command(
-        after_help = "Exit codes: the container's own; 125 contd failed; 126 the entrypoint cannot be executed; \
-        127 it is not there; 128+n ended by signal n."
-    )]
+    #[command(override_usage = "contd run [OPTIONS] <FLIST> [COMMAND [ARGUMENT]...]", after_help = RUN_CODES)]
     Run(Box<RunArgs>),
     /// Make a container without starting it
+    #[command(override_usage = "contd create [OPTIONS] <FLIST> [COMMAND [ARGUMENT]...]", after_help = CREATE_CODES)]
     Create(Box<RunArgs>),
     /// Start containers that were created, or stopped or failed ones again
     Start(crate::cli::start::StartArgs),

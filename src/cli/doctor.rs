@@ -67,9 +67,8 @@ pub(crate) async fn run(host: &Host, args: &DoctorArgs) -> Result<u8, CliError> 
         doctor::may_fix().map_err(CliError::Doctor)?;
     }
     let config = config::load(&args.dirs).map_err(|error| {
-        let hint = "see docs/configuration.md, or leave the file out for the defaults";
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let mut flat = ApiError::new(ErrorKind::InvalidArgument, error.to_string()).with_hint(hint);
+        let mut flat = ApiError::new(ErrorKind::InvalidArgument, error.to_string()).with_hint(error.hint());
         flat.causes.extend(cause);
         CliError::Doctor(flat)
     })?;

@@ -12,8 +12,8 @@ use crate::config::ConfigError;
 
 /// The exit code of any failed verb but `run`.
 const FAILED: u8 = 1;
-/// `run`: contd could not run the container; `doctor`: it could not look.
-const ENGINE_FAILED: u8 = 125;
+/// `run`, `create`: contd could not, or was told wrongly; `doctor`: it could not look.
+pub(crate) const ENGINE_FAILED: u8 = 125;
 /// `run`: the entrypoint cannot be executed.
 const CANNOT_EXECUTE: u8 = 126;
 /// `run`: the entrypoint is not there.
@@ -130,7 +130,7 @@ impl Explain for CliError {
             Self::Flist(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Name(error) => error.hint(),
-            Self::Config(_) => "see docs/configuration.md, or leave the file out for the defaults",
+            Self::Config(error) => error.hint(),
             Self::RmWithRestart { .. } => "leave one of them out",
             Self::EnvFile { .. } => "name a text file that you may read",
             Self::EnvFileLine { .. } => {
@@ -153,7 +153,7 @@ impl CliError {
         matches!(self, Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Returns the exit code of `contd run`.
+    /// Returns the exit code of `contd run` and `contd create`.
     pub(crate) fn run_code(&self) -> u8 {
         match self {
             Self::Interrupted { signal } => 128u8.saturating_add(u8::from(*signal)),
@@ -178,7 +178,9 @@ impl CliError {
     /// Tells people: what was tried, why it failed, what to do next.
     pub(crate) fn report(&self, output: &Output) {
         if !self.is_broken_pipe() {
-            output.tell(&render(&self.flatten()));
+            let mut error = self.flatten();
+            error.hint = error.hint.map(|hint| output.complete(&hint));
+            output.tell(&render(&error));
         }
     }
 

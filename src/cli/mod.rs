@@ -2,9 +2,9 @@
 //!
 //! What scripts may rely on: standard output is data and nothing else; standard error is for people, as
 //! `contd: error: …`, `  caused by: …`, `hint: …`. Exit codes: 0, 1 for an error, 2 for wrong usage; `run` has the
-//! container's own, 125 when contd failed, 126 and 127 when the entrypoint cannot be run or is not there, 128 + n after
-//! signal n; `doctor` has 1 for what it found and 125 when it could not look. A reader of ours that goes away (`| head`)
-//! is no error.
+//! container's own, 125 when contd failed or for wrong usage, 126 and 127 when the entrypoint cannot be run or is not there,
+//! 128 + n after signal n; `create` has the same for its failures; `doctor` has 1 for what it found and 125 when it could not
+//! look. A reader of ours that goes away (`| head`) is no error. A command in a hint can be pasted as it stands.
 //!
 //! ```text
 //!  args, run_args, daemon_args ──parse, mounts, environment──► values
@@ -42,6 +42,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod update;
+mod usage;
 mod version;
 mod view;
 mod wait;
@@ -49,20 +50,19 @@ mod wait;
 use std::future::Future;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
 use contd_types::ApiError;
 
 use crate::cli::args::{Cli, Verb};
 pub(crate) use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::{Host, Session};
-pub(crate) use crate::cli::parse::{cpus, size as parse_size};
+use crate::cli::output::Way;
+pub(crate) use crate::cli::parse::{address as parse_address, cpus, size as parse_size};
 
 /// What runs the daemon; brought by `main`, so that nothing here knows it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;
-
-/// Wrong usage, as clap has it.
-const USAGE: u8 = 2;
 
 /// Runs the command that the process was started with.
 pub(crate) fn main(daemon: DaemonMain) -> ExitCode {
@@ -76,11 +76,18 @@ where
     I: IntoIterator,
     I::Item: Into<std::ffi::OsString> + Clone,
 {
-    let cli = match Cli::try_parse_from(words) {
-        Ok(cli) => cli,
-        Err(error) => return tell_usage(&error, host),
+    let words: Vec<std::ffi::OsString> = words.into_iter().map(Into::into).collect();
+    let parsed = Cli::command().try_get_matches_from(&words).and_then(|matches| {
+        let is_address_given = matches.value_source("address") == Some(ValueSource::CommandLine);
+        Cli::from_arg_matches(&matches).map(|cli| (cli, is_address_given))
+    });
+    let (cli, is_address_given) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return usage::tell(error, &words, host),
     };
-    let is_run = matches!(cli.verb, Verb::Run(_));
+    let address = cli.address.as_deref().filter(|_| is_address_given);
+    host.output.set_way(Way::new(&cli.namespace, address));
+    let is_run = matches!(cli.verb, Verb::Run(_) | Verb::Create(_));
     match carry_out(cli, host, daemon) {
         Ok(code) => code,
         Err(error) => {
@@ -88,16 +95,6 @@ where
             if is_run { error.run_code() } else { error.code() }
         }
     }
-}
-
-/// Help and version are data; everything else that clap says is for people.
-fn tell_usage(error: &clap::Error, host: &Host) -> u8 {
-    let text = error.render();
-    if error.use_stderr() {
-        host.output.tell(&if host.output.is_err_terminal { text.ansi().to_string() } else { text.to_string() });
-        return USAGE;
-    }
-    host.output.data(text.to_string().as_bytes()).map_or_else(|error| error.code(), |()| 0)
 }
 
 fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> {

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use contd_protocol::api::LogStream;
+use contd_types::{NamespaceId, complete_commands};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -12,6 +14,27 @@ use crate::cli::error::CliError;
 
 /// Pieces of output that may wait for a slow reader of ours; the next ones stay with the daemon.
 const PUMP_PIECES: usize = 4;
+
+/// What a command in a hint needs, to reach what this command reached.
+#[derive(Debug)]
+pub(crate) struct Way {
+    namespace: NamespaceId,
+    flags: String,
+}
+
+impl Way {
+    /// Takes the namespace, and the socket where a flag named it: what comes from the environment comes from there again.
+    pub(crate) fn new(namespace: &NamespaceId, address: Option<&Path>) -> Self {
+        let flags = address.map(|address| format!("--address {}", quoted(address)));
+        Self { namespace: namespace.clone(), flags: flags.unwrap_or_default() }
+    }
+}
+
+/// Quotes a path for a shell, where it needs that.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    shlex::try_quote(&text).map_or_else(|_nul| text.to_string(), |quoted| quoted.into_owned())
+}
 
 type Stream = Arc<Mutex<dyn Write + Send>>;
 
@@ -22,6 +45,8 @@ pub(crate) struct Output {
     err: Stream,
     /// Whether a person watches standard error.
     pub(crate) is_err_terminal: bool,
+    /// What the commands in hints need; known once the command line is.
+    way: Arc<OnceLock<Way>>,
 }
 
 impl fmt::Debug for Output {
@@ -34,13 +59,25 @@ impl Output {
     /// Takes the streams of this process.
     pub(crate) fn of_process() -> Self {
         let is_err_terminal = io::stderr().is_terminal();
-        Self { out: Arc::new(Mutex::new(io::stdout())), err: Arc::new(Mutex::new(io::stderr())), is_err_terminal }
+        let way = Arc::default();
+        Self { out: Arc::new(Mutex::new(io::stdout())), err: Arc::new(Mutex::new(io::stderr())), is_err_terminal, way }
     }
 
     /// Takes other streams; nobody watches.
     #[cfg(test)]
     pub(crate) fn new(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
-        Self { out: Arc::new(Mutex::new(out)), err: Arc::new(Mutex::new(err)), is_err_terminal: false }
+        let way = Arc::default();
+        Self { out: Arc::new(Mutex::new(out)), err: Arc::new(Mutex::new(err)), is_err_terminal: false, way }
+    }
+
+    /// Says how the commands in hints reach what this command reaches; the first word stands.
+    pub(crate) fn set_way(&self, way: Way) {
+        self.way.get_or_init(|| way);
+    }
+
+    /// Completes the commands of a hint.
+    pub(crate) fn complete(&self, hint: &str) -> String {
+        self.way.get().map_or_else(|| hint.to_owned(), |way| complete_commands(hint, Some(&way.namespace), &way.flags))
     }
 
     /// Writes data.

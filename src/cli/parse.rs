@@ -1,11 +1,18 @@
 //! Values as people type them: sizes, decimals, times, pairs. All arithmetic is on whole numbers.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use contd_types::{
     ContainerName, ContainerRef, CpuLimit, NamespaceId, NetnsName, Network, RestartPolicy, Signal, UserSpec,
 };
+
+/// Why a limit of 0, or below, is refused: docs/decisions/0018-what-is-typed.md.
+const NO_LIMIT: &str = "would be no limit, and every container has one: write a number above 0, or leave it out for the \
+    node's default";
 
 /// Digits behind the point that count; more say nothing about bytes or milliseconds.
 const FRACTION_DIGITS: usize = 9;
@@ -20,6 +27,8 @@ struct Decimal {
 impl Decimal {
     fn parse(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        // As Go has it: `.5`, but no point without digits behind.
+        let whole = if whole.is_empty() && text.starts_with('.') { "0" } else { whole };
         let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !is_digits(whole) || !is_digits(fraction) {
             return None;
@@ -52,6 +61,58 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| "not a size: write a number and b, k, m or g, for example 512m".to_owned())
 }
 
+/// Parses a size that limits something.
+pub(crate) fn limit_size(text: &str) -> Result<u64, String> {
+    match size(text) {
+        Ok(0) => Err(format!("0 {NO_LIMIT}")),
+        Err(_) if is_below_zero(text) => Err(format!("a size below 0 {NO_LIMIT}")),
+        other => other,
+    }
+}
+
+/// Parses a number of processes.
+pub(crate) fn pids(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(0) => Err(format!("0 {NO_LIMIT}")),
+        Ok(number) => Ok(number),
+        Err(_) if is_below_zero(text) => Err(format!("a number below 0 {NO_LIMIT}")),
+        Err(_) => Err("not a number of processes: write for example 100".to_owned()),
+    }
+}
+
+fn is_below_zero(text: &str) -> bool {
+    text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Parses the value of a flag that may stand alone, as Go's flags have it.
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("write true or false, or the flag alone".to_owned()),
+    }
+}
+
+/// Parses the address of a daemon: the path of its socket, with or without `unix://` before it.
+pub(crate) fn address(text: OsString) -> Result<PathBuf, String> {
+    let bytes = text.as_bytes();
+    let path = match bytes.strip_prefix(b"unix://") {
+        Some(path) => path,
+        None => bytes.strip_prefix(b"unix:").filter(|path| path.starts_with(b"/")).unwrap_or(bytes),
+    };
+    if path.is_empty() {
+        return Err("it is empty: write the path of a socket, or leave it out for the default".to_owned());
+    }
+    if let Some((scheme, _)) = String::from_utf8_lossy(path).split_once("://")
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    {
+        return Err(format!(
+            "contd has no {scheme}:// addresses: write the path of a socket, for example unix:///run/contd/contd.sock"
+        ));
+    }
+    Ok(PathBuf::from(OsString::from_vec(path.to_vec())))
+}
+
 /// A list of words in one value, which clap would otherwise take for a value given several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Words(pub(crate) Vec<String>);
@@ -69,6 +130,9 @@ pub(crate) fn entrypoint(text: &str) -> Result<Words, String> {
 
 /// Parses a number of CPUs, for example `0.5`.
 pub(crate) fn cpus(text: &str) -> Result<CpuLimit, String> {
+    if is_below_zero(text) || Decimal::parse(text).is_some_and(|cpus| cpus == Decimal { whole: 0, nanos: 0 }) {
+        return Err(format!("{text} {NO_LIMIT}"));
+    }
     let millis = Decimal::parse(text).and_then(|cpus| u32::try_from(cpus.times(1000)?).ok());
     let millis = millis.ok_or("not a number of CPUs: write for example 0.5 or 2")?;
     CpuLimit::from_millis(millis).map_err(|error| format!("{error}; {}", error.hint()))
@@ -169,9 +233,58 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for bad in ["", "m", "-1", "1x", "1 g", "1..5g", ".5g", "5.g", "1e3", "0x10", "99999999999t", "٣m"] {
+        for bad in ["", ".", "m", "-1", "1x", "1 g", "1..5g", "5.g", "1e3", "0x10", "99999999999t", "٣m"] {
             assert!(size(bad).is_err(), "{bad:?} was accepted");
         }
+        assert_eq!(size(".5g"), Ok(1 << 29));
+    }
+
+    #[test]
+    fn no_limit_is_no_value_of_a_limit() {
+        for none in ["0", "0m", "0.0g", "-1", "-1m"] {
+            assert!(limit_size(none).is_err_and(|error| error.contains("the node's default")), "{none}");
+        }
+        assert_eq!(limit_size("64m"), Ok(64 << 20));
+        assert!(limit_size("none").is_err_and(|error| error.contains("512m")));
+        for none in ["0", "-1", "-100"] {
+            assert!(pids(none).is_err_and(|error| error.contains("the node's default")), "{none}");
+        }
+        assert_eq!(pids("9"), Ok(9));
+        assert!(pids("").is_err() && pids("many").is_err() && pids("5000000000").is_err());
+        for none in ["0", "0.0", "-1", "-0.5"] {
+            assert!(cpus(none).is_err_and(|error| error.contains("the node's default")), "{none}");
+        }
+    }
+
+    #[test]
+    fn flags_that_stand_alone_take_what_go_takes() {
+        for (text, expected) in
+            [("true", true), ("1", true), ("T", true), ("false", false), ("0", false), ("False", false)]
+        {
+            assert_eq!(boolean(text), Ok(expected), "{text}");
+        }
+        assert!(boolean("").is_err() && boolean("yes").is_err());
+    }
+
+    #[test]
+    fn an_address_is_a_path_with_or_without_unix() {
+        let of = |text: &str| address(text.into()).map(|path| path.display().to_string());
+        for (text, path) in [
+            ("/run/c.sock", "/run/c.sock"),
+            ("unix:///run/c.sock", "/run/c.sock"),
+            ("unix:/run/c.sock", "/run/c.sock"),
+            ("unix://run/c.sock", "run/c.sock"),
+            ("c.sock", "c.sock"),
+            ("unix:c", "unix:c"),
+        ] {
+            assert_eq!(of(text).as_deref(), Ok(path), "{text}");
+        }
+        for bad in
+            ["", "unix://", "tcp://h:1", "http://h", "ssh://u@h", "fd://", "npipe:////./pipe/x", "unix://tcp://x"]
+        {
+            assert!(of(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert!(of("tcp://h:1").is_err_and(|error| error.contains("tcp://") && error.contains("unix://")));
     }
 
     #[test]

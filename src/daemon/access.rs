@@ -78,6 +78,11 @@ impl Rights {
         Err(ApiError::new(ErrorKind::PermissionDenied, message).with_hint(self.what_is_allowed(is_mutation)))
     }
 
+    /// Tells whether the peer may look at a namespace.
+    pub(crate) fn may_see(&self, namespace: &NamespaceId) -> bool {
+        self.allowing(Some(namespace), false).is_some()
+    }
+
     /// Names the first rule that allows something there.
     fn allowing(&self, namespace: Option<&NamespaceId>, is_mutation: bool) -> Option<String> {
         if self.is_all {
@@ -177,6 +182,7 @@ mod tests {
         assert!(rights.check(&Request::Kill { target: target("a"), signal: Signal::KILL }).is_ok());
         let refused = rights.check(&Request::Inspect { target: target("b") }).expect_err("another tenant");
         assert_eq!(refused.kind, ErrorKind::PermissionDenied);
+        assert!(rights.may_see(&namespace("a")) && !rights.may_see(&namespace("b")));
         assert!(rights.check(&Request::ListNamespaces).is_err());
         assert!(rights.check(&Request::List { namespace: None, after: None, limit: 1 }).is_err());
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use actix::Addr;
 use contd_actors::messages::{
-    CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer, KillContainer,
-    ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer, StopContainer,
-    SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer,
+    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer,
+    StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
 use contd_actors::{Judge as _, Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
@@ -19,11 +19,12 @@ use tracing::info;
 
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
+use crate::daemon::hints::About;
 use crate::daemon::judge::Rules;
 use crate::daemon::leaving::Leaving;
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
-const QUERY_DEADLINE: Duration = Duration::from_secs(15);
+pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 /// For `Run` and `DryRun`: fetching a large flist over a slow link, then the runtime; each has its own deadline inside.
 const RUN_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// For starts, signals and removals, beyond the time that the container itself is given.
@@ -82,14 +83,28 @@ impl Backend {
 
 type Answer = Result<Response, ApiError>;
 
-/// Carries out one request, checks the rights first, and writes the audit line of those that change something.
-pub(crate) async fn serve(backend: &Arc<Backend>, peer: &Peer, mut request: Request, items: ItemSender) -> Answer {
+/// Carries out one request; the hint of an error is complete then.
+pub(crate) async fn serve(backend: &Arc<Backend>, peer: &Peer, request: Request, items: ItemSender) -> Answer {
     let Some(rights) = Rights::of(peer, backend.own_uid, backend.rules.access()) else {
         let message = format!("uid {} may not use this socket any more", peer.uid);
-        return Err(
-            ApiError::new(ErrorKind::PermissionDenied, message).with_hint("ask the operator for an [[access]] rule")
-        );
+        let hint = "ask the operator for an [[access]] rule";
+        return Err(ApiError::new(ErrorKind::PermissionDenied, message).with_hint(hint));
     };
+    let about = About::of(&request);
+    match carry_out(backend, peer, &rights, request, items).await {
+        Ok(response) => Ok(response),
+        Err(error) => Err(about.complete(&backend.supervisor, &rights, error).await),
+    }
+}
+
+/// Checks the rights, then carries out, and writes the audit line of what changes something.
+async fn carry_out(
+    backend: &Arc<Backend>,
+    peer: &Peer,
+    rights: &Rights,
+    mut request: Request,
+    items: ItemSender,
+) -> Answer {
     let (verb, scope, is_mutation) = describe(&request);
     if !is_mutation {
         rights.check(&request)?;
@@ -98,7 +113,7 @@ pub(crate) async fn serve(backend: &Arc<Backend>, peer: &Peer, mut request: Requ
     let namespace = if let Scope::One(namespace) = scope { namespace.to_string() } else { String::new() };
     let subject = subject(&request);
     let begin = Instant::now();
-    let (rule, result) = match permit(backend, &rights, &mut request).await {
+    let (rule, result) = match permit(backend, rights, &mut request).await {
         Ok(rule) => (rule, backend.or_left(answer(backend, request, rights.limited().cloned(), items).await)),
         Err(refusal) => (String::new(), Err(refusal)),
     };
@@ -180,7 +195,9 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
         }
         Request::Stop { target, timeout } => {
             // The container's own time-out may be longer than any deadline of ours; the actors bound it.
+            let namespace = target.namespace.clone();
             let (id, exit) = ask_api(node, StopContainer { target, timeout }, NO_DEADLINE).await?;
+            until_removed(backend, namespace, &id).await;
             Ok(Response::Exited { id, exit })
         }
         Request::Kill { target, signal } => {
@@ -249,10 +266,24 @@ async fn run_container(
     if !is_attached {
         return Ok(Response::Created { id });
     }
-    let target = Target { namespace, container: ContainerRef::from(&id) };
+    let target = Target { namespace: namespace.clone(), container: ContainerRef::from(&id) };
     let attached = attach(backend, &id, target, items).await;
     drop(hold);
+    if matches!(attached, Ok(Response::Exited { .. })) {
+        until_removed(backend, namespace, &id).await;
+    }
     attached
+}
+
+/// Waits until a container that is removed by itself is gone, so that who is told its end finds all of it free: the name, its
+/// own directory. Another container is not waited for, nor one whose removal meets resistance: its name is free then.
+async fn until_removed(backend: &Backend, namespace: NamespaceId, id: &ContainerId) {
+    let target = Target { namespace, container: ContainerRef::from(id) };
+    tokio::select! {
+        // Whatever comes of it, the end is known, and that is the answer.
+        _ = ask_api(&backend.supervisor, AwaitRemoval { target }, CHANGE_DEADLINE) => {}
+        _ = backend.left() => {}
+    }
 }
 
 async fn create_container(
@@ -315,11 +346,13 @@ async fn attach(backend: &Backend, id: &ContainerId, target: Target, mut items: 
 }
 
 async fn wait(backend: &Backend, target: Target, mut items: ItemSender) -> Answer {
+    let namespace = target.namespace.clone();
     tokio::select! {
         // What is known is said, also by a daemon that leaves.
         biased;
         ended = ask_api(&backend.supervisor, WaitContainer { target }, NO_DEADLINE) => {
             let (id, exit) = ended?;
+            until_removed(backend, namespace, &id).await;
             Ok(Response::Exited { id, exit })
         }
         () = items.until_cancelled() => Ok(Response::Done),

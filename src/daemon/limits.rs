@@ -23,6 +23,11 @@ pub(crate) fn raise_open_files() {
     }
 }
 
+/// Returns the limit of our stack, which containers inherit: what they may be executed with depends on it.
+pub(crate) fn stack() -> u64 {
+    getrlimit(Resource::RLIMIT_STACK).map_or(0, |(soft, _hard)| soft)
+}
+
 /// A descriptor that is kept for the moment when there are no more: given up, it lets one caller in, who can then be
 /// answered, and may delete what holds the others.
 #[derive(Debug, Default)]

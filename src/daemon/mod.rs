@@ -10,6 +10,7 @@ mod access;
 mod calls;
 mod cgroups;
 mod connection;
+mod hints;
 mod inherited;
 mod judge;
 mod leaving;
@@ -67,9 +68,7 @@ const ANOTHER_ADDRESS: &str = "choose another --address or --run-dir";
 pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     init_logging();
     // Everything that can be wrong with ourselves comes first: a daemon that runs is not touched by one that cannot.
-    let config = config::load(args).map_err(|error| {
-        explain(ErrorKind::InvalidArgument, &error, "see docs/configuration.md, or leave the file out for the defaults")
-    })?;
+    let config = config::load(args).map_err(|error| explain(ErrorKind::InvalidArgument, &error, error.hint()))?;
     limits::raise_open_files();
     let address = config.socket();
     server::check(&address).map_err(|error| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS))?;

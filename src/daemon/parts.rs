@@ -15,10 +15,10 @@ use contd_store::{DirStore, EventJournal};
 use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock};
 
 use crate::config::Config;
-use crate::daemon::explain;
 use crate::daemon::judge::Rules;
 use crate::daemon::programs::{NATIVE, Programs};
 use crate::daemon::vault::ManagerVault;
+use crate::daemon::{explain, limits};
 
 const MIB: u64 = 1024 * 1024;
 /// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
@@ -94,8 +94,7 @@ fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -
 fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
     let boot_id = BootId::current()
         .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
-    let millis = config.defaults.cpu_millis.max(CpuLimit::LEAST_MILLIS);
-    let cpu = CpuLimit::from_millis(millis)?;
+    let cpu = CpuLimit::from_millis(config.defaults.cpu_millis)?;
     let defaults = Defaults {
         limits: contd_bundle::Defaults {
             memory_bytes: config.defaults.memory_mib.saturating_mul(MIB),
@@ -119,6 +118,7 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
             runs_in_flight_per_namespace: config.limits.runs_per_namespace,
             runs_in_flight: config.limits.runs,
         },
+        exec_limit_bytes: contd_types::exec_limit_bytes(limits::stack()),
         ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtimes, defaults)
     })
 }

@@ -50,6 +50,12 @@ fn judge(node: &Node<'_>, server: &FoundServer) -> Vec<Finding> {
             .because("whether the server lives cannot be known")
             .remedy("run the version of contd that wrote it, or stop its containers and remove the directory"),
         ),
+        Ok(_) if server.is_ending => findings.push(
+            Finding::note("what is left of a flist server that has ended")
+                .at_text(place)
+                .because("a copy of its mount, made by a recursive bind, covers the mount point; or a process of it is stuck in the kernel")
+                .remedy("nothing: the daemon removes it as soon as that is possible, and no container waits for it"),
+        ),
         // It is just being started.
         Ok(LeaseState::Reserved) if !node.is_settled(&server.dir.join("lease.json")) => {}
         Ok(_) if !has_users && node.is_settled(&server.dir) => findings.push(

@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod command_line;
 mod doctor;
 mod fixtures;
 mod flist_death;
@@ -18,6 +19,7 @@ mod harness;
 mod hung_clients;
 mod image;
 mod isolation;
+mod letting_go;
 mod lifecycle;
 mod many;
 mod out_of_resources;

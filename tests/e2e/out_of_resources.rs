@@ -73,6 +73,8 @@ impl Stage {
             node.contd(["run", "-d", "--name", name, &flist, "/bin/sleep", "1000"]).ok();
         }
         let pid = node.inspect("counts")["pid"].clone();
+        // What it makes and starts by itself takes and frees what is to run out.
+        node.rest();
         Self { node, flist, pid }
     }
 
@@ -179,9 +181,32 @@ fn a_full_upper_directory() {
     stage.end();
 }
 
+/// Waits until the daemon holds the output of a container for whoever comes after its shim.
+fn until_held(node: &Node, container: &str) {
+    let dir = node.shim_dir(container);
+    let open = format!("/proc/{}/fd", node.daemon_pid());
+    eventually("the daemon to hold its output", || {
+        let links: Vec<PathBuf> =
+            fs::read_dir(&open).ok()?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+        ["stdout", "stderr"].iter().all(|name| links.contains(&dir.join(name))).then_some(())
+    });
+}
+
+/// The lowest number that no descriptor of a process has: with it as the limit, no further one can be opened until one
+/// below it is closed.
+fn lowest_free(pid: u32) -> u32 {
+    let open: Vec<u32> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its descriptors")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    (0..).find(|number| !open.contains(number)).expect("a free number")
+}
+
 #[test]
 fn descriptors() {
-    let stage = Stage::set(Node::start());
+    // No warm slots: the daemon that is at rest opens and closes nothing by itself.
+    let stage = Stage::set(Node::with_drop_in("", "[runtime]\nwarm_slots = 0\n"));
     let mut node = stage.node;
     for text in
         ["open files", "no second holder", "accepting a connection failed", "Too many open files", "os error 24"]
@@ -198,8 +223,11 @@ fn descriptors() {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
     let usual = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
     let usual = format!("{}:", usual.expect("a limit"));
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count();
-    limit(&format!("{open}:"));
+    for name in ["counts", "stops", "goes"] {
+        until_held(&node, name);
+    }
+    node.rest();
+    limit(&format!("{}:", lowest_free(pid)));
     let stage = Stage { node, ..stage };
     let refused = stage.node.contd(["run", "-d", "--name", "new", &stage.flist, "/bin/sleep", "1000"]);
     refused.fails_with(ENGINE, "Too many open files");
@@ -235,15 +263,19 @@ fn processes() {
     fs::create_dir(&cgroup).expect("make a cgroup");
     let pid = stage.node.daemon_pid().to_string();
     fs::write(cgroup.join("cgroup.procs"), &pid).expect("move the daemon");
-    let count = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").count();
-    fs::write(cgroup.join("pids.max"), count.to_string()).expect("limit");
+    let limit = |limit: &str| fs::write(cgroup.join("pids.max"), limit).expect("limit");
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").count().to_string();
+    // Below what there is, so that no thread that ends makes room for another.
+    limit("1");
     let other = Flist::another(&stage.node.root.join("input"), "other");
     let refused = stage.node.contd(["run", "-d", "--name", "new", other.arg(), "/bin/sleep", "1000"]);
     refused.fails_with(ENGINE, "hint: a limit of processes is reached");
     stage.node.contd(["inspect", "new"]).fails_with(1, "new");
     stage.goes_on();
+    // One that was idle for too long may be replaced; there are never more.
+    limit(&threads);
     stage.node.contd(["stop", "-t", "0", "stops"]).ok();
-    fs::write(cgroup.join("pids.max"), "max").expect("lift the limit");
+    limit("max");
     eventually("a run to succeed again", || {
         (stage.node.contd(["run", "-d", "--name", "new", other.arg(), "/bin/sleep", "1000"]).code == 0).then_some(())
     });

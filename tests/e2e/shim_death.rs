@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::harness::{Node, eventually};
 
@@ -105,7 +104,7 @@ fn an_end_between_the_death_of_the_shim_and_its_successor_is_known_with_all_that
     let init = stage.pid.as_i64().expect("pid");
     fs::write(stage.node.root.join("input/go"), "").expect("let it end");
     eventually("its end", || (!Path::new(&format!("/proc/{init}")).exists()).then_some(()));
-    std::thread::sleep(Duration::from_millis(50));
+    eventually("a first successor to fail", || stage.node.daemon_log().contains("not re-attached yet").then_some(()));
     fs::write(dir.join("task.json"), task).expect("restore the task");
     stage.end();
 }

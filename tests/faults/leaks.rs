@@ -27,7 +27,7 @@ fn each_kind_of_leak_is_named_by_the_census() {
     let flist = node.flist();
     // So that the node has mounts, cgroups and shims of its own beside what is planted.
     node.contd(["run", "-d", "--name", "stays", flist.arg(), "/bin/sleep", "1000"]).ok();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    node.rest();
     let path = node.root.join("planted");
     plant(
         &node,

@@ -23,6 +23,7 @@ mod requests;
 mod work;
 
 pub(crate) use ending::KILLED_TIMEOUT;
+pub(crate) use removal::REMOVAL_PATIENCE;
 pub(crate) use reports::ROLLBACK_TIMEOUT;
 
 use std::path::PathBuf;
@@ -30,10 +31,12 @@ use std::sync::Arc;
 
 use actix::fut::ActorFutureExt;
 use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
+use contd_bundle::ResourceLimits;
 use contd_shim_client::Shim;
 use contd_store::{ContainerRecord, Desired};
 use contd_types::{
-    ContainerEvent, ContainerInfo, Event, EventKind, Exit, IllegalTransition, RestartPolicy, State, StateName, Step,
+    ContainerEvent, ContainerInfo, Event, EventKind, Exit, IllegalTransition, InForce, RestartPolicy, State, StateName,
+    Step,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -212,6 +215,7 @@ impl ContainerActor {
             last_exit: record.exit.clone(),
             restart_count: record.restart_count,
             log_path: record.log_path.to_string_lossy().into_owned(),
+            in_force: record.in_force.clone(),
         });
     }
 
@@ -276,12 +280,13 @@ impl ContainerActor {
 
     /// The end: nothing is left, the name is free, everyone is answered. The actor itself goes when nobody holds it.
     fn leave(&mut self, ctx: &mut Context<Self>) {
+        // Its tenant hears of it first: who sees that it is gone finds the name free.
+        tell(&self.parent, ContainerGone { id: self.subject.id.clone() });
         self.subject.shared.view.remove(&self.subject.id);
         self.is_gone = true;
         self.state = State::Deleting;
         self.work = Work::Idle;
         self.lineage.expect_end();
-        tell(&self.parent, ContainerGone { id: self.subject.id.clone() });
         let timers = [&mut self.restart_timer, &mut self.kill_timer, &mut self.health_timer, &mut self.lifeline];
         for timer in timers.into_iter().filter_map(Option::take) {
             ctx.cancel_future(timer);
@@ -348,6 +353,21 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::Deleted => "deleted",
         EventKind::Created => "created",
         EventKind::RootLost { .. } => "root lost",
+    }
+}
+
+/// What a container is made with now, where the node decides.
+fn in_force(subject: &Subject) -> InForce {
+    let (spec, config) = (&subject.spec, &subject.shared.config);
+    let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &config.defaults.limits);
+    let layer = spec.rootfs_size_bytes.unwrap_or(config.defaults.rootfs_size_bytes);
+    InForce {
+        runtime: config.runtimes.name(spec.runtime.as_deref()),
+        memory_bytes,
+        cpu,
+        pids_limit,
+        rootfs_size_bytes: spec.upper_dir.is_none().then_some(layer),
+        open_files: Some(contd_bundle::NOFILE_LIMIT),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::records::RecordError;
 
 /// How long a caller waits for a removal, beyond the end of the container: a few unmounts and the end of a server take
 /// milliseconds; with [`super::KILLED_TIMEOUT`] it stays below what `contd rm` waits beyond the container's own time.
-pub(super) const REMOVAL_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const REMOVAL_PATIENCE: Duration = Duration::from_secs(15);
 /// Between two tries.
 const RETRY: Backoff = Backoff::REMOVE;
 /// Processes that are named in a reason; the others are counted.
@@ -82,9 +82,10 @@ impl ContainerActor {
         }
         let is_news = self.state != State::Lingering { reason: reason.clone() };
         self.removal.kind = kind;
+        // Its tenant hears of it first: who sees that it lingers finds the name free.
+        tell(&self.parent, ContainerLingers { id: self.subject.id.clone() });
         self.must_advance(Event::RemovalResisted { reason });
         self.record.state = self.state.clone();
-        tell(&self.parent, ContainerLingers { id: self.subject.id.clone() });
         if is_news {
             self.save_in_passing(ctx);
         }

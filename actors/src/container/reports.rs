@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::ending::RECOVERY_STEP;
-use super::{ContainerActor, Work, answer, says_running};
+use super::{ContainerActor, Work, answer, in_force, says_running};
 use crate::chance::jitter;
 use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
 use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Settled};
@@ -44,6 +44,7 @@ impl Handler<CommitPrepared> for ContainerActor {
         }
         self.record.state = State::Prepared;
         self.record.made_with = made_with;
+        self.record.in_force = Some(in_force(&self.subject));
         self.record.is_acknowledged = true;
         let write = self.save();
         Box::pin(write.into_actor(self).map(move |result, actor, _ctx| match result {
@@ -77,6 +78,7 @@ impl Handler<CommitRunning> for ContainerActor {
         let before = self.record.clone();
         self.record.state = State::Running { pid };
         self.record.made_with = made_with;
+        self.record.in_force = Some(in_force(&self.subject));
         self.record.started_at = Some(self.subject.shared.clock.now());
         self.record.is_acknowledged = true;
         let write = self.save();

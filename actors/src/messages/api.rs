@@ -10,7 +10,7 @@ use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
 use contd_rootfs::FetchProgress;
 use contd_types::{
     ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId,
-    RestartPolicy, Signal,
+    RestartPolicy, Signal, StateName,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -138,6 +138,23 @@ pub struct InspectContainer {
 #[rtype(result = "Result<(ContainerId, Exit), ApiError>")]
 pub struct WaitContainer {
     /// Which.
+    pub target: Target,
+}
+
+/// Waits until a container that has ended and is removed by itself is gone, or its removal meets resistance and its name is
+/// free: some seconds at the most. Returns at once for any other container.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct AwaitRemoval {
+    /// Which.
+    pub target: Target,
+}
+
+/// Finds containers of the same name, or id, in other namespaces, from memory; nothing where its own namespace has it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<(NamespaceId, StateName)>, ApiError>")]
+pub struct FindElsewhere {
+    /// Which was not found.
     pub target: Target,
 }
 

@@ -8,13 +8,14 @@ use actix::fut::ActorFutureExt;
 use actix::{ActorContext, Addr, Context, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture};
 use contd_protocol::api::{NamespaceSummary, Plan, Target};
 use contd_rootfs::PrepareRootfs;
-use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, NamespaceId, State};
+use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, NamespaceId, State, StateName};
 use tokio::sync::watch;
 use tracing::info;
 
 use super::{Phase, Supervisor};
 use crate::call::ask;
 use crate::chance::new_id;
+use crate::container::REMOVAL_PATIENCE;
 use crate::error::{NamespaceError, StepError};
 use crate::lane::Wanted;
 use crate::messages::namespace::{
@@ -23,10 +24,10 @@ use crate::messages::namespace::{
 use crate::messages::node::{PrepareRoot, PreviewBundle, StreamLog};
 use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
-    ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FollowLog, InspectContainer,
-    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus, NodeStatusReport, RECOVERY_WAIT,
-    ReadLog, RunContainer, Shutdown, StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim,
-    WaitContainer,
+    AwaitRemoval, ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FindElsewhere,
+    FollowLog, InspectContainer, KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus,
+    NodeStatusReport, RECOVERY_WAIT, ReadLog, RunContainer, Shutdown, StartContainer, StopContainer, SubscribeEvents,
+    UpdateContainer, UpgradeShim, WaitContainer,
 };
 use crate::namespace::NamespaceActor;
 use crate::pool::WhenBlocked;
@@ -154,6 +155,35 @@ impl Handler<WaitContainer> for Supervisor {
 
     fn handle(&mut self, WaitContainer { target }: WaitContainer, _ctx: &mut Self::Context) -> Self::Result {
         self.routed_with_id(target, RouteWait)
+    }
+}
+
+impl Handler<AwaitRemoval> for Supervisor {
+    type Result = Routed<()>;
+
+    fn handle(&mut self, AwaitRemoval { target }: AwaitRemoval, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(move |actor, _ctx| {
+            let view = &actor.shared.view;
+            let watched = view.resolve(&target).ok().and_then(|id| view.watch(&id));
+            Box::pin(async move {
+                let Some(mut watched) = watched else { return Ok(()) };
+                let is_on_its_way = |info: &ContainerInfo| {
+                    info.spec.is_auto_removed && matches!(info.state, State::Stopped { .. } | State::Deleting)
+                };
+                // The channel ends when the container is gone. Whoever is attached and does not read keeps it longer.
+                let removed = watched.wait_for(|info| !is_on_its_way(info));
+                let _removed_or_late = tokio::time::timeout(REMOVAL_PATIENCE, removed).await;
+                Ok(())
+            })
+        })
+    }
+}
+
+impl Handler<FindElsewhere> for Supervisor {
+    type Result = Routed<Vec<(NamespaceId, StateName)>>;
+
+    fn handle(&mut self, FindElsewhere { target }: FindElsewhere, _ctx: &mut Self::Context) -> Self::Result {
+        self.answer_from_view(move |shared| Ok(shared.view.elsewhere(&target)))
     }
 }
 

@@ -41,6 +41,6 @@ pub use config::{ANNOTATION_NAME, ANNOTATION_NAMESPACE, config, preview};
 pub use error::BundleError;
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{Call, FakeBundles, Outcome};
-pub use linux::{MASKED_PATHS, READONLY_PATHS};
+pub use linux::{MASKED_PATHS, READONLY_PATHS, ResourceLimits, limits};
 pub use process::{DEFAULT_PATH, NOFILE_LIMIT};
 pub use request::{BundleRequest, Defaults, Netns};

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use contd_types::{CpuLimit, Propagation};
+use contd_types::{ContainerSpec, CpuLimit, Propagation};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::BundleError;
-use crate::request::{BundleRequest, Netns};
+use crate::request::{BundleRequest, Defaults, Netns};
 
 /// What a container does not see of `/proc` and `/sys`: containerd's list (pkg/oci/spec.go), and `/proc/interrupts`, as moby
 /// masks it: a side channel of the host.
@@ -113,6 +113,26 @@ fn namespaces(netns: &Netns) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     Ok(namespaces)
 }
 
+/// The limits of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// CPU time.
+    pub cpu: CpuLimit,
+    /// Processes and threads.
+    pub pids_limit: u32,
+}
+
+/// Returns the limits in force: the spec's own, or else the node's.
+pub fn limits(spec: &ContainerSpec, defaults: &Defaults) -> ResourceLimits {
+    ResourceLimits {
+        memory_bytes: spec.memory_bytes.unwrap_or(defaults.memory_bytes),
+        cpu: spec.cpu.unwrap_or(defaults.cpu),
+        pids_limit: spec.pids_limit.unwrap_or(defaults.pids_limit),
+    }
+}
+
 /// Makes the limits; every container has all of them.
 ///
 /// Swap is left out: on cgroup v1 a kernel without swap accounting has no such file and the runtime would fail, and
@@ -120,16 +140,14 @@ fn namespaces(netns: &Netns) -> Result<Vec<LinuxNamespace>, OciSpecError> {
 /// as with containerd.
 fn resources(request: &BundleRequest<'_>) -> Result<LinuxResources, OciSpecError> {
     let spec = request.spec;
-    let memory_bytes = spec.memory_bytes.unwrap_or(request.defaults.memory_bytes);
-    let cpu = spec.cpu.unwrap_or(request.defaults.cpu);
-    let pids = spec.pids_limit.unwrap_or(request.defaults.pids_limit);
+    let ResourceLimits { memory_bytes, cpu, pids_limit } = limits(spec, request.defaults);
     // A limit over 2^63 bytes is no limit either way.
     let memory_bytes = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
     LinuxResourcesBuilder::default()
         .devices(device_rules(spec.is_elevated)?)
         .memory(LinuxMemoryBuilder::default().limit(memory_bytes).build()?)
         .cpu(LinuxCpuBuilder::default().quota(quota(cpu)).period(CPU_PERIOD_US).shares(shares(cpu)).build()?)
-        .pids(LinuxPidsBuilder::default().limit(i64::from(pids)).build()?)
+        .pids(LinuxPidsBuilder::default().limit(i64::from(pids_limit)).build()?)
         .build()
 }
 

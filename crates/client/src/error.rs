@@ -163,7 +163,7 @@ impl Explain for ClientError {
             }
             Self::Refused { source: Refusal::TooManyConnections { .. }, .. } => "try again in a moment",
             Self::Protocol { .. } => "is this the socket of a contd daemon? compare `contd version` on both sides",
-            Self::Lost { .. } => "see whether it was carried out (`contd ps -a`), then try again",
+            Self::Lost { .. } => "try again; before that, see whether it was carried out: contd ps -a",
             Self::TimedOut { .. } => "the daemon may be overloaded or stuck: read its log, then try again",
             Self::Unsendable { .. } => "pass large inputs by a mounted file",
             Self::Api(error) => return error.hint.clone(),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::hello::VersionRange;
 
 /// The versions of this module.
-pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+pub const VERSIONS: VersionRange = VersionRange { min: 2, max: 2 };
 /// Items that the daemon may send on a call before the first [`Credit`].
 pub const INITIAL_CREDIT: u32 = 64;
 /// The most bytes of output in one [`Item::Log`].

@@ -101,10 +101,11 @@ fn states_keep_their_numbers() {
         created_at: Timestamp(1),
         started_at: None,
         restart_count: 0,
+        labels: [("k".to_owned(), "v".to_owned())].into(),
     };
     let head =
         format!("2000000000000000 {} 0100000000000000 6e 0100000000000000 63 0100000000000000 66", "6162".repeat(16));
-    let tail = "0100000000000000 00 00000000";
+    let tail = "0100000000000000 00 00000000 0100000000000000 0100000000000000 6b 0100000000000000 76";
     use contd_types::State as S;
     for (state, golden) in [
         (S::Creating, "00000000"),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use contd_protocol::{api, flistfs, shim};
 use contd_types::{
     ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, CpuLimit,
-    Entrypoint, ErrorKind, EventKind, Exit, ExitCause, ExitSource, MountSpec, NamespaceId, NetnsName, Network, Pid,
-    Propagation, RestartPolicy, Signal, State, Step, Timestamp, UserSpec,
+    Entrypoint, ErrorKind, EventKind, Exit, ExitCause, ExitSource, InForce, MountSpec, NamespaceId, NetnsName, Network,
+    Pid, Propagation, RestartPolicy, Signal, State, Step, Timestamp, UserSpec,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -214,14 +214,24 @@ fn error() -> impl Strategy<Value = ApiError> {
 }
 
 prop_compose! {
+    fn in_force()(
+        runtime in ".{0,9}", memory_bytes in any::<u64>(), cpu in 10..u32::MAX, pids_limit in any::<u32>(),
+        rootfs_size_bytes in any::<Option<u64>>(), open_files in any::<Option<u64>>(),
+    ) -> InForce {
+        let cpu = CpuLimit::from_millis(cpu).expect("enough");
+        InForce { runtime, memory_bytes, cpu, pids_limit, rootfs_size_bytes, open_files }
+    }
+}
+
+prop_compose! {
     fn info()(
         id in id(), namespace in namespace(), spec in spec(), state in state(), created in any::<u64>(),
         started in any::<Option<u64>>(), finished in any::<Option<u64>>(), last_exit in option::of(exit()),
-        restart_count in any::<u32>(), log_path in ".{0,20}",
+        restart_count in any::<u32>(), log_path in ".{0,20}", in_force in option::of(in_force()),
     ) -> ContainerInfo {
         ContainerInfo {
             id, namespace, spec, state, created_at: Timestamp(created), started_at: started.map(Timestamp),
-            finished_at: finished.map(Timestamp), last_exit, restart_count, log_path,
+            finished_at: finished.map(Timestamp), last_exit, restart_count, log_path, in_force,
         }
     }
 }

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-/// How long the server may be silent: it answers from memory; only a Shutdown takes its two seconds to be sure.
+/// How long the server may be silent: it answers from memory.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The id of the only call of a connection.
@@ -87,14 +87,6 @@ pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     match call(socket, Request::Status)? {
         Response::Status(status) => Ok(status),
         Response::Done | Response::Estate(_) => Err(ClientError::Unexpected),
-    }
-}
-
-/// Has the server unmount and end. [`ErrorKind::Busy`] while something uses the mount.
-pub(crate) fn shut_down(socket: &Path) -> Result<(), ClientError> {
-    match call(socket, Request::Shutdown)? {
-        Response::Done => Ok(()),
-        Response::Status(_) | Response::Estate(_) => Err(ClientError::Unexpected),
     }
 }
 

@@ -317,6 +317,10 @@ impl RootfsProvider for FakeRootfs {
         Ok(state.live.iter().map(root).collect())
     }
 
+    fn tidy(&self) -> Result<(), RootfsError> {
+        Ok(())
+    }
+
     fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError> {
         let mut state = self.state();
         state.loss_count += 1;

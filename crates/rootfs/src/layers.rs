@@ -6,13 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{O_DIRECTORY, O_PATH};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
+use crate::detach::{MountPoint, remove_mount_point};
 use crate::mount_table::MountTable;
 use crate::provider::{PrepareRootfs, RootfsError};
 use crate::sources::{self, Keep};
@@ -30,10 +29,6 @@ const PAGE_BYTES: u64 = 4096;
 /// What metadata-only copies, redirects and the index would do: trust extended attributes of the lower and upper layers,
 /// which come from flists and callers. `xino` needs nothing of that; the kernel's default stays.
 const OVERLAY_OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off";
-
-/// How long an unmount is repeated: a process that was just killed gives up its files in milliseconds.
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
-const MAX_BUSY_ROUNDS: u32 = 60;
 
 /// Where one container's root and layer are.
 #[derive(Debug, Clone)]
@@ -93,20 +88,14 @@ impl Place {
         self.overlay(lower, layers, is_volatile, restrictions)
     }
 
-    /// Unmounts and removes it all; fine when there is nothing, or only a part.
-    pub(crate) fn unstack(&self) -> Result<(), RootfsError> {
+    /// Unmounts and removes it all, whoever uses it; fine when there is nothing, or only a part. Says what became of the
+    /// mount points.
+    pub(crate) fn unstack(&self) -> Result<MountPoint, RootfsError> {
         sources::detach(&self.binds, Keep::Nothing)?;
-        unmount(&self.root)?;
-        unmount(&self.layer)?;
-        for dir in [&self.root, &self.layer] {
-            match std::fs::remove_dir(dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk("remove", dir, error)),
-                _ => {}
-            }
-        }
+        let (root, layer) = (remove_mount_point(&self.root)?, remove_mount_point(&self.layer)?);
         // Somebody else's files may be there: then it stays.
         let _only_when_empty = std::fs::remove_dir(&self.dir);
-        Ok(())
+        Ok(if root == MountPoint::Gone { layer } else { root })
     }
 
     fn mount_layer(&self, size_bytes: u64) -> Result<(), RootfsError> {
@@ -222,20 +211,4 @@ fn make_private(path: &Path) -> Result<(), RootfsError> {
 
 fn mount_failed(what: &'static str, path: &Path, errno: Errno) -> RootfsError {
     RootfsError::Mount { what, path: path.to_owned(), source: errno.into() }
-}
-
-/// Unmounts everything at a path; fine when nothing is.
-fn unmount(path: &Path) -> Result<(), RootfsError> {
-    let mut busy_rounds = 0;
-    loop {
-        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => busy_rounds = 0,
-            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
-            Err(Errno::EBUSY) if busy_rounds < MAX_BUSY_ROUNDS => {
-                busy_rounds += 1;
-                thread::park_timeout(BUSY_PAUSE);
-            }
-            Err(errno) => return Err(RootfsError::Unmount { path: path.to_owned(), source: errno.into() }),
-        }
-    }
 }

@@ -13,6 +13,7 @@
 //! | on disk | what |
 //! |---|---|
 //! | `<run>/f/<16 hex>/` | the lease directory of one flist's server: `lease.json`, `lock`, `serve.json`, `server.json`, `sock`, `flistfs.log` |
+//! | `<run>/f/<16 hex>-1/` … | the same of a further one, while an earlier one cannot be used and is still there |
 //! | `<run>/f/<16 hex>/mnt` | where it mounts the flist |
 //! | `<run>/f/<16 hex>/users/<ns>@<id>` | one file per container that uses it; its text is the flist's whole hash |
 //! | `<state>/<ns>/<id>/rootfs` | the container's root, a mount point |
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod detach;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod grant;
@@ -30,6 +32,7 @@ mod locks;
 mod mount;
 mod mount_table;
 pub mod provider;
+mod server;
 mod servers;
 mod source;
 mod sources;

@@ -1,8 +1,8 @@
 //! The real provider: servers below, layers above, and what a new daemon finds of both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use contd_durable::{Fs, RealFs};
 use contd_flist::{BlockCache, CacheLimits, CacheOptions, ImageDefaults};
@@ -10,6 +10,7 @@ use contd_protocol::flistfs;
 use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
 
+use crate::detach::MountPoint;
 use crate::grant::Sources;
 use crate::layers::Place;
 use crate::locks::KeyedLocks;
@@ -52,6 +53,8 @@ struct Node {
     cache: Option<BlockCache>,
     containers: KeyedLocks,
     uppers: KeyedLocks,
+    /// Containers that are gone but for mount points that something covers.
+    covered: Mutex<BTreeSet<User>>,
 }
 
 impl MountRootfs {
@@ -94,6 +97,7 @@ impl MountRootfs {
             servers: Servers::new(config.flistfs_binary.clone(), &run, cache).with_cache_limits(limits),
             containers: KeyedLocks::default(),
             uppers: KeyedLocks::default(),
+            covered: Mutex::default(),
         };
         // If another thread was faster, its node is the one, with its locks.
         Ok(self.node.get_or_init(|| node))
@@ -172,6 +176,12 @@ impl RootfsProvider for MountRootfs {
         Ok(roots)
     }
 
+    fn tidy(&self) -> Result<(), RootfsError> {
+        let node = self.node()?;
+        node.uncover();
+        node.servers.tidy()
+    }
+
     fn lost(&self) -> Result<Vec<LostRootfs>, RootfsError> {
         let lost = self.node()?.servers.lost()?.into_iter();
         let named = |(User { namespace, id }, flist_hash, why)| LostRootfs { namespace, id, flist_hash, why };
@@ -211,17 +221,17 @@ impl Node {
     fn make(&self, user: &User, base: &Base, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
         let place = self.place(user);
         if place.has_traces() {
+            // One that is covered is mounted over: nobody sees the copy from here.
             place.unstack()?;
         }
+        self.covered().remove(user);
         let (lower, flist_hash, image) = match base {
             Base::Directory(path) => (path.clone(), None, ImageDefaults::default()),
             Base::Opened(dir) => (sources::path_of(dir), None, ImageDefaults::default()),
             Base::Flist { fetched, shown } => {
                 let image = self.servers.image(fetched, shown)?;
                 let routes = request.grant.as_ref().map(|grant| &grant.routes);
-                // One that cannot be looked at is rather kept than lost.
-                let is_live = |other: &User| other != user && is_mount_point(&self.place(other).root).unwrap_or(true);
-                let mount_point = self.servers.acquire(fetched, shown, user, routes, &is_live)?;
+                let mount_point = self.servers.acquire(fetched, shown, user, routes)?;
                 (mount_point, Some(fetched.hash.clone()), image)
             }
         };
@@ -267,11 +277,35 @@ impl Node {
         }
     }
 
-    /// Takes down the layers, then lets go of the server: both are tried, the first error counts.
+    /// Takes down the layers, then lets go of the server.
     fn unmake(&self, user: &User) -> Result<(), RootfsError> {
         // While the root is mounted the container still uses the flist, so its server must stay.
-        self.place(user).unstack()?;
+        match self.place(user).unstack()? {
+            MountPoint::Gone => self.covered().remove(user),
+            MountPoint::Covered => {
+                let (ns, container) = (&user.namespace, &user.id);
+                info!(%ns, %container, "a copy of the mount in our namespace covers the root, it is removed later");
+                self.covered().insert(user.clone())
+            }
+        };
         self.servers.release(user)
+    }
+
+    /// Tries again to remove mount points that something covered.
+    fn uncover(&self) {
+        let covered: Vec<User> = self.covered().iter().cloned().collect();
+        for user in covered {
+            let _guard = self.containers.lock(user.to_string());
+            // It may have been made anew meanwhile: then it is none of these.
+            if self.covered().contains(&user) && matches!(self.place(&user).unstack(), Ok(MountPoint::Gone)) {
+                self.covered().remove(&user);
+            }
+        }
+    }
+
+    fn covered(&self) -> MutexGuard<'_, BTreeSet<User>> {
+        // Only inserts and removes happen under it: a panic leaves the set whole.
+        self.covered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lists the containers that have a root's directory below the state directory.

@@ -94,8 +94,11 @@ pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
 
     /// Unmounts and removes the root of a container; the flist's server goes with its last user. Fine when there is none.
     ///
+    /// Waits for nobody: what a process of the host, or a copy of the mount table, still uses is detached, and goes when they
+    /// go. A mount point that is covered is left to [`Self::tidy`].
+    ///
     /// # Errors
-    /// [`RootfsError`] when something is busy; what could be removed is removed.
+    /// [`RootfsError`] of the step that failed; what could be removed is removed.
     fn release(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError>;
 
     /// Lists the roots that an earlier daemon of this boot prepared, and clears away what an earlier boot left.
@@ -103,6 +106,12 @@ pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`RootfsError`] when the directories cannot be read.
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError>;
+
+    /// Goes on with what releases had to leave. Quick when there is nothing; asked every few seconds.
+    ///
+    /// # Errors
+    /// [`RootfsError`] when the directories cannot be read.
+    fn tidy(&self) -> Result<(), RootfsError>;
 
     /// Lists the roots that have lost their flist's server, as long as they are there. Quick; asked every few seconds.
     ///
@@ -182,6 +191,12 @@ pub enum RootfsError {
         /// Why.
         source: io::Error,
     },
+    /// A mount point could not be removed: a copy of the mount in our own namespace, as a recursive bind makes it, covers it.
+    #[error("remove the mount point {}: a copy of the mount, made by a recursive bind, covers it", path.display())]
+    Covered {
+        /// Where.
+        path: PathBuf,
+    },
     /// An unmount failed.
     #[error("unmount {}", path.display())]
     Unmount {
@@ -207,6 +222,7 @@ impl Explain for RootfsError {
             Self::Source(source) => source.kind(),
             Self::Attach(_) => ErrorKind::Internal,
             Self::UpperTaken { .. } => ErrorKind::Busy,
+            Self::Covered { .. } => ErrorKind::Busy,
             Self::Disk { source, .. } | Self::Mount { source, .. } | Self::Unmount { source, .. } => {
                 match source.kind() {
                     io::ErrorKind::ResourceBusy => ErrorKind::Busy,
@@ -232,6 +248,9 @@ impl Explain for RootfsError {
             Self::Disk { path, .. } => Some(format!("check space and rights of {}", path.display())),
             Self::Mount { .. } => {
                 Some("check that the kernel has overlay, tmpfs and FUSE, and that contd is root".into())
+            }
+            Self::Covered { .. } => {
+                Some("unmount the copies: grep contd /proc/self/mountinfo; then it goes by itself".into())
             }
             Self::Unmount { path, .. } => Some(format!("see what holds it: grep {} /proc/*/mountinfo", path.display())),
         }

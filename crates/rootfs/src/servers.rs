@@ -1,32 +1,30 @@
-//! The flist servers of this node: one per flist, found by its lease, started when the first container wants it, shut
-//! down with the last.
+//! The flist servers of this node: one per flist, found by its lease, started when the first container wants it, ended with
+//! the last.
+//!
+//! A server has a directory of its own, and in it its mount point. The first of a flist has the beginning of its hash as name,
+//! the next one the same with `-1`, `-2`…: another begins whenever the ones that are there cannot be used any more, because
+//! they died under containers that still have their tree below them, or because they are ending and something resists.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_flist::{FetchedFlist, ImageDefaults};
-use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
-use contd_protocol::flistfs::{
-    CacheLimits, ENDING_FILE, LAST_WORDS_FILE, LimitedRoutes, Process, SERVE_SPEC_VERSION, SERVER_FILE, ServeSpec,
-    Status,
-};
-use contd_types::{ApiError, ErrorKind, Explain};
-use nix::errno::Errno;
-use nix::libc::SIGKILL;
-use nix::mount::{MntFlags, umount2};
-use tracing::{info, warn};
+use contd_lease::LeaseState;
+use contd_protocol::flistfs::{CacheLimits, LimitedRoutes, SERVE_SPEC_VERSION, ServeSpec};
+use contd_types::{ApiError, ErrorKind};
+use tracing::{debug, info, warn};
 
-use crate::client::{self, ANSWER_TIMEOUT, ClientError};
 use crate::images::Images;
 use crate::locks::KeyedLocks;
-use crate::mount_table::{MountTable, is_mount_point};
+use crate::mount_table::MountTable;
 use crate::provider::RootfsError;
-use crate::source::{self, flatten};
+use crate::server::{Found, Server};
+use crate::source;
 use crate::start::{self, START_TIMEOUT};
 use crate::survey::FoundServer;
 use crate::users::{self, User, disk, unwritten};
@@ -35,32 +33,17 @@ use crate::users::{self, User, disk, unwritten};
 /// stays short. The whole hash is compared before a server is used.
 const KEY_DIGITS: usize = 16;
 
+/// How many directories one flist may have at once. More than one is there only while something resists.
+const MAX_DIRECTORIES: usize = 100;
+
 /// What tells a server what to serve, in its directory.
 const SPEC_FILE: &str = "serve.json";
 
 /// Far above any real one: it holds four paths.
 const MAX_SPEC_BYTES: u64 = 64 * 1024;
 
-/// How often a server that is just going or coming is looked at again.
+/// How often it is looked for a server again after one was started: once, unless it is killed in that moment.
 const MAX_ROUNDS: u32 = 4;
-
-/// How long a shutdown is repeated while the kernel still tears down the last overlay.
-const SHUTDOWN_PAUSE: Duration = Duration::from_millis(100);
-const MAX_SHUTDOWNS: u32 = 20;
-
-/// How long a server that does not listen is watched, in steps of [`SHUTDOWN_PAUSE`].
-const MAX_LOOKS: u32 = 100;
-
-/// How often and how fast those who serve are killed: each may have been replaced just before it was told not to be.
-const MAX_KILL_ROUNDS: u32 = 100;
-const KILL_PAUSE: Duration = Duration::from_millis(10);
-
-/// A process is two numbers; an error some lines.
-const MAX_SERVER_BYTES: u64 = 1024;
-const MAX_WORDS_BYTES: u64 = 64 * 1024;
-
-/// How many mounts may lie on one another on a mount point: one, unless somebody helped by hand.
-const MAX_STACKED: u32 = 8;
 
 /// All servers below one run directory.
 #[derive(Debug)]
@@ -69,28 +52,11 @@ pub(crate) struct Servers {
     dir: PathBuf,
     cache: PathBuf,
     cache_limits: CacheLimits,
+    /// By flist: who looks for a server, starts one, or says that one is to end. Nobody waits for an end under it.
     locks: KeyedLocks,
+    /// The directories of servers that are being ended right now.
+    ending: Mutex<HashSet<String>>,
     images: Images,
-}
-
-/// One server's directory.
-#[derive(Debug, Clone)]
-struct Server {
-    lease: LeaseDir,
-    mount_point: PathBuf,
-    socket: PathBuf,
-    /// How errors name it.
-    flist: String,
-}
-
-/// What a look at a server tells.
-enum Found {
-    /// None was ever started, or not to the end.
-    Nothing,
-    /// It ended without being asked.
-    Dead,
-    /// It answers.
-    Serving(Status),
 }
 
 impl Servers {
@@ -102,6 +68,7 @@ impl Servers {
             cache,
             cache_limits: CacheLimits::default(),
             locks: KeyedLocks::default(),
+            ending: Mutex::default(),
             images: Images::default(),
         }
     }
@@ -118,43 +85,106 @@ impl Servers {
 
     /// Makes sure that the flist is served, notes the user, and returns where it is mounted.
     ///
-    /// `is_live` tells whether a user's root is mounted: a dead server that still has such users is not replaced.
+    /// With limited routes it is another server than without, and another one for other limits: what one caller's may not
+    /// reach must not fail for those whose flist may route there.
     pub(crate) fn acquire(
         &self,
         flist: &FetchedFlist,
         shown: &str,
         user: &User,
         routes: Option<&LimitedRoutes>,
-        is_live: &dyn Fn(&User) -> bool,
     ) -> Result<PathBuf, RootfsError> {
-        let key = key_of(&flist.hash, routes);
-        let _guard = self.locks.lock(key.as_str());
-        let server = self.server(&key, shown);
+        let prefix = &limited_prefix(prefix_of(&flist.hash), routes);
+        let _guard = self.locks.lock(prefix.as_str());
         for _ in 0..MAX_ROUNDS {
-            match server.look()? {
-                Found::Serving(status) => {
-                    server.check(&status, &flist.hash)?;
-                    users::add(server.lease.path(), user, &flist.hash)?;
+            for key in self.keys_of(prefix)? {
+                let server = self.server(&key, shown);
+                if self.join(&key, &server, &flist.hash, user)? {
                     return Ok(server.mount_point);
                 }
-                Found::Dead => server.clear_dead(is_live)?,
-                Found::Nothing => self.start(&server, flist, user, routes)?,
             }
+            let key = self.free_key(prefix, shown)?;
+            self.start(&key, &self.server(&key, shown), flist, user, routes)?;
         }
         Err(RootfsError::ServerSilent { flist: shown.to_owned(), waited: START_TIMEOUT })
     }
 
-    /// Forgets that the container uses any flist, and ends the server if it was the last user. If that fails it stays a
-    /// user, so that a repeated release finds it. Servers of other flists are not touched: one may be stuck.
+    /// Notes the user at a server that serves this flist; `false` when this one cannot be used.
+    fn join(&self, key: &str, server: &Server, hash: &str, user: &User) -> Result<bool, RootfsError> {
+        match server.look()? {
+            Found::Serving(status) if status.hash == hash && server.is_mounted()? => {
+                users::add(server.lease.path(), user, hash)?;
+                if !server.is_ending() {
+                    return Ok(true);
+                }
+                // Another process than this daemon (a doctor) ends it in this moment.
+                users::remove(server.lease.path(), user)?;
+            }
+            // Its containers go on with it.
+            Found::Dead if !server.is_unused_but_by(Some(user))? => {}
+            Found::Dead => {
+                warn!(flist = %server.flist, "clearing away a dead flist server");
+                self.end_and_tell(key, server);
+            }
+            Found::Nothing => self.end_and_tell(key, server),
+            Found::Serving(_) | Found::Ending => {}
+        }
+        Ok(false)
+    }
+
+    /// Forgets that the container uses any flist, and ends the server if it was the last user: without waiting for whoever
+    /// else has its mount. If the word of the end cannot be left it stays a user, so that a repeated release finds it.
+    /// Servers of other flists are not touched: one may be stuck.
     pub(crate) fn release(&self, user: &User) -> Result<(), RootfsError> {
         for key in self.keys()? {
             let server = self.server(&key, &key);
-            if users::hash_of(server.lease.path(), user)?.is_none() {
+            let dir = server.lease.path();
+            if users::hash_of(dir, user)?.is_none() {
                 continue;
             }
-            let _guard = self.locks.lock(key.as_str());
-            server.stop_unless_used(Some(user))?;
-            users::remove(server.lease.path(), user)?;
+            {
+                let _guard = self.locks.lock(prefix_of(&key));
+                let is_last = server.is_unused_but_by(Some(user))?;
+                if is_last {
+                    server.leave_word_of_the_end()?;
+                }
+                users::remove(dir, user)?;
+                if !is_last {
+                    continue;
+                }
+            }
+            self.end_and_tell(&key, &server);
+        }
+        Ok(())
+    }
+
+    /// Ends a server whose directory nobody takes any more. What resists is left to [`Self::tidy`].
+    fn end_and_tell(&self, key: &str, server: &Server) {
+        if let Err(error) = server.leave_word_of_the_end().and_then(|()| self.end(key, server)) {
+            // With its reason, since one that is stuck must not keep anybody.
+            warn!(flist = %key, error = %ApiError::from_error(&error), "something is left of a flist server, trying again later");
+        }
+    }
+
+    fn end(&self, key: &str, server: &Server) -> Result<(), RootfsError> {
+        if !self.ending().insert(key.to_owned()) {
+            // Somebody is at it.
+            return Ok(());
+        }
+        let ended = server.end();
+        self.ending().remove(key);
+        ended
+    }
+
+    /// Goes on with the ends that something has resisted.
+    pub(crate) fn tidy(&self) -> Result<(), RootfsError> {
+        for key in self.keys()? {
+            let server = self.server(&key, &key);
+            if server.is_ending()
+                && let Err(error) = self.end(&key, &server)
+            {
+                debug!(flist = %key, error = %ApiError::from_error(&error), "something is still left of a flist server");
+            }
         }
         Ok(())
     }
@@ -189,11 +219,11 @@ impl Servers {
 
     /// Has a server of this program take the place of the one that serves, under its containers. `false` when none serves.
     pub(crate) fn upgrade(&self, key: &str) -> Result<bool, RootfsError> {
-        let _guard = self.locks.lock(key);
+        let _guard = self.locks.lock(prefix_of(key));
         let server = self.server(key, key);
         match server.look()? {
             Found::Serving(_) => start::succeed(&self.binary, server.lease.path(), key).map(|()| true),
-            Found::Nothing | Found::Dead => Ok(false),
+            Found::Nothing | Found::Dead | Found::Ending => Ok(false),
         }
     }
 
@@ -235,29 +265,32 @@ impl Servers {
     /// Ends every server without users and removes what dead ones left.
     pub(crate) fn sweep(&self) -> Result<(), RootfsError> {
         for key in self.keys()? {
-            let _guard = self.locks.lock(key.as_str());
             let server = self.server(&key, &key);
-            if let Err(error) = server.stop_unless_used(None) {
-                // One that is stuck must not keep the others; the next sweep comes by again.
-                warn!(flist = %key, error = %ApiError::from_error(&error), "an unused flist server could not be ended");
+            {
+                let _guard = self.locks.lock(prefix_of(&key));
+                if !server.is_unused_but_by(None)? {
+                    continue;
+                }
+                server.leave_word_of_the_end()?;
             }
+            self.end_and_tell(&key, &server);
         }
         Ok(())
     }
 
-    /// Ends one server if nobody is noted as its user, also one that answers no more; `false` when somebody is.
+    /// Ends one server if nobody is noted as its user, also one that answers no more; `false` when somebody is. May be called
+    /// beside a daemon: whoever begins to use it in the same moment keeps it, or has another one started.
     pub(crate) fn end_unused(&self, key: &str) -> Result<bool, RootfsError> {
-        let _guard = self.locks.lock(key);
         let server = self.server(key, key);
-        if !users::list(server.lease.path())?.is_empty() {
+        let was_ending = server.is_ending();
+        if !server.is_unused_but_by(None)? {
             return Ok(false);
         }
-        match server.stop_unless_used(None) {
-            Ok(()) => Ok(true),
-            // Something uses the mount though nobody is noted: a person must look.
-            Err(error) if error.kind() == ErrorKind::Busy => Err(error),
-            Err(_stuck) => server.destroy().map(|()| true),
+        server.leave_word_of_the_end()?;
+        if !was_ending && !server.is_unused_but_by(None)? {
+            return server.take_word_back().map(|()| false);
         }
+        self.end(key, &server).map(|()| true)
     }
 
     /// Describes every directory of a server as it is; changes nothing.
@@ -267,19 +300,41 @@ impl Servers {
             let server = self.server(&key, &key);
             let users = users::list(server.lease.path())?.into_iter().map(|user| (user.namespace, user.id)).collect();
             let is_mounted = table.is_mounted(&server.mount_point);
-            Ok(FoundServer { key, state: server.lease.probe(), dir: server.lease.path().to_owned(), users, is_mounted })
+            let (state, is_ending) = (server.lease.probe(), server.is_ending());
+            Ok(FoundServer { key, state, dir: server.lease.path().to_owned(), users, is_mounted, is_ending })
         };
         self.keys()?.into_iter().filter(|key| self.dir.join(key).is_dir()).map(look).collect()
     }
 
     fn server(&self, key: &str, shown: &str) -> Server {
-        let dir = self.dir.join(key);
-        Server {
-            mount_point: dir.join("mnt"),
-            socket: dir.join("sock"),
-            lease: LeaseDir::new(dir),
-            flist: shown.to_owned(),
+        Server::at(self.dir.join(key), shown)
+    }
+
+    fn ending(&self) -> MutexGuard<'_, HashSet<String>> {
+        // Only inserts and removes happen under it: a panic leaves the set whole.
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists the directories of one flist, the oldest name first.
+    fn keys_of(&self, prefix: &str) -> Result<Vec<String>, RootfsError> {
+        let mut keys = self.keys()?;
+        keys.retain(|key| prefix_of(key) == prefix);
+        Ok(keys)
+    }
+
+    /// Finds a name under which there is nothing, and from which nothing is being removed.
+    fn free_key(&self, prefix: &str, shown: &str) -> Result<String, RootfsError> {
+        for number in 0..MAX_DIRECTORIES {
+            let key = if number == 0 { prefix.to_owned() } else { format!("{prefix}-{number}") };
+            if self.dir.join(&key).symlink_metadata().is_err() && !self.ending().contains(&key) {
+                return Ok(key);
+            }
         }
+        let message = format!("{MAX_DIRECTORIES} earlier servers of it are still there");
+        let source = ApiError::new(ErrorKind::Busy, message).with_hint(
+            "see what keeps them: contd flist server ls, contd doctor, grep contd-flistfs /proc/*/mountinfo",
+        );
+        Err(RootfsError::Server { flist: shown.to_owned(), source })
     }
 
     fn keys(&self) -> Result<Vec<String>, RootfsError> {
@@ -292,6 +347,7 @@ impl Servers {
 
     fn start(
         &self,
+        key: &str,
         server: &Server,
         flist: &FetchedFlist,
         user: &User,
@@ -313,9 +369,7 @@ impl Servers {
                 Ok(())
             }
             Err(error) => {
-                if let Err(also) = server.destroy() {
-                    warn!(flist = %server.flist, error = %ApiError::from_error(&also), "a failed start left something");
-                }
+                self.end_and_tell(key, server);
                 Err(error)
             }
         }
@@ -345,11 +399,9 @@ impl Servers {
     }
 }
 
-/// Names the directory of the server of a flist. With limited routes it is another one than without, and another one for
-/// other limits: what one user's server may not reach must not fail for those whose flist may route there.
-fn key_of(hash: &str, routes: Option<&LimitedRoutes>) -> String {
-    let key = hash.get(..KEY_DIGITS).unwrap_or(hash);
-    let (Some(routes), Ok(number)) = (routes, u64::from_str_radix(key, 16)) else { return key.to_owned() };
+/// Names the first directory of the servers of a flist with limited routes, in place of the beginning of its hash.
+fn limited_prefix(prefix: &str, routes: Option<&LimitedRoutes>) -> String {
+    let (Some(routes), Ok(number)) = (routes, u64::from_str_radix(prefix, 16)) else { return prefix.to_owned() };
     // FNV-1a: it only tells apart what operators write, and is the same in every version.
     let mix = |digest: u64, byte: &u8| (digest ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let dirs = routes.dirs.iter().map(|dir| dir.as_os_str().as_bytes());
@@ -358,209 +410,7 @@ fn key_of(hash: &str, routes: Option<&LimitedRoutes>) -> String {
     format!("{:016x}", number ^ digest)
 }
 
-impl Server {
-    /// Finds out whether it serves; waits for one that is just coming or going.
-    fn look(&self) -> Result<Found, RootfsError> {
-        for _ in 0..MAX_LOOKS {
-            let lease = match self.lease.probe().map_err(|error| self.lease_failed(&error))? {
-                LeaseState::Absent | LeaseState::Reserved => return Ok(Found::Nothing),
-                LeaseState::Dead(_) | LeaseState::OtherBoot(_) => return Ok(Found::Dead),
-                LeaseState::Held(lease) => lease,
-            };
-            match client::status(&self.socket) {
-                Ok(status) => return Ok(Found::Serving(status)),
-                // It is about to listen, or about to end.
-                Err(error) if error.is_nobody_there() || error.is_hang_up() => {
-                    if self.wait_for_end(&lease, SHUTDOWN_PAUSE)? {
-                        // Its keeper is dead, and another one on its way.
-                        thread::park_timeout(KILL_PAUSE);
-                    }
-                }
-                Err(error) => return Err(self.call_failed(&error)),
-            }
-        }
-        Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: SHUTDOWN_PAUSE * MAX_LOOKS })
-    }
-
-    /// Makes sure that it serves this flist, here.
-    fn check(&self, status: &Status, hash: &str) -> Result<(), RootfsError> {
-        let refuse = |message: String, hint: &str| {
-            let source = ApiError::new(ErrorKind::Busy, message).with_hint(hint);
-            Err(RootfsError::Server { flist: self.flist.clone(), source })
-        };
-        if status.hash != hash {
-            let message = format!("its directory is taken by the server of flist {}", status.hash);
-            return refuse(message, "remove the containers of that flist, or change either flist by a byte");
-        }
-        if !is_mount_point(&self.mount_point)? {
-            let message = format!("its server (pid {}) lives but is unmounted", status.pid);
-            return refuse(message, "something still uses the former mount: grep fuse.contd /proc/*/mountinfo");
-        }
-        Ok(())
-    }
-
-    /// Ends it and removes its directory, unless somebody else than `leaving` uses it. One that does not answer is killed:
-    /// nobody is left to miss it, and whoever waits for it in the kernel is let go.
-    fn stop_unless_used(&self, leaving: Option<&User>) -> Result<(), RootfsError> {
-        if users::list(self.lease.path())?.iter().any(|user| Some(user) != leaving) {
-            return Ok(());
-        }
-        match self.end() {
-            Err(RootfsError::ServerSilent { waited, .. }) => {
-                warn!(flist = %self.flist, ?waited, "killing a flist server without users that does not answer");
-                self.destroy()
-            }
-            ended => ended,
-        }
-    }
-
-    fn end(&self) -> Result<(), RootfsError> {
-        match self.look()? {
-            Found::Nothing => self.retire(),
-            Found::Dead => self.detach().and_then(|()| self.retire()),
-            Found::Serving(_) => {
-                self.shut_down()?;
-                self.wait_until_let_go()?;
-                info!(flist = %self.flist, "flist server ended with its last user");
-                self.retire()
-            }
-        }
-    }
-
-    /// Waits until neither the server nor its keeper, whoever that is now, has the lease any more.
-    fn wait_until_let_go(&self) -> Result<(), RootfsError> {
-        for _ in 0..MAX_LOOKS {
-            let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? else {
-                return Ok(());
-            };
-            if self.wait_for_end(&lease, SHUTDOWN_PAUSE)? {
-                thread::park_timeout(KILL_PAUSE);
-            }
-        }
-        Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: SHUTDOWN_PAUSE * MAX_LOOKS })
-    }
-
-    fn shut_down(&self) -> Result<(), RootfsError> {
-        let mut round = 1;
-        loop {
-            match client::shut_down(&self.socket) {
-                Ok(()) => return Ok(()),
-                // It went by itself; whether that is so, the wait for its end tells.
-                Err(error) if error.is_nobody_there() || error.is_hang_up() => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Busy && round < MAX_SHUTDOWNS => {
-                    round += 1;
-                    thread::park_timeout(SHUTDOWN_PAUSE);
-                }
-                Err(error) => return Err(self.call_failed(&error)),
-            }
-        }
-    }
-
-    /// Clears away a server that died, unless containers still have its tree below them.
-    fn clear_dead(&self, is_live: &dyn Fn(&User) -> bool) -> Result<(), RootfsError> {
-        let users = users::list(self.lease.path())?;
-        if let Some(user) = users.iter().find(|user| is_live(user)) {
-            let message = format!("its server died while container {} of {} uses it", user.id.short(), user.namespace);
-            let hint = "stop and start the containers of this flist: they cannot read what is not cached";
-            let source = ApiError::new(ErrorKind::Unavailable, message).with_hint(hint);
-            return Err(RootfsError::Server { flist: self.flist.clone(), source });
-        }
-        warn!(flist = %self.flist, "clearing away a dead flist server");
-        self.detach()?;
-        self.retire()
-    }
-
-    /// Kills all its processes, and removes what they leave.
-    fn destroy(&self) -> Result<(), RootfsError> {
-        self.leave_word_of_the_end()?;
-        for _ in 0..MAX_KILL_ROUNDS {
-            let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? else {
-                self.detach()?;
-                return self.retire();
-            };
-            // The keeper, the process that serves, and whoever has just taken the place of either.
-            for process in lease.process.into_iter().chain(self.serving()) {
-                self.kill(&process)?;
-            }
-            thread::park_timeout(KILL_PAUSE);
-        }
-        Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: KILL_PAUSE * MAX_KILL_ROUNDS })
-    }
-
-    /// From here on no process starts another one in the directory, if there is one.
-    fn leave_word_of_the_end(&self) -> Result<(), RootfsError> {
-        let path = self.lease.path().join(ENDING_FILE);
-        match RealFs.write_new(&path, b"", 0o600) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => Ok(()),
-            written => written.map_err(|source| disk("write", &path, source)),
-        }
-    }
-
-    /// The process that serves, as it has written itself down.
-    fn serving(&self) -> Option<ProcessIdentity> {
-        let text = RealFs.read(&self.lease.path().join(SERVER_FILE), MAX_SERVER_BYTES).ok()?;
-        let process: Process = serde_json::from_slice(&text).ok()?;
-        Some(ProcessIdentity { pid: process.pid, start_ticks: process.start_ticks })
-    }
-
-    fn kill(&self, process: &ProcessIdentity) -> Result<(), RootfsError> {
-        let failed = |error: contd_lease::ProcessError| self.process_failed(&error);
-        if let Some(fd) = pidfd(process).map_err(failed)? {
-            signal(&fd, SIGKILL).map_err(failed)?;
-            wait_dead(&fd, ANSWER_TIMEOUT).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Tells why nobody serves any more, if the last one could say.
-    fn last_words(&self) -> ApiError {
-        let text = RealFs.read(&self.lease.path().join(LAST_WORDS_FILE), MAX_WORDS_BYTES);
-        text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_else(|| {
-            ApiError::new(ErrorKind::Unavailable, "the flist server and its keeper were both killed")
-                .with_hint("stop and start the containers of this flist")
-        })
-    }
-
-    /// Unmounts what a dead server left; nobody can use it.
-    fn detach(&self) -> Result<(), RootfsError> {
-        let point = &self.mount_point;
-        for _ in 0..MAX_STACKED {
-            match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-                Ok(()) => {}
-                Err(Errno::EINVAL | Errno::ENOENT) => break,
-                Err(errno) => return Err(RootfsError::Unmount { path: point.clone(), source: errno.into() }),
-            }
-        }
-        Ok(())
-    }
-
-    fn retire(&self) -> Result<(), RootfsError> {
-        self.lease.retire().map_err(|error| self.lease_failed(&error))
-    }
-
-    /// Waits until the process has ended; `false` when it lives on.
-    fn wait_for_end(&self, lease: &Lease, timeout: Duration) -> Result<bool, RootfsError> {
-        let failed = |error: contd_lease::ProcessError| self.process_failed(&error);
-        match lease.pidfd().map_err(failed)? {
-            Some(pidfd) => wait_dead(&pidfd, timeout).map_err(failed),
-            None => Ok(true),
-        }
-    }
-
-    fn process_failed(&self, error: &contd_lease::ProcessError) -> RootfsError {
-        let source = flatten(ErrorKind::Internal, error, error.hint());
-        RootfsError::Server { flist: self.flist.clone(), source }
-    }
-
-    fn lease_failed(&self, error: &LeaseError) -> RootfsError {
-        let kind = if matches!(error, LeaseError::Held { .. }) { ErrorKind::Busy } else { ErrorKind::Internal };
-        RootfsError::Server { flist: self.flist.clone(), source: flatten(kind, error, error.hint()) }
-    }
-
-    fn call_failed(&self, error: &ClientError) -> RootfsError {
-        if error.is_silence() {
-            return RootfsError::ServerSilent { flist: self.flist.clone(), waited: ANSWER_TIMEOUT };
-        }
-        RootfsError::Server { flist: self.flist.clone(), source: ApiError::from_error(error) }
-    }
+/// The beginning of a flist's hash, or of the name of one of its servers' directories.
+fn prefix_of(hash_or_key: &str) -> &str {
+    hash_or_key.get(..KEY_DIGITS).unwrap_or(hash_or_key)
 }

@@ -1,7 +1,7 @@
 //! What there is of flist servers, for whoever looks after a node from outside of its daemon.
 //!
-//! Looking changes nothing. Ending takes the lease and the list of users as they are on disk; a daemon that runs beside it
-//! has locks of its own, so only a server that has had no user for a while may be ended.
+//! Looking changes nothing. Ending takes the lease and the list of users as they are on disk. A daemon that runs beside it
+//! has locks of its own: whoever begins to use a server in the very moment in which it is ended keeps it, or starts another.
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,8 @@ pub struct FoundServer {
     pub users: Vec<(NamespaceId, ContainerId)>,
     /// Whether its flist is mounted.
     pub is_mounted: bool,
+    /// Whether it is told to end, and something of it could not be removed yet: the daemon tries again.
+    pub is_ending: bool,
 }
 
 /// Lists the servers below a run directory, which must exist.
@@ -39,7 +41,7 @@ pub fn servers(run_dir: &Path) -> Result<Vec<FoundServer>, RootfsError> {
 /// Ends one server if nobody is noted as its user, and removes what it leaves; `false` when somebody is. Repeatable.
 ///
 /// # Errors
-/// [`RootfsError`] of kind `Busy` when something uses its mount; otherwise the step that failed.
+/// [`RootfsError`] of the step that failed: the server is of no use any more then, and something is left of it.
 pub fn end_unused_server(run_dir: &Path, key: &str) -> Result<bool, RootfsError> {
     at(run_dir)?.end_unused(key)
 }

@@ -1,137 +1,23 @@
 //! Roots out of real mounts and real servers. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod node;
 #[path = "../../flistfs/tests/support/mod.rs"]
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Mutex;
 
-use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
-use contd_protocol::flistfs::{Process, SERVER_FILE};
 use contd_rootfs::fake::FakeRootfs;
-use contd_rootfs::{
-    FetchProgress, MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider,
-};
-use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
+use contd_rootfs::{FetchProgress, PrepareRootfs, RootfsError, RootfsProvider};
+use contd_types::{ContainerId, ErrorKind, Explain};
 use nix::errno::Errno;
+use node::{Node, options_of, prepare, release, request};
 use support::{
     assert_matches_manifest, assert_overlay_matches_manifest, census, copy_store, fixture, place_fixture, servers,
 };
-
-/// Builds the server's program once, in the profile of this test, and returns where it is.
-fn flistfs() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let exe = std::env::current_exe().unwrap();
-            let profile_dir = exe.parent().unwrap().parent().unwrap();
-            // `make test` has built every binary already, with the features of the whole workspace; building it here
-            // again, alone, would compile its dependencies a second time.
-            if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_some() {
-                return profile_dir.join("contd-flistfs");
-            }
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "-p", "contd-flistfs", "--bin", "contd-flistfs"]);
-            if profile_dir.ends_with("release") {
-                build.arg("--release");
-            }
-            assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-            profile_dir.join("contd-flistfs")
-        })
-        .clone()
-}
-
-/// Scratch ground for one test, with a provider on it.
-struct Node {
-    scratch: tempfile::TempDir,
-}
-
-impl Node {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        for dir in ["run", "run/f", "state", "state/ns", "cache", "upper"] {
-            fs::create_dir(scratch.path().join(dir)).unwrap();
-        }
-        Self { scratch }
-    }
-
-    fn path(&self) -> &Path {
-        self.scratch.path()
-    }
-
-    /// A provider that knows nothing: what a new daemon has.
-    fn provider(&self) -> MountRootfs {
-        MountRootfs::new(MountConfig {
-            flistfs_binary: flistfs(),
-            run_dir: self.path().join("run"),
-            state_dir: self.path().join("state"),
-            cache_dir: self.path().join("cache"),
-        })
-    }
-
-    fn server_dir(&self) -> PathBuf {
-        let dirs = support::names(&self.path().join("run/f"));
-        assert_eq!(dirs.len(), 1, "{dirs:?}");
-        self.path().join("run/f").join(&dirs[0])
-    }
-
-    /// Kills the server and its keeper.
-    fn kill_server(&self) {
-        let LeaseState::Held(lease) = LeaseDir::new(self.server_dir()).probe().unwrap() else { panic!("not held") };
-        let text = fs::read(self.server_dir().join(SERVER_FILE)).unwrap();
-        let Process { pid, start_ticks } = serde_json::from_slice(&text).unwrap();
-        let both =
-            [lease.process.unwrap(), ProcessIdentity { pid, start_ticks }].map(|of| pidfd(&of).unwrap().unwrap());
-        // Stopped first, so that neither has the time to replace the other.
-        for number in [19, 9] {
-            both.iter().for_each(|pidfd| assert!(signal(pidfd, number).unwrap()));
-        }
-        assert!(both.iter().all(|pidfd| wait_dead(pidfd, Duration::from_secs(10)).unwrap()));
-    }
-}
-
-impl Drop for Node {
-    /// Only after a failed test is there still something to clear away.
-    fn drop(&mut self) {
-        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        for line in mountinfo.lines().rev().filter(|line| line.contains(self.path().to_str().unwrap())) {
-            let point = line.split(' ').nth(4).unwrap().replace("\\040", " ");
-            let _gone = nix::mount::umount2(Path::new(&point), nix::mount::MntFlags::MNT_DETACH);
-        }
-    }
-}
-
-fn request(flist: &str, number: u8) -> PrepareRootfs {
-    PrepareRootfs {
-        namespace: NamespaceId::new("ns").unwrap(),
-        id: ContainerId::from_random([number; 16]),
-        flist: flist.to_owned(),
-        is_read_only: false,
-        size_bytes: 4 << 20,
-        upper_dir: None,
-        is_trusted: false,
-        grant: None,
-    }
-}
-
-fn prepare(provider: &dyn RootfsProvider, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
-    provider.prepare(request, &|_| {})
-}
-
-fn release(provider: &dyn RootfsProvider, request: &PrepareRootfs) -> Result<(), RootfsError> {
-    provider.release(&request.namespace, &request.id)
-}
-
-fn options_of(root: &Path) -> String {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let line = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == root.to_str());
-    line.unwrap_or_else(|| panic!("{} is not mounted", root.display())).to_owned()
-}
 
 /// What every provider promises. `flist` can be prepared, `missing` does not exist.
 fn contract(provider: &dyn RootfsProvider, flist: &str, missing: &str, plain: &str) {
@@ -361,55 +247,6 @@ fn a_new_daemon_finds_what_is_mounted_and_removes_what_is_not() {
     assert_overlay_matches_manifest(&kept.root, "small");
     assert_eq!(prepare(&new, &live).unwrap(), kept);
     release(&new, &live).unwrap();
-    assert_eq!(census(node.path()), before, "something leaked");
-}
-
-#[test]
-fn a_dead_server_is_replaced_once_no_container_uses_it_and_not_before() {
-    let node = Node::new();
-    let provider = node.provider();
-    let flist = fixture("small", node.path());
-    let before = census(node.path());
-    let [one, two] = [1, 2].map(|number| request(flist.to_str().unwrap(), number));
-    let root = prepare(&provider, &one).unwrap().root;
-    assert_eq!(provider.lost().unwrap(), []);
-    node.kill_server();
-    assert_eq!(fs::read(root.join("etc/hostname")).unwrap_err().raw_os_error(), Some(Errno::ENOTCONN as i32));
-    let lost = provider.lost().unwrap();
-    assert_eq!(lost.iter().map(|lost| &lost.id).collect::<Vec<_>>(), [&one.id]);
-    assert!(lost[0].why.message.contains("both killed"), "{:?}", lost[0]);
-    let error = prepare(&provider, &two).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.hint().is_some());
-    // The container itself may be made anew: that takes the broken root down.
-    let root = prepare(&provider, &one).unwrap().root;
-    assert_overlay_matches_manifest(&root, "small");
-    node.kill_server();
-    release(&provider, &one).unwrap();
-    assert_eq!(census(node.path()), before, "something leaked");
-    // A server that died with all its users gone unnoticed.
-    prepare(&provider, &two).unwrap();
-    node.kill_server();
-    fs::remove_dir_all(node.server_dir().join("users")).unwrap();
-    nix::mount::umount(&node.path().join("state/ns").join(two.id.as_str()).join("rootfs")).unwrap();
-    assert_eq!(node.provider().recover().unwrap(), []);
-    assert_eq!(census(node.path()), before, "something leaked");
-}
-
-#[test]
-fn a_root_in_use_is_not_taken_away_and_a_later_release_finishes_the_work() {
-    let node = Node::new();
-    let provider = node.provider();
-    let flist = fixture("small", node.path());
-    let before = census(node.path());
-    let one = request(flist.to_str().unwrap(), 1);
-    let root = prepare(&provider, &one).unwrap().root;
-    let held = fs::File::open(root.join("etc/hostname")).unwrap();
-    let error = release(&provider, &one).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
-    assert_eq!(fs::read(root.join("etc/hostname")).unwrap().len() as u64, held.metadata().unwrap().size());
-    drop(held);
-    release(&provider, &one).unwrap();
     assert_eq!(census(node.path()), before, "something leaked");
 }
 

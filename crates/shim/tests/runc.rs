@@ -96,7 +96,8 @@ fn a_descendant_that_holds_the_output_is_ended_with_its_pid_namespace() {
 #[test]
 fn a_descendant_without_a_pid_namespace_holds_the_exit_back_no_longer_than_the_drain_time() {
     let mut scene = Scene::bare(Border::Runc);
-    scene.task.drain_timeout = Duration::from_millis(200);
+    // Long enough for what was said before the end to be read, on a machine that is busy.
+    scene.task.drain_timeout = Duration::from_secs(2);
     scene.write_task();
     scene.configure(&["/bin/sh", "-c", "sleep 1000 & echo x"], |config| {
         config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");

@@ -1,11 +1,13 @@
 //! What contd tells about a container. Published, never stored: the record is another type, and so is the shim's report.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
 use crate::lifecycle::State;
 use crate::name::{ContainerName, NamespaceId};
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, CpuLimit};
 use crate::time::Timestamp;
 
 /// All that is known about one container.
@@ -31,6 +33,25 @@ pub struct ContainerInfo {
     pub restart_count: u32,
     /// The host path of its log.
     pub log_path: String,
+    /// What is in force of what the node decides; `None` until it was made once.
+    pub in_force: Option<InForce>,
+}
+
+/// What a container was last made with, whoever chose it: itself, or the node's configuration of that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// The runtime, by its name on the node.
+    pub runtime: String,
+    /// Memory limit in bytes.
+    pub memory_bytes: u64,
+    /// CPU limit.
+    pub cpu: CpuLimit,
+    /// The most processes and threads.
+    pub pids_limit: u32,
+    /// Size of its writable layer in bytes; `None` where that is a directory of the caller's, which has no limit.
+    pub rootfs_size_bytes: Option<u64>,
+    /// The most open files of a process, soft limit; `None` is the daemon's own.
+    pub open_files: Option<u64>,
 }
 
 /// One line of a list.
@@ -52,6 +73,8 @@ pub struct ContainerSummary {
     pub started_at: Option<Timestamp>,
     /// How often the restart policy has started it again.
     pub restart_count: u32,
+    /// Key and value pairs of its caller.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl From<&ContainerInfo> for ContainerSummary {
@@ -65,6 +88,7 @@ impl From<&ContainerInfo> for ContainerSummary {
             created_at: info.created_at,
             started_at: info.started_at,
             restart_count: info.restart_count,
+            labels: info.spec.labels.clone(),
         }
     }
 }

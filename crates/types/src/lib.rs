@@ -6,12 +6,14 @@
 //! ```text
 //! id, name      who            ContainerId, NamespaceId, ContainerName, ContainerRef
 //! spec          what to run    ContainerSpec and its parts
+//! exec          what execve takes
 //! lifecycle     where it is    State × Event -> State, one pure table
 //! caller        who asked     Caller: a user with limited rights
 //! exit          how it ended   Exit: code or signal, and how that is known
 //! info          what we tell   ContainerInfo, ContainerSummary
 //! event         what happened  ContainerEvent
 //! error         what went wrong ApiError, ErrorKind, trait Explain
+//! hint          what to type  complete_commands
 //! shortage      what ran out   Shortage
 //! time          when           Timestamp, trait Clock
 //! ```
@@ -21,7 +23,9 @@ pub mod backoff;
 pub mod caller;
 pub mod error;
 pub mod event;
+pub mod exec;
 pub mod exit;
+pub mod hint;
 pub mod id;
 pub mod info;
 pub mod lifecycle;
@@ -35,14 +39,17 @@ pub use backoff::Backoff;
 pub use caller::Caller;
 pub use error::{ApiError, ErrorKind, Explain, one_line};
 pub use event::{ContainerEvent, EventKind};
+pub use exec::exec_limit_bytes;
 pub use exit::{Exit, ExitCause, ExitSource};
+pub use hint::complete_commands;
 pub use id::{ContainerId, ContainerRef};
-pub use info::{ContainerInfo, ContainerSummary};
+pub use info::{ContainerInfo, ContainerSummary, InForce};
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{
-    ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, SpecError, UserSpec,
+    ContainerSpec, CpuLimit, Entrypoint, MIN_MEMORY_BYTES, MountSpec, Network, Propagation, RestartPolicy, SpecError,
+    UserSpec,
 };
 pub use time::{Clock, SystemClock, Timestamp};

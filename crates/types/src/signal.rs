@@ -12,11 +12,17 @@ pub struct Signal(u8);
 
 /// Why a text or number is not a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("signal {given:?}: neither a number from 1 to 64 nor a name like TERM or SIGTERM")]
+#[error("signal {given:?}: neither a number from 1 to 64 nor a name like TERM, SIGTERM, RTMIN+3 or RTMAX-1")]
 pub struct SignalError {
     /// What was given.
     pub given: String,
 }
+
+/// The real-time signals as programs see them: glibc and musl keep the two below the first for themselves.
+const FIRST_REAL_TIME: u8 = 34;
+const LAST_REAL_TIME: u8 = 64;
+/// Up to here a real-time signal is named after the first, beyond after the last, as `kill -l` does.
+const LAST_AFTER_FIRST: u8 = 49;
 
 /// Names and numbers of the x86-64 and arm64 Linux ABI (signal(7)).
 const NAMES: [(&str, u8); 31] = [
@@ -53,6 +59,9 @@ const NAMES: [(&str, u8); 31] = [
     ("SYS", 31),
 ];
 
+/// Other names of some of them.
+const ALIASES: [(&str, u8); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("UNUSED", 31)];
+
 impl Signal {
     /// Ends a process at once; cannot be caught.
     pub const KILL: Self = Self(9);
@@ -73,17 +82,34 @@ impl Signal {
     }
 }
 
+/// Understands numbers, and names with or without `SIG` in either case, as docker, podman and kill(1) do.
 impl FromStr for Signal {
     type Err = SignalError;
     fn from_str(text: &str) -> Result<Self, SignalError> {
-        if let Ok(number) = text.parse::<u8>() {
+        if let Some(number) = digits(text) {
             return Self::new(number);
         }
         let upper = text.to_ascii_uppercase();
         let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let known = NAMES.iter().find(|(name, _)| *name == bare);
-        known.map(|&(_, number)| Self(number)).ok_or_else(|| SignalError { given: text.to_owned() })
+        let known = NAMES.iter().chain(&ALIASES).find(|(name, _)| *name == bare).map(|&(_, number)| number);
+        known.or_else(|| real_time(bare)).map(Self).ok_or_else(|| SignalError { given: text.to_owned() })
     }
+}
+
+/// Reads `RTMIN`, `RTMIN+n`, `RTMAX` and `RTMAX-n`.
+fn real_time(bare: &str) -> Option<u8> {
+    if let Some(above) = bare.strip_prefix("RTMIN") {
+        let above = if above.is_empty() { 0 } else { digits(above.strip_prefix('+')?)? };
+        return FIRST_REAL_TIME.checked_add(above).filter(|number| *number <= LAST_REAL_TIME);
+    }
+    let below = bare.strip_prefix("RTMAX")?;
+    let below = if below.is_empty() { 0 } else { digits(below.strip_prefix('-')?)? };
+    LAST_REAL_TIME.checked_sub(below).filter(|number| *number >= FIRST_REAL_TIME)
+}
+
+/// Reads a number of nothing but digits.
+fn digits(text: &str) -> Option<u8> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 impl TryFrom<u8> for Signal {
@@ -101,9 +127,13 @@ impl From<Signal> for u8 {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match NAMES.iter().find(|&&(_, number)| number == self.0) {
-            Some((name, _)) => write!(f, "SIG{name}"),
-            None => write!(f, "{}", self.0),
+        match (NAMES.iter().find(|&&(_, number)| number == self.0), self.0) {
+            (Some((name, _)), _) => write!(f, "SIG{name}"),
+            (None, FIRST_REAL_TIME) => f.write_str("SIGRTMIN"),
+            (None, LAST_REAL_TIME) => f.write_str("SIGRTMAX"),
+            (None, number) if number < FIRST_REAL_TIME => write!(f, "{number}"),
+            (None, number) if number <= LAST_AFTER_FIRST => write!(f, "SIGRTMIN+{}", number - FIRST_REAL_TIME),
+            (None, number) => write!(f, "SIGRTMAX-{}", LAST_REAL_TIME.saturating_sub(number)),
         }
     }
 }
@@ -113,17 +143,64 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_mean_the_same() {
-        for text in ["15", "TERM", "SIGTERM", "sigterm"] {
-            assert_eq!(text.parse::<Signal>().expect(text), Signal::TERM);
+    fn every_spelling_of_a_signal_means_the_same() {
+        for (number, texts) in [
+            (15, &["15", "TERM", "SIGTERM", "sigterm", "term", "SigTerm", "015"][..]),
+            (34, &["34", "RTMIN", "SIGRTMIN", "rtmin+0", "RTMAX-30"]),
+            (37, &["37", "RTMIN+3", "SIGRTMIN+3", "sigrtmin+3", "RTMAX-27", "SIGRTMAX-27"]),
+            (63, &["63", "SIGRTMAX-1", "rtmax-1", "RTMIN+29"]),
+            (64, &["64", "RTMAX", "SIGRTMAX", "RTMIN+30"]),
+            (6, &["ABRT", "IOT", "SIGIOT"]),
+            (17, &["CHLD", "CLD"]),
+            (29, &["IO", "POLL"]),
+            (31, &["SYS", "UNUSED"]),
+            (32, &["32"]),
+        ] {
+            for text in texts {
+                assert_eq!(text.parse::<Signal>().map(u8::from), Ok(number), "{text}");
+            }
         }
-        assert_eq!(Signal::KILL.to_string(), "SIGKILL");
-        assert_eq!(Signal::new(34).expect("real-time").to_string(), "34");
+    }
+
+    #[test]
+    fn what_is_shown_is_understood_again() {
+        for number in 1..=64 {
+            let signal = Signal::new(number).expect("in range");
+            assert_eq!(signal.to_string().parse(), Ok(signal), "{signal}");
+        }
+        let shown = |number| Signal::new(number).expect("in range").to_string();
+        assert_eq!(
+            [9, 34, 37, 49, 50, 63, 64].map(shown),
+            ["SIGKILL", "SIGRTMIN", "SIGRTMIN+3", "SIGRTMIN+15", "SIGRTMAX-14", "SIGRTMAX-1", "SIGRTMAX"]
+        );
+        assert_eq!(shown(32), "32");
     }
 
     #[test]
     fn zero_and_nonsense_are_refused() {
-        for bad in ["0", "65", "", "SIG", "FOO", "-1"] {
+        for bad in [
+            "0",
+            "65",
+            "256",
+            "",
+            "SIG",
+            "FOO",
+            "-1",
+            "+15",
+            "15 ",
+            "RTMIN+",
+            "RTMIN-1",
+            "RTMIN+31",
+            "RTMIN+255",
+            "RTMIN+ 3",
+            "RTMINx",
+            "RTMIN++3",
+            "RTMAX+1",
+            "RTMAX-31",
+            "RTMAX-",
+            "SIGSIGTERM",
+            "SIG15",
+        ] {
             assert!(bad.parse::<Signal>().is_err(), "{bad:?} was accepted");
         }
     }

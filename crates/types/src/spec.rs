@@ -108,6 +108,7 @@ impl ContainerSpec {
     /// # Errors
     /// The first [`SpecError`] found; nothing was changed.
     pub fn validate(&self) -> Result<(), SpecError> {
+        self.check_strings()?;
         self.check_sizes()?;
         check_text("flist", &self.flist, MAX_PATH_BYTES)?;
         if self.flist.is_empty() {
@@ -453,6 +454,25 @@ pub enum SpecError {
         /// How much there is.
         bytes: usize,
     },
+    /// A string that the kernel does not take.
+    #[error(
+        "spec: {what} has {bytes} bytes, more than the {} that the kernel takes in one string",
+        crate::exec::MAX_STRING_BYTES
+    )]
+    StringTooLong {
+        /// Which; the value of a variable may be a secret and is not shown.
+        what: String,
+        /// How long it is.
+        bytes: usize,
+    },
+    /// More of a command and its environment than the kernel takes.
+    #[error("spec: command and environment take {bytes} bytes, more than the {limit} that the kernel takes")]
+    ExecTooLarge {
+        /// How much they take.
+        bytes: usize,
+        /// The most.
+        limit: usize,
+    },
     /// A text that is too long or holds a control character.
     #[error("spec: {field} {given:?} is too long or holds a control character")]
     BadText {
@@ -508,7 +528,12 @@ impl SpecError {
         match self {
             Self::Missing { field: "entrypoint" } => "name a command, or use an flist that has one",
             Self::Missing { .. } => "give a value",
-            Self::TooMany { .. } | Self::TooLarge { .. } => "pass large inputs by a mounted file",
+            Self::TooMany { .. } | Self::TooLarge { .. } | Self::StringTooLong { .. } => {
+                "pass large inputs by a mounted file"
+            }
+            Self::ExecTooLarge { .. } => {
+                "pass large inputs by a mounted file, or run the daemon with a larger stack limit (ulimit -s)"
+            }
             Self::BadText { .. } => "use a shorter text without control characters",
             Self::BadPath { .. } => "write the path from / on, without `..`",
             Self::MountOverRoot => "use the flist for the root, and mount below it",

@@ -5,6 +5,7 @@ mod cache;
 mod flists;
 mod local;
 pub(crate) mod samples;
+mod usage;
 mod verbs;
 
 use std::future::Future;

@@ -1,8 +1,8 @@
 //! Containers to show.
 
 use contd_types::{
-    ContainerId, ContainerInfo, ContainerName, ContainerSpec, ContainerSummary, Exit, ExitCause, ExitSource,
-    NamespaceId, Pid, State, Timestamp,
+    ContainerId, ContainerInfo, ContainerName, ContainerSpec, ContainerSummary, CpuLimit, Exit, ExitCause, ExitSource,
+    InForce, NamespaceId, Pid, State, Timestamp,
 };
 
 /// The time in all tests: 2026-11-24T10:11:12Z.
@@ -21,7 +21,8 @@ pub(crate) fn exit(cause: ExitCause) -> Exit {
 }
 
 pub(crate) fn running() -> ContainerInfo {
-    let spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/srv/web.fl");
+    let mut spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/srv/web.fl");
+    spec.labels.insert("tier".into(), "front".into());
     ContainerInfo {
         id: id(0xab),
         namespace: NamespaceId::new("default").expect("valid"),
@@ -33,6 +34,14 @@ pub(crate) fn running() -> ContainerInfo {
         last_exit: None,
         restart_count: 0,
         log_path: "/var/log/default/web.log".into(),
+        in_force: Some(InForce {
+            runtime: "native".into(),
+            memory_bytes: 1 << 30,
+            cpu: CpuLimit::from_millis(1000).expect("valid"),
+            pids_limit: 1024,
+            rootfs_size_bytes: Some(512 << 20),
+            open_files: Some(1024),
+        }),
     }
 }
 

@@ -156,6 +156,7 @@ fn ps_as_json_is_one_object_per_line() {
         (&"web".into(), &"running".into(), &4711.into())
     );
     assert_eq!((&lines[1]["status"], &lines[1]["exit_code"]), (&"stopped".into(), &7.into()));
+    assert_eq!(lines[0]["labels"], serde_json::json!({"tier": "front"}));
     assert_eq!(lines[0]["created"], "2026-11-24T10:07:52.000000000Z");
 }
 
@@ -166,18 +167,25 @@ fn inspect_prints_one_flat_object() {
     assert_eq!(web["id"], "ab".repeat(16));
     assert_eq!((&web["pid"], &web["exit_code"], &web["network"]), (&4711.into(), &Value::Null, &"none".into()));
     assert_eq!(web["log_path"], "/var/log/default/web.log");
+    // What it did not ask for is the node's, and in force.
+    assert_eq!(
+        (&web["memory_bytes"], &web["cpus"], &web["pids_limit"]),
+        (&(1 << 30).into(), &1.0.into(), &1024.into())
+    );
+    assert_eq!((&web["rootfs_size_bytes"], &web["open_files"]), (&(512 << 20).into(), &1024.into()));
+    assert_eq!(web["runtime"], "native");
     let job = json(&node.contd("inspect job").succeeded());
     assert_eq!((&job["status"], &job["exit_code"], &job["exit"]["code"]), (&"stopped".into(), &7.into(), &7.into()));
 }
 
 #[test]
 fn an_error_is_told_with_causes_and_a_hint_and_data_stays_empty() {
-    let outcome = node().contd("inspect nobody");
+    let node = node();
+    let outcome = node.contd("inspect nobody");
     assert_eq!((outcome.code, outcome.out.as_str()), (1, ""));
-    assert_eq!(
-        outcome.err,
-        "contd: error: find the container\n  caused by: no name or id is like this\nhint: see `contd ps -a`\n"
-    );
+    let command = format!("contd -n default --address {} ps -a", node.socket().display());
+    let causes = "contd: error: find the container\n  caused by: no name or id is like this\n";
+    assert_eq!(outcome.err, format!("{causes}hint: see `{command}`\n"));
 }
 
 #[test]

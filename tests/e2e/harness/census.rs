@@ -34,14 +34,19 @@ impl Census {
         }
     }
 
-    /// Counts the warm slots whose shim lives.
+    /// Counts the warm slots whose shim listens.
     pub(crate) fn warm_slots(root: &Path) -> usize {
-        Slots::find(root).0.len()
+        Slots::find(root).0.iter().filter(|id| root.join("run/s").join(&id[..16]).join("sock").exists()).count()
     }
 
     /// Tells whether the daemon reads nothing of the kernel's at this moment.
     pub(crate) fn is_at_rest(&self) -> bool {
         !self.daemon_descriptors.iter().any(|target| target.starts_with("/proc/"))
+    }
+
+    /// Tells whether the daemon has the same open as in another census.
+    pub(crate) fn has_same_descriptors(&self, other: &Self) -> bool {
+        self.daemon_descriptors == other.daemon_descriptors
     }
 
     /// Says what is here and not in `before`, and the other way round.
@@ -170,6 +175,28 @@ pub(crate) fn command_lines() -> Vec<(i32, String)> {
         }
     }
     found
+}
+
+/// Tells whether a process has started another that has not been reaped yet.
+pub(crate) fn has_children(pid: u32) -> bool {
+    fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // Behind the name in parentheses: the state, then the parent.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        parent.is_some_and(|parent| parent == pid.to_string())
+    })
+}
+
+/// Tells whether somebody is connected to a listening socket, or was until a moment ago.
+pub(crate) fn is_anybody_connected(socket: &Path) -> bool {
+    /// `SS_CONNECTED`; the listening socket itself is not.
+    const CONNECTED: &str = "03";
+    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let socket = socket.display().to_string();
+    text.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(5) == Some(&CONNECTED) && fields.get(7) == Some(&socket.as_str())
+    })
 }
 
 /// Lists the mount points below the root.

@@ -25,6 +25,7 @@ const ENOSYS: i32 = 38;
 pub(crate) struct DeadFuse {
     point: PathBuf,
     ends: Arc<AtomicBool>,
+    asked: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -37,9 +38,15 @@ impl DeadFuse {
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         mount(Some("dead"), point, Some("fuse"), MsFlags::empty(), Some(options.as_str())).expect("mount");
         let ends = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&ends);
-        let server = std::thread::spawn(move || serve(device, &told));
-        Self { point: point.to_owned(), ends, server: Some(server) }
+        let asked = Arc::new(AtomicBool::new(false));
+        let (told, heard) = (Arc::clone(&ends), Arc::clone(&asked));
+        let server = std::thread::spawn(move || serve(device, &told, &heard));
+        Self { point: point.to_owned(), ends, asked, server: Some(server) }
+    }
+
+    /// Waits until somebody has asked what is never answered: from then on no signal reaches him.
+    pub(crate) fn until_asked(&self) {
+        super::eventually("somebody to ask the dead file system", || self.asked.load(Ordering::SeqCst).then_some(()));
     }
 
     /// Ends the server: the kernel gives everyone who waits an error.
@@ -62,7 +69,7 @@ impl Drop for DeadFuse {
     }
 }
 
-fn serve(mut device: File, ends: &AtomicBool) {
+fn serve(mut device: File, ends: &AtomicBool, asked: &AtomicBool) {
     let mut request = vec![0u8; 256 * 1024];
     while !ends.load(Ordering::SeqCst) {
         let Ok(len) = device.read(&mut request) else {
@@ -75,7 +82,11 @@ fn serve(mut device: File, ends: &AtomicBool) {
         let opcode = u32::from_ne_bytes(request[4..8].try_into().expect("4 bytes"));
         let unique = &request[8..16];
         let (error, body) = match opcode {
-            LOOKUP | FORGET | BATCH_FORGET | INTERRUPT => continue,
+            LOOKUP => {
+                asked.store(true, Ordering::SeqCst);
+                continue;
+            }
+            FORGET | BATCH_FORGET | INTERRUPT => continue,
             INIT => (0, init_out()),
             GETATTR => (0, attr_out()),
             _ => (-ENOSYS, Vec::new()),

@@ -5,7 +5,7 @@ pub(crate) mod dead_fuse;
 mod flists;
 pub(crate) mod manager;
 mod netns;
-mod node;
+pub(crate) mod node;
 pub(crate) mod servers;
 pub(crate) mod tenant;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::census::{cgroups_below, command_lines, members, mounts};
+use super::census::{cgroups_below, command_lines, has_children, is_anybody_connected, members, mounts};
 use super::{Census, Flist, Manager, eventually};
 
 /// What grows on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
@@ -50,6 +50,15 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// What a command that has ended gave.
+    pub(crate) fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Demands code 0 and returns standard output without the last newline.
     #[track_caller]
     pub(crate) fn ok(&self) -> &str {
@@ -76,6 +85,8 @@ pub(crate) struct Node {
     baseline: Option<Census>,
     announced: Vec<String>,
     manager: Option<Manager>,
+    /// How many shims wait ready.
+    slots: usize,
     _temp: tempfile::TempDir,
 }
 
@@ -108,7 +119,7 @@ impl Node {
     }
 
     /// The same, with a file in `conf.d` that overrules the rest.
-    #[allow(dead_code, reason = "the fault suite uses it, the end-to-end tests do not")]
+    #[allow(dead_code, reason = "the benches do not use it")]
     pub(crate) fn with_drop_in(extra: &str, drop_in: &str) -> Self {
         Self::prepared(extra, drop_in, |_root| None)
     }
@@ -126,12 +137,10 @@ impl Node {
         fs::create_dir(root.join("conf.d")).expect("make the directory of drop-ins");
         fs::write(root.join("conf.d/test.toml"), drop_in).expect("write the drop-in");
         let manager = make_manager(&root);
-        let (daemon, baseline, announced) = (None, None, Vec::new());
-        let mut node = Self { root, cgroup_parent, daemon, baseline, announced, manager, _temp: temp };
+        let (daemon, baseline, announced, slots) = (None, None, Vec::new(), warm_slots(drop_in));
+        let mut node = Self { root, cgroup_parent, daemon, baseline, announced, manager, slots, _temp: temp };
         node.start_daemon();
-        let slots = warm_slots(drop_in);
-        eventually("the warm slots to wait", || (Census::warm_slots(&node.root) == slots).then_some(()));
-        node.baseline = Some(node.settled_census());
+        node.baseline = Some(node.rest());
         node
     }
 
@@ -276,12 +285,22 @@ impl Node {
     /// Runs the command against this node, in namespace `default`.
     #[track_caller]
     pub(crate) fn contd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
-        let output = self.command().args(args).stdin(Stdio::null()).output().expect("run contd");
-        Output {
-            code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(&self.command().args(args).stdin(Stdio::null()).output().expect("run contd"))
+    }
+
+    /// Does something while the command waits, which it must still do afterwards; returns what the command gave. So
+    /// nothing depends on how fast this machine is.
+    #[allow(dead_code, reason = "neither the fault suite nor the benches use it")]
+    #[track_caller]
+    pub(crate) fn while_it_waits(&self, args: &[&str], act: impl FnOnce()) -> Output {
+        let mut command = self.command();
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut waiting = command.spawn().expect("run contd");
+        act();
+        let state = waiting.try_wait().expect("look at it");
+        let output = Output::of(&waiting.wait_with_output().expect("wait for it"));
+        assert!(state.is_none(), "contd {args:?} had ended before: {output:?}");
+        output
     }
 
     /// Returns the command with this node's address, to be given arguments.
@@ -368,14 +387,20 @@ impl Node {
         Census::take(&self.root, &self.cgroup_parent, self.daemon.as_ref().map(Child::id), &KEPT)
     }
 
-    /// Counts once nothing changes any more: the connection of the last command may still be open.
-    fn settled_census(&self) -> Census {
-        let mut last = self.census();
+    /// Waits until the daemon does nothing by itself: all warm slots wait, it has no child (whatever it starts is one until
+    /// it is ready), nobody is connected to it, and it reads nothing of the kernel's. Returns the census of that.
+    #[track_caller]
+    pub(crate) fn rest(&self) -> Census {
+        let mut last: Option<Census> = None;
         eventually("the daemon to be at rest", || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
             let now = self.census();
-            let is_settled = now == last && now.is_at_rest();
-            last = now.clone();
+            let is_at_rest = Census::warm_slots(&self.root) == self.slots
+                && !has_children(self.daemon_pid())
+                && !is_anybody_connected(&self.socket())
+                && now.is_at_rest();
+            // What it has opened for a moment, and closes, is not seen twice.
+            let is_settled = is_at_rest && last.as_ref().is_some_and(|last| last.has_same_descriptors(&now));
+            last = Some(now.clone());
             is_settled.then_some(now)
         })
     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use contd_protocol::api::{Item, LogItem, LogStream, MAX_LOG_ITEM_BYTES, Reply, Request, Response};
+use contd_protocol::api::{Item, LogItem, LogStream, MAX_LOG_ITEM_BYTES, Reply, Request, Response, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{Frame, FrameError, HelloReply, Kind, Refusal, VersionRange};
 use contd_types::{ErrorKind, Explain, Timestamp};
@@ -34,7 +34,7 @@ fn serve_answer(path: &Path, answer: Vec<u8>) {
     serve(path, |mut stream| async move {
         let mut buffer = vec![0; 4096];
         assert_ne!(stream.read(&mut buffer).await.expect("hello"), 0);
-        stream.write_all(&welcome(1)).await.expect("written");
+        stream.write_all(&welcome(VERSIONS.max)).await.expect("written");
         assert_ne!(stream.read(&mut buffer).await.expect("call"), 0);
         stream.write_all(&answer).await.expect("written");
         while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
@@ -142,9 +142,9 @@ async fn frames_that_a_daemon_must_not_send_end_the_connection() {
     let reply = |id, version| {
         Frame::new(version, Kind::Reply, &Reply { id, result: Ok(Response::Done) }).expect("small").to_bytes()
     };
-    let call = Frame::new(1, Kind::Cancel, &1u64).expect("small").to_bytes();
-    let trailing = Frame::new(1, Kind::Reply, &vec![0u8; 100]).expect("small").to_bytes();
-    for lie in [reply(77, 1), reply(1, 2), call, trailing, vec![0xaa; 500]] {
+    let call = Frame::new(VERSIONS.max, Kind::Cancel, &1u64).expect("small").to_bytes();
+    let trailing = Frame::new(VERSIONS.max, Kind::Reply, &vec![0u8; 100]).expect("small").to_bytes();
+    for lie in [reply(77, VERSIONS.max), reply(1, VERSIONS.max + 1), call, trailing, vec![0xaa; 500]] {
         let error = protocol_error_after(lie).await;
         assert!(matches!(error, ClientError::Protocol { .. }), "got {error:?}");
         assert_eq!(error.kind(), ErrorKind::Corrupt);

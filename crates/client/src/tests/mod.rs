@@ -60,6 +60,7 @@ fn summary(number: u16) -> ContainerSummary {
         created_at: Timestamp(0),
         started_at: None,
         restart_count: 0,
+        labels: std::collections::BTreeMap::new(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 use crate::built::built;
@@ -29,13 +31,22 @@ pub(crate) struct Bench {
     mounts_before: usize,
 }
 
+/// Counts the mounts of this thread's mount namespace.
 fn count_mounts() -> usize {
-    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
+    fs::read_to_string("/proc/thread-self/mountinfo").unwrap().lines().count()
+}
+
+/// Gives this thread, and whatever it starts, a mount namespace of its own: what is mounted meanwhile by anybody else on the
+/// machine does not count, and what is left behind goes with the thread.
+fn leave_the_hosts_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>).unwrap();
 }
 
 impl Bench {
     pub(crate) fn prepare() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this makes containers and wants root");
+        leave_the_hosts_mounts();
         let dir = tempfile::Builder::new().prefix("contd-diff-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let probe = dir.path().join("probe");
@@ -142,7 +153,7 @@ fn command(program: &str) -> Command {
 
 fn host_namespaces() -> String {
     let link = |name: &str| {
-        let id = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        let id = fs::read_link(format!("/proc/thread-self/ns/{name}")).unwrap();
         format!("{name}={}", id.display())
     };
     ["pid", "mnt", "uts", "ipc", "net", "cgroup", "user"].map(link).join(",")

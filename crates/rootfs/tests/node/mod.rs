@@ -1,0 +1,125 @@
+//! Scratch ground for the tests of real roots.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
+use contd_protocol::flistfs::{Process, SERVER_FILE};
+use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider};
+use contd_types::{ContainerId, NamespaceId};
+
+use crate::support;
+
+/// Builds the server's program once, in the profile of this test, and returns where it is.
+pub(crate) fn flistfs() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let exe = std::env::current_exe().unwrap();
+            let profile_dir = exe.parent().unwrap().parent().unwrap();
+            // `make test` has built every binary already, with the features of the whole workspace; building it here
+            // again, alone, would compile its dependencies a second time.
+            if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_some() {
+                return profile_dir.join("contd-flistfs");
+            }
+            let mut build = Command::new(env!("CARGO"));
+            build.args(["build", "--quiet", "-p", "contd-flistfs", "--bin", "contd-flistfs"]);
+            if profile_dir.ends_with("release") {
+                build.arg("--release");
+            }
+            assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+            profile_dir.join("contd-flistfs")
+        })
+        .clone()
+}
+
+/// Scratch ground for one test, with a provider on it.
+pub(crate) struct Node {
+    scratch: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        for dir in ["run", "run/f", "state", "state/ns", "cache", "upper"] {
+            fs::create_dir(scratch.path().join(dir)).unwrap();
+        }
+        Self { scratch }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// A provider that knows nothing: what a new daemon has.
+    pub(crate) fn provider(&self) -> MountRootfs {
+        MountRootfs::new(MountConfig {
+            flistfs_binary: flistfs(),
+            run_dir: self.path().join("run"),
+            state_dir: self.path().join("state"),
+            cache_dir: self.path().join("cache"),
+        })
+    }
+
+    pub(crate) fn server_dir(&self) -> PathBuf {
+        let dirs = support::names(&self.path().join("run/f"));
+        assert_eq!(dirs.len(), 1, "{dirs:?}");
+        self.path().join("run/f").join(&dirs[0])
+    }
+
+    /// Kills the server and its keeper.
+    pub(crate) fn kill_server(&self) {
+        let LeaseState::Held(lease) = LeaseDir::new(self.server_dir()).probe().unwrap() else { panic!("not held") };
+        let text = fs::read(self.server_dir().join(SERVER_FILE)).unwrap();
+        let Process { pid, start_ticks } = serde_json::from_slice(&text).unwrap();
+        let both =
+            [lease.process.unwrap(), ProcessIdentity { pid, start_ticks }].map(|of| pidfd(&of).unwrap().unwrap());
+        // Stopped first, so that neither has the time to replace the other.
+        for number in [19, 9] {
+            both.iter().for_each(|pidfd| assert!(signal(pidfd, number).unwrap()));
+        }
+        assert!(both.iter().all(|pidfd| wait_dead(pidfd, Duration::from_secs(10)).unwrap()));
+    }
+}
+
+impl Drop for Node {
+    /// Only after a failed test is there still something to clear away.
+    fn drop(&mut self) {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        for line in mountinfo.lines().rev().filter(|line| line.contains(self.path().to_str().unwrap())) {
+            let point = line.split(' ').nth(4).unwrap().replace("\\040", " ");
+            let _gone = nix::mount::umount2(Path::new(&point), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+pub(crate) fn request(flist: &str, number: u8) -> PrepareRootfs {
+    PrepareRootfs {
+        namespace: NamespaceId::new("ns").unwrap(),
+        id: ContainerId::from_random([number; 16]),
+        flist: flist.to_owned(),
+        is_read_only: false,
+        size_bytes: 4 << 20,
+        upper_dir: None,
+        is_trusted: false,
+        grant: None,
+    }
+}
+
+pub(crate) fn prepare(provider: &dyn RootfsProvider, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
+    provider.prepare(request, &|_| {})
+}
+
+pub(crate) fn release(provider: &dyn RootfsProvider, request: &PrepareRootfs) -> Result<(), RootfsError> {
+    provider.release(&request.namespace, &request.id)
+}
+
+pub(crate) fn options_of(root: &Path) -> String {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == root.to_str());
+    line.unwrap_or_else(|| panic!("{} is not mounted", root.display())).to_owned()
+}

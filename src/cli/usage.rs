@@ -1,0 +1,178 @@
+//! Wrong usage: what clap says of it, less what would mislead, and the exit code.
+
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::cli::args::Cli;
+use crate::cli::error::{CliError, ENGINE_FAILED};
+use crate::cli::host::Host;
+
+/// Wrong usage, as clap has it.
+const USAGE: u8 = 2;
+/// Verbs and flags that end or remove something. Nobody is led to them by a guess.
+const HARMFUL: [&str; 7] = ["kill", "prune", "rm", "shutdown", "stop", "--force", "--fix"];
+
+/// Tells people what is wrong; help and version are data. Returns the exit code.
+pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u8 {
+    if !error.use_stderr() {
+        let text = error.render().to_string();
+        return host.output.data(text.as_bytes()).map_or_else(|error: CliError| error.code(), |()| 0);
+    }
+    let verb = verb(words);
+    let is_run = matches!(verb.as_deref(), Some("run" | "create"));
+    keep_honest(&mut error, is_run);
+    let text = error.render();
+    host.output.tell(&if host.output.is_err_terminal { text.ansi().to_string() } else { text.to_string() });
+    // Any other code could be the container's own; docker and podman have this one as well.
+    if is_run { ENGINE_FAILED } else { USAGE }
+}
+
+/// Finds the verb in words that clap could not make sense of.
+fn verb(words: &[OsString]) -> Option<String> {
+    let root = Cli::command();
+    let takes_value = |word: &str| {
+        let is_named = |arg: &clap::Arg| {
+            let long = arg.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long));
+            long || arg.get_short().is_some_and(|short| word.strip_prefix('-') == Some(short.encode_utf8(&mut [0; 4])))
+        };
+        root.get_opts().any(is_named)
+    };
+    let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if !word.starts_with('-') {
+            return Some(word.into_owned());
+        }
+        if takes_value(&word) {
+            words.next();
+        }
+    }
+    None
+}
+
+/// Takes suggestions out that no slip of a finger explains, or that do harm, or that are wrong.
+fn keep_honest(error: &mut clap::Error, is_run: bool) {
+    let given = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
+        (Some(ContextValue::String(given)), _) | (None, Some(ContextValue::String(given))) => given.clone(),
+        _ => return,
+    };
+    match error.remove(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(mut names)) => {
+            names.retain(|name| is_good_guess(&given, name));
+            if !names.is_empty() {
+                error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(names));
+            }
+        }
+        Some(ContextValue::String(name)) if is_good_guess(&given, &name) => {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::String(name));
+        }
+        _ => {}
+    }
+    if let Some(ContextValue::String(name)) = error.remove(ContextKind::SuggestedArg)
+        && is_good_guess(&given, &name)
+    {
+        error.insert(ContextKind::SuggestedArg, ContextValue::String(name));
+    }
+    // What follows `--` would be the flist.
+    if is_run && error.kind() == ErrorKind::UnknownArgument {
+        error.remove(ContextKind::Suggested);
+    }
+}
+
+/// Tells whether `name` may be what somebody meant who typed `given`: one slip in a short word, two in a long one.
+fn is_good_guess(given: &str, name: &str) -> bool {
+    let slips = if name.trim_start_matches('-').chars().count() > 5 { 2 } else { 1 };
+    !HARMFUL.contains(&name) && strsim::damerau_levenshtein(given, name) <= slips
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every verb is one or the other: a new one must be put here, or into [`HARMFUL`].
+    const HARMLESS: [&str; 29] = [
+        "cache",
+        "completion",
+        "create",
+        "daemon",
+        "doctor",
+        "events",
+        "flist",
+        "import",
+        "inspect",
+        "logs",
+        "ls",
+        "namespaces",
+        "pack",
+        "ps",
+        "restart",
+        "run",
+        "server",
+        "shim",
+        "start",
+        "unpack",
+        "update",
+        "upgrade",
+        "verify",
+        "version",
+        "wait",
+        "route",
+        "set",
+        "add",
+        "list",
+    ];
+
+    fn verbs(command: &clap::Command, found: &mut Vec<String>) {
+        for verb in command.get_subcommands() {
+            found.push(verb.get_name().to_owned());
+            found.extend(verb.get_all_aliases().map(str::to_owned));
+            verbs(verb, found);
+        }
+    }
+
+    #[test]
+    fn every_verb_is_known_to_do_harm_or_not() {
+        let mut found = Vec::new();
+        verbs(&Cli::command(), &mut found);
+        for verb in found {
+            assert!(HARMLESS.contains(&verb.as_str()) != HARMFUL.contains(&verb.as_str()), "{verb}");
+        }
+    }
+
+    #[test]
+    fn the_verb_is_found_behind_flags_known_or_not() {
+        let of = |line: &str| verb(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        for (line, expected) in [
+            ("contd run x", Some("run")),
+            ("contd -n run create x", Some("create")),
+            ("contd --namespace=a run x", Some("run")),
+            ("contd --address /s -n a run", Some("run")),
+            ("contd -na run", Some("run")),
+            ("contd --no-such run x", Some("run")),
+            ("contd", None),
+            ("contd -n", None),
+        ] {
+            assert_eq!(of(line).as_deref(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_guess_is_a_slip_and_never_harmful() {
+        for (given, name) in
+            [("pss", "ps"), ("log", "logs"), ("inspcet", "inspect"), ("satrt", "start"), ("--detch", "--detach")]
+        {
+            assert!(is_good_guess(given, name), "{given} {name}");
+        }
+        for (given, name) in [
+            ("top", "stop"),
+            ("rmi", "rm"),
+            ("skill", "kill"),
+            ("stp", "stop"),
+            ("--forc", "--force"),
+            ("exec", "events"),
+        ] {
+            assert!(!is_good_guess(given, name), "{given} {name}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A removal waits for nobody who has the root open or a copy of our mounts, and neither does the next run of the flist.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::servers::FlistServer;
+use crate::harness::{Node, eventually};
+
+/// A removal used to wait for 25 s; the end of a container that is killed, and a loaded machine, take some.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// A process of the host with a mount namespace of its own, and a private copy of all mounts in it.
+struct Copy(Child);
+
+impl Copy {
+    fn take() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "/bin/sh", "-c", "echo there; exec sleep 1000"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("unshare is installed");
+        let mut word = [0; 5];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut word).expect("its word");
+        Self(child)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.0.kill().expect("end it");
+        self.0.wait().expect("reap it");
+    }
+}
+
+#[track_caller]
+fn removed_at_once(node: &Node, name: &str) {
+    let begun = Instant::now();
+    node.contd(["rm", "-f", "-t", "0", name]).ok();
+    assert!(begun.elapsed() < AT_ONCE, "the removal took {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_private_copy_of_the_mount_table_delays_no_removal_and_no_run() {
+    let node = Node::start();
+    let flist = node.flist();
+    for name in ["a", "b"] {
+        node.contd(["run", "-d", "--name", name, flist.arg(), "/bin/sleep", "1000"]).ok();
+    }
+    let copy = Copy::take();
+    removed_at_once(&node, "a");
+    removed_at_once(&node, "b");
+    assert!(FlistServer::all(&node).is_empty(), "the server lives on for nobody");
+    assert_eq!(node.contd(["run", "--rm", flist.arg(), "/bin/echo", "hi"]).ok(), "hi");
+    let table = fs::read_to_string(format!("/proc/{}/mountinfo", copy.0.id())).expect("its mount table");
+    assert!(!table.contains(&node.root.display().to_string()), "{table}");
+    drop(copy);
+    node.finish();
+}
+
+#[test]
+fn a_container_that_has_the_state_directory_mounted_keeps_no_other_from_going() {
+    let node = Node::start();
+    let flist = node.flist();
+    node.contd(["run", "-d", "--name", "a", flist.arg(), "/bin/sleep", "1000"]).ok();
+    let share = format!("{}:/s", node.root.join("state").display());
+    node.contd(["run", "-d", "--name", "b", "-v", &share, flist.arg(), "/bin/sleep", "1000"]).ok();
+    removed_at_once(&node, "a");
+    removed_at_once(&node, "b");
+    node.finish();
+}
+
+#[test]
+fn a_process_of_the_host_inside_a_root_keeps_its_files_and_delays_no_removal() {
+    let node = Node::start();
+    let flist = node.flist();
+    node.contd(["run", "-d", "--name", "busy", flist.arg(), "/bin/sh", "-c", "echo mine >/own; sleep 1000"]).ok();
+    let id = node.inspect("busy")["id"].as_str().expect("an id").to_owned();
+    let root = node.root.join("state/default").join(&id).join("rootfs");
+    let mut held = eventually("its file", || File::open(root.join("own")).ok());
+    removed_at_once(&node, "busy");
+    assert_eq!(node.contd(["inspect", &id]).code, 1, "it is still listed");
+    assert!(!root.exists());
+    let mut text = String::new();
+    held.read_to_string(&mut text).expect("read what is open");
+    assert_eq!(text, "mine\n");
+    drop(held);
+    node.finish();
+}
+
+#[test]
+fn a_stopped_container_whose_flist_server_died_refuses_no_other_run_of_the_flist() {
+    let mut node = Node::start();
+    node.announce("nobody serves the root any more");
+    let flist = node.flist();
+    node.contd(["run", "-d", "--name", "old", flist.arg(), "/bin/true"]).ok();
+    node.wait_for_status("old", "stopped");
+    let [server] = <[FlistServer; 1]>::try_from(FlistServer::all(&node)).expect("one server");
+    for pid in [server.keeper, server.serving] {
+        node.signal(pid, nix::sys::signal::Signal::SIGSTOP);
+    }
+    for pid in [server.keeper, server.serving] {
+        node.kill(pid);
+    }
+    assert_eq!(node.contd(["run", "--rm", flist.arg(), "/bin/echo", "hi"]).ok(), "hi");
+    assert_eq!(node.inspect("old")["status"], "stopped");
+    node.contd(["rm", "old"]).ok();
+    node.finish();
+}
