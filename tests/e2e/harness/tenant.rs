@@ -6,7 +6,6 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use super::node::{Output, binary};
 use super::{Flist, Node};
@@ -28,6 +27,7 @@ pub(crate) fn open_to_all(path: &Path) {
 pub(crate) struct Tenant {
     /// Everything of it lies below.
     pub(crate) home: PathBuf,
+    contd: PathBuf,
     uid: u32,
     groups: Vec<u32>,
     _temp: tempfile::TempDir,
@@ -49,7 +49,8 @@ impl Tenant {
         fs::write(home.join("shared/file"), "shared\n").expect("write");
         Flist::busybox(&home.join("flists"));
         open_to_all(&home.join("flists/store"));
-        Self { home, uid: UID, groups: vec![SOCKET_GID], _temp: temp }
+        let contd = reachable_contd(&home);
+        Self { home, contd, uid: UID, groups: vec![SOCKET_GID], _temp: temp }
     }
 
     /// The same directories for another user.
@@ -79,9 +80,7 @@ impl Tenant {
 
     /// Starts a node with that configuration.
     pub(crate) fn node(&self, keys: &str) -> Node {
-        let node = Node::with_config(&self.config(keys));
-        let_in(&node);
-        node
+        open_node(&self.config(keys))
     }
 
     /// Runs a command of contd as this user, against a node and in namespace `t`.
@@ -104,7 +103,7 @@ impl Tenant {
             true => command.arg("--clear-groups"),
             false => command.args(["--groups", &groups.join(",")]),
         };
-        command.arg(reachable_contd()).arg("--address").arg(node.socket());
+        command.arg(&self.contd).arg("--address").arg(node.socket());
         command
     }
 
@@ -112,8 +111,8 @@ impl Tenant {
     #[track_caller]
     pub(crate) fn inside(&self, node: &Node, flags: &[&str], script: &str) -> String {
         let flist = self.flist();
-        let args = ["run", "--rm"].iter().chain(flags).chain(&[&*flist, "/bin/sh", "-c", script]);
-        self.contd(node, args).ok().to_owned()
+        let command = [&*flist, "/bin/sh", "-c", script];
+        self.contd(node, ["run", "--rm"].iter().chain(flags).chain(&command)).ok().to_owned()
     }
 
     /// Demands that a container with these flags is refused, with what and a key of the rule that would give it; and that
@@ -128,8 +127,8 @@ impl Tenant {
     #[track_caller]
     pub(crate) fn is_refused_with(&self, node: &Node, flags: &[&str], flist: &str, what: &str, key: &str) {
         for verb in [&["run", "--rm"][..], &["create"], &["run", "--dry-run"]] {
-            let args = verb.iter().chain(flags).chain(&[flist, "/bin/true"]);
-            let output = self.contd(node, args);
+            let command = [flist, "/bin/true"];
+            let output = self.contd(node, verb.iter().chain(flags).chain(&command));
             assert_ne!(output.code, 0, "{verb:?} {flags:?} {flist} was carried out: {}", output.stdout);
             assert!(output.stderr.contains(what), "{what:?} is not in: {}", output.stderr);
             assert!(
@@ -142,21 +141,32 @@ impl Tenant {
     }
 }
 
+/// Starts a node whose socket other users can get at, and which may say of runs that it took them back.
+pub(crate) fn open_node(config: &str) -> Node {
+    let mut node = Node::with_config(config);
+    node.announce("run rolled back");
+    let_in(&node);
+    node
+}
+
 /// Lets other users get at the socket of a node: its root is a private directory of the test.
 pub(crate) fn let_in(node: &Node) {
     fs::set_permissions(&node.root, Permissions::from_mode(0o711)).expect("set the mode");
 }
 
-/// Our program where every user can start it: the directory that it was built in may be a private one.
-fn reachable_contd() -> &'static Path {
-    static PLACE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_dir, path) = PLACE.get_or_init(|| {
-        let dir = tempfile::Builder::new().prefix("contd-u-bin-").tempdir_in("/tmp").expect("make a directory");
-        open_to_all(dir.path());
-        let path = dir.path().join("contd");
-        fs::copy(binary("contd"), &path).expect("copy contd");
-        open_to_all(&path);
-        (dir, path)
-    });
+/// Our program where the user can start it: the directory that it was built in may be a private one.
+fn reachable_contd(home: &Path) -> PathBuf {
+    let built = binary("contd");
+    let is_reachable = |path: &Path| {
+        let ids = ["--reuid", "61000", "--regid", "61001", "--clear-groups", "test", "-x"];
+        Command::new("setpriv").args(ids).arg(path).status().expect("run setpriv").success()
+    };
+    if is_reachable(&built) {
+        return built;
+    }
+    let path = home.join("contd");
+    // By another process: had this one it open for writing, a child that is just being started would keep it busy.
+    let copied = Command::new("cp").arg(&built).arg(&path).status().expect("run cp").success();
+    assert!(copied && is_reachable(&path), "{} cannot be started by another user", path.display());
     path
 }
