@@ -320,8 +320,12 @@ fn what_else_makes_a_container_more_than_its_user_is_given_by_name() {
     // What is left out is at most what the rule gives.
     let flist = tenant.flist();
     tenant.contd(&node, ["create", "--name", "plain", &flist, "/bin/true"]).ok();
-    let spec = node.inspect_in("t", "plain")["spec"].clone();
-    assert_eq!(spec["memory_bytes"], 64 << 20, "{spec}");
+    let shown = node.inspect_in("t", "plain");
+    assert_eq!(
+        (&shown["memory_bytes"], &shown["rootfs_size_bytes"]),
+        (&(64 << 20).into(), &(8 << 20).into()),
+        "{shown}"
+    );
     tenant.contd(&node, ["rm", "plain"]).ok();
     node.finish();
 }

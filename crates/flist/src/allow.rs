@@ -78,12 +78,13 @@ fn host_of(url: &Url) -> Option<String> {
 }
 
 fn port_of(url: &Url) -> Option<u16> {
-    url.port_or_known_default().or(match url.scheme() {
-        "zdb" => Some(9900),
-        "s3" => Some(80),
-        "s3s" | "s3+tls" => Some(443),
-        _ => None,
-    })
+    let usual = match url.scheme() {
+        "http" | "s3" => 80,
+        "https" | "s3s" | "s3+tls" => 443,
+        "zdb" => 9900,
+        _ => return None,
+    };
+    Some(url.port().unwrap_or(usual))
 }
 
 #[cfg(test)]
