@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod daemon;
 mod doctor;
+mod flist_places;
 
 use std::process::ExitCode;
 

@@ -11,27 +11,30 @@ use contd_rootfs::ImageDefaults;
 use contd_store::MadeWith;
 use contd_types::{ContainerId, ContainerSpec, NamespaceId, Network};
 
-use crate::config::NodeConfig;
 use crate::error::StepError;
 use crate::flist::UNDO_GRACE;
 use crate::lineage::Lineage;
 use crate::messages::node::{ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle, Written};
-use crate::pool::Pool;
+use crate::pool::{Pool, TenantPools};
+use crate::shared::Shared;
 
-/// Bundles written or removed at once; each is a few milliseconds of fsync.
-const THREADS: usize = 16;
+/// Bundles of one tenant written or shown at once: users and groups are looked up in its roots, which may hang.
+const WRITES_PER_NAMESPACE: usize = 16;
+/// Bundles removed or listed at once; each is a few milliseconds of fsync, and no root is looked into.
+const REMOVALS: usize = 16;
 
 /// What outlives the actor.
 #[derive(Debug)]
 pub(crate) struct BundleWork {
     bundles: Arc<dyn Bundles>,
-    config: NodeConfig,
-    pool: Pool,
+    shared: Arc<Shared>,
+    writes: TenantPools,
+    removals: Pool,
 }
 
 impl BundleWork {
-    pub(crate) fn new(bundles: Arc<dyn Bundles>, config: NodeConfig) -> Self {
-        Self { bundles, config, pool: Pool::new(THREADS) }
+    pub(crate) fn new(bundles: Arc<dyn Bundles>, shared: Arc<Shared>) -> Self {
+        Self { bundles, shared, writes: TenantPools::new(WRITES_PER_NAMESPACE), removals: Pool::new(REMOVALS) }
     }
 
     /// Calls `make` with the complete request, and tells what the flist added to it. Blocks.
@@ -47,21 +50,22 @@ impl BundleWork {
         let netns = match &spec.network {
             Network::Private => Netns::Private,
             Network::Named(name) => {
-                Netns::Path(netns::resolve(name, &self.config.netns_dir).map_err(StepError::Netns)?)
+                Netns::Path(netns::resolve(name, &self.shared.config.netns_dir).map_err(StepError::Netns)?)
             }
         };
         let given = spec;
         let spec = crate::startup::complete(given, root, image)
-            .and_then(|spec| crate::startup::check_exec(spec, self.config.exec_limit_bytes))
+            .and_then(|spec| crate::startup::check_exec(spec, self.shared.config.exec_limit_bytes))
             .map_err(StepError::Startup)?;
+        let defaults = self.shared.settings().defaults.limits;
         let request = BundleRequest {
             namespace,
             id,
             spec: &spec,
             root,
             netns,
-            cgroup_parent: &self.config.cgroup_parent,
-            defaults: &self.config.defaults.limits,
+            cgroup_parent: &self.shared.config.cgroup_parent,
+            defaults: &defaults,
         };
         let made = make(&request).map_err(StepError::Bundle)?;
         Ok((made, MadeWith::of(&spec, given)))
@@ -94,7 +98,8 @@ impl Handler<WriteBundle> for BundleActor {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
             let WriteBundle { lane, wanted, namespace, id, spec, root, image } = message;
-            let pool = work.pool.clone();
+            let still = wanted.clone();
+            let pool = work.writes.of(&namespace);
             let job = move || {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
@@ -103,7 +108,8 @@ impl Handler<WriteBundle> for BundleActor {
                 let (dir, made_with) = work.with_request(&namespace, &id, &spec, &root, &image, write)?;
                 Ok(Written { dir, made_with })
             };
-            pool.run_locked(&lane.bundle, "write the bundle", job).await.map_err(StepError::Job)?
+            let written = pool.run_locked(&lane.bundle, "write the bundle", job);
+            still.unless_given_up(written).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?
         })
     }
 }
@@ -114,13 +120,14 @@ impl Handler<PreviewBundle> for BundleActor {
     fn handle(&mut self, message: PreviewBundle, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let PreviewBundle { namespace, id, spec, root, image } = message;
-            let pool = work.pool.clone();
+            let PreviewBundle { wanted, namespace, id, spec, root, image } = message;
+            let pool = work.writes.of(&namespace);
             let job = move || {
                 let preview = work.with_request(&namespace, &id, &spec, &root, &image, contd_bundle::preview);
                 preview.map(|(config_json, _)| config_json)
             };
-            pool.run("preview the bundle", job).await.map_err(StepError::Job)?
+            let shown = pool.run("preview the bundle", job);
+            wanted.unless_given_up(shown).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?
         })
     }
 }
@@ -132,7 +139,7 @@ impl Handler<RemoveBundle> for BundleActor {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
             let RemoveBundle { lane, namespace, id, when_blocked } = message;
-            let pool = work.pool.clone();
+            let pool = work.removals.clone();
             let job = move || work.bundles.remove(&namespace, &id);
             let done = pool.undo_locked(&lane.bundle, UNDO_GRACE, "remove the bundle", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
@@ -149,7 +156,7 @@ impl Handler<ListBundles> for BundleActor {
     fn handle(&mut self, _message: ListBundles, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let pool = work.pool.clone();
+            let pool = work.removals.clone();
             let found = pool.run("list the bundles", move || work.bundles.list()).await.map_err(StepError::Job)?;
             found.map_err(StepError::Bundle)
         })

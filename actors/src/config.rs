@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contd_protocol::shim::RuntimeSpec;
-use contd_types::{ContainerId, CpuLimit};
+use contd_types::{ContainerId, CpuLimit, LayerKind};
 
 /// The stack limit of a process, unless somebody has changed it (`ulimit -s`).
 const USUAL_STACK_LIMIT: u64 = 8 * 1024 * 1024;
@@ -52,8 +52,10 @@ pub struct NodeConfig {
 pub struct Defaults {
     /// Memory, CPU and processes.
     pub limits: contd_bundle::Defaults,
-    /// The size of the writable layer in bytes.
+    /// The size of the writable layer in bytes, enforced where its file system can.
     pub rootfs_size_bytes: u64,
+    /// Where the writable layer lies.
+    pub layer: LayerKind,
     /// How long a container may take to end before SIGKILL.
     pub shutdown_timeout: Duration,
 }
@@ -76,6 +78,17 @@ pub struct Limits {
     pub runs_in_flight_per_namespace: usize,
     /// Runs and restarts of the node that are on the way.
     pub runs_in_flight: usize,
+}
+
+/// What may change while a node runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What a spec that leaves something out gets, from the next start of its container on.
+    pub defaults: Defaults,
+    /// When a container's log is rotated; a shim that runs keeps to what it was told.
+    pub log_rotation: LogRotation,
+    /// How many runs may be in flight, and how many containers there may be.
+    pub limits: Limits,
 }
 
 /// The runtimes of a node, by the names under which containers ask for them.
@@ -156,6 +169,11 @@ impl Runtimes {
 }
 
 impl NodeConfig {
+    /// Returns what may change while the node runs, as it is at the start.
+    pub fn settings(&self) -> Settings {
+        Settings { defaults: self.defaults, log_rotation: self.log_rotation, limits: self.limits }
+    }
+
     /// Makes settings with the defaults of the project; the rest is what differs between nodes.
     pub fn new(state_dir: PathBuf, log_dir: PathBuf, boot_id: String, runtimes: Runtimes, defaults: Defaults) -> Self {
         Self {
@@ -192,6 +210,7 @@ impl Defaults {
                 oom_score_adj: None,
             },
             rootfs_size_bytes: 512 * 1024 * 1024,
+            layer: LayerKind::Disk,
             shutdown_timeout: Duration::from_secs(10),
         }
     }

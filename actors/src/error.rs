@@ -13,6 +13,7 @@ use contd_types::{
     ApiError, ContainerId, ContainerName, ErrorKind, Explain, IllegalTransition, NamespaceId, StateName, Step,
 };
 
+use crate::admission::NoPlace;
 use crate::call::CallError;
 use crate::log::LogActorError;
 use crate::pool::JobLost;
@@ -164,6 +165,9 @@ fn leftovers_text(leftovers: &[Leftover]) -> String {
     format!(" (and the clean-up failed: {})", texts.join("; "))
 }
 
+/// What to do when nothing is started any more.
+const GOING_DOWN_HINT: &str = "somebody has said `contd shutdown`: start the daemon again, or the node";
+
 /// Why a container did not do what it was asked. Several callers may get the same one.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ContainerError {
@@ -171,6 +175,8 @@ pub(crate) enum ContainerError {
     Gone { id: ContainerId, verb: &'static str },
     #[error("{verb} container {id}: it is {state}")]
     Forbidden { id: ContainerId, verb: &'static str, state: StateName },
+    #[error("start container {id}: the node is going down")]
+    GoingDown { id: ContainerId },
     #[error("delete container {id}: it is {state} and has not ended")]
     NotEnded { id: ContainerId, state: StateName },
     #[error("{verb} container {id}: it is still being re-attached after {waited:?}")]
@@ -198,7 +204,7 @@ impl Explain for ContainerError {
         match self {
             Self::Gone { .. } => ErrorKind::NotFound,
             Self::Forbidden { .. } | Self::NotEnded { .. } | Self::NeverRan { .. } => ErrorKind::Conflict,
-            Self::Recovering { .. } | Self::ActorLost { .. } => ErrorKind::Unavailable,
+            Self::GoingDown { .. } | Self::Recovering { .. } | Self::ActorLost { .. } => ErrorKind::Unavailable,
             Self::Make(source) => source.kind(),
             Self::Spec { .. } => ErrorKind::InvalidArgument,
             Self::NotStopped { .. } => ErrorKind::Timeout,
@@ -212,6 +218,7 @@ impl Explain for ContainerError {
         match self {
             Self::Gone { .. } => Some("list what there is: contd ps -a".to_owned()),
             Self::Forbidden { id, .. } => Some(format!("see its state: contd inspect {}", id.short())),
+            Self::GoingDown { .. } => Some(GOING_DOWN_HINT.to_owned()),
             Self::NotEnded { id, .. } => {
                 Some(format!("stop it first, or have rm end it with --force; see what it is: contd inspect {}", id.short()))
             }
@@ -244,14 +251,16 @@ impl From<ContainerError> for ApiError {
 pub(crate) enum NamespaceError {
     #[error("run container {name}: namespace {namespace} has one of this name{}", state_text(*state))]
     NameTaken { namespace: NamespaceId, name: ContainerName, id: ContainerId, state: Option<StateName> },
-    #[error("run container {name}: namespace {namespace} has {limit} containers, the most allowed")]
+    #[error(
+        "run container {name}: namespace {namespace} has {limit} containers, the most allowed (limits.containers_per_namespace)"
+    )]
     Full { namespace: NamespaceId, name: ContainerName, limit: usize },
     #[error("run container {name}: uid {uid} has {limit} containers, the most that its rule allows")]
     CallerFull { name: ContainerName, uid: u32, limit: usize },
     #[error(transparent)]
     Denied(ApiError),
-    #[error("run container {name}: {limit} runs are in flight in {place}, the most allowed")]
-    Busy { place: String, name: ContainerName, limit: usize },
+    #[error("run container {name}: {limit} runs are in flight in {place}, the most allowed ({key})")]
+    Busy { place: String, name: ContainerName, limit: usize, key: &'static str },
     #[error("run container {name}: its idempotency key belongs to a run with another spec")]
     KeyReused { name: ContainerName, id: ContainerId },
     #[error("run container {name}: an idempotency key has 1 to {limit} bytes")]
@@ -260,6 +269,8 @@ pub(crate) enum NamespaceError {
     Spec { name: ContainerName, source: contd_types::SpecError },
     #[error("run container {name}: this node has no runtime {runtime:?}")]
     UnknownRuntime { name: ContainerName, runtime: String, known: Vec<String> },
+    #[error("run container {name}: the node is going down")]
+    GoingDown { name: ContainerName },
     #[error("run container {name}: get random bits for its id")]
     NoRandomness { name: ContainerName, source: getrandom::Error },
     #[error(transparent)]
@@ -268,6 +279,17 @@ pub(crate) enum NamespaceError {
 
 fn state_text(state: Option<StateName>) -> String {
     state.map(|state| format!(", which is {state}")).unwrap_or_default()
+}
+
+impl NamespaceError {
+    /// Says that there is no place for a run now, and which limit it is.
+    pub(crate) fn no_place(none: NoPlace, namespace: &NamespaceId, name: &ContainerName) -> Self {
+        let (place, limit, key) = match none {
+            NoPlace::Tenant { limit } => (format!("namespace {namespace}"), limit, "limits.runs_per_namespace"),
+            NoPlace::Node { limit } => ("the node".to_owned(), limit, "limits.runs"),
+        };
+        Self::Busy { place, name: name.clone(), limit, key }
+    }
 }
 
 impl Explain for NamespaceError {
@@ -279,6 +301,7 @@ impl Explain for NamespaceError {
             Self::Busy { .. } => ErrorKind::Busy,
             Self::KeyReused { .. } => ErrorKind::Conflict,
             Self::BadKey { .. } | Self::Spec { .. } | Self::UnknownRuntime { .. } => ErrorKind::InvalidArgument,
+            Self::GoingDown { .. } => ErrorKind::Unavailable,
             Self::NoRandomness { .. } => ErrorKind::Internal,
             Self::Container(source) => source.kind(),
         }
@@ -294,11 +317,12 @@ impl Explain for NamespaceError {
                 Some("delete containers that have ended, or ask the operator for a higher max_containers".to_owned())
             }
             Self::Denied(source) => source.hint.clone(),
-            Self::Busy { .. } => Some("retry in a moment".to_owned()),
+            Self::Busy { key, .. } => Some(format!("retry in a moment, or raise {key}")),
             Self::KeyReused { .. } => Some("use a new key for a new container".to_owned()),
             Self::BadKey { .. } => Some("use a shorter key, for example a UUID".to_owned()),
             Self::Spec { source, .. } => Some(source.hint().to_owned()),
             Self::UnknownRuntime { known, .. } => Some(format!("it has: {}", known.join(", "))),
+            Self::GoingDown { .. } => Some(GOING_DOWN_HINT.to_owned()),
             Self::NoRandomness { .. } => None,
             Self::Container(source) => source.hint(),
         }

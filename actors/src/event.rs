@@ -3,12 +3,18 @@
 //! Answers [`SubscribeEvents`]; hears [`PublishEvent`]. Subscribers pull: each has a cursor and is served from the last
 //! [`RECENT_EVENTS`] in memory, then from the journal; what neither has is an explicit gap. A slow subscriber delays
 //! nobody. Events are the log of what happened, not the truth: a lost one loses no state.
+//!
+//! ```text
+//! publish ──► queue ──► writer (its own thread) ──► journal ┄┄► one reader per subscriber, own descriptors (a few threads)
+//!                                   └──► recent ──► subscribers that are nearly up to date
+//! ```
+//! A subscriber costs one reading of what it asks for, also when it wants little of that, and nothing once it is gone.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, Context, Handler};
-use contd_store::{EventJournal, JournalEntry, JournalError, JournalItem};
+use contd_store::{EventJournal, JournalEntry, JournalError, JournalFiles, JournalItem, JournalReader};
 use contd_types::{ApiError, ContainerEvent, NamespaceId};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
@@ -25,21 +31,44 @@ const QUEUE_EVENTS: usize = 4096;
 const RECENT_EVENTS: usize = 1024;
 /// Events given to a subscriber before it has taken any.
 const STREAM_ITEMS: usize = 64;
-/// Events read from the journal at once.
+/// Events given to a subscriber at once.
 const READ_EVENTS: usize = 256;
+/// Events looked at for a subscriber before another one has its turn: some milliseconds.
+const TURN_EVENTS: usize = 1024;
+/// Subscribers that read the journal at the same moment.
+const READERS: usize = 4;
 
-/// The journal and its newest entries.
+/// What of the events a subscriber wants.
+#[derive(Debug, Clone)]
+struct Wanted {
+    namespace: Option<NamespaceId>,
+    sender: mpsc::Sender<EventItem>,
+}
+
+impl Wanted {
+    fn is_wanted(&self, event: &ContainerEvent) -> bool {
+        self.namespace.as_ref().is_none_or(|one| *one == event.namespace)
+    }
+}
+
+/// What one look found for a subscriber, and which number it has to go on with.
+#[derive(Debug)]
+struct Found {
+    items: Vec<EventItem>,
+    following: u64,
+}
+
+/// The newest events, and the way to the older ones.
 #[derive(Debug)]
 struct EventLog {
-    journal: Mutex<EventJournal>,
     recent: Mutex<VecDeque<JournalEntry>>,
-    pool: Pool,
+    files: JournalFiles,
+    readers: Pool,
 }
 
 impl EventLog {
     /// Writes one event. Blocks. Returns the number that the next one gets.
-    fn append(&self, event: ContainerEvent) -> u64 {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+    fn append(&self, journal: &mut EventJournal, event: ContainerEvent) -> u64 {
         let sequence = journal.next_sequence();
         if let Err(failure) = journal.append(&event) {
             // Subscribers still get it from memory; later ones see a gap.
@@ -54,23 +83,70 @@ impl EventLog {
     }
 
     /// Returns what follows, from memory; `None` when memory does not go back that far.
-    fn read_recent(&self, from: u64) -> Option<Vec<JournalItem>> {
+    fn read_recent(&self, from: u64, wanted: &Wanted) -> Option<Found> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.front().is_none_or(|oldest| oldest.sequence > from) {
             return None;
         }
-        let wanted = recent.iter().filter(|entry| entry.sequence >= from).take(READ_EVENTS);
-        Some(wanted.map(|entry| JournalItem::Event(Box::new(entry.clone()))).collect())
+        let begin = recent.partition_point(|entry| entry.sequence < from);
+        let mut found = Found::at(from);
+        for entry in recent.iter().skip(begin) {
+            if found.items.len() == READ_EVENTS {
+                break;
+            }
+            found.following = entry.sequence.saturating_add(1);
+            if wanted.is_wanted(&entry.event) {
+                found.items.push(EventItem::Event { seq: entry.sequence, event: entry.event.clone() });
+            }
+        }
+        Some(found)
     }
 
-    async fn read(self: &Arc<Self>, from: u64) -> Result<Vec<JournalItem>, JournalError> {
-        if let Some(items) = self.read_recent(from) {
-            return Ok(items);
+    /// Has a subscriber's reader go on for one turn, in a thread. `next` is the number of the next event.
+    async fn read_journal(
+        &self,
+        mut reader: JournalReader,
+        from: u64,
+        next: u64,
+        wanted: Wanted,
+    ) -> Result<Option<(JournalReader, Found)>, JournalError> {
+        let turn = move || {
+            let mut found = Found::at(from);
+            for _ in 0..TURN_EVENTS {
+                // Between each two: nothing is read for who is gone, also when there is nothing to give.
+                if wanted.sender.is_closed() || found.items.len() >= READ_EVENTS {
+                    break;
+                }
+                let Some(item) = reader.next(next)? else {
+                    break;
+                };
+                found.add(item, &wanted);
+            }
+            Ok((reader, found))
+        };
+        // A lost thread gives nothing now.
+        self.readers.run("read the journal", turn).await.ok().transpose()
+    }
+}
+
+impl Found {
+    fn at(following: u64) -> Self {
+        Self { items: Vec::new(), following }
+    }
+
+    fn add(&mut self, item: JournalItem, wanted: &Wanted) {
+        match item {
+            JournalItem::Event(entry) => {
+                self.following = entry.sequence.saturating_add(1);
+                if wanted.is_wanted(&entry.event) {
+                    self.items.push(EventItem::Event { seq: entry.sequence, event: entry.event });
+                }
+            }
+            JournalItem::Gap { first, last } => {
+                self.following = last.saturating_add(1);
+                self.items.push(EventItem::Gap { from: first, to: self.following });
+            }
         }
-        let log = Arc::clone(self);
-        let job = move || log.journal.lock().unwrap_or_else(PoisonError::into_inner).read_from(from, READ_EVENTS);
-        // A lost thread gives nothing now; the next round asks again.
-        self.pool.run("read the journal", job).await.unwrap_or_else(|_lost| Ok(Vec::new()))
     }
 }
 
@@ -87,76 +163,70 @@ impl EventWork {
     pub(crate) fn new(journal: EventJournal) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
         let (sender, next) = watch::channel(journal.next_sequence());
-        let (journal, recent) = (Mutex::new(journal), Mutex::new(VecDeque::with_capacity(RECENT_EVENTS)));
-        let log = Arc::new(EventLog { journal, recent, pool: Pool::new(4) });
-        let writer = write_events(Arc::clone(&log), events, sender);
+        let recent = Mutex::new(VecDeque::with_capacity(RECENT_EVENTS));
+        let log = Arc::new(EventLog { recent, files: journal.files(), readers: Pool::new(READERS) });
+        let writer = write_events(Arc::clone(&log), journal, events, sender);
         (Self { log, queue, next }, writer)
     }
 }
 
-async fn write_events(log: Arc<EventLog>, mut events: mpsc::Receiver<ContainerEvent>, next: watch::Sender<u64>) {
+/// Writes what comes, in a thread that readers never have.
+async fn write_events(
+    log: Arc<EventLog>,
+    journal: EventJournal,
+    mut events: mpsc::Receiver<ContainerEvent>,
+    next: watch::Sender<u64>,
+) {
+    let (pool, journal) = (Pool::new(1), Arc::new(Mutex::new(journal)));
     while let Some(event) = events.recv().await {
-        let writer = Arc::clone(&log);
-        if let Ok(following) = log.pool.run("write an event", move || writer.append(event)).await {
+        let (log, journal) = (Arc::clone(&log), Arc::clone(&journal));
+        let write = move || log.append(&mut journal.lock().unwrap_or_else(PoisonError::into_inner), event);
+        if let Ok(following) = pool.run("write an event", write).await {
             next.send_replace(following);
         }
     }
 }
 
 /// Feeds one subscriber until it or the node is gone.
-async fn feed(
-    log: Arc<EventLog>,
-    mut next: watch::Receiver<u64>,
-    mut cursor: u64,
-    namespace: Option<NamespaceId>,
-    sender: mpsc::Sender<EventItem>,
-) {
+async fn feed(log: Arc<EventLog>, mut next: watch::Receiver<u64>, mut cursor: u64, wanted: Wanted) {
+    let mut reader = None;
     loop {
-        let is_behind = cursor < *next.borrow_and_update();
-        let items = if is_behind { log.read(cursor).await } else { Ok(Vec::new()) };
-        let items = match items {
-            Ok(items) => items,
-            Err(failure) => {
-                error!(error = one_line(&failure), "journal cannot be read, ending an event stream");
-                return;
+        let end = *next.borrow_and_update();
+        let found = match if cursor < end { log.read_recent(cursor, &wanted) } else { Some(Found::at(cursor)) } {
+            Some(found) => {
+                reader = None;
+                found
+            }
+            None => {
+                let begun = reader.take().unwrap_or_else(|| log.files.reader(cursor));
+                match log.read_journal(begun, cursor, end, wanted.clone()).await {
+                    Ok(Some((back, found))) => {
+                        reader = Some(back);
+                        found
+                    }
+                    // The next event has us ask again.
+                    Ok(None) => Found::at(cursor),
+                    Err(failure) => {
+                        error!(error = one_line(&failure), "journal cannot be read, ending an event stream");
+                        return;
+                    }
+                }
             }
         };
-        let has_nothing = items.is_empty();
-        for item in items.into_iter().flat_map(|item| to_stream(item, &mut cursor)) {
-            let is_wanted = match (&item, &namespace) {
-                (EventItem::Event { event, .. }, Some(one)) => event.namespace == *one,
-                _ => true,
-            };
-            if is_wanted && sender.send(item).await.is_err() {
+        let has_nothing = found.following == cursor;
+        cursor = found.following;
+        for item in found.items {
+            if wanted.sender.send(item).await.is_err() {
                 return;
             }
         }
         if has_nothing {
             tokio::select! {
-                () = sender.closed() => return,
+                () = wanted.sender.closed() => return,
                 changed = next.changed() => if changed.is_err() { return },
             }
         }
     }
-}
-
-/// Turns a journal item into what is streamed, with a gap before it where numbers are missing, and moves the cursor.
-fn to_stream(item: JournalItem, cursor: &mut u64) -> Vec<EventItem> {
-    let mut out = Vec::new();
-    match item {
-        JournalItem::Event(entry) => {
-            if entry.sequence > *cursor {
-                out.push(EventItem::Gap { from: *cursor, to: entry.sequence });
-            }
-            *cursor = entry.sequence.saturating_add(1);
-            out.push(EventItem::Event { seq: entry.sequence, event: entry.event });
-        }
-        JournalItem::Gap { first, last } => {
-            *cursor = last.saturating_add(1);
-            out.push(EventItem::Gap { from: first, to: *cursor });
-        }
-    }
-    out
 }
 
 /// The actor; see the module.
@@ -202,7 +272,8 @@ impl Handler<SubscribeEvents> for EventActor {
             // Who has seen nothing yet could not go on after us. The channel is new: there is room.
             let _has_room = sender.try_send(EventItem::Gap { from: cursor, to: cursor });
         }
-        actix_rt::spawn(feed(Arc::clone(&self.work.log), self.work.next.clone(), cursor, namespace, sender));
+        let wanted = Wanted { namespace, sender };
+        actix_rt::spawn(feed(Arc::clone(&self.work.log), self.work.next.clone(), cursor, wanted));
         Ok(receiver)
     }
 }

@@ -1,32 +1,32 @@
 //! The node's root file systems: has them prepared and released, each container's one call at a time.
 //!
-//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`ListRecoveredRoots`]. At its first start it has the provider look for what
+//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`FreeMemory`], [`ListRecoveredRoots`]. At its first start it has the provider look for what
 //! an earlier daemon left; preparations wait for that. Every few seconds it looks for roots that nobody serves any more and
 //! publishes [`EventKind::RootLost`] for each, once. Never mounts anything itself: the provider does, in threads.
 //!
-//! A provider that hangs keeps only its own container's lane and one thread of its tenant: other tenants and all
-//! releases have threads of their own.
+//! A provider that hangs keeps only its own container's lane and one thread of its tenant: other tenants have threads of
+//! their own, and a tenant's releases others than its preparations.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
-use contd_rootfs::{PreparedRootfs, RecoveredRootfs, RootfsProvider};
-use contd_types::{ContainerEvent, ContainerId, EventKind, NamespaceId};
+use contd_rootfs::{PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+use contd_types::{ContainerEvent, ContainerId, EventKind};
 use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::error::{StepError, one_line};
 use crate::lineage::Lineage;
-use crate::messages::node::{ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
-use crate::pool::Pool;
+use crate::messages::node::{FreeMemory, ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
+use crate::pool::{Pool, TenantPools, WhenBlocked};
 use crate::shared::Shared;
 
 /// Preparations of one tenant at once: enough to fill a link, few enough that a hanging store costs little memory.
 const PREPARES_PER_NAMESPACE: usize = 16;
-/// Releases of the node at once; each is a few unmounts.
-const RELEASES: usize = 32;
+/// Releases of one tenant at once; each is a few unmounts, and of roots whose store hangs these may take long.
+const RELEASES_PER_NAMESPACE: usize = 32;
 /// How long a release waits for the preparation in its way before it is put off: a healthy one is over by then.
 pub(crate) const UNDO_GRACE: Duration = Duration::from_secs(2);
 
@@ -37,8 +37,10 @@ pub(crate) const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct FlistWork {
     provider: Arc<dyn RootfsProvider>,
-    prepares: Mutex<HashMap<NamespaceId, Pool>>,
-    releases: Pool,
+    prepares: TenantPools,
+    releases: TenantPools,
+    /// For the looks at all roots, which come one after the other.
+    looks: Pool,
     /// `None` until the provider has looked for what an earlier daemon left.
     recovered: watch::Sender<Option<Vec<RecoveredRootfs>>>,
     /// The containers whose loss was published.
@@ -49,16 +51,12 @@ impl FlistWork {
     pub(crate) fn new(provider: Arc<dyn RootfsProvider>) -> Self {
         Self {
             provider,
-            prepares: Mutex::default(),
-            releases: Pool::new(RELEASES),
+            prepares: TenantPools::new(PREPARES_PER_NAMESPACE),
+            releases: TenantPools::new(RELEASES_PER_NAMESPACE),
+            looks: Pool::new(1),
             recovered: watch::Sender::new(None),
             known_losses: Mutex::default(),
         }
-    }
-
-    fn pool_of(&self, namespace: &NamespaceId) -> Pool {
-        let mut pools = self.prepares.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.entry(namespace.clone()).or_insert_with(|| Pool::new(PREPARES_PER_NAMESPACE)).clone()
     }
 
     /// Waits until the past is known; everything else comes after.
@@ -73,7 +71,7 @@ impl FlistWork {
 
     async fn recover(self: Arc<Self>) {
         let provider = Arc::clone(&self.provider);
-        let found = match self.releases.run("look for earlier roots", move || provider.recover()).await {
+        let found = match self.looks.run("look for earlier roots", move || provider.recover()).await {
             Ok(Ok(found)) => found,
             Ok(Err(failure)) => {
                 error!(error = one_line(&failure), "roots of an earlier daemon are not known, none is cleared away");
@@ -98,7 +96,7 @@ impl FlistWork {
             }
             provider.lost()
         };
-        let lost = match self.releases.run("look for roots that are not served", look).await {
+        let lost = match self.looks.run("look for roots that are not served", look).await {
             Ok(Ok(lost)) => lost,
             Ok(Err(failure)) => return debug!(error = one_line(&failure), "roots could not be looked at"),
             Err(lost) => return debug!(error = one_line(&lost), "roots could not be looked at"),
@@ -162,11 +160,12 @@ impl Handler<PrepareRoot> for FlistActor {
     type Result = ResponseFuture<Result<PreparedRootfs, StepError>>;
 
     fn handle(&mut self, message: PrepareRoot, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
         Box::pin(async move {
             work.wait_for_the_past().await;
             let PrepareRoot { lane, wanted, request, progress } = message;
-            let (pool, provider) = (work.pool_of(&request.namespace), Arc::clone(&work.provider));
+            let still = wanted.clone();
+            let (pool, provider) = (work.prepares.of(&request.namespace), Arc::clone(&work.provider));
             let job = move || {
                 let report = |piece| {
                     if let Some(sender) = &progress {
@@ -179,7 +178,10 @@ impl Handler<PrepareRoot> for FlistActor {
                 }
                 provider.prepare(&request, &report).map_err(StepError::Rootfs)
             };
-            pool.run_locked(&lane.root, "prepare the root", job).await.map_err(StepError::Job)?
+            let prepared = pool.run_locked(&lane.root, "prepare the root", job);
+            let prepared =
+                still.unless_given_up(prepared).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?;
+            prepared.map_err(|failure| with_name(failure, &shared))
         })
     }
 }
@@ -191,9 +193,28 @@ impl Handler<ReleaseRoot> for FlistActor {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
             let ReleaseRoot { lane, namespace, id, when_blocked } = message;
-            let (pool, provider) = (work.releases.clone(), Arc::clone(&work.provider));
+            let (pool, provider) = (work.releases.of(&namespace), Arc::clone(&work.provider));
             let job = move || provider.release(&namespace, &id);
             let done = pool.undo_locked(&lane.root, UNDO_GRACE, "release the root", when_blocked, job).await;
+            match done.map_err(StepError::Job)? {
+                None => Ok(Undone::Later),
+                Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
+            }
+        })
+    }
+}
+
+impl Handler<FreeMemory> for FlistActor {
+    type Result = ResponseFuture<Result<Undone, StepError>>;
+
+    fn handle(&mut self, message: FreeMemory, _ctx: &mut Self::Context) -> Self::Result {
+        let work = Arc::clone(&self.work);
+        Box::pin(async move {
+            let FreeMemory { lane, namespace, id } = message;
+            let (pool, provider) = (work.releases.of(&namespace), Arc::clone(&work.provider));
+            let job = move || provider.free_memory(&namespace, &id);
+            let done =
+                pool.undo_locked(&lane.root, UNDO_GRACE, "free the layer in memory", WhenBlocked::Queue, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
@@ -208,6 +229,17 @@ impl Handler<ListRecoveredRoots> for FlistActor {
     fn handle(&mut self, _message: ListRecoveredRoots, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move { Ok(work.wait_for_the_past().await) })
+    }
+}
+
+/// Gives the other container the name by which people know it; the provider knows ids only.
+fn with_name(failure: StepError, shared: &Shared) -> StepError {
+    match failure {
+        StepError::Rootfs(RootfsError::UpperInUse { path, namespace, id, name: None, how }) => {
+            let name = shared.view.get(&id).map(|info| info.spec.name.clone());
+            StepError::Rootfs(RootfsError::UpperInUse { path, namespace, id, name, how })
+        }
+        other => other,
     }
 }
 

@@ -4,27 +4,40 @@
 //! keeps its lock until it returns, and the release queued behind it undoes its late result.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use contd_types::ContainerId;
+use contd_types::{ContainerId, NamespaceId};
+use tokio::sync::watch;
 
 /// Says whether the work of a task is still wanted. A call that was given up may still be on its way to its lock, behind
 /// the undo: it looks here first, under the lock, and then does nothing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
-    is_given_up: Arc<AtomicBool>,
+    is_given_up: Arc<watch::Sender<bool>>,
 }
 
 impl Wanted {
     /// Gives up all calls that carry it; to be said before their undo begins.
     pub(crate) fn give_up(&self) {
-        self.is_given_up.store(true, Ordering::SeqCst);
+        self.is_given_up.send_replace(true);
     }
 
     /// Tells whether they were given up; to be asked under the lock.
     pub(crate) fn is_given_up(&self) -> bool {
-        self.is_given_up.load(Ordering::SeqCst)
+        *self.is_given_up.borrow()
+    }
+
+    /// Awaits a call, but not longer than it is wanted: one that still waits for its lock or its thread then waits no more,
+    /// and one that is in its thread goes on there.
+    pub(crate) async fn unless_given_up<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let mut flag = self.is_given_up.subscribe();
+        tokio::select! {
+            biased;
+            done = call => Some(done),
+            _given_up = flag.wait_for(|is_given_up| *is_given_up) => None,
+        }
     }
 }
 
@@ -57,26 +70,50 @@ impl Lane {
     }
 }
 
-/// The lanes of all containers. A lane goes with the last who holds it.
-#[derive(Debug, Default)]
-pub(crate) struct Lanes {
-    lanes: Mutex<HashMap<ContainerId, Weak<Lane>>>,
+/// One thing for each key; it goes with the last who holds it.
+#[derive(Debug)]
+pub(crate) struct Held<K, T>(Mutex<HashMap<K, Weak<T>>>);
+
+/// One thing for each tenant.
+pub(crate) type PerTenant<T> = Held<NamespaceId, T>;
+
+impl<K, T> Default for Held<K, T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
 }
+
+impl<K: Clone + Eq + Hash, T> Held<K, T> {
+    /// Returns what there is for a key, the same one for as long as anybody holds it, or makes it.
+    pub(crate) fn of(&self, key: &K, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut things = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thing) = things.get(key).and_then(Weak::upgrade) {
+            return thing;
+        }
+        // Doubling keeps the sweep cheap: each entry is looked at a constant number of times on average.
+        if things.len() == things.capacity() {
+            things.retain(|_, thing| thing.strong_count() > 0);
+        }
+        let thing = Arc::new(make());
+        things.insert(key.clone(), Arc::downgrade(&thing));
+        thing
+    }
+
+    /// Does something with each that is held.
+    pub(crate) fn each(&self, mut act: impl FnMut(&T)) {
+        let things = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        things.values().filter_map(Weak::upgrade).for_each(|thing| act(&thing));
+    }
+}
+
+/// The lanes of all containers.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes(Held<ContainerId, Lane>);
 
 impl Lanes {
     /// Returns the lane of a container; the same one for as long as anybody holds it.
     pub(crate) fn of(&self, id: &ContainerId) -> Arc<Lane> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(id).and_then(Weak::upgrade) {
-            return lane;
-        }
-        // Doubling keeps the sweep cheap: each entry is looked at a constant number of times on average.
-        if lanes.len() == lanes.capacity() {
-            lanes.retain(|_, lane| lane.strong_count() > 0);
-        }
-        let lane = Arc::new(Lane::default());
-        lanes.insert(id.clone(), Arc::downgrade(&lane));
-        lane
+        self.0.of(id, Lane::default)
     }
 }
 
@@ -94,7 +131,7 @@ mod tests {
         for byte in 0..200u8 {
             drop(lanes.of(&ContainerId::from_random([byte; 16])));
         }
-        assert!(lanes.lanes.lock().unwrap().len() < 20, "dead lanes pile up");
+        assert!(lanes.0.0.lock().unwrap().len() < 20, "dead lanes pile up");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! Parents rebuild lost children from the store. Whoever is asked answers, or its loss is the answer: nobody hangs.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod bundle;
 mod call;
 mod chance;
@@ -43,7 +44,8 @@ mod view;
 mod tests;
 
 pub use call::{CallError, ask, ask_api, tell};
-pub use config::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Runtimes};
+pub use config::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Runtimes, Settings};
 pub use judge::{Judge, Judgement, NoRules};
 pub use node::{Node, Parts, start, until_ended};
+pub use pool::runtime;
 pub use supervisor::Supervisor;

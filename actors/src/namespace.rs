@@ -13,9 +13,10 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFut
 use contd_protocol::api::MAX_IDEMPOTENCY_KEY_BYTES;
 use contd_store::ContainerRecord;
 use contd_types::{
-    Caller, ContainerId, ContainerInfo, ContainerName, ContainerSpec, Exit, NamespaceId, State, StateName, Step,
+    Caller, ContainerId, ContainerInfo, ContainerName, ContainerSpec, Exit, MAX_TIMEOUT, NamespaceId, State, StateName,
+    Step,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::call::{ask, tell};
@@ -25,10 +26,12 @@ use crate::error::{ContainerError, NamespaceError, one_line};
 use crate::judge::Place;
 use crate::lineage::{Lifeline, Lineage, RebuildBudget};
 use crate::messages::RECOVERY_WAIT;
-use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait};
+use crate::messages::container::{
+    BeginRun, Delete, GoDown, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait,
+};
 use crate::messages::namespace::{
-    ContainerActorEnded, ContainerGone, ContainerLingers, RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate,
-    RouteUpgradeShim, RouteWait, Run,
+    ContainerActorEnded, ContainerGone, ContainerLingers, RouteDelete, RouteGoDown, RouteKill, RouteStart, RouteStop,
+    RouteUpdate, RouteUpgradeShim, RouteWait, Run,
 };
 use crate::records::RecordError;
 use crate::shared::Shared;
@@ -67,7 +70,6 @@ pub(crate) struct NamespaceActor {
     children: BTreeMap<ContainerId, Child>,
     names: HashMap<ContainerName, ContainerId>,
     keys: HashMap<String, ContainerId>,
-    runs: Arc<Semaphore>,
     /// What there is of this tenant, until the actor has started.
     found: Vec<Found>,
 }
@@ -87,7 +89,6 @@ pub(crate) enum Found {
 
 impl NamespaceActor {
     pub(crate) fn new(shared: Arc<Shared>, namespace: NamespaceId, lineage: Lineage, found: Vec<Found>) -> Self {
-        let runs = Arc::new(Semaphore::new(shared.config.limits.runs_in_flight_per_namespace));
         let (lifeline, _nobody_yet) = watch::channel(());
         Self {
             shared,
@@ -97,7 +98,6 @@ impl NamespaceActor {
             children: BTreeMap::new(),
             names: HashMap::new(),
             keys: HashMap::new(),
-            runs,
             found,
         }
     }
@@ -194,6 +194,9 @@ impl NamespaceActor {
     /// rights takes one of its places.
     fn admit(&self, run: &Run) -> Result<Option<Place>, NamespaceError> {
         let name = || run.spec.name.clone();
+        if self.shared.is_going_down() {
+            return Err(NamespaceError::GoingDown { name: name() });
+        }
         if let Some(key) = &run.idempotency_key
             && (key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY_BYTES)
         {
@@ -211,7 +214,7 @@ impl NamespaceActor {
             let (namespace, id) = (self.namespace.clone(), id.clone());
             return Err(NamespaceError::NameTaken { namespace, name: name(), id, state });
         }
-        let limit = self.shared.config.limits.containers_per_namespace;
+        let limit = self.shared.settings().limits.containers_per_namespace;
         if self.children.len() >= limit {
             return Err(NamespaceError::Full { namespace: self.namespace.clone(), name: name(), limit });
         }
@@ -281,8 +284,8 @@ impl NamespaceActor {
 
     fn stop_deadline(&self, id: &ContainerId, timeout: Option<Duration>) -> Duration {
         let own = self.children.get(id).and_then(|child| child.spec.shutdown_timeout);
-        let grace = timeout.or(own).unwrap_or(self.shared.config.defaults.shutdown_timeout);
-        grace.saturating_add(KILLED_TIMEOUT).saturating_add(ROLLBACK_TIMEOUT)
+        let grace = timeout.or(own).unwrap_or(self.shared.settings().defaults.shutdown_timeout);
+        grace.min(MAX_TIMEOUT).saturating_add(KILLED_TIMEOUT).saturating_add(ROLLBACK_TIMEOUT)
     }
 
     /// Reads the record of a container whose actor was lost, and starts another.
@@ -376,16 +379,15 @@ impl Handler<Run> for NamespaceActor {
         if let Some(joined) = self.join(&mut run) {
             return joined;
         }
-        let place = match self.admit(&run) {
-            Ok(place) => place,
+        let owned = match self.admit(&run) {
+            Ok(owned) => owned,
             Err(refused) => return Box::pin(fut::ready(Err(refused))),
         };
-        let Run { spec, caller, idempotency_key, progress, hold, goal, permit } = run;
+        let Run { spec, caller, idempotency_key, progress, hold, goal } = run;
         let name = spec.name.clone();
-        let Ok(own_permit) = Arc::clone(&self.runs).try_acquire_owned() else {
-            let limit = self.shared.config.limits.runs_in_flight_per_namespace;
-            let busy = NamespaceError::Busy { place: format!("namespace {}", self.namespace), name, limit };
-            return Box::pin(fut::ready(Err(busy)));
+        let place = match self.shared.admission.try_run(&self.namespace, &self.shared.settings().limits) {
+            Ok(place) => place,
+            Err(none) => return Box::pin(fut::ready(Err(NamespaceError::no_place(none, &self.namespace, &name)))),
         };
         let takes_slot = spec.runtime.is_none() && goal == Goal::Running;
         let id = match takes_slot.then(|| self.shared.shims.reserve_id()).flatten() {
@@ -397,11 +399,11 @@ impl Handler<Run> for NamespaceActor {
             },
         };
         let record = first_record(&self.subject(&id, &Arc::new(spec), caller), idempotency_key);
-        let addr = self.add(record, Origin::Fresh, place, ctx);
+        let addr = self.add(record, Origin::Fresh, owned, ctx);
         let deadline = self.make_deadline();
         let made = async move {
             let answer = ask(&addr, BeginRun { goal, progress, hold }, deadline).await;
-            drop((permit, own_permit));
+            drop(place);
             answer
         };
         Box::pin(made.into_actor(self).map(move |answer, actor, _ctx| {
@@ -436,6 +438,14 @@ impl Handler<RouteStop> for NamespaceActor {
 
     fn handle(&mut self, RouteStop(id, timeout): RouteStop, _ctx: &mut Self::Context) -> Self::Result {
         self.route(&id, "stop", Stop { timeout }, self.stop_deadline(&id, timeout), false)
+    }
+}
+
+impl Handler<RouteGoDown> for NamespaceActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, RouteGoDown { id, longest }: RouteGoDown, _ctx: &mut Self::Context) -> Self::Result {
+        self.route(&id, "shut down", GoDown { longest }, self.stop_deadline(&id, Some(longest)), false)
     }
 }
 

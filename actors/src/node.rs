@@ -1,7 +1,7 @@
 //! The beginning of a node: from settings and borders to a supervisor that answers.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -12,6 +12,7 @@ use contd_store::{EventJournal, Store};
 use contd_types::Clock;
 use tokio::sync::{Semaphore, watch};
 
+use crate::admission::Admission;
 use crate::call::ask;
 use crate::config::NodeConfig;
 use crate::judge::Judge;
@@ -72,7 +73,8 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         places: Arc::default(),
         view: View::default(),
         lanes: Lanes::default(),
-        starts: Arc::new(Semaphore::new(config.limits.runs_in_flight)),
+        settings: RwLock::new(config.settings()),
+        admission: Admission::new(&config.limits),
         recoveries: Arc::new(Semaphore::new(config.recover_parallelism.max(1))),
         flist: Slot::default(),
         bundle: Slot::default(),
@@ -80,6 +82,7 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         event: Slot::default(),
         rebuilt: AtomicU32::new(0),
         operations: watch::Sender::new(0),
+        is_going_down: AtomicBool::new(false),
         config,
     });
     Supervisor::new(shared, Borders { rootfs, bundles, journal }).start()

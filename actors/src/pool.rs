@@ -1,9 +1,14 @@
 //! The bounded way to work that blocks: mounts, fsync, files. No arbiter ever does it itself.
+//!
+//! Work that touches a root may hang for as long as its store does, and no time-out ends it: such work has threads of its
+//! tenant's own ([`TenantPools`]). The runtime below has room for all of them ([`runtime`]).
 
 use std::sync::Arc;
 
-use contd_types::{ErrorKind, Explain, Shortage};
+use contd_types::{ErrorKind, Explain, NamespaceId, Shortage};
 use tokio::sync::{Mutex, Semaphore};
+
+use crate::lane::PerTenant;
 
 /// Why a job has no result; the arbiter and everyone else live on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +49,18 @@ async fn in_thread<T: Send + 'static>(
     // tokio panics when there is no thread and none can be made.
     let spawned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio::task::spawn_blocking(job)));
     spawned.map_err(|_no_thread| JobLost::NoThread { what })?.await.map_err(panicked)
+}
+
+/// The most threads of one runtime for work that blocks: far more than tenants with hanging stores may take together, so
+/// that what bounds them is always a pool of ours. A thread that nobody needs is not made.
+const MAX_BLOCKING_THREADS: usize = 16 * 1024;
+
+/// Makes the runtime of one arbiter.
+///
+/// # Errors
+/// Out of descriptors or memory.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MAX_BLOCKING_THREADS).build()
 }
 
 /// Threads for one kind of work, so that one kind cannot starve another.
@@ -87,6 +104,25 @@ impl Pool {
             job()
         };
         in_thread(what, guarded).await
+    }
+}
+
+/// Threads of its own for each tenant, for work that may hang on what is the tenant's: then it holds up nobody else.
+#[derive(Debug)]
+pub(crate) struct TenantPools {
+    threads: usize,
+    permits: PerTenant<Semaphore>,
+}
+
+impl TenantPools {
+    /// Makes pools of at most `threads` at once for each tenant.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads: threads.max(1), permits: PerTenant::default() }
+    }
+
+    /// Returns the pool of a tenant.
+    pub(crate) fn of(&self, namespace: &NamespaceId) -> Pool {
+        Pool { permits: self.permits.of(namespace, || Semaphore::new(self.threads)) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What all actors of a node hold in common: settings, borders, locks, the view, and the addresses of the services.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use contd_shim_client::ShimClient;
 use contd_types::{Backoff, Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
 use tokio::sync::{Semaphore, watch};
 
+use crate::admission::Admission;
 use crate::bundle::BundleActor;
 use crate::call::{CallError, ask, tell};
 use crate::chance::jitter;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Settings};
 use crate::event::EventActor;
 use crate::flist::FlistActor;
 use crate::judge::{Judge, Places};
@@ -40,8 +41,10 @@ pub(crate) struct Shared {
     pub(crate) places: Arc<Places>,
     pub(crate) view: View,
     pub(crate) lanes: Lanes,
-    /// One permit per run or restart on the way.
-    pub(crate) starts: Arc<Semaphore>,
+    /// What of the settings may change; the rest of them is in `config`.
+    pub(crate) settings: RwLock<Settings>,
+    /// A place for each run and restart on the way.
+    pub(crate) admission: Admission,
     /// One permit per container that is being re-attached.
     pub(crate) recoveries: Arc<Semaphore>,
     pub(crate) flist: Slot<FlistActor>,
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) rebuilt: AtomicU32,
     /// How many operations on containers are under way; a shutdown waits for them.
     pub(crate) operations: watch::Sender<usize>,
+    /// Whether the node goes down: see [`Shared::go_down`].
+    pub(crate) is_going_down: AtomicBool,
 }
 
 /// Counts one operation while it lives.
@@ -82,11 +87,32 @@ impl Shared {
         self.config.state_dir.join(namespace.as_str()).join(id.as_str()).join("bundle")
     }
 
+    /// From here on nothing is started any more; there is no way back but another daemon.
+    pub(crate) fn go_down(&self) {
+        self.is_going_down.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells whether nothing is started any more.
+    pub(crate) fn is_going_down(&self) -> bool {
+        self.is_going_down.load(Ordering::SeqCst)
+    }
+
     /// Publishes an event; lost only when the journal's actor is beyond repair.
     pub(crate) fn publish(&self, event: ContainerEvent) {
         if let Some(addr) = self.event.get() {
             tell(&addr, PublishEvent(event));
         }
+    }
+
+    /// Returns what holds now of what may change.
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes other settings over. They count for what begins from now on.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.admission.resize(&settings.limits);
     }
 
     /// Counts one rebuilt actor.

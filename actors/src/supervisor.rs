@@ -8,6 +8,7 @@
 //! wait for the first two, which takes milliseconds.
 
 mod children;
+mod down;
 mod verbs;
 
 use std::collections::{BTreeMap, HashMap};
@@ -75,7 +76,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, borders: Borders) -> Self {
-        let arbiters: Vec<Arbiter> = (0..shared.config.arbiters).map(|_| Arbiter::new()).collect();
+        let arbiters: Vec<Arbiter> = (0..shared.config.arbiters).map(|_| new_arbiter()).collect();
         let (lifeline, _nobody_yet) = watch::channel(());
         let kit = Kit::new(&shared, borders, arbiters.last());
         let (phase, _nobody_waits) = watch::channel(Phase::Loading);
@@ -180,6 +181,11 @@ impl Supervisor {
             None => watch::channel(None).1,
         }
     }
+}
+
+#[expect(clippy::expect_used, reason = "without its threads there is no node; actix itself panics then")]
+fn new_arbiter() -> Arbiter {
+    Arbiter::with_tokio_rt(|| crate::pool::runtime().expect("make the runtime of an arbiter"))
 }
 
 fn closing() -> ApiError {

@@ -215,6 +215,13 @@ impl View {
         found.into_values().collect()
     }
 
+    /// Lists the containers that live, or may: those whose state [`may_have_shim`](contd_types::State::may_have_shim).
+    pub(crate) fn living(&self) -> Vec<Arc<ContainerInfo>> {
+        let tables = self.read();
+        let all = tables.by_id.values().map(|entry| Arc::clone(&entry.borrow()));
+        all.filter(|info| info.state.may_have_shim()).collect()
+    }
+
     /// Counts.
     pub(crate) fn census(&self) -> Census {
         let mut census = Census::default();

@@ -71,6 +71,9 @@ pub(crate) enum Verb {
     Update(crate::cli::update::UpdateArgs),
     /// Look after the processes that look after containers
     Shim(crate::cli::shim::ShimArgs),
+    /// End all containers, because the node goes down
+    #[command(after_help = crate::cli::shutdown::AFTER_HELP)]
+    Shutdown(crate::cli::shutdown::ShutdownArgs),
     /// List the namespaces that have containers
     Namespaces(crate::cli::namespaces::NamespacesArgs),
     /// Show what happens, as it happens
@@ -84,6 +87,9 @@ pub(crate) enum Verb {
     Version(crate::cli::version::VersionArgs),
     /// Print a completion script for a shell
     Completion(crate::cli::completion::CompletionArgs),
+    /// Write the manual pages to a directory
+    #[command(hide = true)]
+    Man(crate::cli::man::ManArgs),
 }
 
 /// How a list is shown.

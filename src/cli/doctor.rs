@@ -7,6 +7,7 @@ use crate::cli::args::Format;
 use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
+use crate::cli::output::quoted;
 use crate::cli::table;
 use crate::config;
 use crate::doctor::{self, CHECKS, Finding, Outcome, Report, Severity};
@@ -74,7 +75,8 @@ pub(crate) async fn run(host: &Host, args: &DoctorArgs) -> Result<u8, CliError> 
     })?;
     let report = doctor::examine(&config).await.map_err(CliError::Doctor)?;
     if args.format == Format::Table {
-        host.output.data(as_text(&report.findings).as_bytes())?;
+        let way = if args.fix { String::new() } else { way_to_fix(&report.findings, &args.dirs) };
+        host.output.data((as_text(&report.findings) + &way).as_bytes())?;
     }
     let fixed = if args.fix {
         doctor::fix(&config, report.findings.clone()).await.map_err(CliError::Doctor)
@@ -158,6 +160,23 @@ fn as_text(findings: &[Finding]) -> String {
     text
 }
 
+/// Says how to have removed what can be, with the flags that were given: without them another node would be looked at.
+fn way_to_fix(findings: &[Finding], dirs: &DaemonArgs) -> String {
+    if findings.iter().all(|finding| finding.fix.is_none()) {
+        return String::new();
+    }
+    let flags = [
+        ("--config", &dirs.config),
+        ("--state-dir", &dirs.state_dir),
+        ("--run-dir", &dirs.run_dir),
+        ("--log-dir", &dirs.log_dir),
+        ("--cache-dir", &dirs.cache_dir),
+        ("--address", &dirs.address),
+    ];
+    let given = flags.iter().filter_map(|(flag, path)| Some(format!(" {flag} {}", quoted(path.as_deref()?))));
+    format!("\nto remove what can be removed: contd doctor --fix{}\n", given.collect::<String>())
+}
+
 fn as_deeds(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     for Outcome { finding, failure } in outcomes {
@@ -197,6 +216,15 @@ mod tests {
         let table = "SEVERITY   CHECK    WHAT\nok                  fine\nwarning    mounts   a mount [31m\n";
         let rest = "\nwarning mounts: a mount [31m\n  where   /x\n  why     it is there\n  remedy  unmount it\n";
         assert_eq!(text, format!("{table}{rest}"));
+    }
+
+    #[test]
+    fn the_way_to_fix_carries_the_flags_that_were_given() {
+        let dirs = DaemonArgs { config: Some("/my dir/c".into()), run_dir: Some("/r".into()), ..DaemonArgs::default() };
+        assert_eq!(way_to_fix(&findings(), &dirs), "", "nothing can be fixed");
+        let fixable = [Finding::warning("x").fixed_by(doctor::Fix::RemoveFile { path: "/x".into() })];
+        let command = "contd doctor --fix --config '/my dir/c' --run-dir /r";
+        assert_eq!(way_to_fix(&fixable, &dirs), format!("\nto remove what can be removed: {command}\n"));
     }
 
     #[test]

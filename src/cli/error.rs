@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_client::ClientError;
+use contd_flist::import::NotAFlist;
 use contd_types::{ApiError, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
 
 use crate::cli::flist::FlistError;
@@ -45,6 +46,14 @@ pub(crate) enum CliError {
     /// The configuration cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What is to be run is an image, its archive or its name, or a directory.
+    #[error("run {given:?}: it is {}, not a flist", found.what)]
+    NotAFlist {
+        /// What was given.
+        given: String,
+        /// What it is.
+        found: NotAFlist,
+    },
     /// A container cannot both go and come back.
     #[error("run: --rm and --restart {policy} contradict each other")]
     RmWithRestart {
@@ -72,6 +81,14 @@ pub(crate) enum CliError {
     CidFile {
         /// Its path.
         path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The manual pages cannot be written.
+    #[error("write the manual pages to {}", dir.display())]
+    Man {
+        /// The directory.
+        dir: PathBuf,
         /// What the system says.
         source: io::Error,
     },
@@ -114,9 +131,11 @@ impl Explain for CliError {
             | Self::Name(_)
             | Self::Config(_)
             | Self::RmWithRestart { .. }
+            | Self::NotAFlist { .. }
             | Self::EnvFile { .. }
             | Self::EnvFileLine { .. }
-            | Self::CidFile { .. } => ErrorKind::InvalidArgument,
+            | Self::CidFile { .. }
+            | Self::Man { .. } => ErrorKind::InvalidArgument,
             Self::Interrupted { .. } => ErrorKind::Conflict,
             Self::Random { .. } | Self::Runtime { .. } | Self::Output { .. } => ErrorKind::OutOfResources,
             Self::Json(_) => ErrorKind::Internal,
@@ -127,7 +146,8 @@ impl Explain for CliError {
         let text = match self {
             Self::Client(error) => return error.hint(),
             Self::Daemon(error) | Self::Doctor(error) => return error.hint.clone(),
-            Self::Flist(error) => error.hint(),
+            Self::Flist(error) => return Some(error.hint().into_owned()),
+            Self::NotAFlist { found, .. } => return Some(found.hint.clone()),
             Self::Spec(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::Config(error) => error.hint(),
@@ -140,6 +160,7 @@ impl Explain for CliError {
                 "it belongs to another container: remove it, or name another file"
             }
             Self::CidFile { .. } => "name a file in a directory that you may write to",
+            Self::Man { .. } => "name a directory that is there and that you may write to",
             Self::Output { .. } => "is the disk full?",
             Self::Interrupted { .. } | Self::Random { .. } | Self::Runtime { .. } | Self::Json(_) => return None,
         };

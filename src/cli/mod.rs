@@ -24,6 +24,7 @@ mod host;
 mod inspect;
 mod kill;
 mod logs;
+mod man;
 mod mounts;
 mod namespaces;
 mod output;
@@ -34,6 +35,7 @@ mod rm;
 mod run;
 mod run_args;
 mod shim;
+mod shutdown;
 mod signals;
 mod start;
 mod status;
@@ -103,8 +105,9 @@ fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> 
             args.address = cli.address;
             daemon(&args).map(|()| 0).map_err(CliError::Daemon)
         }
-        Verb::Flist(args) => flist::run(host, args),
+        Verb::Flist(args) => flist::run(host, cli.address, args),
         Verb::Completion(args) => completion::run(host, &args).map(|()| 0),
+        Verb::Man(args) => man::run(args).map(|()| 0),
         Verb::Doctor(mut args) => {
             args.dirs.address = cli.address;
             block_on(doctor::run(host, &args))
@@ -114,6 +117,11 @@ fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> 
 }
 
 fn block_on(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
+    block_on_result(work)?
+}
+
+/// Runs something that asks the daemon, on an event loop of its own.
+fn block_on_result<T>(work: impl Future<Output = T>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -121,7 +129,7 @@ fn block_on(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliE
     let result = runtime.block_on(work);
     // A writer that is stuck on a reader of ours must not keep the process.
     runtime.shutdown_background();
-    result
+    Ok(result)
 }
 
 async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
@@ -136,12 +144,13 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Logs(args) => logs::run(session, args).await.map(|()| 0),
         Verb::Stop(args) => stop::run(session, args).await,
         Verb::Kill(args) => kill::run(session, args).await,
+        Verb::Shutdown(args) => shutdown::run(session, args).await,
         Verb::Wait(args) => wait::run(session, args).await,
         Verb::Rm(args) => rm::run(session, args).await,
         Verb::Namespaces(args) => namespaces::run(session, &args).await.map(|()| 0),
         Verb::Version(args) => version::run(session, &args).await.map(|()| 0),
         Verb::Events(args) => events::run(session, args).await.map(|()| 0),
         // Carried out before: they ask no daemon.
-        Verb::Daemon(_) | Verb::Doctor(_) | Verb::Flist(_) | Verb::Completion(_) => Ok(0),
+        Verb::Daemon(_) | Verb::Doctor(_) | Verb::Flist(_) | Verb::Completion(_) | Verb::Man(_) => Ok(0),
     }
 }

@@ -31,7 +31,7 @@ impl Way {
 }
 
 /// Quotes a path for a shell, where it needs that.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     shlex::try_quote(&text).map_or_else(|_nul| text.to_string(), |quoted| quoted.into_owned())
 }

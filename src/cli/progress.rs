@@ -1,7 +1,10 @@
 //! The progress bar, on standard error, when a person watches.
 
+use std::time::Duration;
+
 use contd_client::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
 
 use crate::cli::output::Output;
 
@@ -9,10 +12,15 @@ use crate::cli::output::Output;
 const BAR: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
 const COUNTER: &str = "{msg} {bytes} {bytes_per_sec}";
 
-/// A progress bar that is only there when something progresses and a person watches. Gone when dropped.
+/// What takes less time needs no bar: it would only flicker.
+const SHOWN_AFTER: Duration = Duration::from_millis(500);
+
+/// A progress bar that is only there when something has progressed for a while and a person watches. Gone when dropped.
 #[derive(Debug)]
 pub(crate) struct ProgressView {
     is_shown: bool,
+    /// When the first step was told.
+    since: Option<Instant>,
     bar: Option<ProgressBar>,
     has_total: Option<bool>,
 }
@@ -20,12 +28,17 @@ pub(crate) struct ProgressView {
 impl ProgressView {
     /// Shows nothing yet.
     pub(crate) fn new(output: &Output) -> Self {
-        Self { is_shown: output.is_err_terminal, bar: None, has_total: None }
+        Self { is_shown: output.is_err_terminal, since: None, bar: None, has_total: None }
     }
 
     /// Shows how far it is.
     pub(crate) fn show(&mut self, progress: &Progress) {
-        if !self.is_shown {
+        self.show_at(progress, Instant::now());
+    }
+
+    fn show_at(&mut self, progress: &Progress, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        if !self.is_shown || now.saturating_duration_since(since) < SHOWN_AFTER {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
@@ -67,6 +80,18 @@ mod tests {
     #[test]
     fn both_templates_parse() {
         assert!(style(true).is_ok() && style(false).is_ok());
+    }
+
+    #[test]
+    fn a_bar_is_there_only_for_what_takes_half_a_second() {
+        let mut view = ProgressView::new(&Output::new(std::io::sink(), std::io::sink()));
+        view.is_shown = true;
+        let step = |done_bytes| Progress { what: "pack".into(), done_bytes, total_bytes: Some(44 << 10) };
+        let start = Instant::now();
+        for (millis, has_bar) in [(0, false), (499, false), (500, true), (501, true)] {
+            view.show_at(&step(millis), start + Duration::from_millis(millis));
+            assert_eq!(view.bar.is_some(), has_bar, "after {millis} ms");
+        }
     }
 
     #[test]

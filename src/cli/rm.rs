@@ -16,7 +16,7 @@ pub(crate) struct RmArgs {
     #[arg(short, long)]
     force: bool,
     /// Seconds until SIGKILL with --force, instead of the container's own
-    #[arg(short = 't', long = "time", value_name = "SECONDS", requires = "force", value_parser = parse::seconds)]
+    #[arg(short = 't', long = "time", visible_alias = "timeout", value_name = "SECONDS", requires = "force", value_parser = parse::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     which: Containers,

@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use contd_client::Deadline;
+use contd_flist::import::look_for_image;
 use contd_protocol::api::RunRequest;
 use contd_types::ContainerId;
 
@@ -27,6 +28,10 @@ pub(crate) async fn create(session: &Session<'_>, args: &RunArgs) -> Result<u8, 
 async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result<u8, CliError> {
     let host = session.host;
     let spec = args.to_spec(&host.cwd, &host.env)?;
+    let (given, _command) = args.flist_and_command();
+    if let Some(found) = look_for_image(given) {
+        return Err(CliError::NotAFlist { given: given.to_owned(), found });
+    }
     let is_attached = is_started && !args.detach;
     let request = RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached };
     let client = session.connect().await?;

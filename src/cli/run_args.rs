@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contd_types::{
-    ContainerName, ContainerSpec, CpuLimit, Entrypoint, MountSpec, Network, Propagation, RestartPolicy, Signal,
-    UserSpec,
+    ContainerName, ContainerSpec, CpuLimit, Entrypoint, LayerKind, MountSpec, Network, Propagation, RestartPolicy,
+    Signal, UserSpec,
 };
 
 use crate::cli::environment::{self, Lookup};
@@ -40,11 +40,11 @@ pub(crate) struct RunArgs {
     /// Read variables from a file: KEY=VALUE lines, KEY alone from your own environment, # comments
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Mount a host path; options are separated by commas
+    /// Mount a host path; options, such as ro, are separated by commas
     #[arg(short, long, value_name = "SRC:DST[:OPTS]", value_parser = mounts::volume)]
     pub(crate) volume: Vec<MountSpec>,
-    /// Mount anything; options are separated by `:`, or each in its own options=
-    #[arg(long, value_name = "type=,src=,dst=,options=", value_parser = mounts::mount)]
+    /// Mount anything, by docker's keys, as one line of CSV: type=bind,src=,dst=,ro or type=tmpfs,dst=,tmpfs-size=
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = mounts::mount)]
     pub(crate) mount: Vec<MountSpec>,
     /// What to run, in place of the image's entrypoint and command: a program, or a JSON list; "" for the command alone
     #[arg(long, value_name = "PROGRAM", value_parser = parse::entrypoint)]
@@ -83,9 +83,12 @@ pub(crate) struct RunArgs {
     /// The signal that asks it to end [default: what the flist says, or SIGTERM]
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
     pub(crate) stop_signal: Option<Signal>,
-    /// Size limit of its writable layer
+    /// Size limit of its writable layer; refused where its file system cannot enforce one
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::limit_size)]
     pub(crate) rootfs_size: Option<u64>,
+    /// Where its writable layer lies: disk (kept until it is removed) or memory (gone with each end) [default: the node's]
+    #[arg(long, value_name = "KIND", conflicts_with = "upper")]
+    pub(crate) layer: Option<LayerKind>,
     /// A directory of yours for its writable layer; kept when the container goes
     #[arg(long, value_name = "DIR")]
     pub(crate) upper: Option<String>,
@@ -136,7 +139,7 @@ impl From<PropagationArg> for Propagation {
 
 impl RunArgs {
     /// The root, and what to run in it.
-    fn flist_and_command(&self) -> (&str, &[String]) {
+    pub(crate) fn flist_and_command(&self) -> (&str, &[String]) {
         // clap wants at least one word.
         self.words.split_first().map_or(("", &[]), |(flist, command)| (flist.as_str(), command))
     }
@@ -170,6 +173,7 @@ impl RunArgs {
         spec.pids_limit = self.pids_limit;
         spec.is_read_only = self.read_only;
         spec.rootfs_size_bytes = self.rootfs_size;
+        spec.layer = self.layer;
         spec.upper_dir = self.upper.as_deref().map(|dir| absolute(dir, cwd));
         spec.restart = self.restart;
         spec.stop_signal = self.stop_signal;
@@ -282,6 +286,15 @@ mod tests {
         assert_eq!(got.rootfs_propagation, Propagation::Slave);
         assert!(got.is_auto_removed && got.is_read_only && got.is_elevated);
         assert_eq!(got.entrypoint, Some(Entrypoint::Args(vec!["sh".into(), "-c".into(), "true".into()])));
+    }
+
+    #[test]
+    fn a_layer_lies_where_it_is_told() {
+        assert_eq!(spec(&["--layer", "memory", "x.fl"]).layer, Some(LayerKind::Memory));
+        assert_eq!(spec(&["x.fl"]).layer, None);
+        for bad in [&["run", "--layer", "ram", "x.fl"][..], &["run", "--layer", "disk", "--upper", "u", "x.fl"]] {
+            assert!(Only::try_parse_from(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cli::parse;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StopArgs {
     /// Seconds until SIGKILL, instead of the container's own
-    #[arg(short = 't', long = "time", value_name = "SECONDS", value_parser = parse::seconds)]
+    #[arg(short = 't', long = "time", visible_alias = "timeout", value_name = "SECONDS", value_parser = parse::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     which: Containers,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use contd_types::{
-    ContainerInfo, ContainerSummary, Entrypoint, Exit, ExitCause, ExitSource, MountSpec, Network, Propagation, State,
-    Timestamp,
+    ContainerInfo, ContainerSummary, Entrypoint, Exit, ExitCause, ExitSource, LayerKind, MountSpec, Network,
+    Propagation, State, Timestamp,
 };
 use serde::Serialize;
 
@@ -14,8 +14,8 @@ Fields: id, name, namespace; status (creating, created, starting, running, pause
 recovering, deleting); pid (null unless it lives); exit_code (as a shell has it; null unless it has ended); exit (code or
 signal, at, oom_kills, how it is known); last_exit (of the run before, too); failure (step and reason); lingering (why it is
 not gone yet although it was deleted); created, started, finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path; flist, tags, labels; command (list, or one
-line); env, network (none, or ns:NAME), mounts, working_dir, user; memory_bytes, cpus, pids_limit, rootfs_size_bytes (null with
-upper_dir), open_files (what is in force: its own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
+line); env, network (none, or ns:NAME), mounts, working_dir, user; memory_bytes, cpus, pids_limit, layer, rootfs_size_bytes (null
+where nothing limits it), open_files (what is in force: its own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
 
 /// All about a container.
 #[derive(Debug, Serialize)]
@@ -50,6 +50,7 @@ pub(crate) struct ContainerView<'a> {
     cpus: Option<f64>,
     pids_limit: Option<u32>,
     rootfs_size_bytes: Option<u64>,
+    layer: Option<LayerKind>,
     open_files: Option<u64>,
     runtime: Option<&'a str>,
     upper_dir: Option<&'a str>,
@@ -156,6 +157,7 @@ impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
             cpus: in_force.map(|limits| limits.cpu).or(spec.cpu).map(|cpu| f64::from(cpu.millis()) / 1000.0),
             pids_limit: in_force.map(|limits| limits.pids_limit).or(spec.pids_limit),
             rootfs_size_bytes: in_force.map_or(spec.rootfs_size_bytes, |limits| limits.rootfs_size_bytes),
+            layer: in_force.map_or(spec.layer, |limits| limits.layer),
             open_files: in_force.and_then(|limits| limits.open_files),
             runtime: in_force.map(|made| made.runtime.as_str()).or(spec.runtime.as_deref()),
             upper_dir: spec.upper_dir.as_deref(),

@@ -48,6 +48,10 @@ pub(crate) struct Access {
     /// The largest writable layer of one container; the node's default when left out.
     #[serde(deserialize_with = "size")]
     pub(crate) max_rootfs_size: Option<u64>,
+    /// Connections of one user, instead of `limits.connections_per_user`.
+    pub(crate) max_connections: Option<usize>,
+    /// Followers of one user, instead of `limits.followers_per_user`.
+    pub(crate) max_followers: Option<usize>,
 }
 
 impl Access {

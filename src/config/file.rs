@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use contd_flist::CacheLimits;
+use contd_types::LayerKind;
 use serde::{Deserialize, Deserializer};
 
 use crate::cli::{parse_address, parse_size};
@@ -122,8 +123,10 @@ pub(crate) struct Defaults {
     pub(crate) cpu_millis: u32,
     /// Processes and threads.
     pub(crate) pids: u32,
-    /// The writable layer in MiB.
+    /// The writable layer in MiB; enforced where its file system can.
     pub(crate) rootfs_mib: u64,
+    /// Where it lies.
+    pub(crate) layer: LayerKind,
     /// How long a container may take to stop before SIGKILL, in seconds.
     pub(crate) stop_timeout_s: u64,
 }
@@ -131,7 +134,9 @@ pub(crate) struct Defaults {
 impl Default for Defaults {
     fn default() -> Self {
         // One CPU as 0-OS gives; memory and layer so that a small service runs and a runaway one does not take the node.
-        Self { memory_mib: 1024, cpu_millis: 1000, pids: 1024, rootfs_mib: 512, stop_timeout_s: 10 }
+        // The layer on disk, as every engine has it: memory is what a node has least of.
+        let layer = LayerKind::Disk;
+        Self { memory_mib: 1024, cpu_millis: 1000, pids: 1024, rootfs_mib: 512, layer, stop_timeout_s: 10 }
     }
 }
 
@@ -207,11 +212,36 @@ pub(crate) struct Limits {
     pub(crate) runs: usize,
     /// Connections to the API.
     pub(crate) connections: usize,
+    /// Those of them that only root can have; at most half of them.
+    pub(crate) connections_for_root: usize,
+    /// Connections of one user. Root has no limit of its own, here and below.
+    pub(crate) connections_per_user: usize,
+    /// Calls of one user under way, over all its connections, but those that follow.
+    pub(crate) calls_per_user: usize,
+    /// Calls of one user that last as long as it wants: logs and events that are followed, waits, attached runs.
+    pub(crate) followers_per_user: usize,
+    /// Dry runs of one user under way.
+    pub(crate) dry_runs_per_user: usize,
+    /// How long a connection may be open without a call under way, in seconds.
+    pub(crate) idle_timeout_s: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // A run waits mostly for the runtime's process: more than a few per core only adds memory.
-        Self { containers_per_namespace: 1024, runs_per_namespace: 64, runs: 128, connections: 256 }
+        // A call holds at most 1 MiB of request and 1 MiB of reply, a follower at most 2 MiB of output: with these a user
+        // can have the daemon hold some 300 MiB at the very worst.
+        Self {
+            containers_per_namespace: 1024,
+            runs_per_namespace: 64,
+            runs: 128,
+            connections: 256,
+            connections_for_root: 32,
+            connections_per_user: 32,
+            calls_per_user: 64,
+            followers_per_user: 64,
+            dry_runs_per_user: 4,
+            idle_timeout_s: 600,
+        }
     }
 }

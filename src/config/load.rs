@@ -19,6 +19,15 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The smallest cache: what several servers write between two looks at its size is some MiB.
 const MIN_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The longest time, as for containers.
+const MAX_SECONDS: u64 = contd_types::MAX_TIMEOUT.as_secs();
+/// An exbibyte: more than any node has, and far from where bytes overflow.
+const MAX_MIB: u64 = 1 << 40;
+/// More of anything than one daemon can look after.
+const MAX_COUNT: u64 = 1_000_000;
+/// Each is a process that waits.
+const MAX_SLOTS: u64 = 1024;
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -240,11 +249,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::Value { key: "cgroup_parent", value: parent.clone(), why, place: None });
     }
     check_defaults(config)?;
-    let zeroes = [
-        ("limits.runs", config.limits.runs),
-        ("limits.runs_per_namespace", config.limits.runs_per_namespace),
-        ("limits.connections", config.limits.connections),
-    ];
+    check_ranges(config)?;
     if config.cache.max_bytes < MIN_CACHE_BYTES {
         let value = config.cache.max_bytes.to_string();
         return Err(ConfigError::Value {
@@ -254,10 +259,36 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             place: None,
         });
     }
-    for (key, value) in zeroes {
-        if value == 0 {
-            return Err(ConfigError::Value { key, value: "0".into(), why: "would let nothing happen", place: None });
-        }
+    Ok(())
+}
+
+/// Checks the numbers that are computed with: none can be so large that a sum or a product of it, or a thing made for each,
+/// would be more than a machine has.
+fn check_ranges(config: &Config) -> Result<(), ConfigError> {
+    let (limits, count) = (&config.limits, |value: usize| u64::try_from(value).unwrap_or(u64::MAX));
+    let ranges = [
+        ("runtime.timeout_s", config.runtime.timeout_s, 1, MAX_SECONDS),
+        ("runtime.warm_slots", count(config.runtime.warm_slots), 0, MAX_SLOTS),
+        ("defaults.stop_timeout_s", config.defaults.stop_timeout_s, 0, MAX_SECONDS),
+        ("logs.max_mib", config.logs.max_mib, 0, MAX_MIB),
+        ("limits.containers_per_namespace", count(limits.containers_per_namespace), 0, MAX_COUNT),
+        ("limits.runs_per_namespace", count(limits.runs_per_namespace), 1, MAX_COUNT),
+        ("limits.runs", count(limits.runs), 1, MAX_COUNT),
+        ("limits.connections", count(limits.connections), 1, MAX_COUNT),
+        ("limits.connections_for_root", count(limits.connections_for_root), 0, MAX_COUNT),
+        ("limits.connections_per_user", count(limits.connections_per_user), 1, MAX_COUNT),
+        ("limits.calls_per_user", count(limits.calls_per_user), 1, MAX_COUNT),
+        ("limits.followers_per_user", count(limits.followers_per_user), 0, MAX_COUNT),
+        ("limits.dry_runs_per_user", count(limits.dry_runs_per_user), 0, MAX_COUNT),
+        ("limits.idle_timeout_s", limits.idle_timeout_s, 1, MAX_SECONDS),
+    ];
+    for (key, value, least, most) in ranges {
+        let why = match value {
+            0 if least > 0 => "would let nothing happen",
+            value if value > most => "is more than can be meant",
+            _ => continue,
+        };
+        return Err(ConfigError::Value { key, value: value.to_string(), why, place: None });
     }
     Ok(())
 }
@@ -267,15 +298,16 @@ fn check(config: &Config) -> Result<(), ConfigError> {
 fn check_defaults(config: &Config) -> Result<(), ConfigError> {
     let defaults = &config.defaults;
     let limits = [
-        ("defaults.memory_mib", defaults.memory_mib, MIN_MEMORY_BYTES / (1024 * 1024)),
-        ("defaults.cpu_millis", defaults.cpu_millis.into(), CpuLimit::LEAST_MILLIS.into()),
-        ("defaults.pids", defaults.pids.into(), 1),
-        ("defaults.rootfs_mib", defaults.rootfs_mib, 1),
+        ("defaults.memory_mib", defaults.memory_mib, MIN_MEMORY_BYTES / (1024 * 1024), MAX_MIB),
+        ("defaults.cpu_millis", defaults.cpu_millis.into(), CpuLimit::LEAST_MILLIS.into(), u64::MAX),
+        ("defaults.pids", defaults.pids.into(), 1, u64::MAX),
+        ("defaults.rootfs_mib", defaults.rootfs_mib, 1, MAX_MIB),
     ];
-    for (key, value, least) in limits {
+    for (key, value, least, most) in limits {
         let why = match value {
             0 => "would be no limit, and every container has one: write a number above 0",
             value if value < least => "is less than a container can run with",
+            value if value > most => "is more than can be meant",
             _ => continue,
         };
         return Err(ConfigError::Value { key, value: value.to_string(), why, place: None });
@@ -404,6 +436,14 @@ mod tests {
             "[defaults]\ncpu_millis = 9",
             "[defaults]\npids = 0",
             "[defaults]\nrootfs_mib = 0",
+            "[limits]\nruns = 9223372036854775807",
+            "[limits]\nconnections = 0",
+            "[limits]\nidle_timeout_s = 0",
+            "[defaults]\nstop_timeout_s = 9223372036854775807",
+            "[defaults]\nmemory_mib = 9223372036854775807",
+            "[runtime]\ntimeout_s = 0",
+            "[runtime]\nwarm_slots = 1025",
+            "[logs]\nmax_mib = 9223372036854775807",
         ] {
             let main = write(dir.path(), "config.toml", bad);
             assert!(matches!(load(&args(&main)), Err(ConfigError::Value { .. })), "{bad} was accepted");

@@ -12,5 +12,5 @@ mod place;
 
 pub(crate) use access::{Access, FlistRule};
 pub(crate) use api::Api;
-pub(crate) use file::Config;
+pub(crate) use file::{Config, Limits};
 pub(crate) use load::{ConfigError, load};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use contd_types::{ApiError, Caller, ErrorKind, NamespaceId};
 
-use crate::config::Access;
+use crate::config::{Access, Limits};
 use crate::daemon::judge::{fits, is_in_scope};
+use crate::daemon::places::Shares;
 
 /// Who is at the other end of a connection, as the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,16 @@ impl Rights {
         (!self.is_all).then_some(&self.caller)
     }
 
+    /// Tells what the peer may have at once; the most generous of its rules counts. `None` for rights that are none.
+    pub(crate) fn shares(rights: Option<&Self>, limits: &Limits) -> Shares {
+        let Some(rights) = rights else { return Shares::of(limits, None, None) };
+        if rights.is_all {
+            return Shares::UNLIMITED;
+        }
+        let most = |of: fn(&Access) -> Option<usize>| rights.rules.iter().filter_map(|(_, rule)| of(rule)).max();
+        Shares::of(limits, most(|rule| rule.max_connections), most(|rule| rule.max_followers))
+    }
+
     /// Checks a request, and names the rule that allows it; empty when none is needed.
     ///
     /// # Errors
@@ -66,6 +77,7 @@ impl Rights {
             Scope::Nothing => Some(String::new()),
             Scope::One(namespace) => self.allowing(Some(namespace), is_mutation),
             Scope::All => self.allowing(None, is_mutation),
+            Scope::Node => self.is_all.then(String::new),
         };
         if let Some(rule) = allowing {
             return Ok(rule);
@@ -73,6 +85,7 @@ impl Rights {
         let what = match scope {
             Scope::One(namespace) => format!("{verb} in namespace {namespace}"),
             Scope::All | Scope::Nothing => format!("{verb} over all namespaces"),
+            Scope::Node => format!("{verb} of this node"),
         };
         let message = format!("{what}: no rule of uid {} allows that", self.caller.uid);
         Err(ApiError::new(ErrorKind::PermissionDenied, message).with_hint(self.what_is_allowed(is_mutation)))
@@ -121,6 +134,8 @@ pub(crate) enum Scope<'a> {
     One(&'a NamespaceId),
     /// Every one.
     All,
+    /// The node itself: no rule gives that.
+    Node,
 }
 
 /// Tells the verb of a request, what it touches, and whether it changes anything.
@@ -138,10 +153,14 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         Request::Inspect { target } => ("inspect", Scope::One(&target.namespace), false),
         Request::List { namespace, .. } => ("list", namespace.as_ref().map_or(Scope::All, Scope::One), false),
         Request::ListNamespaces => ("list namespaces", Scope::All, false),
+        // What one tenant has fetched is nothing that another learns.
+        Request::FlistServers => ("list flist servers", Scope::All, false),
+        Request::CacheUsage => ("look at the cache", Scope::All, false),
         Request::Wait { target } => ("wait", Scope::One(&target.namespace), false),
         Request::Logs { target, .. } => ("logs", Scope::One(&target.namespace), false),
         // A dry run mounts the flist for a moment and fetches it: as much work for the node as a run.
         Request::DryRun(run) => ("dry run", Scope::One(&run.namespace), true),
+        Request::ShutDown { .. } => ("shutdown", Scope::Node, true),
         Request::Events { namespace, .. } => ("events", namespace.as_ref().map_or(Scope::All, Scope::One), false),
     }
 }
@@ -184,6 +203,8 @@ mod tests {
         assert_eq!(refused.kind, ErrorKind::PermissionDenied);
         assert!(rights.may_see(&namespace("a")) && !rights.may_see(&namespace("b")));
         assert!(rights.check(&Request::ListNamespaces).is_err());
+        // What others run and have fetched.
+        assert!(rights.check(&Request::FlistServers).is_err() && rights.check(&Request::CacheUsage).is_err());
         assert!(rights.check(&Request::List { namespace: None, after: None, limit: 1 }).is_err());
     }
 
@@ -191,6 +212,7 @@ mod tests {
     fn a_read_only_right_changes_nothing() {
         let rights = Rights::of(&peer(1000), 0, &[rule(1000, &[], true)]).expect("has a rule");
         assert!(rights.check(&Request::ListNamespaces).is_ok());
+        assert!(rights.check(&Request::FlistServers).is_ok() && rights.check(&Request::CacheUsage).is_ok());
         assert!(rights.check(&Request::Delete { target: target("a"), force: true, timeout: None }).is_err());
     }
 
@@ -216,6 +238,14 @@ mod tests {
         assert!(hint(rule(1000, &["mine"], false), &Request::Inspect { target: target("b") }).contains("mine"));
         let kill = Request::Kill { target: target("mine"), signal: Signal::KILL };
         assert!(hint(rule(1000, &["mine"], true), &kill).contains("look only"));
+    }
+
+    #[test]
+    fn the_node_itself_is_roots() {
+        let shut_down = Request::ShutDown { longest: std::time::Duration::ZERO };
+        let rights = Rights::of(&peer(1000), 0, &[rule(1000, &[], false)]).expect("has a rule for everything");
+        assert_eq!(rights.check(&shut_down).expect_err("not root").kind, ErrorKind::PermissionDenied);
+        assert!(Rights::of(&peer(0), 0, &[]).expect("root").check(&shut_down).is_ok());
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use actix::Addr;
 use contd_actors::messages::{
     AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer,
-    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, StartContainer,
-    StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, ShutDownNode,
+    StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
-use contd_actors::{Judge as _, Supervisor, ask_api};
+use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
 use contd_rootfs::FetchProgress;
 use contd_types::{ApiError, Caller, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
@@ -17,11 +17,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::config::{Config, Limits};
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
 use crate::daemon::hints::About;
 use crate::daemon::judge::Rules;
 use crate::daemon::leaving::Leaving;
+use crate::daemon::places::{Kind, Places};
+use crate::flist_places::FlistPlaces;
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
 pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(15);
@@ -34,23 +37,41 @@ const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Pieces of progress that may wait for the caller; more are dropped.
 const PROGRESS_QUEUED: usize = 4;
 
+/// What of the configuration counts at the API.
+#[derive(Debug)]
+pub(crate) struct ApiSettings {
+    /// Who may do what.
+    pub(crate) rules: Rules,
+    /// How much of it.
+    pub(crate) limits: Limits,
+}
+
+impl ApiSettings {
+    /// Takes them from a configuration.
+    pub(crate) fn of(config: &Config) -> Arc<Self> {
+        Arc::new(Self { rules: Rules::of(config), limits: config.limits.clone() })
+    }
+}
+
 /// What every connection shares.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// The actors.
     pub(crate) supervisor: Addr<Supervisor>,
-    /// Who may do what.
-    pub(crate) rules: Arc<Rules>,
+    /// What may change while we run.
+    pub(crate) settings: watch::Sender<Arc<ApiSettings>>,
     /// The daemon's own user.
     pub(crate) own_uid: u32,
-    /// The most connections, for the refusal.
-    pub(crate) max_connections: usize,
+    /// What each user has of the API.
+    pub(crate) places: Arc<Places>,
     /// The daemon's name and version, for hellos.
     pub(crate) agent: String,
     /// When the daemon started.
     pub(crate) started_at: Timestamp,
     /// The OCI runtime in use.
     pub(crate) runtime: String,
+    /// Where flists are kept and served.
+    pub(crate) flists: FlistPlaces,
     /// Whether the daemon leaves.
     pub(crate) leaving: watch::Sender<Option<Leaving>>,
 }
@@ -81,19 +102,30 @@ impl Backend {
     }
 }
 
+/// Tells what a request is counted as.
+pub(crate) fn kind_of(request: &Request) -> Kind {
+    match request {
+        Request::Events { .. } | Request::Wait { .. } | Request::Logs { is_following: true, .. } => Kind::Follower,
+        Request::Run(run) if run.is_attached => Kind::Follower,
+        Request::DryRun(_) => Kind::DryRun,
+        _ => Kind::Call,
+    }
+}
+
 type Answer = Result<Response, ApiError>;
 
 /// Carries out one request; the hint of an error is complete then.
-pub(crate) async fn serve(backend: &Arc<Backend>, peer: &Peer, request: Request, items: ItemSender) -> Answer {
-    let Some(rights) = Rights::of(peer, backend.own_uid, backend.rules.access()) else {
-        let message = format!("uid {} may not use this socket any more", peer.uid);
-        let hint = "ask the operator for an [[access]] rule";
-        return Err(ApiError::new(ErrorKind::PermissionDenied, message).with_hint(hint));
-    };
+pub(crate) async fn serve(
+    backend: &Arc<Backend>,
+    peer: &Peer,
+    rights: &Rights,
+    request: Request,
+    items: ItemSender,
+) -> Answer {
     let about = About::of(&request);
-    match carry_out(backend, peer, &rights, request, items).await {
+    match carry_out(backend, peer, rights, request, items).await {
         Ok(response) => Ok(response),
-        Err(error) => Err(about.complete(&backend.supervisor, &rights, error).await),
+        Err(error) => Err(about.complete(&backend.supervisor, rights, error).await),
     }
 }
 
@@ -128,15 +160,16 @@ async fn carry_out(
 async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Result<String, ApiError> {
     let rule = rights.check(request)?;
     let Some(caller) = rights.limited() else { return Ok(rule) };
+    let settings = Arc::clone(&backend.settings.borrow());
     let judged = match request {
         Request::Run(run) | Request::Create(run) | Request::DryRun(run) => {
-            backend.rules.fit(caller, &run.namespace, &mut run.spec)?
+            settings.rules.fit(caller, &run.namespace, &mut run.spec)?
         }
         Request::Start { target } | Request::Update { target, .. } => {
             // Whoever made it: to start it is to have what it has.
             let message = InspectContainer { target: target.clone() };
             let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
-            backend.rules.judge(caller, &target.namespace, &info.spec)?
+            settings.rules.judge(caller, &target.namespace, &info.spec)?
         }
         // They end something, or look.
         Request::Stop { .. }
@@ -149,7 +182,11 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
         | Request::ListNamespaces
         | Request::Wait { .. }
         | Request::Logs { .. }
-        | Request::Events { .. } => return Ok(rule),
+        | Request::Events { .. }
+        | Request::FlistServers
+        | Request::CacheUsage
+        // Root's, by its scope.
+        | Request::ShutDown { .. } => return Ok(rule),
     };
     Ok(judged.rule)
 }
@@ -167,7 +204,13 @@ fn subject(request: &Request) -> String {
         | Request::UpgradeShim { target }
         | Request::Wait { target }
         | Request::Logs { target, .. } => target.container.to_string(),
-        Request::Version | Request::List { .. } | Request::ListNamespaces | Request::Events { .. } => String::new(),
+        Request::Version
+        | Request::List { .. }
+        | Request::ListNamespaces
+        | Request::ShutDown { .. }
+        | Request::Events { .. }
+        | Request::FlistServers
+        | Request::CacheUsage => String::new(),
     }
 }
 
@@ -217,6 +260,8 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
             Ok(Response::Page { containers: page.containers, has_more: page.has_more })
         }
         Request::ListNamespaces => Ok(Response::Namespaces(ask_api(node, ListNamespaces, QUERY_DEADLINE).await?)),
+        Request::FlistServers => looked(backend, |places| Ok(Response::FlistServers(places.servers()?))).await,
+        Request::CacheUsage => looked(backend, |places| Ok(Response::Cache(Box::new(places.cache())))).await,
         Request::Wait { target } => wait(backend, target, items).await,
         Request::Logs { target, is_following: true, tail } => {
             let log = ask_api(node, FollowLog { target, tail }, QUERY_DEADLINE).await?;
@@ -228,8 +273,24 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
             stream_log(backend, log, items).await?;
             Ok(Response::Done)
         }
+        Request::ShutDown { longest } => {
+            // The actors bound it.
+            let ended = ask_api(node, ShutDownNode { longest }, NO_DEADLINE).await?;
+            Ok(Response::ShutDown { ended })
+        }
         Request::Events { from, namespace } => stream_events(backend, from, namespace, items).await,
     }
+}
+
+/// Looks at files, which may take a while: not on a thread that serves others.
+async fn looked(
+    backend: &Backend,
+    look: impl FnOnce(&FlistPlaces) -> Result<Response, ApiError> + Send + 'static,
+) -> Answer {
+    let places = backend.flists.clone();
+    let looked = tokio::task::spawn_blocking(move || look(&places)).await;
+    looked
+        .map_err(|_panicked| ApiError::new(ErrorKind::Internal, "look at the flists of this node: the task was lost"))?
 }
 
 fn version(backend: &Backend) -> VersionInfo {

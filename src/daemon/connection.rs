@@ -9,6 +9,7 @@
 //! When the daemon leaves, a connection that has asked nothing yet still may, and one that is idle is closed.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +20,16 @@ use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_B
 use contd_types::{ApiError, ErrorKind};
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::tokio::prelude::*;
+use nix::sys::socket::{MsgFlags, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::daemon::access::{Peer, Rights};
-use crate::daemon::calls::{self, Backend};
+use crate::daemon::calls::{self, ApiSettings, Backend};
 use crate::daemon::leaving::Leaving;
+use crate::daemon::places::{Place, Shares};
 
 /// How long a caller may take for its hello: local programs need microseconds; more is a stuck or hostile one.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,25 +72,77 @@ enum ConnectionError {
     FrameTimeout,
 }
 
-/// Serves one connection to its end. `place` is `None` when there are too many.
-pub(crate) async fn serve(stream: Stream, backend: Arc<Backend>, place: Option<OwnedSemaphorePermit>) {
+/// Takes a connection in: returns what serves it to its end. `None` when its user, or all together, have as many as they
+/// may: it was told so, and hung up on, so that those who come too often cost nothing.
+pub(crate) fn admit(stream: Stream, backend: &Arc<Backend>) -> Option<impl Future<Output = ()> + use<>> {
     let peer = peer_of(&stream);
+    admit_as(stream, backend, peer)
+}
+
+/// [`admit`], of a peer that is known.
+pub(crate) fn admit_as(stream: Stream, backend: &Arc<Backend>, peer: Peer) -> Option<impl Future<Output = ()> + use<>> {
+    let settings = Arc::clone(&backend.settings.borrow());
+    let rights = Rights::of(&peer, backend.own_uid, settings.rules.access());
+    let shares = Rights::shares(rights.as_ref(), &settings.limits);
+    let is_root = peer.uid == 0 || peer.uid == backend.own_uid;
+    match backend.places.connect(peer.uid, is_root, shares, &settings.limits) {
+        Ok(place) => Some(serve(stream, Arc::clone(backend), peer, place)),
+        Err(full) => {
+            debug!(uid = peer.uid, pid = peer.pid, %full, "turned a caller away");
+            turn_away(&stream, &HelloReply::Refused(Refusal::Full { what: full.to_string() }));
+            None
+        }
+    }
+}
+
+/// Says the last word to one that has not been heard, without waiting for anything.
+fn turn_away(stream: &Stream, reply: &HelloReply) {
+    let Ok(frame) = Frame::new(contd_protocol::hello::HELLO_VERSION, Kind::HelloReply, reply) else { return };
+    let Stream::UdSocket(stream) = stream;
+    // A new socket has room for it; one that is gone already needs no word.
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let _gone = nix::sys::socket::send(stream.as_fd().as_raw_fd(), &frame.to_bytes(), flags);
+}
+
+/// Serves one connection to its end. It has its place until then.
+async fn serve(stream: Stream, backend: Arc<Backend>, peer: Peer, _place: Place) {
     let stream = Arc::new(stream);
     let mut frames = FrameReader::new(MAX_API_BODY_BYTES);
-    let result = match tokio::time::timeout(
-        HELLO_TIMEOUT,
-        greet(&stream, &mut frames, &backend, &peer, place.is_some()),
-    )
-    .await
-    {
+    let result = match tokio::time::timeout(HELLO_TIMEOUT, greet(&stream, &mut frames, &backend, &peer)).await {
         Err(_elapsed) => Err(ConnectionError::HelloTimeout),
         Ok(Err(error)) => Err(error),
         Ok(Ok(None)) => Ok(()),
-        Ok(Ok(Some(version))) => Connection { backend, peer: peer.clone(), version }.run(stream, frames).await,
+        Ok(Ok(Some(version))) => {
+            let (access, peer) = (Standing::of(&backend, &peer), peer.clone());
+            Connection { access, backend, peer, version }.run(stream, frames).await
+        }
     };
     if let Err(error) = result {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         debug!(uid = peer.uid, pid = peer.pid, %error, cause, "hung up on a caller");
+    }
+}
+
+/// What a peer may do and have, by the settings that were looked at last.
+struct Standing {
+    settings: Arc<ApiSettings>,
+    rights: Option<Rights>,
+    shares: Shares,
+}
+
+impl Standing {
+    fn of(backend: &Backend, peer: &Peer) -> Self {
+        let settings = Arc::clone(&backend.settings.borrow());
+        let rights = Rights::of(peer, backend.own_uid, settings.rules.access());
+        let shares = Rights::shares(rights.as_ref(), &settings.limits);
+        Self { settings, rights, shares }
+    }
+
+    /// Looks again if the settings have changed.
+    fn refresh(&mut self, backend: &Backend, peer: &Peer) {
+        if !Arc::ptr_eq(&self.settings, &backend.settings.borrow()) {
+            *self = Self::of(backend, peer);
+        }
     }
 }
 
@@ -116,22 +171,16 @@ async fn greet(
     frames: &mut FrameReader,
     backend: &Backend,
     peer: &Peer,
-    has_place: bool,
 ) -> Result<Option<u16>, ConnectionError> {
     let Some(frame) = read_frame(stream, frames).await? else { return Ok(None) };
     if frame.kind != Kind::Hello {
         return Err(ConnectionError::NoHello(frame.kind));
     }
     let hello: Hello = contd_protocol::decode(&frame.body)?;
-    let decision = if has_place {
-        negotiate(hello.versions, VERSIONS).and_then(|version| {
-            let rights = Rights::of(peer, backend.own_uid, backend.rules.access());
-            rights.map(|_some| version).ok_or(Refusal::Forbidden { uid: peer.uid })
-        })
-    } else {
-        let limit = u32::try_from(backend.max_connections).unwrap_or(u32::MAX);
-        Err(Refusal::TooManyConnections { limit })
-    };
+    let decision = negotiate(hello.versions, VERSIONS).and_then(|version| {
+        let rights = Rights::of(peer, backend.own_uid, backend.settings.borrow().rules.access());
+        rights.map(|_some| version).ok_or(Refusal::Forbidden { uid: peer.uid })
+    });
     let reply = match &decision {
         Ok(version) => HelloReply::Welcome { version: *version, agent: backend.agent.clone(), features: Vec::new() },
         Err(refusal) => HelloReply::Refused(refusal.clone()),
@@ -166,7 +215,22 @@ async fn read_frame(mut stream: &Stream, frames: &mut FrameReader) -> Result<Opt
 struct Connection {
     backend: Arc<Backend>,
     peer: Peer,
+    access: Standing,
     version: u16,
+}
+
+/// A frame on its way to the caller.
+#[derive(Debug)]
+struct Outgoing {
+    frame: Frame,
+    /// The call that it ends; over once it is written, so that replies which nobody reads count.
+    _place: Option<Place>,
+}
+
+impl From<Frame> for Outgoing {
+    fn from(frame: Frame) -> Self {
+        Self { frame, _place: None }
+    }
 }
 
 /// What the reader keeps of a call under way.
@@ -176,7 +240,7 @@ struct CallControl {
 }
 
 impl Connection {
-    async fn run(self, stream: Arc<Stream>, mut frames: FrameReader) -> Result<(), ConnectionError> {
+    async fn run(mut self, stream: Arc<Stream>, mut frames: FrameReader) -> Result<(), ConnectionError> {
         let (queue, waiting) = mpsc::channel(MAX_FRAMES_QUEUED);
         let mut writer = tokio::task::spawn_local(write_frames(Arc::clone(&stream), waiting));
         let mut under_way: HashMap<u64, CallControl> = HashMap::new();
@@ -184,7 +248,15 @@ impl Connection {
         let mut calls: JoinSet<u64> = JoinSet::new();
         let mut leaving = self.backend.leaving.subscribe();
         let mut grace = FIRST_CALL_GRACE;
+        // Whether nothing more is read: it was idle for too long.
+        let (mut is_closing, mut is_read) = (false, false);
         let result = loop {
+            if is_read && under_way.is_empty() {
+                drop(queue);
+                let _does_not_read = tokio::time::timeout(FLUSH_TIMEOUT, &mut writer).await.is_err();
+                break Ok(());
+            }
+            let idle = Duration::from_secs(self.backend.settings.borrow().limits.idle_timeout_s);
             tokio::select! {
                 Some(ended) = calls.join_next() => {
                     if let Ok(id) = ended {
@@ -192,17 +264,24 @@ impl Connection {
                     }
                 }
                 // `read_frame` keeps what it has read in `frames` and in the socket: it may be dropped at any await.
-                frame = read_frame(&stream, &mut frames) => match frame {
+                frame = read_frame(&stream, &mut frames), if !is_read => match frame {
                     Ok(Some(frame)) => {
                         grace = NEXT_CALL_GRACE;
                         if let Err(error) = self.take(&frame, &mut under_way, &mut calls, &queue).await {
                             break Err(error);
                         }
                     }
+                    Ok(None) if is_closing => is_read = true,
                     Ok(None) => break Ok(()),
                     Err(error) => break Err(error),
                 },
                 _ = &mut writer => break Ok(()),
+                () = tokio::time::sleep(idle), if under_way.is_empty() && !is_closing => {
+                    debug!(uid = self.peer.uid, pid = self.peer.pid, "closing an idle connection");
+                    // What was sent before this is read and answered; what is sent later is not, and its sender hears that.
+                    stop_reading(&stream);
+                    is_closing = true;
+                }
                 () = idle_at_the_end(&mut leaving, under_way.is_empty(), grace) => {
                     drop(queue);
                     let _does_not_read = tokio::time::timeout(FLUSH_TIMEOUT, &mut writer).await.is_err();
@@ -215,11 +294,11 @@ impl Connection {
     }
 
     async fn take(
-        &self,
+        &mut self,
         frame: &Frame,
         under_way: &mut HashMap<u64, CallControl>,
         calls: &mut JoinSet<u64>,
-        queue: &mpsc::Sender<Frame>,
+        queue: &mpsc::Sender<Outgoing>,
     ) -> Result<(), ConnectionError> {
         match frame.kind {
             Kind::Call => {
@@ -246,11 +325,11 @@ impl Connection {
     }
 
     async fn begin(
-        &self,
+        &mut self,
         call: Call,
         under_way: &mut HashMap<u64, CallControl>,
         calls: &mut JoinSet<u64>,
-        queue: &mpsc::Sender<Frame>,
+        queue: &mpsc::Sender<Outgoing>,
     ) -> Result<(), ConnectionError> {
         let id = call.id;
         if under_way.contains_key(&id) {
@@ -259,11 +338,20 @@ impl Connection {
         if under_way.len() >= MAX_CALLS_PER_CONNECTION {
             let message = format!("call {id}: {MAX_CALLS_PER_CONNECTION} calls are under way on this connection");
             let busy = ApiError::new(ErrorKind::Busy, message).with_hint("wait for one of them, or open a connection");
-            let reply = Frame::new(self.version, Kind::Reply, &Reply { id, result: Err(busy) })?;
-            // The caller floods and may not read: waiting here holds back only its own connection.
-            let _closed = queue.send(reply).await;
-            return Ok(());
+            return self.refuse(id, busy, queue).await;
         }
+        self.access.refresh(&self.backend, &self.peer);
+        let Some(rights) = self.access.rights.clone() else {
+            let refusal = Refusal::Forbidden { uid: self.peer.uid };
+            let error = ApiError::new(ErrorKind::PermissionDenied, format!("call {id}: {refusal}"))
+                .with_hint("its rule was taken out of the configuration of contd: ask the operator");
+            return self.refuse(id, error, queue).await;
+        };
+        let place = self.backend.places.take(calls::kind_of(&call.request), self.peer.uid, self.access.shares);
+        let place = match place {
+            Ok(place) => place,
+            Err(full) => return self.refuse(id, full.to_error(id), queue).await,
+        };
         let credit = Arc::new(Semaphore::new(usize::try_from(INITIAL_CREDIT).unwrap_or(1)));
         let (cancel, cancelled) = watch::channel(false);
         let items =
@@ -272,10 +360,17 @@ impl Connection {
         let (backend, peer, version) = (Arc::clone(&self.backend), self.peer.clone(), self.version);
         let queue = queue.clone();
         calls.spawn_local(async move {
-            let result = calls::serve(&backend, &peer, call.request, items).await;
-            let _closed = queue.send(reply_frame(version, id, result)).await;
+            let result = calls::serve(&backend, &peer, &rights, call.request, items).await;
+            let _closed = queue.send(Outgoing { frame: reply_frame(version, id, result), _place: Some(place) }).await;
             id
         });
+        Ok(())
+    }
+
+    /// Answers a call that is not begun. The caller may flood and not read: waiting here holds back only its own connection.
+    async fn refuse(&self, id: u64, error: ApiError, queue: &mpsc::Sender<Outgoing>) -> Result<(), ConnectionError> {
+        let reply = Frame::new(self.version, Kind::Reply, &Reply { id, result: Err(error) })?;
+        let _closed = queue.send(reply.into()).await;
         Ok(())
     }
 }
@@ -301,10 +396,17 @@ fn reply_frame(version: u16, id: u64, result: Result<contd_protocol::api::Respon
     }
 }
 
-async fn write_frames(stream: Arc<Stream>, mut waiting: mpsc::Receiver<Frame>) {
+/// Takes what was sent so far, and nothing more; the other side cannot send from here on.
+fn stop_reading(stream: &Stream) {
+    let Stream::UdSocket(stream) = stream;
+    // One that is gone already has nothing to send.
+    let _gone = nix::sys::socket::shutdown(stream.as_fd().as_raw_fd(), Shutdown::Read);
+}
+
+async fn write_frames(stream: Arc<Stream>, mut waiting: mpsc::Receiver<Outgoing>) {
     let mut sender = &*stream;
-    while let Some(frame) = waiting.recv().await {
-        match tokio::time::timeout(WRITE_TIMEOUT, sender.write_all(&frame.to_bytes())).await {
+    while let Some(outgoing) = waiting.recv().await {
+        match tokio::time::timeout(WRITE_TIMEOUT, sender.write_all(&outgoing.frame.to_bytes())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return debug!(%error, "the caller is gone"),
             Err(_elapsed) => return debug!("the caller does not read"),
@@ -318,7 +420,7 @@ pub(crate) struct ItemSender {
     id: u64,
     version: u16,
     credit: Arc<Semaphore>,
-    queue: mpsc::Sender<Frame>,
+    queue: mpsc::Sender<Outgoing>,
     cancelled: watch::Receiver<bool>,
 }
 
@@ -362,7 +464,7 @@ impl ItemSender {
                 return Err(Unwanted);
             }
         };
-        self.queue.send(frame).await.map_err(|_closed| Unwanted)
+        self.queue.send(frame.into()).await.map_err(|_closed| Unwanted)
     }
 }
 

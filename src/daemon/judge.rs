@@ -12,8 +12,10 @@ use contd_actors::{Judge, Judgement};
 use contd_flist::{FlistSource, UrlPrefix, permitted};
 use contd_rootfs::{BindGrant, FlistGrant, Grant, LimitedRoutes};
 use contd_types::{ApiError, Caller, ContainerSpec, CpuLimit, ErrorKind, MountSpec, NamespaceId, Network, Propagation};
+use tokio::sync::watch;
 
 use crate::config::{Access, Config, FlistRule};
+use crate::daemon::calls::ApiSettings;
 
 /// Words that ask for a read-only mount.
 const READ_ONLY: [&str; 3] = ["ro", "readonly", "rro"];
@@ -102,6 +104,16 @@ impl Rules {
         Ok(judgement)
     }
 
+    /// Judges what a container asks for.
+    pub(crate) fn judge(
+        &self,
+        caller: &Caller,
+        namespace: &NamespaceId,
+        spec: &ContainerSpec,
+    ) -> Result<Judgement, ApiError> {
+        self.decide(caller, namespace, spec).map(|(_, judgement)| judgement)
+    }
+
     /// Finds the first rule that allows all that a spec asks for.
     fn decide(
         &self,
@@ -157,6 +169,8 @@ impl Rules {
             pids_limit,
             // Takes rights away.
             is_read_only: _,
+            // On disk below the state directory, or in memory that its own limit counts.
+            layer: _,
             rootfs_size_bytes,
             upper_dir,
             // How often it is started costs no more than its limits; each start is judged.
@@ -222,9 +236,19 @@ impl Rules {
     }
 }
 
-impl Judge for Rules {
+/// Judges by the rules as they are when it is asked.
+#[derive(Debug)]
+pub(crate) struct Gate(watch::Receiver<Arc<ApiSettings>>);
+
+impl Gate {
+    pub(crate) fn new(settings: watch::Receiver<Arc<ApiSettings>>) -> Self {
+        Self(settings)
+    }
+}
+
+impl Judge for Gate {
     fn judge(&self, caller: &Caller, namespace: &NamespaceId, spec: &ContainerSpec) -> Result<Judgement, ApiError> {
-        self.decide(caller, namespace, spec).map(|(_, judgement)| judgement)
+        self.0.borrow().rules.judge(caller, namespace, spec)
     }
 }
 

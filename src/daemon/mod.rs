@@ -7,6 +7,7 @@
 //! ```
 
 mod access;
+mod cache_mode;
 mod calls;
 mod cgroups;
 mod connection;
@@ -17,9 +18,13 @@ mod leaving;
 mod limits;
 mod lock;
 mod parts;
+mod places;
 pub(crate) mod programs;
+mod reload;
 mod server;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod vault;
 
 use std::error::Error;
@@ -41,14 +46,16 @@ use tracing::{info, warn};
 
 use crate::cli::DaemonArgs;
 use crate::config::{self, Config};
-use crate::daemon::calls::Backend;
+use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::inherited::{Inherited, Passed};
-use crate::daemon::judge::Rules;
+use crate::daemon::judge::Gate;
 use crate::daemon::leaving::Leaving;
 pub(crate) use crate::daemon::lock::DaemonLock;
 pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
+use crate::daemon::reload::Reload;
 use crate::daemon::server::{Connections, Server};
 use crate::daemon::takeover::{Desk, Successor};
+use crate::flist_places::FlistPlaces;
 
 /// How long the actors may take to come to rest; runs under way have a bound of their own inside.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -74,13 +81,17 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     server::check(&address).map_err(|error| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS))?;
     let programs = programs::find(&config).map_err(|error| explain(ErrorKind::NotFound, &error, &error.hint()))?;
     let passed = Passed::take(&address).map_err(|error| explain(error.kind(), &error, error.hint()))?;
+    let runtime = contd_actors::runtime();
+    let runtime = runtime.map_err(|error| explain(ErrorKind::Internal, &error, "check the limits of this process"))?;
+    let system = actix::System::with_tokio_rt(|| runtime);
+    // From here on it does not end us, also while we wait for the one that runs.
+    let hang_up = system.block_on(async { listen(SignalKind::hangup()) })?;
     make_directories(&config)?;
     contd_failpoint::arm(&config.run_dir);
     let mut entered = takeover::enter(&config.run_dir, &agent(), !args.no_takeover)
         .map_err(|error| explain(error.kind(), &error, error.hint()))?;
     let inherited = Inherited::gather(passed, &mut entered, &address);
-    let system = actix::System::new();
-    let result = system.block_on(serve(&config, &programs, &entered.lock, inherited));
+    let result = system.block_on(serve(args, &config, &programs, &entered.lock, inherited, hang_up));
     cgroups::remove_if_empty(&config.cgroup_parent);
     // Last of all, when nothing of ours is under way.
     drop(entered);
@@ -88,15 +99,18 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
 }
 
 async fn serve(
+    args: &DaemonArgs,
     config: &Config,
     programs: &programs::Programs,
     lock: &DaemonLock,
     inherited: Inherited,
+    hang_up: Signal,
 ) -> Result<(), ApiError> {
     let Inherited { listener, is_managers, kept, manager } = inherited;
-    let rules = Arc::new(Rules::of(config));
-    let (node_config, parts, shims) = parts::assemble(config, programs, &manager, kept, Arc::clone(&rules))?;
-    let mut signals = Signals::listen()?;
+    let settings = watch::channel(ApiSettings::of(config)).0;
+    let judge = Arc::new(Gate::new(settings.subscribe()));
+    let (node_config, parts, shims) = parts::assemble(config, programs, &manager, kept, judge)?;
+    let mut signals = Signals::listen(hang_up)?;
     let bind_failed = |error: server::BindError| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS);
     let own_uid = nix::unistd::geteuid().as_raw();
     let desk = Desk::open(&config.run_dir, own_uid, agent()).map_err(bind_failed)?;
@@ -114,12 +128,13 @@ async fn serve(
     let supervisor = contd_actors::start(node_config, parts);
     let backend = Arc::new(Backend {
         supervisor: supervisor.clone(),
-        rules,
+        settings,
         own_uid,
-        max_connections: config.limits.connections,
+        places: Arc::default(),
         agent: agent(),
         started_at: SystemClock.now(),
         runtime: config.runtime.default.clone(),
+        flists: FlistPlaces::of(&config),
         leaving: watch::channel(None).0,
     });
     let mut server = Server::new(socket, Arc::clone(&backend), &config.socket()).map_err(bind_failed)?;
@@ -127,7 +142,14 @@ async fn serve(
     shims.fill_slots();
     tell_ready(&manager, &server, is_managers);
     info!(socket = %config.socket().display(), runtime = %config.runtime.default, "contd serves");
-    let successor = until_it_leaves(&mut server, &desk, &supervisor, &manager, &mut signals).await?;
+    let mut reload = Reload::new(args, config.clone());
+    let successor = loop {
+        match until_it_leaves(&mut server, &desk, &supervisor, &manager, &mut signals).await? {
+            Told::Reload => reload.run(&backend, &supervisor),
+            Told::End => break None,
+            Told::Replaced(successor) => break Some(*successor),
+        }
+    };
     drop(desk);
     come_to_rest(&backend, server.close(), &shims, &manager, successor.is_some()).await;
     match successor {
@@ -144,27 +166,34 @@ async fn serve(
     Ok(())
 }
 
-/// Serves until it is told to end, or a successor has the API socket, which is then returned.
+/// What the daemon is told.
+enum Told {
+    /// To end.
+    End,
+    /// To read its configuration again.
+    Reload,
+    /// That a successor has the API socket.
+    Replaced(Box<Successor>),
+}
+
+/// Serves until it is told something.
 async fn until_it_leaves(
     server: &mut Server,
     desk: &Desk,
     supervisor: &Addr<Supervisor>,
     manager: &ServiceManager,
     signals: &mut Signals,
-) -> Result<Option<Successor>, ApiError> {
+) -> Result<Told, ApiError> {
     loop {
         tokio::select! {
             () = server.accept() => {}
-            signal = signals.next() => {
-                info!("told to end by {signal}");
-                return Ok(None);
-            }
+            told = signals.next() => return Ok(told),
             successor = desk.asked() => {
                 let (pid, agent) = (successor.pid, successor.agent.clone());
                 match hand_listener(successor, server, manager).await {
                     Ok(successor) => {
                         info!(pid, agent, "a successor has the API socket");
-                        return Ok(Some(successor));
+                        return Ok(Told::Replaced(Box::new(successor)));
                     }
                     Err(error) => info!(pid, agent, %error, "a successor went before it had the API socket"),
                 }
@@ -247,27 +276,34 @@ fn agent() -> String {
     format!("contd {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The signals that tell the daemon to end.
+/// The signals that tell the daemon something.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// Catches a signal from here on.
+fn listen(kind: SignalKind) -> Result<Signal, ApiError> {
+    signal(kind).map_err(|error| explain(ErrorKind::Internal, &error, "check the limits of this process"))
 }
 
 impl Signals {
     /// Catches them from here on.
-    fn listen() -> Result<Self, ApiError> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| explain(ErrorKind::Internal, &error, "check the limits of this process"))
-        };
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    fn listen(hang_up: Signal) -> Result<Self, ApiError> {
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hang_up })
     }
 
-    /// Waits for one and returns its name. Cancellation-safe.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
+    /// Waits for one. Cancellation-safe.
+    async fn next(&mut self) -> Told {
+        let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-        }
+            _ = self.hang_up.recv() => return Told::Reload,
+        };
+        info!("told to end by {name}");
+        Told::End
     }
 }
 
@@ -290,6 +326,7 @@ fn make_directories(config: &Config) -> Result<(), ApiError> {
             ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
         })?;
     }
+    cache_mode::close(&config.cache_dir);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes};
+use contd_actors::{Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes, Settings};
 use contd_bundle::DirBundles;
 use contd_durable::{Fs, RealFs};
 use contd_handover::{Named, ServiceManager};
@@ -15,7 +15,7 @@ use contd_store::{DirStore, EventJournal};
 use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock};
 
 use crate::config::Config;
-use crate::daemon::judge::Rules;
+use crate::daemon::judge::Gate;
 use crate::daemon::programs::{NATIVE, Programs};
 use crate::daemon::vault::ManagerVault;
 use crate::daemon::{explain, limits};
@@ -39,7 +39,7 @@ pub(crate) fn assemble(
     programs: &Programs,
     manager: &ServiceManager,
     kept: Vec<Named>,
-    rules: Arc<Rules>,
+    judge: Arc<Gate>,
 ) -> Result<(NodeConfig, Parts, ProcessShimClient), ApiError> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
@@ -77,7 +77,7 @@ pub(crate) fn assemble(
         bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
         journal,
         clock: Arc::new(SystemClock),
-        judge: rules,
+        judge,
     };
     let runtimes = runtimes(config, programs, &runtime_root, &filters);
     Ok((settings(config, runtimes)?, parts, shims))
@@ -91,9 +91,11 @@ fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -
     programs.oci.iter().fold(runtimes, |runtimes, (name, binary)| runtimes.with(name.clone(), oci(binary)))
 }
 
-fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
-    let boot_id = BootId::current()
-        .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
+/// Makes the settings that may change while the node runs.
+///
+/// # Errors
+/// A value that cannot be.
+pub(crate) fn changeable(config: &Config) -> Result<Settings, ApiError> {
     let cpu = CpuLimit::from_millis(config.defaults.cpu_millis)?;
     let defaults = Defaults {
         limits: contd_bundle::Defaults {
@@ -103,21 +105,29 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError>
             oom_score_adj: not_spared(&std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default()),
         },
         rootfs_size_bytes: config.defaults.rootfs_mib.saturating_mul(MIB),
+        layer: config.defaults.layer,
         shutdown_timeout: config.defaults.stop_timeout(),
     };
+    let log_rotation =
+        LogRotation { max_bytes: config.logs.max_mib.saturating_mul(MIB), max_files: config.logs.max_files };
+    let limits = Limits {
+        containers_per_namespace: config.limits.containers_per_namespace,
+        runs_in_flight_per_namespace: config.limits.runs_per_namespace,
+        runs_in_flight: config.limits.runs,
+    };
+    Ok(Settings { defaults, log_rotation, limits })
+}
+
+fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
+    let boot_id = BootId::current()
+        .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
+    let Settings { defaults, log_rotation, limits } = changeable(config)?;
     Ok(NodeConfig {
         netns_dir: config.netns_dir.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
-        log_rotation: LogRotation {
-            max_bytes: config.logs.max_mib.saturating_mul(MIB),
-            max_files: config.logs.max_files,
-        },
+        log_rotation,
         runtime_timeout: Duration::from_secs(config.runtime.timeout_s),
-        limits: Limits {
-            containers_per_namespace: config.limits.containers_per_namespace,
-            runs_in_flight_per_namespace: config.limits.runs_per_namespace,
-            runs_in_flight: config.limits.runs,
-        },
+        limits,
         exec_limit_bytes: contd_types::exec_limit_bytes(limits::stack()),
         ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtimes, defaults)
     })

@@ -1,4 +1,4 @@
-//! The API socket: binds it or goes on with one, accepts, and bounds how many connections there are.
+//! The API socket: binds it or goes on with one, accepts, and hands on.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,7 +15,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
 use nix::unistd::{Gid, fchownat};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -127,7 +126,6 @@ pub(crate) fn check(path: &Path) -> Result<(), BindError> {
 pub(crate) struct Server {
     listener: uds_local_socket::tokio::Listener,
     backend: Arc<Backend>,
-    places: Arc<Semaphore>,
     connections: JoinSet<()>,
 }
 
@@ -139,8 +137,7 @@ impl Server {
     pub(crate) fn new(socket: UnixListener, backend: Arc<Backend>, path: &Path) -> Result<Self, BindError> {
         let failed = |source| BindError::Bind { path: path.to_path_buf(), source };
         let listener = uds_local_socket::tokio::Listener::try_from(OwnedFd::from(socket)).map_err(failed)?;
-        let places = Arc::new(Semaphore::new(backend.max_connections));
-        Ok(Self { listener, backend, places, connections: JoinSet::new() })
+        Ok(Self { listener, backend, connections: JoinSet::new() })
     }
 
     /// Accepts connections until the future is dropped, which loses none: those not accepted yet wait in the backlog.
@@ -162,8 +159,9 @@ impl Server {
                 }
             };
             while self.connections.try_join_next().is_some() {}
-            let place = Arc::clone(&self.places).try_acquire_owned().ok();
-            self.connections.spawn_local(connection::serve(stream.into(), Arc::clone(&self.backend), place));
+            if let Some(connection) = connection::admit(stream.into(), &self.backend) {
+                self.connections.spawn_local(connection);
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use contd_rootfs::survey::limits_layers;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -14,7 +15,7 @@ use crate::doctor::node::Node;
 /// How directories of trials begin; no tenant can have such a name, and a doctor that was killed leaves one.
 pub(super) const TRIAL: &str = ".doctor-";
 /// As roots are mounted.
-const OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off";
+const OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off,xino=on";
 
 /// Checks them.
 pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
@@ -34,6 +35,15 @@ pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
         );
         return Ok(findings);
     }
+    findings.push(match limits_layers(&node.state) {
+        Ok(true) => Finding::ok("the size of writable layers is enforced").at(&node.state),
+        Ok(false) | Err(_) => Finding::note("the size of writable layers on disk is not enforced")
+            .at(&node.state)
+            .because(
+                "its file system has no project quota: [defaults] rootfs_mib does not hold, --rootfs-size is refused",
+            )
+            .remedy("ext4 (mkfs -O quota,project) or XFS, mounted with prjquota; or [defaults] layer = \"memory\""),
+    });
     findings.push(match trial(&node.state) {
         Ok(()) => Finding::ok("an overlay works on the state directory").at(&node.state),
         Err(error) => Finding::problem(format!("an overlay does not work on the state directory: {error}"))

@@ -163,7 +163,7 @@ impl Fix {
             Self::EndShim { namespace, id } => end_shim(node, namespace, id).await,
             Self::EndSlot { id } => end_slot(node, id),
             Self::RetireLease { dir } => Ok(LeaseDir::new(dir).retire()?),
-            Self::ReleaseRoot { namespace, id } => Ok(rootfs(node).release(namespace, id)?),
+            Self::ReleaseRoot { namespace, id } => release(node, namespace, id),
             Self::EndServer { key } => match survey::end_unused_server(&node.run, key)? {
                 true => Ok(()),
                 false => Err(FixError::Changed { what: format!("flist server {key}"), why: "it has a user now" }),
@@ -195,6 +195,14 @@ fn rootfs(node: &Node<'_>) -> MountRootfs {
         state_dir: node.state.clone(),
         cache_dir: node.cache.clone(),
     })
+}
+
+fn release(node: &Node<'_>, namespace: &NamespaceId, id: &ContainerId) -> Result<(), FixError> {
+    let rootfs = rootfs(node);
+    rootfs.release(namespace, id)?;
+    // We end before a large layer is gone.
+    rootfs.wait_for_removals();
+    Ok(())
 }
 
 async fn end_shim(node: &Node<'_>, namespace: &NamespaceId, id: &ContainerId) -> Result<(), FixError> {
@@ -273,7 +281,7 @@ pub(crate) fn is_listening(path: &Path) -> bool {
 }
 
 fn remove_container(node: &Node<'_>, namespace: &NamespaceId, id: &ContainerId) -> Result<(), FixError> {
-    rootfs(node).release(namespace, id)?;
+    release(node, namespace, id)?;
     DirBundles::new(Arc::new(RealFs), &node.state).remove(namespace, id)?;
     let dir = node.state.join(namespace.as_str()).join(id.as_str());
     sweep_temps(&RealFs, &dir).map_err(|error| {

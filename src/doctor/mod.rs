@@ -49,6 +49,8 @@ use crate::config::Config;
 use crate::daemon::DaemonLock;
 use crate::doctor::error::LookError;
 pub(crate) use crate::doctor::finding::{Finding, Severity};
+#[cfg(test)]
+pub(crate) use crate::doctor::fix::Fix;
 use crate::doctor::node::{Daemon, Node};
 
 /// Between two looks for leaks: a removal that is under way is through, or has got on to another thing.

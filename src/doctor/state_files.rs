@@ -1,6 +1,9 @@
 //! What lies in the state directory without a record: directories of containers, and scratch of a doctor that was killed.
 
+use std::path::{Path, PathBuf};
+
 use contd_lease::ProcessIdentity;
+use contd_rootfs::REMOVED_DIR;
 
 use crate::daemon::EVENTS_DIR;
 use crate::doctor::error::{LookError, entries};
@@ -10,6 +13,14 @@ use crate::doctor::fix::Fix;
 use crate::doctor::known::container_dirs;
 use crate::doctor::node::Node;
 
+/// Tells whether only mount points are left in a container's directory.
+fn is_covered(dir: &Path) -> bool {
+    let left: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let is_mount_point = |path: &PathBuf| path.ends_with("rootfs") || path.ends_with("layer");
+    let is_empty = |path: &PathBuf| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    !left.is_empty() && left.iter().all(|path| is_mount_point(path) && is_empty(path))
+}
+
 /// Looks for it.
 pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
@@ -18,12 +29,31 @@ pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
         if node.known.has(&id) || !dir.is_dir() || !node.is_settled(&dir) {
             continue;
         }
+        if is_covered(&dir) {
+            findings.push(
+                Finding::note(format!("an empty directory of a removed container: {} of {namespace}", id.short()))
+                    .at(&dir)
+                    .because("a copy of a mount, made by a recursive bind of a directory above, covers it")
+                    .remedy("unmount the copy: the daemon then removes it by itself"),
+            );
+            continue;
+        }
         findings.push(
             Finding::warning(format!("the directory of a container without a record: {} of {namespace}", id.short()))
                 .at(&dir)
                 .of(&id)
                 .because("it is what an interrupted removal leaves, or its record was removed by hand")
                 .fixed_by(Fix::RemoveContainer { namespace, id }),
+        );
+    }
+    let removed = node.state.join(REMOVED_DIR);
+    let waiting = entries(&removed)?.len();
+    if waiting > 0 {
+        findings.push(
+            Finding::note(format!("{waiting} writable layers of removed containers"))
+                .at(&removed)
+                .because("the daemon removes them in the background, and goes on with it when it starts")
+                .remedy("nothing"),
         );
     }
     for path in entries(&node.state)? {

@@ -77,6 +77,9 @@ impl Diagnosis {
 /// The notes that are true of every test node on this machine: its directories lie in /tmp.
 fn expected_notes(node: &Node) -> Vec<(String, String)> {
     let mut notes = Vec::new();
+    if !contd_rootfs::survey::limits_layers(&node.root.join("state")).expect("asked") {
+        notes.push("filesystems");
+    }
     let status = fs::read_to_string("/proc/self/status").expect("read");
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
     if u64::from_str_radix(line.trim(), 16).expect("hexadecimal") & (1 << 24) == 0 {

@@ -163,6 +163,6 @@ fn a_read_only_root_refuses_writes_and_a_limited_one_fills_up() {
     let node = Node::start();
     assert_eq!(inside(&node, &["--read-only"], "echo x 2>/dev/null > /data/x || echo refused"), "refused");
     let fill = "dd if=/dev/zero of=/data/big bs=64k count=1000 2>/dev/null || echo full";
-    assert_eq!(inside(&node, &["--rootfs-size", "8m"], fill), "full");
+    assert_eq!(inside(&node, &["--layer", "memory", "--rootfs-size", "8m"], fill), "full");
     node.finish();
 }

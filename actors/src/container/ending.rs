@@ -7,7 +7,7 @@ use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, Handler, WrapFuture};
 use contd_failpoint::Failpoint;
 use contd_shim_client::{Holdout, Shim, ShimError};
-use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, Signal, State, Step};
+use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, MAX_TIMEOUT, Signal, State, Step};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -56,8 +56,9 @@ impl ContainerActor {
 
     /// How long it may take to end before SIGKILL.
     pub(super) fn grace(&self, timeout: Option<Duration>) -> Duration {
-        let default = self.subject.shared.config.defaults.shutdown_timeout;
-        timeout.or(self.subject.spec.shutdown_timeout).unwrap_or(default)
+        let default = self.subject.shared.settings().defaults.shutdown_timeout;
+        // Also of a record that is older than this bound.
+        timeout.or(self.subject.spec.shutdown_timeout).unwrap_or(default).min(MAX_TIMEOUT)
     }
 
     /// A second stop: its time-out counts from now, and never makes the first one's longer. After a SIGKILL that was in
@@ -67,7 +68,7 @@ impl ContainerActor {
             self.send_kill(ctx);
             return;
         }
-        let Some(grace) = timeout else { return };
+        let Some(grace) = timeout.map(|timeout| timeout.min(MAX_TIMEOUT)) else { return };
         if grace.is_zero() {
             self.send_kill(ctx);
         } else {
@@ -182,9 +183,12 @@ impl ContainerActor {
         if self.runs_since.take().is_some_and(|since| Instant::now().duration_since(since) >= GOOD_RUN) {
             self.streak = 0;
         }
+        let is_going_down = self.subject.shared.is_going_down();
         let wants_restart = !self.was_told_to_stop()
             && !self.wants_delete
+            && !is_going_down
             && self.policy().wants_restart(exit.is_success(), self.streak);
+        self.record.went_down_with_node |= is_going_down && !self.was_told_to_stop();
         self.record.exit = Some(exit.clone());
         self.record.finished_at = Some(exit.at);
         self.is_exit_told = false;
@@ -264,7 +268,8 @@ impl ContainerActor {
         self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
         self.restart_timer = Some(ctx.run_later(delay, |actor, ctx| {
             actor.restart_timer = None;
-            if matches!(actor.state, State::Backoff { .. } | State::Failed { .. }) && !actor.wants_delete {
+            let is_there = matches!(actor.state, State::Backoff { .. } | State::Failed { .. }) && !actor.wants_delete;
+            if is_there && !actor.subject.shared.is_going_down() {
                 actor.record.restart_count = actor.record.restart_count.saturating_add(1);
                 actor.streak = actor.streak.saturating_add(1);
                 actor.wants_start = true;

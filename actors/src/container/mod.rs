@@ -1,6 +1,6 @@
 //! One container: owns its lifecycle record (nobody else writes it), its shim connection, its restart policy.
 //!
-//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
+//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`GoDown`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
 //! its tasks ([`crate::task`]) and tells its namespace [`ContainerGone`]. Touches nothing but the record itself: each
 //! operation that takes time is a task, at most one at a time, and may be told to take back what it did.
 //!
@@ -32,6 +32,7 @@ use std::sync::Arc;
 use actix::fut::ActorFutureExt;
 use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
 use contd_bundle::ResourceLimits;
+use contd_rootfs::PreparedLayer;
 use contd_shim_client::Shim;
 use contd_store::{ContainerRecord, Desired};
 use contd_types::{
@@ -357,17 +358,18 @@ fn event_name(kind: &EventKind) -> &'static str {
 }
 
 /// What a container is made with now, where the node decides.
-fn in_force(subject: &Subject) -> InForce {
-    let (spec, config) = (&subject.spec, &subject.shared.config);
-    let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &config.defaults.limits);
-    let layer = spec.rootfs_size_bytes.unwrap_or(config.defaults.rootfs_size_bytes);
+fn in_force(subject: &Subject, layer: Option<PreparedLayer>) -> InForce {
+    let spec = &subject.spec;
+    let limits = subject.shared.settings().defaults.limits;
+    let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &limits);
     InForce {
-        runtime: config.runtimes.name(spec.runtime.as_deref()),
+        runtime: subject.shared.config.runtimes.name(spec.runtime.as_deref()),
         memory_bytes,
         cpu,
         pids_limit,
-        rootfs_size_bytes: spec.upper_dir.is_none().then_some(layer),
+        rootfs_size_bytes: layer.and_then(|layer| layer.limit_bytes),
         open_files: Some(contd_bundle::NOFILE_LIMIT),
+        layer: layer.map(|layer| layer.kind),
     }
 }
 

@@ -15,7 +15,9 @@ use super::ending::KILLED_TIMEOUT;
 use super::removal::REMOVAL_PATIENCE;
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
-use crate::messages::container::{BeginRun, Delete, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait};
+use crate::messages::container::{
+    BeginRun, Delete, GoDown, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait,
+};
 
 /// A signal is one call of the shim; its own deadline is shorter.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(6);
@@ -69,6 +71,9 @@ impl Handler<Start> for ContainerActor {
         match self.state {
             State::Running { .. } | State::Paused { .. } => ready(Ok(())),
             State::Creating | State::Created { .. } | State::Starting { .. } => self.when_made(),
+            _ if self.subject.shared.is_going_down() => {
+                ready(Err(ContainerError::GoingDown { id: self.subject.id.clone() }))
+            }
             State::Stopped { .. } | State::Backoff { .. } | State::Failed { .. } | State::Prepared
                 if !self.wants_delete =>
             {
@@ -111,6 +116,43 @@ impl Handler<Stop> for ContainerActor {
                 self.until(receiver, "stop")
             }
         }
+    }
+}
+
+impl Handler<GoDown> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, GoDown { longest }: GoDown, ctx: &mut Self::Context) -> Self::Result {
+        if self.is_gone {
+            return ready(Ok(()));
+        }
+        match self.state {
+            State::Creating
+            | State::Created { .. }
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Paused { .. }
+            | State::Stopping { .. } => {}
+            State::Recovering => return ready(self.refuse_end("shut down").map_or(Ok(()), Err)),
+            // It has ended already; a start that waits for its turn will not come.
+            State::Stopped { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. }
+            | State::Prepared
+            | State::Deleting
+            | State::Lingering { .. } => {
+                self.wants_start = false;
+                self.fail_starts();
+                return ready(Ok(()));
+            }
+        }
+        self.record.went_down_with_node |= !self.was_told_to_stop();
+        let grace = self.grace(None).min(longest);
+        let _ends_later = self.begin_end(Some(grace), true, ctx);
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.stops.push(sender);
+        let ended = self.until(receiver, "shut down");
+        Box::pin(async move { ended.await.map(drop) })
     }
 }
 
@@ -202,7 +244,11 @@ impl Handler<Delete> for ContainerActor {
             let (id, state) = (self.subject.id.clone(), self.state.name());
             return Box::pin(fut::err(ContainerError::NotEnded { id, state }));
         }
-        let waited = if has_ended { REMOVAL_PATIENCE } else { self.grace(timeout) + KILLED_TIMEOUT + REMOVAL_PATIENCE };
+        let waited = if has_ended {
+            REMOVAL_PATIENCE
+        } else {
+            self.grace(timeout).saturating_add(KILLED_TIMEOUT).saturating_add(REMOVAL_PATIENCE)
+        };
         let (sender, receiver) = oneshot::channel();
         self.waiting.deletes.push(sender);
         self.wants_delete = true;
@@ -287,8 +333,13 @@ impl ContainerActor {
 
     /// Has the container end and remembers that it shall stay so; `Some` when it has ended already.
     pub(super) fn begin_stop(&mut self, timeout: Option<Duration>, ctx: &mut Context<Self>) -> Option<Exit> {
-        let was_told = self.was_told_to_stop();
-        self.record.desired = Desired::Stop;
+        let was_told = std::mem::replace(&mut self.record.desired, Desired::Stop) == Desired::Stop;
+        self.record.went_down_with_node = false;
+        self.begin_end(timeout, was_told, ctx)
+    }
+
+    /// Has the container end; `was_told` tells whether it is ending for somebody who waits already.
+    fn begin_end(&mut self, timeout: Option<Duration>, was_told: bool, ctx: &mut Context<Self>) -> Option<Exit> {
         self.wants_start = false;
         self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
         match &self.state {

@@ -82,6 +82,7 @@ impl ContainerActor {
         let (handle, cancel) = CancelHandle::new();
         self.work = Work::Making { cancel: handle, is_first, _guard: self.guard() };
         self.record.state = State::Creating;
+        self.record.went_down_with_node = false;
         let write = self.save().into_actor(self).map(move |result, actor, ctx| {
             if actor.generation == generation && !actor.is_gone {
                 actor.launch_make(result, MakeKind { is_first, goal }, progress, cancel, ctx);
@@ -179,6 +180,14 @@ impl ContainerActor {
             }
             State::Deleting | State::Lingering { .. } => self.wants_delete = true,
             State::Failed { .. } if !self.record.is_acknowledged => self.wants_delete = true,
+            State::Stopped { .. } | State::Failed { .. } if self.record.went_down_with_node => {
+                self.wants_start = self.policy().wants_start_at_boot(was_told, true);
+                if !self.wants_start {
+                    // Once decided, it is no longer what the next boot would have to look at.
+                    self.record.went_down_with_node = false;
+                    self.save_in_passing(ctx);
+                }
+            }
             State::Stopped { .. } | State::Failed { .. } if is_other_boot => {
                 self.wants_start = self.policy().wants_start_at_boot(was_told, false);
             }

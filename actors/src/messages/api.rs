@@ -14,6 +14,8 @@ use contd_types::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::Settings;
+
 /// How long a request waits for a container that is being re-attached: an attach takes milliseconds, a dead shim some
 /// seconds, and a caller shall hear of it before its own patience ends.
 pub const RECOVERY_WAIT: Duration = Duration::from_secs(10);
@@ -260,6 +262,21 @@ pub struct NodeStatusReport {
     pub records_set_aside: u32,
     /// How often an actor was rebuilt since the start.
     pub actors_rebuilt: u32,
+}
+
+/// Takes other settings over, for what begins from now on.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Reconfigure(pub Settings);
+
+/// Ends all containers before the node goes down, side by side, each by its own stop signal and time-out. From the moment it
+/// is heard nothing is started any more, by nobody and no policy, as long as this node lives. The next one treats what has run
+/// as after a reboot. Answered with how many have ended.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<u32, ApiError>")]
+pub struct ShutDownNode {
+    /// No container is given longer before SIGKILL.
+    pub longest: Duration,
 }
 
 /// Ends the actors. Containers keep running. Waits for runs and deletions in flight, up to the configured bound; new

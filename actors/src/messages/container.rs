@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
-use contd_rootfs::FetchProgress;
+use contd_rootfs::{FetchProgress, PreparedLayer};
 use contd_shim_client::{Holdout, Shim, ShimError};
 use contd_store::MadeWith;
 use contd_types::{ContainerId, Exit, Pid, RestartPolicy, Signal};
@@ -40,6 +40,14 @@ pub(crate) struct Start;
 #[rtype(result = "Result<Exit, ContainerError>")]
 pub(crate) struct Stop {
     pub(crate) timeout: Option<Duration>,
+}
+
+/// Ends it because the node goes down: what its user wants of it stays as it is.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct GoDown {
+    /// It is given no longer before SIGKILL.
+    pub(crate) longest: Duration,
 }
 
 /// Sends it a signal.
@@ -92,7 +100,16 @@ pub(crate) struct MadeByRuntime {
 #[rtype(result = "Result<(), StepError>")]
 pub(crate) struct CommitPrepared {
     pub(crate) generation: u64,
-    pub(crate) made_with: Option<MadeWith>,
+    pub(crate) made: Made,
+}
+
+/// What came out of the making, for the record.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    /// What the flist added to the spec.
+    pub(crate) with: Option<MadeWith>,
+    /// The writable layer.
+    pub(crate) layer: Option<PreparedLayer>,
 }
 
 /// From the make task: it runs; asks to have that on disk. After an `Err` the task takes it all back.
@@ -102,7 +119,7 @@ pub(crate) struct CommitRunning {
     pub(crate) generation: u64,
     pub(crate) pid: Pid,
     pub(crate) shim: Arc<dyn Shim>,
-    pub(crate) made_with: Option<MadeWith>,
+    pub(crate) made: Made,
 }
 
 /// From the make task: it is over. After an error all is undone but what `leftovers` names, and the record.

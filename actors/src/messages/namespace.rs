@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::Message;
 use contd_rootfs::FetchProgress;
 use contd_types::{Caller, ContainerId, ContainerSpec, Exit, RestartPolicy, Signal};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::NamespaceError;
 use crate::task::make::Goal;
@@ -20,8 +20,6 @@ pub(crate) struct Run {
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
     pub(crate) hold: Option<oneshot::Receiver<()>>,
     pub(crate) goal: Goal,
-    /// The node's permit for this run; given back when it is over.
-    pub(crate) permit: OwnedSemaphorePermit,
 }
 
 /// Routes a start.
@@ -33,6 +31,14 @@ pub(crate) struct RouteStart(pub(crate) ContainerId);
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Exit, NamespaceError>")]
 pub(crate) struct RouteStop(pub(crate) ContainerId, pub(crate) Option<Duration>);
+
+/// Routes the end of a container with its node.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), NamespaceError>")]
+pub(crate) struct RouteGoDown {
+    pub(crate) id: ContainerId,
+    pub(crate) longest: Duration,
+}
 
 /// Routes a signal.
 #[derive(Debug, Clone, Message)]

@@ -47,6 +47,15 @@ pub(crate) struct ReleaseRoot {
     pub(crate) when_blocked: WhenBlocked,
 }
 
+/// Frees the memory of a container's layer: its run has ended.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Undone, StepError>")]
+pub(crate) struct FreeMemory {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) id: ContainerId,
+}
+
 /// Lists the roots that were there when the node started.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<RecoveredRootfs>, StepError>")]
@@ -78,6 +87,7 @@ pub(crate) struct WriteBundle {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<String, StepError>")]
 pub(crate) struct PreviewBundle {
+    pub(crate) wanted: Wanted,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) spec: Arc<ContainerSpec>,

@@ -54,7 +54,7 @@ impl Kit {
         }
         Self {
             flist: Arc::new(FlistWork::new(rootfs)),
-            bundle: Arc::new(BundleWork::new(bundles, shared.config.clone())),
+            bundle: Arc::new(BundleWork::new(bundles, Arc::clone(shared))),
             log: Arc::new(LogWork::new(Arc::clone(&shared.clock))),
             event,
             lines: HashMap::new(),

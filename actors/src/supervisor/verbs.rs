@@ -12,6 +12,7 @@ use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, Exit, Namespa
 use tokio::sync::watch;
 use tracing::info;
 
+use super::down::end_all;
 use super::{Phase, Supervisor};
 use crate::call::ask;
 use crate::chance::new_id;
@@ -26,8 +27,8 @@ use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
     AwaitRemoval, ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FindElsewhere,
     FollowLog, InspectContainer, KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus,
-    NodeStatusReport, RECOVERY_WAIT, ReadLog, RunContainer, Shutdown, StartContainer, StopContainer, SubscribeEvents,
-    UpdateContainer, UpgradeShim, WaitContainer,
+    NodeStatusReport, RECOVERY_WAIT, ReadLog, Reconfigure, RunContainer, ShutDownNode, Shutdown, StartContainer,
+    StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
 };
 use crate::namespace::NamespaceActor;
 use crate::pool::WhenBlocked;
@@ -66,12 +67,7 @@ impl Supervisor {
     fn make(&mut self, message: RunContainer, goal: Goal) -> Routed<ContainerId> {
         self.when_ready(move |actor, ctx| {
             let RunContainer { namespace, spec, caller, idempotency_key, progress, hold } = message;
-            let Ok(permit) = Arc::clone(&actor.shared.starts).try_acquire_owned() else {
-                let limit = actor.shared.config.limits.runs_in_flight;
-                let busy = NamespaceError::Busy { place: "the node".to_owned(), name: spec.name, limit };
-                return Box::pin(std::future::ready(Err(busy.into())));
-            };
-            let run = Run { spec, caller, idempotency_key, progress, hold, goal, permit };
+            let run = Run { spec, caller, idempotency_key, progress, hold, goal };
             actor.forward(&namespace, run, ctx)
         })
     }
@@ -233,15 +229,35 @@ impl Handler<NodeStatus> for Supervisor {
 
     fn handle(&mut self, _message: NodeStatus, _ctx: &mut Self::Context) -> Self::Result {
         let census = self.shared.view.census();
-        let limit = self.shared.config.limits.runs_in_flight;
-        let in_flight = limit.saturating_sub(self.shared.starts.available_permits());
         Ok(NodeStatusReport {
             containers: census.containers,
             running: census.running,
             recovering: census.recovering,
-            runs_in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            runs_in_flight: u32::try_from(self.shared.admission.on_the_way()).unwrap_or(u32::MAX),
             records_set_aside: self.records_set_aside,
             actors_rebuilt: self.shared.rebuilt.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Handler<Reconfigure> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(settings): Reconfigure, _ctx: &mut Self::Context) {
+        self.shared.set_settings(settings);
+    }
+}
+
+impl Handler<ShutDownNode> for Supervisor {
+    type Result = Routed<u32>;
+
+    fn handle(&mut self, ShutDownNode { longest }: ShutDownNode, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(move |actor, _ctx| {
+            // First of all: whoever is admitted before is shown, and found below.
+            actor.shared.go_down();
+            let shared = Arc::clone(&actor.shared);
+            let tenants = actor.namespaces.iter().map(|(name, branch)| (name.clone(), branch.addr.subscribe()));
+            Box::pin(end_all(shared, tenants.collect(), longest))
         })
     }
 }
@@ -370,6 +386,9 @@ fn not_found(target: &Target) -> ApiError {
 async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, ApiError> {
     let DryRunContainer { namespace, spec, caller } = message;
     spec.validate()?;
+    // As much work as a run.
+    let place = shared.admission.try_run(&namespace, &shared.settings().limits);
+    let _place = place.map_err(|none| NamespaceError::no_place(none, &namespace, &spec.name))?;
     let id = new_id().map_err(|source| NamespaceError::NoRandomness { name: spec.name.clone(), source })?;
     let spec = Arc::new(spec);
     let subject = Subject {
@@ -381,7 +400,9 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
         spec: Arc::clone(&spec),
         caller: caller.map(Arc::new),
     };
-    let previewed = preview(&subject).await;
+    let wanted = Wanted::default();
+    let previewed = preview(&subject, &wanted).await;
+    wanted.give_up();
     let released = undo::release_root(&subject, WhenBlocked::Queue).await;
     let config_json = previewed.map_err(|failure| ApiError::from_error(&failure))?;
     released.map_err(|leftover| ApiError::from_error(&leftover.source))?;
@@ -389,7 +410,7 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
     Ok(Plan { config_json, log_path })
 }
 
-async fn preview(subject: &Subject) -> Result<String, StepError> {
+async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError> {
     let (shared, spec) = (&subject.shared, &subject.spec);
     let grant = subject.judge()?;
     let request = PrepareRootfs {
@@ -397,14 +418,18 @@ async fn preview(subject: &Subject) -> Result<String, StepError> {
         id: subject.id.clone(),
         flist: spec.flist.clone(),
         is_read_only: true,
-        size_bytes: spec.rootfs_size_bytes.unwrap_or(shared.config.defaults.rootfs_size_bytes),
+        layer: subject.layer(),
+        is_layer_required: spec.layer.is_some(),
+        size_bytes: spec.rootfs_size_bytes.unwrap_or(shared.settings().defaults.rootfs_size_bytes),
+        is_size_required: spec.rootfs_size_bytes.is_some(),
         upper_dir: None,
         is_trusted: false,
         grant,
     };
-    let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), wanted: Wanted::default(), request, progress: None };
+    let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), wanted: wanted.clone(), request, progress: None };
     let prepared = shared.flist.ask(prepare, shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
     let message = PreviewBundle {
+        wanted: wanted.clone(),
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
         spec: with_sources(spec, &prepared.sources),

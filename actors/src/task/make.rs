@@ -16,17 +16,18 @@ use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs};
 use contd_shim_client::Shim;
 use contd_store::MadeWith;
 use contd_types::{Pid, Step};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Cancel, Subject, shielded, undo, with_sources};
+use crate::admission::RunPlace;
 use crate::call::{CallError, ask, tell};
 use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
 use crate::flist::UNDO_GRACE;
 use crate::lane::Wanted;
-use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone};
+use crate::messages::container::{CommitPrepared, CommitRunning, Made, MadeByRuntime, MakeDone};
 use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle, Written};
 use crate::pool::WhenBlocked;
 
@@ -111,10 +112,10 @@ impl Making<'_> {
     async fn forward(&self) -> StepResult<()> {
         let _permit = self.take_permit().await?;
         if self.plan.goal == Goal::Prepared {
-            let (made_with, ()) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
-            return self.commit_prepared(made_with).await;
+            let (made, ()) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
+            return self.commit_prepared(made).await;
         }
-        let (made_with, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
+        let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
         contd_failpoint::hit(Failpoint::MakeShimSpawned);
         let pid = self.create(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeCreated);
@@ -122,20 +123,21 @@ impl Making<'_> {
         contd_failpoint::hit(Failpoint::MakeTold);
         let pid = self.start(&shim).await?;
         contd_failpoint::hit(Failpoint::MakeStarted);
-        self.commit(pid, shim, made_with).await
+        self.commit(pid, shim, made).await
     }
 
-    /// Takes one of the node's permits for a restart: after a boot, hundreds may want to start at once.
-    async fn take_permit(&self) -> StepResult<Option<OwnedSemaphorePermit>> {
+    /// Takes a place for a restart.
+    async fn take_permit(&self) -> StepResult<Option<RunPlace>> {
         if self.plan.is_first {
             return Ok(None);
         }
-        let mut cancel = self.cancel.clone();
+        let (mut cancel, shared) = (self.cancel.clone(), &self.plan.subject.shared);
+        let limits = shared.settings().limits;
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err((Step::Admit, StepError::Cancelled)),
-            permit = Arc::clone(&self.plan.subject.shared.starts).acquire_owned() => {
-                permit.map(Some).map_err(|_closed| (Step::Admit, StepError::Cancelled))
+            place = shared.admission.restart(&self.plan.subject.namespace, &limits) => {
+                place.map(Some).ok_or((Step::Admit, StepError::Cancelled))
             }
         }
     }
@@ -162,12 +164,13 @@ impl Making<'_> {
         result
     }
 
-    async fn root_and_bundle(&self) -> StepResult<Option<MadeWith>> {
+    async fn root_and_bundle(&self) -> StepResult<Made> {
         let prepared = self.prepare_root().await?;
         contd_failpoint::hit(Failpoint::MakeRootPrepared);
+        let layer = prepared.layer;
         let made_with = self.write_bundle(prepared).await?;
         contd_failpoint::hit(Failpoint::MakeBundleWritten);
-        Ok(made_with)
+        Ok(Made { with: made_with, layer })
     }
 
     async fn prepare_root(&self) -> StepResult<PreparedRootfs> {
@@ -181,7 +184,10 @@ impl Making<'_> {
             // Writable even for a read-only container: the runtime makes mount points in it and then closes it, as it does
             // under containerd. A flist without `/run` could not be started otherwise.
             is_read_only: false,
-            size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.config.defaults.rootfs_size_bytes),
+            layer: subject.layer(),
+            is_layer_required: spec.layer.is_some(),
+            size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.settings().defaults.rootfs_size_bytes),
+            is_size_required: spec.rootfs_size_bytes.is_some(),
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
             grant,
@@ -269,15 +275,15 @@ impl Making<'_> {
         answer.and_then(|result| result).map_err(|source| (Step::Create, source))
     }
 
-    async fn commit_prepared(&self, made_with: Option<MadeWith>) -> StepResult<()> {
-        let message = CommitPrepared { generation: self.plan.generation, made_with };
+    async fn commit_prepared(&self, made: Made) -> StepResult<()> {
+        let message = CommitPrepared { generation: self.plan.generation, made };
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }
 
     /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.
-    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>, made_with: Option<MadeWith>) -> StepResult<()> {
-        let message = CommitRunning { generation: self.plan.generation, pid, shim, made_with };
+    async fn commit(&self, pid: Pid, shim: Arc<dyn Shim>, made: Made) -> StepResult<()> {
+        let message = CommitRunning { generation: self.plan.generation, pid, shim, made };
         let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
         answer.and_then(|result| result).map_err(|source| (Step::Record, source))
     }
@@ -342,7 +348,7 @@ async fn end_late_shim(
 }
 
 fn task_spec(subject: &Subject) -> TaskSpec {
-    let config = &subject.shared.config;
+    let (config, rotation) = (&subject.shared.config, subject.shared.settings().log_rotation);
     TaskSpec {
         version: TASK_SPEC_VERSION,
         namespace: subject.namespace.clone(),
@@ -350,8 +356,8 @@ fn task_spec(subject: &Subject) -> TaskSpec {
         bundle: subject.shared.bundle_dir(&subject.namespace, &subject.id),
         runtime: config.runtimes.spec(subject.spec.runtime.as_deref(), &config.cgroup_parent, &subject.id),
         log_path: subject.shared.log_path(&subject.namespace, &subject.name),
-        log_max_bytes: config.log_rotation.max_bytes,
-        log_max_files: config.log_rotation.max_files,
+        log_max_bytes: rotation.max_bytes,
+        log_max_files: rotation.max_files,
         drain_timeout: config.drain_timeout,
         runtime_timeout: config.runtime_timeout,
     }

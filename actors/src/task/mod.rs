@@ -4,7 +4,7 @@
 //! make      rootfs ┐                ┌ bundle ┐
 //!                  ├ at the same    │        ├─► create ─► start ─► record running ─► reply
 //!           log  ──┘ time           └ shim ──┘       any failure: undo in reverse order
-//! settle    the shim of an ended container: delete, shut down
+//! settle    the shim of an ended container: delete, shut down; a layer in memory: free
 //! remove    shim, bundle, log, root; then the actor removes the record
 //! recover   attach to the shim an earlier daemon started; decide what has become of the container
 //! ```
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_rootfs::{Grant, Sources};
-use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, NamespaceId};
+use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, LayerKind, NamespaceId};
 use tokio::sync::watch;
 
 use crate::error::StepError;
@@ -62,6 +62,13 @@ pub(crate) fn with_sources(spec: &Arc<ContainerSpec>, sources: &Sources) -> Arc<
         }
     }
     Arc::new(spec)
+}
+
+impl Subject {
+    /// Tells where its writable layer lies, unless the caller gave a directory.
+    pub(crate) fn layer(&self) -> LayerKind {
+        self.spec.layer.unwrap_or(self.shared.settings().defaults.layer)
+    }
 }
 
 /// A task's ear for "no more": a word, or the loss of its actor.

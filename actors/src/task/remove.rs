@@ -59,7 +59,7 @@ pub(crate) async fn holdouts(subject: &Subject) -> Vec<Holdout> {
     tokio::time::timeout(HOLDOUTS_TIMEOUT, found).await.unwrap_or_default()
 }
 
-/// Ends the shim of a container that has ended and whose exit is on disk, and tells its actor.
+/// Ends the shim of a container that has ended and whose exit is on disk, frees a layer in memory, and tells its actor.
 pub(crate) async fn settle(
     subject: Subject,
     shim: Option<Arc<dyn Shim>>,
@@ -67,7 +67,12 @@ pub(crate) async fn settle(
     actor: Addr<ContainerActor>,
 ) {
     let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
-    let result = undo::end_shim(&subject, shim).await.map_err(|leftover: Leftover| -> StepError { leftover.source });
+    let ended = match undo::end_shim(&subject, shim).await {
+        // Behind it: until then a process of the container may use it.
+        Ok(()) => undo::free_memory(&subject).await,
+        Err(leftover) => Err(leftover),
+    };
+    let result = ended.map_err(|leftover: Leftover| -> StepError { leftover.source });
     tell(&actor, Settled { generation, result });
 }
 

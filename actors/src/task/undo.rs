@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use contd_failpoint::Failpoint;
 use contd_shim_client::{Attached, Shim, ShimError};
+use contd_types::LayerKind;
 use tracing::{debug, warn};
 
 use super::Subject;
 use crate::error::{Leftover, StepError, one_line};
-use crate::messages::node::{ReleaseRoot, RemoveBundle, RemoveLog, Undone};
+use crate::messages::node::{FreeMemory, ReleaseRoot, RemoveBundle, RemoveLog, Undone};
 use crate::pool::WhenBlocked;
 
 /// A release is a few unmounts and, for the last user, the end of a server.
@@ -32,6 +33,16 @@ pub(crate) async fn release_root(subject: &Subject, when_blocked: WhenBlocked) -
     let answer = subject.shared.flist.ask(message, RELEASE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::RootReleased);
     judge("root", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
+}
+
+/// Frees the memory of a layer that lies there: it is charged to the run that has ended, and to nobody from now on.
+pub(crate) async fn free_memory(subject: &Subject) -> Result<(), Leftover> {
+    if subject.layer() != LayerKind::Memory {
+        return Ok(());
+    }
+    let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
+    let answer = subject.shared.flist.ask(FreeMemory { lane, namespace, id }, RELEASE_TIMEOUT).await;
+    judge("layer", WhenBlocked::Queue, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
 /// Removes the bundle.

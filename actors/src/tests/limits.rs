@@ -37,18 +37,21 @@ async fn a_failed_run_frees_its_key() {
 #[actix::test]
 async fn runs_beyond_the_limits_are_answered_busy() {
     tokio::time::pause();
-    for (in_namespace, in_node) in [(1, 10), (10, 1)] {
+    // Each namespace has some places that the node's limit does not count.
+    let own = crate::admission::OWN_PLACES;
+    for (in_namespace, in_node, most) in [(1, 10, 1), (10, 1, own + 1)] {
         let world = World::another();
         let mut config = world.config();
         config.limits.runs_in_flight_per_namespace = in_namespace;
         config.limits.runs_in_flight = in_node;
         let node = world.start_with(config);
-        world.shims.script(Verb::Create, [Outcome::Delay(Duration::from_secs(3))]);
-        let (one, two) = futures_util::join!(run(&node, spec("one")), async {
-            world.shims.until_called(Verb::Create, 1).await;
+        world.shims.script(Verb::Create, std::iter::repeat_n(Outcome::Delay(Duration::from_secs(3)), most));
+        let first = (0..most).map(|number| run(&node, spec(&format!("one{number}")))).collect::<Vec<_>>();
+        let (ones, two) = futures_util::join!(futures_util::future::join_all(first.into_iter()), async {
+            world.shims.until_called(Verb::Create, most).await;
             run(&node, spec("two")).await
         });
-        one.unwrap();
+        assert!(ones.iter().all(Result::is_ok), "{ones:?}");
         let busy = two.unwrap_err();
         assert_eq!(busy.kind, ErrorKind::Busy);
         assert!(busy.hint.is_some());

@@ -1,7 +1,11 @@
 //! The actors on scripted borders, with tokio's clock paused. Each test that ends a container checks that nothing is left.
 
 mod ending;
+mod event_cost;
+mod extremes;
+mod fairness;
 mod image;
+mod layers;
 mod limits;
 mod logs_and_events;
 mod recovery;
@@ -9,6 +13,7 @@ pub(crate) mod replay;
 mod resistance;
 mod rollback;
 mod schedules;
+mod shutdown;
 mod supervision;
 mod verbs;
 
@@ -84,6 +89,10 @@ impl World {
 
     fn start_with(&self, config: NodeConfig) -> Addr<Supervisor> {
         let journal = EventJournal::open(Arc::new(RealFs), self.dir.path().join("events"), 1 << 20).unwrap();
+        self.start_on(config, journal)
+    }
+
+    fn start_on(&self, config: NodeConfig, journal: EventJournal) -> Addr<Supervisor> {
         start(
             config,
             Parts {

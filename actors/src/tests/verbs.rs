@@ -1,5 +1,5 @@
 use super::*;
-use crate::messages::{CreateContainer, UpdateContainer, UpgradeShim};
+use crate::messages::{AwaitRemoval, CreateContainer, UpdateContainer, UpgradeShim};
 use crate::messages::{DryRunContainer, KillContainer, ListContainers, ListNamespaces, NodeStatus, Shutdown};
 use contd_types::{ErrorKind, ExitCause, Signal};
 
@@ -118,6 +118,65 @@ async fn an_auto_removed_container_stays_until_its_attached_caller_lets_go() {
     drop(held);
     until("it is removed", async || state(&node, "job").await.is_none()).await;
     world.assert_empty();
+}
+
+#[actix::test]
+async fn an_awaited_auto_removal_leaves_the_name_free_and_nothing_else_is_awaited() {
+    let world = World::new();
+    let node = world.start();
+    let await_removal = || AwaitRemoval { target: target("job") };
+    let auto = || ContainerSpec { is_auto_removed: true, ..spec("job") };
+    for _ in 0..3 {
+        // The name is free each time, at once.
+        let id = ask_api(&node, run_message(auto()), LONG).await.unwrap();
+        ask_api(&node, await_removal(), LONG).await.expect("one that runs is not awaited");
+        assert_eq!(state(&node, "job").await, Some(StateName::Running));
+        world.shims.exit_code(&id, 3);
+        wait(&node, "job").await.ok();
+        ask_api(&node, await_removal(), LONG).await.unwrap();
+        assert_eq!(state(&node, "job").await, None);
+    }
+    ask_api(&node, await_removal(), LONG).await.expect("what is not there is not awaited");
+    // Whoever is attached and does not read keeps nobody waiting for ever.
+    let (held, hold) = tokio::sync::oneshot::channel();
+    let id = ask_api(&node, RunContainer { hold: Some(hold), ..run_message(auto()) }, LONG).await.unwrap();
+    world.shims.exit_code(&id, 3);
+    wait(&node, "job").await.unwrap();
+    ask_api(&node, await_removal(), LONG).await.unwrap();
+    assert_eq!(state(&node, "job").await, Some(StateName::Stopped));
+    drop(held);
+    ask_api(&node, await_removal(), LONG).await.unwrap();
+    assert_eq!(state(&node, "job").await, None);
+    // One that stays is not awaited.
+    let id = ask_api(&node, run_message(spec("job")), LONG).await.unwrap();
+    world.shims.exit_code(&id, 0);
+    wait(&node, "job").await.unwrap();
+    ask_api(&node, await_removal(), LONG).await.unwrap();
+    assert_eq!(state(&node, "job").await, Some(StateName::Stopped));
+}
+
+#[actix::test]
+async fn what_is_in_force_is_shown_and_outlives_the_configuration_that_chose_it() {
+    let world = World::new();
+    let node = world.start();
+    let own = ContainerSpec { memory_bytes: Some(64 << 20), pids_limit: Some(7), ..spec("own") };
+    let upper = ContainerSpec { upper_dir: Some("/u".into()), ..spec("upper") };
+    for spec in [own, upper, spec("plain")] {
+        ask_api(&node, run_message(spec), LONG).await.unwrap();
+    }
+    let defaults = world.config().defaults;
+    let shown = async |name: &str| inspect(&node, name).await.unwrap().in_force.expect("it was made");
+    let (own, upper, plain) = (shown("own").await, shown("upper").await, shown("plain").await);
+    assert_eq!((own.memory_bytes, own.pids_limit, own.cpu), (64 << 20, 7, defaults.limits.cpu));
+    assert_eq!((plain.memory_bytes, plain.pids_limit), (defaults.limits.memory_bytes, defaults.limits.pids_limit));
+    assert_eq!((plain.rootfs_size_bytes, upper.rootfs_size_bytes), (Some(defaults.rootfs_size_bytes), None));
+    assert_eq!(plain.runtime, "runc");
+    let mut later = world.config();
+    later.defaults.limits.memory_bytes *= 2;
+    end(node).await;
+    let node = world.start_with(later);
+    until("it is recovered", async || state(&node, "plain").await == Some(StateName::Running)).await;
+    assert_eq!(inspect(&node, "plain").await.unwrap().in_force, Some(plain));
 }
 
 #[actix::test]

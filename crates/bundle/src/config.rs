@@ -21,7 +21,7 @@ const OCI_VERSION: &str = "1.0.2";
 
 /// Makes the OCI configuration of a container.
 ///
-/// Pure, except that it reads users inside the root and looks whether bind sources exist.
+/// Pure, except that it reads users inside the root and looks at sources and targets of mounts.
 ///
 /// # Errors
 /// A [`BundleError`]; nothing was changed.
@@ -36,7 +36,7 @@ fn with_profile(request: &BundleRequest<'_>, profile: LinuxSeccomp) -> Result<Sp
     check_spec(request.spec)?;
     check_root(request)?;
     let process = process::process(request)?;
-    let mounts = mounts::mounts(request.spec)?;
+    let mounts = mounts::mounts(request.spec, request.root)?;
     let linux = linux::linux(request, profile)?;
     let annotations = HashMap::from([
         (ANNOTATION_NAMESPACE.to_owned(), request.namespace.to_string()),

@@ -1,7 +1,7 @@
 //! What can go wrong between a spec and its bundle on disk.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use contd_durable::DurableError;
 use contd_types::{ErrorKind, Explain, Shortage, SpecError};
@@ -72,7 +72,7 @@ pub enum BundleError {
         group: String,
     },
     /// What should be bound is not there.
-    #[error("mount {} on {target}: the source is not there", from.display())]
+    #[error("mount {from:?} on {target:?}: the source is not there")]
     MissingMountSource {
         /// The host path.
         from: PathBuf,
@@ -80,7 +80,7 @@ pub enum BundleError {
         target: String,
     },
     /// What should be bound cannot be looked at.
-    #[error("mount {} on {target}: look at the source", from.display())]
+    #[error("mount {from:?} on {target:?}: look at the source")]
     MountSource {
         /// The host path.
         from: PathBuf,
@@ -97,19 +97,45 @@ pub enum BundleError {
         /// Where it was to go.
         target: String,
     },
-    /// A place that carries the container's isolation.
-    #[error("mount on {target}: only an elevated container may mount there")]
+    /// A place that carries the container's isolation, or that leads to one.
+    #[error("mount on {target:?}, which is {} in the container: only an elevated container may mount there", leads_to.display())]
     MountTargetRefused {
         /// Where it was to go.
         target: String,
+        /// Where the links of the root lead from there.
+        leads_to: PathBuf,
     },
-    /// An option that would make the mount another one than its type says.
-    #[error("mount on {target}: option {option} does not fit its type")]
-    MountOptionRefused {
-        /// The option.
-        option: String,
+    /// A bind of a file system that is the kernel itself.
+    #[error(
+        "mount {from:?} on {target:?}: the source lies in a {kind} of the host, and only an elevated container may have that"
+    )]
+    MountSourceRefused {
+        /// The host path.
+        from: PathBuf,
+        /// The file system.
+        kind: &'static str,
         /// Where it was to go.
         target: String,
+    },
+    /// A file is to be mounted on a directory, or a directory on a file.
+    #[error("mount {} on {target:?}: {}", shown(from.as_deref(), fs_type), kinds(*is_dir))]
+    MountKind {
+        /// The host path of a bind.
+        from: Option<PathBuf>,
+        /// The mount's type.
+        fs_type: String,
+        /// Where it was to go.
+        target: String,
+        /// Whether the source is a directory.
+        is_dir: bool,
+    },
+    /// The container's own name cannot be written down in its root.
+    #[error("write {}, by which the container knows its own name", path.display())]
+    OwnNames {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The cgroup parent is not a plain relative path.
     #[error("put the container's cgroup below {parent:?}: not a plain relative path")]
@@ -178,15 +204,20 @@ impl Explain for BundleError {
             | Self::UnbalancedEntrypoint { .. }
             | Self::UnknownUser { .. }
             | Self::UnknownGroup { .. }
-            | Self::MountOptionRefused { .. }
+            | Self::MountKind { .. }
             | Self::MissingMountSource { .. } => ErrorKind::InvalidArgument,
-            Self::MountTypeRefused { .. } | Self::MountTargetRefused { .. } => ErrorKind::PermissionDenied,
+            Self::MountTypeRefused { .. } | Self::MountTargetRefused { .. } | Self::MountSourceRefused { .. } => {
+                ErrorKind::PermissionDenied
+            }
             Self::UserFile { source, .. } => source.kind(),
             Self::UnreadableProgram { .. } => ErrorKind::Unavailable,
             Self::CreateDir { source, .. } | Self::Store { source, .. } => {
                 source.io().map_or(ErrorKind::Internal, of_io)
             }
-            Self::MountSource { source, .. } | Self::Remove { source, .. } | Self::List { source, .. } => of_io(source),
+            Self::MountSource { source, .. }
+            | Self::OwnNames { source, .. }
+            | Self::Remove { source, .. }
+            | Self::List { source, .. } => of_io(source),
             Self::Root { .. } | Self::CgroupParent { .. } | Self::Assemble { .. } | Self::Encode { .. } => {
                 ErrorKind::Internal
             }
@@ -208,11 +239,23 @@ impl Explain for BundleError {
             }
             Self::UnknownUser { .. } => "use a user of the flist's /etc/passwd, or a number such as 1000".to_owned(),
             Self::UnknownGroup { .. } => "use a group of the flist's /etc/group, or a number such as 1000".to_owned(),
-            Self::MissingMountSource { from, .. } => format!("make it first: mkdir -p {}", from.display()),
+            Self::MissingMountSource { from, .. } => {
+                // A path with a NUL has been refused before; without quotes it is still what was meant.
+                let path = from.to_string_lossy();
+                let quoted = shlex::try_quote(&path).unwrap_or_else(|_| path.clone());
+                format!("contd makes no directories of the host: mkdir -p {quoted}")
+            }
             Self::MountSource { .. } => "look at the permissions and the health of that path".to_owned(),
             Self::MountTypeRefused { .. } => "use bind or tmpfs, or run the container elevated".to_owned(),
             Self::MountTargetRefused { .. } => "mount somewhere outside /proc and /sys".to_owned(),
-            Self::MountOptionRefused { .. } => "use type bind for a bind; a remount is not possible".to_owned(),
+            Self::MountSourceRefused { .. } => "bind something else, or run the container elevated".to_owned(),
+            Self::MountKind { is_dir: true, .. } => {
+                "a directory needs a directory as its target: name another one, or bind a single file".to_owned()
+            }
+            Self::MountKind { is_dir: false, .. } => {
+                "a file needs a file as its target: write the file's name behind the directory".to_owned()
+            }
+            Self::OwnNames { .. } => "look at the disk of the writable layer and at the kernel log".to_owned(),
             Self::CgroupParent { .. } => "configure a name such as contd".to_owned(),
             Self::CreateDir { source, .. } | Self::Store { source, .. } => source.hint().to_owned(),
             Self::Remove { .. } | Self::List { .. } => {
@@ -220,6 +263,18 @@ impl Explain for BundleError {
             }
             Self::Assemble { .. } | Self::Encode { .. } => return None,
         })
+    }
+}
+
+fn shown(from: Option<&Path>, fs_type: &str) -> String {
+    from.map_or_else(|| format!("a {fs_type}"), |from| format!("{from:?}"))
+}
+
+fn kinds(is_dir: bool) -> &'static str {
+    if is_dir {
+        "the source is a directory, and the target is a file"
+    } else {
+        "the source is a file, and the target is a directory"
     }
 }
 

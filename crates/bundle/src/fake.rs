@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use contd_types::{ContainerId, NamespaceId};
@@ -39,6 +39,7 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct FakeBundles {
     state: Mutex<State>,
+    let_go: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +47,9 @@ struct State {
     script: VecDeque<Outcome>,
     calls: Vec<Call>,
     there: BTreeSet<BundleKey>,
+    /// The tenants whose roots do not answer.
+    hung: BTreeSet<NamespaceId>,
+    hanging: usize,
 }
 
 impl FakeBundles {
@@ -71,6 +75,22 @@ impl FakeBundles {
         self.lock().script.clear();
     }
 
+    /// Has every write of a tenant hang, as one does that looks into a root whose store is silent, until [`Self::let_go`].
+    pub fn hang(&self, namespace: NamespaceId) {
+        self.lock().hung.insert(namespace);
+    }
+
+    /// Lets everything go on that hangs.
+    pub fn let_go(&self) {
+        self.lock().hung.clear();
+        self.let_go.notify_all();
+    }
+
+    /// Returns how many writes hang.
+    pub fn hanging(&self) -> usize {
+        self.lock().hanging
+    }
+
     /// Returns the bundles that are there, without counting as a call.
     pub fn there(&self) -> Vec<BundleKey> {
         self.lock().there.iter().cloned().collect()
@@ -84,6 +104,15 @@ impl FakeBundles {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panicking test must not turn every later look into a second panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while_hung(&self, namespace: &NamespaceId) {
+        let mut state = self.lock();
+        state.hanging += 1;
+        while state.hung.contains(namespace) {
+            state = self.let_go.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.hanging -= 1;
     }
 
     fn follow_script(&self, call: Call) -> io::Result<()> {
@@ -112,6 +141,7 @@ impl Bundles for FakeBundles {
     fn write(&self, request: &BundleRequest<'_>) -> Result<PathBuf, BundleError> {
         let key = BundleKey { namespace: request.namespace.clone(), id: request.id.clone() };
         let path = path_of(&key);
+        self.wait_while_hung(&key.namespace);
         self.follow_script(Call::Write(key.clone())).map_err(|source| BundleError::Store {
             path: path.clone(),
             source: contd_durable::DurableError::Write { path: path.join("config.json"), source },

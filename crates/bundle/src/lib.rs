@@ -3,11 +3,11 @@
 //! Takes in: a [`BundleRequest`]: a valid spec, a prepared root, a network namespace, the node's default limits.
 //! Gives out: the OCI configuration ([`config`], [`preview`]), or a bundle directory ([`Bundles`]).
 //! Never does: mounts, cgroups, processes, or reading anything of an flist other than inside its root
-//! ([`root_file`]).
+//! ([`root_file`]). Writes nothing into a root but the container's names (`own_names`).
 //!
 //! ```text
 //! ContainerSpec ─ validate ─┬─ process   args, env, cwd, capabilities, rlimits ── user ── root_file (passwd, group)
-//!                           ├─ mounts    the defaults, then the caller's in their order
+//!                           ├─ mounts    the defaults, then the caller's by their depth ── own_names (/etc/hosts)
 //!                           ├─ linux     namespaces, limits, devices, masked paths
 //!                           └─ seccomp   profile (data) -> rules for these capabilities
 //!                                   └──> config ──> json ──> DirBundles: <state>/<ns>/<id>/bundle/config.json
@@ -26,6 +26,8 @@ mod json;
 mod linux;
 mod mounts;
 pub mod netns;
+mod nofile;
+mod own_names;
 mod process;
 mod profile;
 mod program;
@@ -42,5 +44,6 @@ pub use error::BundleError;
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{Call, FakeBundles, Outcome};
 pub use linux::{MASKED_PATHS, READONLY_PATHS, ResourceLimits, limits};
-pub use process::{DEFAULT_PATH, NOFILE_LIMIT};
+pub use nofile::NOFILE_LIMIT;
+pub use process::DEFAULT_PATH;
 pub use request::{BundleRequest, Defaults, Netns};

@@ -1,28 +1,43 @@
-//! What is mounted into a container: the defaults first, then the caller's in the caller's order.
+//! What is mounted into a container: the defaults first, then the caller's, what lies deeper later.
 //!
-//! A mount keeps its type and its options. For a bind `rbind` and `rprivate` are added where the caller says nothing
-//! about recursion or propagation. `ro` makes the bound tree's top mount read-only, as `mount -o bind,ro` does; mounts
-//! below the source keep what they are unless `rro` is given. A symlink in the target is followed inside the root by the
-//! runtime, which also refuses to put anything but a procfs on the container's `/proc`.
+//! A default at or below the place of a mount of the caller's is left out: theirs takes its place. What an option means is
+//! said by [`contd_types::mount`]. A symlink in the target is followed inside the root by the runtime; what it says is looked
+//! at here as well, because where a mount leads decides whether it is allowed.
 
+use std::fs::File;
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Path, PathBuf};
 
 use contd_types::{ContainerSpec, MountSpec};
+use nix::sys::statfs::statfs;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use crate::error::BundleError;
+use crate::own_names;
+use crate::root_file::Inside;
 
 /// File systems that any container may have: what the caller has already, and memory that its own limit counts.
 const PLAIN_TYPES: [&str; 2] = ["bind", "tmpfs"];
 /// Directories whose content is the container's isolation.
-const GUARDED_DIRS: [&str; 2] = ["proc", "sys"];
-/// Options that say how far a bind reaches.
-const BIND_OPTIONS: [&str; 2] = ["bind", "rbind"];
-/// Options that say how mounts travel below a bind.
-const PROPAGATION_OPTIONS: [&str; 8] =
-    ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
+const GUARDED_DIRS: [&str; 2] = ["/proc", "/sys"];
+/// File systems that are the kernel itself, by what statfs(2) says of a path in them: whatever the path is called, a bind of
+/// one would give a container the host's in place of its own. From linux/magic.h.
+const KERNEL_FILE_SYSTEMS: [(u32, &str); 13] = [
+    (0x9fa0, "procfs"),
+    (0x6265_6572, "sysfs"),
+    (0x0027_e0eb, "cgroup"),
+    (0x6367_7270, "cgroup2"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0x7363_6673, "securityfs"),
+    (0xf97c_ff8c, "selinuxfs"),
+    (0x6265_6570, "configfs"),
+    (0xcafe_4a11, "bpf"),
+    (0xde5e_81e4, "efivarfs"),
+    (0x6165_676c, "pstore"),
+    (0x6e73_6673, "nsfs"),
+];
 
 struct DefaultMount {
     target: &'static str,
@@ -30,8 +45,9 @@ struct DefaultMount {
     options: &'static [&'static str],
 }
 
-/// containerd's (`oci.defaultMounts` and `oci.WithCgroup`): the order matters, what lies below comes later.
-const DEFAULTS: [DefaultMount; 8] = [
+/// containerd's (`oci.defaultMounts` and `oci.WithCgroup`) but for the tmpfs on `/run`, which would hide what images bring
+/// there; docker, podman and CRI have none either. The order matters: what lies below comes later.
+const DEFAULTS: [DefaultMount; 7] = [
     DefaultMount { target: "/proc", fs_type: "proc", options: &["nosuid", "noexec", "nodev"] },
     DefaultMount { target: "/dev", fs_type: "tmpfs", options: &["nosuid", "strictatime", "mode=755", "size=65536k"] },
     DefaultMount {
@@ -46,7 +62,6 @@ const DEFAULTS: [DefaultMount; 8] = [
     },
     DefaultMount { target: "/dev/mqueue", fs_type: "mqueue", options: &["nosuid", "noexec", "nodev"] },
     DefaultMount { target: "/sys", fs_type: "sysfs", options: &["nosuid", "noexec", "nodev", "ro"] },
-    DefaultMount { target: "/run", fs_type: "tmpfs", options: &["nosuid", "strictatime", "mode=755", "size=65536k"] },
     DefaultMount {
         target: "/sys/fs/cgroup",
         fs_type: "cgroup",
@@ -54,18 +69,36 @@ const DEFAULTS: [DefaultMount; 8] = [
     },
 ];
 
-/// Makes the list of mounts.
-pub(crate) fn mounts(spec: &ContainerSpec) -> Result<Vec<Mount>, BundleError> {
+/// Makes the list of mounts of a container with this root.
+pub(crate) fn mounts(spec: &ContainerSpec, root: &Path) -> Result<Vec<Mount>, BundleError> {
     let refused = |source: OciSpecError| BundleError::Assemble { name: spec.name.to_string(), source };
-    let mut mounts = Vec::with_capacity(DEFAULTS.len() + spec.mounts.len());
-    for mount in &DEFAULTS {
+    let inside = Inside::open(root).map_err(|source| BundleError::Root {
+        name: spec.name.to_string(),
+        root: root.to_owned(),
+        source,
+    })?;
+    for mount in &spec.mounts {
+        check(mount, spec, &inside)?;
+    }
+    let mut own: Vec<&MountSpec> = spec.mounts.iter().collect();
+    // Stable: of two side by side the first stays the first.
+    own.sort_by_key(|mount| mount.depth());
+    let mut mounts = Vec::with_capacity(DEFAULTS.len() + own.len() + 2);
+    for mount in DEFAULTS.iter().filter(|mount| !is_replaced(mount.target, &own)) {
         let options = mount.options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
         mounts.push(build(mount.target, mount.fs_type, mount.fs_type, options).map_err(refused)?);
     }
-    for mount in &spec.mounts {
-        check(mount, spec.is_elevated)?;
+    if spec.is_read_only {
+        for (target, source) in own_names::missing(&inside).filter(|(target, _)| !is_replaced(target, &own)) {
+            let options = ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"].map(str::to_owned).to_vec();
+            mounts.push(build(target, "bind", source, options).map_err(refused)?);
+        }
+    }
+    for mount in own {
+        let options = mount.runtime_options();
+        let options = options.map_err(|source| BundleError::Spec { name: spec.name.to_string(), source })?;
         let source = if mount.source.is_empty() { &mount.fs_type } else { &mount.source };
-        mounts.push(build(&mount.target, &mount.fs_type, source, options(mount)).map_err(refused)?);
+        mounts.push(build(&mount.place(), &mount.fs_type, source, options).map_err(refused)?);
     }
     Ok(mounts)
 }
@@ -74,65 +107,99 @@ fn build(target: &str, fs_type: &str, source: &str, options: Vec<String>) -> Res
     MountBuilder::default().destination(target).typ(fs_type).source(source).options(options).build()
 }
 
-fn check(mount: &MountSpec, is_elevated: bool) -> Result<(), BundleError> {
+/// Tells whether a mount of the caller's takes this place, or covers it.
+fn is_replaced(target: &str, own: &[&MountSpec]) -> bool {
+    own.iter().any(|mount| Path::new(target).starts_with(mount.place()))
+}
+
+fn check(mount: &MountSpec, spec: &ContainerSpec, inside: &Inside) -> Result<(), BundleError> {
     let target = || mount.target.clone();
-    if !is_elevated && !PLAIN_TYPES.contains(&mount.fs_type.as_str()) {
-        return Err(BundleError::MountTypeRefused { fs_type: mount.fs_type.clone(), target: target() });
-    }
-    if !is_elevated && is_guarded(&mount.target) {
-        return Err(BundleError::MountTargetRefused { target: target() });
-    }
-    if let Some(option) = mount.options.iter().find(|option| is_misplaced(mount, option)) {
-        return Err(BundleError::MountOptionRefused { option: option.clone(), target: target() });
-    }
-    if mount.fs_type != "bind" {
-        return Ok(());
-    }
-    let from = Path::new(&mount.source);
-    match std::fs::metadata(from) {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Err(BundleError::MissingMountSource { from: from.to_owned(), target: target() })
+    let place = PathBuf::from(mount.place());
+    // A place that cannot be followed is for the runtime to refuse, with what the kernel says.
+    let leads_to = inside.follow(&place).unwrap_or_else(|_| place.clone());
+    if !spec.is_elevated {
+        if !PLAIN_TYPES.contains(&mount.fs_type.as_str()) {
+            return Err(BundleError::MountTypeRefused { fs_type: mount.fs_type.clone(), target: target() });
         }
-        Err(source) => Err(BundleError::MountSource { from: from.to_owned(), target: target(), source }),
+        if is_guarded(&place) || is_guarded(&leads_to) {
+            return Err(BundleError::MountTargetRefused { target: target(), leads_to });
+        }
+    }
+    let is_dir = if mount.is_bind() {
+        let from = Path::new(&mount.source);
+        let is_dir = look_at(from, mount)?.is_dir();
+        if let Some(kind) = kernel_file_system(from).filter(|_| !spec.is_elevated) {
+            return Err(BundleError::MountSourceRefused { from: from.to_owned(), kind, target: target() });
+        }
+        is_dir
+    } else {
+        true
+    };
+    let is_root_known = !is_covered(&leads_to, spec, mount) && !is_covered(&place, spec, mount);
+    match inside.open_plain(&leads_to).and_then(|found| found.metadata()) {
+        Ok(found) if is_root_known && found.is_dir() != is_dir => {
+            let from = mount.is_bind().then(|| PathBuf::from(&mount.source));
+            Err(BundleError::MountKind { from, fs_type: mount.fs_type.clone(), target: target(), is_dir })
+        }
+        _ => Ok(()),
     }
 }
 
-/// Tells whether an option would make the mount another one than its type says: runtimes take `bind` as a bind, and
-/// `remount` as a change of an existing mount, whatever the type.
-fn is_misplaced(mount: &MountSpec, option: &str) -> bool {
-    option == "remount" || (mount.fs_type != "bind" && BIND_OPTIONS.contains(&option))
+fn look_at(from: &Path, mount: &MountSpec) -> Result<std::fs::Metadata, BundleError> {
+    let target = mount.target.clone();
+    std::fs::metadata(from).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            BundleError::MissingMountSource { from: from.to_owned(), target }
+        }
+        _ => BundleError::MountSource { from: from.to_owned(), target, source },
+    })
+}
+
+/// Names the kernel's file system that a path lies in, if it does.
+fn kernel_file_system(path: &Path) -> Option<&'static str> {
+    let magic = statfs(path).ok().and_then(|found| u32::try_from(found.filesystem_type().0).ok())?;
+    KERNEL_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name)
 }
 
 /// Tells whether a path is, or lies below, a directory whose content is the container's isolation.
-fn is_guarded(target: &str) -> bool {
-    let first = Path::new(target).components().find_map(|part| match part {
-        Component::Normal(name) => Some(name),
-        _ => None,
-    });
-    first.is_some_and(|name| GUARDED_DIRS.iter().any(|guarded| name == *guarded))
+fn is_guarded(path: &Path) -> bool {
+    GUARDED_DIRS.iter().any(|guarded| path.starts_with(guarded))
 }
 
-fn options(mount: &MountSpec) -> Vec<String> {
-    let mut options = mount.options.clone();
-    if mount.fs_type == "bind" {
-        let says = |choices: &[&str]| mount.options.iter().any(|option| choices.contains(&option.as_str()));
-        let defaults = [(&BIND_OPTIONS[..], "rbind"), (&PROPAGATION_OPTIONS[..], "rprivate")];
-        options.extend(defaults.iter().filter(|(choices, _)| !says(choices)).map(|(_, default)| (*default).to_owned()));
-    }
-    options
+/// Tells whether another mount lies over this path: then what the root has there is not what is mounted on.
+fn is_covered(path: &Path, spec: &ContainerSpec, but: &MountSpec) -> bool {
+    let others = spec.mounts.iter().filter(|mount| !std::ptr::eq(*mount, but)).map(MountSpec::place);
+    let defaults = DEFAULTS.iter().map(|mount| mount.target.to_owned()).filter(|target| Path::new(target) != path);
+    others.chain(defaults).any(|place| path.starts_with(place))
+}
+
+/// Opens what a path that was found stands for, for a closer look.
+pub(crate) fn is_empty_file(found: &File) -> bool {
+    found.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contd_types::ContainerName;
+    use contd_types::{ContainerName, Explain};
+    use std::os::unix::fs::symlink;
+
+    fn spec(mounts: Vec<MountSpec>) -> ContainerSpec {
+        ContainerSpec { mounts, ..ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl") }
+    }
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("tempdir");
+        for dir in ["etc", "proc", "sys", "data"] {
+            std::fs::create_dir(root.path().join(dir)).expect("dir");
+        }
+        std::fs::write(root.path().join("etc/passwd"), "x").expect("file");
+        root
+    }
 
     fn mounted(mount: MountSpec, is_elevated: bool) -> Result<Mount, BundleError> {
-        let mut spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl");
-        spec.is_elevated = is_elevated;
-        spec.mounts.push(mount);
-        mounts(&spec).map(|mut mounts| mounts.pop().expect("one"))
+        let spec = ContainerSpec { is_elevated, ..spec(vec![mount]) };
+        mounts(&spec, root().path()).map(|mut mounts| mounts.pop().expect("one"))
     }
 
     fn mount(fs_type: &str, source: &str, target: &str, options: &[&str]) -> MountSpec {
@@ -140,13 +207,19 @@ mod tests {
         MountSpec { fs_type: fs_type.into(), source: source.into(), target: target.into(), options }
     }
 
+    fn places(own: &[MountSpec]) -> Vec<String> {
+        let made = mounts(&spec(own.to_vec()), root().path()).expect("valid");
+        made.iter().map(|mount| mount.destination().display().to_string()).collect()
+    }
+
     #[test]
     fn a_bind_gets_recursion_and_privacy_unless_it_says_otherwise() {
         for (given, made) in [
             (&[][..], &["rbind", "rprivate"][..]),
-            (&["ro"], &["ro", "rbind", "rprivate"]),
+            (&["ro"], &["rbind", "rro", "rprivate"]),
+            (&["ro", "norecursive"], &["rbind", "ro", "rprivate"]),
             (&["bind", "ro"], &["bind", "ro", "rprivate"]),
-            (&["rslave", "rbind"], &["rslave", "rbind"]),
+            (&["rslave", "rbind"], &["rbind", "rslave"]),
         ] {
             let mounted = mounted(mount("bind", "/", "/data", given), false).expect("valid");
             assert_eq!(mounted.options().as_deref().expect("options"), made);
@@ -155,11 +228,14 @@ mod tests {
 
     #[test]
     fn a_missing_source_is_refused_and_the_hint_makes_it() {
-        use contd_types::Explain;
-        for missing in ["/no/such/dir", "/etc/passwd/below-a-file"] {
+        for (missing, hint) in [
+            ("/no/such/dir", "mkdir -p /no/such/dir"),
+            ("/etc/passwd/below-a-file", "mkdir -p /etc/passwd/below-a-file"),
+            ("/no such/it's", "mkdir -p \"/no such/it's\""),
+        ] {
             let refused = mounted(mount("bind", missing, "/data", &[]), false).expect_err("missing");
             assert!(matches!(refused, BundleError::MissingMountSource { .. }), "got {refused:?}");
-            assert_eq!(refused.hint().as_deref(), Some(format!("make it first: mkdir -p {missing}").as_str()));
+            assert!(refused.hint().is_some_and(|words| words.ends_with(hint)), "{:?}", refused.hint());
         }
     }
 
@@ -185,12 +261,69 @@ mod tests {
     }
 
     #[test]
-    fn an_option_cannot_turn_a_mount_into_another() {
-        for (fs_type, option) in [("tmpfs", "bind"), ("tmpfs", "rbind"), ("tmpfs", "remount"), ("bind", "remount")] {
-            for is_elevated in [false, true] {
-                let refused = mounted(mount(fs_type, "/", "/data", &[option]), is_elevated);
-                assert!(matches!(refused, Err(BundleError::MountOptionRefused { .. })), "{fs_type} {option}");
+    fn a_link_of_the_image_does_not_lead_a_mount_over_proc_or_sys() {
+        let root = root();
+        for (name, says) in [
+            ("abs", "/sys/firmware"),
+            ("climb", "../../../proc/sys"),
+            ("data/deep", "../sys"),
+            ("chain", "/abs"),
+            ("missing", "/nowhere/../proc"),
+        ] {
+            symlink(says, root.path().join(name)).expect("link");
+        }
+        for target in ["/abs", "/abs/x", "/climb", "/data/deep", "/data/deep/fs/cgroup", "/chain", "/missing"] {
+            for fs_type in ["bind", "tmpfs"] {
+                let refused = mounts(&spec(vec![mount(fs_type, "/etc", target, &[])]), root.path());
+                assert!(matches!(refused, Err(BundleError::MountTargetRefused { .. })), "{target}: {refused:?}");
             }
+        }
+        symlink("/srv/later", root.path().join("dangling")).expect("link");
+        assert!(mounts(&spec(vec![mount("tmpfs", "", "/dangling", &[])]), root.path()).is_ok());
+    }
+
+    #[test]
+    fn only_an_elevated_container_binds_what_is_the_kernels_whatever_it_is_called() {
+        let host = tempfile::tempdir().expect("tempdir");
+        symlink("/proc/sys", host.path().join("harmless")).expect("link");
+        let link = host.path().join("harmless").display().to_string();
+        for source in ["/proc", "/sys", "/sys/kernel", "/proc/self/ns/net", "/sys/fs/cgroup/../../fs", link.as_str()] {
+            let target = if Path::new(source).is_dir() { "/data" } else { "/etc/passwd" };
+            let refused = mounted(mount("bind", source, target, &["ro"]), false);
+            assert!(matches!(refused, Err(BundleError::MountSourceRefused { .. })), "{source}: {refused:?}");
+            assert!(mounted(mount("bind", source, target, &["ro"]), true).is_ok(), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_lies_deeper_is_mounted_later_and_the_rest_stays_in_order() {
+        let own = ["/d/sub/x", "/z", "/d/sub", "/a", "/d"].map(|target| mount("tmpfs", "", target, &[]));
+        assert_eq!(places(&own)[7..], ["/z", "/a", "/d", "/d/sub", "/d/sub/x"]);
+    }
+
+    #[test]
+    fn a_mount_of_the_callers_takes_the_place_of_a_default_and_of_those_below() {
+        assert_eq!(places(&[]), ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"]);
+        let shm = places(&[mount("tmpfs", "", "/dev/shm/", &["size=1g"])]);
+        assert_eq!(shm, ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/dev/shm"]);
+        assert_eq!(places(&[mount("bind", "/dev", "/dev", &[])]), ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
+    }
+
+    #[test]
+    fn a_file_on_a_directory_says_so_with_both_paths() {
+        for (fs_type, source, target) in
+            [("bind", "/etc/passwd", "/data"), ("bind", "/etc", "/etc/passwd"), ("tmpfs", "", "/etc/passwd")]
+        {
+            let refused = mounted(mount(fs_type, source, target, &[]), false).expect_err("another kind");
+            let words = refused.to_string();
+            assert!(matches!(refused, BundleError::MountKind { .. }), "{refused:?}");
+            assert!(words.contains(source) && words.contains(target) && words.contains("directory"), "{words}");
+        }
+        // What another mount brings there is not the root's.
+        let own = vec![mount("bind", "/etc", "/data", &[]), mount("bind", "/etc/passwd", "/data/passwd", &[])];
+        assert!(mounts(&spec(own), root().path()).is_ok());
+        for target in ["/dev/shm", "/missing/dir"] {
+            assert!(mounted(mount("tmpfs", "", target, &[]), false).is_ok(), "{target}");
         }
     }
 }

@@ -107,7 +107,8 @@ pub fn resolve(name: &NetnsName, dir: &Path) -> Result<PathBuf, NetnsError> {
     if file_system.filesystem_type() != NSFS_MAGIC {
         return Err(not_a_namespace());
     }
-    let readable = crate::root_file::reopen(&handle).map_err(|error| inspect(&path, error))?;
+    let readable = crate::root_file::reopen_for(&handle, std::fs::File::options().read(true))
+        .map_err(|error| inspect(&path, error))?;
     if sys::namespace_kind(&readable).map_err(|errno| inspect(&path, errno.into()))? != libc::CLONE_NEWNET {
         return Err(not_a_namespace());
     }

@@ -10,17 +10,13 @@ use oci_spec::runtime::{
 };
 
 use crate::error::BundleError;
+use crate::nofile;
 use crate::program;
 use crate::request::BundleRequest;
 use crate::user::{self, Identity};
 
 /// `PATH` of a container that brings none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Open files of one process, soft and hard: containerd's default. A fixed number is given, rather than the daemon's
-/// own, so that a container sees the same on every node; not above 1024, because raising a hard limit needs
-/// `CAP_SYS_RESOURCE`, which a node inside a virtual machine or a container may lack, and then nothing would start.
-pub const NOFILE_LIMIT: u64 = 1024;
 
 /// What root in a container may do: the fourteen of containerd (`oci.defaultUnixCaps`).
 pub(crate) const DEFAULT_CAPABILITIES: [Capability; 14] = [
@@ -69,11 +65,8 @@ fn assemble(
         .inheritable(none.clone())
         .ambient(none)
         .build()?;
-    let nofile = PosixRlimitBuilder::default()
-        .typ(PosixRlimitType::RlimitNofile)
-        .hard(NOFILE_LIMIT)
-        .soft(NOFILE_LIMIT)
-        .build()?;
+    let nofile = nofile::limit();
+    let rlimit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).hard(nofile).soft(nofile).build()?;
     ProcessBuilder::default()
         .terminal(false)
         .user(
@@ -87,7 +80,7 @@ fn assemble(
         .env(env)
         .cwd(spec.working_dir.as_deref().unwrap_or("/"))
         .capabilities(capabilities)
-        .rlimits(vec![nofile])
+        .rlimits(vec![rlimit])
         .no_new_privileges(true)
         .build()
 }

@@ -26,7 +26,7 @@ pub struct BundleRequest<'a> {
 /// Where the container's network is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Netns {
-    /// A new namespace of its own: loopback only, and down.
+    /// A new namespace of its own: loopback only.
     Private,
     /// This file, as [`crate::netns::resolve`] returned it.
     Path(PathBuf),

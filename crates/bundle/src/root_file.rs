@@ -3,21 +3,20 @@
 //! A root comes from an flist, so whoever made the flist chooses what `/etc/passwd` is: a symlink to the host's file or
 //! into `/proc`, a FIFO that blocks its reader, a device whose opening does something, a loop, a terabyte.
 
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use contd_types::{ErrorKind, Explain};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::libc;
+use nix::sys::stat::{Mode, mkdirat};
 
 use crate::error::of_io;
-
-/// The most bytes of a passwd or group file; real ones have a few KiB.
-pub const MAX_USER_FILE_BYTES: u64 = 1024 * 1024;
 
 /// How often a lookup is repeated when the kernel says that a rename went on beside it.
 const MAX_RACES: u32 = 16;
@@ -105,12 +104,17 @@ pub fn read_in_root(root: &Path, path: &Path, max_bytes: u64) -> Result<Option<V
 
 /// Returns the first bytes of a regular file inside a root, at most `bytes`, by the rules of [`read_in_root`].
 pub(crate) fn head_in_root(root: &Path, path: &Path, bytes: u64) -> Result<Option<Vec<u8>>, RootFileError> {
-    let root_handle = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(root)
-        .map_err(|source| RootFileError::OpenRoot { root: root.to_owned(), source })?;
-    let handle = match find_in_root(&root_handle, path) {
+    let Some(file) = open_in_root(root, path)? else { return Ok(None) };
+    let mut head = Vec::new();
+    let read = file.take(bytes).read_to_end(&mut head);
+    read.map_err(|source| RootFileError::Read { path: path.to_owned(), source })?;
+    Ok(Some(head))
+}
+
+/// Opens a regular file inside a root for reading, by the rules of [`read_in_root`].
+pub(crate) fn open_in_root(root: &Path, path: &Path) -> Result<Option<File>, RootFileError> {
+    let inside = Inside::open(root).map_err(|source| RootFileError::OpenRoot { root: root.to_owned(), source })?;
+    let handle = match find_in_root(&inside.dir, path) {
         Ok(handle) => File::from(handle),
         // A file used as a directory: below it there is nothing.
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
@@ -120,17 +124,112 @@ pub(crate) fn head_in_root(root: &Path, path: &Path, bytes: u64) -> Result<Optio
     if !handle.metadata().map_err(failed)?.is_file() {
         return Err(RootFileError::NotRegular { path: path.to_owned() });
     }
-    let mut head = Vec::new();
-    reopen(&handle).map_err(failed)?.take(bytes).read_to_end(&mut head).map_err(failed)?;
-    Ok(Some(head))
+    reopen_for(&handle, File::options().read(true)).map(Some).map_err(failed)
+}
+
+/// A root, open: paths are found inside of it, without a way out.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    dir: File,
+}
+
+impl Inside {
+    /// Opens a root.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let dir = File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(root)?;
+        Ok(Self { dir })
+    }
+
+    /// The root itself (`O_PATH`).
+    pub(crate) fn dir(&self) -> &File {
+        &self.dir
+    }
+
+    /// Says where a path leads: links are followed as far as they are there, what is missing is taken as it is written.
+    /// The result has neither links nor `..` in it.
+    pub(crate) fn follow(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut left: Vec<OsString> = names(path);
+        let mut found = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == ".." {
+                found.pop();
+                continue;
+            }
+            found.push(name);
+            let link = match open_at(&self.dir, &found, OFlag::O_NOFOLLOW, ResolveFlag::RESOLVE_NO_SYMLINKS) {
+                Ok(link) => link,
+                // Below a file there is nothing either.
+                Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            if !File::from(link.try_clone()?).metadata()?.is_symlink() {
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Errno::ELOOP.into());
+            }
+            let says = PathBuf::from(readlinkat(&link, "").map_err(io::Error::from)?);
+            found.pop();
+            if says.is_absolute() {
+                found = PathBuf::from("/");
+            }
+            left.extend(names(&says));
+        }
+        Ok(found)
+    }
+
+    /// Opens (`O_PATH`) what is at a path that [`Self::follow`] has found; a link in it now is an error.
+    pub(crate) fn open_plain(&self, path: &Path) -> io::Result<File> {
+        let found = open_at(&self.dir, path, OFlag::O_NOFOLLOW, ResolveFlag::RESOLVE_NO_SYMLINKS);
+        Ok(File::from(found.map_err(io::Error::from)?))
+    }
+
+    /// Makes a file at a path that [`Self::follow`] has found, with the directory that it lies in if that is missing.
+    pub(crate) fn create(&self, path: &Path, mode: u32) -> io::Result<File> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC)
+            .mode(Mode::from_bits_truncate(mode))
+            .resolve(INSIDE | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let create = || openat2(&self.dir, path, how);
+        let made = match (create(), path.parent()) {
+            (Err(Errno::ENOENT), Some(dir)) if dir.parent() == Some(Path::new("/")) => {
+                mkdirat(&self.dir, dir.strip_prefix("/").unwrap_or(dir), Mode::from_bits_truncate(DIR_MODE))
+                    .and_then(|()| create())
+            }
+            (made, _) => made,
+        };
+        Ok(File::from(made.map_err(io::Error::from)?))
+    }
+}
+
+/// The mode of a directory that is made.
+const DIR_MODE: u32 = 0o755;
+/// How many links a path may have in it, as the kernel counts.
+const MAX_LINKS: u32 = 40;
+
+/// NO_XDEV: a prepared root is one mount. Without it a procfs inside a `dir:` root would serve our own environ.
+const INSIDE: ResolveFlag =
+    ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS).union(ResolveFlag::RESOLVE_NO_XDEV);
+
+/// Splits a path into names, the last one first.
+fn names(path: &Path) -> Vec<OsString> {
+    let part = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(part).collect()
 }
 
 /// Finds a path inside a root without opening what is there.
 fn find_in_root(root: &File, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        // NO_XDEV: a prepared root is one mount. Without it a procfs inside a `dir:` root would serve our own environ.
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    open_at(root, path, OFlag::empty(), ResolveFlag::empty())
+}
+
+fn open_at(root: &File, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags).resolve(INSIDE | resolve);
     let mut races = 0;
     loop {
         match openat2(root, path, how) {
@@ -141,8 +240,8 @@ fn find_in_root(root: &File, path: &Path) -> nix::Result<OwnedFd> {
     }
 }
 
-/// Opens for reading what an `O_PATH` descriptor stands for: the very same file, whatever has its name now.
-pub(crate) fn reopen(handle: &File) -> io::Result<File> {
+/// Opens what an `O_PATH` descriptor stands for: the very same file, whatever has its name now.
+pub(crate) fn reopen_for(handle: &File, options: &mut OpenOptions) -> io::Result<File> {
     let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
-    File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(link)
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(link)
 }

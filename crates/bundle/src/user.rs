@@ -4,13 +4,15 @@
 //! the `1000` that a caller asked for into root.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::io::{self, BufRead, BufReader, Read};
 use std::iter;
 use std::path::Path;
 
 use contd_types::UserSpec;
 
 use crate::error::BundleError;
-use crate::root_file::{MAX_USER_FILE_BYTES, read_in_root};
+use crate::root_file::{RootFileError, open_in_root};
 
 /// Where a user lives who has no home, as podman has it.
 const NO_HOME: &str = "/";
@@ -18,6 +20,10 @@ const NO_HOME: &str = "/";
 const MAX_GROUPS: usize = 65_536;
 /// The id that the kernel takes as "leave unchanged" and that nobody can have.
 const INVALID_ID: u32 = u32::MAX;
+/// How much of a file of users is looked through: a site's 30,000 accounts have 3 MB, and a hostile file has no end.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// The most of one line that is kept in memory: a group of 50,000 members. Longer ones are passed over.
+const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
 /// A user as the kernel and the environment know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,92 +39,147 @@ pub(crate) struct Identity {
 /// Looks up a user; `None` is uid 0.
 ///
 /// The gid is the named group, else that of the passwd entry, else 0. Supplementary groups are those of `/etc/group`
-/// that list the user, unless a group was named: then only that one, as docker does it.
+/// that list the user, unless a group was named: then only that one, as docker does it. Who is given by number needs no
+/// file, and is not refused because of one that is odd.
 pub(crate) fn look_up(root: &Path, user: Option<&UserSpec>) -> Result<Identity, BundleError> {
     let shown = user.map_or_else(|| "0".to_owned(), ToString::to_string);
-    let read = |path: &str| {
-        read_in_root(root, Path::new(path), MAX_USER_FILE_BYTES)
-            .map(Option::unwrap_or_default)
-            .map_err(|source| BundleError::UserFile { user: shown.clone(), source })
-    };
+    let failed = |source| BundleError::UserFile { user: shown.clone(), source };
     let (user_part, group_part) = user.map_or(("0", None), |user| (user.user(), user.group()));
-    let passwd = read("/etc/passwd")?;
-    let group = read("/etc/group")?;
 
-    let entry = match number(user_part) {
-        Some(uid) => passwd_entries(&passwd).find(|entry| entry.uid == uid),
-        None => passwd_entries(&passwd).find(|entry| entry.name == user_part),
-    };
-    let uid = match (&entry, number(user_part)) {
+    let by_number = number(user_part);
+    let entry = needed(by_number.is_none(), passwd_entry(root, user_part, by_number)).map_err(failed)?;
+    let uid = match (&entry, by_number) {
         (Some(entry), _) => entry.uid,
         (None, Some(uid)) => uid,
         (None, None) => return Err(BundleError::UnknownUser { user: user_part.to_owned() }),
     };
     let gid = match group_part {
         None => entry.as_ref().map_or(0, |entry| entry.gid),
-        Some(text) => number(text)
-            .or_else(|| group_entries(&group).find(|entry| entry.name == text).map(|entry| entry.gid))
-            .ok_or_else(|| BundleError::UnknownGroup { group: text.to_owned() })?,
+        Some(text) => match number(text) {
+            Some(gid) => gid,
+            None => group_of_name(root, text)
+                .map_err(failed)?
+                .ok_or_else(|| BundleError::UnknownGroup { group: text.to_owned() })?,
+        },
     };
     let others = match (&entry, group_part) {
         (Some(entry), None) => {
-            group_entries(&group).filter(|group| group.has_member(entry.name)).map(|group| group.gid).collect()
+            needed(by_number.is_none(), groups_of(root, &entry.name).map(Some)).map_err(failed)?.unwrap_or_default()
         }
         _ => BTreeSet::new(),
     };
     let groups = iter::once(gid).chain(others.into_iter().filter(|other| *other != gid)).take(MAX_GROUPS).collect();
-    let home = entry.map_or(NO_HOME, |entry| if entry.home.starts_with('/') { entry.home } else { NO_HOME });
-    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+    let home = entry.map(|entry| entry.home).filter(|home| home.starts_with('/'));
+    Ok(Identity { uid, gid, groups, home: home.unwrap_or_else(|| NO_HOME.to_owned()) })
 }
 
-struct PasswdEntry<'a> {
-    name: &'a str,
-    uid: u32,
-    gid: u32,
-    home: &'a str,
-}
-
-struct GroupEntry<'a> {
-    name: &'a str,
-    gid: u32,
-    members: &'a str,
-}
-
-impl GroupEntry<'_> {
-    fn has_member(&self, name: &str) -> bool {
-        self.members.split(',').any(|member| member == name)
+/// Passes over what is wrong with the file itself where nothing of it is needed; that it cannot be read now is always told.
+fn needed<T>(is_needed: bool, found: Result<Option<T>, RootFileError>) -> Result<Option<T>, RootFileError> {
+    match found {
+        Err(RootFileError::Follow { .. } | RootFileError::NotRegular { .. } | RootFileError::TooLarge { .. })
+            if !is_needed =>
+        {
+            Ok(None)
+        }
+        found => found,
     }
 }
 
-/// Reads `name:password:uid:gid:comment:home:shell`; lines that are not that are passed over, as libc does.
-fn passwd_entries(bytes: &[u8]) -> impl Iterator<Item = PasswdEntry<'_>> {
-    lines(bytes).filter_map(|line| {
+#[derive(Debug)]
+struct PasswdEntry {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: String,
+}
+
+impl PasswdEntry {
+    /// Reads `name:password:uid:gid:comment:home:shell`; a line that is not that is passed over, as libc does.
+    fn read(line: &str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let uid = number(fields.nth(1)?)?;
         let gid = number(fields.next()?)?;
         let home = fields.nth(1).unwrap_or("");
-        Some(PasswdEntry { name, uid, gid, home })
+        Some(Self { name: name.to_owned(), uid, gid, home: home.to_owned() })
+    }
+}
+
+fn passwd_entry(root: &Path, name: &str, uid: Option<u32>) -> Result<Option<PasswdEntry>, RootFileError> {
+    find_line(root, "/etc/passwd", |line| {
+        PasswdEntry::read(line).filter(|entry| uid.map_or(entry.name == name, |uid| entry.uid == uid))
     })
 }
 
-/// Reads `name:password:gid:member,member`.
-fn group_entries(bytes: &[u8]) -> impl Iterator<Item = GroupEntry<'_>> {
-    lines(bytes).filter_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        let gid = number(fields.nth(1)?)?;
-        let members = fields.next().unwrap_or("");
-        Some(GroupEntry { name, gid, members })
+/// Reads `name:password:gid:member,member` into name, gid and members.
+fn group_entry(line: &str) -> Option<(&str, u32, &str)> {
+    let mut fields = line.split(':');
+    let name = fields.next().filter(|name| !name.is_empty())?;
+    let gid = number(fields.nth(1)?)?;
+    Some((name, gid, fields.next().unwrap_or("")))
+}
+
+fn group_of_name(root: &Path, name: &str) -> Result<Option<u32>, RootFileError> {
+    find_line(root, "/etc/group", |line| {
+        group_entry(line).filter(|(known, _, _)| *known == name).map(|(_, gid, _)| gid)
     })
 }
 
-/// Splits into lines that are text without a NUL: what follows one would not survive in an environment.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &str> {
-    bytes
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .filter(|line| !line.contains('\0'))
+fn groups_of(root: &Path, name: &str) -> Result<BTreeSet<u32>, RootFileError> {
+    let mut found = BTreeSet::new();
+    let _every_line_is_looked_at: Option<Infallible> = find_line(root, "/etc/group", |line| {
+        if let Some((_, gid, members)) = group_entry(line)
+            && members.split(',').any(|member| member == name)
+        {
+            found.insert(gid);
+        }
+        None
+    })?;
+    Ok(found)
+}
+
+/// Returns what `find` makes of the first line that it makes something of. Lines that are no text, or have a NUL in them, do
+/// not count: what follows one would not survive in an environment.
+fn find_line<T>(root: &Path, path: &str, mut find: impl FnMut(&str) -> Option<T>) -> Result<Option<T>, RootFileError> {
+    let path = Path::new(path);
+    let Some(file) = open_in_root(root, path)? else { return Ok(None) };
+    let failed = |source| RootFileError::Read { path: path.to_owned(), source };
+    let mut reader = BufReader::new(file.take(MAX_FILE_BYTES));
+    let mut line = Vec::new();
+    while next_line(&mut reader, &mut line).map_err(failed)? {
+        let text = std::str::from_utf8(&line).ok().filter(|text| !text.contains('\0'));
+        if let Some(found) = text.and_then(&mut find) {
+            return Ok(Some(found));
+        }
+    }
+    match reader.into_inner().limit() {
+        0 => Err(RootFileError::TooLarge { path: path.to_owned(), max_bytes: MAX_FILE_BYTES }),
+        _ => Ok(None),
+    }
+}
+
+/// Reads the next line, without its end; one that is too long is empty. `false` at the end of the file.
+fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    let mut is_long = false;
+    loop {
+        line.clear();
+        let count = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', line)?;
+        let is_whole = line.last() == Some(&b'\n') || u64::try_from(count).is_ok_and(|count| count < MAX_LINE_BYTES);
+        if !is_whole {
+            is_long = true;
+            continue;
+        }
+        if count == 0 && !is_long {
+            return Ok(false);
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        if is_long {
+            line.clear();
+        }
+        return Ok(true);
+    }
 }
 
 /// Parses an id that a process can have: digits only, no sign.
@@ -192,6 +253,52 @@ mod tests {
         for user in ["max", "4294967295", "99999999999"] {
             let refused = look_up(root().path(), Some(&UserSpec::new(user).expect("valid")));
             assert!(matches!(refused, Err(BundleError::UnknownUser { .. })), "{user}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_site_with_many_accounts_is_looked_through_to_its_end() {
+        let root = root();
+        let mut passwd = PASSWD.to_owned();
+        let mut group = GROUP.to_owned();
+        for number in 1..40_000 {
+            passwd += &format!(
+                "account{number}:x:1{number}:1{number}:A user with a long name,,,:/home/account{number}:/bin/sh\n"
+            );
+        }
+        passwd += "last:x:77:78::/home/last:/bin/sh";
+        group += &format!("long:x:500:{}\nmany:x:501:{},last\n", "x".repeat(3 << 20), "member,".repeat(100_000));
+        group += "end:x:502:last";
+        std::fs::write(root.path().join("etc/passwd"), passwd).expect("passwd");
+        std::fs::write(root.path().join("etc/group"), group).expect("group");
+        let user = UserSpec::new("last").expect("valid");
+        let identity = look_up(root.path(), Some(&user)).expect("last");
+        assert_eq!(identity, Identity { uid: 77, gid: 78, groups: vec![78, 501, 502], home: "/home/last".into() });
+        let absent = look_up(root.path(), Some(&UserSpec::new("absent").expect("valid")));
+        assert!(matches!(absent, Err(BundleError::UnknownUser { .. })), "got {absent:?}");
+    }
+
+    #[test]
+    fn who_is_given_by_number_is_not_refused_because_of_a_file() {
+        for make in [
+            (|path: &Path| std::fs::create_dir(path).expect("directory")) as fn(&Path),
+            |path| std::os::unix::fs::symlink("passwd", path).expect("loop"),
+            |path| std::fs::File::create(path).and_then(|file| file.set_len(1 << 40)).expect("endless"),
+        ] {
+            let root = root();
+            for name in ["etc/passwd", "etc/group"] {
+                std::fs::remove_file(root.path().join(name)).expect("remove");
+                make(&root.path().join(name));
+            }
+            assert_eq!(look_up(root.path(), None).expect("root").home, "/");
+            for user in ["5", "5:6"] {
+                let found = look_up(root.path(), Some(&UserSpec::new(user).expect("valid")));
+                assert_eq!(found.expect(user).uid, 5);
+            }
+            for user in ["web", "5:web"] {
+                let refused = look_up(root.path(), Some(&UserSpec::new(user).expect("valid")));
+                assert!(matches!(refused, Err(BundleError::UserFile { .. })), "{user}: {refused:?}");
+            }
         }
     }
 

@@ -8,10 +8,13 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use contd_bundle::root_file::{MAX_USER_FILE_BYTES, RootFileError, read_in_root};
+use contd_bundle::root_file::{RootFileError, read_in_root};
 
 /// How long a read may take that must not block; a blocked one never returns.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is read at most.
+const CAP: u64 = 1024 * 1024;
 
 const SECRET: &[u8] = b"outside";
 
@@ -37,7 +40,7 @@ impl Hostile {
     fn read(&self) -> Result<Option<Vec<u8>>, RootFileError> {
         let root = self.dir.path().join("root");
         let (tell, hear) = mpsc::channel();
-        std::thread::spawn(move || tell.send(read_in_root(&root, Path::new("/etc/passwd"), MAX_USER_FILE_BYTES)));
+        std::thread::spawn(move || tell.send(read_in_root(&root, Path::new("/etc/passwd"), CAP)));
         hear.recv_timeout(PATIENCE).expect("reading /etc/passwd of the root blocked")
     }
 }
@@ -110,7 +113,7 @@ fn a_directory_and_a_device_are_refused() {
 #[test]
 fn more_than_the_cap_is_refused_and_exactly_the_cap_is_read() {
     let hostile = Hostile::new();
-    let cap = usize::try_from(MAX_USER_FILE_BYTES).expect("fits");
+    let cap = usize::try_from(CAP).expect("fits");
     fs::write(hostile.passwd(), vec![b'x'; 2 * cap]).expect("write");
     assert!(matches!(hostile.read(), Err(RootFileError::TooLarge { .. })));
     fs::write(hostile.passwd(), vec![b'x'; cap]).expect("write");

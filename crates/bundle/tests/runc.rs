@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use contd_bundle::{Bundles, DirBundles, MASKED_PATHS, Netns, netns};
+use contd_bundle::{BundleError, Bundles, DirBundles, MASKED_PATHS, Netns, netns};
 use contd_durable::RealFs;
 use contd_types::{ContainerSpec, CpuLimit, Entrypoint, MountSpec, NetnsName, UserSpec};
 use support::Case;
@@ -175,6 +175,66 @@ fn a_read_only_bind_refuses_writes_and_a_plain_one_reaches_the_host() {
     assert_eq!(fs::read_to_string(host.path().join("new")).expect("written"), "hello\n");
 }
 
+/// A directory with a file and, below it, a mount of its own with another one; unmounted when this goes.
+struct Nested {
+    dir: tempfile::TempDir,
+}
+
+impl Nested {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        fs::create_dir(dir.path().join("sub")).expect("sub");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(dir.path().join("sub")).status();
+        assert!(mounted.expect("mount").success());
+        Self { dir }
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.dir.path().join("sub")).status();
+        assert!(unmounted.is_ok_and(|status| status.success()), "left mounted: {}", self.dir.path().display());
+    }
+}
+
+#[test]
+fn read_only_reaches_what_is_mounted_below_unless_the_spec_says_otherwise() {
+    let nested = Nested::new();
+    let writes = "touch /d/x 2>/dev/null || echo top; touch /d/sub/x 2>/dev/null || echo below";
+    for (options, said) in [
+        (&["ro"][..], "top\nbelow\n"),
+        (&["ro", "rslave"], "top\nbelow\n"),
+        (&["ro", "norecursive"], "top\n"),
+        (&["ro", "bind"], "top\nbelow\n"),
+        (&["rw"], ""),
+    ] {
+        let mount = bind(nested.dir.path(), "/d", options);
+        assert_eq!(Bed::new(|spec| spec.mounts = vec![mount]).run(writes), said, "{options:?}");
+    }
+}
+
+#[test]
+fn the_container_knows_localhost_and_itself_also_in_a_read_only_root() {
+    for is_read_only in [false, true] {
+        let bed = Bed::new(|spec| spec.is_read_only = is_read_only);
+        fs::write(bed.case.root().join("etc/hosts"), "").expect("hosts");
+        fs::write(bed.case.root().join("etc/hostname"), "").expect("hostname");
+        let said = bed.run("grep -c -w -e localhost -e web-1 /etc/hosts; cat /etc/hostname; echo x 2>/dev/null >>/etc/hosts || echo refused");
+        assert_eq!(said, format!("3\nweb-1\n{}", if is_read_only { "refused\n" } else { "" }));
+    }
+}
+
+#[test]
+fn a_mount_over_a_link_that_leads_to_nothing_makes_its_target_inside_the_root() {
+    let host = tempfile::tempdir().expect("tempdir");
+    fs::write(host.path().join("file"), "from the host\n").expect("file");
+    let mounts = vec![bind(&host.path().join("file"), "/etc/resolv.conf", &["ro"]), bind(host.path(), "/link", &[])];
+    let bed = Bed::new(|spec| spec.mounts = mounts);
+    std::os::unix::fs::symlink("../run/systemd/stub.conf", bed.case.root().join("etc/resolv.conf")).expect("link");
+    std::os::unix::fs::symlink("/srv/../srv/real", bed.case.root().join("link")).expect("link");
+    assert_eq!(bed.run("cat /etc/resolv.conf /run/systemd/stub.conf /srv/real/file"), "from the host\n".repeat(3));
+}
+
 #[test]
 fn a_tmpfs_has_its_size_and_its_options() {
     let tmpfs = MountSpec {
@@ -200,19 +260,31 @@ fn a_target_that_leads_to_proc_by_a_symlink_of_the_root_does_not_start() {
         options: vec![],
     };
     for (fs_type, source, target) in [("tmpfs", "tmpfs", "/x"), ("bind", "/tmp", "/x/sys")] {
-        let bed = Bed::new(|spec| spec.mounts = vec![mount(fs_type, source, target)]);
-        std::os::unix::fs::symlink("/proc", bed.case.root().join("x")).expect("symlink");
-        let output = bed.run_bundle();
-        let complained = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && complained.contains("proc"), "{fs_type} {target}: {complained}");
+        for is_elevated in [false, true] {
+            let bed = Bed::new(|spec| {
+                spec.mounts = vec![mount(fs_type, source, target)];
+                spec.is_elevated = is_elevated;
+            });
+            std::os::unix::fs::symlink("/proc", bed.case.root().join("x")).expect("symlink");
+            if !is_elevated {
+                let refused = bed.case.with_request(contd_bundle::preview);
+                assert!(matches!(refused, Err(BundleError::MountTargetRefused { .. })), "{target}: {refused:?}");
+                continue;
+            }
+            // What the bundle lets pass, the runtime does not.
+            let output = bed.run_bundle();
+            let complained = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && complained.contains("proc"), "{fs_type} {target}: {complained}");
+        }
     }
 }
 
 #[test]
 fn a_read_only_root_refuses_writes_and_keeps_its_tmpfs_mounts_writable() {
-    let said = Bed::new(|spec| spec.is_read_only = true)
-        .run("touch /x 2>/dev/null || echo refused; touch /run/x && touch /dev/shm/x && echo writable");
-    assert_eq!(said, "refused\nwritable\n");
+    let said = Bed::new(|spec| spec.is_read_only = true).run(
+        "touch /x 2>/dev/null || echo refused; touch /run/x 2>/dev/null || echo run; touch /dev/shm/x && echo writable",
+    );
+    assert_eq!(said, "refused\nrun\nwritable\n");
 }
 
 /// Finds a limit in whichever hierarchy has it.
@@ -259,15 +331,20 @@ fn a_container_sees_its_own_cgroup_as_the_root_and_cannot_write_it() {
 }
 
 #[test]
-fn the_open_file_limit_is_the_documented_one() {
-    let said = Bed::new(|_| {}).run("ulimit -n; ulimit -H -n");
-    let limit = contd_bundle::NOFILE_LIMIT;
-    assert_eq!(said, format!("{limit}\n{limit}\n"));
+fn the_open_file_limit_is_what_engines_give_or_what_the_node_has() {
+    let own = Command::new("sh").args(["-c", "ulimit -H -n; grep CapEff /proc/self/status"]).output().expect("sh");
+    let own = String::from_utf8_lossy(&own.stdout).into_owned();
+    let (hard, capabilities) = own.split_once('\n').expect("two lines");
+    let capabilities = u64::from_str_radix(capabilities.trim_start_matches("CapEff:").trim(), 16).expect("a set");
+    let may_raise = capabilities >> 24 & 1 == 1;
+    let hard = hard.parse().unwrap_or(u64::MAX);
+    let limit = if may_raise { contd_bundle::NOFILE_LIMIT } else { contd_bundle::NOFILE_LIMIT.min(hard) };
+    assert_eq!(Bed::new(|_| {}).run("ulimit -n; ulimit -H -n"), format!("{limit}\n{limit}\n"));
 }
 
 #[test]
-fn a_private_network_has_loopback_only() {
-    let said = Bed::new(|_| {}).run("ls /sys/class/net; readlink /proc/self/ns/net || ls -l /proc/self/ns/net");
+fn a_private_network_has_loopback_only_and_it_is_up() {
+    let said = Bed::new(|_| {}).run("ip -o addr show lo | grep -o '127.0.0.1/8' >&2 || exit 9; ls /sys/class/net; readlink /proc/self/ns/net || ls -l /proc/self/ns/net");
     let interfaces: Vec<&str> = said.lines().take_while(|line| !line.contains("net:[")).collect();
     assert!(interfaces.contains(&"lo"), "{said}");
     assert!(!interfaces.iter().any(|name| name.starts_with("eth") || name.starts_with("en")), "{said}");

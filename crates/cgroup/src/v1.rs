@@ -103,20 +103,24 @@ fn devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
     // What comes before the last rule about everything has no effect.
     let start = rules.iter().rposition(DeviceRule::is_for_all).unwrap_or(0);
     for rule in rules.iter().skip(start) {
-        let file = if rule.is_allowed { "devices.allow" } else { "devices.deny" };
-        write(&dir.join(file), &text(rule), Some(FIELD))?;
+        let file = dir.join(if rule.is_allowed { "devices.allow" } else { "devices.deny" });
+        for text in texts(rule) {
+            write(&file, &text, Some(FIELD))?;
+        }
     }
     Ok(())
 }
 
-fn text(rule: &DeviceRule) -> String {
+/// Writes a rule as the kernel reads it. `a` is everything there, whatever stands behind it: a rule for both kinds of devices
+/// with numbers, or with less than all access, is one for each kind.
+fn texts(rule: &DeviceRule) -> Vec<String> {
     if rule.is_for_all() {
-        return "a".to_owned();
+        return vec!["a".to_owned()];
     }
-    let kind = match rule.kind {
-        DeviceKind::All => 'a',
-        DeviceKind::Char => 'c',
-        DeviceKind::Block => 'b',
+    let kinds: &[char] = match rule.kind {
+        DeviceKind::All => &['c', 'b'],
+        DeviceKind::Char => &['c'],
+        DeviceKind::Block => &['b'],
     };
     let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
     let Access { read, write, make } = rule.access;
@@ -126,7 +130,8 @@ fn text(rule: &DeviceRule) -> String {
             access.push(letter);
         }
     }
-    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
+    let (major, minor) = (number(rule.major), number(rule.minor));
+    kinds.iter().map(|kind| format!("{kind} {major}:{minor} {access}")).collect()
 }
 
 #[cfg(test)]
@@ -137,9 +142,18 @@ mod tests {
     fn rules_are_written_as_the_kernel_reads_them() {
         let access = Access { read: true, write: true, make: false };
         let rule = DeviceRule { is_allowed: true, kind: DeviceKind::Char, major: Some(136), minor: None, access };
-        assert_eq!(text(&rule), "c 136:* rw");
+        assert_eq!(texts(&rule), ["c 136:* rw"]);
         let all =
             DeviceRule { is_allowed: false, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
-        assert_eq!(text(&all), "a");
+        assert_eq!(texts(&all), ["a"]);
+    }
+
+    #[test]
+    fn a_rule_for_both_kinds_is_everything_only_without_numbers_and_with_all_access() {
+        let all = DeviceRule { is_allowed: true, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
+        let numbered = DeviceRule { major: Some(1), minor: Some(3), ..all };
+        assert_eq!(texts(&numbered), ["c 1:3 rwm", "b 1:3 rwm"]);
+        let readable = DeviceRule { access: Access { read: true, write: false, make: false }, ..all };
+        assert_eq!(texts(&readable), ["c *:* r", "b *:* r"]);
     }
 }

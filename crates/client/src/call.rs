@@ -144,5 +144,8 @@ pub(crate) fn response_name(response: &Response) -> &'static str {
         Response::Page { .. } => "Page",
         Response::Namespaces(_) => "Namespaces",
         Response::Plan(_) => "Plan",
+        Response::ShutDown { .. } => "ShutDown",
+        Response::FlistServers(_) => "FlistServers",
+        Response::Cache(_) => "Cache",
     }
 }

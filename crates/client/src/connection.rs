@@ -56,6 +56,8 @@ pub(crate) struct Calls {
 struct Table {
     pending: HashMap<u64, Pending>,
     ending: Option<Ending>,
+    /// Whether it ended by the other side's closing while no call was under way.
+    is_closed_idle: bool,
 }
 
 /// A call that has no reply yet; stays when its caller has gone.
@@ -122,6 +124,11 @@ impl Calls {
         }
     }
 
+    /// Tells whether the daemon has closed it while it was idle: nothing is lost then, and another will do.
+    pub(crate) fn is_closed_idle(&self) -> bool {
+        self.lock().is_closed_idle
+    }
+
     fn take(&self, id: u64) -> Result<Pending, ProtocolError> {
         self.lock().pending.remove(&id).ok_or(ProtocolError::UnknownCall { id })
     }
@@ -129,6 +136,8 @@ impl Calls {
     fn end(&self, ending: Ending) {
         let pending = {
             let mut table = self.lock();
+            let is_closed = matches!(&ending, Ending::Lost(source) if source.kind() == io::ErrorKind::UnexpectedEof);
+            table.is_closed_idle = is_closed && table.pending.is_empty();
             table.ending = Some(ending);
             std::mem::take(&mut table.pending)
         };

@@ -7,6 +7,8 @@ use crate::error::ClientError;
 
 /// Connecting and the hello: the daemon answers from memory.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+/// For a look at the cache: a million blocks are walked in some seconds from a warm disk, and in some ten from a cold one.
+pub(crate) const CACHE_WALK: Duration = Duration::from_secs(60);
 /// Questions, answered from the daemon's memory.
 pub(crate) const QUERY: Duration = Duration::from_secs(10);
 /// Changes that make the daemon wait for a runtime or a disk.

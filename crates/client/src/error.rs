@@ -140,7 +140,7 @@ impl Explain for ClientError {
             Self::Refused { source, .. } => match source {
                 Refusal::NoCommonVersion { .. } => ErrorKind::VersionMismatch,
                 Refusal::Forbidden { .. } => ErrorKind::PermissionDenied,
-                Refusal::TooManyConnections { .. } => ErrorKind::Busy,
+                Refusal::TooManyConnections { .. } | Refusal::Full { .. } => ErrorKind::Busy,
             },
             Self::Protocol { .. } => ErrorKind::Corrupt,
             Self::TimedOut { .. } => ErrorKind::Timeout,
@@ -162,6 +162,9 @@ impl Explain for ClientError {
                 "no [[access]] rule in the daemon's configuration fits your user or one of your groups (`id`): ask the operator for one"
             }
             Self::Refused { source: Refusal::TooManyConnections { .. }, .. } => "try again in a moment",
+            Self::Refused { source: Refusal::Full { .. }, .. } => {
+                "close some of them, or have the operator raise that limit"
+            }
             Self::Protocol { .. } => "is this the socket of a contd daemon? compare `contd version` on both sides",
             Self::Lost { .. } => "try again; before that, see whether it was carried out: contd ps -a",
             Self::TimedOut { .. } => "the daemon may be overloaded or stuck: read its log, then try again",

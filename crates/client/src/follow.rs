@@ -182,7 +182,9 @@ fn is_passing(error: &ClientError) -> bool {
         ClientError::Connect { source, .. } => {
             matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
         }
-        ClientError::Refused { source, .. } => matches!(source, Refusal::TooManyConnections { .. }),
+        ClientError::Refused { source, .. } => {
+            matches!(source, Refusal::TooManyConnections { .. } | Refusal::Full { .. })
+        }
         ClientError::Api(error) => error.kind == ErrorKind::Unavailable,
         ClientError::Protocol { .. } | ClientError::Unsendable { .. } => false,
     }

@@ -1,26 +1,40 @@
 //! The client: one method per request of the protocol.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::api::{
-    Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target, VersionInfo,
+    CacheInfo, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target,
+    VersionInfo,
 };
 use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, RestartPolicy, Signal};
 
+use tokio::sync::Mutex;
+
 use crate::call::{Underway, wrong};
 use crate::connection::Connection;
-use crate::deadline::{CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
+use crate::deadline::{CACHE_WALK, CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
 use crate::error::{ClientError, ProtocolError};
 use crate::stream::{EventStream, LogStream, Progress, RunStream};
 
 /// A connection to the daemon. Clones share it; calls of all of them overlap, 256 at a time, and more wait their turn.
 ///
+/// A daemon closes a connection that has been idle for long: the next call then goes by a new one, unnoticed.
+///
 /// Needs a tokio runtime with I/O and time. The connection closes with the last clone and the last stream.
 #[derive(Debug, Clone)]
 pub struct Client {
-    connection: Arc<Connection>,
+    wire: Arc<Wire>,
+}
+
+/// What the clones of a client share.
+#[derive(Debug)]
+struct Wire {
+    path: PathBuf,
+    current: Mutex<Arc<Connection>>,
+    agent: String,
+    version: u16,
 }
 
 /// What to list.
@@ -48,22 +62,40 @@ impl Client {
     /// [`ClientError::Connect`], [`ClientError::Refused`], [`ClientError::Protocol`], [`ClientError::Lost`],
     /// [`ClientError::TimedOut`].
     pub async fn connect(path: &Path, deadline: Deadline) -> Result<Self, ClientError> {
-        Ok(Self { connection: crate::connect::connect(path, deadline.resolve(Some(CONNECT))).await? })
+        let connection = crate::connect::connect(path, deadline.resolve(Some(CONNECT))).await?;
+        let (agent, version) = (connection.agent.clone(), connection.version);
+        let wire = Wire { path: path.to_owned(), current: Mutex::new(connection), agent, version };
+        Ok(Self { wire: Arc::new(wire) })
     }
 
-    /// Returns the daemon's name and version, as its hello said.
+    /// Returns the daemon's name and version, as its first hello said.
     pub fn agent(&self) -> &str {
-        &self.connection.agent
+        &self.wire.agent
     }
 
     /// Returns the version of the protocol that both sides speak.
     pub fn protocol_version(&self) -> u16 {
-        self.connection.version
+        self.wire.version
+    }
+
+    /// Returns the connection, or another one when the daemon has closed it while it was idle.
+    async fn connection(&self) -> Result<Arc<Connection>, ClientError> {
+        let mut current = self.wire.current.lock().await;
+        if current.calls.is_closed_idle() {
+            *current = crate::connect::connect(&self.wire.path, Some(CONNECT)).await?;
+        }
+        Ok(Arc::clone(&current))
+    }
+
+    /// Tells whether it was closed while it was idle.
+    #[cfg(test)]
+    pub(crate) async fn is_closed_idle(&self) -> bool {
+        self.wire.current.lock().await.calls.is_closed_idle()
     }
 
     /// Tells whether both share one connection.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.connection, &other.connection)
+        Arc::ptr_eq(&self.wire, &other.wire)
     }
 
     /// Asks who answers. Usual deadline: 10 s.
@@ -100,7 +132,7 @@ impl Client {
         mut on_progress: impl FnMut(Progress),
     ) -> Result<ContainerId, ClientError> {
         within(what, deadline.resolve(Some(RUN)), async {
-            let mut call = Underway::begin(&self.connection, what, request, true).await?;
+            let mut call = Underway::begin(&self.connection().await?, what, request, true).await?;
             while let Some(item) = call.next_item().await {
                 match item {
                     Item::Progress { what, done_bytes, total_bytes } => {
@@ -190,6 +222,19 @@ impl Client {
         self.ask("stop the container", Request::Stop { target, timeout }, limit, exited).await
     }
 
+    /// Ends all containers because the node goes down; root only. Usual deadline: `longest` and 1 min more.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn shut_down(&self, longest: Duration, deadline: Deadline) -> Result<u32, ClientError> {
+        let take = |response| match response {
+            Response::ShutDown { ended } => Ok(ended),
+            other => Err(other),
+        };
+        let limit = deadline.resolve(Some(longest.saturating_add(CHANGE)));
+        self.ask("shut the node down", Request::ShutDown { longest }, limit, take).await
+    }
+
     /// Sends a signal to a container's init. Usual deadline: 1 min.
     ///
     /// # Errors
@@ -269,6 +314,30 @@ impl Client {
         self.ask("list the namespaces", Request::ListNamespaces, deadline.resolve(Some(QUERY)), take).await
     }
 
+    /// Lists the servers of mounted flists. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn flist_servers(&self, deadline: Deadline) -> Result<Vec<FlistServerInfo>, ClientError> {
+        let take = |response| match response {
+            Response::FlistServers(servers) => Ok(servers),
+            other => Err(other),
+        };
+        self.ask("list the flist servers", Request::FlistServers, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Asks what the cache holds. Usual deadline: a minute, since all of it is looked at.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn cache_usage(&self, deadline: Deadline) -> Result<CacheInfo, ClientError> {
+        let take = |response| match response {
+            Response::Cache(info) => Ok(*info),
+            other => Err(other),
+        };
+        self.ask("look at the cache", Request::CacheUsage, deadline.resolve(Some(CACHE_WALK)), take).await
+    }
+
     /// Waits until a container has ended. Usually without a deadline.
     ///
     /// # Errors
@@ -301,7 +370,8 @@ impl Client {
         let limit = deadline.resolve(Some(RUN));
         within("plan the run", limit, async {
             let mut call =
-                Underway::begin(&self.connection, "plan the run", Request::DryRun(Box::new(request)), true).await?;
+                Underway::begin(&self.connection().await?, "plan the run", Request::DryRun(Box::new(request)), true)
+                    .await?;
             // Progress may come before; nobody asked for it.
             match call.reply().await? {
                 Response::Plan(plan) => Ok(*plan),
@@ -335,7 +405,7 @@ impl Client {
         take: impl FnOnce(Response) -> Result<T, Response>,
     ) -> Result<T, ClientError> {
         within(what, limit, async {
-            let mut call = Underway::begin(&self.connection, what, request, false).await?;
+            let mut call = Underway::begin(&self.connection().await?, what, request, false).await?;
             let response = call.reply().await?;
             take(response).map_err(|other| call.wrong_response(&other))
         })
@@ -348,7 +418,7 @@ impl Client {
         request: Request,
         limit: Option<Duration>,
     ) -> Result<Underway, ClientError> {
-        within(what, limit, Underway::begin(&self.connection, what, request, true)).await
+        within(what, limit, async { Underway::begin(&self.connection().await?, what, request, true).await }).await
     }
 }
 

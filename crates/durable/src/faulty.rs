@@ -1,17 +1,20 @@
-//! A file system that fails when told to: on a real directory, at the n-th operation, before, in or after it.
+//! A file system that fails when told to: on a real directory, at the n-th operation, before, in or after it. It also
+//! counts the bytes read from open files, and holds these reads when told to.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::fs::{Fs, RealFs};
+use crate::fs::{FileId, Fs, ReadFile, RealFs};
 
 /// One method of [`Fs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is documented at `Fs`")]
 pub enum Operation {
     Read,
+    Open,
+    Id,
     List,
     CreateDirAll,
     WriteNew,
@@ -64,6 +67,81 @@ struct Script {
 #[derive(Debug, Default)]
 pub struct FaultyFs {
     script: Mutex<Script>,
+    pieces: Arc<Pieces>,
+}
+
+/// What was read from the files that are open, and whether such reads hang.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    state: Mutex<PiecesState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct PiecesState {
+    bytes: u64,
+    is_held: bool,
+    waiting: usize,
+}
+
+impl Pieces {
+    /// Returns how many bytes were read from open files so far.
+    pub fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
+    /// Lets every later read from an open file hang until [`Self::release`].
+    pub fn hold(&self) {
+        self.state().is_held = true;
+    }
+
+    /// Lets reads go on.
+    pub fn release(&self) {
+        self.state().is_held = false;
+        self.changed.notify_all();
+    }
+
+    /// Returns how many reads hang.
+    pub fn waiting(&self) -> usize {
+        self.state().waiting
+    }
+
+    fn state(&self) -> MutexGuard<'_, PiecesState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pass(&self) {
+        let mut state = self.state();
+        state.waiting += 1;
+        while state.is_held {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+}
+
+/// An open file of a [`FaultyFs`].
+#[derive(Debug)]
+struct Counted {
+    file: Box<dyn ReadFile>,
+    pieces: Arc<Pieces>,
+}
+
+impl ReadFile for Counted {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.pieces.pass();
+        let count = self.file.read_at(buffer, offset)?;
+        self.pieces.state().bytes += u64::try_from(count).unwrap_or(u64::MAX);
+        Ok(count)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.file.id()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
 }
 
 impl FaultyFs {
@@ -95,6 +173,11 @@ impl FaultyFs {
     /// Returns how many operations were asked for since the last plan.
     pub fn count(&self) -> usize {
         self.script().calls.len()
+    }
+
+    /// Returns what is known of, and done to, the reads from open files.
+    pub fn pieces(&self) -> Arc<Pieces> {
+        Arc::clone(&self.pieces)
     }
 
     fn plan(&self, plan: Option<Plan>) {
@@ -146,6 +229,15 @@ fn half(bytes: &[u8]) -> &[u8] {
 impl Fs for FaultyFs {
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         self.run(Operation::Read, path, || RealFs.read(path, max_bytes))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let file = self.run(Operation::Open, path, || RealFs.open(path))?;
+        Ok(Box::new(Counted { file, pieces: Arc::clone(&self.pieces) }))
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        self.run(Operation::Id, path, || RealFs.id(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {

@@ -4,10 +4,61 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use contd_failpoint::Failpoint;
+
+/// Which file it is, whatever its name: device and inode. Another file has the same only after this one is closed and gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// A file that is open for reading, at any place, also after it was renamed or removed.
+pub trait ReadFile: Send + Debug {
+    /// Reads at most as much as the buffer takes from this place on, and returns how much that was; 0 at the end.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Tells which file it is.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn id(&self) -> io::Result<FileId>;
+
+    /// Returns its size in bytes.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn size(&self) -> io::Result<u64>;
+}
+
+impl ReadFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        operation()?;
+        FileExt::read_at(self, buffer, offset)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        operation()?;
+        self.metadata().map(|metadata| FileId::of(&metadata))
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        operation()?;
+        self.metadata().map(|metadata| metadata.len())
+    }
+}
 
 /// What the sequences of this crate need from a file system; each method is one step that can fail.
 ///
@@ -18,6 +69,18 @@ pub trait Fs: Send + Sync + Debug {
     /// # Errors
     /// [`io::ErrorKind::FileTooLarge`] when it has more than `max_bytes`, otherwise what the system says.
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`], otherwise what the system says.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
+
+    /// Tells which file has a name now.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`], otherwise what the system says.
+    fn id(&self, path: &Path) -> io::Result<FileId>;
 
     /// Lists the names in a directory, sorted.
     ///
@@ -109,6 +172,16 @@ impl Fs for RealFs {
         } else {
             Err(io::ErrorKind::FileTooLarge.into())
         }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        operation()?;
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        operation()?;
+        std::fs::metadata(path).map(|metadata| FileId::of(&metadata))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {

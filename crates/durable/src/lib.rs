@@ -10,7 +10,7 @@
 //! remove            unlink ─ fsync directory                                 gone stays gone
 //! ```
 //!
-//! Never does: decide what is stored where, keep descriptors open, follow a format. All calls block; an async caller
+//! Never does: decide what is stored where, keep descriptors open but those it gives away, follow a format. All calls block; an async caller
 //! makes them on a blocking pool. Every sequence may be repeated after any failure. Feature `testing` adds
 //! `FaultyFs`, which fails at the n-th operation.
 #![forbid(unsafe_code)]
@@ -21,8 +21,8 @@ mod fs;
 mod sequence;
 
 #[cfg(any(test, feature = "testing"))]
-pub use faulty::{Call, Fault, FaultyFs, Operation};
-pub use fs::{Fs, RealFs};
+pub use faulty::{Call, Fault, FaultyFs, Operation, Pieces};
+pub use fs::{FileId, Fs, ReadFile, RealFs};
 pub use sequence::{
     DurableError, create_dirs, create_dirs_volatile, remove, replace, replace_volatile, sweep_temps, sync_dirs,
 };

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::unfinished::Unfinished;
+
 /// Starts the name of every temporary file of this crate; a cleaner may remove old ones.
 pub(crate) const TEMP_PREFIX: &str = ".tmp-";
 
@@ -21,6 +23,7 @@ pub(crate) struct TempFile {
     path: PathBuf,
     file: File,
     committed: bool,
+    _unfinished: Unfinished,
 }
 
 impl TempFile {
@@ -32,7 +35,10 @@ impl TempFile {
             let path = folder.join(format!("{TEMP_PREFIX}{}-{number}", process::id()));
             // `create_new` is O_EXCL: it neither follows a link nor takes another's file.
             match OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path) {
-                Ok(file) => return Ok(Self { path, file, committed: false }),
+                Ok(file) => {
+                    let unfinished = Unfinished::new(&path);
+                    return Ok(Self { path, file, committed: false, _unfinished: unfinished });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -48,6 +54,22 @@ impl TempFile {
     /// Gives the temporary path, for writers that want a name (SQLite).
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Puts the content on disk and shows it as `target`, which must not be there.
+    pub(crate) fn commit_new(self, target: &Path) -> io::Result<()> {
+        self.file.sync_data()?;
+        // A link fails where a rename would replace; the temporary name goes when this is dropped.
+        match fs::hard_link(&self.path, target) {
+            // Not every file system has links.
+            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EPERM | nix::libc::EOPNOTSUPP)) => {
+                match fs::symlink_metadata(target) {
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(_not_there) => self.rename(target),
+                }
+            }
+            linked => linked,
+        }
     }
 
     /// Puts the content on disk and shows it as `target`, replacing what was there.

@@ -17,6 +17,8 @@ pub enum FlistErrorKind {
     Invalid,
     /// Valid, but this version does not do it: an unknown scheme.
     Unsupported,
+    /// What shall be made is there already.
+    Exists,
     /// The local system refused: permissions, disk full, an I/O error.
     Io,
 }
@@ -31,6 +33,7 @@ impl From<FlistErrorKind> for ErrorKind {
             FlistErrorKind::Corrupt => Self::Corrupt,
             FlistErrorKind::Invalid => Self::InvalidArgument,
             FlistErrorKind::Unsupported => Self::Unsupported,
+            FlistErrorKind::Exists => Self::AlreadyExists,
             FlistErrorKind::Io => Self::Internal,
         }
     }

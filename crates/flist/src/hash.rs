@@ -4,7 +4,6 @@
 //! the legacy `.flist`. Blocks of the two never meet in a store or a cache, not even with equal content.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -100,7 +99,7 @@ pub(crate) fn hash_stream(mut stream: impl Read) -> io::Result<String> {
 /// # Errors
 /// The file cannot be read.
 pub fn hash_file(path: &Path) -> io::Result<String> {
-    hash_stream(File::open(path)?)
+    hash_stream(crate::regular::open_file(path)?)
 }
 
 /// Writes bytes as lower-case hex.

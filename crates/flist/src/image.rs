@@ -100,7 +100,7 @@ impl ImageDefaults {
             None => Ok(Vec::new()),
         };
         Ok(Self {
-            entrypoint: list(ENTRYPOINT)?,
+            entrypoint: without_cleared(list(ENTRYPOINT)?),
             cmd: list(CMD)?,
             env: list(ENV)?,
             working_dir: text(WORKING_DIR),
@@ -110,6 +110,11 @@ impl ImageDefaults {
             volumes: list(VOLUMES)?,
         })
     }
+}
+
+/// `ENTRYPOINT [""]` is how a Dockerfile takes back the entrypoint of its base: engines take it for none.
+pub(crate) fn without_cleared(entrypoint: Vec<String>) -> Vec<String> {
+    if entrypoint.iter().all(String::is_empty) && entrypoint.len() == 1 { Vec::new() } else { entrypoint }
 }
 
 #[cfg(test)]
@@ -141,6 +146,9 @@ mod tests {
         let tags = [("env", "production"), ("cmd", "x"), ("user", "me")];
         let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(ImageDefaults::from_tags(&tags).unwrap(), ImageDefaults::default());
+        // As flists of before have it.
+        let cleared = [("oci.entry".to_owned(), "[\"\"]".to_owned())];
+        assert_eq!(ImageDefaults::from_tags(&cleared).unwrap(), ImageDefaults::default());
         let bad = [("oci.env".to_owned(), "production".to_owned())];
         assert!(ImageDefaults::from_tags(&bad).is_err());
     }

@@ -18,6 +18,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
+pub(crate) use database::write_routes;
 pub use error::PackError;
 pub use tree::{DiskFile, Entry, EntryKind, FileContent, Tree};
 
@@ -41,11 +42,23 @@ pub struct PackOptions {
     pub raw_names: bool,
     /// Threads that read and seal; by default as many as there are cores.
     pub workers: Option<NonZeroUsize>,
+    /// What is recorded of where the blocks are, in place of the stores: for blocks that readers get elsewhere, for example
+    /// from a web server. Each `[xx-yy=]URL`.
+    pub routes: Vec<String>,
+    /// Replaces `out` if it is there; refused by default.
+    pub force: bool,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { tags: Vec::new(), strip_password: true, raw_names: false, workers: None }
+        Self {
+            tags: Vec::new(),
+            strip_password: true,
+            raw_names: false,
+            workers: None,
+            routes: Vec::new(),
+            force: false,
+        }
     }
 }
 
@@ -96,7 +109,7 @@ pub fn pack(
     progress: &dyn Fn(PackProgress),
 ) -> Result<PackReport, PackError> {
     let root = fs::canonicalize(dir).map_err(|source| PackError::Walk { path: dir.to_owned(), source })?;
-    let output = Output::create(out)?;
+    let output = Output::create(out, options.force)?;
     let targets = targets(stores, Some(&root), options)?;
     let tree = Tree::build(walk::walk(&root, &[&output.path, output.temp.path()])?)?;
     write(&tree, output, &targets, options, progress)
@@ -113,7 +126,7 @@ pub fn pack_tree(
     options: &PackOptions,
     progress: &dyn Fn(PackProgress),
 ) -> Result<PackReport, PackError> {
-    let output = Output::create(out)?;
+    let output = Output::create(out, options.force)?;
     let targets = targets(stores, None, options)?;
     write(tree, output, &targets, options, progress)
 }
@@ -123,25 +136,44 @@ struct Output {
     folder: PathBuf,
     path: PathBuf,
     temp: TempFile,
+    force: bool,
 }
 
 impl Output {
-    fn create(out: &Path) -> Result<Self, PackError> {
+    fn create(out: &Path, force: bool) -> Result<Self, PackError> {
         let (folder, name) = out_parts(out)?;
         let path = folder.join(name);
+        check_place(&path, force)?;
         let temp = TempFile::create_in(&folder).map_err(|source| PackError::Write { path: path.clone(), source })?;
-        Ok(Self { folder, path, temp })
+        Ok(Self { folder, path, temp, force })
+    }
+}
+
+/// Refuses a place that is taken; with `force` only what is no file: a device or a directory is never replaced.
+pub(crate) fn check_place(out: &Path, force: bool) -> Result<(), PackError> {
+    match fs::symlink_metadata(out) {
+        Ok(metadata) if metadata.is_file() || metadata.is_symlink() => {
+            if force {
+                Ok(())
+            } else {
+                Err(PackError::Exists { path: out.to_owned() })
+            }
+        }
+        Ok(_) => Err(PackError::NotAFile { path: out.to_owned() }),
+        // What else is wrong with it is found when it is written.
+        Err(_not_there) => Ok(()),
     }
 }
 
 fn write(
     tree: &Tree,
-    Output { folder, path: out, mut temp }: Output,
+    Output { folder, path: out, mut temp, force }: Output,
     targets: &[Target],
     options: &PackOptions,
     progress: &dyn Fn(PackProgress),
 ) -> Result<PackReport, PackError> {
     check_tags(&options.tags)?;
+    let routes = recorded(targets, options)?;
     if !options.raw_names {
         let is_raw = |(_, entry): &&(i64, Entry)| std::str::from_utf8(entry.name()).is_err();
         if let Some((_, entry)) = tree.entries.iter().find(is_raw) {
@@ -153,17 +185,34 @@ fn write(
     for target in targets {
         target.store.flush().map_err(|source| PackError::Store { source })?;
     }
-    database::write(temp.path(), tree, &blocks, targets, &options.tags)
+    database::write(temp.path(), tree, &blocks, &routes, &options.tags)
         .map_err(|source| PackError::Database { path: out.clone(), source })?;
     let written = |source| PackError::Write { path: out.clone(), source };
     let hash = hash_of(&mut temp).map_err(written)?;
-    temp.commit(&out).and_then(|()| atomic::sync_folder(&folder)).map_err(written)?;
+    let shown = if force { temp.commit(&out) } else { temp.commit_new(&out) };
+    match shown {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(PackError::Exists { path: out }),
+        shown => shown.and_then(|()| atomic::sync_folder(&folder)).map_err(written)?,
+    }
     Ok(PackReport {
         entries: tree.entries.len() as u64,
         content_bytes: tree.content_bytes,
         blocks: blocks.iter().map(|of_file| of_file.len() as u64).sum(),
         hash,
     })
+}
+
+/// What the flist says of where its blocks are.
+fn recorded(targets: &[Target], options: &PackOptions) -> Result<Vec<Route>, PackError> {
+    if options.routes.is_empty() {
+        return Ok(targets.iter().map(|target| target.route.clone()).collect());
+    }
+    let mut routes = Vec::with_capacity(options.routes.len());
+    for text in &options.routes {
+        routes.push(crate::route::parse(text, !options.strip_password)?);
+    }
+    crate::route::check(&routes)?;
+    Ok(routes)
 }
 
 /// Refuses tags that a reader would.

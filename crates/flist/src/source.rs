@@ -20,6 +20,7 @@ use crate::cache::{self, FLIST_SUFFIX, FLISTS};
 use crate::hash::{finish, hasher, hex};
 use crate::http::{self, Bounds, HttpFailure};
 use crate::net::NetRoutes;
+use crate::regular::{self, Opened};
 use crate::url;
 use memo::Identity;
 use ureq::http::header::LOCATION;
@@ -200,9 +201,11 @@ fn expected(source: &FlistSource) -> u64 {
 
 fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> Result<FetchedFlist, FetchError> {
     let failed = |source| FetchError::Read { path: path.to_owned(), source };
-    // Not blocking: opening a pipe for reading would wait for a writer.
-    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
+    let odd = |what: String| FetchError::NotAFile { path: path.to_owned(), what };
+    let file = match regular::open(path) {
+        Ok(Opened::File(file)) => file,
+        Ok(Opened::Directory(_)) => return Err(odd("a directory".to_owned())),
+        Ok(Opened::Other(kind)) => return Err(odd(kind.to_string())),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Err(FetchError::NotFound { name: path.display().to_string() });
         }
@@ -220,9 +223,6 @@ fn keep_file(
 ) -> Result<FetchedFlist, FetchError> {
     let failed = |source| FetchError::Read { path: path.to_owned(), source };
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(FetchError::NotAFile { path: path.to_owned() });
-    }
     let identity = Identity::of(&metadata);
     if let Some(known) = memo::recall(folder, &identity).filter(|known| kept::claim(&known.path)) {
         // To note its use has changed its times.

@@ -17,6 +17,11 @@ use proptest::prelude::*;
 use support::{by_path, chain, content, files_below, read_all};
 use tempfile::TempDir;
 
+/// Over what was there.
+fn over() -> PackOptions {
+    PackOptions { force: true, ..PackOptions::default() }
+}
+
 struct Scratch {
     folder: TempDir,
     tree: PathBuf,
@@ -34,7 +39,7 @@ fn scratch() -> Scratch {
 
 impl Scratch {
     fn pack(&self) -> Result<contd_flist::PackReport, PackError> {
-        pack(&self.tree, &self.fl, std::slice::from_ref(&self.store), &PackOptions::default(), &|_| {})
+        pack(&self.tree, &self.fl, std::slice::from_ref(&self.store), &over(), &|_| {})
     }
 
     /// Packs, and compares every inode and byte with the tree on disk.
@@ -268,7 +273,7 @@ fn the_output_is_left_out_of_the_tree_it_lies_in() {
     std::fs::write(scratch.tree.join("file"), b"content").unwrap();
     let out = scratch.tree.join("self.fl");
     for _ in 0..2 {
-        pack(&scratch.tree, &out, std::slice::from_ref(&scratch.store), &PackOptions::default(), &|_| {}).unwrap();
+        pack(&scratch.tree, &out, std::slice::from_ref(&scratch.store), &over(), &|_| {}).unwrap();
         assert_eq!(by_path(&Flist::open(&out).unwrap()).into_keys().collect::<Vec<_>>(), ["/", "/file"]);
     }
 }
@@ -342,7 +347,7 @@ fn a_tree_in_memory_is_packed_in_whatever_order_it_is_given() {
         entries.rotate_left(turn);
         let tree = Tree::build(entries).unwrap();
         let stores = std::slice::from_ref(&scratch.store);
-        let report = pack_tree(&tree, &scratch.fl, stores, &PackOptions::default(), &|_| {}).unwrap();
+        let report = pack_tree(&tree, &scratch.fl, stores, &over(), &|_| {}).unwrap();
         assert_eq!((report.entries, report.content_bytes, report.blocks), (9, 1_400_005, 4));
         outputs.push(std::fs::read(&scratch.fl).unwrap());
     }

@@ -9,8 +9,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contd_durable::{RealFs, replace_volatile};
 use contd_flist::{BlockCache, CacheLimits, CacheOptions, Content, Flist, RoutePolicy, Routes};
@@ -47,6 +48,11 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// The pauses between attempts to have a keeper again: the mount is served without one, but hangs on one process then.
 const KEEPER_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How often a server that was told to end by SIGTERM looks whether its mount is used no longer, and for how long: a node that
+/// goes down waits a minute and a half for its processes and then kills them. Later the signal was meant for nothing.
+const LOOK_AGAIN: u16 = 250;
+const LOOK_FOR: Duration = Duration::from_secs(120);
 
 /// Serves until the file system is gone.
 ///
@@ -151,6 +157,7 @@ fn attend(
     control: &Arc<Control>,
 ) -> Result<(), ServeError> {
     let mut has_keeper = true;
+    let mut farewell = Farewell::default();
     loop {
         let mut fds = [
             PollFd::new(gone.as_fd(), PollFlags::POLLIN),
@@ -159,7 +166,7 @@ fn attend(
             PollFd::new(keeper.as_fd(), PollFlags::POLLIN),
         ];
         let watched = if has_keeper { 4 } else { 3 };
-        match poll(fds.get_mut(..watched).unwrap_or_default(), PollTimeout::NONE) {
+        match poll(fds.get_mut(..watched).unwrap_or_default(), farewell.next_look()) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(ServeError::Wait { source: errno.into() }),
         }
@@ -170,14 +177,9 @@ fn attend(
             return Ok(());
         }
         if is_signalled && take_signals(signals) {
-            let control = Arc::clone(control);
-            // Unmounting waits for us to answer the kernel and for the end; this thread must see that end.
-            in_background("terminate", move || {
-                if let Err(error) = control.shut_down() {
-                    warn!(%error, "asked to end, but the mount is in use: serving on");
-                }
-            });
+            farewell.begin();
         }
+        farewell.look(control);
         if is_called {
             control.accept(&estate.listener);
         }
@@ -186,6 +188,49 @@ fn attend(
             let (control, estate) = (Arc::clone(control), Arc::clone(estate));
             in_background("successor", move || find_keeper(&estate.dir, &control));
         }
+    }
+}
+
+/// The wish to end that SIGTERM has brought: carried out once nobody uses the mount.
+#[derive(Default)]
+struct Farewell {
+    until: Option<Instant>,
+    /// Whether a try is under way; it waits for us to answer the kernel, so it is not made here.
+    is_trying: Arc<AtomicBool>,
+    is_announced: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "real mounts live in real time; no decision that a test would steer")]
+impl Farewell {
+    fn begin(&mut self) {
+        self.until = Some(Instant::now() + LOOK_FOR);
+        self.is_announced = false;
+    }
+
+    fn next_look(&self) -> PollTimeout {
+        if self.until.is_some() { PollTimeout::from(LOOK_AGAIN) } else { PollTimeout::NONE }
+    }
+
+    /// Tries to end, if that is wanted and not under way.
+    fn look(&mut self, control: &Arc<Control>) {
+        let Some(until) = self.until else { return };
+        if until <= Instant::now() {
+            self.until = None;
+            return;
+        }
+        if self.is_trying.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (control, is_trying, is_first) = (Arc::clone(control), Arc::clone(&self.is_trying), !self.is_announced);
+        self.is_announced = true;
+        in_background("terminate", move || {
+            if let Err(error) = control.shut_down()
+                && is_first
+            {
+                warn!(error = %contd_types::one_line(&error), "told to end, but the mount is in use: serving until it is not");
+            }
+            is_trying.store(false, Ordering::Release);
+        });
     }
 }
 

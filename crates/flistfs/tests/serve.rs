@@ -161,7 +161,7 @@ fn a_directory_of_five_thousand_entries_is_listed_whole() {
 }
 
 #[test]
-fn the_server_outlives_whoever_started_it_and_a_sigterm_ends_it_only_when_idle() {
+fn the_server_outlives_whoever_started_it_and_a_sigterm_ends_it_once_it_is_idle() {
     let scratch = tempfile::tempdir().unwrap();
     let server = Server::prepare(scratch.path(), &fixture("small", scratch.path()));
     // A shell in a session of its own starts it and is killed with all of its session.
@@ -176,12 +176,13 @@ fn the_server_outlives_whoever_started_it_and_a_sigterm_ends_it_only_when_idle()
     let pidfd = lease.pidfd().unwrap().unwrap();
     let held = std::fs::File::open(server.mnt.join("etc/hostname")).unwrap();
     contd_lease::signal(&pidfd, 15).unwrap();
-    wait_until("the refusal is in the log", || {
-        std::fs::read_to_string(server.dir.join("flistfs.log")).unwrap().contains("serving on")
+    wait_until("it says so in its log", || {
+        std::fs::read_to_string(server.dir.join("flistfs.log"))
+            .unwrap()
+            .contains("told to end, but the mount is in use")
     });
     assert_matches_manifest(&server.mnt, "small");
     drop(held);
-    contd_lease::signal(&pidfd, 15).unwrap();
     server.wait_for_end();
     assert!(!server.mnt.join("etc").exists(), "still mounted");
     LeaseDir::new(&server.dir).retire().unwrap();
@@ -211,6 +212,33 @@ fn a_mount_in_use_refuses_the_shutdown_and_goes_on() {
     nix::mount::umount(&overlay).unwrap();
     assert_eq!(sums[0], sums[1]);
     server.stop();
+}
+
+#[test]
+fn sigterm_ends_server_and_keeper_once_nobody_uses_the_mount() {
+    let scratch = tempfile::tempdir().unwrap();
+    let server = Server::start(scratch.path(), &fixture("small", scratch.path()));
+    let overlay = scratch.path().join("overlay");
+    std::fs::create_dir(&overlay).unwrap();
+    let options = format!("lowerdir={}:{}", server.mnt.display(), overlay.display());
+    nix::mount::mount(Some("o"), &overlay, Some("overlay"), nix::mount::MsFlags::empty(), Some(options.as_str()))
+        .unwrap();
+    let terminate = || {
+        let both = support::servers(&server.dir);
+        assert_eq!(both.len(), 2, "{both:?}");
+        for process in both {
+            let pid = process.split(' ').next().unwrap().parse().unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+        }
+    };
+    terminate();
+    let log = || std::fs::read_to_string(server.dir.join("flistfs.log")).unwrap_or_default();
+    support::wait_until("it says that it is in use", || log().contains("told to end, but the mount is in use"));
+    assert_eq!(sha256(&[overlay.join("etc/hostname")]).len(), 1, "its user reads on");
+    nix::mount::umount(&overlay).unwrap();
+    server.wait_for_end();
+    assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(server.mnt.to_str().unwrap()));
+    contd_lease::LeaseDir::new(&server.dir).retire().unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The container's first process, from its clone to its exec: carries out a [`Plan`] in one straight line.
 //!
 //! ```text
-//! session, user namespace's root, namespaces, hostname
+//! session, user namespace's root, namespaces, loopback, hostname
 //!   → file systems made (the old `/proc` must still be visible for that in a user namespace)
 //!   → root attached, pivot, old root detached          from here on nothing of the host can be named
 //!   → mounts, devices, links, sysctls, read-only and masked paths, read-only root
@@ -57,6 +57,10 @@ pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<(), Fault> {
             Join::Unshare { flag } => sys::unshare(*flag),
         };
         result.map_err(|error| Fault::kernel("linux.namespaces", "enter a namespace", &error))?;
+    }
+    if plan.has_new_network {
+        sys::bring_loopback_up()
+            .map_err(|error| Fault::kernel("linux.namespaces", "bring up the loopback interface", &error))?;
     }
     if plan.has_cgroup_namespace {
         sys::unshare(NEW_CGROUP)

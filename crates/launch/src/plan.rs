@@ -17,6 +17,8 @@ pub struct Plan {
     pub joins: Vec<Join>,
     /// Whether init makes itself a cgroup namespace; it is in its cgroup by now.
     pub has_cgroup_namespace: bool,
+    /// Whether the network namespace is new: its loopback interface is down then.
+    pub has_new_network: bool,
     /// Whether init is the first of a new user namespace; becomes root in it before the mounts.
     pub is_in_new_user_namespace: bool,
     /// `hostname`.
@@ -110,6 +112,8 @@ pub enum MountSource {
     Tree {
         /// By `open_tree`.
         fd: FdIndex,
+        /// Its path on the host, for errors.
+        path: String,
         /// Whether the source is a directory; else a file is the target.
         is_dir: bool,
     },

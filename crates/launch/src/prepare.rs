@@ -113,6 +113,7 @@ pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Pr
     let plan = Plan {
         joins: Vec::new(),
         has_cgroup_namespace: namespaces.is_new(namespaces::NEW_CGROUP),
+        has_new_network: namespaces.is_new(namespaces::NEW_NET),
         is_in_new_user_namespace: is_user_namespaced,
         hostname: config.hostname.filter(|name| !name.is_empty()),
         domainname: config.domainname.filter(|name| !name.is_empty()),

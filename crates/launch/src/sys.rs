@@ -5,12 +5,14 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 pub(crate) mod mount;
+mod network;
 pub(crate) mod rights;
 
 pub(crate) use mount::{
     Empty, fs_configure, fs_create, fs_mount, fs_open, mount_set, mount_set_at, move_mount, open_tree, pivot_to_cwd,
     set_propagation, unmount_cwd,
 };
+pub(crate) use network::bring_loopback_up;
 
 /// Whose child a clone is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

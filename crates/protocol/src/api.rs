@@ -173,6 +173,17 @@ pub enum Request {
         /// Which.
         target: Target,
     },
+    /// Ends all containers of all tenants because the node goes down, side by side, each by its own stop signal and time-out;
+    /// nothing is started any more until there is another daemon, which treats them as after a reboot. Root only.
+    /// → [`Response::ShutDown`]
+    ShutDown {
+        /// No container is given longer before SIGKILL.
+        longest: Duration,
+    },
+    /// Lists the servers of mounted flists. → [`Response::FlistServers`]
+    FlistServers,
+    /// Tells what the cache of fetched flists and blocks holds. → [`Response::Cache`]
+    CacheUsage,
 }
 
 /// What `Run` is given.
@@ -220,6 +231,15 @@ pub enum Response {
     Namespaces(Vec<NamespaceSummary>),
     /// What `Run` would do.
     Plan(Box<Plan>),
+    /// The containers have ended.
+    ShutDown {
+        /// How many.
+        ended: u32,
+    },
+    /// The servers of mounted flists.
+    FlistServers(Vec<FlistServerInfo>),
+    /// What the cache holds.
+    Cache(Box<CacheInfo>),
 }
 
 /// Who answers.
@@ -255,6 +275,88 @@ pub struct Plan {
     pub config_json: String,
     /// The log file.
     pub log_path: String,
+}
+
+/// The most fetched flists in one [`CacheInfo`].
+pub const MAX_CACHED_FLISTS: usize = 4096;
+
+/// One process that serves a mounted flist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlistServerInfo {
+    /// Its name: the first 16 digits of the flist's hash.
+    pub server: String,
+    /// What its lease says.
+    pub state: FlistServerState,
+    /// Which version it is.
+    pub version: Option<String>,
+    /// The process that holds its descriptors.
+    pub keeper_pid: Option<i32>,
+    /// Whether its flist is mounted.
+    pub is_mounted: bool,
+    /// Those that use it.
+    pub containers: Vec<(NamespaceId, ContainerId)>,
+}
+
+/// What the lease of a flist server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlistServerState {
+    /// It serves.
+    Serving,
+    /// It is gone without having been ended.
+    Dead,
+    /// It is being started.
+    Starting,
+    /// There is none.
+    Gone,
+    /// Its lease cannot be read.
+    Unknown,
+}
+
+/// What the cache of a node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheInfo {
+    /// Where it is.
+    pub cache_dir: String,
+    /// The most bytes that it may have.
+    pub max_bytes: u64,
+    /// The bytes of its file system that shall stay free.
+    pub min_free_bytes: u64,
+    /// The bytes that are free, where that is known.
+    pub free_bytes: Option<u64>,
+    /// Of the blocks, the whole files, the fetched flists and the temporary files, in this order.
+    pub kinds: [CacheKindInfo; 4],
+    /// The fetched flists by hash, at most [`MAX_CACHED_FLISTS`].
+    pub flists: Vec<CachedFlistInfo>,
+    /// Why a part of it could not be looked at.
+    pub failure: Option<String>,
+}
+
+/// How much the cache has of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheKindInfo {
+    /// How many.
+    pub count: u64,
+    /// What they take of the disk.
+    pub bytes: u64,
+    /// The latest use.
+    pub last_used: Option<Timestamp>,
+    /// The oldest use.
+    pub oldest_use: Option<Timestamp>,
+}
+
+/// A fetched flist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedFlistInfo {
+    /// Its hash.
+    pub hash: String,
+    /// What it takes.
+    pub bytes: u64,
+    /// When it was fetched last.
+    pub fetched: Timestamp,
+    /// Whether a server has it, where that is known.
+    pub is_served: Option<bool>,
+    /// Where it came from, without a password.
+    pub from: Option<String>,
 }
 
 /// A piece of a stream. Append only.

@@ -62,6 +62,12 @@ pub enum Refusal {
         /// The limit.
         limit: u32,
     },
+    /// A limit that the operator has set is reached.
+    #[error("{what}")]
+    Full {
+        /// Whose it is, how much that is, and its key.
+        what: String,
+    },
 }
 
 /// Finds the newest version that both sides speak.

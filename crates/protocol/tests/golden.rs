@@ -51,6 +51,10 @@ fn verbs_of_the_api_keep_their_numbers() {
     pinned(&call(update), &format!("0700000000000000 0e000000 {target_hex} 01 02000000"));
     let upgrade = api::Request::UpgradeShim { target: target() };
     pinned(&call(upgrade), &format!("0700000000000000 0f000000 {target_hex}"));
+    let shut_down = api::Request::ShutDown { longest: Duration::from_secs(60) };
+    pinned(&call(shut_down), "0700000000000000 10000000 3c00000000000000 00000000");
+    pinned(&call(api::Request::FlistServers), "0700000000000000 11000000");
+    pinned(&call(api::Request::CacheUsage), "0700000000000000 12000000");
 }
 
 #[test]
@@ -81,6 +85,7 @@ fn answers_of_the_api_keep_their_numbers() {
     pinned(&reply(Ok(created)), &format!("0200000000000000 00000000 02000000 {id_hex}"));
     let exited = api::Response::Exited { id, exit: exit() };
     pinned(&reply(Ok(exited)), &format!("0200000000000000 00000000 03000000 {id_hex} {exit_hex}"));
+    pinned(&reply(Ok(api::Response::ShutDown { ended: 3 })), "0200000000000000 00000000 08000000 03000000");
     let error = ApiError::new(ErrorKind::Busy, "m").with_hint("h");
     let error_hex = "04000000 0100000000000000 6d 0000000000000000 01 0100000000000000 68";
     pinned(&reply(Err(error)), &format!("0200000000000000 01000000 {error_hex}"));

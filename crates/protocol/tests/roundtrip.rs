@@ -8,8 +8,8 @@ use std::time::Duration;
 use contd_protocol::{api, flistfs, shim};
 use contd_types::{
     ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, CpuLimit,
-    Entrypoint, ErrorKind, EventKind, Exit, ExitCause, ExitSource, InForce, MountSpec, NamespaceId, NetnsName, Network,
-    Pid, Propagation, RestartPolicy, Signal, State, Step, Timestamp, UserSpec,
+    Entrypoint, ErrorKind, EventKind, Exit, ExitCause, ExitSource, InForce, LayerKind, MountSpec, NamespaceId,
+    NetnsName, Network, Pid, Propagation, RestartPolicy, Signal, State, Step, Timestamp, UserSpec,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -157,6 +157,7 @@ prop_compose! {
             shutdown_timeout,
             is_elevated,
             runtime: is_elevated.then(|| "native".to_owned()),
+            layer: is_read_only.then_some(if is_elevated { LayerKind::Memory } else { LayerKind::Disk }),
             rootfs_propagation,
             is_auto_removed,
             ..spec
@@ -219,7 +220,8 @@ prop_compose! {
         rootfs_size_bytes in any::<Option<u64>>(), open_files in any::<Option<u64>>(),
     ) -> InForce {
         let cpu = CpuLimit::from_millis(cpu).expect("enough");
-        InForce { runtime, memory_bytes, cpu, pids_limit, rootfs_size_bytes, open_files }
+        let layer = open_files.map(|_| LayerKind::Memory);
+        InForce { runtime, memory_bytes, cpu, pids_limit, rootfs_size_bytes, open_files, layer }
     }
 }
 

@@ -13,7 +13,8 @@ use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
 use crate::grant::Sources;
 use crate::provider::{
-    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedLayer, PreparedRootfs, RecoveredRootfs, RootfsError,
+    RootfsProvider,
 };
 
 /// How long [`Outcome::Hang`] hangs when nobody lets go: long enough for every deadline of a caller, short enough that
@@ -34,6 +35,8 @@ pub enum Outcome {
     Hang,
     /// Fails with this kind and changes nothing.
     Fail(ErrorKind),
+    /// Fails because the first container that has a root has the caller's directory.
+    UpperInUse,
     /// Panics, as a bug would.
     Panic,
 }
@@ -45,6 +48,13 @@ pub enum Call {
     Prepare(PrepareRootfs),
     /// [`RootfsProvider::release`].
     Release {
+        /// The tenant.
+        namespace: NamespaceId,
+        /// The container.
+        id: ContainerId,
+    },
+    /// [`RootfsProvider::free_memory`].
+    FreeMemory {
         /// The tenant.
         namespace: NamespaceId,
         /// The container.
@@ -209,6 +219,11 @@ impl FakeRootfs {
             }
             Outcome::Hang => self.hang(what),
             Outcome::Fail(kind) => Err(failed(kind)),
+            Outcome::UpperInUse => {
+                let Some((namespace, id)) = self.live().into_iter().next() else { return Ok(()) };
+                let path = PathBuf::from("/up");
+                Err(RootfsError::UpperInUse { path, namespace, id, name: None, how: "writes to it" })
+            }
             Outcome::Panic => {
                 #[expect(clippy::panic, reason = "a test asked for it, to see its callers survive")]
                 {
@@ -275,7 +290,9 @@ impl RootfsProvider for FakeRootfs {
         }
         let flist_hash = (!is_directory).then(|| pretended_hash(&request.flist));
         let image = state.images.get(&request.flist).cloned().unwrap_or_default();
-        let prepared = PreparedRootfs { root, flist_hash, image, sources: Sources::new() };
+        let is_plain = request.upper_dir.is_none() && !request.is_read_only;
+        let layer = is_plain.then_some(PreparedLayer { kind: request.layer, limit_bytes: Some(request.size_bytes) });
+        let prepared = PreparedRootfs { root, flist_hash, image, layer, sources: Sources::new() };
         state.live.insert(key, prepared.clone());
         drop(state);
         if !is_directory {
@@ -312,9 +329,14 @@ impl RootfsProvider for FakeRootfs {
         let root = |((namespace, id), rootfs): (&(NamespaceId, ContainerId), &PreparedRootfs)| RecoveredRootfs {
             namespace: namespace.clone(),
             id: id.clone(),
-            rootfs: rootfs.clone(),
+            rootfs: PreparedRootfs { layer: None, ..rootfs.clone() },
         };
         Ok(state.live.iter().map(root).collect())
+    }
+
+    fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
+        self.state().calls.push(Call::FreeMemory { namespace: namespace.clone(), id: id.clone() });
+        Ok(())
     }
 
     fn tidy(&self) -> Result<(), RootfsError> {
@@ -339,7 +361,7 @@ fn pretended_hash(flist: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contd_types::Explain;
+    use contd_types::{Explain, LayerKind};
 
     fn request(flist: &str, byte: u8) -> PrepareRootfs {
         PrepareRootfs {
@@ -347,7 +369,10 @@ mod tests {
             id: ContainerId::from_random([byte; 16]),
             flist: flist.to_owned(),
             is_read_only: false,
+            layer: LayerKind::Disk,
+            is_layer_required: false,
             size_bytes: 1 << 20,
+            is_size_required: false,
             upper_dir: None,
             is_trusted: false,
             grant: None,

@@ -1,4 +1,10 @@
 //! The mounts of one container: its writable layer and its root. Made in order, undone in reverse, each step repeatable.
+//!
+//! | layer | where | lives |
+//! |---|---|---|
+//! | on disk | `disk/upper` and `disk/work` in the container's directory; limited by a project quota where the file system can | until the container is removed, also over a reboot |
+//! | in memory | a size-limited tmpfs at `layer` | as long as one run: its pages are charged to the run's cgroup, which goes with it |
+//! | the caller's | `upper` and `work` in that directory | as the caller likes |
 
 use std::fs::{File, FileTimes, Permissions};
 use std::io;
@@ -7,15 +13,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use contd_durable::{Fs, RealFs, replace_volatile};
+use contd_types::LayerKind;
 use nix::errno::Errno;
 use nix::libc::{O_DIRECTORY, O_PATH};
 use nix::mount::{MsFlags, mount};
 
 use crate::detach::{MountPoint, remove_mount_point};
-use crate::mount_table::MountTable;
-use crate::provider::{PrepareRootfs, RootfsError};
-use crate::sources::{self, Keep};
-use crate::users::disk;
+use crate::mount_table::{MountTable, is_mount_point};
+use crate::provider::{PrepareRootfs, PreparedLayer, RootfsError};
+use crate::quota::{self, Quotas};
+use crate::sources;
+use crate::users::{disk, unwritten};
 
 /// What the mount table shows as source of our mounts.
 const SOURCE: &str = "contd";
@@ -27,8 +36,12 @@ const MIN_LAYER_INODES: u64 = 4096;
 const PAGE_BYTES: u64 = 4096;
 
 /// What metadata-only copies, redirects and the index would do: trust extended attributes of the lower and upper layers,
-/// which come from flists and callers. `xino` needs nothing of that; the kernel's default stays.
-const OVERLAY_OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off";
+/// which come from flists and callers. `xino` needs nothing of that: the files of a root have one `st_dev`, since the inode
+/// numbers of a flist are small and leave the high bits free.
+const OVERLAY_OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off,xino=on";
+
+/// A hash has 64 digits.
+const MAX_HASH_BYTES: u64 = 256;
 
 /// Where one container's root and layer are.
 #[derive(Debug, Clone)]
@@ -37,26 +50,76 @@ pub(crate) struct Place {
     dir: PathBuf,
     /// The root's mount point.
     pub(crate) root: PathBuf,
-    /// The mount point of the tmpfs.
+    /// The mount point of the tmpfs of a layer in memory.
     layer: PathBuf,
+    /// The layer on disk.
+    pub(crate) disk: PathBuf,
+    /// What it has of callers' directories.
+    pub(crate) claim: PathBuf,
     /// Where the sources of binds are attached.
     pub(crate) binds: PathBuf,
+}
+
+/// The parts of a layer that an overlay is made of.
+struct Parts {
+    upper: PathBuf,
+    work: PathBuf,
+    /// Whether nothing of it outlives the power.
+    is_volatile: bool,
 }
 
 impl Place {
     /// Names it; `state` must be without symlinks.
     pub(crate) fn new(state: &Path, namespace: &str, id: &str) -> Self {
         let dir = state.join(namespace).join(id);
-        Self { root: dir.join("rootfs"), layer: dir.join("layer"), binds: dir.join("binds"), dir }
+        Self {
+            root: dir.join("rootfs"),
+            layer: dir.join("layer"),
+            disk: dir.join("disk"),
+            claim: dir.join("directories.json"),
+            binds: dir.join("binds"),
+            dir,
+        }
     }
 
     /// Tells whether anything of it is there.
     pub(crate) fn has_traces(&self) -> bool {
-        [&self.root, &self.layer, &self.binds].iter().any(|path| path.symlink_metadata().is_ok())
+        let parts = [&self.root, &self.layer, &self.disk, &self.claim, &self.binds];
+        parts.iter().any(|path| path.symlink_metadata().is_ok())
     }
 
-    /// Mounts the root over `lower`. On an error the caller undoes with [`Self::unstack`].
-    pub(crate) fn stack(&self, lower: &Path, request: &PrepareRootfs) -> Result<(), RootfsError> {
+    /// Tells whether it has a layer on disk.
+    pub(crate) fn has_disk(&self) -> bool {
+        self.disk.symlink_metadata().is_ok()
+    }
+
+    /// Tells whether its layer is in memory.
+    pub(crate) fn is_in_memory(&self) -> Result<bool, RootfsError> {
+        is_mount_point(&self.layer)
+    }
+
+    /// Returns the hash of the flist over which the layer on disk was made.
+    pub(crate) fn flist_below(&self) -> Result<Option<String>, RootfsError> {
+        let note = self.note();
+        match RealFs.read(&note, MAX_HASH_BYTES) {
+            Ok(hash) => Ok(Some(String::from_utf8_lossy(&hash).into_owned())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(source) => Err(disk("read", &note, source)),
+        }
+    }
+
+    fn note(&self) -> PathBuf {
+        self.disk.join("flist")
+    }
+
+    /// Mounts the root over `lower`, which is that of the flist of this hash. On an error the caller undoes.
+    pub(crate) fn stack(
+        &self,
+        lower: &Path,
+        flist_hash: Option<&str>,
+        request: &PrepareRootfs,
+        quotas: &Quotas,
+    ) -> Result<(), RootfsError> {
         make_dir(&self.dir, 0o700)?;
         make_dir(&self.root, 0o755)?;
         let restrictions = if request.is_trusted { MsFlags::empty() } else { MsFlags::MS_NOSUID | MsFlags::MS_NODEV };
@@ -64,44 +127,125 @@ impl Place {
             return self.bind(lower, restrictions | MsFlags::MS_RDONLY);
         }
         if let Some(place) = request.grant.as_ref().and_then(|grant| grant.upper.as_ref()) {
-            let opened = sources::open_upper(place, lower, &self.binds)?;
-            let layers = [Layer::opened(opened.upper), Layer::opened(opened.work)];
-            return self.overlay(lower, layers, false, restrictions);
+            if request.is_size_required {
+                return Err(RootfsError::NoLimit { path: place.path() });
+            }
+            // Both stay open until the mount is made.
+            let (upper, work) = sources::open_upper(place, lower)?;
+            let parts = Parts { upper: sources::path_of(&upper), work: sources::path_of(&work), is_volatile: false };
+            return self.overlay(lower, &parts, restrictions);
         }
-        let (upper, work, is_volatile) = match &request.upper_dir {
-            Some(dir) => {
-                let dir = caller_dir(dir)?;
-                if MountTable::read()?.is_upper(&dir.join("upper")) {
-                    return Err(self.overlay_failed(Errno::EBUSY.into()));
-                }
-                (dir.join("upper"), dir.join("work"), false)
+        let parts = self.layer_for(lower, flist_hash, request, quotas)?;
+        make_upper(&parts.upper, lower)?;
+        make_dir(&parts.work, 0o700)?;
+        self.overlay(lower, &parts, restrictions).map_err(|error| match error {
+            RootfsError::Mount { source, .. }
+                if parts.upper.starts_with(&self.disk) && source.raw_os_error() == Some(Errno::EINVAL as i32) =>
+            {
+                RootfsError::NoUpper { path: self.dir.clone(), source }
             }
-            None => {
-                self.mount_layer(request.size_bytes)?;
-                (self.layer.join("upper"), self.layer.join("work"), true)
-            }
-        };
-        make_upper(&upper, lower)?;
-        make_dir(&work, 0o700)?;
-        let failed = |source| self.overlay_failed(source);
-        let layers = [Layer::new(&upper).map_err(failed)?, Layer::new(&work).map_err(failed)?];
-        self.overlay(lower, layers, is_volatile, restrictions)
+            other => other,
+        })
     }
 
-    /// Unmounts and removes it all, whoever uses it; fine when there is nothing, or only a part. Says what became of the
-    /// mount points.
+    /// Finds or makes the writable layer that is asked for.
+    fn layer_for(
+        &self,
+        lower: &Path,
+        flist_hash: Option<&str>,
+        request: &PrepareRootfs,
+        quotas: &Quotas,
+    ) -> Result<Parts, RootfsError> {
+        let parts = |dir: &Path, is_volatile| Parts { upper: dir.join("upper"), work: dir.join("work"), is_volatile };
+        if let Some(dir) = &request.upper_dir {
+            if request.is_size_required {
+                return Err(RootfsError::NoLimit { path: dir.clone() });
+            }
+            let parts = parts(&caller_dir(dir)?, false);
+            // Containers of ours were asked by their claims; the kernel would only warn.
+            return match MountTable::read()?.is_upper(&parts.upper) {
+                true => Err(RootfsError::UpperOfOthers { path: parts.upper }),
+                false => Ok(parts),
+            };
+        }
+        match request.layer {
+            // The kernel refuses a layer that lies in its own lower directory.
+            LayerKind::Disk if self.dir.starts_with(lower) && !request.is_layer_required => {
+                self.mount_layer(request.size_bytes)?;
+                Ok(parts(&self.layer, true))
+            }
+            LayerKind::Disk if self.dir.starts_with(lower) => {
+                Err(RootfsError::UpperIsLower { path: self.dir.clone(), lower: lower.to_owned() })
+            }
+            LayerKind::Disk => {
+                self.make_disk(flist_hash, request, quotas)?;
+                Ok(parts(&self.disk, false))
+            }
+            LayerKind::Memory => {
+                self.mount_layer(request.size_bytes)?;
+                Ok(parts(&self.layer, true))
+            }
+        }
+    }
+
+    /// Makes the directory of the layer on disk, with its limit.
+    fn make_disk(&self, hash: Option<&str>, request: &PrepareRootfs, quotas: &Quotas) -> Result<(), RootfsError> {
+        make_dir(&self.disk, 0o700)?;
+        let inodes = inodes_of(request.size_bytes);
+        let is_limited = quotas.limit(&self.disk, request.size_bytes, inodes);
+        let is_limited = is_limited.map_err(|source| disk("limit the size of", &self.disk, source))?;
+        if !is_limited && request.is_size_required {
+            return Err(RootfsError::NoLimit { path: self.disk.clone() });
+        }
+        let Some(hash) = hash else { return Ok(()) };
+        let note = self.note();
+        replace_volatile(&RealFs, &note, hash.as_bytes(), 0o600).map_err(|error| unwritten(&note, &error))
+    }
+
+    /// Tells what layer the root has, by what is there.
+    pub(crate) fn made(&self, request: &PrepareRootfs) -> Result<Option<PreparedLayer>, RootfsError> {
+        if request.is_read_only || request.upper_dir.is_some() {
+            return Ok(None);
+        }
+        let size = Some(request.size_bytes);
+        if self.is_in_memory()? {
+            return Ok(Some(PreparedLayer { kind: LayerKind::Memory, limit_bytes: size }));
+        }
+        let open = match File::open(&self.disk) {
+            Ok(open) => open,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(disk("open", &self.disk, source)),
+        };
+        let limit_bytes = size.filter(|_| quota::project_of(&open).is_some());
+        Ok(Some(PreparedLayer { kind: LayerKind::Disk, limit_bytes }))
+    }
+
+    /// Opens the root as it is now, so that giving it up, which writes what is unwritten to the disk, is left to whoever drops
+    /// this.
+    pub(crate) fn hold(&self) -> Option<OwnedFd> {
+        if !is_mount_point(&self.root).unwrap_or(false) {
+            return None;
+        }
+        let open = File::options().read(true).custom_flags(O_PATH | O_DIRECTORY).open(&self.root);
+        open.ok().map(OwnedFd::from)
+    }
+
+    /// Unmounts it all, whoever uses it; fine when there is nothing, or only a part. A layer on disk stays as it is. Says what
+    /// became of the mount points.
     pub(crate) fn unstack(&self) -> Result<MountPoint, RootfsError> {
-        sources::detach(&self.binds, Keep::Nothing)?;
+        sources::detach(&self.binds)?;
         let (root, layer) = (remove_mount_point(&self.root)?, remove_mount_point(&self.layer)?);
-        // Somebody else's files may be there: then it stays.
-        let _only_when_empty = std::fs::remove_dir(&self.dir);
         Ok(if root == MountPoint::Gone { layer } else { root })
+    }
+
+    /// Removes the container's directory, unless there are files of somebody else in it.
+    pub(crate) fn remove_dir(&self) {
+        let _only_when_empty = std::fs::remove_dir(&self.dir);
     }
 
     fn mount_layer(&self, size_bytes: u64) -> Result<(), RootfsError> {
         make_dir(&self.layer, 0o700)?;
-        let size = size_bytes.max(MIN_LAYER_BYTES);
-        let inodes = (size / PAGE_BYTES).max(MIN_LAYER_INODES);
+        let (size, inodes) = (size_bytes.max(MIN_LAYER_BYTES), inodes_of(size_bytes));
         let options = format!("size={size},nr_inodes={inodes},mode=0700");
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some(SOURCE), &self.layer, Some("tmpfs"), flags, Some(options.as_str()))
@@ -109,15 +253,10 @@ impl Place {
         make_private(&self.layer)
     }
 
-    fn overlay(
-        &self,
-        lower: &Path,
-        [upper, work]: [Layer; 2],
-        is_volatile: bool,
-        flags: MsFlags,
-    ) -> Result<(), RootfsError> {
+    fn overlay(&self, lower: &Path, parts: &Parts, flags: MsFlags) -> Result<(), RootfsError> {
         let failed = |source| self.overlay_failed(source);
-        let lower = Layer::new(lower).map_err(failed)?;
+        let layer = |path: &Path| Layer::new(path).map_err(failed);
+        let (lower, upper, work) = (layer(lower)?, layer(&parts.upper)?, layer(&parts.work)?);
         let mut options = Vec::new();
         for (key, layer) in [(&b"lowerdir="[..], &lower), (b",upperdir=", &upper), (b",workdir=", &work)] {
             options.extend_from_slice(key);
@@ -125,7 +264,7 @@ impl Place {
         }
         options.push(b',');
         options.extend_from_slice(OVERLAY_OPTIONS.as_bytes());
-        if is_volatile {
+        if parts.is_volatile {
             // What is lost with a power cut was in memory anyway; syncing it would only take time.
             options.extend_from_slice(b",volatile");
         }
@@ -155,10 +294,6 @@ struct Layer {
 }
 
 impl Layer {
-    fn opened(open: OwnedFd) -> Self {
-        Self { path: sources::path_of(&open), _open: Some(File::from(open)) }
-    }
-
     fn new(path: &Path) -> io::Result<Self> {
         if !path.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b',' | b':' | b'\\')) {
             return Ok(Self { path: path.to_owned(), _open: None });
@@ -168,8 +303,13 @@ impl Layer {
     }
 }
 
+/// As many as there can be pages, and some for copying up.
+fn inodes_of(size_bytes: u64) -> u64 {
+    (size_bytes / PAGE_BYTES).max(MIN_LAYER_INODES)
+}
+
 /// Finds the caller's own directory; it must be there.
-fn caller_dir(dir: &Path) -> Result<PathBuf, RootfsError> {
+pub(crate) fn caller_dir(dir: &Path) -> Result<PathBuf, RootfsError> {
     let failed = |source| RootfsError::Directory { path: dir.to_owned(), source };
     if dir.is_relative() {
         return Err(failed(io::ErrorKind::InvalidInput.into()));

@@ -3,7 +3,7 @@
 //! ```text
 //!  flist source ──► <cache>/fl/<hash>.fl ──► contd-flistfs (one per flist) ──► <run>/f/<16 hex>/mnt   (shared, read-only)
 //!                                                                                  │ lower
-//!                  size-limited tmpfs or the caller's directory ──── upper ──► overlay at <state>/<ns>/<id>/rootfs
+//!   a directory on disk, a size-limited tmpfs, or the caller's directory ── upper ──► overlay at <state>/<ns>/<id>/rootfs
 //! ```
 //!
 //! Takes in: what a container's root shall be ([`PrepareRootfs`]). Gives out: a mounted directory ([`PreparedRootfs`]).
@@ -17,9 +17,12 @@
 //! | `<run>/f/<16 hex>/mnt` | where it mounts the flist |
 //! | `<run>/f/<16 hex>/users/<ns>@<id>` | one file per container that uses it; its text is the flist's whole hash |
 //! | `<state>/<ns>/<id>/rootfs` | the container's root, a mount point |
-//! | `<state>/<ns>/<id>/layer` | the tmpfs of its writable layer, a mount point |
+//! | `<state>/<ns>/<id>/disk` | its writable layer on disk: `upper`, `work`, and `flist`, the hash of what it lies over |
+//! | `<state>/<ns>/<id>/layer` | the tmpfs of a writable layer in memory, a mount point |
+//! | `<state>/<ns>/<id>/directories.json` | what it has of callers' directories |
 //! | `<state>/<ns>/<id>/binds/<n>` | the source of the n-th mount of a caller with limited rights, a mount point |
-#![forbid(unsafe_code)]
+//! | `<state>/.removed/` | layers on disk that are just being removed |
+#![deny(unsafe_code)]
 
 mod client;
 mod detach;
@@ -32,12 +35,17 @@ mod locks;
 mod mount;
 mod mount_table;
 pub mod provider;
+mod quota;
+mod removal;
 mod server;
 mod servers;
 mod source;
 mod sources;
 mod start;
 pub mod survey;
+#[expect(unsafe_code, reason = "the kernel calls of project quotas, which nix does not offer")]
+mod sys;
+mod uppers;
 mod users;
 
 pub use contd_flist::ImageDefaults;
@@ -46,5 +54,7 @@ pub use grant::{BindGrant, FlistGrant, Grant, Sources};
 pub use mount::{MountConfig, MountRootfs};
 pub use mount_table::{Mount, MountTable};
 pub use provider::{
-    FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
+    FetchProgress, LostRootfs, PrepareRootfs, PreparedLayer, PreparedRootfs, RecoveredRootfs, RootfsError,
+    RootfsProvider,
 };
+pub use removal::REMOVED_DIR;

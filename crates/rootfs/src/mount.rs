@@ -11,16 +11,19 @@ use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
 
 use crate::detach::MountPoint;
-use crate::grant::Sources;
-use crate::layers::Place;
+use crate::grant::{Grant, Sources};
+use crate::layers::{Place, caller_dir};
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point, resolve};
 use crate::provider::{
     FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
 };
+use crate::quota::Quotas;
+use crate::removal::Removals;
 use crate::servers::Servers;
 use crate::source::{self, Base};
 use crate::sources;
+use crate::uppers::{Claim, Uppers};
 use crate::users::{User, disk};
 
 /// Where things are. Directories are made when they are first wanted.
@@ -52,7 +55,9 @@ struct Node {
     /// Where flists are fetched to, if its limits are known here.
     cache: Option<BlockCache>,
     containers: KeyedLocks,
-    uppers: KeyedLocks,
+    uppers: Uppers,
+    quotas: Quotas,
+    removals: Removals,
     /// Containers that are gone but for mount points that something covers.
     covered: Mutex<BTreeSet<User>>,
 }
@@ -69,6 +74,13 @@ impl MountRootfs {
     #[must_use]
     pub fn with_cache_limits(self, limits: CacheLimits) -> Self {
         Self { cache_limits: Some(limits), ..self }
+    }
+
+    /// Waits until all layers are removed that were set aside here: for whoever ends with the call.
+    pub fn wait_for_removals(&self) {
+        if let Some(node) = self.node.get() {
+            node.removals.wait();
+        }
     }
 
     fn open_cache(&self, root: &Path, run_dir: &Path) -> Option<BlockCache> {
@@ -91,12 +103,15 @@ impl MountRootfs {
             max_bytes: Some(limits.max_bytes),
             min_free_bytes: Some(limits.min_free_bytes),
         });
+        let state = state?;
         let node = Node {
-            state: state?,
+            removals: Removals::new(&state),
+            state,
             cache: self.open_cache(&cache, &run),
             servers: Servers::new(config.flistfs_binary.clone(), &run, cache).with_cache_limits(limits),
             containers: KeyedLocks::default(),
-            uppers: KeyedLocks::default(),
+            uppers: Uppers::default(),
+            quotas: Quotas::default(),
             covered: Mutex::default(),
         };
         // If another thread was faster, its node is the one, with its locks.
@@ -114,21 +129,23 @@ impl RootfsProvider for MountRootfs {
         let user = User { namespace: request.namespace.clone(), id: request.id.clone() };
         {
             let _guard = node.containers.lock(user.to_string());
-            if let Some(there) = node.existing(&user)? {
+            if let Some(there) = node.existing(&user, request)? {
                 return node.attach(&user, request, there);
             }
         }
         // Without the lock: a download may take minutes, and a release must not wait for it.
-        let base = source::fetch(&request.flist, request.grant.as_deref(), &self.config.cache_dir, progress)?;
+        let base = node.base(&user, request, &self.config.cache_dir, progress)?;
         if let Some(cache) = &node.cache {
             cache.see_to_limits();
         }
         let _guard = node.containers.lock(user.to_string());
-        if let Some(there) = node.existing(&user)? {
+        if let Some(there) = node.existing(&user, request)? {
             return node.attach(&user, request, there);
         }
+        let had_disk = node.place(&user).has_disk();
         node.make(&user, &base, request).inspect_err(|_| {
-            if let Err(also) = node.unmake(&user) {
+            // What an earlier run has written is no part of this failure.
+            if let Err(also) = if had_disk { node.take_down(&user) } else { node.unmake(&user) } {
                 let error = ApiError::from_error(&also);
                 warn!(ns = %user.namespace, container = %user.id, %error, "a half-made root could not be removed");
             }
@@ -142,8 +159,18 @@ impl RootfsProvider for MountRootfs {
         node.unmake(&user)
     }
 
+    fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
+        let node = self.node()?;
+        let user = User { namespace: namespace.clone(), id: id.clone() };
+        let _guard = node.containers.lock(user.to_string());
+        let place = node.place(&user);
+        // It stays a user of its flist, and finds it again as it was.
+        if place.is_in_memory()? { node.unstack(&user).map(drop) } else { Ok(()) }
+    }
+
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError> {
         let node = self.node()?;
+        node.removals.go_on()?;
         let users: BTreeMap<User, String> = node.servers.users()?.into_iter().collect();
         let table = MountTable::read()?;
         let mut roots = Vec::new();
@@ -151,22 +178,41 @@ impl RootfsProvider for MountRootfs {
         for user in node.traces()? {
             let place = node.place(&user);
             if table.is_mounted(&place.root) {
+                node.uppers.remember(&user, &place.claim)?;
                 let flist_hash = users.get(&user).cloned();
-                let (image, sources) = (ImageDefaults::default(), Sources::new());
-                let rootfs = PreparedRootfs { root: place.root, flist_hash, image, sources };
+                let (image, layer, sources) = (ImageDefaults::default(), None, Sources::new());
+                let rootfs = PreparedRootfs { root: place.root, flist_hash, image, layer, sources };
                 roots.push(RecoveredRootfs { namespace: user.namespace, id: user.id, rootfs });
             } else {
                 leftovers.push(user);
             }
         }
-        let is_known = |user: &User| roots.iter().any(|root| root.namespace == user.namespace && root.id == user.id);
+        let is_known = |user: &User| {
+            roots.iter().any(|root: &RecoveredRootfs| root.namespace == user.namespace && root.id == user.id)
+        };
         leftovers.extend(users.keys().filter(|user| !is_known(user)).cloned());
         leftovers.sort();
         leftovers.dedup();
         for user in leftovers {
             let _guard = node.containers.lock(user.to_string());
             info!(ns = %user.namespace, container = %user.id, "removing what is left of a root that is not mounted");
-            if let Err(error) = node.unmake(&user) {
+            let place = node.place(&user);
+            let taken_down = if place.has_disk() {
+                // Of an earlier boot, or stopped: its container begins again where it was, if there is a record of it.
+                let rootfs = PreparedRootfs {
+                    flist_hash: place.flist_below()?,
+                    root: place.root,
+                    image: ImageDefaults::default(),
+                    layer: None,
+                    sources: Sources::new(),
+                };
+                let (namespace, id) = (user.namespace.clone(), user.id.clone());
+                roots.push(RecoveredRootfs { namespace, id, rootfs });
+                node.take_down(&user)
+            } else {
+                node.unmake(&user)
+            };
+            if let Err(error) = taken_down {
                 // One that is stuck must not keep the daemon from the others.
                 let error = ApiError::from_error(&error);
                 warn!(ns = %user.namespace, container = %user.id, %error, "a leftover root could not be removed");
@@ -196,26 +242,22 @@ impl Node {
 
     /// Finds a root that is mounted and whose server lives. One whose server died is taken down: it would only give
     /// errors.
-    fn existing(&self, user: &User) -> Result<Option<PreparedRootfs>, RootfsError> {
+    fn existing(&self, user: &User, request: &PrepareRootfs) -> Result<Option<PreparedRootfs>, RootfsError> {
         let place = self.place(user);
         if !is_mount_point(&place.root)? {
             return Ok(None);
         }
-        match self.servers.used_by(user)? {
+        let (flist_hash, image) = match self.servers.used_by(user)? {
             Some((_, false)) => {
                 warn!(ns = %user.namespace, container = %user.id, "the flist server of this root died, making it anew");
-                self.unmake(user)?;
-                Ok(None)
+                self.take_down(user)?;
+                return Ok(None);
             }
-            Some((hash, true)) => {
-                let image = self.servers.image_of(user)?;
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: Some(hash), image, sources: Sources::new() }))
-            }
-            None => {
-                let image = ImageDefaults::default();
-                Ok(Some(PreparedRootfs { root: place.root, flist_hash: None, image, sources: Sources::new() }))
-            }
-        }
+            Some((hash, true)) => (Some(hash), self.servers.image_of(user)?),
+            None => (None, ImageDefaults::default()),
+        };
+        let layer = place.made(request)?;
+        Ok(Some(PreparedRootfs { root: place.root, flist_hash, image, layer, sources: Sources::new() }))
     }
 
     fn make(&self, user: &User, base: &Base, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
@@ -235,13 +277,21 @@ impl Node {
                 (mount_point, Some(fetched.hash.clone()), image)
             }
         };
-        // Two containers on one upper directory would corrupt it: the look and the mount belong together.
-        let _guard = request.upper_dir.as_ref().map(|dir| self.uppers.lock(dir.to_string_lossy()));
-        if let Some(dir) = &request.upper_dir {
-            self.refuse_taken_upper(user, dir)?;
-        }
-        place.stack(&lower, request)?;
-        self.attach(user, request, PreparedRootfs { root: place.root, flist_hash, image, sources: Sources::new() })
+        let upper = match request.grant.as_ref().and_then(|grant| grant.upper.as_ref()) {
+            _ if request.is_read_only => None,
+            Some(place) => Some(sources::real_path(place)?),
+            None => request.upper_dir.as_deref().map(caller_dir).transpose()?,
+        };
+        let plain = match base {
+            Base::Directory(path) => Some(path.clone()),
+            Base::Opened(dir) => Some(sources::real_path_of(dir).map_err(|source| disk("look at", &lower, source))?),
+            Base::Flist { .. } => None,
+        };
+        self.uppers.claim(user, Claim::new(upper.as_deref(), plain.as_deref())?, &place.claim)?;
+        place.stack(&lower, flist_hash.as_deref(), request, &self.quotas)?;
+        let layer = place.made(request)?;
+        let sources = Sources::new();
+        self.attach(user, request, PreparedRootfs { root: place.root, flist_hash, image, layer, sources })
     }
 
     /// Attaches the sources of a caller with limited rights: each time anew, since they are judged anew each time.
@@ -260,26 +310,34 @@ impl Node {
         }
     }
 
-    /// Refuses an upper directory that a container of a caller with limited rights has; such a mount does not name it.
-    fn refuse_taken_upper(&self, user: &User, dir: &Path) -> Result<(), RootfsError> {
-        let Some(wanted) = sources::identity_of_upper(dir) else { return Ok(()) };
-        let has_it = |other: &User| {
-            let place = self.place(other);
-            other != user
-                && sources::noted_upper(&place.binds).is_some_and(|noted| noted == wanted)
-                && is_mount_point(&place.root).unwrap_or(true)
+    /// Finds what the root lies over. For one whose layer was made before it is the same flist as then, whatever is behind its
+    /// name by now.
+    fn base(
+        &self,
+        user: &User,
+        request: &PrepareRootfs,
+        cache: &Path,
+        progress: &(dyn Fn(FetchProgress) + Send + Sync),
+    ) -> Result<Base, RootfsError> {
+        let (flist, grant): (&str, Option<&Grant>) = (&request.flist, request.grant.as_deref());
+        let wanted = match self.place(user).flist_below()? {
+            Some(hash) => Some(hash),
+            None => self.servers.used_by(user)?.map(|(hash, _)| hash),
         };
-        match self.traces()?.into_iter().find(has_it) {
-            None => Ok(()),
-            Some(User { namespace, id: other }) => {
-                Err(RootfsError::UpperTaken { path: dir.to_owned(), namespace, other })
+        if let Some(base) = wanted.as_deref().and_then(|hash| source::cached(flist, hash, cache)) {
+            return Ok(base);
+        }
+        let base = source::fetch(flist, grant, cache, progress)?;
+        match (wanted, &base) {
+            (Some(wanted), Base::Flist { fetched, shown }) if fetched.hash != wanted => {
+                Err(RootfsError::FlistChanged { flist: shown.clone(), found: fetched.hash.clone(), wanted })
             }
+            _ => Ok(base),
         }
     }
 
-    /// Takes down the layers, then lets go of the server.
-    fn unmake(&self, user: &User) -> Result<(), RootfsError> {
-        // While the root is mounted the container still uses the flist, so its server must stay.
+    /// Unmounts root and layer. What is covered is noted, for later.
+    fn unstack(&self, user: &User) -> Result<(), RootfsError> {
         match self.place(user).unstack()? {
             MountPoint::Gone => self.covered().remove(user),
             MountPoint::Covered => {
@@ -288,7 +346,25 @@ impl Node {
                 self.covered().insert(user.clone())
             }
         };
-        self.servers.release(user)
+        Ok(())
+    }
+
+    /// Takes down the mounts, then lets go of the server and of callers' directories. A layer on disk stays.
+    fn take_down(&self, user: &User) -> Result<(), RootfsError> {
+        // While the root is mounted the container still uses the flist, so its server must stay.
+        self.unstack(user)?;
+        self.servers.release(user)?;
+        self.uppers.give_back(user, &self.place(user).claim)
+    }
+
+    /// Takes it all down, with the layer on disk.
+    fn unmake(&self, user: &User) -> Result<(), RootfsError> {
+        let place = self.place(user);
+        let root = place.hold().filter(|_| place.has_disk());
+        self.take_down(user)?;
+        self.removals.set_aside(&place.disk, &user.to_string(), root)?;
+        place.remove_dir();
+        Ok(())
     }
 
     /// Tries again to remove mount points that something covered.
@@ -299,6 +375,7 @@ impl Node {
             // It may have been made anew meanwhile: then it is none of these.
             if self.covered().contains(&user) && matches!(self.place(&user).unstack(), Ok(MountPoint::Gone)) {
                 self.covered().remove(&user);
+                self.place(&user).remove_dir();
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_flist::ImageDefaults;
-use contd_types::{ApiError, ContainerId, ErrorKind, Explain, NamespaceId, Shortage};
+use contd_types::{ApiError, ContainerId, ContainerName, ErrorKind, Explain, LayerKind, NamespaceId, Shortage};
 
 use crate::grant::{Grant, Sources};
 
@@ -21,8 +21,15 @@ pub struct PrepareRootfs {
     pub flist: String,
     /// Whether there is no writable layer at all.
     pub is_read_only: bool,
-    /// The size of the writable layer in bytes, when it is a tmpfs.
+    /// Where its writable layer lies, unless the caller gives a directory.
+    pub layer: LayerKind,
+    /// Whether the caller asked for that one: otherwise memory serves where a layer on disk cannot be (a root that the state
+    /// directory lies in).
+    pub is_layer_required: bool,
+    /// The size of the writable layer in bytes.
     pub size_bytes: u64,
+    /// Whether the caller asked for that size: it is refused where it cannot be enforced.
+    pub is_size_required: bool,
     /// The caller's own directory for the writable layer.
     pub upper_dir: Option<PathBuf>,
     /// Whether setuid programs and device nodes of the flist work (elevated containers only).
@@ -41,8 +48,19 @@ pub struct PreparedRootfs {
     /// How the image that the flist was made of is run; all is empty for other flists, and for a root of
     /// [`RootfsProvider::recover`].
     pub image: ImageDefaults,
+    /// Its writable layer; `None` without one, for a directory of the caller's, and for a root of [`RootfsProvider::recover`].
+    pub layer: Option<PreparedLayer>,
     /// Where the sources of its binds are attached, for a caller with limited rights; for others they are where they are.
     pub sources: Sources,
+}
+
+/// A writable layer as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreparedLayer {
+    /// Where it lies.
+    pub kind: LayerKind,
+    /// Its size; `None` where nothing limits it.
+    pub limit_bytes: Option<u64>,
 }
 
 /// How far the fetching of a flist is.
@@ -56,7 +74,7 @@ pub struct FetchProgress {
     pub total_bytes: Option<u64>,
 }
 
-/// A root that an earlier daemon prepared and that is still mounted.
+/// A root that an earlier daemon prepared and that is still mounted, or whose layer on disk is still there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredRootfs {
     /// The tenant.
@@ -101,7 +119,14 @@ pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
     /// [`RootfsError`] of the step that failed; what could be removed is removed.
     fn release(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError>;
 
-    /// Lists the roots that an earlier daemon of this boot prepared, and clears away what an earlier boot left.
+    /// Frees the memory of a layer whose container's run has ended: what is in it is gone. The root is not mounted then until
+    /// it is prepared again. Nothing for other layers, and when there is none.
+    ///
+    /// # Errors
+    /// [`RootfsError`] of the step that failed.
+    fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError>;
+
+    /// Lists the roots that an earlier daemon prepared, and clears away what an earlier boot left, but for layers on disk.
     ///
     /// # Errors
     /// [`RootfsError`] when the directories cannot be read.
@@ -145,16 +170,6 @@ pub enum RootfsError {
     /// It was opened, and cannot be attached.
     #[error(transparent)]
     Attach(contd_access::AttachError),
-    /// Another container has the upper directory.
-    #[error("use {} for the writable layer: container {} of {} has it", path.display(), other.short(), namespace)]
-    UpperTaken {
-        /// The caller's directory.
-        path: PathBuf,
-        /// The other's tenant.
-        namespace: NamespaceId,
-        /// The other.
-        other: ContainerId,
-    },
     /// The flist's server did not come up.
     #[error("start the server of flist {flist:?}")]
     Server {
@@ -191,6 +206,58 @@ pub enum RootfsError {
         /// Why.
         source: io::Error,
     },
+    /// The size was asked for, and nothing can enforce it.
+    #[error("limit the writable layer in {}: its file system has no project quota", path.display())]
+    NoLimit {
+        /// Where the layer would be.
+        path: PathBuf,
+    },
+    /// The state directory cannot hold the writable layer of an overlay.
+    #[error("put a writable layer in {}: its file system cannot be the upper one of an overlay", path.display())]
+    NoUpper {
+        /// The container's directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another container has the directory.
+    #[error("use {} as a directory of the container: container {} of namespace {namespace} {how}", path.display(), named(name.as_ref(), id))]
+    UpperInUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other's tenant.
+        namespace: NamespaceId,
+        /// The other.
+        id: ContainerId,
+        /// Its name, where that is known.
+        name: Option<ContainerName>,
+        /// How it has it.
+        how: &'static str,
+    },
+    /// An overlay that is none of ours has the directory.
+    #[error("use {} as the writable layer: another overlay, none of a container of ours, has it", path.display())]
+    UpperOfOthers {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The writable layer would lie in the directory that it lies over, or around it.
+    #[error("use {} as the writable layer over {}: one lies in the other", path.display(), lower.display())]
+    UpperIsLower {
+        /// The directory of the layer.
+        path: PathBuf,
+        /// The root directory.
+        lower: PathBuf,
+    },
+    /// The flist is another one than that over which the layer was made.
+    #[error("flist {flist:?} is not the one that the container was made of: its hash is {found} and was {wanted}")]
+    FlistChanged {
+        /// The flist.
+        flist: String,
+        /// The hash now.
+        found: String,
+        /// The hash then.
+        wanted: String,
+    },
     /// A mount point could not be removed: a copy of the mount in our own namespace, as a recursive bind makes it, covers it.
     #[error("remove the mount point {}: a copy of the mount, made by a recursive bind, covers it", path.display())]
     Covered {
@@ -207,6 +274,11 @@ pub enum RootfsError {
     },
 }
 
+/// Names a container as people know it.
+fn named(name: Option<&ContainerName>, id: &ContainerId) -> String {
+    name.map_or_else(|| id.short().to_owned(), ToString::to_string)
+}
+
 impl Explain for RootfsError {
     fn kind(&self) -> ErrorKind {
         if Shortage::behind(self).is_some() {
@@ -221,8 +293,10 @@ impl Explain for RootfsError {
             Self::ServerSilent { .. } => ErrorKind::Timeout,
             Self::Source(source) => source.kind(),
             Self::Attach(_) => ErrorKind::Internal,
-            Self::UpperTaken { .. } => ErrorKind::Busy,
-            Self::Covered { .. } => ErrorKind::Busy,
+            Self::Covered { .. } | Self::UpperInUse { .. } | Self::UpperOfOthers { .. } => ErrorKind::Busy,
+            Self::NoLimit { .. } | Self::NoUpper { .. } => ErrorKind::Unsupported,
+            Self::UpperIsLower { .. } => ErrorKind::InvalidArgument,
+            Self::FlistChanged { .. } => ErrorKind::Conflict,
             Self::Disk { source, .. } | Self::Mount { source, .. } | Self::Unmount { source, .. } => {
                 match source.kind() {
                     io::ErrorKind::ResourceBusy => ErrorKind::Busy,
@@ -242,12 +316,31 @@ impl Explain for RootfsError {
             Self::Attach(error) => {
                 Some(format!("see what is mounted there: grep {} /proc/self/mountinfo", error.at.display()))
             }
-            Self::UpperTaken { .. } => Some("remove that container first, or give each its own directory".to_owned()),
             Self::Directory { .. } => Some("name an existing directory by its absolute path: dir:/path".to_owned()),
             Self::ServerSilent { .. } => Some("retry; if it stays silent, end the server by its lease".to_owned()),
             Self::Disk { path, .. } => Some(format!("check space and rights of {}", path.display())),
             Self::Mount { .. } => {
                 Some("check that the kernel has overlay, tmpfs and FUSE, and that contd is root".into())
+            }
+            Self::NoLimit { .. } => Some(
+                "put the state directory on ext4 (mkfs -O quota,project) or XFS, mounted with prjquota; or take a layer in \
+                 memory (--layer memory), or leave the size out"
+                    .into(),
+            ),
+            Self::NoUpper { .. } => Some(
+                "put the state directory (state_dir) on ext4, XFS, btrfs or tmpfs; or take layers in memory: --layer memory, or \
+                 layer = \"memory\" in [defaults]"
+                    .into(),
+            ),
+            Self::UpperInUse { .. } => Some("remove that container first, or give another directory".into()),
+            Self::UpperOfOthers { .. } => {
+                Some("see which one: grep upperdir= /proc/self/mountinfo; or give another directory".into())
+            }
+            Self::UpperIsLower { .. } => {
+                Some("give a directory beside it; or take a layer in memory: --layer memory".into())
+            }
+            Self::FlistChanged { .. } => {
+                Some("remove the container and run it anew; or put the flist of before back in its place".into())
             }
             Self::Covered { .. } => {
                 Some("unmount the copies: grep contd /proc/self/mountinfo; then it goes by itself".into())

@@ -93,6 +93,15 @@ fn as_base(fetched: Result<FetchedFlist, FetchError>, shown: &str) -> Result<Bas
     }
 }
 
+/// Finds a flist of a known hash in the cache; `None` for one that is not there, and for a directory.
+pub(crate) fn cached(text: &str, hash: &str, cache: &Path) -> Option<Base> {
+    let source = FlistSource::parse(text).ok()?;
+    let path = cache.join("fl").join(format!("{hash}.fl"));
+    let is_there = !matches!(source, FlistSource::Directory(_)) && path.is_file();
+    let fetched = FetchedFlist { path, hash: hash.to_owned() };
+    is_there.then(|| Base::Flist { fetched, shown: source.to_string() })
+}
+
 /// Reads how the image of a flist is run from its tags. The file is one of the cache: its hash was checked.
 pub(crate) fn image(path: &Path, shown: &str) -> Result<ImageDefaults, RootfsError> {
     let failed = |kind: FlistErrorKind, error: &(dyn Error + 'static), hint| RootfsError::Flist {

@@ -8,13 +8,13 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use contd_access::Below;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
-use nix::sys::stat::{Mode, fchmod, fstat, futimens, mkdirat};
+use nix::sys::stat::{Mode, fchmod, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 
@@ -22,12 +22,9 @@ use crate::grant::{BindGrant, Sources};
 use crate::provider::RootfsError;
 use crate::users::disk;
 
-/// The note of which directory is a container's upper one: two containers on one would corrupt it.
-const UPPER_NOTE: &str = "upper";
-
 /// Attaches the sources below `dir`, in place of what was attached there. After an error some may be.
 pub(crate) fn attach(dir: &Path, binds: &std::collections::BTreeMap<usize, BindGrant>) -> Result<Sources, RootfsError> {
-    detach(dir, Keep::UpperNote)?;
+    detach(dir)?;
     let mut attached = Sources::new();
     for (number, bind) in binds {
         make_dir(dir)?;
@@ -39,26 +36,14 @@ pub(crate) fn attach(dir: &Path, binds: &std::collections::BTreeMap<usize, BindG
     Ok(attached)
 }
 
-/// What [`detach`] leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// Nothing.
-    Nothing,
-    /// The note of the upper directory: the root that has it stays mounted.
-    UpperNote,
-}
-
 /// Detaches and removes everything below `dir`; fine when there is nothing.
-pub(crate) fn detach(dir: &Path, keep: Keep) -> Result<(), RootfsError> {
+pub(crate) fn detach(dir: &Path) -> Result<(), RootfsError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(|source| disk("list", dir, source))?,
     };
     for entry in entries {
         let entry = entry.map_err(|source| disk("list", dir, source))?;
-        if keep == Keep::UpperNote && entry.file_name() == UPPER_NOTE {
-            continue;
-        }
         let path = entry.path();
         // At once, whoever uses it; several may lie on one another when a daemon died half-way.
         loop {
@@ -79,15 +64,8 @@ pub(crate) fn detach(dir: &Path, keep: Keep) -> Result<(), RootfsError> {
     }
 }
 
-/// An upper directory of a caller with limited rights, with its work directory.
-#[derive(Debug)]
-pub(crate) struct Upper {
-    pub(crate) upper: OwnedFd,
-    pub(crate) work: OwnedFd,
-}
-
-/// Opens both, and makes them where they are missing; a link in their place is refused. Notes in `notes` which it is.
-pub(crate) fn open_upper(place: &Below, lower: &Path, notes: &Path) -> Result<Upper, RootfsError> {
+/// Opens `upper` and `work` in an upper directory, and makes them where they are missing; a link in their place is refused.
+pub(crate) fn open_upper(place: &Below, lower: &Path) -> Result<(OwnedFd, OwnedFd), RootfsError> {
     let dir = contd_access::open(place, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(RootfsError::Source)?;
     let failed = |source| RootfsError::Directory { path: place.path(), source };
     let (upper, is_new) = open_or_make(&dir, "upper").map_err(failed)?;
@@ -96,31 +74,22 @@ pub(crate) fn open_upper(place: &Below, lower: &Path, notes: &Path) -> Result<Up
     }
     let (work, _) = open_or_make(&dir, "work").map_err(failed)?;
     fchmod(&work, Mode::S_IRWXU).map_err(|errno| failed(errno.into()))?;
-    make_dir(notes)?;
-    let note = notes.join(UPPER_NOTE);
-    let stat = fstat(&upper).map_err(|errno| failed(errno.into()))?;
-    match fs::remove_file(&note) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk("remove", &note, error)),
-        _ => {}
-    }
-    std::os::unix::fs::symlink(format!("{}:{}", stat.st_dev, stat.st_ino), &note)
-        .map_err(|source| disk("write", &note, source))?;
-    Ok(Upper { upper, work })
+    Ok((upper, work))
 }
 
-/// Tells which directory is noted as upper one.
-pub(crate) fn noted_upper(notes: &Path) -> Option<String> {
-    fs::read_link(notes.join(UPPER_NOTE)).ok()?.into_os_string().into_string().ok()
+/// Returns the path of a place without symlinks, to tell whether others have it.
+pub(crate) fn real_path(place: &Below) -> Result<PathBuf, RootfsError> {
+    let dir = contd_access::open(place, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(RootfsError::Source)?;
+    real_path_of(&dir).map_err(|source| RootfsError::Directory { path: place.path(), source })
 }
 
-/// Names the upper directory below one that a caller gives, as notes do; `None` when it is not there yet.
-pub(crate) fn identity_of_upper(dir: &Path) -> Option<String> {
-    let found = fs::metadata(dir.join("upper")).ok()?;
-    Some(format!("{}:{}", found.dev(), found.ino()))
+/// Returns the path of what a descriptor stands for.
+pub(crate) fn real_path_of(fd: impl AsFd) -> io::Result<PathBuf> {
+    fs::read_link(path_of(fd))
 }
 
 /// Names what a descriptor stands for, for an option of a mount; the descriptor must stay open until it is made.
-pub(crate) fn path_of(fd: impl AsFd) -> std::path::PathBuf {
+pub(crate) fn path_of(fd: impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
 }
 

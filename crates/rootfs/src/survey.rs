@@ -10,6 +10,7 @@ use contd_types::{ContainerId, NamespaceId};
 
 use crate::mount_table::resolve;
 use crate::provider::RootfsError;
+use crate::quota;
 use crate::servers::Servers;
 use crate::users::disk;
 
@@ -53,6 +54,15 @@ pub fn end_unused_server(run_dir: &Path, key: &str) -> Result<bool, RootfsError>
 /// [`RootfsError`] of the step that failed.
 pub fn upgrade_server(run_dir: &Path, key: &str, program: &Path) -> Result<bool, RootfsError> {
     with(program.to_owned(), run_dir)?.upgrade(key)
+}
+
+/// Tells whether the size of writable layers can be limited in this directory: whether its file system enforces quotas of
+/// projects.
+///
+/// # Errors
+/// What the kernel says.
+pub fn limits_layers(state_dir: &Path) -> std::io::Result<bool> {
+    quota::is_supported(state_dir)
 }
 
 /// Nothing is started here, so the program is not wanted.

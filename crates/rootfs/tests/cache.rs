@@ -12,7 +12,7 @@ use contd_flist::cache::{Prune, prune, usage};
 use contd_flist::{CacheLimits, CacheOptions};
 use contd_protocol::flistfs::ServeSpec;
 use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, RootfsProvider};
-use contd_types::{ContainerId, NamespaceId};
+use contd_types::{ContainerId, LayerKind, NamespaceId};
 use support::{assert_overlay_matches_manifest, fixture};
 
 /// Builds the server's program, unless that was done, and returns where it is.
@@ -48,7 +48,10 @@ fn pruning_beside_a_server_takes_nothing_from_its_containers_and_limits_reach_it
         id: ContainerId::from_random([1; 16]),
         flist: flist.display().to_string(),
         is_read_only: false,
+        layer: LayerKind::Disk,
+        is_layer_required: false,
         size_bytes: 4 << 20,
+        is_size_required: false,
         upper_dir: None,
         is_trusted: true,
         grant: None,

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use contd_rootfs::RootfsProvider;
-use contd_types::Explain;
+use contd_rootfs::{PrepareRootfs, RootfsProvider};
+use contd_types::{Explain, LayerKind};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node::{Node, prepare, release, request};
-use support::{assert_overlay_matches_manifest, census, fixture, servers};
+use support::{assert_overlay_matches_manifest, fixture, servers};
 
 /// Far below the seconds that a server used to be waited for; a loaded machine takes some.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -60,20 +60,23 @@ fn a_private_copy_of_the_mount_table_keeps_nothing_and_nobody_waiting() {
     let node = Node::new();
     let provider = node.provider();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
+    let before = node.census();
     let [one, two] = [1, 2].map(|number| request(flist.to_str().unwrap(), number));
+    let three = PrepareRootfs { layer: LayerKind::Memory, ..request(flist.to_str().unwrap(), 3) };
     prepare(&provider, &one).unwrap();
+    prepare(&provider, &three).unwrap();
     let copy = Copy::take();
-    // The root, its layer, the flist.
-    assert_eq!(copy.mounts_below(node.path()).len(), 3);
+    // Two roots, a layer in memory, the flist.
+    assert_eq!(copy.mounts_below(node.path()).len(), 4);
     in_time("the release", || release(&provider, &one)).unwrap();
+    in_time("the release of the other", || release(&provider, &three)).unwrap();
     assert_eq!(copy.mounts_below(node.path()), Vec::<String>::new(), "the copies keep file systems alive");
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
     let root = in_time("the next run", || prepare(&provider, &two)).unwrap().root;
     assert_overlay_matches_manifest(&root, "small");
     release(&provider, &two).unwrap();
     drop(copy);
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
@@ -81,7 +84,7 @@ fn a_recursive_bind_over_our_directories_delays_only_the_removal_of_empty_ones()
     let node = Node::new();
     let provider = node.provider();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
+    let before = node.census();
     let [one, two] = [1, 2].map(|number| request(flist.to_str().unwrap(), number));
     let root = prepare(&provider, &one).unwrap().root;
     let elsewhere = tempfile::tempdir().unwrap();
@@ -106,7 +109,7 @@ fn a_recursive_bind_over_our_directories_delays_only_the_removal_of_empty_ones()
     assert!(!node.provider().recover().unwrap().iter().any(|found| found.rootfs.root.join("etc").exists()));
     umount2(elsewhere.path(), MntFlags::MNT_DETACH).unwrap();
     provider.tidy().unwrap();
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
@@ -114,18 +117,18 @@ fn a_process_of_the_host_inside_a_root_keeps_what_it_has_open_and_delays_nobody(
     let node = Node::new();
     let provider = node.provider();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
+    let before = node.census();
     let one = request(flist.to_str().unwrap(), 1);
     let root = prepare(&provider, &one).unwrap().root;
     fs::write(root.join("written"), b"by the container").unwrap();
     let held = fs::File::open(root.join("written")).unwrap();
     in_time("the release", || release(&provider, &one)).unwrap();
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
     assert_eq!(std::io::read_to_string(&held).unwrap(), "by the container");
     drop(held);
     prepare(&provider, &one).unwrap();
     release(&provider, &one).unwrap();
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn a_mount_that_nobody_serves_any_more_refuses_nobody_and_goes_with_its_last_con
     let node = Node::new();
     let provider = node.provider();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
+    let before = node.census();
     let [one, two, three] = [1, 2, 3].map(|number| request(flist.to_str().unwrap(), number));
     let root = prepare(&provider, &one).unwrap().root;
     let dir = node.server_dir();
@@ -156,28 +159,28 @@ fn a_mount_that_nobody_serves_any_more_refuses_nobody_and_goes_with_its_last_con
     for gone in [&one, &two, &three] {
         release(&provider, gone).unwrap();
     }
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
 fn a_server_that_died_with_its_users_is_cleared_away_by_the_next_daemon() {
     let node = Node::new();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
-    let one = request(flist.to_str().unwrap(), 1);
+    let before = node.census();
+    let one = PrepareRootfs { layer: LayerKind::Memory, ..request(flist.to_str().unwrap(), 1) };
     let root = prepare(&node.provider(), &one).unwrap().root;
     node.kill_server();
     fs::remove_dir_all(node.server_dir().join("users")).unwrap();
     umount2(&root, MntFlags::empty()).unwrap();
     assert_eq!(node.provider().recover().unwrap(), []);
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
 fn an_end_that_a_daemon_did_not_finish_is_finished_by_the_next_one_and_meanwhile_another_serves() {
     let node = Node::new();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
+    let before = node.census();
     let [one, two] = [1, 2].map(|number| request(flist.to_str().unwrap(), number));
     let old = node.provider();
     prepare(&old, &one).unwrap();
@@ -191,7 +194,7 @@ fn an_end_that_a_daemon_did_not_finish_is_finished_by_the_next_one_and_meanwhile
     release(&new, &one).unwrap();
     assert!(!ending.exists());
     release(&new, &two).unwrap();
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]

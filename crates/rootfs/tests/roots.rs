@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use contd_rootfs::fake::FakeRootfs;
-use contd_rootfs::{FetchProgress, PrepareRootfs, RootfsError, RootfsProvider};
-use contd_types::{ContainerId, ErrorKind, Explain};
+use contd_rootfs::{
+    FetchProgress, MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider,
+};
+use contd_types::{ContainerId, ErrorKind, Explain, LayerKind};
 use nix::errno::Errno;
 use node::{Node, options_of, prepare, release, request};
-use support::{
-    assert_matches_manifest, assert_overlay_matches_manifest, census, copy_store, fixture, place_fixture, servers,
-};
+use support::{assert_matches_manifest, assert_overlay_matches_manifest, copy_store, fixture, place_fixture, servers};
 
 /// What every provider promises. `flist` can be prepared, `missing` does not exist.
 fn contract(provider: &dyn RootfsProvider, flist: &str, missing: &str, plain: &str) {
@@ -45,7 +45,8 @@ fn contract(provider: &dyn RootfsProvider, flist: &str, missing: &str, plain: &s
     let mut recovered = provider.recover().unwrap();
     recovered.sort_by(|a, b| a.id.cmp(&b.id));
     let roots: Vec<_> = recovered.iter().map(|root| root.rootfs.clone()).collect();
-    assert_eq!(roots, [first.clone(), second, third]);
+    let known = |root: &PreparedRootfs| PreparedRootfs { layer: None, ..root.clone() };
+    assert_eq!(roots, [&first, &second, &third].map(known));
 
     for gone in [&one, &one, &two, &three, &request(flist, 9)] {
         release(provider, gone).expect("release, also twice and of what never was");
@@ -68,10 +69,10 @@ fn the_real_one_keeps_the_contract_and_leaks_nothing() {
     let node = Node::new();
     let flist = fixture("busybox", node.path());
     fs::create_dir(node.path().join("plain")).unwrap();
-    let before = census(node.path());
+    let before = node.census();
     let plain = format!("dir:{}", node.path().join("plain").display());
     contract(&node.provider(), flist.to_str().unwrap(), "/no/such.fl", &plain);
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn both_fixtures_read_back_through_overlay_and_read_only_as_their_manifests_say(
     let provider = node.provider();
     for (number, name) in [(1, "small"), (3, "busybox")] {
         let flist = fixture(name, node.path());
-        let before = census(node.path());
+        let before = node.census();
         let writable = request(flist.to_str().unwrap(), number);
         let root = prepare(&provider, &writable).unwrap().root;
         assert_overlay_matches_manifest(&root, name);
@@ -95,7 +96,7 @@ fn both_fixtures_read_back_through_overlay_and_read_only_as_their_manifests_say(
         }
         release(&provider, &writable).unwrap();
         release(&provider, &read_only).unwrap();
-        assert_eq!(census(node.path()), before, "something leaked");
+        assert_eq!(node.census(), before, "something leaked");
     }
 }
 
@@ -104,7 +105,7 @@ fn a_writable_root_takes_changes_up_to_its_size_and_forgets_them() {
     let node = Node::new();
     let provider = node.provider();
     let flist = fixture("busybox", node.path());
-    let one = request(flist.to_str().unwrap(), 1);
+    let one = PrepareRootfs { layer: LayerKind::Memory, ..request(flist.to_str().unwrap(), 1) };
     let root = prepare(&provider, &one).unwrap().root;
     assert_eq!(fs::metadata(root.parent().unwrap()).unwrap().permissions().mode() & 0o7777, 0o700);
     fs::write(root.join("etc/new"), b"new").unwrap();
@@ -129,7 +130,8 @@ fn the_number_of_files_is_bounded_too() {
     let provider = node.provider();
     fs::create_dir(node.path().join("plain")).unwrap();
     let plain = format!("dir:{}", node.path().join("plain").display());
-    let root = prepare(&provider, &request(&plain, 1)).unwrap().root;
+    let one = PrepareRootfs { layer: LayerKind::Memory, ..request(&plain, 1) };
+    let root = prepare(&provider, &one).unwrap().root;
     let made = (0..10_000).take_while(|number| fs::write(root.join(number.to_string()), b"").is_ok()).count();
     assert!((3_000..5_000).contains(&made), "{made}");
     release(&provider, &request(&plain, 1)).unwrap();
@@ -151,7 +153,9 @@ fn the_callers_own_directory_keeps_the_changes_and_serves_one_container_at_a_tim
         fs::write(root.join("kept"), b"kept").unwrap();
         if !dir.to_str().unwrap().contains(',') {
             let two = PrepareRootfs { id: ContainerId::from_random([2; 16]), ..one.clone() };
-            assert_eq!(prepare(&provider, &two).unwrap_err().kind(), ErrorKind::Busy);
+            let error = prepare(&provider, &two).unwrap_err();
+            assert!(matches!(&error, RootfsError::UpperInUse { id, .. } if *id == one.id), "{error}");
+            assert_eq!((error.kind(), error.hint().is_some()), (ErrorKind::Busy, true));
         }
         release(&provider, &one).unwrap();
         assert_eq!(fs::read(dir.join("upper/kept")).unwrap(), b"kept");
@@ -194,7 +198,7 @@ fn twenty_at_once_share_one_server_and_the_last_one_takes_it_along() {
     let node = Node::new();
     let provider = node.provider();
     let flist = fixture("busybox", node.path());
-    let before = census(node.path());
+    let before = node.census();
     std::thread::scope(|scope| {
         for number in 0..20 {
             let (provider, flist) = (&provider, &flist);
@@ -221,15 +225,16 @@ fn twenty_at_once_share_one_server_and_the_last_one_takes_it_along() {
             });
         }
     });
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
 fn a_new_daemon_finds_what_is_mounted_and_removes_what_is_not() {
     let node = Node::new();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
-    let [live, dead] = [1, 2].map(|number| request(flist.to_str().unwrap(), number));
+    let before = node.census();
+    let live = request(flist.to_str().unwrap(), 1);
+    let dead = PrepareRootfs { layer: LayerKind::Memory, ..request(flist.to_str().unwrap(), 2) };
     let old = node.provider();
     let kept = prepare(&old, &live).unwrap();
     let lost = prepare(&old, &dead).unwrap();
@@ -242,12 +247,12 @@ fn a_new_daemon_finds_what_is_mounted_and_removes_what_is_not() {
     let new = node.provider();
     let found = new.recover().unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!((&found[0].id, &found[0].rootfs), (&live.id, &kept));
+    assert_eq!((&found[0].id, &found[0].rootfs.root), (&live.id, &kept.root));
     assert!(!half_made.exists() && !lost.root.exists());
     assert_overlay_matches_manifest(&kept.root, "small");
     assert_eq!(prepare(&new, &live).unwrap(), kept);
     release(&new, &live).unwrap();
-    assert_eq!(census(node.path()), before, "something leaked");
+    assert_eq!(node.census(), before, "something leaked");
 }
 
 #[test]
@@ -256,7 +261,7 @@ fn bad_sources_are_typed_errors_with_a_hint_and_leave_nothing() {
     let provider = node.provider();
     let bad = node.path().join("bad.fl");
     fs::write(&bad, b"this is no database").unwrap();
-    let before = census(node.path());
+    let before = node.census();
     for (flist, kind) in [
         ("/no/such.fl", ErrorKind::NotFound),
         (bad.to_str().unwrap(), ErrorKind::Corrupt),
@@ -273,7 +278,7 @@ fn bad_sources_are_typed_errors_with_a_hint_and_leave_nothing() {
         assert!(error.hint().is_some(), "{flist}: {error}");
         let text = contd_types::ApiError::from_error(&error).to_string();
         assert!(!text.contains("secret"), "{text}");
-        assert_eq!(census(node.path()), before, "{flist} left something");
+        assert_eq!(node.census(), before, "{flist} left something");
     }
 }
 
@@ -281,7 +286,7 @@ fn bad_sources_are_typed_errors_with_a_hint_and_leave_nothing() {
 fn without_its_program_a_server_does_not_start_and_nothing_is_left() {
     let node = Node::new();
     let flist = fixture("small", node.path());
-    let before = census(node.path());
+    let before = node.census();
     for program in ["/no/such/program", "/bin/false", "/bin/true"] {
         let provider = MountRootfs::new(MountConfig {
             flistfs_binary: PathBuf::from(program),
@@ -292,7 +297,7 @@ fn without_its_program_a_server_does_not_start_and_nothing_is_left() {
         let error = prepare(&provider, &request(flist.to_str().unwrap(), 1)).unwrap_err();
         assert!(matches!(error, RootfsError::Server { .. } | RootfsError::ServerSilent { .. }), "{error:?}");
         assert!(error.hint().is_some());
-        assert_eq!(census(node.path()), before, "{program} left something");
+        assert_eq!(node.census(), before, "{program} left something");
     }
 }
 

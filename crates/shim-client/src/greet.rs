@@ -80,7 +80,7 @@ fn refused(id: &ContainerId, refusal: &Refusal) -> ShimError {
     let kind = match refusal {
         Refusal::NoCommonVersion { .. } => return ShimError::Protocol { id: id.clone(), what: refusal.to_string() },
         Refusal::Forbidden { .. } => ErrorKind::PermissionDenied,
-        Refusal::TooManyConnections { .. } => ErrorKind::Busy,
+        Refusal::TooManyConnections { .. } | Refusal::Full { .. } => ErrorKind::Busy,
     };
     ShimError::Refused {
         id: id.clone(),

@@ -13,6 +13,7 @@ use contd_protocol::Refusal;
 use contd_protocol::shim::{MAX_CONNECTIONS, Reply};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
@@ -58,6 +59,8 @@ pub(crate) struct EventLoop {
     /// Until when somebody must have called, or we are not needed.
     unclaimed_until: Option<Instant>,
     is_reaping_due: bool,
+    /// Whether SIGTERM has come: then we end as soon as there is nothing left to guard.
+    is_told_to_end: bool,
     diagnostics: Rc<Diagnostics>,
 }
 
@@ -81,11 +84,13 @@ impl EventLoop {
             accept_after: None,
             unclaimed_until,
             is_reaping_due: false,
+            is_told_to_end: false,
             diagnostics,
         }
     }
 
-    /// Runs until the shim is told to end or to hand over, or nobody has ever called.
+    /// Runs until the shim is told to end or to hand over, or nobody has ever called. SIGTERM counts once the container has
+    /// ended and nobody is connected who would ask how: until then it is remembered.
     pub(crate) fn run(&mut self) -> io::Result<Ending> {
         let mut farewell_until = None;
         loop {
@@ -104,6 +109,10 @@ impl EventLoop {
                 if until <= now || !self.connections.values().any(Connection::has_output) {
                     return Ok(Ending::Done);
                 }
+            }
+            if self.is_told_to_end && self.connections.is_empty() && self.task.leave_behind() {
+                self.diagnostics.info("told to end by SIGTERM, and nothing is left to guard");
+                return Ok(Ending::Done);
             }
             if self.unclaimed_until.is_some_and(|until| until <= now) {
                 self.diagnostics.warn("nobody has called: the daemon that started us has ended half-way");
@@ -239,14 +248,23 @@ impl EventLoop {
         }
     }
 
-    /// Empties the signal descriptor. Only SIGCHLD means something; the others are taken so that they do nothing.
+    /// Empties the signal descriptor. SIGCHLD and SIGTERM mean something; the others are taken so that they do nothing.
     fn take_signals(&mut self) {
         loop {
             match self.signals.read_signal() {
-                Ok(Some(info)) if i32::try_from(info.ssi_signo) == Ok(nix::libc::SIGCHLD) => self.is_reaping_due = true,
-                Ok(Some(info)) => {
-                    self.diagnostics.warn(format_args!("signal {} from {} is ignored", info.ssi_signo, info.ssi_pid));
-                }
+                Ok(Some(info)) => match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or_default()) {
+                    Ok(Signal::SIGCHLD) => self.is_reaping_due = true,
+                    Ok(Signal::SIGTERM) => {
+                        if !self.is_told_to_end {
+                            self.diagnostics.info(format_args!("told to end by process {}", info.ssi_pid));
+                        }
+                        self.is_told_to_end = true;
+                    }
+                    _ => {
+                        let (signal, pid) = (info.ssi_signo, info.ssi_pid);
+                        self.diagnostics.warn(format_args!("signal {signal} from {pid} is ignored"));
+                    }
+                },
                 Ok(None) => return,
                 Err(errno) => return self.diagnostics.warn(format_args!("read signals: {errno}")),
             }

@@ -15,6 +15,8 @@ pub(crate) trait LogSink: Debug {
     fn redo(&mut self, stream: Stream, at: Timestamp, bytes: &[u8], position: Position) -> Result<(), LogError>;
     /// Opens the log again by its path.
     fn reopen(&mut self) -> Result<(), LogError>;
+    /// Brings what was written to the disk.
+    fn sync(&mut self) -> Result<(), LogError>;
     /// Returns and forgets why the log could not be rotated.
     fn take_rotation_error(&mut self) -> Option<LogError>;
 }
@@ -34,6 +36,10 @@ impl LogSink for LogWriter {
 
     fn reopen(&mut self) -> Result<(), LogError> {
         Self::reopen(self)
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        Self::sync(self)
     }
 
     fn take_rotation_error(&mut self) -> Option<LogError> {

@@ -184,6 +184,18 @@ impl Pump {
         self.retry_at.is_none() && self.sources.iter().all(|source| source.reader.is_none())
     }
 
+    /// Tells whether something that was taken is not in the log yet.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.sources.iter().any(|source| source.spool.has_waiting())
+    }
+
+    /// Brings the log to its disk.
+    pub(crate) fn sync_log(&mut self) {
+        if let Err(error) = self.log.sync() {
+            self.diagnostics.error(&error);
+        }
+    }
+
     /// Takes once from a FIFO that is ready, and writes it to the log.
     pub(crate) fn on_readable(&mut self, stream: Stream) {
         let _told_by_the_next_poll = self.take(stream);
@@ -381,6 +393,9 @@ mod tests {
             self.flush()
         }
         fn reopen(&mut self) -> Result<(), LogError> {
+            Ok(())
+        }
+        fn sync(&mut self) -> Result<(), LogError> {
             Ok(())
         }
         fn take_rotation_error(&mut self) -> Option<LogError> {

@@ -1,7 +1,7 @@
 //! A warm slot: all that a shim and the native runtime can do before there is a container, and the wait for one.
 //!
 //! On its leash (standard input) one byte says that the task file is there. The end of the leash before that is the end
-//! of the daemon, or of its use for the slot: then nothing of it stays.
+//! of the daemon, or of its use for the slot: then nothing of it stays. SIGTERM is as good: nobody uses a slot.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,6 +14,7 @@ use contd_launch::launcher::Settings;
 use contd_protocol::shim::{RuntimeSpec, SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
 
 use crate::runtime::native::NativeRuntime;
 
@@ -100,22 +101,26 @@ pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
     io::stdin().as_fd().try_clone_to_owned()
 }
 
-/// Waits for the leash's word, or for the launcher to give up.
-pub(crate) fn wait(leash: OwnedFd, runtime: &NativeRuntime) -> Result<Word, SlotError> {
+/// Waits for the leash's word, for SIGTERM, or for the launcher to give up.
+pub(crate) fn wait(leash: OwnedFd, signals: &SignalFd, runtime: &NativeRuntime) -> Result<Word, SlotError> {
     let input = PollFlags::POLLIN;
     let is_over = |fd: &PollFd<'_>| fd.revents().is_some_and(|ready| !ready.is_empty());
     loop {
-        let mut fds = vec![PollFd::new(leash.as_fd(), input)];
+        let mut fds = vec![PollFd::new(leash.as_fd(), input), PollFd::new(signals.as_fd(), input)];
         fds.extend(runtime.warm_fd().map(|fd| PollFd::new(fd, input)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(SlotError::Wait { source: errno.into() }),
         }
+        // The word first: a task that was given is made, whatever else has come.
         if fds.first().is_some_and(is_over) {
             break;
         }
-        if fds.get(1).is_some_and(is_over) {
+        if fds.get(1).is_some_and(is_over) && is_told_to_end(signals)? {
+            return Ok(Word::End);
+        }
+        if fds.get(2).is_some_and(is_over) {
             return Err(SlotError::LauncherEnded);
         }
     }
@@ -124,6 +129,15 @@ pub(crate) fn wait(leash: OwnedFd, runtime: &NativeRuntime) -> Result<Word, Slot
         Ok(_) => Ok(Word::Task),
         Err(source) => Err(SlotError::Wait { source }),
     }
+}
+
+/// Takes the signals that have come. SIGCHLD is for whoever waits for the child.
+fn is_told_to_end(signals: &SignalFd) -> Result<bool, SlotError> {
+    let mut is_told = false;
+    while let Some(info) = signals.read_signal().map_err(|errno| SlotError::Wait { source: errno.into() })? {
+        is_told |= i32::try_from(info.ssi_signo) == Ok(nix::libc::SIGTERM);
+    }
+    Ok(is_told)
 }
 
 /// Refuses a task that the slot was not made for.

@@ -221,7 +221,7 @@ fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
     let take_up = || {
         pipe.ready().map_err(|source| StartError::Tell { source })?;
         contd_failpoint::hit(Failpoint::SlotReady);
-        let word = slot::wait(leash, &runtime).map_err(slot_failed)?;
+        let word = slot::wait(leash, &ground.signals, &runtime).map_err(slot_failed)?;
         if word == Word::End {
             return Ok(None);
         }

@@ -1,4 +1,5 @@
 //! The journal of events: numbered JSON lines in two generations. Not synced: state is the truth, events are its log.
+//! Its readers go beside its writer: [`crate::JournalReader`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,10 @@ use contd_durable::Fs;
 use contd_types::{ContainerEvent, ErrorKind, Explain, Shortage};
 use serde::{Deserialize, Serialize};
 
+use crate::reader::{JournalFiles, older_than};
+
 /// More than any event takes, so that a file that is due for rotation can still be read whole.
-const MAX_EVENT_BYTES: u64 = 1024 * 1024;
+pub(crate) const MAX_EVENT_BYTES: u64 = 1024 * 1024;
 
 /// One event with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +80,7 @@ impl Explain for JournalError {
     }
 }
 
-/// The journal. One owner; all calls block.
+/// The writer of the journal. One owner; all calls block.
 #[derive(Debug)]
 pub struct EventJournal {
     fs: Arc<dyn Fs>,
@@ -99,7 +102,7 @@ impl EventJournal {
         let current = journal.read_file(&journal.path)?;
         journal.size = u64::try_from(current.len()).unwrap_or(u64::MAX);
         journal.is_torn = current.last().is_some_and(|byte| *byte != b'\n');
-        let older = journal.read_file(&journal.older())?;
+        let older = journal.read_file(&older_than(&journal.path))?;
         // The number of a torn last line may have been given out: it is not used again.
         let last = entries(&older).chain(entries(&current)).map(|entry| entry.sequence).max();
         journal.next = last.map_or(1, |last| last.saturating_add(1)).saturating_add(u64::from(journal.is_torn));
@@ -133,34 +136,9 @@ impl EventJournal {
         }
     }
 
-    /// Returns at most `max_events` events from this number on, and a gap wherever some are missing. Empty when the
-    /// number lies ahead. The next call begins behind the last item.
-    ///
-    /// # Errors
-    /// [`JournalError::Read`].
-    pub fn read_from(&self, sequence: u64, max_events: usize) -> Result<Vec<JournalItem>, JournalError> {
-        let (older, current) = (self.read_file(&self.older())?, self.read_file(&self.path)?);
-        let mut items = Vec::new();
-        let mut expected = sequence.max(1);
-        let mut events = 0;
-        for entry in entries(&older).chain(entries(&current)) {
-            if entry.sequence < expected {
-                continue;
-            }
-            if events == max_events {
-                return Ok(items);
-            }
-            if entry.sequence > expected {
-                items.push(JournalItem::Gap { first: expected, last: entry.sequence - 1 });
-            }
-            expected = entry.sequence.saturating_add(1);
-            items.push(JournalItem::Event(Box::new(entry)));
-            events += 1;
-        }
-        if expected < self.next && events < max_events {
-            items.push(JournalItem::Gap { first: expected, last: self.next - 1 });
-        }
-        Ok(items)
+    /// Returns the way to its files, for readers.
+    pub fn files(&self) -> JournalFiles {
+        JournalFiles::new(Arc::clone(&self.fs), self.path.clone())
     }
 
     /// Returns the number that the next event gets.
@@ -173,7 +151,7 @@ impl EventJournal {
         if self.size < self.max_bytes {
             return Ok(());
         }
-        match self.fs.rename(&self.path, &self.older()) {
+        match self.fs.rename(&self.path, &older_than(&self.path)) {
             Ok(()) => {
                 (self.size, self.is_torn) = (0, false);
                 Ok(())
@@ -181,12 +159,6 @@ impl EventJournal {
             Err(error) if self.size >= self.max_bytes.saturating_mul(3) => Err(error),
             Err(_tried_again_at_the_next_event) => Ok(()),
         }
-    }
-
-    fn older(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(".1");
-        PathBuf::from(name)
     }
 
     fn read_file(&self, path: &Path) -> Result<Vec<u8>, JournalError> {

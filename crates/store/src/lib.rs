@@ -16,6 +16,7 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
 mod journal;
+mod reader;
 mod record;
 mod sequencer;
 mod store;
@@ -27,5 +28,6 @@ pub use error::StoreError;
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{FakeStore, Outcome, StoreCall};
 pub use journal::{EventJournal, JournalEntry, JournalError, JournalItem};
+pub use reader::{JournalFiles, JournalReader};
 pub use record::{ContainerRecord, Desired, MadeWith, RECORD_VERSION};
 pub use store::{Damaged, Loaded, Store};

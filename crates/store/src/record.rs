@@ -86,6 +86,9 @@ pub struct ContainerRecord {
     pub log_path: PathBuf,
     /// Its prepared root, once there is one.
     pub root: Option<PathBuf>,
+    /// Whether it ran when its node was shut down, and was ended for that: the next daemon treats it as after a reboot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub went_down_with_node: bool,
     /// What its flist added to the spec when it was last made; `None` if nothing, or if it was not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_with: Option<MadeWith>,
@@ -125,6 +128,7 @@ impl ContainerRecord {
             exit: None,
             log_path: log_path.into(),
             root: None,
+            went_down_with_node: false,
             made_with: None,
             caller: None,
             in_force: None,

@@ -9,7 +9,10 @@ use contd_types::{
     Timestamp,
 };
 
-use crate::{ContainerRecord, DirStore, EventJournal, FakeStore, JournalItem, Outcome, Store, StoreCall, StoreError};
+use crate::{
+    ContainerRecord, DirStore, EventJournal, FakeStore, JournalItem, JournalReader, Outcome, Store, StoreCall,
+    StoreError,
+};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -302,6 +305,28 @@ fn journal(path: &Path, max_bytes: u64) -> EventJournal {
     EventJournal::open(Arc::new(RealFs), path, max_bytes).expect("open")
 }
 
+/// Returns how an event stands in the journal.
+fn line_of(sequence: u64) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&crate::JournalEntry { sequence, event: event(sequence) }).expect("encode");
+    line.push(b'\n');
+    line
+}
+
+/// Reads with a reader of its own.
+fn read_from(journal: &EventJournal, from: u64, max_events: usize) -> Vec<JournalItem> {
+    read_on(&mut journal.files().reader(from), journal, max_events)
+}
+
+/// Goes on with a reader, for at most so many events.
+fn read_on(reader: &mut JournalReader, journal: &EventJournal, max_events: usize) -> Vec<JournalItem> {
+    let mut items = Vec::new();
+    while items.iter().filter(|item| matches!(item, JournalItem::Event(_))).count() < max_events {
+        let Some(item) = reader.next(journal.next_sequence()).expect("read") else { break };
+        items.push(item);
+    }
+    items
+}
+
 #[test]
 fn the_journal_counts_on_over_restarts() {
     let dir = tempfile::tempdir().expect("scratch");
@@ -310,9 +335,9 @@ fn the_journal_counts_on_over_restarts() {
         assert_eq!(journal(&path, 1 << 20).append(&event(number)).expect("append"), number);
     }
     let journal = journal(&path, 1 << 20);
-    assert_eq!(shown(&journal.read_from(0, 100).expect("read")), "1 2 3 4 5");
-    assert_eq!(shown(&journal.read_from(3, 2).expect("read")), "3 4");
-    assert_eq!(shown(&journal.read_from(6, 100).expect("read")), "");
+    assert_eq!(shown(&read_from(&journal, 0, 100)), "1 2 3 4 5");
+    assert_eq!(shown(&read_from(&journal, 3, 2)), "3 4");
+    assert_eq!(shown(&read_from(&journal, 6, 100)), "");
 }
 
 #[test]
@@ -323,12 +348,12 @@ fn what_was_rotated_away_is_an_explicit_gap() {
     for number in 1..=50 {
         journal.append(&event(number)).expect("append");
     }
-    let all = journal.read_from(1, 100).expect("read");
+    let all = read_from(&journal, 1, 100);
     let Some(JournalItem::Gap { first: 1, last }) = all.first() else { panic!("no gap: {}", shown(&all)) };
     let rest: Vec<_> = (last + 1..=50).map(|number| number.to_string()).collect();
     assert_eq!(shown(&all[1..]), rest.join(" "));
     assert!(rest.len() >= 5, "hardly anything is kept: {rest:?}");
-    assert_eq!(shown(&journal.read_from(50, 100).expect("read")), "50");
+    assert_eq!(shown(&read_from(&journal, 50, 100)), "50");
     assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 2);
 }
 
@@ -340,9 +365,9 @@ fn a_torn_line_costs_one_number_and_nothing_else() {
     let whole = std::fs::read(&path).expect("read");
     std::fs::write(&path, [whole.as_slice(), b"{\"sequence\":2,\"ev"].concat()).expect("prepare");
     let mut journal = journal(&path, 1 << 20);
-    assert_eq!(shown(&journal.read_from(1, 100).expect("read")), "1 gap 2-2");
+    assert_eq!(shown(&read_from(&journal, 1, 100)), "1 gap 2-2");
     assert_eq!(journal.append(&event(3)).expect("append"), 3);
-    assert_eq!(shown(&journal.read_from(1, 100).expect("read")), "1 gap 2-2 3");
+    assert_eq!(shown(&read_from(&journal, 1, 100)), "1 gap 2-2 3");
 }
 
 #[test]
@@ -361,8 +386,97 @@ fn the_journal_goes_on_whichever_operation_fails() {
             }
             fs.heal();
             journal.append(&event(9)).expect("append");
-            let items = journal.read_from(1, 100).expect("read");
+            let items = read_from(&journal, 1, 100);
             assert!(shown(&items).ends_with(" 9"), "{fault:?} at {at}: {}", shown(&items));
         }
     }
+}
+
+#[test]
+fn a_reader_reads_each_byte_once_wherever_rotations_come() {
+    // One generation takes about eight events; the reader takes so many after each append.
+    for taken in 1..=3 {
+        let dir = tempfile::tempdir().expect("scratch");
+        let fs = Arc::new(FaultyFs::new());
+        let mut journal = EventJournal::open(Arc::clone(&fs) as _, dir.path().join("events"), 1000).expect("open");
+        let mut reader = journal.files().reader(1);
+        let mut items = Vec::new();
+        for number in 1..=100 {
+            journal.append(&event(number)).expect("append");
+            items.extend(read_on(&mut reader, &journal, taken));
+        }
+        let wanted: Vec<_> = (1..=100).map(|number| number.to_string()).collect();
+        assert_eq!(shown(&items), wanted.join(" "), "{taken} at a time");
+        let line = |sequence| line_of(sequence).len();
+        let written = u64::try_from((1..=100).map(line).sum::<usize>()).expect("small");
+        assert_eq!(fs.pieces().bytes(), written, "{taken} at a time");
+    }
+}
+
+#[test]
+fn a_reader_that_is_overtaken_by_two_rotations_sees_a_gap_and_goes_on() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let mut journal = journal(&dir.path().join("events"), 1000);
+    journal.append(&event(1)).expect("append");
+    let mut reader = journal.files().reader(1);
+    assert_eq!(shown(&read_on(&mut reader, &journal, 1)), "1");
+    for number in 2..=50 {
+        journal.append(&event(number)).expect("append");
+    }
+    let items = read_on(&mut reader, &journal, 100);
+    // What was in its own file is still there, whatever name that file has lost.
+    let Some(gap) = items.iter().position(|item| matches!(item, JournalItem::Gap { .. })) else {
+        panic!("no gap: {}", shown(&items))
+    };
+    assert!(gap > 0 && shown(&items).ends_with(" 49 50"), "{}", shown(&items));
+}
+
+#[test]
+fn a_long_journal_is_read_once_per_reader_and_found_its_way_into_by_halves() {
+    const EVENTS: u64 = 100_000;
+    let dir = tempfile::tempdir().expect("scratch");
+    let path = dir.path().join("events");
+    let text = (1..=EVENTS).flat_map(line_of).collect::<Vec<_>>();
+    std::fs::write(&path, &text).expect("write");
+    let size = u64::try_from(text.len()).expect("small");
+    let fs = Arc::new(FaultyFs::new());
+    let journal = EventJournal::open(Arc::clone(&fs) as _, &path, size + 1).expect("open");
+    for readers in 1..=2 {
+        let mut reader = journal.files().reader(1);
+        let mut count = 0;
+        while let Some(item) = reader.next(journal.next_sequence()).expect("read") {
+            count += 1;
+            let JournalItem::Event(entry) = item else { panic!("a gap: {item:?}") };
+            assert_eq!(entry.sequence, count);
+        }
+        assert_eq!((count, fs.pieces().bytes()), (EVENTS, size * readers));
+    }
+    for from in [2, 3, EVENTS / 3, EVENTS - 1, EVENTS] {
+        let before = fs.pieces().bytes();
+        assert_eq!(shown(&read_from(&journal, from, 1)), from.to_string());
+        let read = fs.pieces().bytes() - before;
+        assert!(read < size / 10, "{read} of {size} bytes were read to find {from}");
+    }
+}
+
+#[test]
+fn a_reader_in_the_middle_does_not_keep_the_writer() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let fs = Arc::new(FaultyFs::new());
+    let mut journal = EventJournal::open(Arc::clone(&fs) as _, dir.path().join("events"), 1 << 20).expect("open");
+    journal.append(&event(1)).expect("append");
+    let pieces = fs.pieces();
+    pieces.hold();
+    let mut reader = journal.files().reader(1);
+    let reading = std::thread::spawn(move || reader.next(2).map(|item| (reader, item)));
+    while pieces.waiting() == 0 {
+        std::thread::yield_now();
+    }
+    // It can return while the read still hangs.
+    journal.append(&event(2)).expect("append");
+    assert_eq!(pieces.waiting(), 1);
+    pieces.release();
+    let (mut reader, first) = reading.join().expect("not panicked").expect("read");
+    assert_eq!(shown(first.as_slice()), "1");
+    assert_eq!(shown(&read_on(&mut reader, &journal, 10)), "2");
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::layer::LayerKind;
 use crate::lifecycle::State;
 use crate::name::{ContainerName, NamespaceId};
 use crate::spec::{ContainerSpec, CpuLimit};
@@ -48,10 +49,14 @@ pub struct InForce {
     pub cpu: CpuLimit,
     /// The most processes and threads.
     pub pids_limit: u32,
-    /// Size of its writable layer in bytes; `None` where that is a directory of the caller's, which has no limit.
+    /// Size of its writable layer in bytes; `None` where nothing limits it: a directory of the caller's, or a file system
+    /// without project quotas.
     pub rootfs_size_bytes: Option<u64>,
     /// The most open files of a process, soft limit; `None` is the daemon's own.
     pub open_files: Option<u64>,
+    /// Where its writable layer lies; `None` for a directory of the caller's.
+    #[serde(default)]
+    pub layer: Option<LayerKind>,
 }
 
 /// One line of a list.

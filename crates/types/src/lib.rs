@@ -7,6 +7,7 @@
 //! id, name      who            ContainerId, NamespaceId, ContainerName, ContainerRef
 //! spec          what to run    ContainerSpec and its parts
 //! exec          what execve takes
+//! layer         where what it writes lies  LayerKind
 //! lifecycle     where it is    State × Event -> State, one pure table
 //! caller        who asked     Caller: a user with limited rights
 //! exit          how it ended   Exit: code or signal, and how that is known
@@ -28,7 +29,9 @@ pub mod exit;
 pub mod hint;
 pub mod id;
 pub mod info;
+pub mod layer;
 pub mod lifecycle;
+pub mod mount;
 pub mod name;
 pub mod shortage;
 pub mod signal;
@@ -44,12 +47,14 @@ pub use exit::{Exit, ExitCause, ExitSource};
 pub use hint::complete_commands;
 pub use id::{ContainerId, ContainerRef};
 pub use info::{ContainerInfo, ContainerSummary, InForce};
+pub use layer::LayerKind;
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
+pub use mount::MountSpec;
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{
-    ContainerSpec, CpuLimit, Entrypoint, MIN_MEMORY_BYTES, MountSpec, Network, Propagation, RestartPolicy, SpecError,
+    ContainerSpec, CpuLimit, Entrypoint, MAX_TIMEOUT, MIN_MEMORY_BYTES, Network, Propagation, RestartPolicy, SpecError,
     UserSpec,
 };
 pub use time::{Clock, SystemClock, Timestamp};

@@ -3,13 +3,15 @@
 //! Fields are plain, so that a caller can fill them in; [`ContainerSpec::validate`] is the gate that `Run` passes first.
 //! What is left out (`None`) gets the node's default from the configuration, never from here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layer::LayerKind;
+use crate::mount::MountSpec;
 use crate::name::{ContainerName, NetnsName};
 use crate::signal::Signal;
 
@@ -19,6 +21,9 @@ pub const MAX_PATH_BYTES: usize = 4095;
 pub const MAX_LIST_LEN: usize = 1024;
 /// The most bytes of all texts of a spec together, so that it fits into one frame with room for the rest.
 pub const MAX_SPEC_BYTES: usize = 256 * 1024;
+/// The longest time that a container may be given to end: a year. What asks for longer means "never", and sums of it with
+/// other times and with any clock stay far from overflowing.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The smallest memory limit that lets a process start at all, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -35,7 +40,7 @@ pub struct ContainerSpec {
     pub env: Vec<String>,
     /// Which network it joins.
     pub network: Network,
-    /// What is mounted into it, in order.
+    /// What is mounted into it, each at a place of its own; what lies deeper is mounted later.
     pub mounts: Vec<MountSpec>,
     /// What it runs; `None` takes what the flist says, as do working directory, user and stop signal.
     pub entrypoint: Option<Entrypoint>,
@@ -51,9 +56,10 @@ pub struct ContainerSpec {
     pub pids_limit: Option<u32>,
     /// Whether its root file system is read-only.
     pub is_read_only: bool,
-    /// Size of its writable layer in bytes; `None` is the node's default.
+    /// Size of its writable layer in bytes, which is refused where nothing can enforce it; `None` is the node's default,
+    /// enforced where that can be.
     pub rootfs_size_bytes: Option<u64>,
-    /// A directory of the caller's for the writable layer instead of a size-limited tmpfs; kept when the container goes.
+    /// A directory of the caller's for the writable layer; kept when the container goes.
     pub upper_dir: Option<String>,
     /// What happens when it ends by itself.
     pub restart: RestartPolicy,
@@ -71,6 +77,9 @@ pub struct ContainerSpec {
     pub is_auto_removed: bool,
     /// Which of the node's runtimes makes it (`native`, `runc`, ...); `None` is the node's default.
     pub runtime: Option<String>,
+    /// Where its writable layer lies; `None` is the node's default. Not together with `upper_dir`.
+    #[serde(default)]
+    pub layer: Option<LayerKind>,
 }
 
 impl ContainerSpec {
@@ -100,6 +109,7 @@ impl ContainerSpec {
             labels: BTreeMap::new(),
             is_auto_removed: false,
             runtime: None,
+            layer: None,
         }
     }
 
@@ -117,9 +127,7 @@ impl ContainerSpec {
         for entry in &self.env {
             check_env(entry)?;
         }
-        for mount in &self.mounts {
-            mount.validate()?;
-        }
+        self.check_mounts()?;
         if let Some(entrypoint) = &self.entrypoint {
             entrypoint.validate()?;
         }
@@ -128,6 +136,9 @@ impl ContainerSpec {
         }
         if let Some(dir) = &self.upper_dir {
             check_absolute("upper_dir", dir)?;
+            if self.layer.is_some() {
+                return Err(SpecError::TwoLayers);
+            }
         }
         self.check_limits()
     }
@@ -151,7 +162,22 @@ impl ContainerSpec {
         if texts > MAX_SPEC_BYTES { Err(SpecError::TooLarge { bytes: texts }) } else { Ok(()) }
     }
 
+    fn check_mounts(&self) -> Result<(), SpecError> {
+        let mut places = BTreeSet::new();
+        for mount in &self.mounts {
+            mount.validate()?;
+            let place = mount.place();
+            if !places.insert(place.clone()) {
+                return Err(SpecError::MountTwice { target: shorten(&place) });
+            }
+        }
+        Ok(())
+    }
+
     fn check_limits(&self) -> Result<(), SpecError> {
+        if let Some(given) = self.shutdown_timeout.filter(|timeout| *timeout > MAX_TIMEOUT) {
+            return Err(SpecError::TooLong { field: "stop timeout", given, most: MAX_TIMEOUT });
+        }
         match self.memory_bytes {
             Some(bytes) if bytes < MIN_MEMORY_BYTES => {
                 return Err(SpecError::LimitTooSmall { field: "memory", given: bytes, least: MIN_MEMORY_BYTES });
@@ -171,52 +197,10 @@ impl ContainerSpec {
 /// Which network a container joins. contd makes and configures none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// An own, empty network namespace: loopback only, and down.
+    /// An own, empty network namespace: loopback only.
     Private,
     /// The named one, which must exist.
     Named(NetnsName),
-}
-
-/// One mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountSpec {
-    /// What: an absolute host path for a bind, otherwise what the file system type takes (`tmpfs`).
-    pub source: String,
-    /// Where: an absolute path inside the container.
-    pub target: String,
-    /// The file system type, or `bind`.
-    pub fs_type: String,
-    /// Options as mount(8) writes them, for example `ro`, `nosuid`, `size=64m`.
-    pub options: Vec<String>,
-}
-
-impl MountSpec {
-    fn text_bytes(&self) -> usize {
-        self.source.len() + self.target.len() + self.fs_type.len() + self.options.iter().map(String::len).sum::<usize>()
-    }
-
-    /// Checks one mount without looking at the machine.
-    ///
-    /// # Errors
-    /// [`SpecError`] for relative paths, `..`, control characters and empty parts.
-    pub fn validate(&self) -> Result<(), SpecError> {
-        check_absolute("mount target", &self.target)?;
-        if self.target == "/" {
-            return Err(SpecError::MountOverRoot);
-        }
-        if self.fs_type.is_empty() {
-            return Err(SpecError::Missing { field: "mount type" });
-        }
-        if self.fs_type == "bind" {
-            check_absolute("mount source", &self.source)?;
-        }
-        check_text("mount source", &self.source, MAX_PATH_BYTES)?;
-        check_text("mount type", &self.fs_type, 64)?;
-        for option in &self.options {
-            check_text("mount option", option, MAX_PATH_BYTES)?;
-        }
-        Ok(())
-    }
 }
 
 /// What a container runs.
@@ -392,7 +376,8 @@ impl FromStr for RestartPolicy {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         match text.split_once(':') {
             None => match text {
-                "no" => Ok(Self::No),
+                // The second is podman's.
+                "no" | "never" => Ok(Self::No),
                 "on-failure" => Ok(Self::OnFailure { max_attempts: None }),
                 "always" => Ok(Self::Always),
                 "unless-stopped" => Ok(Self::UnlessStopped),
@@ -492,6 +477,44 @@ pub enum SpecError {
     /// A mount over the root of the container.
     #[error("spec: a mount may not cover the container's root")]
     MountOverRoot,
+    /// Two mounts at one place.
+    #[error("spec: {target:?} is the target of two mounts")]
+    MountTwice {
+        /// The place.
+        target: String,
+    },
+    /// An option that the mount's type does not have.
+    #[error("spec: mount on {target:?}: {option:?} is no option of a {fs_type} mount{nearest}")]
+    MountOption {
+        /// Where it was to go.
+        target: String,
+        /// The mount's type.
+        fs_type: String,
+        /// The option.
+        option: String,
+        /// What may have been meant, with the words around it; or nothing.
+        nearest: String,
+    },
+    /// An option that contd does not support, or whose value makes no sense.
+    #[error("spec: mount on {target:?}: option {option:?} is refused: {why}")]
+    MountOptionRefused {
+        /// Where it was to go.
+        target: String,
+        /// The option.
+        option: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// Two options of which only one can hold.
+    #[error("spec: mount on {target:?}: options {one:?} and {other:?} contradict each other")]
+    MountContradiction {
+        /// Where it was to go.
+        target: String,
+        /// One of them.
+        one: String,
+        /// The other.
+        other: String,
+    },
     /// An environment entry without a key.
     #[error("spec: environment entry {key:?} is not KEY=VALUE")]
     BadEnv {
@@ -504,11 +527,24 @@ pub enum SpecError {
         /// What was given.
         given: String,
     },
+    /// A directory of the caller's, and another place for the same layer.
+    #[error("spec: layer and upper_dir both say where the writable layer lies")]
+    TwoLayers,
     /// Not a restart policy.
     #[error("spec: {given:?} is not a restart policy")]
     BadRestartPolicy {
         /// What was given.
         given: String,
+    },
+    /// A time that is longer than anybody waits.
+    #[error("spec: {field} of {} seconds is more than {} seconds", given.as_secs(), most.as_secs())]
+    TooLong {
+        /// Which time.
+        field: &'static str,
+        /// What was given.
+        given: Duration,
+        /// The most that is accepted.
+        most: Duration,
     },
     /// A limit under which nothing can run.
     #[error("spec: {field} limit {given} is less than {least}")]
@@ -537,9 +573,20 @@ impl SpecError {
             Self::BadText { .. } => "use a shorter text without control characters",
             Self::BadPath { .. } => "write the path from / on, without `..`",
             Self::MountOverRoot => "use the flist for the root, and mount below it",
+            Self::MountTwice { .. } => "mount one of them elsewhere, or leave it out",
+            Self::MountOption { fs_type, .. } if fs_type == "tmpfs" => {
+                "a tmpfs takes ro, size=, mode=, uid=, gid=, nr_inodes=, nosuid, nodev, noexec, noatime"
+            }
+            Self::MountOption { .. } => {
+                "a bind takes ro, rw, norecursive (with ro), bind, rbind, nosuid, nodev, noexec, noatime, rprivate, rslave, rshared"
+            }
+            Self::MountOptionRefused { .. } => "leave the option out",
+            Self::MountContradiction { .. } => "keep one of the two",
             Self::BadEnv { .. } => "write KEY=VALUE; the key may not be empty and neither may hold a NUL",
             Self::BadUser { .. } => "for example 1000:1000, nobody, or www-data:www-data",
             Self::BadRestartPolicy { .. } => "use no, on-failure, on-failure:N, always or unless-stopped",
+            Self::TooLong { .. } => "use at most a year: nothing waits longer",
+            Self::TwoLayers => "give only one of them",
             Self::LimitTooSmall { .. } => "raise the limit, or leave it out for the node's default",
         }
     }
@@ -549,15 +596,23 @@ fn check_nul(field: &'static str, text: &str) -> Result<(), SpecError> {
     if text.contains('\0') { Err(SpecError::BadText { field, given: shorten(text) }) } else { Ok(()) }
 }
 
-fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), SpecError> {
+pub(crate) fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), SpecError> {
     let is_bad = text.len() > max || text.chars().any(char::is_control);
     if is_bad { Err(SpecError::BadText { field, given: shorten(text) }) } else { Ok(()) }
 }
 
-fn check_absolute(field: &'static str, text: &str) -> Result<(), SpecError> {
-    check_text(field, text, MAX_PATH_BYTES)?;
+/// Checks a path that may have any character a file's name can have: it is never shown but in quotes.
+pub(crate) fn check_path(field: &'static str, text: &str) -> Result<(), SpecError> {
+    if text.len() > MAX_PATH_BYTES || text.contains('\0') {
+        return Err(SpecError::BadText { field, given: shorten(text) });
+    }
     let is_good = text.starts_with('/') && text.split('/').all(|part| part != "..");
     if is_good { Ok(()) } else { Err(SpecError::BadPath { field, given: shorten(text) }) }
+}
+
+fn check_absolute(field: &'static str, text: &str) -> Result<(), SpecError> {
+    check_text(field, text, MAX_PATH_BYTES)?;
+    check_path(field, text)
 }
 
 fn check_env(entry: &str) -> Result<(), SpecError> {
@@ -567,7 +622,7 @@ fn check_env(entry: &str) -> Result<(), SpecError> {
 }
 
 /// Keeps an error readable whatever was given.
-fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
@@ -598,6 +653,15 @@ mod tests {
     }
 
     #[test]
+    fn one_place_is_the_target_of_one_mount() {
+        let mut bad = spec();
+        bad.mounts = vec![bind("/a", "/data"), bind("/b", "/data/sub"), bind("/c", "//data/.")];
+        assert_eq!(bad.validate(), Err(SpecError::MountTwice { target: "/data".into() }));
+        bad.mounts.pop();
+        assert_eq!(bad.validate(), Ok(()));
+    }
+
+    #[test]
     fn an_error_about_the_environment_never_shows_a_value() {
         let mut bad = spec();
         bad.env.push("=secret".into());
@@ -621,6 +685,15 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_lies_in_one_place_only() {
+        let mut bad = spec();
+        (bad.layer, bad.upper_dir) = (Some(LayerKind::Memory), Some("/up".into()));
+        assert_eq!(bad.validate(), Err(SpecError::TwoLayers));
+        bad.upper_dir = None;
+        assert_eq!(bad.validate(), Ok(()));
+    }
+
+    #[test]
     fn users_parse_by_parts() {
         let user = UserSpec::new("1000:www-data").expect("valid");
         assert_eq!((user.user(), user.group()), ("1000", Some("www-data")));
@@ -634,7 +707,8 @@ mod tests {
         for text in ["no", "on-failure", "on-failure:3", "always", "unless-stopped"] {
             assert_eq!(text.parse::<RestartPolicy>().expect(text).to_string(), text);
         }
-        for bad in ["", "on-failure:x", "sometimes", "always:3"] {
+        assert_eq!("never".parse(), Ok(RestartPolicy::No));
+        for bad in ["", "on-failure:x", "sometimes", "always:3", "never:1"] {
             assert!(bad.parse::<RestartPolicy>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -81,9 +81,9 @@ fn journal(bytes: &[u8]) {
     // Bytes that are no journal are an error or skipped; never what is not in it.
     let Ok(journal) = EventJournal::open(Arc::new(RealFs), &path, 1 << 20) else { return };
     let next = journal.next_sequence();
-    let Ok(items) = journal.read_from(0, 50) else { return };
+    let mut reader = journal.files().reader(0);
     let mut last = None;
-    for item in items {
+    while let Ok(Some(item)) = reader.next(next) {
         let (first, to) = match item {
             JournalItem::Event(entry) => (entry.sequence, entry.sequence),
             JournalItem::Gap { first, last } => (first, last),

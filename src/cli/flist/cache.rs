@@ -1,26 +1,29 @@
-//! `contd flist cache`: what was fetched and kept on this node, and making it smaller. By files and locks alone: it works
-//! beside running servers and without the daemon.
+//! `contd flist cache`: what was fetched and kept on this node, as the daemon or its files tell, and making it smaller, by
+//! files and locks alone: that works beside running servers and without the daemon.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use contd_flist::CacheOptions;
-use contd_flist::cache::{self, Amount, CacheUsage, FlistUsage, KindUsage, Prune, PruneReport};
+use contd_client::Deadline;
+use contd_flist::cache::{self, Amount, Prune, PruneReport};
+use contd_protocol::api::{CacheInfo, CacheKindInfo, CachedFlistInfo};
 use contd_types::Timestamp;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
-use crate::cli::flist::FlistError;
+use crate::cli::flist::{FlistError, ask};
 use crate::cli::host::Host;
 use crate::cli::{parse, status, table};
-use crate::config::{self, Config};
+use crate::config;
+use crate::flist_places::FlistPlaces;
 
 /// How much of a hash a table shows.
 const HASH_CHARS: usize = 12;
 
-/// Where the leases of flist servers are, below the run directory.
-const SERVERS_DIR: &str = "f";
+/// Names the kinds of a look, in its order.
+const KINDS: [&str; 4] = ["blocks", "files", "flists", "temps"];
 
 /// What to do with the cache.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,43 +76,37 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Shows or prunes.
-pub(crate) fn run(host: &Host, args: &CacheArgs) -> Result<(), CliError> {
+pub(crate) fn run(host: &Host, address: Option<PathBuf>, args: &CacheArgs) -> Result<(), CliError> {
     match &args.verb {
-        CacheVerb::Ls(args) => ls(host, args),
+        CacheVerb::Ls(args) => ls(host, address, args),
         CacheVerb::Prune(args) => prune(host, args),
     }
 }
 
-fn load(dirs: &DaemonArgs) -> Result<(Config, CacheOptions), CliError> {
-    let config = config::load(dirs)?;
-    let options = CacheOptions { limits: config.cache.limits(), servers: Some(config.run_dir.join(SERVERS_DIR)) };
-    Ok((config, options))
-}
-
-fn ls(host: &Host, args: &LsArgs) -> Result<(), CliError> {
-    let (config, options) = load(&args.dirs)?;
-    let usage = cache::usage(&config.cache_dir, &options);
+fn ls(host: &Host, address: Option<PathBuf>, args: &LsArgs) -> Result<(), CliError> {
+    let call = |client: contd_client::Client| async move { client.cache_usage(Deadline::Usual).await };
+    let info = ask::ask(host, address, &args.dirs, call, |places| Ok(places.cache()))?;
     let text = if args.json {
-        format!("{}\n", serde_json::to_string(&UsageView::new(&config, &usage))?)
+        format!("{}\n", serde_json::to_string(&UsageView::new(&info))?)
     } else {
-        as_text(&config, &usage, host.clock.now())
+        as_text(&info, host.clock.now())
     };
     host.output.data(text.as_bytes())?;
-    match usage.failure {
-        Some((path, source)) => Err(FlistError::CachePart { path, source }.into()),
+    match info.failure {
+        Some(why) => Err(FlistError::CacheLook { why }.into()),
         None => Ok(()),
     }
 }
 
 fn prune(host: &Host, args: &PruneArgs) -> Result<(), CliError> {
-    let (config, options) = load(&args.dirs)?;
+    let places = FlistPlaces::of(&config::load(&args.dirs)?);
     let what = match (args.all, args.to, args.older_than) {
         (true, _, _) => Prune::All,
         (_, Some(bytes), _) => Prune::To(bytes),
         (_, _, Some(age)) => Prune::OlderThan(age),
         _ => Prune::ToLimits,
     };
-    let report = cache::prune(&config.cache_dir, &options, what, args.dry_run).map_err(FlistError::Cache)?;
+    let report = cache::prune(&places.cache_dir, &places.options, what, args.dry_run).map_err(FlistError::Cache)?;
     let text = if args.json {
         format!("{}\n", serde_json::to_string(&PruneView::new(&report, args.dry_run))?)
     } else {
@@ -122,38 +119,36 @@ fn prune(host: &Host, args: &PruneArgs) -> Result<(), CliError> {
     }
 }
 
-fn as_text(config: &Config, usage: &CacheUsage, now: Timestamp) -> String {
+fn as_text(info: &CacheInfo, now: Timestamp) -> String {
     let mut rows = vec![["KIND", "COUNT", "SIZE", "LAST USED", "OLDEST USE"].map(str::to_owned).to_vec()];
-    for (name, kind) in kinds(usage) {
-        let ago = |time: Option<Duration>| time.map_or("-".to_owned(), |time| status::ago(timestamp(time), now));
-        let amount = kind.amount;
-        rows.push(vec![
-            name.to_owned(),
-            amount.count.to_string(),
-            size(amount.bytes),
-            ago(kind.latest_use),
-            ago(kind.oldest_use),
-        ]);
+    for (name, kind) in KINDS.into_iter().zip(info.kinds) {
+        let ago = |time: Option<Timestamp>| time.map_or("-".to_owned(), |time| status::ago(time, now));
+        let (count, bytes) = (kind.count.to_string(), size(kind.bytes));
+        rows.push(vec![name.to_owned(), count, bytes, ago(kind.last_used), ago(kind.oldest_use)]);
     }
     let mut text = table::render(&rows);
-    let free = usage.free_bytes.map_or("an unknown amount".to_owned(), size);
+    let free = info.free_bytes.map_or("an unknown amount".to_owned(), size);
     text.push_str(&format!(
         "\n{} of {} in {}; {free} of its file system are free, {} shall be\n",
-        size(usage.total().bytes),
-        size(usage.limits.max_bytes),
-        config.cache_dir.display(),
-        size(usage.limits.min_free_bytes),
+        size(total_bytes(info)),
+        size(info.max_bytes),
+        info.cache_dir,
+        size(info.min_free_bytes),
     ));
-    if !usage.flists.is_empty() {
+    if !info.flists.is_empty() {
         let mut rows = vec![["FLIST", "SIZE", "FETCHED", "SERVED", "FROM"].map(str::to_owned).to_vec()];
-        rows.extend(usage.flists.iter().map(|flist| row(flist, now)));
+        rows.extend(info.flists.iter().map(|flist| row(flist, now)));
         text.push_str(&format!("\n{}", table::render(&rows)));
     }
     text
 }
 
-fn row(flist: &FlistUsage, now: Timestamp) -> Vec<String> {
-    let is_served = match flist.is_in_use {
+fn total_bytes(info: &CacheInfo) -> u64 {
+    info.kinds.iter().fold(0, |sum, kind| sum.saturating_add(kind.bytes))
+}
+
+fn row(flist: &CachedFlistInfo, now: Timestamp) -> Vec<String> {
+    let is_served = match flist.is_served {
         Some(true) => "yes",
         Some(false) => "no",
         None => "unknown",
@@ -161,9 +156,9 @@ fn row(flist: &FlistUsage, now: Timestamp) -> Vec<String> {
     vec![
         flist.hash.chars().take(HASH_CHARS).collect(),
         size(flist.bytes),
-        status::ago(timestamp(flist.last_use), now),
+        status::ago(flist.fetched, now),
         is_served.to_owned(),
-        printable(flist.name.as_deref().unwrap_or("-")),
+        printable(flist.from.as_deref().unwrap_or("-")),
     ]
 }
 
@@ -187,11 +182,6 @@ fn as_deeds(report: &PruneReport, is_dry: bool) -> String {
     text
 }
 
-fn kinds(usage: &CacheUsage) -> [(&'static str, KindUsage); 4] {
-    let kinds = usage.kinds;
-    [("blocks", kinds.blocks), ("files", kinds.files), ("flists", kinds.flists), ("temps", kinds.temps)]
-}
-
 fn size(bytes: u64) -> String {
     BinaryBytes(bytes).to_string()
 }
@@ -199,10 +189,6 @@ fn size(bytes: u64) -> String {
 /// What came from outside stays on one line and away from the terminal's controls.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn timestamp(since_1970: Duration) -> Timestamp {
-    Timestamp(u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// What `ls --json` shows. Programs rely on these fields; add, never rename.
@@ -238,42 +224,43 @@ struct FlistView {
 }
 
 impl UsageView {
-    fn new(config: &Config, usage: &CacheUsage) -> Self {
+    fn new(info: &CacheInfo) -> Self {
+        let [blocks, files, flists, temps] = info.kinds.map(KindView::from);
         Self {
-            cache_dir: config.cache_dir.display().to_string(),
-            total_bytes: usage.total().bytes,
-            max_bytes: usage.limits.max_bytes,
-            min_free_bytes: usage.limits.min_free_bytes,
-            free_bytes: usage.free_bytes,
-            blocks: usage.kinds.blocks.into(),
-            files: usage.kinds.files.into(),
-            flists: usage.kinds.flists.into(),
-            temps: usage.kinds.temps.into(),
-            fetched: usage.flists.iter().map(FlistView::from).collect(),
+            cache_dir: info.cache_dir.clone(),
+            total_bytes: total_bytes(info),
+            max_bytes: info.max_bytes,
+            min_free_bytes: info.min_free_bytes,
+            free_bytes: info.free_bytes,
+            blocks,
+            files,
+            flists,
+            temps,
+            fetched: info.flists.iter().map(FlistView::from).collect(),
         }
     }
 }
 
-impl From<KindUsage> for KindView {
-    fn from(kind: KindUsage) -> Self {
-        let shown = |time: Option<Duration>| time.map(|time| timestamp(time).to_string());
+impl From<CacheKindInfo> for KindView {
+    fn from(kind: CacheKindInfo) -> Self {
+        let shown = |time: Option<Timestamp>| time.map(|time| time.to_string());
         Self {
-            count: kind.amount.count,
-            bytes: kind.amount.bytes,
-            last_used: shown(kind.latest_use),
+            count: kind.count,
+            bytes: kind.bytes,
+            last_used: shown(kind.last_used),
             oldest_use: shown(kind.oldest_use),
         }
     }
 }
 
-impl From<&FlistUsage> for FlistView {
-    fn from(flist: &FlistUsage) -> Self {
+impl From<&CachedFlistInfo> for FlistView {
+    fn from(flist: &CachedFlistInfo) -> Self {
         Self {
             hash: flist.hash.clone(),
             bytes: flist.bytes,
-            fetched: timestamp(flist.last_use).to_string(),
-            served: flist.is_in_use,
-            from: flist.name.clone(),
+            fetched: flist.fetched.to_string(),
+            served: flist.is_served,
+            from: flist.from.clone(),
         }
     }
 }

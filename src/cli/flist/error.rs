@@ -1,8 +1,10 @@
 //! Why a verb of flists failed.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
+use contd_flist::route::RouteError;
 use contd_flist::{
     CacheError, FetchError, FlistErrorKind, ImportError, MetadataError, PackError, SourceError, StoreError, UnpackError,
 };
@@ -17,6 +19,9 @@ pub(crate) enum FlistError {
     /// Importing an image.
     #[error(transparent)]
     Import(Box<ImportError>),
+    /// Saying where the blocks are.
+    #[error(transparent)]
+    Route(#[from] RouteError),
     /// Naming a flist.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -39,6 +44,12 @@ pub(crate) enum FlistError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// A part of the cache could not be looked at; the rest is shown.
+    #[error("look at the cache: {why}")]
+    CacheLook {
+        /// Which part, and what the system says.
+        why: String,
     },
     /// Unpacking a flist.
     #[error(transparent)]
@@ -73,12 +84,13 @@ impl FlistError {
         let kind = match self {
             Self::Pack(error) => error.kind(),
             Self::Import(error) => error.kind(),
+            Self::Route(error) => error.kind(),
             Self::Source(error) => error.kind(),
             Self::Fetch(error) => error.kind(),
             Self::Metadata(error) => error.kind(),
             Self::Cache(CacheError::Busy { .. }) => return ErrorKind::Busy,
             Self::Cache(error) => error.kind(),
-            Self::CachePart { .. } => FlistErrorKind::Io,
+            Self::CachePart { .. } | Self::CacheLook { .. } => FlistErrorKind::Io,
             Self::Store(error) => error.kind(),
             Self::Unpack(error) => error.kind(),
             Self::Scratch { .. } => return ErrorKind::OutOfResources,
@@ -89,20 +101,21 @@ impl FlistError {
     }
 
     /// What to do next.
-    pub(crate) fn hint(&self) -> &'static str {
-        match self {
+    pub(crate) fn hint(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Pack(error) => error.hint(),
-            Self::Import(error) => error.hint(),
+            Self::Import(error) => return error.hint(),
+            Self::Route(error) => error.hint(),
             Self::Source(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Cache(error) => error.hint(),
-            Self::CachePart { .. } => "be root; otherwise check the disk",
+            Self::CachePart { .. } | Self::CacheLook { .. } => "be root; otherwise check the disk",
             Self::Store(error) => error.hint(),
             Self::Unpack(error) => error.hint(),
             Self::Scratch { .. } => "check TMPDIR, or name a cache (--cache)",
             Self::Hash { .. } => "check the disk it is on",
             Self::NoEntry { .. } => "see what there is with `contd flist ls -R`",
-        }
+        })
     }
 }

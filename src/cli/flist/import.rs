@@ -8,7 +8,7 @@ use contd_flist::import::{ImportProgress, Platform};
 use contd_flist::{ImportLimits, ImportOptions, PackOptions};
 
 use crate::cli::error::CliError;
-use crate::cli::flist::FlistError;
+use crate::cli::flist::{FlistError, ending};
 use crate::cli::host::Host;
 use crate::cli::parse;
 use crate::cli::progress::ProgressView;
@@ -22,7 +22,8 @@ How containers of the image are run is kept in the flist: `contd run OUT.fl` nee
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ImportArgs {
-    /// An OCI image layout (a directory, or a tar of one), or an archive of `docker save`
+    /// An OCI image layout (a directory, or a tar of one), an archive of `docker save` or `podman save`, or what
+    /// `skopeo copy … dir:` wrote
     source: PathBuf,
     /// The flist to write
     #[arg(value_name = "OUT.fl")]
@@ -30,6 +31,13 @@ pub(crate) struct ImportArgs {
     /// Where the content goes, for example dir:///var/store; several stores get copies, or ranges as xx-yy=URL
     #[arg(long, required = true, value_name = "URL")]
     store: Vec<String>,
+    /// What the flist says of where its blocks are, in place of --store: for example https://host/store, as [xx-yy=]URL;
+    /// may be repeated
+    #[arg(long, value_name = "URL")]
+    route: Vec<String>,
+    /// Replace OUT.fl if it is there and was not made of SOURCE
+    #[arg(long)]
+    force: bool,
     /// A tag of the flist; may be repeated; takes the place of the image's own of that key
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     tag: Vec<(String, String)>,
@@ -48,7 +56,7 @@ pub(crate) struct ImportArgs {
     /// Where the content is kept until it is packed: as much as the layers have [default: the folder of OUT.fl]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
-    /// Keep the stores' passwords in the flist
+    /// Keep the passwords of stores and routes in the flist
     #[arg(long)]
     keep_password: bool,
 }
@@ -57,7 +65,13 @@ pub(crate) struct ImportArgs {
 pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
     let usual = ImportLimits::default();
     let options = ImportOptions {
-        pack: PackOptions { tags: args.tag, strip_password: !args.keep_password, ..PackOptions::default() },
+        pack: PackOptions {
+            tags: args.tag,
+            strip_password: !args.keep_password,
+            routes: args.route,
+            force: args.force,
+            ..PackOptions::default()
+        },
         name: args.name,
         platform: args.platform,
         scratch: args.scratch,
@@ -67,6 +81,7 @@ pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
             ..usual
         },
     };
+    let _guard = ending::guard(&host.output, "");
     let view = RefCell::new(ProgressView::new(&host.output));
     let show = |step: ImportProgress| {
         let (what, done_bytes, total_bytes) = match step {
@@ -91,6 +106,12 @@ pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
         host.output.tell(&format!(
             "contd: warning: {} extended attributes were left out: flists have none\n",
             report.dropped_xattrs
+        ));
+    }
+    if report.raw_names > 0 {
+        host.output.tell(&format!(
+            "contd: warning: {} names are not UTF-8: contd reads this flist, rfs does not\n",
+            report.raw_names
         ));
     }
     host.output.line(&report.pack.hash)

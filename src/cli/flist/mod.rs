@@ -1,18 +1,24 @@
-//! `contd flist …`: makes flists, looks into them, checks them, unpacks them; here and without the daemon.
+//! `contd flist …`: makes flists, looks into them, checks them, unpacks them; here and without the daemon; what the node has (`cache ls`,
+//! `server ls`) is asked of the daemon where there is one.
 //!
 //! Standard output has the data: the hash of what was packed, what was found, the bad blocks. Progress and totals are for
 //! people, on standard error.
 
+mod ask;
 mod cache;
+mod ending;
 mod error;
 mod import;
 mod inspect;
 mod ls;
 mod open;
 mod pack;
+mod route;
 mod server;
 mod unpack;
 mod verify;
+
+use std::path::PathBuf;
 
 pub(crate) use error::FlistError;
 
@@ -31,7 +37,7 @@ pub(crate) struct FlistArgs {
 enum FlistVerb {
     /// Pack a directory: its content into stores, its tree into OUT.fl; prints the hash of OUT.fl
     Pack(pack::PackArgs),
-    /// Import a container image: an OCI layout or `docker save`; prints the hash of OUT.fl
+    /// Import a container image: an OCI layout, `docker save`, `podman save` or skopeo's dir:; prints the hash of OUT.fl
     Import(import::ImportArgs),
     /// Show what a flist is: tags, stores, counts, sizes, hash
     Inspect(inspect::InspectArgs),
@@ -45,21 +51,27 @@ enum FlistVerb {
     Cache(cache::CacheArgs),
     /// Look at the servers of mounted flists, or put a new version of them under their containers
     Server(server::ServerArgs),
+    /// Look at where the blocks of a flist are, or say so anew
+    Route(route::RouteArgs),
     /// Make a directory of a flist
     #[command(after_help = unpack::AFTER_HELP)]
     Unpack(unpack::UnpackArgs),
 }
 
 /// Carries one out, and gives its exit code.
-pub(crate) fn run(host: &Host, FlistArgs { verb }: FlistArgs) -> Result<u8, CliError> {
+pub(crate) fn run(host: &Host, address: Option<PathBuf>, FlistArgs { verb }: FlistArgs) -> Result<u8, CliError> {
+    // A download that is half here goes with the command.
+    let is_reading = matches!(verb, FlistVerb::Inspect(_) | FlistVerb::Ls(_) | FlistVerb::Verify(_));
+    let _guard = is_reading.then(|| ending::guard(&host.output, ""));
     match verb {
         FlistVerb::Pack(args) => pack::run(host, args).map(|()| 0),
         FlistVerb::Import(args) => import::run(host, args).map(|()| 0),
         FlistVerb::Inspect(args) => inspect::run(host, &args).map(|()| 0),
         FlistVerb::Ls(args) => ls::run(host, &args).map(|()| 0),
         FlistVerb::Verify(args) => verify::run(host, &args),
-        FlistVerb::Cache(args) => cache::run(host, &args).map(|()| 0),
-        FlistVerb::Server(args) => server::run(host, &args),
+        FlistVerb::Cache(args) => cache::run(host, address, &args).map(|()| 0),
+        FlistVerb::Server(args) => server::run(host, address, &args),
+        FlistVerb::Route(args) => route::run(host, &args).map(|()| 0),
         FlistVerb::Unpack(args) => unpack::run(host, &args).map(|()| 0),
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use contd_client::Progress;
+use contd_flist::unfinished::Unfinished;
 use contd_flist::{
     BlockCache, BlockProgress, BlockSource, Content, FetchProgress, Flist, FlistSource, Route, RoutePolicy, Routes,
     fetch,
@@ -51,7 +52,7 @@ impl Opened {
             (source, Some(cache)) => (download(host, &source, cache)?, None),
             (source, None) => {
                 let scratch = Scratch::new()?;
-                (download(host, &source, &scratch.0)?, Some(scratch))
+                (download(host, &source, &scratch.path)?, Some(scratch))
             }
         };
         let flist = Arc::new(Flist::open(&path)?);
@@ -96,19 +97,24 @@ pub(super) fn block_progress(what: &'static str, view: &RefCell<ProgressView>) -
 }
 
 /// A directory for one command. Gone when dropped.
-struct Scratch(PathBuf);
+struct Scratch {
+    path: PathBuf,
+    _unfinished: Unfinished,
+}
 
 impl Scratch {
     fn new() -> Result<Self, FlistError> {
         let template = std::env::temp_dir().join("contd-flist-XXXXXX");
         let made = nix::unistd::mkdtemp(&template);
-        made.map(Self).map_err(|errno| FlistError::Scratch { source: errno.into() })
+        let made = made.map_err(|errno| FlistError::Scratch { source: errno.into() })?;
+        let _unfinished = Unfinished::new(&made);
+        Ok(Self { path: made, _unfinished })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Nothing can be done about a failure; it is in the directory for temporary files.
-        let _left_behind = std::fs::remove_dir_all(&self.0);
+        let _left_behind = std::fs::remove_dir_all(&self.path);
     }
 }

@@ -7,7 +7,7 @@ use contd_client::Progress;
 use contd_flist::{PackOptions, PackProgress};
 
 use crate::cli::error::CliError;
-use crate::cli::flist::FlistError;
+use crate::cli::flist::{FlistError, ending};
 use crate::cli::host::Host;
 use crate::cli::parse;
 use crate::cli::progress::ProgressView;
@@ -23,13 +23,20 @@ pub(super) struct PackArgs {
     /// Where the content goes, for example dir:///var/store; several stores get copies, or ranges as xx-yy=URL
     #[arg(long, required = true, value_name = "URL")]
     store: Vec<String>,
+    /// What the flist says of where its blocks are, in place of --store: for example https://host/store, as [xx-yy=]URL;
+    /// may be repeated
+    #[arg(long, value_name = "URL")]
+    route: Vec<String>,
+    /// Replace OUT.fl if it is there
+    #[arg(long)]
+    force: bool,
     /// A tag of the flist; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     tag: Vec<(String, String)>,
     /// Accept names that are not UTF-8; rfs cannot read such a flist
     #[arg(long)]
     raw_names: bool,
-    /// Keep the stores' passwords in the flist
+    /// Keep the passwords of stores and routes in the flist
     #[arg(long)]
     keep_password: bool,
 }
@@ -40,8 +47,11 @@ pub(super) fn run(host: &Host, args: PackArgs) -> Result<(), CliError> {
         tags: args.tag,
         strip_password: !args.keep_password,
         raw_names: args.raw_names,
+        routes: args.route,
+        force: args.force,
         ..PackOptions::default()
     };
+    let _guard = ending::guard(&host.output, "");
     let view = RefCell::new(ProgressView::new(&host.output));
     let show = |PackProgress { done_bytes, total_bytes }: PackProgress| {
         view.borrow_mut().show(&Progress { what: "pack".to_owned(), done_bytes, total_bytes: Some(total_bytes) });

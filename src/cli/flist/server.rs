@@ -1,13 +1,18 @@
-//! `contd flist server`: the processes that serve mounted flists, and a new version of them under running containers. By files
-//! and locks alone, as the doctor works: with and without the daemon.
+//! `contd flist server`: the processes that serve mounted flists, and a new version of them under running containers. The
+//! list is the daemon's where there is one; else, and to upgrade, files and locks are enough, as for the doctor.
 
+use std::path::PathBuf;
+
+use contd_client::Deadline;
 use contd_lease::LeaseState;
+use contd_protocol::api::{FlistServerInfo, FlistServerState};
 use contd_rootfs::survey::{self, FoundServer};
 use contd_types::{ApiError, ErrorKind, one_line};
 use serde::Serialize;
 
 use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
+use crate::cli::flist::ask;
 use crate::cli::host::Host;
 use crate::cli::table;
 use crate::config;
@@ -51,9 +56,9 @@ struct UpgradeArgs {
 }
 
 /// Lists or replaces; gives the exit code.
-pub(crate) fn run(host: &Host, ServerArgs { verb }: &ServerArgs) -> Result<u8, CliError> {
+pub(crate) fn run(host: &Host, address: Option<PathBuf>, ServerArgs { verb }: &ServerArgs) -> Result<u8, CliError> {
     match verb {
-        ServerVerb::Ls(args) => ls(host, args).map(|()| 0),
+        ServerVerb::Ls(args) => ls(host, address, args).map(|()| 0),
         ServerVerb::Upgrade(args) => upgrade(host, args),
     }
 }
@@ -69,22 +74,22 @@ struct ServerView<'a> {
     containers: Vec<String>,
 }
 
-impl<'a> ServerView<'a> {
-    fn new(found: &'a FoundServer) -> Self {
-        let (state, lease) = match &found.state {
-            Ok(LeaseState::Held(lease)) => ("serving", Some(lease)),
-            Ok(LeaseState::Dead(lease) | LeaseState::OtherBoot(lease)) => ("dead", Some(lease)),
-            Ok(LeaseState::Reserved) => ("starting", None),
-            Ok(LeaseState::Absent) => ("gone", None),
-            Err(_unreadable) => ("unknown", None),
-        };
+impl<'a> From<&'a FlistServerInfo> for ServerView<'a> {
+    fn from(info: &'a FlistServerInfo) -> Self {
+        let containers = info.containers.iter().map(|(namespace, id)| format!("{namespace}/{}", id.short()));
         Self {
-            server: &found.key,
-            state,
-            version: lease.map(|lease| lease.binary_version.as_str()).filter(|version| !version.is_empty()),
-            keeper_pid: lease.and_then(|lease| lease.process).map(|process| process.pid),
-            mounted: found.is_mounted,
-            containers: found.users.iter().map(|(namespace, id)| format!("{namespace}/{}", id.short())).collect(),
+            server: &info.server,
+            state: match info.state {
+                FlistServerState::Serving => "serving",
+                FlistServerState::Dead => "dead",
+                FlistServerState::Starting => "starting",
+                FlistServerState::Gone => "gone",
+                FlistServerState::Unknown => "unknown",
+            },
+            version: info.version.as_deref(),
+            keeper_pid: info.keeper_pid,
+            mounted: info.is_mounted,
+            containers: containers.collect(),
         }
     }
 }
@@ -99,9 +104,10 @@ fn find(dirs: &DaemonArgs) -> Result<(config::Config, Vec<FoundServer>), CliErro
     Ok((config, found))
 }
 
-fn ls(host: &Host, args: &LsArgs) -> Result<(), CliError> {
-    let (_, found) = find(&args.dirs)?;
-    let views = found.iter().map(ServerView::new);
+fn ls(host: &Host, address: Option<PathBuf>, args: &LsArgs) -> Result<(), CliError> {
+    let call = |client: contd_client::Client| async move { client.flist_servers(Deadline::Usual).await };
+    let found = ask::ask(host, address, &args.dirs, call, |places| places.servers().map_err(CliError::Doctor))?;
+    let views = found.iter().map(ServerView::from);
     if args.json {
         for view in views {
             host.output.line(&serde_json::to_string(&view)?)?;

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use contd_flist::{UnpackOptions, unpack};
 
 use crate::cli::error::CliError;
-use crate::cli::flist::FlistError;
 use crate::cli::flist::open::{BlockArgs, Opened, block_progress};
+use crate::cli::flist::{FlistError, ending};
 use crate::cli::host::Host;
 use crate::cli::progress::ProgressView;
 
-pub(super) const AFTER_HELP: &str = "Only root can give files their owners and make devices. DIR is closed to others until \
-    all is done; what fails is removed again, unless --force was given: then run it once more.";
+pub(super) const AFTER_HELP: &str = "Only root can give files their owners and make devices. DIR is there when all is done, \
+    and as it was when something fails or Ctrl-C ends it; after SIGKILL a directory .contd-unpack-* is left beside or in it. \
+    With --force what is unpacked stays in any case: then run it once more.";
 
 /// What to unpack, and where to.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +37,8 @@ pub(super) struct UnpackArgs {
 pub(super) fn run(host: &Host, args: &UnpackArgs) -> Result<(), CliError> {
     let opened = Opened::open(host, &args.flist, args.blocks.cache.as_deref())?;
     let options = UnpackOptions { same_owner: !args.no_same_owner, force: args.force, jobs: args.blocks.jobs };
+    let stays = if args.force { "what was unpacked so far stays: run it again with --force" } else { "" };
+    let _guard = ending::guard(&host.output, stays);
     let view = RefCell::new(ProgressView::new(&host.output));
     let report = opened.with_blocks(&args.blocks, |source| {
         let show = block_progress("unpack", &view);

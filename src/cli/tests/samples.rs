@@ -41,6 +41,7 @@ pub(crate) fn running() -> ContainerInfo {
             pids_limit: 1024,
             rootfs_size_bytes: Some(512 << 20),
             open_files: Some(1024),
+            layer: Some(contd_types::LayerKind::Disk),
         }),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use contd_protocol::api::{Item, LogItem, LogStream, NamespaceSummary, Plan, Request, Response, VersionInfo};
+use contd_protocol::api::{
+    CacheInfo, CacheKindInfo, FlistServerInfo, FlistServerState, Item, LogItem, LogStream, NamespaceSummary, Plan,
+    Request, Response, VersionInfo,
+};
 use contd_types::{ApiError, ContainerEvent, ErrorKind, EventKind, ExitCause, NamespaceId, Signal, Timestamp};
 use serde_json::Value;
 
@@ -49,6 +52,9 @@ fn node() -> Daemon {
             | Request::Update { .. }
             | Request::UpgradeShim { .. }
             | Request::Delete { .. } => Ok(Response::Done),
+            Request::ShutDown { longest } => {
+                Ok(Response::ShutDown { ended: u32::try_from(longest.as_secs()).expect("small") })
+            }
             Request::Logs { .. } => {
                 for item in [log(LogStream::Stdout, "out\n"), log(LogStream::Stderr, "err\n")] {
                     caller.item(item).await.expect("connected");
@@ -67,6 +73,23 @@ fn node() -> Daemon {
                 started_at: Timestamp(0),
                 runtime: "runc /usr/bin/runc".into(),
             })),
+            Request::FlistServers => Ok(Response::FlistServers(vec![FlistServerInfo {
+                server: "0123456789abcdef".into(),
+                state: FlistServerState::Serving,
+                version: Some("9.9".into()),
+                keeper_pid: Some(7),
+                is_mounted: true,
+                containers: vec![(NamespaceId::new("blue").expect("valid"), id(1))],
+            }])),
+            Request::CacheUsage => Ok(Response::Cache(Box::new(CacheInfo {
+                cache_dir: "/elsewhere".into(),
+                max_bytes: 4096,
+                min_free_bytes: 1,
+                free_bytes: None,
+                kinds: [CacheKindInfo { count: 1, bytes: 512, last_used: None, oldest_use: Some(Timestamp(0)) }; 4],
+                flists: Vec::new(),
+                failure: None,
+            }))),
             Request::DryRun(_) => Ok(Response::Plan(Box::new(Plan {
                 config_json: "{\"ociVersion\":\"1\"}".into(),
                 log_path: "/l".into(),
@@ -114,6 +137,32 @@ fn create_update_and_shim_upgrade_ask_for_what_they_say() {
     assert_ne!(node.contd("update web").code, 0, "nothing to change");
     assert_ne!(node.contd("shim upgrade").code, 0, "nobody was named");
     assert_ne!(node.contd("shim upgrade nobody").code, 0);
+}
+
+#[test]
+fn shutdown_gives_a_minute_or_what_it_is_told_and_says_how_many_have_ended() {
+    let node = node();
+    for (words, ended) in [("shutdown", 60), ("shutdown -t 5", 5)] {
+        let output = node.contd(words);
+        assert!(output.err.contains(&format!("{ended} containers have ended")), "{}", output.err);
+        assert_eq!(output.succeeded(), "");
+    }
+}
+
+#[test]
+fn what_a_node_has_of_flists_is_asked_of_its_daemon() {
+    let node = node();
+    let servers = node.contd("flist server ls").succeeded();
+    assert!(servers.contains("0123456789abcdef") && servers.contains("serving"), "{servers}");
+    let seen = json(&node.contd("flist server ls --json").succeeded());
+    assert_eq!((&seen["keeper_pid"], &seen["mounted"], &seen["version"]), (&7.into(), &true.into(), &"9.9".into()));
+    let seen = json(&node.contd("flist cache ls --json").succeeded());
+    assert_eq!((&seen["cache_dir"], &seen["total_bytes"]), (&"/elsewhere".into(), &2048.into()));
+    assert!(node.contd("flist cache ls").succeeded().contains("2.00 KiB of 4.00 KiB in /elsewhere"));
+    // Directories that are named are looked at.
+    let dir = tempfile::tempdir().expect("a directory");
+    let named = format!("flist cache ls --json --cache-dir {0}/c --run-dir {0}/r", dir.path().display());
+    assert_eq!(json(&node.contd(&named).succeeded())["total_bytes"], 0);
 }
 
 #[track_caller]

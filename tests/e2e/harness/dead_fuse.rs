@@ -16,6 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
+const STATFS: u32 = 17;
 const INIT: u32 = 26;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
@@ -89,6 +90,7 @@ fn serve(mut device: File, ends: &AtomicBool, asked: &AtomicBool) {
             FORGET | BATCH_FORGET | INTERRUPT => continue,
             INIT => (0, init_out()),
             GETATTR => (0, attr_out()),
+            STATFS => (0, statfs_out()),
             _ => (-ENOSYS, Vec::new()),
         };
         let len = u32::try_from(16 + body.len()).expect("small");
@@ -104,6 +106,16 @@ fn init_out() -> Vec<u8> {
         out.extend_from_slice(&word.to_ne_bytes());
     }
     out.resize(64, 0);
+    out
+}
+
+/// `fuse_statfs_out` of an empty file system; overlayfs asks for it.
+fn statfs_out() -> Vec<u8> {
+    let mut out = vec![0; 40];
+    for word in [4096u32, 255, 4096, 0] {
+        out.extend_from_slice(&word.to_ne_bytes());
+    }
+    out.resize(80, 0);
     out
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use contd_protocol::api::{
-    Item, MAX_CALLS_PER_CONNECTION, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, VersionInfo,
+    CacheInfo, CacheKindInfo, Item, MAX_CALLS_PER_CONNECTION, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response,
+    VersionInfo,
 };
 use contd_types::{ApiError, ContainerEvent, ErrorKind, EventKind, Signal, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -65,6 +66,16 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
             }
             Ok(Response::Done)
         }
+        Request::FlistServers => Ok(Response::FlistServers(Vec::new())),
+        Request::CacheUsage => Ok(Response::Cache(Box::new(CacheInfo {
+            cache_dir: "/c".into(),
+            max_bytes: 2,
+            min_free_bytes: 1,
+            free_bytes: None,
+            kinds: [CacheKindInfo { count: 1, bytes: 1, last_used: None, oldest_use: None }; 4],
+            flists: Vec::new(),
+            failure: None,
+        }))),
         Request::DryRun(_) => Ok(Response::Plan(Box::new(Plan { config_json: "{}".into(), log_path: "/l".into() }))),
         Request::Events { from, .. } => {
             let first = from.unwrap_or(100);
@@ -251,4 +262,28 @@ async fn a_thousand_calls_at_once_all_end_and_no_more_than_the_limit_overlap() {
     let results = patiently("the end of all calls", calls.join_all()).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1000);
     assert_eq!(most.load(Ordering::SeqCst), MAX_CALLS_PER_CONNECTION);
+}
+
+#[tokio::test]
+async fn a_client_whose_idle_connection_was_closed_connects_again_by_itself() {
+    let (dir, version) = (tempfile::tempdir().expect("scratch"), || async { Ok(Response::Done) });
+    let socket = dir.path().join("sock");
+    let daemon = FakeDaemon::listen(&socket, move |_request, _caller| version()).expect("listen");
+    let client = connect(&socket).await;
+    let clone = client.clone();
+    patiently("a call", client.kill(target(), Signal::TERM, Deadline::Usual)).await.expect("done");
+    // It closes what is idle; another one listens at once.
+    drop(daemon);
+    std::fs::remove_file(&socket).expect("remove the socket");
+    let again = FakeDaemon::listen(&socket, move |_request, _caller| version()).expect("listen");
+    patiently("the end to be seen", async {
+        while !client.is_closed_idle().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for caller in [&client, &clone] {
+        patiently("a call", caller.kill(target(), Signal::TERM, Deadline::Usual)).await.expect("done");
+    }
+    assert_eq!(again.requests().len(), 2);
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::platform::Platform;
-use crate::image::ImageDefaults;
+use crate::image::{self, ImageDefaults};
 
 /// Where 0-OS looks for the start of an flist.
 pub(super) const STARTUP_FILE: &[u8] = b".startup.toml";
@@ -15,10 +15,8 @@ pub(super) const STARTUP_FILE: &[u8] = b".startup.toml";
 /// The document, as far as it is used.
 #[derive(Debug, Deserialize)]
 pub(super) struct ImageConfig {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    os: String,
+    architecture: Option<String>,
+    os: Option<String>,
     variant: Option<String>,
     config: Option<RunConfig>,
     rootfs: Option<RootFs>,
@@ -40,19 +38,19 @@ struct RunConfig {
 
 #[derive(Debug, Deserialize)]
 struct RootFs {
-    #[serde(default)]
-    diff_ids: Vec<String>,
+    diff_ids: Option<Vec<String>>,
 }
 
 impl ImageConfig {
     /// What it runs on.
     pub(super) fn platform(&self) -> Platform {
-        Platform { os: self.os.clone(), arch: self.architecture.clone(), variant: self.variant.clone() }
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Platform { os: text(&self.os), arch: text(&self.architecture), variant: self.variant.clone() }
     }
 
     /// The digests of the layers' tars.
     pub(super) fn diff_ids(&self) -> &[String] {
-        self.rootfs.as_ref().map(|rootfs| rootfs.diff_ids.as_slice()).unwrap_or_default()
+        self.rootfs.as_ref().and_then(|rootfs| rootfs.diff_ids.as_deref()).unwrap_or_default()
     }
 
     /// How containers of it are run.
@@ -61,7 +59,7 @@ impl ImageConfig {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         let keys = |map: Option<BTreeMap<String, IgnoredAny>>| map.unwrap_or_default().into_keys().collect();
         ImageDefaults {
-            entrypoint: config.entrypoint.unwrap_or_default(),
+            entrypoint: image::without_cleared(config.entrypoint.unwrap_or_default()),
             cmd: config.cmd.unwrap_or_default(),
             env: config.env.unwrap_or_default(),
             working_dir: some(config.working_dir),
@@ -122,8 +120,22 @@ mod tests {
         let config: ImageConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.defaults(), ImageDefaults::default());
         assert_eq!(config.platform().to_string(), "linux/amd64");
+        let nulls = r#"{"architecture":null,"os":null,"variant":null,"config":null,"rootfs":{"diff_ids":null}}"#;
+        let config: ImageConfig = serde_json::from_str(nulls).unwrap();
+        assert_eq!((config.defaults(), config.diff_ids().len()), (ImageDefaults::default(), 0));
         let config: ImageConfig = serde_json::from_str("{}").unwrap();
         assert_eq!((config.defaults(), config.diff_ids().len()), (ImageDefaults::default(), 0));
+    }
+
+    #[test]
+    fn an_entrypoint_of_one_empty_text_is_none() {
+        let entrypoint = |list: &str| {
+            let text = format!(r#"{{"config":{{"Entrypoint":{list},"Cmd":["sh"]}}}}"#);
+            serde_json::from_str::<ImageConfig>(&text).unwrap().defaults().entrypoint
+        };
+        assert!(entrypoint(r#"[""]"#).is_empty() && entrypoint("[]").is_empty() && entrypoint("null").is_empty());
+        assert_eq!(entrypoint(r#"["",""]"#), ["", ""]);
+        assert_eq!(entrypoint(r#"["/a"]"#), ["/a"]);
     }
 
     #[test]

@@ -51,6 +51,16 @@ impl Digest {
         Self::parse(name, &text).ok()
     }
 
+    /// The SHA-256 of some bytes.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self { algorithm: Algorithm::Sha256, hex: hex(&sha2::Sha256::digest(bytes)) }
+    }
+
+    /// Its digits.
+    pub(super) fn hex(&self) -> &str {
+        &self.hex
+    }
+
     /// Where a layout keeps it.
     pub(super) fn path(&self) -> String {
         format!("blobs/{}/{}", self.name(), self.hex)

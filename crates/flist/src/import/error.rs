@@ -1,9 +1,11 @@
 //! Why an image could not be imported.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
 use super::layer::LayerError;
+use super::odd;
 use crate::error::FlistErrorKind;
 use crate::pack::PackError;
 
@@ -20,11 +22,27 @@ pub enum ImportError {
         /// What the system says.
         source: io::Error,
     },
-    /// It is neither a layout nor an archive.
-    #[error("open image {}: it is neither an OCI image layout nor an archive of `docker save`", path.display())]
+    /// It is nothing that is known.
+    #[error("open image {}: it is no container image in a form that is known", path.display())]
     NotAnImage {
         /// What was given.
         path: PathBuf,
+    },
+    /// It is something else, or an image in a form that is not read.
+    #[error("open image {}: it is {what}", path.display())]
+    OddForm {
+        /// What was given.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// The command that makes an image or a flist of it.
+        advice: String,
+    },
+    /// The manifest is of the form that registries had before 2016.
+    #[error("understand {what:?} of the image: it is a manifest of docker's schema 1, which has no configuration")]
+    OldManifest {
+        /// The path inside the image.
+        what: String,
     },
     /// Something in the image could not be read.
     #[error("read {what:?} of the image")]
@@ -153,11 +171,22 @@ fn listed(names: &[String]) -> String {
 impl ImportError {
     /// Says what to do next.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
+    pub fn hint(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::OddForm { advice, .. } => return Cow::Owned(advice.clone()),
+            Self::Open { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                return odd::of_missing(path).map_or(Cow::Borrowed("check the name"), Cow::Owned);
+            }
+            Self::OldManifest { .. } => {
+                "convert it: skopeo copy --format oci dir:DIR oci:NEW, and import NEW (or docker-archive:, if it is one)"
+            }
+            Self::NoSuchImage { there, .. } if there.is_empty() => {
+                "it holds no image: export it again, by a name or an id"
+            }
             Self::Open { .. } => "check the name and the permissions",
             Self::NotAnImage { .. } => {
-                "name a directory with `oci-layout` and `index.json`, or an uncompressed tar of one or of `docker save`"
+                "name an OCI image layout (a directory or a tar), an archive of `docker save` or `podman save`, or a \
+                 directory that `skopeo copy … dir:` wrote"
             }
             Self::Read { .. } => "check the disk and the permissions; blobs must be files, not symbolic links",
             Self::Missing { .. } | Self::Archive { .. } | Self::Digest { .. } | Self::Size { .. } => {
@@ -171,7 +200,7 @@ impl ImportError {
             Self::Layer { source, .. } => source.hint(),
             Self::Scratch { .. } => "free some space there, or name another folder: --scratch DIR",
             Self::Pack { source } => source.hint(),
-        }
+        })
     }
 
     /// Says what sort of trouble it is.
@@ -181,6 +210,7 @@ impl ImportError {
             Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => FlistErrorKind::NotFound,
             Self::Open { .. } | Self::Read { .. } | Self::Scratch { .. } => FlistErrorKind::Io,
             Self::NotAnImage { .. } => FlistErrorKind::Invalid,
+            Self::OddForm { .. } | Self::OldManifest { .. } => FlistErrorKind::Unsupported,
             Self::NoSuchImage { .. } | Self::NoSuchPlatform { .. } => FlistErrorKind::NotFound,
             Self::Unsupported { .. } => FlistErrorKind::Unsupported,
             Self::Layer { source, .. } => source.kind(),

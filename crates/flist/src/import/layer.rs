@@ -1,7 +1,9 @@
 //! Lays layers one over the other, as the OCI image specification has it.
 //!
-//! A whiteout hides what the layers below have, never an entry of its own layer, wherever in the tar it stands. So while
-//! a layer is read its whiteouts act at once, on the tree of those below, and its entries wait until it was read.
+//! A whiteout hides what the layers below have, never an entry of its own layer, wherever in the tar it stands. So both
+//! wait until the layer was read; then the whiteouts act on the tree of the layers below, and after them come the entries.
+//! Whiteouts act from the root downwards, and where the layer has a directory in the place of a symbolic link of those
+//! below, the link gives way first: what the layer says of things in its directory must not reach the link's old target.
 
 use std::io;
 
@@ -130,6 +132,13 @@ impl LayerError {
     }
 }
 
+/// What is done to the tree of the layers below, at one depth in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Hide,
+    Unlink,
+}
+
 /// An image while its layers come one after the other.
 #[derive(Debug)]
 pub(super) struct Layers {
@@ -175,26 +184,65 @@ impl Layers {
     /// Lays one layer over those before.
     pub(super) fn apply(&mut self, tar: impl Source) -> Result<(), LayerError> {
         let mut members = Members::new(tar);
-        let mut waiting = Vec::new();
+        let (mut marks, mut waiting) = (Vec::new(), Vec::new());
         while let Some(member) = members.next()? {
             let fault = |source| LayerError::Entry { path: shown(&member.path), source };
-            match meaning(&member.path).map_err(fault)? {
-                Meaning::Ignored => {}
-                Meaning::Whiteout(directory, name) => self.model.whiteout(&directory, name).map_err(fault)?,
-                Meaning::Opaque(directory) => self.model.make_opaque(&directory).map_err(fault)?,
-                Meaning::Entry(_) => {
-                    if waiting.len() >= self.limits.entries {
-                        return Err(fault(Fault::TooMany { limit: self.limits.entries }));
-                    }
-                    self.count_text(member.path.len().saturating_add(member.link.len()))?;
-                    let item = self.item(&mut members, &member)?;
-                    waiting.push((member.path, item));
-                }
+            let meaning = meaning(&member.path).map_err(fault)?;
+            if meaning == Meaning::Ignored {
+                continue;
+            }
+            if marks.len().saturating_add(waiting.len()) >= self.limits.entries {
+                return Err(fault(Fault::TooMany { limit: self.limits.entries }));
+            }
+            self.count_text(member.path.len().saturating_add(member.link.len()))?;
+            if matches!(meaning, Meaning::Entry(_)) {
+                let item = self.item(&mut members, &member)?;
+                waiting.push((member.path, item));
+            } else {
+                marks.push(member.path);
             }
         }
+        self.make_way(&marks, &waiting)?;
         for (path, item) in waiting {
             let put = components(&path).and_then(|names| self.model.put(&names, item));
             put.map_err(|source| LayerError::Entry { path: shown(&path), source })?;
+        }
+        Ok(())
+    }
+
+    /// Does to the tree of the layers below what the whiteouts and the directories of the next layer ask for.
+    fn make_way(&mut self, marks: &[Vec<u8>], waiting: &[(Vec<u8>, Item)]) -> Result<(), LayerError> {
+        let mut steps = Vec::new();
+        let fault = |path: &[u8]| {
+            let path = shown(path);
+            move |source| LayerError::Entry { path, source }
+        };
+        for path in marks {
+            match meaning(path).map_err(fault(path))? {
+                Meaning::Whiteout(directory, _) => steps.push((directory.len() + 1, Step::Hide, path)),
+                Meaning::Opaque(directory) => {
+                    // Who hides all that a directory has, has that directory.
+                    steps.push((directory.len(), Step::Unlink, path));
+                    steps.push((directory.len() + 1, Step::Hide, path));
+                }
+                Meaning::Entry(_) | Meaning::Ignored => {}
+            }
+        }
+        for (path, _) in waiting.iter().filter(|(_, item)| matches!(item, Item::Directory(_))) {
+            steps.push((components(path).map_err(fault(path))?.len(), Step::Unlink, path));
+        }
+        // Stable, and hiding before unlinking at each depth: what is hidden is no link any more.
+        steps.sort_by_key(|(depth, step, _)| (*depth, *step));
+        for (_, step, path) in steps {
+            let done = match (step, meaning(path).map_err(fault(path))?) {
+                (Step::Hide, Meaning::Whiteout(directory, name)) => self.model.hide(&directory, name),
+                (Step::Hide, Meaning::Opaque(directory)) => self.model.hide_children(&directory),
+                (_, Meaning::Opaque(directory) | Meaning::Entry(directory)) => {
+                    self.model.unlink_for_directory(&directory)
+                }
+                (_, Meaning::Whiteout(..) | Meaning::Ignored) => Ok(()),
+            };
+            done.map_err(fault(path))?;
         }
         Ok(())
     }

@@ -4,10 +4,10 @@
 //! they are only looked up in the list of its members.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +15,9 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::ImportError;
 use super::members::{MemberKind, Members, Source, TarError};
+use super::odd;
 use super::path::components;
+use crate::regular::{self, Opened};
 
 /// The most members of an archive: a large registry export has some thousands, most images a few dozen.
 const MAX_MEMBERS: usize = 100_000;
@@ -83,23 +85,38 @@ impl Layout {
     /// Opens a directory or a tar.
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
         let failed = |source| ImportError::Open { path: path.to_owned(), source };
-        // Neither waits for a pipe nor opens a device.
-        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
+        let file = match regular::open(path).map_err(failed)? {
+            Opened::File(file) => file,
+            Opened::Directory(folder) => return Ok(Self::Folder(folder)),
+            Opened::Other(_) => return Err(ImportError::NotAnImage { path: path.to_owned() }),
+        };
         let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_dir() {
-            return Ok(Self::Folder(file));
-        }
-        if !metadata.is_file() {
-            return Err(ImportError::NotAnImage { path: path.to_owned() });
-        }
         let file = Arc::new(file);
         let whole = Part { file: Arc::clone(&file), position: 0, end: metadata.len() };
         match list(whole) {
             Ok(members) if members.is_empty() => Err(ImportError::NotAnImage { path: path.to_owned() }),
             Ok(members) => Ok(Self::Archive { file, members }),
             // Not even the first header is one.
-            Err(ImportError::Archive { at, .. }) if at <= 512 => Err(ImportError::NotAnImage { path: path.to_owned() }),
+            Err(ImportError::Archive { at, .. }) if at <= 512 => Err(odd::of_file(path, &file)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Tells whether it has an entry of that name, whatever it is.
+    pub(super) fn has(&self, path: &str) -> bool {
+        match self {
+            Self::Folder(folder) => openat2(folder.as_fd(), path, beneath(OFlag::O_PATH)).is_ok(),
+            Self::Archive { members, .. } => members.contains_key(path),
+        }
+    }
+
+    /// Tells whether it has a folder of that name with something in it, at its top.
+    pub(super) fn has_folder(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => openat2(folder.as_fd(), name, beneath(OFlag::O_PATH | OFlag::O_DIRECTORY)).is_ok(),
+            Self::Archive { members, .. } => {
+                members.keys().any(|path| path.split_once('/').is_some_and(|(first, _)| first == name))
+            }
         }
     }
 
@@ -138,19 +155,25 @@ impl Layout {
 
 fn part_of_folder(folder: &File, path: &str) -> Result<Option<Part>, ImportError> {
     let failed = |source| ImportError::Read { what: path.to_owned(), source };
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = match openat2(folder.as_fd(), path, how) {
+    // Looked at before it is opened for reading: opening a device can do something.
+    let found = match openat2(folder.as_fd(), path, beneath(OFlag::O_PATH)) {
         Ok(descriptor) => File::from(descriptor),
         Err(nix::errno::Errno::ENOENT) => return Ok(None),
         Err(errno) => return Err(failed(errno.into())),
     };
+    let file = match regular::reopen(&found).map_err(failed)? {
+        Some(file) => file,
+        None => return Err(ImportError::Malformed { what: path.to_owned(), reason: "it is not a file" }),
+    };
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(ImportError::Malformed { what: path.to_owned(), reason: "it is not a file" });
-    }
     Ok(Some(Part { file: Arc::new(file), position: 0, end: metadata.len() }))
+}
+
+/// Keeps a path below the directory that it is looked up in, and follows no link.
+fn beneath(flags: OFlag) -> OpenHow {
+    OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
 /// Lists the members of a tar without reading their content. Of two with one path the later counts, as for `tar -x`.

@@ -1,11 +1,14 @@
 //! From an opened image to the one that is meant: its configuration and its layers.
 //!
 //! ```text
-//! oci-layout, index.json ──> (nested indexes) ──> name, platform ──> manifest ──┬─> config, layers: digest and size
-//! manifest.json (docker save) ───────────────────> name ────────────────────────┘   config, layers: paths
+//! index.json ──> (nested indexes) ──┐
+//! manifest.json, an object (skopeo) ┼─> candidates ──name, platform──> manifest ──> config, layers: digest and size
+//! manifest.json, a list (docker) ───┘                                     └───────> config, layers: paths
 //! ```
+//!
+//! `docker save` of version 25 and later writes both the first and the third; where one of them has less, the other counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -13,10 +16,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::ImportError;
+use super::choose::{Candidate, Form, Wanted, choose};
 use super::config::ImageConfig;
 use super::digest::{Digest, Hashed, shortened};
 use super::layout::{Layout, MAX_DOCUMENT_BYTES};
+use super::odd;
 use super::platform::Platform;
+use super::saved::{self, SavedImage};
 
 /// Indexes in indexes: two are real, of a registry export of multi-platform images.
 const MAX_NESTING: usize = 4;
@@ -25,26 +31,22 @@ const MAX_NESTING: usize = 4;
 const MAX_MANIFESTS: usize = 1024;
 
 /// The most layers of an image; overlay file systems take 500, and `docker` 127.
-const MAX_LAYERS: usize = 1024;
+pub(super) const MAX_LAYERS: usize = 1024;
 
-/// The annotations by which an image has a name.
-const NAME_ANNOTATIONS: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
+/// The annotations by which an image has a name; the whole name comes before what may be its tag alone.
+const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// Says of a manifest that it is no image, but about one.
 const ABOUT_ANNOTATION: &str = "vnd.docker.reference.type";
 
-/// What is wanted.
-#[derive(Debug, Default)]
-pub(super) struct Wanted<'a> {
-    pub(super) name: Option<&'a str>,
-    pub(super) platform: Option<&'a Platform>,
-}
+/// Where `docker save` has its list, and `skopeo copy … dir:` its manifest.
+const MANIFEST: &str = "manifest.json";
 
 /// The image that is meant.
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) name: Option<String>,
-    /// The digest of its manifest; an archive of `docker save` has none.
+    /// The digest of its manifest; an archive of `docker save` may have none.
     pub(super) digest: Option<Digest>,
     pub(super) config: ImageConfig,
     pub(super) layers: Vec<Stored>,
@@ -63,13 +65,11 @@ pub(super) struct Stored {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
+pub(super) struct Descriptor {
+    media_type: Option<String>,
+    pub(super) digest: String,
     size: u64,
-    platform: Option<Platform>,
-    #[serde(default)]
+    pub(super) platform: Option<Platform>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -84,147 +84,301 @@ impl Descriptor {
             || self.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
     }
 
+    fn media_type(&self) -> &str {
+        self.media_type.as_deref().unwrap_or_default()
+    }
+
     fn is_index(&self) -> bool {
-        self.media_type.ends_with("image.index.v1+json") || self.media_type.ends_with("manifest.list.v2+json")
+        is_index(self.media_type())
     }
 }
 
+fn is_index(media_type: &str) -> bool {
+    media_type.ends_with("image.index.v1+json") || media_type.ends_with("manifest.list.v2+json")
+}
+
+/// Tools write `null` for a list that is empty.
 #[derive(Debug, Deserialize)]
 struct Index {
-    manifests: Vec<Descriptor>,
+    manifests: Option<Vec<Descriptor>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Manifest {
     config: Descriptor,
-    layers: Vec<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SavedImage {
-    config: String,
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+/// What tells the documents apart that may be called manifest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Kind {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    manifests: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
 }
 
-/// One manifest that may be the one.
-#[derive(Debug)]
-struct Candidate {
-    names: Vec<String>,
-    descriptor: Descriptor,
-    platform: Option<Platform>,
+impl Kind {
+    fn is_index(&self) -> bool {
+        self.media_type.as_deref().is_some_and(is_index) || (self.manifests.is_some() && self.config.is_none())
+    }
+}
+
+/// How the parts of an image are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    /// `blobs/sha256/HEX`.
+    Layout,
+    /// `HEX`, and `HEX.manifest.json`: as the transport `dir:` of skopeo and podman does it.
+    Plain,
+}
+
+/// The parts of an image, found by their digests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts<'a> {
+    layout: &'a Layout,
+    naming: Naming,
 }
 
 /// Finds the image that is meant. Everything it gives was verified, but for the layers.
 pub(super) fn find(layout: &Layout, source: &Path, wanted: &Wanted<'_>) -> Result<Image, ImportError> {
-    if let (Some(_), Some(index)) = (layout.document("oci-layout")?, layout.document("index.json")?) {
-        return find_in_layout(layout, &decode("index.json", &index)?, wanted);
+    let list = layout.document(MANIFEST)?;
+    let is_list = |bytes: &Vec<u8>| bytes.trim_ascii_start().first() != Some(&b'{');
+    let index = if layout.has("oci-layout") { layout.document("index.json")? } else { None };
+    if index.is_none() {
+        if let Some(manifest) = list.as_ref().filter(|list| !is_list(list)) {
+            return find_plain(layout, manifest, wanted);
+        }
+        if list.is_none() {
+            return Err(odd::named(layout, source));
+        }
     }
-    match layout.document("manifest.json")? {
-        Some(saved) => find_saved(layout, &decode::<Vec<SavedImage>>("manifest.json", &saved)?, wanted),
-        None => Err(ImportError::NotAnImage { path: source.to_owned() }),
-    }
-}
-
-fn find_in_layout(layout: &Layout, index: &Index, wanted: &Wanted<'_>) -> Result<Image, ImportError> {
+    let parts = Parts { layout, naming: Naming::Layout };
     let mut candidates = Vec::new();
-    collect(layout, index, &[], 0, &mut candidates)?;
-    let candidate = choose(layout, candidates, wanted)?;
-    let (digest, manifest) = manifest(layout, &candidate.descriptor)?;
-    let config = config(layout, &manifest)?;
-    check_platform(&config, wanted)?;
-    if manifest.layers.len() > MAX_LAYERS {
-        return Err(ImportError::TooLarge { what: digest.path(), limit: MAX_LAYERS as u64, unit: "layers" });
+    if let Some(index) = &index {
+        parts.collect(&decode("index.json", index)?, &[], 0, &mut candidates)?;
     }
-    let diff_ids = diff_ids(&config, &digest.path(), manifest.layers.len())?;
-    let layers = manifest.layers.iter().zip(diff_ids).map(|(layer, diff_id)| stored(layer, diff_id));
-    Ok(Image {
-        name: candidate.names.first().cloned(),
-        layers: layers.collect::<Result<_, _>>()?,
-        digest: Some(digest),
-        config,
-    })
+    let mut candidates = merged(candidates);
+    if let Some(list) = list.filter(is_list) {
+        match decode::<Option<Vec<SavedImage>>>(MANIFEST, &list) {
+            Ok(images) => parts.add_saved(images.unwrap_or_default(), &mut candidates),
+            Err(error) if candidates.is_empty() => return Err(error),
+            Err(_of_no_use) => {}
+        }
+    }
+    parts.chosen(candidates, wanted)
 }
 
-/// Collects all manifests of an index and of those in it. A name holds for all below it.
-fn collect(
-    layout: &Layout,
-    index: &Index,
-    names: &[String],
-    nesting: usize,
-    candidates: &mut Vec<Candidate>,
-) -> Result<(), ImportError> {
-    for descriptor in &index.manifests {
-        if descriptor.is_about_another() {
-            continue;
-        }
-        let mut names = names.to_vec();
-        names.extend(descriptor.names().map(str::to_owned));
-        if descriptor.is_index() {
-            let (digest, bytes) = document(layout, descriptor)?;
-            if nesting >= MAX_NESTING {
-                let (limit, unit) = (MAX_NESTING as u64, "indexes in one another");
-                return Err(ImportError::TooLarge { what: digest.path(), limit, unit });
-            }
-            collect(layout, &decode(&digest.path(), &bytes)?, &names, nesting + 1, candidates)?;
-            continue;
-        }
-        if candidates.len() >= MAX_MANIFESTS {
-            let (limit, unit) = (MAX_MANIFESTS as u64, "manifests");
-            return Err(ImportError::TooLarge { what: "index.json".to_owned(), limit, unit });
-        }
-        let platform = descriptor.platform.clone();
-        candidates.push(Candidate { names, descriptor: descriptor.clone(), platform });
+/// Finds an image in a directory of the transport `dir:`: one manifest, or an index of several.
+fn find_plain(layout: &Layout, bytes: &[u8], wanted: &Wanted<'_>) -> Result<Image, ImportError> {
+    let parts = Parts { layout, naming: Naming::Plain };
+    let mut candidates = Vec::new();
+    if decode::<Kind>(MANIFEST, bytes)?.is_index() {
+        parts.collect(&decode(MANIFEST, bytes)?, &[], 0, &mut candidates)?;
+        return parts.chosen(merged(candidates), wanted);
     }
-    Ok(())
-}
-
-/// Chooses by name, then by platform; a single one is it, unless another platform was asked for.
-fn choose(layout: &Layout, mut candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Candidate, ImportError> {
-    let all_names = candidates.iter().flat_map(|candidate| candidate.names.clone()).collect::<BTreeSet<_>>();
-    let no_such = |asked: Option<&str>| ImportError::NoSuchImage {
-        asked: asked.map(str::to_owned),
-        there: all_names.iter().map(|name| shortened(name)).collect(),
-    };
+    let digest = Digest::of(bytes);
+    let image = parts.image_of(&digest, manifest(MANIFEST, bytes)?, None)?;
+    check_platform(&image.config, wanted)?;
     match wanted.name {
-        Some(name) => {
-            candidates.retain(|candidate| candidate.names.iter().any(|of_it| of_it == name));
-            if candidates.is_empty() {
-                return Err(no_such(Some(name)));
-            }
-        }
-        None if candidates.is_empty() => return Err(no_such(None)),
-        None => {
-            let first = candidates.first().map(|candidate| candidate.names.clone()).unwrap_or_default();
-            if candidates.iter().any(|candidate| candidate.names != first) {
-                return Err(no_such(None));
-            }
-        }
+        None => Ok(image),
+        Some(name) => Err(ImportError::NoSuchImage { asked: Some(name.to_owned()), there: Vec::new() }),
     }
-    if candidates.len() == 1 && wanted.platform.is_none() {
-        return candidates.pop().ok_or_else(|| no_such(None));
-    }
-    let own = Platform::of_this_machine();
-    let platform = wanted.platform.unwrap_or(&own);
-    let mut there = Vec::new();
-    for candidate in candidates {
-        let of_it = match &candidate.platform {
-            Some(platform) => platform.clone(),
-            None => config(layout, &manifest(layout, &candidate.descriptor)?.1)?.platform(),
-        };
-        if of_it.serves(platform) {
-            return Ok(candidate);
-        }
-        there.push(shortened(&of_it.to_string()));
-    }
-    Err(ImportError::NoSuchPlatform { asked: platform.to_string(), there })
 }
 
-/// Checks the configuration itself, where a platform was asked for: an index may say anything.
+/// One image that an index names several times, once for each of its tags, is one.
+fn merged(candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut merged: Vec<Candidate> = Vec::new();
+    for candidate in candidates {
+        let place = *places.entry(candidate.id.clone()).or_insert(merged.len());
+        match merged.get_mut(place) {
+            Some(first) => first.add_names(candidate.names),
+            None => merged.push(candidate),
+        }
+    }
+    merged
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn layout(&self) -> &'a Layout {
+        self.layout
+    }
+
+    fn blob(&self, digest: &Digest) -> String {
+        if self.naming == Naming::Layout { digest.path() } else { digest.hex().to_owned() }
+    }
+
+    fn manifest_path(&self, digest: &Digest) -> String {
+        if self.naming == Naming::Layout { digest.path() } else { format!("{}.manifest.json", digest.hex()) }
+    }
+
+    /// Collects all manifests of an index and of those in it. A name holds for all below it.
+    fn collect(
+        &self,
+        index: &Index,
+        names: &[String],
+        nesting: usize,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), ImportError> {
+        for descriptor in index.manifests.iter().flatten() {
+            if descriptor.is_about_another() {
+                continue;
+            }
+            let mut names = names.to_vec();
+            names.extend(descriptor.names().map(str::to_owned));
+            if descriptor.is_index() {
+                let (digest, bytes) = self.manifest_document(descriptor)?;
+                if nesting >= MAX_NESTING {
+                    let (limit, unit) = (MAX_NESTING as u64, "indexes in one another");
+                    return Err(ImportError::TooLarge { what: digest.path(), limit, unit });
+                }
+                self.collect(&decode(&digest.path(), &bytes)?, &names, nesting + 1, candidates)?;
+                continue;
+            }
+            if candidates.len() >= MAX_MANIFESTS {
+                let (limit, unit) = (MAX_MANIFESTS as u64, "manifests");
+                return Err(ImportError::TooLarge { what: "index.json".to_owned(), limit, unit });
+            }
+            let mut candidate = Candidate {
+                names: Vec::new(),
+                id: descriptor.digest.clone(),
+                platform: descriptor.platform.clone(),
+                is_there: self.has(descriptor)?,
+                form: Form::Manifest(descriptor.clone()),
+            };
+            candidate.add_names(names);
+            candidates.push(candidate);
+        }
+        Ok(())
+    }
+
+    /// Adds what the list of `docker save` has and the index has not; and its names to what both have.
+    fn add_saved(&self, images: Vec<SavedImage>, candidates: &mut Vec<Candidate>) {
+        let config_of = |candidate: &Candidate| match &candidate.form {
+            Form::Manifest(descriptor) => {
+                let (_, manifest) = self.manifest(descriptor).ok()?;
+                Some(Digest::parse("a descriptor", &manifest.config.digest).ok()?.path())
+            }
+            Form::Saved(_) => None,
+        };
+        let mut places = BTreeMap::new();
+        for (place, candidate) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.is_there) {
+            places.extend(config_of(candidate).map(|config| (config, place)));
+        }
+        for image in images {
+            let known = places.get(&image.config).copied();
+            if let Some(known) = known.and_then(|place| candidates.get_mut(place)) {
+                known.add_names(image.names());
+            } else if candidates.len() < MAX_MANIFESTS {
+                let (names, id, form) = (image.names(), image.id(), Form::Saved(image));
+                candidates.push(Candidate { names, id, platform: None, is_there: true, form });
+            }
+        }
+    }
+
+    fn chosen(&self, candidates: Vec<Candidate>, wanted: &Wanted<'_>) -> Result<Image, ImportError> {
+        let candidate = choose(self, candidates, wanted)?;
+        let name = candidate.names.into_iter().next();
+        let image = match candidate.form {
+            Form::Manifest(descriptor) => {
+                let (digest, manifest) = self.manifest(&descriptor)?;
+                self.image_of(&digest, manifest, name)?
+            }
+            Form::Saved(image) => saved::image_of(self, &image, name)?,
+        };
+        check_platform(&image.config, wanted)?;
+        Ok(image)
+    }
+
+    fn image_of(&self, digest: &Digest, manifest: Manifest, name: Option<String>) -> Result<Image, ImportError> {
+        let config = self.config(&manifest)?;
+        let layers = manifest.layers.unwrap_or_default();
+        if layers.len() > MAX_LAYERS {
+            return Err(ImportError::TooLarge { what: digest.path(), limit: MAX_LAYERS as u64, unit: "layers" });
+        }
+        let diff_ids = diff_ids(&config, &digest.path(), layers.len())?;
+        let layers = layers.iter().zip(diff_ids).map(|(layer, diff_id)| self.stored(layer, diff_id));
+        Ok(Image { name, layers: layers.collect::<Result<_, _>>()?, digest: Some(digest.clone()), config })
+    }
+
+    /// The platform of an image whose descriptor does not say it.
+    pub(super) fn platform_of(&self, descriptor: &Descriptor) -> Result<Platform, ImportError> {
+        Ok(self.config(&self.manifest(descriptor)?.1)?.platform())
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<(Digest, Manifest), ImportError> {
+        let (digest, bytes) = self.manifest_document(descriptor)?;
+        let manifest = manifest(&digest.path(), &bytes)?;
+        Ok((digest, manifest))
+    }
+
+    fn config(&self, manifest: &Manifest) -> Result<ImageConfig, ImportError> {
+        let digest = Digest::parse("a descriptor", &manifest.config.digest)?;
+        let bytes = self.document(&digest, &self.blob(&digest), manifest.config.size)?;
+        decode(&digest.path(), &bytes)
+    }
+
+    fn has(&self, descriptor: &Descriptor) -> Result<bool, ImportError> {
+        match Digest::parse("a descriptor", &descriptor.digest) {
+            Ok(digest) => Ok(self.layout.part(&self.manifest_path(&digest))?.is_some()),
+            // Told when it is chosen.
+            Err(_unreadable) => Ok(true),
+        }
+    }
+
+    fn manifest_document(&self, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), ImportError> {
+        let digest = Digest::parse("a descriptor", &descriptor.digest)?;
+        let bytes = self.document(&digest, &self.manifest_path(&digest), descriptor.size)?;
+        Ok((digest, bytes))
+    }
+
+    /// Reads a small blob and verifies it.
+    fn document(&self, digest: &Digest, path: &str, size: u64) -> Result<Vec<u8>, ImportError> {
+        let part = self.layout.must_have(path)?;
+        check_size(path, size, part.len())?;
+        if size > MAX_DOCUMENT_BYTES {
+            return Err(ImportError::TooLarge { what: path.to_owned(), limit: MAX_DOCUMENT_BYTES, unit: "bytes" });
+        }
+        let mut bytes = Vec::new();
+        let mut reader = Hashed::new(part, Some(digest.hasher()), MAX_DOCUMENT_BYTES);
+        reader.read_to_end(&mut bytes).map_err(|source| ImportError::Read { what: path.to_owned(), source })?;
+        if let Some(found) = reader.finish() {
+            digest.check(path, &found)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Understands the descriptor of a layer.
+    fn stored(&self, layer: &Descriptor, diff_id: Digest) -> Result<Stored, ImportError> {
+        let digest = Digest::parse("the descriptor of a layer", &layer.digest)?;
+        // `…layer.v1.tar+gzip`, `…layer.nondistributable.v1.tar+zstd`, `…rootfs.diff.tar.gzip`, `…rootfs.foreign.diff.tar`.
+        let (_, form) = layer.media_type().rsplit_once(".tar").unwrap_or(("", layer.media_type()));
+        if !matches!(form, "" | "+gzip" | "+zstd" | ".gzip" | ".zstd") {
+            return Err(ImportError::Unsupported { what: digest.path(), found: shortened(layer.media_type()) });
+        }
+        Ok(Stored { path: self.blob(&digest), diff_id, bytes: layer.size, digest: Some(digest) })
+    }
+}
+
+/// Understands a manifest, and names what is called so and is none.
+fn manifest(what: &str, bytes: &[u8]) -> Result<Manifest, ImportError> {
+    let kind = decode::<Kind>(what, bytes)?;
+    if kind.schema_version == Some(1) {
+        return Err(ImportError::OldManifest { what: what.to_owned() });
+    }
+    decode(what, bytes)
+}
+
+/// Checks the configuration itself, where a platform was asked for: an index may say anything. Many say nothing of variants.
 fn check_platform(config: &ImageConfig, wanted: &Wanted<'_>) -> Result<(), ImportError> {
+    let of_it = |asked: &Platform| {
+        let platform = config.platform();
+        Platform { variant: platform.variant.or_else(|| asked.variant.clone()), ..platform }
+    };
     match wanted.platform {
-        Some(asked) if !config.platform().serves(asked) => Err(ImportError::NoSuchPlatform {
+        Some(asked) if !of_it(asked).serves(asked) => Err(ImportError::NoSuchPlatform {
             asked: asked.to_string(),
             there: vec![shortened(&config.platform().to_string())],
         }),
@@ -232,51 +386,11 @@ fn check_platform(config: &ImageConfig, wanted: &Wanted<'_>) -> Result<(), Impor
     }
 }
 
-fn manifest(layout: &Layout, descriptor: &Descriptor) -> Result<(Digest, Manifest), ImportError> {
-    let (digest, bytes) = document(layout, descriptor)?;
-    let manifest = decode(&digest.path(), &bytes)?;
-    Ok((digest, manifest))
-}
-
-fn config(layout: &Layout, manifest: &Manifest) -> Result<ImageConfig, ImportError> {
-    let (digest, bytes) = document(layout, &manifest.config)?;
-    decode(&digest.path(), &bytes)
-}
-
-/// Reads a small blob and verifies it.
-fn document(layout: &Layout, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), ImportError> {
-    let digest = Digest::parse("a descriptor", &descriptor.digest)?;
-    let path = digest.path();
-    let part = layout.must_have(&path)?;
-    check_size(&path, descriptor.size, part.len())?;
-    if descriptor.size > MAX_DOCUMENT_BYTES {
-        return Err(ImportError::TooLarge { what: path, limit: MAX_DOCUMENT_BYTES, unit: "bytes" });
-    }
-    let mut bytes = Vec::new();
-    let mut reader = Hashed::new(part, Some(digest.hasher()), MAX_DOCUMENT_BYTES);
-    reader.read_to_end(&mut bytes).map_err(|source| ImportError::Read { what: path.clone(), source })?;
-    if let Some(found) = reader.finish() {
-        digest.check(&path, &found)?;
-    }
-    Ok((digest, bytes))
-}
-
-/// Understands the descriptor of a layer.
-fn stored(layer: &Descriptor, diff_id: Digest) -> Result<Stored, ImportError> {
-    let digest = Digest::parse("the descriptor of a layer", &layer.digest)?;
-    // `…layer.v1.tar+gzip`, `…layer.nondistributable.v1.tar+zstd`, `…rootfs.diff.tar.gzip`, `…rootfs.foreign.diff.tar`.
-    let (_, form) = layer.media_type.rsplit_once(".tar").unwrap_or(("", &layer.media_type));
-    if !matches!(form, "" | "+gzip" | "+zstd" | ".gzip" | ".zstd") {
-        return Err(ImportError::Unsupported { what: digest.path(), found: shortened(&layer.media_type) });
-    }
-    Ok(Stored { path: digest.path(), diff_id, bytes: layer.size, digest: Some(digest) })
-}
-
 pub(super) fn check_size(what: &str, expected: u64, found: u64) -> Result<(), ImportError> {
     if expected == found { Ok(()) } else { Err(ImportError::Size { what: what.to_owned(), expected, found }) }
 }
 
-fn diff_ids(config: &ImageConfig, what: &str, layers: usize) -> Result<Vec<Digest>, ImportError> {
+pub(super) fn diff_ids(config: &ImageConfig, what: &str, layers: usize) -> Result<Vec<Digest>, ImportError> {
     let ids = config.diff_ids();
     if ids.len() != layers {
         let reason = "its configuration has another number of layers";
@@ -285,41 +399,6 @@ fn diff_ids(config: &ImageConfig, what: &str, layers: usize) -> Result<Vec<Diges
     ids.iter().map(|id| Digest::parse("a diff id of the configuration", id)).collect()
 }
 
-/// Finds an image in an archive of `docker save` that is no OCI layout.
-fn find_saved(layout: &Layout, images: &[SavedImage], wanted: &Wanted<'_>) -> Result<Image, ImportError> {
-    let names = |image: &SavedImage| image.repo_tags.clone().unwrap_or_default();
-    let there = || images.iter().flat_map(names).map(|name| shortened(&name)).collect::<Vec<_>>();
-    let asked = wanted.name.map(str::to_owned);
-    let mut fitting =
-        images.iter().filter(|image| wanted.name.is_none_or(|name| names(image).iter().any(|of_it| of_it == name)));
-    let (Some(image), None) = (fitting.next(), fitting.next()) else {
-        return Err(ImportError::NoSuchImage { asked, there: there() });
-    };
-    if image.layers.len() > MAX_LAYERS {
-        let what = "manifest.json".to_owned();
-        return Err(ImportError::TooLarge { what, limit: MAX_LAYERS as u64, unit: "layers" });
-    }
-    let path = shortened(&image.config);
-    let bytes = layout.document(&image.config)?.ok_or_else(|| ImportError::Missing { what: path.clone() })?;
-    // Its name is its digest, whichever form the archive has.
-    let file_name = image.config.rsplit('/').next().unwrap_or_default();
-    let digest = Digest::of_file_name(file_name).or_else(|| Digest::of_file_name(&format!("{file_name}.json")));
-    if let Some(digest) = digest {
-        let mut hasher = digest.hasher();
-        hasher.update(&bytes);
-        digest.check(&path, &hasher.finish())?;
-    }
-    let config: ImageConfig = decode(&path, &bytes)?;
-    check_platform(&config, wanted)?;
-    let diff_ids = diff_ids(&config, &path, image.layers.len())?;
-    let mut layers = Vec::with_capacity(image.layers.len());
-    for (path, diff_id) in image.layers.iter().zip(diff_ids) {
-        let bytes = layout.must_have(path)?.len();
-        layers.push(Stored { path: path.clone(), digest: None, diff_id, bytes });
-    }
-    Ok(Image { name: names(image).first().cloned(), digest: None, config, layers })
-}
-
-fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ImportError> {
+pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ImportError> {
     serde_json::from_slice(bytes).map_err(|source| ImportError::Json { what: what.to_owned(), source })
 }

@@ -1,4 +1,5 @@
-//! Makes a flist of a container image: an OCI image layout, a tar of one, or an archive of `docker save`.
+//! Makes a flist of a container image: an OCI image layout, a tar of one, an archive of `docker save`, or a directory that
+//! skopeo wrote with its transport `dir:`.
 //!
 //! ```text
 //! layout ──manifest──> configuration ──config──> tags, .startup.toml ─────────────────┐
@@ -11,6 +12,8 @@
 //! nothing before every digest was right. Memory is bounded by the entries (some 400 bytes each with a usual path) and what
 //! [`ImportLimits`] says; the disk by the same limits, in a file that is gone whatever happens.
 
+mod again;
+mod choose;
 mod config;
 mod decompress;
 mod digest;
@@ -20,9 +23,11 @@ mod layout;
 mod manifest;
 mod members;
 mod model;
+mod odd;
 mod path;
 mod pax;
 mod platform;
+mod saved;
 mod scratch;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -37,14 +42,16 @@ use std::sync::Arc;
 pub use error::ImportError;
 pub use layer::{ImportLimits, LayerError};
 pub use members::TarError;
+pub use odd::{NotAFlist, look_for_image};
 pub use path::Fault;
 pub use platform::{Platform, PlatformError};
 
 use crate::pack::{self, Entry, EntryKind, FileContent, PackOptions, PackProgress, PackReport, Tree};
+use choose::Wanted;
 use digest::Hashed;
 use layer::Layers;
 use layout::Layout;
-use manifest::{Image, Stored, Wanted};
+use manifest::{Image, Stored};
 use members::{Source, skip_by_reading};
 use scratch::Scratch;
 
@@ -96,9 +103,12 @@ pub struct ImportReport {
     pub platform: Platform,
     /// Extended attributes of its entries, which a flist has no place for.
     pub dropped_xattrs: u64,
+    /// Entries whose names are not UTF-8, which `rfs` cannot read.
+    pub raw_names: usize,
 }
 
-/// Imports an image into `out` and the stores, as [`pack`](crate::pack::pack()) does a directory.
+/// Imports an image into `out` and the stores, as [`pack`](crate::pack::pack()) does a directory. An `out` that was made of
+/// the same source is brought up to date; any other that is there is refused, unless it may be replaced.
 ///
 /// # Errors
 /// No image, none that fits, one that is damaged, hostile or larger than the limits; or whatever packing refuses. Then
@@ -110,6 +120,8 @@ pub fn import(
     options: &ImportOptions,
     progress: &dyn Fn(ImportProgress),
 ) -> Result<ImportReport, ImportError> {
+    let force = options.pack.force || again::is_made_of(out, source);
+    pack::check_place(out, force).map_err(|source| ImportError::Pack { source })?;
     let layout = Layout::open(source)?;
     let wanted = Wanted { name: options.name.as_deref(), platform: options.platform.as_ref() };
     let image = manifest::find(&layout, source, &wanted)?;
@@ -132,11 +144,14 @@ pub fn import(
     let dropped_xattrs = layers.dropped_xattrs;
     let entries = entries(layers, &image)?;
     let tree = Tree::build(entries).map_err(|source| ImportError::Pack { source })?;
-    let pack_options = PackOptions { tags, ..options.pack.clone() };
+    let raw_names = entries_with_raw_names(&tree);
+    // Layers hold the names that their machine had; who imports one cannot rename them.
+    let pack_options = PackOptions { tags, raw_names: true, force, ..options.pack.clone() };
     let show = |progress_of_pack| progress(ImportProgress::Pack(progress_of_pack));
     let pack = pack::pack_tree(&tree, out, stores, &pack_options, &show);
     let pack = pack.map_err(|source| ImportError::Pack { source })?;
-    Ok(ImportReport { pack, layers: image.layers.len(), platform: image.config.platform(), dropped_xattrs })
+    again::note(out, source);
+    Ok(ImportReport { pack, layers: image.layers.len(), platform: image.config.platform(), dropped_xattrs, raw_names })
 }
 
 /// Lays one layer over those before, and verifies all of it.
@@ -208,6 +223,10 @@ fn tags(image: &Image, own: &[(String, String)]) -> Result<Vec<(String, String)>
     }
     of_image.retain(|(key, _)| !own.iter().any(|(of_caller, _)| of_caller == key));
     Ok(own.iter().cloned().chain(of_image).collect())
+}
+
+fn entries_with_raw_names(tree: &Tree) -> usize {
+    tree.names().filter(|name| std::str::from_utf8(name).is_err()).count()
 }
 
 fn scratch_folder(out: &Path, options: &ImportOptions) -> PathBuf {

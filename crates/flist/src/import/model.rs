@@ -4,7 +4,7 @@
 //! on the way to an entry are followed as a chroot would, inside the tree.
 //!
 //! ```text
-//! layer 1: entries ──put──> tree        layer 2: whiteouts ──> tree, then entries ──put──> tree        ──> entries of pack
+//! layer 1: entries ──put──> tree        layer 2: whiteouts ──hide──> tree, then entries ──put──> tree   ──> entries of pack
 //! ```
 
 use std::collections::BTreeMap;
@@ -80,17 +80,36 @@ impl Model {
     }
 
     /// Hides what lower layers have under a name.
-    pub(super) fn whiteout(&mut self, directory: &[&[u8]], name: &[u8]) -> Result<(), Fault> {
+    pub(super) fn hide(&mut self, directory: &[&[u8]], name: &[u8]) -> Result<(), Fault> {
         if let Some(children) = self.find(directory)? {
             children.remove(name);
         }
         Ok(())
     }
 
-    /// Hides all that lower layers have in a directory.
-    pub(super) fn make_opaque(&mut self, directory: &[&[u8]]) -> Result<(), Fault> {
-        if let Some(children) = self.find(directory)? {
+    /// Hides all that lower layers have in a directory. Its own name is not followed: see [`Self::unlink_for_directory`].
+    pub(super) fn hide_children(&mut self, directory: &[&[u8]]) -> Result<(), Fault> {
+        let Some((name, above)) = directory.split_last() else {
+            self.children.clear();
+            return Ok(());
+        };
+        if let Some(Node::Directory(_, children)) = self.find(above)?.and_then(|there| there.get_mut(*name)) {
             children.clear();
+        }
+        Ok(())
+    }
+
+    /// Puts an empty directory in the place of a symbolic link of lower layers, because the layer that is laid now has a
+    /// directory of its own there. Whatever that layer says of things below means this directory, not the link's target.
+    pub(super) fn unlink_for_directory(&mut self, path: &[&[u8]]) -> Result<(), Fault> {
+        let Some((name, above)) = path.split_last() else { return Ok(()) };
+        let there = match self.find(above) {
+            // An entry of the layer itself may still replace what leads nowhere; if none does, it is refused later.
+            Err(Fault::TooManyLinks | Fault::TooDeep) => None,
+            found => found?,
+        };
+        if let Some(node @ Node::Leaf(_, Leaf::Symlink(_))) = there.and_then(|there| there.get_mut(*name)) {
+            *node = Node::Directory(IMPLICIT, Children::new());
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! PAX records: `<length> <key>=<value>\n`, where the length counts all of it and the value may hold anything.
 
+const WRONG_MAP: &str = "the map of a sparse file cannot be read";
+
 /// What is used of the records of one member. An empty value takes a record back.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
@@ -13,14 +15,26 @@ pub(super) struct Pax {
     pub(super) sparse: Option<Sparse>,
 }
 
-/// What the records say of a sparse file.
+/// What the records say of a sparse file. GNU tar has three forms: 0.0 (a record for each number of the map), 0.1 (the map in
+/// one record) and 1.0 (the map at the beginning of the content).
 #[derive(Debug, Default)]
 pub(super) struct Sparse {
     major: Option<u64>,
     minor: Option<u64>,
-    pub(super) is_version_1_0: bool,
-    pub(super) real_size: Option<u64>,
+    /// Of form 1.0, and of the others where it is.
+    real_size: Option<u64>,
+    /// Of forms 0.0 and 0.1.
+    size: Option<u64>,
     pub(super) name: Option<Vec<u8>>,
+    /// Offsets and lengths in turn.
+    numbers: Vec<u64>,
+}
+
+/// Where the map of a sparse file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MapPlace {
+    Records,
+    Content,
 }
 
 impl Pax {
@@ -63,11 +77,41 @@ impl Sparse {
             b"major" => self.major = number(value)?,
             b"minor" => self.minor = number(value)?,
             b"realsize" => self.real_size = number(value)?,
+            b"size" => self.size = number(value)?,
             b"name" => self.name = text(value),
+            b"offset" | b"numbytes" => {
+                if (self.numbers.len() % 2 == 0) != (key == b"offset") {
+                    return Err(WRONG_MAP);
+                }
+                self.numbers.push(decimal(value).ok_or(WRONG_MAP)?);
+            }
+            b"map" => {
+                let numbers = value.split(|byte| *byte == b',').map(decimal).collect::<Option<Vec<_>>>();
+                self.numbers = if value.is_empty() { Vec::new() } else { numbers.ok_or(WRONG_MAP)? };
+            }
             _ => {}
         }
-        self.is_version_1_0 = (self.major, self.minor) == (Some(1), Some(0));
         Ok(())
+    }
+
+    /// Where its map is, and how many bytes the file has.
+    pub(super) fn form(&self) -> Result<(MapPlace, u64), &'static str> {
+        let place = match (self.major, self.minor) {
+            (Some(1), Some(0)) => MapPlace::Content,
+            (Some(0), Some(0 | 1)) | (None, None) => MapPlace::Records,
+            _ => return Err("a sparse file in a form that is not known"),
+        };
+        let size = match place {
+            MapPlace::Content => self.real_size,
+            MapPlace::Records => self.size.or(self.real_size),
+        };
+        Ok((place, size.ok_or("a sparse file without its size")?))
+    }
+
+    /// Gives the map of the records: where, and how much.
+    pub(super) fn pairs(&self) -> Result<impl Iterator<Item = (u64, u64)>, &'static str> {
+        let (pairs, odd) = self.numbers.as_chunks::<2>();
+        if odd.is_empty() { Ok(pairs.iter().map(|[at, len]| (*at, *len))) } else { Err(WRONG_MAP) }
     }
 }
 
@@ -120,7 +164,6 @@ impl Numbers {
 
     /// Takes the next block.
     pub(super) fn feed(&mut self, block: &[u8], max_pairs: usize) -> Result<(), &'static str> {
-        const WRONG: &str = "the map of a sparse file cannot be read";
         for byte in block {
             if self.is_complete() {
                 return Ok(());
@@ -128,17 +171,17 @@ impl Numbers {
             if *byte != b'\n' {
                 // The longest number of 64 bits has 20 digits.
                 if self.digits.len() >= 20 {
-                    return Err(WRONG);
+                    return Err(WRONG_MAP);
                 }
                 self.digits.push(*byte);
                 continue;
             }
-            let number = decimal(&self.digits).ok_or(WRONG)?;
+            let number = decimal(&self.digits).ok_or(WRONG_MAP)?;
             self.digits.clear();
             if self.count.is_some() {
                 self.numbers.push(number);
             } else {
-                let pairs = usize::try_from(number).ok().filter(|pairs| *pairs <= max_pairs).ok_or(WRONG)?;
+                let pairs = usize::try_from(number).ok().filter(|pairs| *pairs <= max_pairs).ok_or(WRONG_MAP)?;
                 self.count = Some(pairs * 2);
             }
         }
@@ -177,6 +220,38 @@ mod tests {
             assert_eq!(seconds(text.as_bytes()), Ok(expected), "{text}");
         }
         assert!(seconds(b"x").is_err() && seconds(b"").is_err() && seconds(b"--1").is_err());
+    }
+
+    #[test]
+    fn a_sparse_file_is_told_in_three_forms() {
+        let told = |text: &str| {
+            let record = |text: &str| {
+                let line = format!(" GNU.sparse.{text}\n");
+                let len = (line.len()..).find(|len| len.to_string().len() + line.len() == *len).unwrap();
+                format!("{len}{line}")
+            };
+            let sparse = Pax::parse(text.split(' ').map(record).collect::<String>().as_bytes())?.sparse.unwrap();
+            let pairs = sparse.pairs()?.collect::<Vec<_>>();
+            sparse.form().map(|form| (form, pairs))
+        };
+        let map = vec![(0, 10), (512, 7)];
+        assert_eq!(
+            told("size=600 offset=0 numbytes=10 offset=512 numbytes=7"),
+            Ok(((MapPlace::Records, 600), map.clone()))
+        );
+        assert_eq!(told("size=600 numblocks=2 map=0,10,512,7"), Ok(((MapPlace::Records, 600), map.clone())));
+        assert_eq!(told("major=0 minor=1 realsize=600 map=0,10,512,7"), Ok(((MapPlace::Records, 600), map)));
+        assert_eq!(told("major=1 minor=0 realsize=600"), Ok(((MapPlace::Content, 600), vec![])));
+        for bad in [
+            "size=1 map=0,1,2",
+            "size=1 map=x",
+            "size=1 numbytes=1",
+            "size=1 offset=1 offset=2",
+            "map=0,1",
+            "major=2 minor=0 size=1",
+        ] {
+            assert!(told(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

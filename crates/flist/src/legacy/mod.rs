@@ -20,15 +20,15 @@ mod values;
 mod walk;
 pub(crate) mod xxtea;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rusqlite::Connection;
 
 use crate::metadata::database::{Reader, Rows, Tables, classify, harden};
 use crate::metadata::{MAX_TAGS, Malformed, MetadataError};
+use crate::regular;
 use crate::source::MAX_FLIST_BYTES;
 use archive::Archive;
 
@@ -79,9 +79,7 @@ pub(crate) fn read(path: &Path) -> Result<Rows, MetadataError> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // Not blocking: opening a pipe for reading would wait for a writer.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::from(io::ErrorKind::InvalidInput)) }
+    regular::open_file(path)
 }
 
 fn refuse(path: &Path, source: LegacyError) -> MetadataError {

@@ -1,10 +1,10 @@
 //! Reads the rows of a `.fl` as if an enemy had written it: SQLite is told to run nothing, and every value is checked.
 
 use std::cell::Cell;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::error::{Malformed, MetadataError};
 use super::{MAX_BLOCKS, MAX_HEAD_BYTES, MAX_INODES, MAX_ROUTES, MAX_TAGS, MAX_TEXT_BYTES, Route};
 use crate::clock::Deadline;
 use crate::hash::{BlockId, BlockKey, BlockRef};
+use crate::regular::{self, Opened};
 use crate::source::MAX_FLIST_BYTES;
 
 /// The longest that reading may take. 20,000 inodes take 25 ms; a slow generated column could take for ever.
@@ -91,12 +92,16 @@ pub(super) fn read(path: &Path) -> Result<Rows, MetadataError> {
 /// Reads only the tags, which takes a millisecond whatever the size of the tree. A file of another format has none.
 pub(super) fn read_tags(path: &Path) -> Result<Vec<(String, String)>, MetadataError> {
     check_file(path)?;
-    let mut magic = [0; MAGIC.len()];
-    let head = fs::File::open(path).and_then(|file| file.read_exact_at(&mut magic, 0));
-    match head {
-        Ok(()) if magic == MAGIC => Reader::open(path)?.tags(),
+    match regular::open_file(path) {
+        Ok(file) if is_database(&file) => Reader::open(path)?.tags(),
         _ => Ok(Vec::new()),
     }
+}
+
+/// Tells whether a file begins as a flist of today does.
+pub(crate) fn is_database(file: &fs::File) -> bool {
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact_at(&mut magic, 0).is_ok() && magic == MAGIC
 }
 
 /// Refuses what is not a regular file of a sane length, before SQLite sees it.
@@ -106,12 +111,12 @@ fn check_file(path: &Path) -> Result<(), MetadataError> {
         io::ErrorKind::NotFound => MetadataError::NotFound { path: owned() },
         _ => MetadataError::Open { path: owned(), source },
     };
-    // Not blocking: opening a pipe for reading would wait for a writer.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let file = match regular::open(path).map_err(failed)? {
+        Opened::File(file) => file,
+        Opened::Directory(_) => return Err(MetadataError::NotAFile { path: owned(), what: "a directory".to_owned() }),
+        Opened::Other(odd) => return Err(MetadataError::NotAFile { path: owned(), what: odd.to_string() }),
+    };
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(MetadataError::NotAFile { path: owned() });
-    }
     if metadata.len() > MAX_FLIST_BYTES {
         return Err(MetadataError::TooLarge { path: owned(), len: metadata.len(), limit: MAX_FLIST_BYTES });
     }

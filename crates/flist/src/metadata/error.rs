@@ -18,10 +18,12 @@ pub enum MetadataError {
         path: PathBuf,
     },
     /// A directory, device, pipe or socket.
-    #[error("open flist {}: not a regular file", path.display())]
+    #[error("open flist {}: it is {what}, not a regular file", path.display())]
     NotAFile {
         /// The file.
         path: PathBuf,
+        /// What it is.
+        what: String,
     },
     /// The system refused.
     #[error("open flist {}", path.display())]

@@ -13,6 +13,7 @@ mod tree;
 
 use std::path::Path;
 
+pub(crate) use database::is_database;
 pub use error::{Malformed, MetadataError};
 
 use crate::block::BLOCK_SIZE;

@@ -5,9 +5,9 @@ use std::path::Path;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql, Transaction, params};
 
-use super::Target;
 use super::tree::{EntryKind, Tree};
 use crate::hash::BlockRef;
+use crate::metadata::Route;
 
 /// The schema of `rfs`. AUTOINCREMENT makes SQLite's own `sqlite_sequence`.
 const TABLES: &str = "
@@ -40,7 +40,7 @@ pub(super) fn write(
     path: &Path,
     tree: &Tree,
     blocks: &[Vec<BlockRef>],
-    targets: &[Target],
+    routes: &[Route],
     tags: &[(String, String)],
 ) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -57,14 +57,19 @@ pub(super) fn write(
         tag.execute(params![key, value])?;
     }
     drop(tag);
-    let mut route = transaction.prepare("INSERT INTO route (start, end, url) VALUES (?1, ?2, ?3)")?;
-    for target in targets {
-        route.execute(params![target.route.start, target.route.end, target.route.url])?;
-    }
-    drop(route);
+    write_routes(&transaction, routes)?;
     transaction.execute_batch(INDEXES)?;
     transaction.commit()?;
     connection.close().map_err(|(_connection, source)| source)
+}
+
+/// Adds routes, in their order.
+pub(crate) fn write_routes(transaction: &Transaction<'_>, routes: &[Route]) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare("INSERT INTO route (start, end, url) VALUES (?1, ?2, ?3)")?;
+    for route in routes {
+        insert.execute(params![route.start, route.end, route.url])?;
+    }
+    Ok(())
 }
 
 fn write_inodes(transaction: &Transaction<'_>, tree: &Tree) -> rusqlite::Result<()> {

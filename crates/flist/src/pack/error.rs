@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::block::BlockError;
 use crate::error::FlistErrorKind;
+use crate::route::RouteError;
 use crate::store::StoreError;
 
 /// What went wrong while packing. The output file has not appeared; blocks may have.
@@ -87,6 +88,24 @@ pub enum PackError {
         /// The folder of the store.
         store: PathBuf,
     },
+    /// The output is there already.
+    #[error("write flist {}: it exists already", path.display())]
+    Exists {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output is a directory, a device, a pipe or a socket.
+    #[error("write flist {}: what is there is not a file", path.display())]
+    NotAFile {
+        /// The output.
+        path: PathBuf,
+    },
+    /// What shall be recorded as the place of the blocks.
+    #[error("record where the blocks are")]
+    Route {
+        /// What is wrong with it.
+        source: RouteError,
+    },
     /// The output has no file name.
     #[error("write flist {}: it does not end in a file name", path.display())]
     NoOutName {
@@ -117,6 +136,12 @@ pub enum PackError {
     },
 }
 
+impl From<RouteError> for PackError {
+    fn from(source: RouteError) -> Self {
+        Self::Route { source }
+    }
+}
+
 impl PackError {
     /// Says what to do next.
     #[must_use]
@@ -133,6 +158,9 @@ impl PackError {
             Self::Store { source } => source.hint(),
             Self::Uncovered { .. } => "name a store without a range, or one for the missing range as xx-yy=URL",
             Self::StoreInside { .. } => "use a store outside of the directory",
+            Self::Exists { .. } => "name another file, or replace it: --force",
+            Self::NotAFile { .. } => "name another file",
+            Self::Route { source } => source.hint(),
             Self::NoOutName { .. } => "name a file for the flist",
             Self::Database { .. } | Self::Write { .. } => {
                 "check the permissions and the free space of the output folder"
@@ -148,6 +176,7 @@ impl PackError {
             Self::Walk { .. } | Self::Database { .. } | Self::Write { .. } | Self::WorkerLost { .. } => {
                 FlistErrorKind::Io
             }
+            Self::Exists { .. } => FlistErrorKind::Exists,
             Self::Store { source } => source.kind(),
             Self::Seal { source, .. } => source.kind(),
             _ => FlistErrorKind::Invalid,

@@ -230,6 +230,11 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Gives the name of each entry.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries.iter().map(|(_, entry)| entry.name())
+    }
+
     /// Makes a tree of entries in any order.
     ///
     /// # Errors

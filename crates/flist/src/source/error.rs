@@ -57,10 +57,12 @@ pub enum FetchError {
         name: String,
     },
     /// A directory, device, pipe or socket.
-    #[error("fetch flist {}: not a regular file", path.display())]
+    #[error("fetch flist {}: it is {what}, not a regular file", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
+        /// What it is.
+        what: String,
     },
     /// A plain directory is used in place.
     #[error("fetch flist dir:{}: a directory is not fetched", path.display())]

@@ -1,14 +1,14 @@
 //! A store that is a folder: `<2 hex>/<64 hex>`, and for reading also `<64 hex>`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{BlockStore, StoreError};
 use crate::atomic::TempFile;
 use crate::block::MAX_STORED_LEN;
 use crate::hash::BlockId;
+use crate::regular;
 
 /// Blocks in a local folder. Reading creates nothing; writing creates the folders it needs.
 #[derive(Debug)]
@@ -27,15 +27,11 @@ impl DirStore {
 
     fn read(&self, path: &Path, id: &BlockId) -> Result<Option<Vec<u8>>, StoreError> {
         let failed = |source| StoreError::Read { store: self.name.clone(), id: *id, source };
-        // Not blocking: a pipe under that name must not hang a reader.
-        let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
+        let file = match regular::open_file(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(failed(io::Error::from(io::ErrorKind::InvalidData)));
-        }
         let mut stored = Vec::new();
         file.take(MAX_STORED_LEN as u64 + 1).read_to_end(&mut stored).map_err(failed)?;
         if stored.len() > MAX_STORED_LEN {
@@ -48,7 +44,7 @@ impl DirStore {
         let folder = self.root.join(id.shard());
         let path = folder.join(id.to_hex());
         // Compared, not believed: an earlier crash may have left a damaged copy under the name.
-        if fs::read(&path).is_ok_and(|present| present == stored) {
+        if self.read(&path, id).is_ok_and(|present| present.is_some_and(|present| present == stored)) {
             return Ok(());
         }
         let mut temp = match TempFile::create_in(&folder) {

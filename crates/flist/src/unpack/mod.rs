@@ -8,10 +8,10 @@
 //! Nothing is ever made or changed outside of the directory: each name is one component, seen from an open directory,
 //! and the way to that directory is resolved by the kernel without links and without leaving it.
 
+mod aside;
 mod error;
 mod root;
 
-use std::fs;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -21,6 +21,7 @@ pub use error::{UnpackError, UnpackStep};
 use crate::content::ReadError;
 use crate::metadata::{FileKind, Flist, Inode, ROOT_INO};
 use crate::sweep::{BlockProgress, BlockSource, Group, Sweep};
+use aside::Aside;
 use root::Root;
 
 /// How to unpack.
@@ -55,8 +56,9 @@ pub struct UnpackReport {
 /// Unpacks into `dir`, which is made if it is not there (its parent must be) and otherwise must be empty.
 ///
 /// Contents, types, owners, modes, whole-second times of files, links and directories, and devices are as in the flist.
-/// Blocks of zeros become holes. `dir` is closed to others (0700) until all is done. After a failure everything that was
-/// made is removed again, except with [`UnpackOptions::force`], where a second try goes over what the first one left.
+/// Blocks of zeros become holes. All is made in a directory that is closed to others, beside `dir` if that is not there and
+/// otherwise in it, and is moved in its place when it is whole: `dir` is there as a whole, or as it was. With
+/// [`UnpackOptions::force`] it goes straight over what is there; after a failure a second try goes over what the first left.
 /// `progress` is called from this thread.
 ///
 /// # Errors
@@ -69,14 +71,19 @@ pub fn unpack(
     options: &UnpackOptions,
     progress: &dyn Fn(BlockProgress),
 ) -> Result<UnpackReport, UnpackError> {
-    let root = Root::prepare(dir, options.force)?;
+    if options.force {
+        let root = Root::prepare(dir)?;
+        return Unpacking { flist, root: &root, options }.run(source, progress);
+    }
+    let aside = Aside::make(dir)?;
+    let root = Root::prepare(aside.path())?.shown_as(dir);
     let result = Unpacking { flist, root: &root, options }.run(source, progress);
-    match result {
-        Err(source) if !options.force => match root.clean_up() {
+    match result.and_then(|report| aside.show(flist, options).map(|()| report)) {
+        Err(source) => match root.clean_up() {
             Ok(()) => Err(source),
             Err(cleanup) => Err(UnpackError::CleanUp { dir: dir.to_owned(), cleanup, source: Box::new(source) }),
         },
-        result => result,
+        report => report,
     }
 }
 
@@ -192,16 +199,4 @@ impl Unpacking<'_> {
     fn failed(&self, step: UnpackStep, ino: u64, errno: nix::Error) -> UnpackError {
         UnpackError::Entry { step, path: self.root.shown(&self.path(ino)), source: errno.into() }
     }
-}
-
-/// Removes what is in a directory, and the directory itself if asked to.
-fn remove_inside(dir: &Path, and_itself: bool) -> std::io::Result<()> {
-    if and_itself {
-        return fs::remove_dir_all(dir);
-    }
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
-    }
-    Ok(())
 }

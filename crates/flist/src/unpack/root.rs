@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, symlinka
 
 use super::error::{UnpackError, UnpackStep};
 use crate::metadata::{FileKind, Inode};
+use crate::unfinished;
 
 /// The longest path that the system takes (`PATH_MAX` without its NUL). A packer that works by paths makes none longer.
 pub(super) const MAX_PATH_BYTES: usize = 4095;
@@ -31,46 +32,42 @@ const SET_ID_BITS: u32 = 0o6000;
 #[derive(Debug)]
 pub(super) struct Root {
     dir: PathBuf,
+    /// What people know it as: it may lie elsewhere until it is done.
+    shown: PathBuf,
     descriptor: OwnedFd,
-    was_made: bool,
-    /// What its mode was before, to put back after a failure.
-    mode_before: u32,
 }
 
 impl Root {
     /// Opens the directory, made first if it is not there, and closes it to others.
-    pub(super) fn prepare(dir: &Path, force: bool) -> Result<Self, UnpackError> {
+    pub(super) fn prepare(dir: &Path) -> Result<Self, UnpackError> {
         let failed = |source| UnpackError::Prepare { dir: dir.to_owned(), source };
-        let was_made = match fs::DirBuilder::new().mode(PRIVATE_DIRECTORY).create(dir) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        match fs::DirBuilder::new().mode(PRIVATE_DIRECTORY).create(dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
-        };
+        }
         let opened = File::open(dir).map_err(failed)?;
         let metadata = opened.metadata().map_err(failed)?;
         if !metadata.is_dir() {
             return Err(UnpackError::NotADirectory { dir: dir.to_owned() });
         }
-        if !was_made && !force && fs::read_dir(dir).map_err(failed)?.next().is_some() {
-            return Err(UnpackError::NotEmpty { dir: dir.to_owned() });
-        }
         opened.set_permissions(fs::Permissions::from_mode(PRIVATE_DIRECTORY)).map_err(failed)?;
-        let mode_before = metadata.permissions().mode() & 0o7777;
-        Ok(Self { dir: dir.to_owned(), descriptor: opened.into(), was_made, mode_before })
+        Ok(Self { dir: dir.to_owned(), shown: dir.to_owned(), descriptor: opened.into() })
     }
 
-    /// Removes all that was made.
+    /// Is known as another directory, which it becomes when it is done.
+    pub(super) fn shown_as(self, dir: &Path) -> Self {
+        Self { shown: dir.to_owned(), ..self }
+    }
+
+    /// Removes it with all that was made.
     pub(super) fn clean_up(&self) -> io::Result<()> {
-        super::remove_inside(&self.dir, self.was_made)?;
-        if self.was_made {
-            return Ok(());
-        }
-        fchmod(&self.descriptor, Mode::from_bits_truncate(self.mode_before)).map_err(io::Error::from)
+        unfinished::remove(&self.dir)
     }
 
     /// A path of the flist, for people.
     pub(super) fn shown(&self, path: &[u8]) -> PathBuf {
-        self.dir.join(std::ffi::OsStr::from_bytes(path))
+        self.shown.join(std::ffi::OsStr::from_bytes(path))
     }
 
     /// Opens a directory at or below the root.

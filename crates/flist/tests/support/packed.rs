@@ -54,7 +54,8 @@ impl Tree {
 
     pub fn pack_with(&self, stores: &[&str], options: &PackOptions) -> Result<PackReport, PackError> {
         let stores = stores.iter().map(|&store| store.to_owned()).collect::<Vec<_>>();
-        pack(&self.root, &self.fl, &stores, options, &|_| {})
+        let options = PackOptions { force: true, ..options.clone() };
+        pack(&self.root, &self.fl, &stores, &options, &|_| {})
     }
 
     /// The routes that the flist has.

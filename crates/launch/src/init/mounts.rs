@@ -98,6 +98,12 @@ fn attach(root: &OwnedFd, mount: &MountPlan, made: &Made<'_>, shares: bool) -> i
     if !mount.may_cover_proc && paths::is_in_proc(place.as_fd())? {
         return Err(io::Error::other("it leads into /proc, which tells processes apart; it may not be covered"));
     }
+    if paths::find(root, &mount.target, Resolve::PLAIN).is_err() && paths::is_in_sys(place.as_fd())? {
+        return Err(io::Error::other(
+            "a link of the image leads it into /sys; only a bundle that says so may cover that",
+        ));
+    }
+    check_kind(mount, place.as_fd())?;
     match made {
         Made::Own(own) => {
             sys::move_mount(own.as_fd(), Empty, place.as_fd())?;
@@ -121,6 +127,20 @@ fn attach(root: &OwnedFd, mount: &MountPlan, made: &Made<'_>, shares: bool) -> i
             attach_cgroups(mount, top, below)?;
             propagate(top.as_fd(), mount)
         }
+    }
+}
+
+/// Refuses a file on a directory, and a directory on a file.
+fn check_kind(mount: &MountPlan, place: BorrowedFd<'_>) -> io::Result<()> {
+    let (what, is_dir) = match &mount.source {
+        MountSource::Tree { path, is_dir, .. } => (path.as_str(), *is_dir),
+        MountSource::New { fs_type, .. } => (fs_type.as_str(), true),
+        MountSource::Cgroups { .. } => ("cgroup", true),
+    };
+    match (is_dir, paths::is_dir(place)?) {
+        (true, false) => Err(io::Error::other(format!("{what} is a directory, and the target is a file"))),
+        (false, true) => Err(io::Error::other(format!("{what} is a file, and the target is a directory"))),
+        _ => Ok(()),
     }
 }
 

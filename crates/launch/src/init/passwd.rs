@@ -1,11 +1,13 @@
 //! The home directory that the container's own `/etc/passwd` gives a user.
 
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// The most of the file that is read: an image may bring any.
-const MAX_PASSWD_BYTES: u64 = 1024 * 1024;
+/// The most of the file that is looked through, a line at a time: an image may bring any, and a site has 30,000 accounts.
+const MAX_PASSWD_BYTES: u64 = 64 * 1024 * 1024;
+/// What of a line is kept; longer ones are none of a user's.
+const MAX_LINE_BYTES: u64 = 64 * 1024;
 /// As `runc` has it for a user without an entry.
 const NO_HOME: &str = "/";
 
@@ -14,18 +16,27 @@ pub(super) fn home_of(uid: u32) -> String {
     // A FIFO or a device in its place must not make init wait.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/etc/passwd");
     let regular = file.ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
-    let mut bytes = Vec::new();
-    let is_read = regular.is_some_and(|file| file.take(MAX_PASSWD_BYTES).read_to_end(&mut bytes).is_ok());
-    let text = if is_read { String::from_utf8_lossy(&bytes) } else { "".into() };
-    home_in(&text, uid).unwrap_or_else(|| NO_HOME.to_owned())
+    let found = regular.and_then(|file| home_in(BufReader::new(file.take(MAX_PASSWD_BYTES)), uid).ok().flatten());
+    found.unwrap_or_else(|| NO_HOME.to_owned())
 }
 
-fn home_in(passwd: &str, uid: u32) -> Option<String> {
-    passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [_name, _password, found, _gid, _comment, home, ..] = fields.as_slice() else { return None };
-        (found.parse() == Ok(uid) && !home.is_empty()).then(|| (*home).to_owned())
-    })
+fn home_in(mut passwd: impl BufRead, uid: u32) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if passwd.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        if let Some(home) = home_on(String::from_utf8_lossy(&line).trim_end_matches('\n'), uid) {
+            return Ok(Some(home));
+        }
+    }
+}
+
+fn home_on(line: &str, uid: u32) -> Option<String> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [_name, _password, found, _gid, _comment, home, ..] = fields.as_slice() else { return None };
+    (found.parse() == Ok(uid) && !home.is_empty()).then(|| (*home).to_owned())
 }
 
 #[cfg(test)]
@@ -35,8 +46,18 @@ mod tests {
     #[test]
     fn the_home_is_that_of_the_first_line_with_the_user() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\na:x:7:7::/home/a:\nb:x:7:7::/home/b:\nc:x:8:8:::\n";
-        assert_eq!(home_in(passwd, 0).as_deref(), Some("/root"));
-        assert_eq!(home_in(passwd, 7).as_deref(), Some("/home/a"));
-        assert_eq!((home_in(passwd, 8), home_in(passwd, 9)), (None, None));
+        let home = |uid| home_in(passwd.as_bytes(), uid).unwrap();
+        assert_eq!(home(0).as_deref(), Some("/root"));
+        assert_eq!(home(7).as_deref(), Some("/home/a"));
+        assert_eq!((home(8), home(9)), (None, None));
+    }
+
+    #[test]
+    fn a_file_of_many_accounts_is_looked_through_to_its_end() {
+        let mut passwd: String =
+            (1..40_000).map(|n| format!("account{n}:x:1{n}:1{n}:,,,:/home/account{n}:/bin/sh\n")).collect();
+        passwd += &"x".repeat(200_000);
+        passwd += "\nlast:x:7:7::/home/last:/bin/sh";
+        assert_eq!(home_in(passwd.as_bytes(), 7).unwrap().as_deref(), Some("/home/last"));
     }
 }

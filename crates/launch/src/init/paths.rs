@@ -4,14 +4,19 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, mkdirat, mknodat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, fstatfs};
 
 use crate::fault::Fault;
 use crate::sys::{self, Empty, Resolve};
 
 /// The mode of directories and files that are made as mount points, as `runc` makes them.
 const POINT_MODE: u32 = 0o755;
+
+/// What statfs(2) calls a sysfs: linux/magic.h.
+const SYSFS_MAGIC: FsType = FsType(0x6265_6572);
 
 /// What a mount point must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,34 +37,75 @@ pub(super) fn find(root: &OwnedFd, path: &str, resolve: Resolve) -> io::Result<O
     sys::openat2(root.as_fd(), &c_path(path)?, libc::O_PATH, 0, resolve)
 }
 
-/// Finds a path inside the root; makes what is missing of it.
+/// How many links a path may have in it, as the kernel counts.
+const MAX_LINKS: u32 = 40;
+
+/// Finds a path inside the root; makes what is missing of it. A link that leads to nothing is followed, as the kernel would
+/// follow it inside the root, and what it names is made.
 pub(super) fn find_or_make(root: &OwnedFd, path: &str, kind: Kind, resolve: Resolve) -> io::Result<OwnedFd> {
     match find(root, path, resolve) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
         found => return found,
     }
-    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
-    let mut known = String::new();
-    let mut parent = find(root, "/", resolve)?;
-    for (place, name) in names.iter().enumerate() {
-        let is_last = place + 1 == names.len();
-        known.push('/');
-        known.push_str(name);
-        parent = match find(root, &known, resolve) {
+    // From directory to directory, each by its descriptor: nobody who renames meanwhile leads it elsewhere, and `..` goes
+    // back to where it came from.
+    let mut left = names(path);
+    let mut dirs = vec![find(root, "/", resolve)?];
+    let mut links = 0;
+    while let (Some(name), Some(parent)) = (left.pop(), dirs.last()) {
+        if name == ".." {
+            // The root's parent is the root.
+            dirs.truncate(1.max(dirs.len() - 1));
+            continue;
+        }
+        let is_file = left.is_empty() && kind == Kind::File;
+        let found = match open_name(parent, &name) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                // In a directory that is open: a link that leads nowhere is in the way here, and is not followed.
-                let mode = Mode::from_bits_truncate(POINT_MODE);
-                if is_last && kind == Kind::File {
-                    mknodat(parent.as_fd(), *name, SFlag::S_IFREG, mode, 0)?;
-                } else {
-                    mkdirat(parent.as_fd(), *name, mode)?;
-                }
-                find(root, &known, resolve)?
+                make(parent, &name, is_file)?;
+                open_name(parent, &name)?
             }
             found => found?,
         };
+        if file_type(found.as_fd())? != SFlag::S_IFLNK {
+            dirs.push(found);
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS || resolve == Resolve::PLAIN || is_in_proc(found.as_fd())? {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let says = readlinkat(&found, "")?;
+        let says = says.to_str().ok_or_else(|| io::Error::from_raw_os_error(libc::EILSEQ))?;
+        if says.starts_with('/') {
+            dirs.truncate(1);
+        }
+        left.extend(names(says));
     }
-    Ok(parent)
+    dirs.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Splits a path into names, the last one first.
+fn names(path: &str) -> Vec<String> {
+    path.split('/').rev().filter(|name| !name.is_empty() && *name != ".").map(str::to_owned).collect()
+}
+
+/// Opens what has a name in a directory: a link is opened itself.
+fn open_name(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    sys::openat2(dir.as_fd(), &c_path(name)?, libc::O_PATH | libc::O_NOFOLLOW, 0, Resolve::PLAIN)
+}
+
+/// Makes a mount point; one that somebody else has made meanwhile will do.
+fn make(dir: &OwnedFd, name: &str, is_file: bool) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(POINT_MODE);
+    let made =
+        if is_file { mknodat(dir.as_fd(), name, SFlag::S_IFREG, mode, 0) } else { mkdirat(dir.as_fd(), name, mode) };
+    match made {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(Errno::EROFS) => {
+            Err(io::Error::other(format!("{name:?} is missing, and cannot be made in a read-only file system")))
+        }
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Makes the working directory if it is missing, as `runc` does.
@@ -111,8 +157,7 @@ pub(super) fn mask_all(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
 
 fn mask(root: &OwnedFd, path: &str, null: &mut Option<OwnedFd>) -> io::Result<()> {
     let Some(target) = find_if_there(root, path)? else { return Ok(()) };
-    let is_dir = SFlag::from_bits_truncate(fstat(&target)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-    let cover = if is_dir {
+    let cover = if is_dir(target.as_fd())? {
         let fs = sys::fs_open(c"tmpfs")?;
         sys::fs_create(fs.as_fd())?;
         sys::fs_mount(fs.as_fd(), libc::MOUNT_ATTR_RDONLY)?
@@ -161,7 +206,33 @@ pub(super) fn is_in_proc(place: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(fstatfs(place)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
+/// Tells whether a place lies in what `/sys` is made of: a sysfs, the cgroups, or a directory of links to those that is
+/// mounted in a sysfs.
+pub(super) fn is_in_sys(place: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut dir = place.try_clone_to_owned()?;
+    loop {
+        let found = fstatfs(&dir)?.filesystem_type();
+        if [SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found) {
+            return Ok(true);
+        }
+        // A file in such a directory is none of its links; the root's parent is the root.
+        if !is_dir(dir.as_fd())? {
+            return Ok(false);
+        }
+        let parent = openat(&dir, "..", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let (here, above) = (fstat(&dir)?, fstat(&parent)?);
+        if (here.st_dev, here.st_ino) == (above.st_dev, above.st_ino) {
+            return Ok(false);
+        }
+        dir = parent;
+    }
+}
+
 /// Tells whether a place is a directory.
 pub(super) fn is_dir(place: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(SFlag::from_bits_truncate(fstat(place)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+    Ok(file_type(place)? == SFlag::S_IFDIR)
+}
+
+fn file_type(place: BorrowedFd<'_>) -> io::Result<SFlag> {
+    Ok(SFlag::from_bits_truncate(fstat(place)?.st_mode) & SFlag::S_IFMT)
 }

@@ -57,6 +57,9 @@ fn mount(index: u16, config: &MountConfig, scene: &Scene<'_>, table: &mut Table)
     let kind = config.kind.as_deref().unwrap_or_default();
     let source_name = config.source.as_deref().unwrap_or_default();
     let is_bind = kind == "bind" || options.bind.is_some();
+    if let Some(word) = options.unknown_of_bind().filter(|_| is_bind) {
+        return Err(Fault::unsupported(format!("{} ({word})", field("options"))));
+    }
     let (source, must_be_plain_target) = if is_bind {
         (bind(config, &options, scene, table).map_err(|fault| name_field(fault, index))?, false)
     } else if kind.is_empty() {
@@ -131,7 +134,7 @@ fn bind(config: &MountConfig, options: &Options, scene: &Scene<'_>, table: &mut 
     let tree = host_tree(scene.bundle, path, options.bind == Some(true)).map_err(|error| failed(&error))?;
     let status = fstat(tree.as_fd()).map_err(|errno| failed(&errno.into()))?;
     let is_dir = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-    Ok(MountSource::Tree { fd: table.add(tree)?, is_dir })
+    Ok(MountSource::Tree { fd: table.add(tree)?, path: path.to_owned(), is_dir })
 }
 
 fn cgroups(scene: &Scene<'_>) -> MountSource {

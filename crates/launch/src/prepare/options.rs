@@ -73,6 +73,12 @@ pub(super) fn parse(words: &[String]) -> Options {
 }
 
 impl Options {
+    /// Names what means nothing for a bind, which has no superblock of its own. A word that was meant to restrict it and is
+    /// mistyped must not be dropped.
+    pub(super) fn unknown_of_bind(&self) -> Option<&str> {
+        self.parameters.iter().map(|(key, _)| key.as_str()).find(|key| !SUPERBLOCK_FLAGS.contains(key))
+    }
+
     fn take(&mut self, word: &str) {
         let find = |name: &str| ATTRIBUTES.iter().find(|(known, _, _)| *known == name);
         if let Some((_, set, clear)) = find(word) {
@@ -138,5 +144,14 @@ mod tests {
         assert_eq!(parsed(&["bind"]).bind, Some(false));
         assert_eq!(parsed(&["ro"]).bind, None);
         assert_eq!(parsed(&["bind", "tmpcopyup"]).refused.as_deref(), Some("tmpcopyup"));
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_for_a_bind_is_named() {
+        assert_eq!(parsed(&["rbind", "rro", "nosuid", "defaults", "sync", "rslave"]).unknown_of_bind(), None);
+        for word in ["r0", "RO", "z", "size=1m"] {
+            let name = word.split('=').next();
+            assert_eq!(parsed(&["rbind", word]).unknown_of_bind(), name, "{word}");
+        }
     }
 }

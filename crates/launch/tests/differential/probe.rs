@@ -67,6 +67,7 @@ fn main() {
     }
     devices.sort();
     devices.iter().for_each(|device| println!("device {device}"));
+    println!("loopback {}", text("/proc/net/fib_trie").contains("127.0.0.1"));
     for path in ["/", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/proc/kcore", "/proc/keys", "/proc/bus", "/sys/firmware", "/sys/kernel", "/dev", "/dev/shm", "/tmp", "/data", "/data/sub", "/etc/hosts", "/work"] {
         let kind = |error: std::io::Error| error.raw_os_error();
         let read = fs::metadata(path).map(|found| found.len() > 0 && found.is_file()).map_err(kind);

@@ -85,6 +85,8 @@ impl Bench {
         fs::write(root.join("bin/plain"), "text").unwrap();
         std::os::unix::fs::symlink("/data", root.join("link")).unwrap();
         std::os::unix::fs::symlink("../../../../../../etc", root.join("climb")).unwrap();
+        std::os::unix::fs::symlink("../../srv/later/file", root.join("dangling")).unwrap();
+        std::os::unix::fs::symlink("/srv/dir", root.join("dangling.d")).unwrap();
         let mut config = case.config.clone();
         config["linux"]["cgroupsPath"] = json!(format!("/{}/c{number}", self.parent));
         let env = config["process"]["env"].as_array_mut().unwrap();

@@ -59,6 +59,24 @@ fn a_node_that_the_image_brings_cannot_be_opened() {
     });
 }
 
+/// The kernel of cgroup v1 takes a rule that begins with `a` as one about everything, whatever stands behind it.
+#[test]
+fn a_rule_for_both_kinds_of_devices_with_numbers_is_about_those_alone() {
+    on_both(|scene| {
+        for rule in [
+            json!({"allow": true, "type": "a", "major": 1, "minor": 11, "access": "rwm"}),
+            json!({"allow": true, "major": 1, "access": "r"}),
+            json!({"allow": true, "type": "a", "access": "m"}),
+        ] {
+            let mut config = config(scene);
+            config["linux"]["resources"]["devices"].as_array_mut().unwrap().push(rule.clone());
+            let outcome = scene.run(&config);
+            outcome.assert_refused(&attempts()[2], &[EPERM]);
+            fs::remove_file(scene.root().join("tmp/disk")).unwrap();
+        }
+    });
+}
+
 #[test]
 fn the_check_sees_a_device_that_can_be_opened() {
     on_both(|scene| {

@@ -108,7 +108,7 @@ fn nothing_may_be_mounted_over_proc() {
         for target in ["/proc", "/proc/sys", "/dev/../proc", "//proc/./self", "/proc/sysrq-trigger"] {
             let mut config = scene.config(&["say|here"]);
             add_mount(&mut config, json!({"destination": target, "type": "tmpfs", "source": "tmpfs"}));
-            scene.run(&config).assert_no_container("mounts[8].destination");
+            scene.run(&config).assert_no_container("mounts[7].destination");
         }
         // A bind by another name is one too.
         let source = scene.root().join("work");
@@ -116,7 +116,7 @@ fn nothing_may_be_mounted_over_proc() {
             let mut config = scene.config(&["say|here"]);
             let mount = json!({"destination": "/proc", "type": kind, "source": source, "options": ["bind"]});
             add_mount(&mut config, mount);
-            scene.run(&config).assert_no_container("mounts[8].destination");
+            scene.run(&config).assert_no_container("mounts[7].destination");
         }
     });
 }
@@ -126,15 +126,38 @@ fn an_image_cannot_lead_a_mount_over_proc() {
     on_both(|scene| {
         for says in ["/proc", "/proc/sys", "proc/fs", "/proc/1/attr", "/proc/thread-self"] {
             // A tmpfs that every bundle has.
-            scene.link("run", says);
-            scene.run(&scene.config(&["say|here"])).assert_no_container("mounts[6].destination");
+            scene.link("dev", says);
+            scene.run(&scene.config(&["say|here"])).assert_no_container("mounts[1].destination");
         }
-        scene.link("run", "/run.d");
+        fs::remove_file(scene.root().join("dev")).unwrap();
         scene.link("data", "/proc/sys");
         let mut config = scene.config(&["say|here"]);
         let source = scene.root().join("work");
         add_mount(&mut config, json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind"]}));
         scene.run(&config).assert_no_container("mounts[");
+    });
+}
+
+#[test]
+fn an_image_cannot_lead_a_mount_over_sys() {
+    on_both(|scene| {
+        let source = scene.root().join("work");
+        for says in ["/sys", "sys/firmware", "/sys/fs/cgroup", "../../sys/kernel", "/proc/../sys"] {
+            scene.link("data", says);
+            for mount in [
+                json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs"}),
+                json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind"]}),
+            ] {
+                let mut config = scene.config(&["say|here"]);
+                add_mount(&mut config, mount);
+                scene.run(&config).assert_no_container("mounts[7].destination");
+            }
+        }
+        // A bundle that says so itself has its way, as with runc.
+        let mut config = scene.config(&["create|/sys/firmware/file"]);
+        config["linux"]["maskedPaths"] = json!([]);
+        add_mount(&mut config, json!({"destination": "/sys/firmware", "type": "tmpfs", "source": "tmpfs"}));
+        scene.run(&config).assert_worked("create|/sys/firmware/file");
     });
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{Process, SERVER_FILE};
 use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider};
-use contd_types::{ContainerId, NamespaceId};
+use contd_types::{ContainerId, LayerKind, NamespaceId};
 
 use crate::support;
 
@@ -45,7 +45,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        for dir in ["run", "run/f", "state", "state/ns", "cache", "upper"] {
+        for dir in ["run", "run/f", "state", "state/ns", "state/.removed", "cache", "upper"] {
             fs::create_dir(scratch.path().join(dir)).unwrap();
         }
         Self { scratch }
@@ -53,6 +53,18 @@ impl Node {
 
     pub(crate) fn path(&self) -> &Path {
         self.scratch.path()
+    }
+
+    /// Counts what there is, once layers that are being removed are gone.
+    #[track_caller]
+    pub(crate) fn census(&self) -> support::Census {
+        for _ in 0..1000 {
+            if fs::read_dir(self.path().join("state/.removed")).unwrap().next().is_none() {
+                return support::census(self.path());
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("a layer is not removed");
     }
 
     /// A provider that knows nothing: what a new daemon has.
@@ -103,7 +115,10 @@ pub(crate) fn request(flist: &str, number: u8) -> PrepareRootfs {
         id: ContainerId::from_random([number; 16]),
         flist: flist.to_owned(),
         is_read_only: false,
+        layer: LayerKind::Disk,
+        is_layer_required: false,
         size_bytes: 4 << 20,
+        is_size_required: false,
         upper_dir: None,
         is_trusted: false,
         grant: None,

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use contd_durable::{RealFs, replace_volatile};
+use contd_durable::{DurableError, Fs, RealFs, replace, replace_volatile};
 use contd_failpoint::Failpoint;
 use contd_protocol::shim::{Response, files};
 use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
@@ -338,15 +338,23 @@ impl Task {
     }
 
     fn write_record(&self, name: &str, record: &impl Serialize) -> Result<(), TaskError> {
-        write(&self.dir.join(name), record)
+        write(&self.dir.join(name), record, replace_volatile)
+    }
+
+    /// Writes a record that must outlive us and a run directory that is on a disk.
+    pub(super) fn keep_record(&self, name: &str, record: &impl Serialize) -> Result<(), TaskError> {
+        write(&self.dir.join(name), record, replace)
     }
 }
 
-fn write(path: &Path, record: &impl Serialize) -> Result<(), TaskError> {
+/// How a file is replaced.
+type Replace = fn(&dyn Fs, &Path, &[u8], u32) -> Result<(), DurableError>;
+
+fn write(path: &Path, record: &impl Serialize, replace: Replace) -> Result<(), TaskError> {
     let failed = |source| TaskError::Record { path: path.to_owned(), source };
     let bytes = serde_json::to_vec(record).map_err(|error| {
         let source = io::Error::other(error);
-        failed(contd_durable::DurableError::Write { path: path.to_owned(), source })
+        failed(DurableError::Write { path: path.to_owned(), source })
     })?;
-    replace_volatile(&RealFs, path, &bytes, 0o600).map_err(failed)
+    replace(&RealFs, path, &bytes, 0o600).map_err(failed)
 }

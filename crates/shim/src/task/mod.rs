@@ -22,7 +22,7 @@ use std::time::Instant;
 use contd_cgroup::{Hierarchies, TaskCgroup};
 use contd_failpoint::Failpoint;
 use contd_lease::ProcessError;
-use contd_protocol::shim::{Request, Response, TaskSpec, TaskState};
+use contd_protocol::shim::{Request, Response, TaskSpec, TaskState, files};
 use contd_types::{ApiError, Exit, Pid, Signal, Timestamp};
 
 use crate::clock;
@@ -371,6 +371,27 @@ impl Task {
         self.is_shut_down = true;
         self.refuse_waiters("the shim was shut down");
         Ok(Some(Response::Done))
+    }
+
+    /// Sees to it that all which is known of a container that has ended is on disk, for whoever comes after us. `false` while
+    /// there is something to guard: a container that lives, work under way, or output that the log does not take.
+    pub(crate) fn leave_behind(&mut self) -> bool {
+        if self.current.is_some() || self.deletion.is_some() || matches!(self.phase, Phase::Live { .. }) {
+            return false;
+        }
+        // What descendants have said since: they are not ours any more.
+        self.pump.take_the_rest();
+        if self.pump.has_waiting() {
+            return false;
+        }
+        self.pump.sync_log();
+        if let Phase::Exited { exit, .. } = &self.phase
+            && let Err(error) = self.keep_record(files::EXIT, exit)
+        {
+            // It was written before, if not brought to the disk.
+            self.diagnostics.error(&error);
+        }
+        true
     }
 
     fn hand_over(&mut self, caller: CallRef, binary: &Path) -> Result<Option<Response>, TaskError> {

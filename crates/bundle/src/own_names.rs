@@ -1,0 +1,193 @@
+//! By which names a container knows itself: `/etc/hosts` and `/etc/hostname`, where its image brings none or empty ones, as
+//! base images do because every engine fills them in.
+//!
+//! A writable root gets them as files of its own layer: there they count against its size, and the container may change
+//! them. A read-only one gets them as read-only binds of files in the bundle. What an image, or a layer that was kept, says
+//! itself stays. No byte of a file is read for that: it might have to come from a store.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use contd_types::Shortage;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::mounts::is_empty_file;
+use crate::root_file::{Inside, reopen_for};
+
+/// The mode of the files: everybody in the container looks names up.
+pub(crate) const MODE: u32 = 0o644;
+
+/// One of the files.
+struct OwnFile {
+    /// Inside the container.
+    place: &'static str,
+    /// In the bundle, for a read-only root.
+    name: &'static str,
+    text: fn(&str) -> String,
+}
+
+const FILES: [OwnFile; 2] = [
+    OwnFile { place: "/etc/hosts", name: "hosts", text: hosts },
+    OwnFile { place: "/etc/hostname", name: "hostname", text: hostname },
+];
+
+/// The container's own name is on 127.0.0.1, as podman has it without a network: contd knows no other address of it.
+fn hosts(name: &str) -> String {
+    format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n")
+}
+
+fn hostname(name: &str) -> String {
+    format!("{name}\n")
+}
+
+/// Lists what a read-only root has as empty files: the place, and the name of the file in the bundle that is to be bound
+/// there. In such a root nothing can be made, so a file that is not there at all stays away.
+pub(crate) fn missing(inside: &Inside) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_missing = |file: &&OwnFile| {
+        let place = inside.follow(Path::new(file.place)).and_then(|place| inside.open_plain(&place));
+        place.is_ok_and(|found| is_empty_file(&found))
+    };
+    FILES.iter().filter(is_missing).map(|file| (file.place, file.name))
+}
+
+/// Lists the files for a bundle: names and texts.
+pub(crate) fn for_bundle(container: &str) -> impl Iterator<Item = (&'static str, String)> {
+    FILES.iter().map(move |file| (file.name, (file.text)(container)))
+}
+
+/// Writes the files into a root with a writable layer, which no process uses yet.
+///
+/// # Errors
+/// The path and why. A layer without room goes without them.
+pub(crate) fn write(root: &Path, container: &str) -> Result<(), (PathBuf, io::Error)> {
+    for file in &FILES {
+        match write_one(root, file, container) {
+            Err(error) if Shortage::of(&error).is_none() => {
+                return Err((root.join(file.place.trim_start_matches('/')), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn write_one(root: &Path, file: &OwnFile, container: &str) -> io::Result<()> {
+    let inside = Inside::open(root)?;
+    // A root that is not a mount of a container's own would be somebody else's files.
+    if root == Path::new("/") || fstatvfs(inside.dir()).map_err(io::Error::from)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    // A loop, a directory in its place: the image has its reasons, or is broken, and starts without.
+    let Ok(place) = inside.follow(Path::new(file.place)) else { return Ok(()) };
+    let text = (file.text)(container);
+    let found = match inside.open_plain(&place) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match inside.create(&place, MODE) {
+            Ok(created) => return fill(&created, &text),
+            // What the link of an image promises is for the image to make, and a name in a file's place is none.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        },
+        Err(_) => return Ok(()),
+    };
+    if !is_empty_file(&found) {
+        return Ok(());
+    }
+    let opened = reopen_for(&found, File::options().write(true).truncate(true))?;
+    fill(&opened, &text)
+}
+
+fn fill(mut file: &File, text: &str) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    /// A root with `etc`, and beside it what must stay as it is.
+    fn root() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("etc")).expect("etc");
+        fs::write(dir.path().join("outside"), "").expect("outside");
+        (dir, root)
+    }
+
+    fn text(root: &Path, place: &str) -> String {
+        fs::read_to_string(root.join(place)).expect(place)
+    }
+
+    #[test]
+    fn a_root_without_or_with_empty_files_gets_them() {
+        for is_there in [false, true] {
+            let (_dir, root) = root();
+            if is_there {
+                fs::write(root.join("etc/hosts"), "").expect("hosts");
+                fs::set_permissions(root.join("etc/hosts"), Permissions::from_mode(0o600)).expect("mode");
+            }
+            write(&root, "web").expect("write");
+            assert_eq!(text(&root, "etc/hosts"), hosts("web"));
+            assert_eq!(text(&root, "etc/hostname"), "web\n");
+            assert_eq!(fs::metadata(root.join("etc/hosts")).expect("hosts").mode() & 0o7777, MODE);
+        }
+    }
+
+    #[test]
+    fn what_an_image_says_itself_stays() {
+        let (_dir, root) = root();
+        fs::write(root.join("etc/hosts"), "\n").expect("hosts");
+        write(&root, "web").expect("write");
+        assert_eq!((text(&root, "etc/hosts").as_str(), text(&root, "etc/hostname").as_str()), ("\n", "web\n"));
+        write(&root, "other").expect("again");
+        assert_eq!(text(&root, "etc/hostname"), "web\n");
+    }
+
+    #[test]
+    fn a_link_of_the_image_does_not_lead_out() {
+        let (dir, root) = root();
+        let outside = dir.path().join("outside").display().to_string();
+        for says in
+            [outside.as_str(), "../../outside", "/../../../outside", "../../created", "/proc/self/root/etc/hosts"]
+        {
+            let link = root.join("etc/hosts");
+            symlink(says, &link).expect("link");
+            write(&root, "web").expect("write");
+            assert_eq!(fs::read(dir.path().join("outside")).expect("outside"), b"", "{says}");
+            assert!(!dir.path().join("created").exists(), "{says}");
+            fs::remove_file(link).expect("remove");
+        }
+        // Inside of the root they are followed as ever.
+        fs::create_dir(root.join("run")).expect("run");
+        symlink("../run/hosts", root.join("etc/hosts")).expect("link");
+        write(&root, "web").expect("write");
+        assert_eq!(text(&root, "run/hosts"), hosts("web"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_left_alone() {
+        let (_dir, root) = root();
+        fs::create_dir(root.join("etc/hosts")).expect("directory");
+        nix::unistd::mkfifo(&root.join("etc/hostname"), nix::sys::stat::Mode::S_IRUSR).expect("fifo");
+        write(&root, "web").expect("write");
+        let inside = Inside::open(&root).expect("open");
+        assert_eq!(missing(&inside).count(), 0);
+    }
+
+    #[test]
+    fn a_read_only_root_has_empty_files_bound_over_and_others_left() {
+        let (_dir, root) = root();
+        let inside = Inside::open(&root).expect("open");
+        assert_eq!(missing(&inside).count(), 0);
+        fs::write(root.join("etc/hosts"), "").expect("hosts");
+        fs::write(root.join("etc/hostname"), "mine").expect("hostname");
+        assert_eq!(missing(&inside).collect::<Vec<_>>(), [("/etc/hosts", "hosts")]);
+    }
+}

@@ -1,0 +1,21 @@
+//! `contd man`: the manual pages, made of the same grammar as the help; for `make install`.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+
+use crate::cli::args::Cli;
+use crate::cli::error::CliError;
+
+/// Where to.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ManArgs {
+    /// The directory, which must exist
+    dir: PathBuf,
+}
+
+/// Writes a page for the command and one for each verb: `contd.1`, `contd-run.1`.
+pub(crate) fn run(args: ManArgs) -> Result<(), CliError> {
+    let written = clap_mangen::generate_to(Cli::command(), &args.dir);
+    written.map_err(|source| CliError::Man { dir: args.dir, source })
+}
