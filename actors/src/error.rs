@@ -43,6 +43,9 @@ pub(crate) enum StepError {
     Job(JobLost),
     #[error(transparent)]
     Illegal(IllegalTransition),
+    /// No rule allows what its caller asked for.
+    #[error(transparent)]
+    Denied(ApiError),
     /// The bundle lies elsewhere than the shim was told.
     #[error("find the bundle at {}: it was written to {}", expected.display(), written.display())]
     BundleElsewhere { expected: PathBuf, written: PathBuf },
@@ -88,6 +91,7 @@ impl Explain for StepError {
             Self::Shim(source) => source.kind(),
             Self::Record(source) => source.kind(),
             Self::Call(source) => source.kind(),
+            Self::Denied(source) => source.kind,
             Self::Illegal(_) | Self::Cancelled => ErrorKind::Conflict,
             Self::Job(source) => source.kind(),
             Self::BundleElsewhere { .. } | Self::Panicked { .. } => ErrorKind::Internal,
@@ -105,6 +109,7 @@ impl Explain for StepError {
             Self::Shim(source) => source.hint(),
             Self::Record(source) => source.hint(),
             Self::Call(source) => source.hint(),
+            Self::Denied(source) => source.hint.clone(),
             Self::Illegal(_) => Some("inspect the container, then repeat what is still wanted".to_owned()),
             Self::Cancelled => Some("run it again if it is still wanted".to_owned()),
             Self::BundleElsewhere { .. } => Some("set the state directory to the one the bundles use".to_owned()),
@@ -250,6 +255,10 @@ pub(crate) enum NamespaceError {
         "run container {name}: namespace {namespace} has {limit} containers, the most allowed (limits.containers_per_namespace)"
     )]
     Full { namespace: NamespaceId, name: ContainerName, limit: usize },
+    #[error("run container {name}: uid {uid} has {limit} containers, the most that its rule allows")]
+    CallerFull { name: ContainerName, uid: u32, limit: usize },
+    #[error(transparent)]
+    Denied(ApiError),
     #[error("run container {name}: {limit} runs are in flight in {place}, the most allowed ({key})")]
     Busy { place: String, name: ContainerName, limit: usize, key: &'static str },
     #[error("run container {name}: its idempotency key belongs to a run with another spec")]
@@ -287,7 +296,8 @@ impl Explain for NamespaceError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NameTaken { .. } => ErrorKind::AlreadyExists,
-            Self::Full { .. } => ErrorKind::OutOfResources,
+            Self::Full { .. } | Self::CallerFull { .. } => ErrorKind::OutOfResources,
+            Self::Denied(source) => source.kind,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::KeyReused { .. } => ErrorKind::Conflict,
             Self::BadKey { .. } | Self::Spec { .. } | Self::UnknownRuntime { .. } => ErrorKind::InvalidArgument,
@@ -303,6 +313,10 @@ impl Explain for NamespaceError {
                 Some(format!("choose another name, or remove the other; see what it is: contd inspect {}", id.short()))
             }
             Self::Full { .. } => Some("delete containers that have ended, or raise the limit".to_owned()),
+            Self::CallerFull { .. } => {
+                Some("delete containers that have ended, or ask the operator for a higher max_containers".to_owned())
+            }
+            Self::Denied(source) => source.hint.clone(),
             Self::Busy { key, .. } => Some(format!("retry in a moment, or raise {key}")),
             Self::KeyReused { .. } => Some("use a new key for a new container".to_owned()),
             Self::BadKey { .. } => Some("use a shorter key, for example a UUID".to_owned()),

@@ -24,6 +24,7 @@ mod container;
 mod error;
 mod event;
 mod flist;
+mod judge;
 mod lane;
 mod lineage;
 mod log;
@@ -46,6 +47,7 @@ pub use call::{CallError, ask, ask_api, tell};
 pub use config::{
     Defaults, LOG_NOTES_DIR, Limits, LogRotation, NodeConfig, NodeRuntime, RemovedLogsRule, Runtimes, Settings,
 };
+pub use judge::{Judge, Judgement, NoRules};
 pub use node::{Node, Parts, start, until_ended};
 pub use pool::runtime;
 pub use supervisor::Supervisor;

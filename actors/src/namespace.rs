@@ -13,7 +13,8 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFut
 use contd_protocol::api::MAX_IDEMPOTENCY_KEY_BYTES;
 use contd_store::ContainerRecord;
 use contd_types::{
-    ContainerId, ContainerInfo, ContainerName, ContainerSpec, Exit, MAX_TIMEOUT, NamespaceId, State, StateName, Step,
+    Caller, ContainerId, ContainerInfo, ContainerName, ContainerSpec, Exit, MAX_TIMEOUT, NamespaceId, State, StateName,
+    Step,
 };
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -22,6 +23,7 @@ use crate::call::{ask, tell};
 use crate::chance::new_id;
 use crate::container::{ContainerActor, KILLED_TIMEOUT, Origin, ROLLBACK_TIMEOUT, first_record};
 use crate::error::{ContainerError, NamespaceError, one_line};
+use crate::judge::Place;
 use crate::lineage::{Lifeline, Lineage, RebuildBudget};
 use crate::messages::RECOVERY_WAIT;
 use crate::messages::container::{
@@ -54,6 +56,8 @@ struct Child {
     key: Option<String>,
     generation: u32,
     budget: RebuildBudget,
+    /// Counted for its caller with limited rights.
+    place: Option<Place>,
 }
 
 /// The actor; see the module.
@@ -98,7 +102,7 @@ impl NamespaceActor {
         }
     }
 
-    fn subject(&self, id: &ContainerId, spec: &Arc<ContainerSpec>) -> Subject {
+    fn subject(&self, id: &ContainerId, spec: &Arc<ContainerSpec>, caller: Option<Caller>) -> Subject {
         Subject {
             shared: Arc::clone(&self.shared),
             lane: self.shared.lanes.of(id),
@@ -106,7 +110,13 @@ impl NamespaceActor {
             id: id.clone(),
             name: spec.name.clone(),
             spec: Arc::clone(spec),
+            caller: caller.map(Arc::new),
         }
+    }
+
+    /// Counts a container that is there already, whatever its caller may have by now.
+    fn place_of(&self, record: &ContainerRecord) -> Option<Place> {
+        record.caller.as_ref().and_then(|caller| self.shared.places.try_take(caller.uid, None))
     }
 
     /// Starts the actor of a container. Its record is on disk already, or the actor writes it.
@@ -126,7 +136,13 @@ impl NamespaceActor {
         ContainerActor::new(subject, parent, lineage, record, origin).start()
     }
 
-    fn add(&mut self, record: ContainerRecord, origin: Origin, ctx: &mut Context<Self>) -> Addr<ContainerActor> {
+    fn add(
+        &mut self,
+        record: ContainerRecord,
+        origin: Origin,
+        place: Option<Place>,
+        ctx: &mut Context<Self>,
+    ) -> Addr<ContainerActor> {
         let (id, key) = (record.id.clone(), record.idempotency_key.clone());
         let spec = Arc::new(record.spec.clone());
         // What an earlier daemon had not removed yet has its name only until somebody else has it.
@@ -137,9 +153,11 @@ impl NamespaceActor {
         if let Some(key) = key.as_ref().filter(|_| !is_leaving) {
             self.keys.insert(key.clone(), id.clone());
         }
-        let addr = self.start_actor(self.subject(&id, &spec), record, origin, 0, ctx);
+        let subject = self.subject(&id, &spec, record.caller.clone());
+        let addr = self.start_actor(subject, record, origin, 0, ctx);
         let (sender, _nobody_yet) = watch::channel(Some(addr.clone()));
-        self.children.insert(id, Child { addr: sender, spec, key, generation: 0, budget: RebuildBudget::default() });
+        let child = Child { addr: sender, spec, key, generation: 0, budget: RebuildBudget::default(), place };
+        self.children.insert(id, child);
         addr
     }
 
@@ -149,7 +167,7 @@ impl NamespaceActor {
         let spec = Arc::new(info.spec.clone());
         self.names.insert(spec.name.clone(), id.clone());
         let (addr, _nobody_yet) = watch::channel(None);
-        let child = Child { addr, spec, key: None, generation: 0, budget: RebuildBudget::default() };
+        let child = Child { addr, spec, key: None, generation: 0, budget: RebuildBudget::default(), place: None };
         self.children.insert(id.clone(), child);
         self.rebuild_later(id, ctx);
     }
@@ -172,8 +190,9 @@ impl NamespaceActor {
         }
     }
 
-    /// Decides whether a run may begin; everything that can be refused without work is refused here.
-    fn admit(&self, run: &Run) -> Result<(), NamespaceError> {
+    /// Decides whether a run may begin; everything that can be refused without work is refused here. A caller with limited
+    /// rights takes one of its places.
+    fn admit(&self, run: &Run) -> Result<Option<Place>, NamespaceError> {
         let name = || run.spec.name.clone();
         if self.shared.is_going_down() {
             return Err(NamespaceError::GoingDown { name: name() });
@@ -199,7 +218,11 @@ impl NamespaceActor {
         if self.children.len() >= limit {
             return Err(NamespaceError::Full { namespace: self.namespace.clone(), name: name(), limit });
         }
-        Ok(())
+        let Some(caller) = &run.caller else { return Ok(None) };
+        let judged = self.shared.judge.judge(caller, &self.namespace, &run.spec).map_err(NamespaceError::Denied)?;
+        let (uid, limit) = (caller.uid, judged.max_containers);
+        let full = || NamespaceError::CallerFull { name: name(), uid, limit: limit.unwrap_or_default() };
+        self.shared.places.try_take(uid, limit).map(Some).ok_or_else(full)
     }
 
     /// Joins a run that was made with the same key.
@@ -289,11 +312,14 @@ impl NamespaceActor {
                 if let Some(key) = &child.key {
                     self.keys.insert(key.clone(), id.clone());
                 }
-                let (generation, spec) = (child.generation, Arc::clone(&child.spec));
+                let (generation, spec, has_place) = (child.generation, Arc::clone(&child.spec), child.place.is_some());
+                let place = if has_place { None } else { self.place_of(&record) };
                 let origin = Origin::Recorded { may_have_shim: true };
-                let addr = self.start_actor(self.subject(id, &spec), record, origin, generation, ctx);
+                let subject = self.subject(id, &spec, record.caller.clone());
+                let addr = self.start_actor(subject, record, origin, generation, ctx);
                 self.shared.count_rebuild();
-                if let Some(child) = self.children.get(id) {
+                if let Some(child) = self.children.get_mut(id) {
+                    child.place = child.place.take().or(place);
                     child.addr.send_replace(Some(addr));
                 }
             }
@@ -333,7 +359,8 @@ impl Actor for NamespaceActor {
         for found in std::mem::take(&mut self.found) {
             match found {
                 Found::Record { record, may_have_shim } => {
-                    self.add(*record, Origin::Recorded { may_have_shim }, ctx);
+                    let place = self.place_of(&record);
+                    self.add(*record, Origin::Recorded { may_have_shim }, place, ctx);
                 }
                 Found::Unread(id) => self.add_unread(id, ctx),
             }
@@ -352,10 +379,11 @@ impl Handler<Run> for NamespaceActor {
         if let Some(joined) = self.join(&mut run) {
             return joined;
         }
-        if let Err(refused) = self.admit(&run) {
-            return Box::pin(fut::ready(Err(refused)));
-        }
-        let Run { spec, idempotency_key, progress, hold, goal } = run;
+        let owned = match self.admit(&run) {
+            Ok(owned) => owned,
+            Err(refused) => return Box::pin(fut::ready(Err(refused))),
+        };
+        let Run { spec, caller, idempotency_key, progress, hold, goal } = run;
         let name = spec.name.clone();
         let place = match self.shared.admission.try_run(&self.namespace, &self.shared.settings().limits) {
             Ok(place) => place,
@@ -370,8 +398,8 @@ impl Handler<Run> for NamespaceActor {
                 Err(source) => return Box::pin(fut::ready(Err(NamespaceError::NoRandomness { name, source }))),
             },
         };
-        let record = first_record(&self.subject(&id, &Arc::new(spec)), idempotency_key);
-        let addr = self.add(record, Origin::Fresh, ctx);
+        let record = first_record(&self.subject(&id, &Arc::new(spec), caller), idempotency_key);
+        let addr = self.add(record, Origin::Fresh, owned, ctx);
         let deadline = self.make_deadline();
         let made = async move {
             let answer = ask(&addr, BeginRun { goal, progress, hold }, deadline).await;

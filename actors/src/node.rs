@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::admission::Admission;
 use crate::call::ask;
 use crate::config::NodeConfig;
+use crate::judge::Judge;
 use crate::lane::Lanes;
 use crate::messages::supervisor::AwaitEnd;
 use crate::records::Records;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub journal: EventJournal,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// The rules for callers with limited rights.
+    pub judge: Arc<dyn Judge>,
 }
 
 /// A node that is not started yet.
@@ -61,11 +64,13 @@ impl Node {
 /// Call it inside an actix system. Keep the address: when the last one is dropped, the node ends, and its containers run
 /// on.
 pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
-    let Parts { store, shims, rootfs, bundles, journal, clock } = parts;
+    let Parts { store, shims, rootfs, bundles, journal, clock, judge } = parts;
     let shared = Arc::new(Shared {
         records: Records::new(store),
         shims,
         clock,
+        judge,
+        places: Arc::default(),
         view: View::default(),
         lanes: Lanes::default(),
         settings: RwLock::new(config.settings()),

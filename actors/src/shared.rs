@@ -20,6 +20,7 @@ use crate::chance::jitter;
 use crate::config::{NodeConfig, Settings};
 use crate::event::EventActor;
 use crate::flist::FlistActor;
+use crate::judge::{Judge, Places};
 use crate::lane::Lanes;
 use crate::log::LogActor;
 use crate::messages::node::PublishEvent;
@@ -37,6 +38,9 @@ pub(crate) struct Shared {
     pub(crate) records: Records,
     pub(crate) shims: Arc<dyn ShimClient>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) judge: Arc<dyn Judge>,
+    /// How many containers callers with limited rights have.
+    pub(crate) places: Arc<Places>,
     pub(crate) view: View,
     pub(crate) lanes: Lanes,
     /// What of the settings may change; the rest of them is in `config`.

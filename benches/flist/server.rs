@@ -42,6 +42,7 @@ impl Server {
             cache: cache.to_owned(),
             source: flist.path.display().to_string(),
             cache_limits: CacheLimits::default(),
+            limited_routes: None,
         };
         fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("encode")).expect("write what to serve");
         Self { dir, root }

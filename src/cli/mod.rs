@@ -61,7 +61,7 @@ pub(crate) use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::{Host, Session};
 use crate::cli::output::Way;
-pub(crate) use crate::cli::parse::{address as parse_address, size as parse_size};
+pub(crate) use crate::cli::parse::{address as parse_address, cpus, size as parse_size};
 
 /// What runs the daemon; brought by `main`, so that nothing here knows it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use contd_flist::CacheLimits;
-use contd_types::{LayerKind, NamespaceId};
+use contd_types::LayerKind;
 use serde::{Deserialize, Deserializer};
 
 use crate::cli::{parse_address, parse_size};
+use crate::config::access::Access;
+use crate::config::api::Api;
 
 /// The configuration file. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -40,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     /// Bounds.
     pub(crate) limits: Limits,
+    /// The API socket.
+    pub(crate) api: Api,
     /// Who else than root may use the API, and for what.
     pub(crate) access: Vec<Access>,
 }
@@ -60,6 +64,7 @@ impl Default for Config {
             logs: Logs::default(),
             cache: Cache::default(),
             limits: Limits::default(),
+            api: Api::default(),
             access: Vec::new(),
         }
     }
@@ -262,28 +267,4 @@ impl Default for Limits {
             idle_timeout_s: 600,
         }
     }
-}
-
-/// A right to use the API. Root and the daemon's own user may do everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Access {
-    /// The peer's user.
-    #[serde(default)]
-    pub(crate) uid: Option<u32>,
-    /// The peer's primary group.
-    #[serde(default)]
-    pub(crate) gid: Option<u32>,
-    /// The namespaces it may use; empty means all.
-    #[serde(default)]
-    pub(crate) namespaces: Vec<NamespaceId>,
-    /// Whether it may only look.
-    #[serde(default)]
-    pub(crate) read_only: bool,
-    /// Connections of one user, instead of `limits.connections_per_user`.
-    #[serde(default)]
-    pub(crate) max_connections: Option<usize>,
-    /// Followers of one user, instead of `limits.followers_per_user`.
-    #[serde(default)]
-    pub(crate) max_followers: Option<usize>,
 }

@@ -3,10 +3,14 @@
 //! Order of precedence, the later wins: built-in defaults, the file, `conf.d/*.toml` beside it by name, flags. An unknown
 //! key is an error that names the file, the line and the column. A missing file is fine unless it was asked for.
 
+mod access;
+mod api;
 mod file;
 mod layout;
 mod load;
 mod place;
 
-pub(crate) use file::{Access, Config, Limits};
+pub(crate) use access::{Access, FlistRule};
+pub(crate) use api::Api;
+pub(crate) use file::{Config, Limits};
 pub(crate) use load::{ConfigError, load};

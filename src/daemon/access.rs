@@ -1,41 +1,60 @@
-//! Who may do what: the peer's uid and gid (`SO_PEERCRED`) against the rules of the configuration.
+//! Who may do what: the peer's user (`SO_PEERCRED`) and groups (`SO_PEERGROUPS`) against the rules of the configuration.
+//!
+//! Here: verbs and namespaces. What of the host a container may have is judged by [`crate::daemon::judge`].
 
 use contd_protocol::api::Request;
-use contd_types::{ApiError, ErrorKind, NamespaceId};
+use std::sync::Arc;
+
+use contd_types::{ApiError, Caller, ErrorKind, NamespaceId};
 
 use crate::config::{Access, Limits};
+use crate::daemon::judge::{fits, is_in_scope};
 use crate::daemon::places::Shares;
 
 /// Who is at the other end of a connection, as the kernel says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// Its effective user when it connected.
     pub(crate) uid: u32,
     /// Its effective group when it connected.
     pub(crate) gid: u32,
+    /// Its supplementary groups then.
+    pub(crate) groups: Arc<[u32]>,
     /// Its process id, for the audit line; 0 when the kernel does not tell.
     pub(crate) pid: i32,
+}
+
+impl Peer {
+    /// Returns who it is, for the rules.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller { uid: self.uid, gid: self.gid, groups: self.groups.to_vec() }
+    }
 }
 
 /// What one peer may do.
 #[derive(Debug, Clone)]
 pub(crate) struct Rights {
-    rules: Vec<Access>,
+    /// With their labels.
+    rules: Vec<(String, Access)>,
+    caller: Caller,
     is_all: bool,
 }
 
 impl Rights {
     /// Collects the rules that fit the peer; `None` when it may do nothing at all.
-    pub(crate) fn of(peer: Peer, own_uid: u32, rules: &[Access]) -> Option<Self> {
+    pub(crate) fn of(peer: &Peer, own_uid: u32, rules: &[Access]) -> Option<Self> {
+        let caller = peer.caller();
         if peer.uid == 0 || peer.uid == own_uid {
-            return Some(Self { rules: Vec::new(), is_all: true });
+            return Some(Self { rules: Vec::new(), caller, is_all: true });
         }
-        let fits = |rule: &&Access| match (rule.uid, rule.gid) {
-            (None, None) => false,
-            (uid, gid) => uid.is_none_or(|uid| uid == peer.uid) && gid.is_none_or(|gid| gid == peer.gid),
-        };
-        let rules: Vec<Access> = rules.iter().filter(fits).cloned().collect();
-        if rules.is_empty() { None } else { Some(Self { rules, is_all: false }) }
+        let labelled = rules.iter().enumerate().filter(|(_, rule)| fits(rule, &caller));
+        let rules: Vec<_> = labelled.map(|(position, rule)| (rule.label(position), rule.clone())).collect();
+        if rules.is_empty() { None } else { Some(Self { rules, caller, is_all: false }) }
+    }
+
+    /// Returns who it is if its rights are limited: then what its containers may have is judged.
+    pub(crate) fn limited(&self) -> Option<&Caller> {
+        (!self.is_all).then_some(&self.caller)
     }
 
     /// Tells what the peer may have at once; the most generous of its rules counts. `None` for rights that are none.
@@ -44,46 +63,65 @@ impl Rights {
         if rights.is_all {
             return Shares::UNLIMITED;
         }
-        let most = |of: fn(&Access) -> Option<usize>| rights.rules.iter().filter_map(of).max();
+        let most = |of: fn(&Access) -> Option<usize>| rights.rules.iter().filter_map(|(_, rule)| of(rule)).max();
         Shares::of(limits, most(|rule| rule.max_connections), most(|rule| rule.max_followers))
     }
 
-    /// Checks a request.
+    /// Checks a request, and names the rule that allows it; empty when none is needed.
     ///
     /// # Errors
     /// `PermissionDenied`, naming the verb and the namespace.
-    pub(crate) fn check(&self, request: &Request) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, request: &Request) -> Result<String, ApiError> {
         let (verb, scope, is_mutation) = describe(request);
-        let is_allowed = match scope {
-            Scope::Nothing => true,
-            Scope::One(namespace) => self.allows(Some(namespace), is_mutation),
-            Scope::All => self.allows(None, is_mutation),
-            Scope::Node => self.is_all,
+        let allowing = match scope {
+            Scope::Nothing => Some(String::new()),
+            Scope::One(namespace) => self.allowing(Some(namespace), is_mutation),
+            Scope::All => self.allowing(None, is_mutation),
+            Scope::Node => self.is_all.then(String::new),
         };
-        if is_allowed {
-            return Ok(());
+        if let Some(rule) = allowing {
+            return Ok(rule);
         }
         let what = match scope {
             Scope::One(namespace) => format!("{verb} in namespace {namespace}"),
             Scope::All | Scope::Nothing => format!("{verb} over all namespaces"),
             Scope::Node => format!("{verb} of this node"),
         };
-        let hint = "ask the operator for an [[access]] rule in the configuration of contd";
-        Err(ApiError::new(ErrorKind::PermissionDenied, format!("{what}: this user may not")).with_hint(hint))
+        let message = format!("{what}: no rule of uid {} allows that", self.caller.uid);
+        Err(ApiError::new(ErrorKind::PermissionDenied, message).with_hint(self.what_is_allowed(is_mutation)))
     }
 
     /// Tells whether the peer may look at a namespace.
     pub(crate) fn may_see(&self, namespace: &NamespaceId) -> bool {
-        self.allows(Some(namespace), false)
+        self.allowing(Some(namespace), false).is_some()
     }
 
-    fn allows(&self, namespace: Option<&NamespaceId>, is_mutation: bool) -> bool {
-        self.is_all
-            || self.rules.iter().any(|rule| {
-                let is_in_scope = rule.namespaces.is_empty()
-                    || namespace.is_some_and(|namespace| rule.namespaces.contains(namespace));
-                is_in_scope && !(is_mutation && rule.read_only)
-            })
+    /// Names the first rule that allows something there.
+    fn allowing(&self, namespace: Option<&NamespaceId>, is_mutation: bool) -> Option<String> {
+        if self.is_all {
+            return Some(String::new());
+        }
+        let allows = |rule: &Access| {
+            let is_there = namespace.map_or(rule.namespaces.is_empty(), |namespace| is_in_scope(rule, namespace));
+            is_there && !(is_mutation && rule.read_only)
+        };
+        self.rules.iter().find(|(_, rule)| allows(rule)).map(|(label, _)| label.clone())
+    }
+
+    fn what_is_allowed(&self, is_mutation: bool) -> String {
+        let mut namespaces: Vec<&str> =
+            self.rules.iter().flat_map(|(_, rule)| &rule.namespaces).map(|n| n.as_str()).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        let is_looking_only = self.rules.iter().all(|(_, rule)| rule.read_only);
+        let own = if is_mutation && is_looking_only {
+            "your rules let you look only".to_owned()
+        } else if namespaces.is_empty() {
+            "your rules let you change nothing there".to_owned()
+        } else {
+            format!("your rules are about: {} (choose one with -n)", namespaces.join(", "))
+        };
+        format!("{own}; for more ask the operator for an [[access]] rule in the configuration of contd")
     }
 }
 
@@ -147,18 +185,18 @@ mod tests {
     }
 
     fn peer(uid: u32) -> Peer {
-        Peer { uid, gid: uid, pid: 1 }
+        Peer { uid, gid: uid, groups: Arc::from([61_007]), pid: 1 }
     }
 
     #[test]
     fn a_user_without_a_rule_may_not_even_connect() {
-        assert!(Rights::of(peer(1000), 0, &[rule(1001, &[], false)]).is_none());
-        assert!(Rights::of(peer(1000), 0, &[Access::default()]).is_none());
+        assert!(Rights::of(&peer(1000), 0, &[rule(1001, &[], false)]).is_none());
+        assert!(Rights::of(&peer(1000), 0, &[Access::default()]).is_none());
     }
 
     #[test]
     fn a_tenant_reaches_its_own_namespace_only() {
-        let rights = Rights::of(peer(1000), 0, &[rule(1000, &["a"], false)]).expect("has a rule");
+        let rights = Rights::of(&peer(1000), 0, &[rule(1000, &["a"], false)]).expect("has a rule");
         assert!(rights.check(&Request::Inspect { target: target("a") }).is_ok());
         assert!(rights.check(&Request::Kill { target: target("a"), signal: Signal::KILL }).is_ok());
         let refused = rights.check(&Request::Inspect { target: target("b") }).expect_err("another tenant");
@@ -172,23 +210,48 @@ mod tests {
 
     #[test]
     fn a_read_only_right_changes_nothing() {
-        let rights = Rights::of(peer(1000), 0, &[rule(1000, &[], true)]).expect("has a rule");
+        let rights = Rights::of(&peer(1000), 0, &[rule(1000, &[], true)]).expect("has a rule");
         assert!(rights.check(&Request::ListNamespaces).is_ok());
         assert!(rights.check(&Request::FlistServers).is_ok() && rights.check(&Request::CacheUsage).is_ok());
         assert!(rights.check(&Request::Delete { target: target("a"), force: true, timeout: None }).is_err());
     }
 
     #[test]
+    fn a_supplementary_group_counts_and_the_rule_is_named() {
+        let rule = |gid| Access { gid: Some(gid), name: Some("ops".into()), ..Access::default() };
+        assert!(Rights::of(&peer(1000), 0, &[rule(61_008)]).is_none());
+        let rights = Rights::of(&peer(1000), 0, &[rule(1000)]).expect("the primary group");
+        assert_eq!(rights.check(&Request::ListNamespaces).as_deref(), Ok("ops"));
+        let rights = Rights::of(&peer(1000), 0, &[rule(61_007)]).expect("a supplementary group");
+        assert_eq!(rights.check(&Request::Inspect { target: target("a") }).as_deref(), Ok("ops"));
+        assert_eq!(rights.limited().map(|caller| caller.uid), Some(1000));
+        let both = Access { uid: Some(1001), ..rule(61_007) };
+        assert!(Rights::of(&peer(1000), 0, &[both]).is_none(), "a rule with both wants both");
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_allowed() {
+        let hint = |rule, request: &Request| {
+            let rights = Rights::of(&peer(1000), 0, &[rule]).expect("has a rule");
+            rights.check(request).expect_err("refused").hint.unwrap_or_default()
+        };
+        assert!(hint(rule(1000, &["mine"], false), &Request::Inspect { target: target("b") }).contains("mine"));
+        let kill = Request::Kill { target: target("mine"), signal: Signal::KILL };
+        assert!(hint(rule(1000, &["mine"], true), &kill).contains("look only"));
+    }
+
+    #[test]
     fn the_node_itself_is_roots() {
         let shut_down = Request::ShutDown { longest: std::time::Duration::ZERO };
-        let rights = Rights::of(peer(1000), 0, &[rule(1000, &[], false)]).expect("has a rule for everything");
+        let rights = Rights::of(&peer(1000), 0, &[rule(1000, &[], false)]).expect("has a rule for everything");
         assert_eq!(rights.check(&shut_down).expect_err("not root").kind, ErrorKind::PermissionDenied);
-        assert!(Rights::of(peer(0), 0, &[]).expect("root").check(&shut_down).is_ok());
+        assert!(Rights::of(&peer(0), 0, &[]).expect("root").check(&shut_down).is_ok());
     }
 
     #[test]
     fn root_may_do_everything() {
-        let rights = Rights::of(peer(0), 0, &[]).expect("root");
+        let rights = Rights::of(&peer(0), 0, &[]).expect("root");
+        assert!(rights.limited().is_none());
         assert!(rights.check(&Request::Delete { target: target("a"), force: true, timeout: None }).is_ok());
     }
 }

@@ -12,15 +12,16 @@ use contd_actors::messages::{
 use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
 use contd_rootfs::FetchProgress;
-use contd_types::{ApiError, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
+use contd_types::{ApiError, Caller, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::config::{Access, Config, Limits};
+use crate::config::{Config, Limits};
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
 use crate::daemon::hints::About;
+use crate::daemon::judge::Rules;
 use crate::daemon::leaving::Leaving;
 use crate::daemon::places::{Kind, Places};
 use crate::flist_places::FlistPlaces;
@@ -40,7 +41,7 @@ const PROGRESS_QUEUED: usize = 4;
 #[derive(Debug)]
 pub(crate) struct ApiSettings {
     /// Who may do what.
-    pub(crate) access: Vec<Access>,
+    pub(crate) rules: Rules,
     /// How much of it.
     pub(crate) limits: Limits,
 }
@@ -48,7 +49,7 @@ pub(crate) struct ApiSettings {
 impl ApiSettings {
     /// Takes them from a configuration.
     pub(crate) fn of(config: &Config) -> Arc<Self> {
-        Arc::new(Self { access: config.access.clone(), limits: config.limits.clone() })
+        Arc::new(Self { rules: Rules::of(config), limits: config.limits.clone() })
     }
 }
 
@@ -116,7 +117,7 @@ type Answer = Result<Response, ApiError>;
 /// Carries out one request; the hint of an error is complete then.
 pub(crate) async fn serve(
     backend: &Arc<Backend>,
-    peer: Peer,
+    peer: &Peer,
     rights: &Rights,
     request: Request,
     items: ItemSender,
@@ -129,23 +130,65 @@ pub(crate) async fn serve(
 }
 
 /// Checks the rights, then carries out, and writes the audit line of what changes something.
-async fn carry_out(backend: &Arc<Backend>, peer: Peer, rights: &Rights, request: Request, items: ItemSender) -> Answer {
+async fn carry_out(
+    backend: &Arc<Backend>,
+    peer: &Peer,
+    rights: &Rights,
+    mut request: Request,
+    items: ItemSender,
+) -> Answer {
     let (verb, scope, is_mutation) = describe(&request);
     if !is_mutation {
         rights.check(&request)?;
-        return backend.or_left(answer(backend, request, items).await);
+        return backend.or_left(answer(backend, request, None, items).await);
     }
     let namespace = if let Scope::One(namespace) = scope { namespace.to_string() } else { String::new() };
     let subject = subject(&request);
     let begin = Instant::now();
-    let result = match rights.check(&request) {
-        Ok(()) => backend.or_left(answer(backend, request, items).await),
-        Err(refusal) => Err(refusal),
+    let (rule, result) = match permit(backend, rights, &mut request).await {
+        Ok(rule) => (rule, backend.or_left(answer(backend, request, rights.limited().cloned(), items).await)),
+        Err(refusal) => (String::new(), Err(refusal)),
     };
     let outcome = result.as_ref().map_or_else(|error| error.kind.to_string(), |_| "ok".to_owned());
     let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(target: "contd::audit", uid = peer.uid, gid = peer.gid, peer_pid = peer.pid, verb, namespace, subject, outcome, ms, "call");
+    info!(target: "contd::audit", uid = peer.uid, gid = peer.gid, peer_pid = peer.pid, verb, namespace, subject, rule, outcome, ms, "call");
     result
+}
+
+/// Checks the verb, and for a caller with limited rights all that a container may have which the request makes, starts or
+/// changes: by the rules as they are now. Names the rule.
+async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Result<String, ApiError> {
+    let rule = rights.check(request)?;
+    let Some(caller) = rights.limited() else { return Ok(rule) };
+    let settings = Arc::clone(&backend.settings.borrow());
+    let judged = match request {
+        Request::Run(run) | Request::Create(run) | Request::DryRun(run) => {
+            settings.rules.fit(caller, &run.namespace, &mut run.spec)?
+        }
+        Request::Start { target } | Request::Update { target, .. } => {
+            // Whoever made it: to start it is to have what it has.
+            let message = InspectContainer { target: target.clone() };
+            let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
+            settings.rules.judge(caller, &target.namespace, &info.spec)?
+        }
+        // They end something, or look.
+        Request::Stop { .. }
+        | Request::Kill { .. }
+        | Request::Delete { .. }
+        | Request::UpgradeShim { .. }
+        | Request::Version
+        | Request::Inspect { .. }
+        | Request::List { .. }
+        | Request::ListNamespaces
+        | Request::Wait { .. }
+        | Request::Logs { .. }
+        | Request::Events { .. }
+        | Request::FlistServers
+        | Request::CacheUsage
+        // Root's, by its scope.
+        | Request::ShutDown { .. } => return Ok(rule),
+    };
+    Ok(judged.rule)
 }
 
 /// Names the container that a request is about, for the audit line.
@@ -171,16 +214,16 @@ fn subject(request: &Request) -> String {
     }
 }
 
-async fn answer(backend: &Arc<Backend>, request: Request, items: ItemSender) -> Answer {
+async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>, items: ItemSender) -> Answer {
     let node = &backend.supervisor;
     match request {
         Request::Version => Ok(Response::Version(version(backend))),
-        Request::Run(run) => run_container(backend, *run, items).await,
+        Request::Run(run) => run_container(backend, *run, caller, items).await,
         Request::DryRun(run) => {
-            let message = DryRunContainer { namespace: run.namespace, spec: run.spec };
+            let message = DryRunContainer { namespace: run.namespace, spec: run.spec, caller };
             Ok(Response::Plan(Box::new(ask_api(node, message, RUN_DEADLINE).await?)))
         }
-        Request::Create(run) => create_container(node, *run, items).await,
+        Request::Create(run) => create_container(node, *run, caller, items).await,
         Request::Update { target, restart } => {
             ask_api(node, UpdateContainer { target, restart }, CHANGE_DEADLINE).await?;
             Ok(Response::Done)
@@ -260,7 +303,12 @@ fn version(backend: &Backend) -> VersionInfo {
     }
 }
 
-async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSender) -> Answer {
+async fn run_container(
+    backend: &Backend,
+    request: RunRequest,
+    caller: Option<Caller>,
+    mut items: ItemSender,
+) -> Answer {
     let node = &backend.supervisor;
     let RunRequest { namespace, spec, idempotency_key, is_attached } = request;
     check_key(idempotency_key.as_deref(), &spec)?;
@@ -272,6 +320,7 @@ async fn run_container(backend: &Backend, request: RunRequest, mut items: ItemSe
     let message = RunContainer {
         namespace: namespace.clone(),
         spec,
+        caller,
         idempotency_key,
         progress: Some(progress),
         hold: is_attached.then_some(held),
@@ -303,11 +352,16 @@ async fn until_removed(backend: &Backend, namespace: NamespaceId, id: &Container
     }
 }
 
-async fn create_container(node: &Addr<Supervisor>, request: RunRequest, mut items: ItemSender) -> Answer {
+async fn create_container(
+    node: &Addr<Supervisor>,
+    request: RunRequest,
+    caller: Option<Caller>,
+    mut items: ItemSender,
+) -> Answer {
     let RunRequest { namespace, spec, idempotency_key, .. } = request;
     check_key(idempotency_key.as_deref(), &spec)?;
     let (progress, heard) = mpsc::channel(PROGRESS_QUEUED);
-    let message = CreateContainer { namespace, spec, idempotency_key, progress: Some(progress) };
+    let message = CreateContainer { namespace, spec, caller, idempotency_key, progress: Some(progress) };
     let id = with_progress(ask_api(node, message, RUN_DEADLINE), heard, &mut items).await?;
     Ok(Response::Created { id })
 }

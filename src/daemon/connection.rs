@@ -82,7 +82,7 @@ pub(crate) fn admit(stream: Stream, backend: &Arc<Backend>) -> Option<impl Futur
 /// [`admit`], of a peer that is known.
 pub(crate) fn admit_as(stream: Stream, backend: &Arc<Backend>, peer: Peer) -> Option<impl Future<Output = ()> + use<>> {
     let settings = Arc::clone(&backend.settings.borrow());
-    let rights = Rights::of(peer, backend.own_uid, &settings.access);
+    let rights = Rights::of(&peer, backend.own_uid, settings.rules.access());
     let shares = Rights::shares(rights.as_ref(), &settings.limits);
     let is_root = peer.uid == 0 || peer.uid == backend.own_uid;
     match backend.places.connect(peer.uid, is_root, shares, &settings.limits) {
@@ -108,12 +108,13 @@ fn turn_away(stream: &Stream, reply: &HelloReply) {
 async fn serve(stream: Stream, backend: Arc<Backend>, peer: Peer, _place: Place) {
     let stream = Arc::new(stream);
     let mut frames = FrameReader::new(MAX_API_BODY_BYTES);
-    let result = match tokio::time::timeout(HELLO_TIMEOUT, greet(&stream, &mut frames, &backend, peer)).await {
+    let result = match tokio::time::timeout(HELLO_TIMEOUT, greet(&stream, &mut frames, &backend, &peer)).await {
         Err(_elapsed) => Err(ConnectionError::HelloTimeout),
         Ok(Err(error)) => Err(error),
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(version))) => {
-            Connection { access: Standing::of(&backend, peer), backend, peer, version }.run(stream, frames).await
+            let (access, peer) = (Standing::of(&backend, &peer), peer.clone());
+            Connection { access, backend, peer, version }.run(stream, frames).await
         }
     };
     if let Err(error) = result {
@@ -130,15 +131,15 @@ struct Standing {
 }
 
 impl Standing {
-    fn of(backend: &Backend, peer: Peer) -> Self {
+    fn of(backend: &Backend, peer: &Peer) -> Self {
         let settings = Arc::clone(&backend.settings.borrow());
-        let rights = Rights::of(peer, backend.own_uid, &settings.access);
+        let rights = Rights::of(peer, backend.own_uid, settings.rules.access());
         let shares = Rights::shares(rights.as_ref(), &settings.limits);
         Self { settings, rights, shares }
     }
 
     /// Looks again if the settings have changed.
-    fn refresh(&mut self, backend: &Backend, peer: Peer) {
+    fn refresh(&mut self, backend: &Backend, peer: &Peer) {
         if !Arc::ptr_eq(&self.settings, &backend.settings.borrow()) {
             *self = Self::of(backend, peer);
         }
@@ -147,11 +148,14 @@ impl Standing {
 
 /// Reads who is at the other end; a peer that the kernel does not name has no rights.
 fn peer_of(stream: &Stream) -> Peer {
-    let nobody = Peer { uid: u32::MAX, gid: u32::MAX, pid: 0 };
+    let nobody = Peer { uid: u32::MAX, gid: u32::MAX, groups: Arc::default(), pid: 0 };
+    let Stream::UdSocket(socket) = stream;
     match stream.peer_creds() {
         Ok(creds) => Peer {
             uid: creds.euid().unwrap_or(u32::MAX),
             gid: creds.egid().unwrap_or(u32::MAX),
+            // On a kernel that does not tell them only the primary one counts.
+            groups: contd_access::peer_groups(socket).unwrap_or_default().into(),
             pid: creds.pid().unwrap_or(0),
         },
         Err(error) => {
@@ -166,7 +170,7 @@ async fn greet(
     stream: &Stream,
     frames: &mut FrameReader,
     backend: &Backend,
-    peer: Peer,
+    peer: &Peer,
 ) -> Result<Option<u16>, ConnectionError> {
     let Some(frame) = read_frame(stream, frames).await? else { return Ok(None) };
     if frame.kind != Kind::Hello {
@@ -174,7 +178,7 @@ async fn greet(
     }
     let hello: Hello = contd_protocol::decode(&frame.body)?;
     let decision = negotiate(hello.versions, VERSIONS).and_then(|version| {
-        let rights = Rights::of(peer, backend.own_uid, &backend.settings.borrow().access);
+        let rights = Rights::of(peer, backend.own_uid, backend.settings.borrow().rules.access());
         rights.map(|_some| version).ok_or(Refusal::Forbidden { uid: peer.uid })
     });
     let reply = match &decision {
@@ -336,7 +340,7 @@ impl Connection {
             let busy = ApiError::new(ErrorKind::Busy, message).with_hint("wait for one of them, or open a connection");
             return self.refuse(id, busy, queue).await;
         }
-        self.access.refresh(&self.backend, self.peer);
+        self.access.refresh(&self.backend, &self.peer);
         let Some(rights) = self.access.rights.clone() else {
             let refusal = Refusal::Forbidden { uid: self.peer.uid };
             let error = ApiError::new(ErrorKind::PermissionDenied, format!("call {id}: {refusal}"))
@@ -353,10 +357,10 @@ impl Connection {
         let items =
             ItemSender { id, version: self.version, credit: Arc::clone(&credit), queue: queue.clone(), cancelled };
         under_way.insert(id, CallControl { credit, cancel });
-        let (backend, peer, version) = (Arc::clone(&self.backend), self.peer, self.version);
+        let (backend, peer, version) = (Arc::clone(&self.backend), self.peer.clone(), self.version);
         let queue = queue.clone();
         calls.spawn_local(async move {
-            let result = calls::serve(&backend, peer, &rights, call.request, items).await;
+            let result = calls::serve(&backend, &peer, &rights, call.request, items).await;
             let _closed = queue.send(Outgoing { frame: reply_frame(version, id, result), _place: Some(place) }).await;
             id
         });

@@ -13,6 +13,7 @@ mod cgroups;
 mod connection;
 mod hints;
 mod inherited;
+mod judge;
 mod leaving;
 mod limits;
 mod lock;
@@ -47,6 +48,7 @@ use crate::cli::DaemonArgs;
 use crate::config::{self, Config};
 use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::inherited::{Inherited, Passed};
+use crate::daemon::judge::Gate;
 use crate::daemon::leaving::Leaving;
 pub(crate) use crate::daemon::lock::DaemonLock;
 pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
@@ -105,19 +107,28 @@ async fn serve(
     hang_up: Signal,
 ) -> Result<(), ApiError> {
     let Inherited { listener, is_managers, kept, manager } = inherited;
-    let (node_config, parts, shims) = parts::assemble(config, programs, &manager, kept)?;
+    let settings = watch::channel(ApiSettings::of(config)).0;
+    let judge = Arc::new(Gate::new(settings.subscribe()));
+    let (node_config, parts, shims) = parts::assemble(config, programs, &manager, kept, judge)?;
     let mut signals = Signals::listen(hang_up)?;
     let bind_failed = |error: server::BindError| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS);
     let own_uid = nix::unistd::geteuid().as_raw();
     let desk = Desk::open(&config.run_dir, own_uid, agent()).map_err(bind_failed)?;
     let socket = match listener {
-        Some(socket) => socket,
-        None => server::bind(&config.socket(), server::SOCKET_MODE).map_err(bind_failed)?,
+        Some(socket) if is_managers => {
+            info!("the API socket is the service manager's: its SocketMode and SocketGroup hold, not [api]");
+            socket
+        }
+        Some(socket) => {
+            server::set_rights(&config.socket(), config.api).map_err(bind_failed)?;
+            socket
+        }
+        None => server::bind(&config.socket(), config.api).map_err(bind_failed)?,
     };
     let supervisor = contd_actors::start(node_config, parts);
     let backend = Arc::new(Backend {
         supervisor: supervisor.clone(),
-        settings: watch::channel(ApiSettings::of(config)).0,
+        settings,
         own_uid,
         places: Arc::default(),
         agent: agent(),

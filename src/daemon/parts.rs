@@ -17,6 +17,7 @@ use contd_store::{DirStore, EventJournal};
 use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock};
 
 use crate::config::Config;
+use crate::daemon::judge::Gate;
 use crate::daemon::programs::{NATIVE, Programs};
 use crate::daemon::vault::ManagerVault;
 use crate::daemon::{explain, limits};
@@ -40,6 +41,7 @@ pub(crate) fn assemble(
     programs: &Programs,
     manager: &ServiceManager,
     kept: Vec<Named>,
+    judge: Arc<Gate>,
 ) -> Result<(NodeConfig, Parts, ProcessShimClient), ApiError> {
     let fs: Arc<dyn Fs> = Arc::new(RealFs);
     let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
@@ -77,6 +79,7 @@ pub(crate) fn assemble(
         bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
         journal,
         clock: Arc::new(SystemClock),
+        judge,
     };
     let runtimes = runtimes(config, programs, &runtime_root, &filters);
     Ok((settings(config, runtimes)?, parts, shims))

@@ -11,17 +11,22 @@ use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
+use nix::unistd::{Gid, fchownat};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::config::Api;
 use crate::daemon::calls::Backend;
 use crate::daemon::connection;
 use crate::daemon::limits::Spare;
 
 /// The longest path of a Unix socket: `sun_path` less its NUL (unix(7)).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// Owner and group may connect; who of them may do what is decided per call.
-pub(crate) const SOCKET_MODE: u32 = 0o660;
+/// The mode of a socket until it has its owner and mode: nobody but root gets in meanwhile, whatever the umask.
+const FIRST_MODE: u32 = 0o600;
 /// How long to wait after a failed accept: out of descriptors is the usual reason, and spinning does not free any.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,6 +49,14 @@ pub(crate) enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// The socket cannot be given its group or mode.
+    #[error("set group and mode of the socket {}", path.display())]
+    Rights {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The socket cannot be bound.
     #[error("bind the socket {}", path.display())]
     Bind {
@@ -54,11 +67,11 @@ pub(crate) enum BindError {
     },
 }
 
-/// Binds a socket. The caller holds the daemon lock, so one that is there belongs to a dead daemon.
+/// Binds a socket with these rights. The caller holds the daemon lock, so one that is there belongs to a dead daemon.
 ///
 /// # Errors
 /// [`BindError`] with the path.
-pub(crate) fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
+pub(crate) fn bind(path: &Path, rights: Api) -> Result<UnixListener, BindError> {
     check(path)?;
     match std::fs::remove_file(path) {
         Ok(()) => info!(socket = %path.display(), "removed the socket of a dead daemon"),
@@ -68,8 +81,33 @@ pub(crate) fn bind(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     let failed = |source| BindError::Bind { path: path.to_path_buf(), source };
     let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
     // The name is never reclaimed on drop: at a takeover that would remove the successor's socket (FACTS: interprocess).
-    let options = ListenerOptions::new().name(name).mode(mode as _).reclaim_name(false);
-    options.create_sync_as::<uds_local_socket::Listener>().map(UnixListener::from).map_err(failed)
+    let options = ListenerOptions::new().name(name).mode(FIRST_MODE as _).reclaim_name(false);
+    let socket = options.create_sync_as::<uds_local_socket::Listener>().map(UnixListener::from).map_err(failed)?;
+    set_rights(path, rights)?;
+    Ok(socket)
+}
+
+/// Gives the file of a socket its group, then its mode: at no moment more may open it than before or after.
+///
+/// # Errors
+/// [`BindError::Rights`].
+pub(crate) fn set_rights(path: &Path, rights: Api) -> Result<(), BindError> {
+    let failed = |errno: Errno| BindError::Rights { path: path.to_path_buf(), source: errno.into() };
+    // By descriptor: what is looked at is what is changed.
+    let file = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+    let found = fstat(&file).map_err(failed)?;
+    if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFSOCK {
+        return Err(failed(Errno::ENOTSOCK));
+    }
+    let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let set_mode =
+        |mode: u32| fchmodat(AT_FDCWD, opened.as_str(), Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink);
+    if let Some(gid) = rights.group.filter(|gid| *gid != found.st_gid) {
+        // One that was open to another group is closed to it first.
+        set_mode(FIRST_MODE).map_err(failed)?;
+        fchownat(&file, "", None, Some(Gid::from_raw(gid)), AtFlags::AT_EMPTY_PATH).map_err(failed)?;
+    }
+    set_mode(rights.mode).map_err(failed)
 }
 
 /// Checks that a path fits into a socket address.

@@ -53,6 +53,7 @@ impl World {
             bundles: Arc::new(FakeBundles::new()),
             journal: EventJournal::open(Arc::new(RealFs), dir.path().join("events"), 1 << 20).expect("a journal"),
             clock: Arc::new(SystemClock),
+            judge: Arc::new(contd_actors::NoRules),
         };
         let rule = Access { uid: Some(USER), ..Access::default() };
         let config = Config { limits, access: vec![rule], ..Config::default() };
@@ -80,7 +81,8 @@ impl World {
         let stream = interprocess::local_socket::tokio::Stream::from(
             interprocess::os::unix::uds_local_socket::tokio::Stream::try_from(OwnedFd::from(theirs)).expect("a stream"),
         );
-        let served = connection::admit_as(stream, &self.backend, Peer { uid, gid: uid, pid: 1 });
+        let served =
+            connection::admit_as(stream, &self.backend, Peer { uid, gid: uid, groups: Arc::default(), pid: 1 });
         let mut caller = Caller::new(UnixStream::from_std(ours).expect("a stream"));
         match served {
             Some(connection) => {

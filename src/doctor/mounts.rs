@@ -67,12 +67,13 @@ fn stray(mount: &Mount) -> Finding {
     finding.remedy(format!("contd has not mounted it (its source is {}): unmount it if nobody needs it", mount.source))
 }
 
-/// Tells whose root or layer is mounted there, by the path `<state>/<ns>/<id>/{rootfs,layer}`.
+/// Tells whose root, layer or attached source is mounted there, by the path `<state>/<ns>/<id>/{rootfs,layer,binds/<n>}`, or
+/// below it.
 fn container_at(state: &Path, point: &Path) -> Option<(NamespaceId, ContainerId)> {
     let mut parts = point.strip_prefix(state).ok()?.iter().map(|part| part.to_str());
     let namespace = NamespaceId::new(parts.next()??).ok()?;
     let id = ContainerId::new(parts.next()??).ok()?;
-    let is_ours = matches!(parts.next(), Some(Some("rootfs" | "layer")));
+    let is_ours = matches!(parts.next(), Some(Some("rootfs" | "layer" | "binds")));
     is_ours.then_some((namespace, id))
 }
 
@@ -91,6 +92,7 @@ mod tests {
         let of = |path: &str| container_at(Path::new("/s"), Path::new(path)).map(|(_, id)| id.as_str().to_owned());
         assert_eq!(of(&format!("/s/default/{id}/rootfs")), Some(id.clone()));
         assert_eq!(of(&format!("/s/default/{id}/layer")), Some(id.clone()));
+        assert_eq!(of(&format!("/s/default/{id}/binds/0/sub")), Some(id.clone()));
         for other in ["/s/default", "/s/stray", "/s/default/short/rootfs"] {
             assert_eq!(of(other), None, "{other}");
         }

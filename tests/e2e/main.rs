@@ -39,5 +39,7 @@ mod shim_death;
 mod shutdown;
 mod stuck;
 mod takeover;
+mod tenants;
+mod tenants_rules;
 mod verbs;
 mod wire;

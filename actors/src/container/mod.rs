@@ -386,6 +386,7 @@ pub(crate) fn first_record(subject: &Subject, idempotency_key: Option<String>) -
         shared.clock.now(),
     );
     record.idempotency_key = idempotency_key;
+    record.caller = subject.caller.as_deref().cloned();
     record
 }
 

@@ -9,7 +9,7 @@ use actix::Message;
 use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
 use contd_rootfs::FetchProgress;
 use contd_types::{
-    ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId,
+    ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId,
     RestartPolicy, Signal, StateName,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +28,8 @@ pub struct RunContainer {
     pub namespace: NamespaceId,
     /// What to run.
     pub spec: ContainerSpec,
+    /// Who asks, if that is somebody with limited rights: then its rules are asked, now and at each start.
+    pub caller: Option<Caller>,
     /// A repeated run with the same key and spec joins the first and gets its answer.
     pub idempotency_key: Option<String>,
     /// Where progress goes; a full channel loses the piece, it never slows the run.
@@ -45,6 +47,8 @@ pub struct CreateContainer {
     pub namespace: NamespaceId,
     /// What to run later.
     pub spec: ContainerSpec,
+    /// Who asks, if that is somebody with limited rights: then its rules are asked, now and at each start.
+    pub caller: Option<Caller>,
     /// As for [`RunContainer`].
     pub idempotency_key: Option<String>,
     /// As for [`RunContainer`].
@@ -77,6 +81,8 @@ pub struct DryRunContainer {
     pub namespace: NamespaceId,
     /// What to run.
     pub spec: ContainerSpec,
+    /// Who asks, if that is somebody with limited rights: then its rules are asked, now and at each start.
+    pub caller: Option<Caller>,
 }
 
 /// Starts a container that was created, or a stopped or failed one again, on its old root. Fine when it runs.

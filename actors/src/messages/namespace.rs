@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::Message;
 use contd_rootfs::FetchProgress;
-use contd_types::{ContainerId, ContainerSpec, Exit, RestartPolicy, Signal};
+use contd_types::{Caller, ContainerId, ContainerSpec, Exit, RestartPolicy, Signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::NamespaceError;
@@ -15,6 +15,7 @@ use crate::task::make::Goal;
 #[rtype(result = "Result<ContainerId, NamespaceError>")]
 pub(crate) struct Run {
     pub(crate) spec: ContainerSpec,
+    pub(crate) caller: Option<Caller>,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
     pub(crate) hold: Option<oneshot::Receiver<()>>,

@@ -36,7 +36,7 @@ use crate::namespace::NamespaceActor;
 use crate::pool::WhenBlocked;
 use crate::shared::Shared;
 use crate::task::make::Goal;
-use crate::task::{Subject, undo};
+use crate::task::{Subject, undo, with_sources};
 
 /// The namespace's own deadlines are shorter and say more.
 const ROUTED: Duration = Duration::MAX;
@@ -59,8 +59,8 @@ impl Handler<CreateContainer> for Supervisor {
     type Result = Routed<ContainerId>;
 
     fn handle(&mut self, message: CreateContainer, _ctx: &mut Self::Context) -> Self::Result {
-        let CreateContainer { namespace, spec, idempotency_key, progress } = message;
-        self.make(RunContainer { namespace, spec, idempotency_key, progress, hold: None }, Goal::Prepared)
+        let CreateContainer { namespace, spec, caller, idempotency_key, progress } = message;
+        self.make(RunContainer { namespace, spec, caller, idempotency_key, progress, hold: None }, Goal::Prepared)
     }
 }
 
@@ -68,8 +68,8 @@ impl Supervisor {
     /// Admits a container and has it made, as far as its goal goes.
     fn make(&mut self, message: RunContainer, goal: Goal) -> Routed<ContainerId> {
         self.when_ready(move |actor, ctx| {
-            let RunContainer { namespace, spec, idempotency_key, progress, hold } = message;
-            let run = Run { spec, idempotency_key, progress, hold, goal };
+            let RunContainer { namespace, spec, caller, idempotency_key, progress, hold } = message;
+            let run = Run { spec, caller, idempotency_key, progress, hold, goal };
             actor.forward(&namespace, run, ctx)
         })
     }
@@ -410,7 +410,7 @@ fn not_found(target: &Target) -> ApiError {
 
 /// Prepares a root under an id of its own, shows what would be run on it, and releases it.
 async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, ApiError> {
-    let DryRunContainer { namespace, spec } = message;
+    let DryRunContainer { namespace, spec, caller } = message;
     spec.validate()?;
     // As much work as a run.
     let place = shared.admission.try_run(&namespace, &shared.settings().limits);
@@ -424,6 +424,7 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
         id: id.clone(),
         name: spec.name.clone(),
         spec: Arc::clone(&spec),
+        caller: caller.map(Arc::new),
     };
     let wanted = Wanted::default();
     let previewed = preview(&subject, &wanted).await;
@@ -437,6 +438,7 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
 
 async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError> {
     let (shared, spec) = (&subject.shared, &subject.spec);
+    let grant = subject.judge()?;
     let request = PrepareRootfs {
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
@@ -448,6 +450,7 @@ async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError
         is_size_required: spec.rootfs_size_bytes.is_some(),
         upper_dir: None,
         is_trusted: false,
+        grant,
     };
     let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), wanted: wanted.clone(), request, progress: None };
     let prepared = shared.flist.ask(prepare, shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
@@ -455,7 +458,7 @@ async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError
         wanted: wanted.clone(),
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
-        spec: Arc::clone(spec),
+        spec: with_sources(spec, &prepared.sources),
         root: prepared.root,
         image: prepared.image,
     };

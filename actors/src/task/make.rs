@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Cancel, Subject, shielded, undo};
+use super::{Cancel, Subject, shielded, undo, with_sources};
 use crate::admission::RunPlace;
 use crate::call::{CallError, ask, tell};
 use crate::container::ContainerActor;
@@ -181,6 +181,7 @@ impl Making<'_> {
     async fn prepare_root(&self) -> StepResult<PreparedRootfs> {
         let subject = self.plan.subject.clone();
         let (spec, deadline) = (&subject.spec, subject.shared.config.rootfs_timeout);
+        let grant = subject.judge().map_err(|denied| (Step::Admit, denied))?;
         let request = PrepareRootfs {
             namespace: subject.namespace.clone(),
             id: subject.id.clone(),
@@ -194,6 +195,7 @@ impl Making<'_> {
             is_size_required: spec.rootfs_size_bytes.is_some(),
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
+            grant,
         };
         let message = PrepareRoot {
             lane: Arc::clone(&subject.lane),
@@ -212,7 +214,7 @@ impl Making<'_> {
             wanted: self.wanted.clone(),
             namespace: subject.namespace.clone(),
             id: subject.id.clone(),
-            spec: Arc::clone(&subject.spec),
+            spec: with_sources(&subject.spec, &prepared.sources),
             root: prepared.root,
             image: prepared.image,
         };

@@ -20,7 +20,8 @@ pub(crate) mod undo;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_types::{ContainerId, ContainerName, ContainerSpec, LayerKind, NamespaceId};
+use contd_rootfs::{Grant, Sources};
+use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, LayerKind, NamespaceId};
 use tokio::sync::watch;
 
 use crate::error::StepError;
@@ -36,6 +37,31 @@ pub(crate) struct Subject {
     pub(crate) id: ContainerId,
     pub(crate) name: ContainerName,
     pub(crate) spec: Arc<ContainerSpec>,
+    /// Who asked for it, if that is somebody with limited rights.
+    pub(crate) caller: Option<Arc<Caller>>,
+}
+
+impl Subject {
+    /// Has its caller's rights judged by the rules as they are now; `None` for one without limits.
+    pub(crate) fn judge(&self) -> Result<Option<Arc<Grant>>, StepError> {
+        let Some(caller) = &self.caller else { return Ok(None) };
+        let judged = self.shared.judge.judge(caller, &self.namespace, &self.spec).map_err(StepError::Denied)?;
+        Ok(Some(judged.grant))
+    }
+}
+
+/// Gives the spec with the places where the sources of its binds were attached; for a caller without limits as it is.
+pub(crate) fn with_sources(spec: &Arc<ContainerSpec>, sources: &Sources) -> Arc<ContainerSpec> {
+    if sources.is_empty() {
+        return Arc::clone(spec);
+    }
+    let mut spec = (**spec).clone();
+    for (number, source) in sources {
+        if let Some(mount) = spec.mounts.get_mut(*number) {
+            mount.source = source.to_string_lossy().into_owned();
+        }
+    }
+    Arc::new(spec)
 }
 
 impl Subject {

@@ -102,6 +102,7 @@ impl World {
                 bundles: Arc::clone(&self.bundles) as _,
                 journal,
                 clock: Arc::new(SystemClock),
+                judge: Arc::new(crate::NoRules),
             },
         )
     }
@@ -138,7 +139,7 @@ fn target(container: &str) -> Target {
 }
 
 fn run_message(spec: ContainerSpec) -> RunContainer {
-    RunContainer { namespace: ns("a"), spec, idempotency_key: None, progress: None, hold: None }
+    RunContainer { namespace: ns("a"), spec, caller: None, idempotency_key: None, progress: None, hold: None }
 }
 
 async fn run(node: &Addr<Supervisor>, spec: ContainerSpec) -> Result<ContainerId, ApiError> {

@@ -212,6 +212,7 @@ async fn what_no_record_knows_is_removed() {
         is_size_required: false,
         upper_dir: None,
         is_trusted: false,
+        grant: None,
     };
     world.rootfs.prepare(&request, &|_| {}).unwrap();
     let node = world.start();

@@ -184,7 +184,7 @@ async fn a_dry_run_leaves_nothing() {
     let world = World::new();
     let world = World { rootfs: FakeRootfs::in_dir(world.dir.path().join("roots")), ..world };
     let node = world.start();
-    let dry = DryRunContainer { namespace: ns("a"), spec: spec("web") };
+    let dry = DryRunContainer { namespace: ns("a"), spec: spec("web"), caller: None };
     let plan = ask_api(&node, dry, LONG).await.unwrap();
     assert!(plan.config_json.contains("/bin/sh"), "{}", plan.config_json);
     assert!(plan.log_path.ends_with("a/web.log"));
@@ -204,7 +204,7 @@ async fn a_shutdown_leaves_containers_running_and_answers_no_more() {
 }
 
 async fn create(node: &Addr<Supervisor>, spec: ContainerSpec) -> Result<ContainerId, ApiError> {
-    let message = CreateContainer { namespace: ns("a"), spec, idempotency_key: None, progress: None };
+    let message = CreateContainer { namespace: ns("a"), spec, caller: None, idempotency_key: None, progress: None };
     ask_api(node, message, LONG).await
 }
 

@@ -151,15 +151,15 @@ impl Explain for ClientError {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "the socket belongs to root and its group: use sudo, or have yourself added to that group"
+            Self::Connect { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                return Some(crate::socket::who_may_open(path));
             }
             Self::Connect { .. } => "is the daemon running? start `contd daemon`, or name its socket with --address",
             Self::Refused { source: Refusal::NoCommonVersion { .. }, .. } => {
                 "use a `contd` of the same release as the daemon"
             }
             Self::Refused { source: Refusal::Forbidden { .. }, .. } => {
-                "have your user allowed in the daemon's configuration"
+                "no [[access]] rule in the daemon's configuration fits your user or one of your groups (`id`): ask the operator for one"
             }
             Self::Refused { source: Refusal::TooManyConnections { .. }, .. } => "try again in a moment",
             Self::Refused { source: Refusal::Full { .. }, .. } => {

@@ -22,6 +22,7 @@ mod deadline;
 mod error;
 mod follow;
 mod requests;
+mod socket;
 mod stream;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -12,7 +12,7 @@ use crate::net::{NetRoutes, PolicyResolver};
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Redirects followed. A store behind a load balancer needs one; a loop must end.
-const MAX_REDIRECTS: u32 = 3;
+pub(crate) const MAX_REDIRECTS: u32 = 3;
 
 /// Connections kept for reuse per store: as many as readers that download at once.
 const MAX_IDLE_CONNECTIONS: usize = 16;
@@ -94,7 +94,7 @@ pub(crate) fn is_transient_status(status: u16) -> bool {
 }
 
 /// What a client may do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     /// The longest that one exchange may take.
     pub(crate) whole: Duration,
@@ -106,11 +106,20 @@ pub(crate) struct Bounds {
     pub(crate) hosts: NetRoutes,
 }
 
+/// Makes a client as [`agent`] does, that gives redirects to its caller to judge.
+pub(crate) fn agent_without_redirects(bounds: Bounds) -> Agent {
+    make(bounds, 0)
+}
+
 /// Makes a client that keeps its connections. A password never goes along with a redirect.
 pub(crate) fn agent(bounds: Bounds) -> Agent {
+    make(bounds, MAX_REDIRECTS)
+}
+
+fn make(bounds: Bounds, redirects: u32) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
-        .max_redirects(MAX_REDIRECTS)
+        .max_redirects(redirects)
         .https_only(bounds.https_only)
         .max_idle_connections(MAX_IDLE_CONNECTIONS)
         .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)

@@ -41,6 +41,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod allow;
 mod atomic;
 pub mod block;
 pub mod cache;
@@ -66,6 +67,7 @@ pub mod unpack;
 mod url;
 pub mod verify;
 
+pub use allow::{UrlPrefix, permitted};
 pub use block::{BLOCK_SIZE, BlockError, SealedBlock};
 pub use cache::{BlockCache, CacheError, CacheLimits, CacheOptions, HeldObject};
 pub use content::{Content, ReadError};
@@ -76,7 +78,9 @@ pub use import::{ImportError, ImportLimits, ImportOptions, ImportProgress, Impor
 pub use metadata::{Children, FileKind, Flist, Inode, MetadataError, ROOT_INO, Route};
 pub use net::NetRoutes;
 pub use pack::{PackError, PackOptions, PackProgress, PackReport, pack, pack_tree};
-pub use source::{FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch};
+pub use source::{
+    FetchError, FetchProgress, FetchedFlist, FlistSource, SourceError, fetch, fetch_opened, fetch_permitted,
+};
 pub use store::{BlockStore, DirRoutes, RoutePolicy, Routes, StoreError};
 pub use sweep::{BlockProgress, BlockSource};
 pub use unpack::{UnpackError, UnpackOptions, UnpackReport, unpack};

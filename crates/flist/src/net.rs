@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::url::ServerUrl;
 const MAX_ADDRESSES: usize = 8;
 
 /// Which hosts may be connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum NetRoutes {
     /// Any: for a flist that the operator made or named by a local path.
     #[default]
@@ -24,6 +24,10 @@ pub enum NetRoutes {
     /// Any but this machine and its link: for flists from the network. Those may otherwise make the node call services
     /// that listen on loopback only, or the metadata service of a cloud. Private networks stay allowed: hubs live there.
     NotThisMachine,
+    /// Public addresses, and these servers (`host:port`, an IPv6 host in brackets): for a caller with limited rights. A server
+    /// that is named by a name may be on a private network; on this machine only one that is named by its very address, or as
+    /// `localhost`.
+    PublicAnd(Arc<[String]>),
 }
 
 impl NetRoutes {
@@ -34,15 +38,41 @@ impl NetRoutes {
         if here { Self::Any } else { Self::NotThisMachine }
     }
 
-    /// Tells whether an address may be connected to.
-    pub(crate) fn allow(self, address: IpAddr) -> bool {
+    /// Tells whether an address of a server, named `host:port`, may be connected to.
+    pub(crate) fn allow(&self, server: &str, address: IpAddr) -> bool {
         match self {
             Self::Any => true,
-            Self::NotThisMachine => match address {
-                IpAddr::V4(address) => is_beyond_v4(address),
-                IpAddr::V6(address) => embedded_v4(address).map_or_else(|| is_beyond_v6(address), is_beyond_v4),
-            },
+            Self::NotThisMachine => is_beyond(address),
+            Self::PublicAnd(servers) => {
+                let server = server.to_ascii_lowercase();
+                if !servers.contains(&server) {
+                    return is_beyond(address) && !is_private(address);
+                }
+                let (host, _port) = server.rsplit_once(':').unwrap_or((&server, ""));
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                is_beyond(address) || host == "localhost" || host.parse::<IpAddr>().is_ok()
+            }
         }
+    }
+}
+
+fn is_beyond(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_beyond_v4(address),
+        IpAddr::V6(address) => embedded_v4(address).map_or_else(|| is_beyond_v6(address), is_beyond_v4),
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    let is_private_v4 = |address: Ipv4Addr| {
+        // Besides RFC 1918: 100.64.0.0/10 between a provider and its customers, 198.18.0.0/15 for tests of networks.
+        let [first, second, ..] = address.octets();
+        let is_shared = first == 100 && second & 0xc0 == 64;
+        address.is_private() || is_shared || (first == 198 && second & 0xfe == 18)
+    };
+    match address {
+        IpAddr::V4(address) => is_private_v4(address),
+        IpAddr::V6(address) => embedded_v4(address).map_or_else(|| address.is_unique_local(), is_private_v4),
     }
 }
 
@@ -73,9 +103,10 @@ fn is_beyond_v6(address: Ipv6Addr) -> bool {
 }
 
 /// Connects to `host:port` before the deadline. Every address gets its share of what is left.
-pub(crate) fn dial(target: &str, policy: NetRoutes, deadline: Deadline) -> io::Result<TcpStream> {
+pub(crate) fn dial(target: &str, policy: &NetRoutes, deadline: Deadline) -> io::Result<TcpStream> {
     let all = resolve(target, deadline)?;
-    let addresses = all.iter().filter(|address| policy.allow(address.ip())).take(MAX_ADDRESSES).collect::<Vec<_>>();
+    let addresses =
+        all.iter().filter(|address| policy.allow(target, address.ip())).take(MAX_ADDRESSES).collect::<Vec<_>>();
     if addresses.is_empty() && !all.is_empty() {
         return Err(io::Error::from(io::ErrorKind::PermissionDenied));
     }
@@ -133,7 +164,9 @@ impl Resolver for PolicyResolver {
             return Ok(found);
         }
         let mut allowed = self.empty();
-        found.iter().filter(|address| self.0.allow(address.ip())).for_each(|address| allowed.push(*address));
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let server = format!("{}:{port}", uri.host().unwrap_or_default());
+        found.iter().filter(|address| self.0.allow(&server, address.ip())).for_each(|address| allowed.push(*address));
         if allowed.is_empty() { Err(ureq::Error::Io(io::ErrorKind::PermissionDenied.into())) } else { Ok(allowed) }
     }
 }
@@ -144,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_flist_from_the_network_reaches_private_networks_but_not_this_machine() {
-        let allowed = |text: &str| NetRoutes::NotThisMachine.allow(text.parse().unwrap());
+        let allowed = |text: &str| NetRoutes::NotThisMachine.allow("h:80", text.parse().unwrap());
         for text in ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "8.8.8.8", "fd00::1", "2a01::1", "200:1::1"]
         {
             assert!(allowed(text), "{text}");
@@ -169,17 +202,53 @@ mod tests {
             "2002:7f00:1::",
         ] {
             assert!(!allowed(text), "{text}");
-            assert!(NetRoutes::Any.allow(text.parse().unwrap()));
+            assert!(NetRoutes::Any.allow("h:80", text.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_limited_caller_reaches_public_addresses_and_the_servers_that_are_named() {
+        let servers = ["hub.example:443", "10.0.0.5:80", "localhost:8080", "127.0.0.1:81", "[::1]:82"];
+        let policy = NetRoutes::PublicAnd(servers.iter().map(|server| (*server).to_owned()).collect());
+        let allowed = |server: &str, text: &str| policy.allow(server, text.parse().unwrap());
+        for (server, address) in [
+            ("any.example:80", "8.8.8.8"),
+            ("any.example:80", "2a01::1"),
+            ("HUB.example:443", "10.1.2.3"),
+            ("10.0.0.5:80", "10.0.0.5"),
+            ("localhost:8080", "127.0.0.1"),
+            ("127.0.0.1:81", "127.0.0.1"),
+            ("[::1]:82", "::1"),
+        ] {
+            assert!(allowed(server, address), "{server} {address}");
+        }
+        for (server, address) in [
+            ("any.example:80", "10.1.2.3"),
+            ("any.example:80", "192.168.0.1"),
+            ("any.example:80", "100.64.0.1"),
+            ("any.example:80", "fd00::1"),
+            ("any.example:80", "::ffff:10.0.0.1"),
+            ("any.example:80", "127.0.0.1"),
+            ("any.example:80", "169.254.169.254"),
+            // Whoever has the name may point it anywhere; it was not trusted with this machine.
+            ("hub.example:443", "127.0.0.1"),
+            ("hub.example:443", "169.254.169.254"),
+            ("hub.example:444", "10.1.2.3"),
+            ("10.0.0.5:81", "10.0.0.5"),
+            ("localhost:9", "127.0.0.1"),
+            ("127.0.0.1:80", "127.0.0.1"),
+        ] {
+            assert!(!allowed(server, address), "{server} {address}");
         }
     }
 
     #[test]
     fn a_name_without_an_address_is_an_error_in_time() {
         let error =
-            dial("no-such-host.invalid:1", NetRoutes::Any, Deadline::after(Duration::from_secs(5))).unwrap_err();
+            dial("no-such-host.invalid:1", &NetRoutes::Any, Deadline::after(Duration::from_secs(5))).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut), "{error:?}");
         let error =
-            dial("127.0.0.1:1", NetRoutes::NotThisMachine, Deadline::after(Duration::from_secs(5))).unwrap_err();
+            dial("127.0.0.1:1", &NetRoutes::NotThisMachine, Deadline::after(Duration::from_secs(5))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -5,8 +5,8 @@ mod kept;
 mod memo;
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub use error::{FetchError, SourceError};
 
+use crate::allow::{self, UrlPrefix};
 use crate::atomic::{self, TempFile};
 use crate::cache::{self, FLIST_SUFFIX, FLISTS};
 use crate::hash::{finish, hasher, hex};
@@ -22,6 +23,7 @@ use crate::net::NetRoutes;
 use crate::regular::{self, Opened};
 use crate::url;
 use memo::Identity;
+use ureq::http::header::LOCATION;
 
 /// The largest `.fl` accepted: 3 MB hold 20,000 inodes, so this is some seven million.
 pub const MAX_FLIST_BYTES: u64 = 1 << 30;
@@ -130,20 +132,62 @@ pub fn fetch(
     cache_root: &Path,
     progress: &dyn Fn(FetchProgress),
 ) -> Result<FetchedFlist, FetchError> {
+    bring(cache_root, expected(source), &source.to_string(), |folder| match source {
+        FlistSource::File(path) => fetch_file(path, folder, progress),
+        FlistSource::Http(text) => fetch_http(text, folder, progress, None),
+        FlistSource::Directory(path) => Err(FetchError::IsDirectory { path: path.clone() }),
+    })
+}
+
+/// As [`fetch`], of a file that the caller has opened: with whose rights is its business. `path` is how it is called.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_opened(
+    file: &File,
+    path: &Path,
+    cache_root: &Path,
+    progress: &dyn Fn(FetchProgress),
+) -> Result<FetchedFlist, FetchError> {
+    let expected = file.metadata().map_or(0, |metadata| metadata.len());
+    bring(cache_root, expected, &path.display().to_string(), |folder| {
+        let mut file = file;
+        file.rewind().map_err(|source| FetchError::Read { path: path.to_owned(), source })?;
+        keep_file(file, path, folder, progress)
+    })
+}
+
+/// As [`fetch`], of a URL that one of the places covers, which also holds for all that it redirects to. Connects to public
+/// addresses, and to the servers of these places.
+///
+/// # Errors
+/// As [`fetch`], and [`FetchError::NotPermitted`].
+pub fn fetch_permitted(
+    url: &str,
+    allowed: &[UrlPrefix],
+    cache_root: &Path,
+    progress: &dyn Fn(FetchProgress),
+) -> Result<FetchedFlist, FetchError> {
+    bring(cache_root, 0, &url::redact(url), |folder| fetch_http(url, folder, progress, Some(allowed)))
+}
+
+/// Has a flist brought to the folder of the cache, where the disk is full after making room, and notes its name.
+fn bring(
+    cache_root: &Path,
+    expected: u64,
+    shown: &str,
+    bring: impl Fn(&Path) -> Result<FetchedFlist, FetchError>,
+) -> Result<FetchedFlist, FetchError> {
     let folder = cache_root.join(FLISTS);
     let bring = || {
         fs::create_dir_all(&folder).map_err(|source| FetchError::Keep { path: folder.clone(), source })?;
-        match source {
-            FlistSource::File(path) => fetch_file(path, &folder, progress),
-            FlistSource::Http(text) => fetch_http(text, &folder, progress),
-            FlistSource::Directory(path) => Err(FetchError::IsDirectory { path: path.clone() }),
-        }
+        bring(&folder)
     };
     let fetched = match bring() {
-        Err(error) if error.is_full_disk() && cache::make_room_for_flist(cache_root, expected(source)) => bring()?,
+        Err(error) if error.is_full_disk() && cache::make_room_for_flist(cache_root, expected) => bring()?,
         outcome => outcome?,
     };
-    kept::note_name(&fetched.path, &source.to_string());
+    kept::note_name(&fetched.path, shown);
     Ok(fetched)
 }
 
@@ -156,17 +200,28 @@ fn expected(source: &FlistSource) -> u64 {
 }
 
 fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> Result<FetchedFlist, FetchError> {
-    let named = || path.to_owned();
-    let failed = |source| FetchError::Read { path: named(), source };
+    let failed = |source| FetchError::Read { path: path.to_owned(), source };
+    let odd = |what: String| FetchError::NotAFile { path: path.to_owned(), what };
     let file = match regular::open(path) {
         Ok(Opened::File(file)) => file,
-        Ok(Opened::Directory(_)) => return Err(FetchError::NotAFile { path: named(), what: "a directory".to_owned() }),
-        Ok(Opened::Other(odd)) => return Err(FetchError::NotAFile { path: named(), what: odd.to_string() }),
+        Ok(Opened::Directory(_)) => return Err(odd("a directory".to_owned())),
+        Ok(Opened::Other(kind)) => return Err(odd(kind.to_string())),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Err(FetchError::NotFound { name: path.display().to_string() });
         }
         Err(error) => return Err(failed(error)),
     };
+    keep_file(&file, path, folder, progress)
+}
+
+/// Copies a file that is open, unless it is known.
+fn keep_file(
+    file: &File,
+    path: &Path,
+    folder: &Path,
+    progress: &dyn Fn(FetchProgress),
+) -> Result<FetchedFlist, FetchError> {
+    let failed = |source| FetchError::Read { path: path.to_owned(), source };
     let metadata = file.metadata().map_err(failed)?;
     let identity = Identity::of(&metadata);
     if let Some(known) = memo::recall(folder, &identity).filter(|known| kept::claim(&known.path)) {
@@ -185,14 +240,25 @@ fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> R
     }
 }
 
-fn fetch_http(text: &str, folder: &Path, progress: &dyn Fn(FetchProgress)) -> Result<FetchedFlist, FetchError> {
+fn fetch_http(
+    text: &str,
+    folder: &Path,
+    progress: &dyn Fn(FetchProgress),
+    allowed: Option<&[UrlPrefix]>,
+) -> Result<FetchedFlist, FetchError> {
     let https_only = text.starts_with("https://");
-    // The user named the flist, so it may be anywhere; its routes are another matter.
-    let hosts = NetRoutes::Any;
-    let agent = http::agent(Bounds { whole: DOWNLOAD_TIMEOUT, silence: SILENCE_TIMEOUT, https_only, hosts });
+    let bounds = |hosts| Bounds { whole: DOWNLOAD_TIMEOUT, silence: SILENCE_TIMEOUT, https_only, hosts };
+    let agent = match allowed {
+        // An operator named the flist, so it may be anywhere; its routes are another matter.
+        None => http::agent(bounds(NetRoutes::Any)),
+        Some(allowed) => {
+            let servers = allowed.iter().map(UrlPrefix::host_and_port).collect();
+            http::agent_without_redirects(bounds(NetRoutes::PublicAnd(servers)))
+        }
+    };
     let mut attempt = 1;
     loop {
-        let outcome = download(&agent, text, folder, progress);
+        let outcome = download(&agent, text, folder, progress, allowed);
         match outcome {
             Err(error) if attempt < MAX_ATTEMPTS && error.is_transient() => {
                 tracing::debug!(%error, attempt, "a download failed, trying again");
@@ -209,10 +275,14 @@ fn download(
     text: &str,
     folder: &Path,
     progress: &dyn Fn(FetchProgress),
+    allowed: Option<&[UrlPrefix]>,
 ) -> Result<FetchedFlist, FetchError> {
     let name = url::redact(text);
     let failed = |source| FetchError::Exchange { url: name.clone(), source };
-    let mut response = agent.get(text).call().map_err(|error| failed(HttpFailure::from_client(error)))?;
+    let mut response = match allowed {
+        None => agent.get(text).call().map_err(|error| failed(HttpFailure::from_client(error)))?,
+        Some(allowed) => ask_permitted(agent, text, allowed)?,
+    };
     match response.status().as_u16() {
         200 => {}
         404 | 410 => return Err(FetchError::NotFound { name }),
@@ -225,6 +295,28 @@ fn download(
         Ok(fetched) => Ok(fetched),
         Err(error) => Err(failed(HttpFailure::from_client(ureq::Error::from(error)))),
     }
+}
+
+/// Asks for a URL, and for each that it redirects to, as long as they are permitted.
+fn ask_permitted(
+    agent: &ureq::Agent,
+    text: &str,
+    allowed: &[UrlPrefix],
+) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
+    let name = || url::redact(text);
+    let refused = |what| FetchError::NotPermitted { url: name(), what };
+    let failed = |source| FetchError::Exchange { url: name(), source };
+    let mut next = allow::permitted(text, allowed).ok_or_else(|| refused("it"))?;
+    for _ in 0..=http::MAX_REDIRECTS {
+        let response = agent.get(&next).call().map_err(|error| failed(HttpFailure::from_client(error)))?;
+        if !response.status().is_redirection() {
+            return Ok(response);
+        }
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| failed(HttpFailure::Redirect))?;
+        next = allow::redirected(&next, location, allowed).ok_or_else(|| refused("what it redirects to"))?;
+    }
+    Err(failed(HttpFailure::Redirect))
 }
 
 /// A copy into the cache, hashing on the way.

@@ -112,7 +112,11 @@ pub(crate) fn rehearse(dir: &Path, spec: &ServeSpec, flist: &Arc<Flist>) -> Resu
 }
 
 fn content(dir: &Path, spec: &ServeSpec, flist: Arc<Flist>) -> Result<Content, ServeError> {
-    let routes = Routes::connect(flist.routes(), &RoutePolicy::for_source_named(&spec.source))
+    let policy = match &spec.limited_routes {
+        Some(limited) => RoutePolicy::limited(limited.dirs.clone(), limited.servers.clone()),
+        None => RoutePolicy::for_source_named(&spec.source),
+    };
+    let routes = Routes::connect(flist.routes(), &policy)
         .map_err(|error| ServeError::Stores { path: spec.flist.clone(), source: Box::new(error) })?;
     let cache = BlockCache::open_with(&spec.cache, cache_options(dir, spec))
         .map_err(|source| ServeError::Cache { path: spec.cache.clone(), source })?;

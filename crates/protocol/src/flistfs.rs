@@ -40,6 +40,18 @@ pub struct ServeSpec {
     /// How large it may become.
     #[serde(default)]
     pub cache_limits: CacheLimits,
+    /// Set for callers with limited rights, whatever the source: nothing but these and public addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_routes: Option<LimitedRoutes>,
+}
+
+/// What the routes of a flist may name for callers with limited rights, beside public addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitedRoutes {
+    /// Folders at or below these.
+    pub dirs: Vec<PathBuf>,
+    /// These servers, as `host:port`.
+    pub servers: Vec<String>,
 }
 
 /// How large a cache may become; what is left out is the server's own default.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
+use crate::grant::Sources;
 use crate::provider::{
     FetchProgress, LostRootfs, PrepareRootfs, PreparedLayer, PreparedRootfs, RecoveredRootfs, RootfsError,
     RootfsProvider,
@@ -291,7 +292,7 @@ impl RootfsProvider for FakeRootfs {
         let image = state.images.get(&request.flist).cloned().unwrap_or_default();
         let is_plain = request.upper_dir.is_none() && !request.is_read_only;
         let layer = is_plain.then_some(PreparedLayer { kind: request.layer, limit_bytes: Some(request.size_bytes) });
-        let prepared = PreparedRootfs { root, flist_hash, image, layer };
+        let prepared = PreparedRootfs { root, flist_hash, image, layer, sources: Sources::new() };
         state.live.insert(key, prepared.clone());
         drop(state);
         if !is_directory {
@@ -374,6 +375,7 @@ mod tests {
             is_size_required: false,
             upper_dir: None,
             is_trusted: false,
+            grant: None,
         }
     }
 

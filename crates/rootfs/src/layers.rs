@@ -23,6 +23,7 @@ use crate::detach::{MountPoint, remove_mount_point};
 use crate::mount_table::{MountTable, is_mount_point};
 use crate::provider::{PrepareRootfs, PreparedLayer, RootfsError};
 use crate::quota::{self, Quotas, UNLIMITED};
+use crate::sources;
 use crate::users::{disk, unwritten};
 
 /// What the mount table shows as source of our mounts.
@@ -55,6 +56,8 @@ pub(crate) struct Place {
     pub(crate) disk: PathBuf,
     /// What it has of callers' directories.
     pub(crate) claim: PathBuf,
+    /// Where the sources of binds are attached.
+    pub(crate) binds: PathBuf,
 }
 
 /// The parts of a layer that an overlay is made of.
@@ -76,13 +79,15 @@ impl Place {
             layer: dir.join("layer"),
             disk: dir.join("disk"),
             claim: dir.join("directories.json"),
+            binds: dir.join("binds"),
             dir,
         }
     }
 
     /// Tells whether anything of it is there.
     pub(crate) fn has_traces(&self) -> bool {
-        [&self.root, &self.layer, &self.disk, &self.claim].iter().any(|path| path.symlink_metadata().is_ok())
+        let parts = [&self.root, &self.layer, &self.disk, &self.claim, &self.binds];
+        parts.iter().any(|path| path.symlink_metadata().is_ok())
     }
 
     /// Tells whether it has a layer on disk.
@@ -122,6 +127,15 @@ impl Place {
         let restrictions = if request.is_trusted { MsFlags::empty() } else { MsFlags::MS_NOSUID | MsFlags::MS_NODEV };
         if request.is_read_only {
             return self.bind(lower, restrictions | MsFlags::MS_RDONLY);
+        }
+        if let Some(place) = request.grant.as_ref().and_then(|grant| grant.upper.as_ref()) {
+            if request.is_size_required {
+                return Err(RootfsError::NoLimit { path: place.path() });
+            }
+            // Both stay open until the mount is made.
+            let (upper, work) = sources::open_upper(place, lower)?;
+            let parts = Parts { upper: sources::path_of(&upper), work: sources::path_of(&work), is_volatile: false };
+            return self.overlay(lower, &parts, restrictions);
         }
         let parts = self.layer_for(lower, flist_hash, request, quotas)?;
         make_upper(&parts.upper, lower)?;
@@ -233,6 +247,7 @@ impl Place {
     /// Unmounts it all, whoever uses it; fine when there is nothing, or only a part. A layer on disk stays as it is. Says what
     /// became of the mount points.
     pub(crate) fn unstack(&self) -> Result<MountPoint, RootfsError> {
+        sources::detach(&self.binds)?;
         let (root, layer) = (remove_mount_point(&self.root)?, remove_mount_point(&self.layer)?);
         Ok(if root == MountPoint::Gone { layer } else { root })
     }

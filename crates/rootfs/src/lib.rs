@@ -20,6 +20,7 @@
 //! | `<state>/<ns>/<id>/disk` | its writable layer on disk: `upper`, `work`, and `flist`, the hash of what it lies over |
 //! | `<state>/<ns>/<id>/layer` | the tmpfs of a writable layer in memory, a mount point |
 //! | `<state>/<ns>/<id>/directories.json` | what it has of callers' directories |
+//! | `<state>/<ns>/<id>/binds/<n>` | the source of the n-th mount of a caller with limited rights, a mount point |
 //! | `<state>/.removed/` | layers on disk that are just being removed |
 #![deny(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod client;
 mod detach;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod grant;
 mod images;
 mod layers;
 mod locks;
@@ -38,6 +40,7 @@ mod removal;
 mod server;
 mod servers;
 mod source;
+mod sources;
 mod start;
 pub mod survey;
 #[expect(unsafe_code, reason = "the kernel calls of project quotas, which nix does not offer")]
@@ -46,6 +49,8 @@ mod uppers;
 mod users;
 
 pub use contd_flist::ImageDefaults;
+pub use contd_protocol::flistfs::LimitedRoutes;
+pub use grant::{BindGrant, FlistGrant, Grant, Sources};
 pub use mount::{MountConfig, MountRootfs};
 pub use mount_table::{Mount, MountTable};
 pub use provider::{

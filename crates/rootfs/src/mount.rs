@@ -11,6 +11,7 @@ use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
 
 use crate::detach::MountPoint;
+use crate::grant::{Grant, Sources};
 use crate::layers::{Place, caller_dir};
 use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point, resolve};
@@ -21,6 +22,7 @@ use crate::quota::Quotas;
 use crate::removal::Removals;
 use crate::servers::Servers;
 use crate::source::{self, Base};
+use crate::sources;
 use crate::uppers::{Claim, Uppers};
 use crate::users::{User, disk};
 
@@ -128,17 +130,17 @@ impl RootfsProvider for MountRootfs {
         {
             let _guard = node.containers.lock(user.to_string());
             if let Some(there) = node.existing(&user, request)? {
-                return Ok(there);
+                return node.attach(&user, request, there);
             }
         }
         // Without the lock: a download may take minutes, and a release must not wait for it.
-        let base = node.base(&user, &request.flist, &self.config.cache_dir, progress)?;
+        let base = node.base(&user, request, &self.config.cache_dir, progress)?;
         if let Some(cache) = &node.cache {
             cache.see_to_limits();
         }
         let _guard = node.containers.lock(user.to_string());
         if let Some(there) = node.existing(&user, request)? {
-            return Ok(there);
+            return node.attach(&user, request, there);
         }
         let had_disk = node.place(&user).has_disk();
         node.make(&user, &base, request).inspect_err(|_| {
@@ -178,8 +180,8 @@ impl RootfsProvider for MountRootfs {
             if table.is_mounted(&place.root) {
                 node.uppers.remember(&user, &place.claim)?;
                 let flist_hash = users.get(&user).cloned();
-                let rootfs =
-                    PreparedRootfs { root: place.root, flist_hash, image: ImageDefaults::default(), layer: None };
+                let (image, layer, sources) = (ImageDefaults::default(), None, Sources::new());
+                let rootfs = PreparedRootfs { root: place.root, flist_hash, image, layer, sources };
                 roots.push(RecoveredRootfs { namespace: user.namespace, id: user.id, rootfs });
             } else {
                 leftovers.push(user);
@@ -202,6 +204,7 @@ impl RootfsProvider for MountRootfs {
                     root: place.root,
                     image: ImageDefaults::default(),
                     layer: None,
+                    sources: Sources::new(),
                 };
                 let (namespace, id) = (user.namespace.clone(), user.id.clone());
                 roots.push(RecoveredRootfs { namespace, id, rootfs });
@@ -254,7 +257,7 @@ impl Node {
             None => (None, ImageDefaults::default()),
         };
         let layer = place.made(request)?;
-        Ok(Some(PreparedRootfs { root: place.root, flist_hash, image, layer }))
+        Ok(Some(PreparedRootfs { root: place.root, flist_hash, image, layer, sources: Sources::new() }))
     }
 
     fn make(&self, user: &User, base: &Base, request: &PrepareRootfs) -> Result<PreparedRootfs, RootfsError> {
@@ -266,18 +269,45 @@ impl Node {
         self.covered().remove(user);
         let (lower, flist_hash, image) = match base {
             Base::Directory(path) => (path.clone(), None, ImageDefaults::default()),
+            Base::Opened(dir) => (sources::path_of(dir), None, ImageDefaults::default()),
             Base::Flist { fetched, shown } => {
                 let image = self.servers.image(fetched, shown)?;
-                let mount_point = self.servers.acquire(fetched, shown, user)?;
+                let routes = request.grant.as_ref().map(|grant| &grant.routes);
+                let mount_point = self.servers.acquire(fetched, shown, user, routes)?;
                 (mount_point, Some(fetched.hash.clone()), image)
             }
         };
-        let upper = request.upper_dir.as_deref().filter(|_| !request.is_read_only).map(caller_dir).transpose()?;
-        let plain = matches!(base, Base::Directory(_)).then_some(lower.as_path());
-        self.uppers.claim(user, &Claim::new(upper.as_deref(), plain)?, &place.claim)?;
+        let upper = match request.grant.as_ref().and_then(|grant| grant.upper.as_ref()) {
+            _ if request.is_read_only => None,
+            Some(place) => Some(sources::real_path(place)?),
+            None => request.upper_dir.as_deref().map(caller_dir).transpose()?,
+        };
+        let plain = match base {
+            Base::Directory(path) => Some(path.clone()),
+            Base::Opened(dir) => Some(sources::real_path_of(dir).map_err(|source| disk("look at", &lower, source))?),
+            Base::Flist { .. } => None,
+        };
+        self.uppers.claim(user, &Claim::new(upper.as_deref(), plain.as_deref())?, &place.claim)?;
         place.stack(&lower, flist_hash.as_deref(), request, &self.quotas)?;
         let layer = place.made(request)?;
-        Ok(PreparedRootfs { root: place.root, flist_hash, image, layer })
+        let sources = Sources::new();
+        self.attach(user, request, PreparedRootfs { root: place.root, flist_hash, image, layer, sources })
+    }
+
+    /// Attaches the sources of a caller with limited rights: each time anew, since they are judged anew each time.
+    fn attach(
+        &self,
+        user: &User,
+        request: &PrepareRootfs,
+        prepared: PreparedRootfs,
+    ) -> Result<PreparedRootfs, RootfsError> {
+        match &request.grant {
+            None => Ok(prepared),
+            Some(grant) => {
+                let sources = sources::attach(&self.place(user).binds, &grant.binds)?;
+                Ok(PreparedRootfs { sources, ..prepared })
+            }
+        }
     }
 
     /// Finds what the root lies over. For one whose layer was made before it is the same flist as then, whatever is behind its
@@ -285,10 +315,11 @@ impl Node {
     fn base(
         &self,
         user: &User,
-        flist: &str,
+        request: &PrepareRootfs,
         cache: &Path,
         progress: &(dyn Fn(FetchProgress) + Send + Sync),
     ) -> Result<Base, RootfsError> {
+        let (flist, grant): (&str, Option<&Grant>) = (&request.flist, request.grant.as_deref());
         let wanted = match self.place(user).flist_below()? {
             Some(hash) => Some(hash),
             None => self.servers.used_by(user)?.map(|(hash, _)| hash),
@@ -296,7 +327,7 @@ impl Node {
         if let Some(base) = wanted.as_deref().and_then(|hash| source::cached(flist, hash, cache)) {
             return Ok(base);
         }
-        let base = source::fetch(flist, cache, progress)?;
+        let base = source::fetch(flist, grant, cache, progress)?;
         match (wanted, &base) {
             (Some(wanted), Base::Flist { fetched, shown }) if fetched.hash != wanted => {
                 Err(RootfsError::FlistChanged { flist: shown.clone(), found: fetched.hash.clone(), wanted })

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use contd_flist::ImageDefaults;
 use contd_types::{ApiError, ContainerId, ContainerName, ErrorKind, Explain, LayerKind, NamespaceId, Shortage};
+
+use crate::grant::{Grant, Sources};
 
 /// What a container's root shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct PrepareRootfs {
     pub upper_dir: Option<PathBuf>,
     /// Whether setuid programs and device nodes of the flist work (elevated containers only).
     pub is_trusted: bool,
+    /// Set for a caller with limited rights: what it may have of all this, and of the sources of its binds.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// A root that is ready.
@@ -45,6 +50,8 @@ pub struct PreparedRootfs {
     pub image: ImageDefaults,
     /// Its writable layer; `None` without one, for a directory of the caller's, and for a root of [`RootfsProvider::recover`].
     pub layer: Option<PreparedLayer>,
+    /// Where the sources of its binds are attached, for a caller with limited rights; for others they are where they are.
+    pub sources: Sources,
 }
 
 /// A writable layer as it is.
@@ -157,6 +164,12 @@ pub enum RootfsError {
         /// Why.
         source: io::Error,
     },
+    /// What a caller with limited rights names cannot be opened where a rule allows it.
+    #[error(transparent)]
+    Source(contd_access::OpenError),
+    /// It was opened, and cannot be attached.
+    #[error(transparent)]
+    Attach(contd_access::AttachError),
     /// The flist's server did not come up.
     #[error("start the server of flist {flist:?}")]
     Server {
@@ -278,6 +291,8 @@ impl Explain for RootfsError {
                 _ => ErrorKind::InvalidArgument,
             },
             Self::ServerSilent { .. } => ErrorKind::Timeout,
+            Self::Source(source) => source.kind(),
+            Self::Attach(_) => ErrorKind::Internal,
             Self::Covered { .. } | Self::UpperInUse { .. } | Self::UpperOfOthers { .. } => ErrorKind::Busy,
             Self::NoLimit { .. } | Self::NoUpper { .. } => ErrorKind::Unsupported,
             Self::UpperIsLower { .. } => ErrorKind::InvalidArgument,
@@ -297,6 +312,10 @@ impl Explain for RootfsError {
         }
         match self {
             Self::Flist { source, .. } | Self::Server { source, .. } => source.hint.clone(),
+            Self::Source(source) => source.hint(),
+            Self::Attach(error) => {
+                Some(format!("see what is mounted there: grep {} /proc/self/mountinfo", error.at.display()))
+            }
             Self::Directory { .. } => Some("name an existing directory by its absolute path: dir:/path".to_owned()),
             Self::ServerSilent { .. } => Some("retry; if it stays silent, end the server by its lease".to_owned()),
             Self::Disk { path, .. } => Some(format!("check space and rights of {}", path.display())),

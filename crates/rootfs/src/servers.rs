@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_flist::{FetchedFlist, ImageDefaults};
 use contd_lease::LeaseState;
-use contd_protocol::flistfs::{CacheLimits, SERVE_SPEC_VERSION, ServeSpec};
+use contd_protocol::flistfs::{CacheLimits, LimitedRoutes, SERVE_SPEC_VERSION, ServeSpec};
 use contd_types::{ApiError, ErrorKind};
 use tracing::{debug, info, warn};
 
@@ -83,9 +84,18 @@ impl Servers {
     }
 
     /// Makes sure that the flist is served, notes the user, and returns where it is mounted.
-    pub(crate) fn acquire(&self, flist: &FetchedFlist, shown: &str, user: &User) -> Result<PathBuf, RootfsError> {
-        let prefix = prefix_of(&flist.hash);
-        let _guard = self.locks.lock(prefix);
+    ///
+    /// With limited routes it is another server than without, and another one for other limits: what one caller's may not
+    /// reach must not fail for those whose flist may route there.
+    pub(crate) fn acquire(
+        &self,
+        flist: &FetchedFlist,
+        shown: &str,
+        user: &User,
+        routes: Option<&LimitedRoutes>,
+    ) -> Result<PathBuf, RootfsError> {
+        let prefix = &limited_prefix(prefix_of(&flist.hash), routes);
+        let _guard = self.locks.lock(prefix.as_str());
         for _ in 0..MAX_ROUNDS {
             for key in self.keys_of(prefix)? {
                 let server = self.server(&key, shown);
@@ -94,7 +104,7 @@ impl Servers {
                 }
             }
             let key = self.free_key(prefix, shown)?;
-            self.start(&key, &self.server(&key, shown), flist, user)?;
+            self.start(&key, &self.server(&key, shown), flist, user, routes)?;
         }
         Err(RootfsError::ServerSilent { flist: shown.to_owned(), waited: START_TIMEOUT })
     }
@@ -335,14 +345,21 @@ impl Servers {
         }
     }
 
-    fn start(&self, key: &str, server: &Server, flist: &FetchedFlist, user: &User) -> Result<(), RootfsError> {
+    fn start(
+        &self,
+        key: &str,
+        server: &Server,
+        flist: &FetchedFlist,
+        user: &User,
+        routes: Option<&LimitedRoutes>,
+    ) -> Result<(), RootfsError> {
         RealFs.create_dir_all(&self.dir, 0o711).map_err(|source| disk("make", &self.dir, source))?;
         std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))
             .map_err(|source| disk("set the mode of", &self.dir, source))?;
         let owner = format!("flist {}", flist.hash);
         server.lease.reserve(&owner, &server.socket).map_err(|error| server.lease_failed(&error))?;
         let started = self
-            .describe(server, flist)
+            .describe(server, flist, routes)
             // Before the start: if we die in between, the next daemon finds a user without a root and cleans up.
             .and_then(|()| users::add(server.lease.path(), user, &flist.hash))
             .and_then(|()| start::launch(&self.binary, server.lease.path(), &server.flist));
@@ -358,7 +375,12 @@ impl Servers {
         }
     }
 
-    fn describe(&self, server: &Server, flist: &FetchedFlist) -> Result<(), RootfsError> {
+    fn describe(
+        &self,
+        server: &Server,
+        flist: &FetchedFlist,
+        routes: Option<&LimitedRoutes>,
+    ) -> Result<(), RootfsError> {
         let point = &server.mount_point;
         RealFs.create_dir_all(point, 0o700).map_err(|source| disk("make", point, source))?;
         let spec = ServeSpec {
@@ -369,11 +391,23 @@ impl Servers {
             cache: self.cache.clone(),
             source: server.flist.clone(),
             cache_limits: self.cache_limits,
+            limited_routes: routes.cloned(),
         };
         let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
         replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| unwritten(&path, &error))
     }
+}
+
+/// Names the first directory of the servers of a flist with limited routes, in place of the beginning of its hash.
+fn limited_prefix(prefix: &str, routes: Option<&LimitedRoutes>) -> String {
+    let (Some(routes), Ok(number)) = (routes, u64::from_str_radix(prefix, 16)) else { return prefix.to_owned() };
+    // FNV-1a: it only tells apart what operators write, and is the same in every version.
+    let mix = |digest: u64, byte: &u8| (digest ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let dirs = routes.dirs.iter().map(|dir| dir.as_os_str().as_bytes());
+    let parts = dirs.chain([&b"servers"[..]]).chain(routes.servers.iter().map(String::as_bytes));
+    let digest = parts.flat_map(|part| part.iter().chain(&[0])).fold(0xcbf2_9ce4_8422_2325, mix);
+    format!("{:016x}", number ^ digest)
 }
 
 /// The beginning of a flist's hash, or of the name of one of its servers' directories.

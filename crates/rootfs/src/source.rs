@@ -2,29 +2,37 @@
 
 use std::error::Error;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use contd_flist::{FetchedFlist, Flist, FlistErrorKind, FlistSource, ImageDefaults, SourceError};
+use contd_flist::{FetchError, FetchedFlist, Flist, FlistErrorKind, FlistSource, ImageDefaults, SourceError};
 use contd_types::{ApiError, ErrorKind, Shortage};
 
+use crate::grant::{FlistGrant, Grant};
 use crate::provider::{FetchProgress, RootfsError};
 
 /// What lies below a container's own layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Base {
     /// A flist in the cache, and how to name it without a password.
     Flist { fetched: FetchedFlist, shown: String },
     /// A plain directory, without symlinks.
     Directory(PathBuf),
+    /// A plain directory that was opened with its caller's rights; only by this descriptor.
+    Opened(OwnedFd),
 }
 
 /// Understands the text and brings a flist into the cache.
 pub(crate) fn fetch(
     text: &str,
+    grant: Option<&Grant>,
     cache: &Path,
     progress: &(dyn Fn(FetchProgress) + Send + Sync),
 ) -> Result<Base, RootfsError> {
     let source = FlistSource::parse(text).map_err(|error| refused(&error))?;
+    if let Some(grant) = grant {
+        return fetch_granted(&source, grant, cache, progress);
+    }
     let shown = source.to_string();
     match &source {
         FlistSource::Directory(path) => directory(path).map(Base::Directory),
@@ -34,21 +42,53 @@ pub(crate) fn fetch(
             Err(RootfsError::Flist { flist: shown, source })
         }
         FlistSource::File(_) | FlistSource::Http(_) => {
-            let what = format!("fetch {shown}");
-            let step = |step: contd_flist::FetchProgress| {
-                progress(FetchProgress {
-                    what: what.clone(),
-                    done_bytes: step.received_bytes,
-                    total_bytes: step.total_bytes,
-                });
-            };
-            match contd_flist::fetch(&source, cache, &step) {
-                Ok(fetched) => Ok(Base::Flist { fetched, shown }),
-                Err(error) => {
-                    let source = flatten(error.kind().into(), &error, error.hint());
-                    Err(RootfsError::Flist { flist: shown, source })
-                }
-            }
+            let step = steps(&shown, progress);
+            let fetched = contd_flist::fetch(&source, cache, &step);
+            as_base(fetched, &shown)
+        }
+    }
+}
+
+/// Brings what a caller with limited rights may have: local files and directories opened with its own rights, by descriptor,
+/// and nothing but what was judged, whatever the text says.
+fn fetch_granted(
+    source: &FlistSource,
+    grant: &Grant,
+    cache: &Path,
+    progress: &(dyn Fn(FetchProgress) + Send + Sync),
+) -> Result<Base, RootfsError> {
+    let shown = source.to_string();
+    let step = steps(&shown, progress);
+    let fetched = match (&grant.flist, source) {
+        (FlistGrant::Directory(place), _) => {
+            return contd_access::open_dir_as(&grant.caller, place).map(Base::Opened).map_err(RootfsError::Source);
+        }
+        (FlistGrant::File(place), _) => {
+            let file = contd_access::open_file_as(&grant.caller, place).map_err(RootfsError::Source)?;
+            contd_flist::fetch_opened(&file, &place.path(), cache, &step)
+        }
+        (FlistGrant::Url(allowed), FlistSource::Http(url)) => contd_flist::fetch_permitted(url, allowed, cache, &step),
+        (FlistGrant::Url(_), _) => {
+            let source = ApiError::new(ErrorKind::Internal, "a URL was judged, and this is none");
+            return Err(RootfsError::Flist { flist: shown.clone(), source });
+        }
+    };
+    as_base(fetched, &shown)
+}
+
+fn steps(shown: &str, progress: &(dyn Fn(FetchProgress) + Send + Sync)) -> impl Fn(contd_flist::FetchProgress) {
+    let what = format!("fetch {shown}");
+    move |step| {
+        progress(FetchProgress { what: what.clone(), done_bytes: step.received_bytes, total_bytes: step.total_bytes });
+    }
+}
+
+fn as_base(fetched: Result<FetchedFlist, FetchError>, shown: &str) -> Result<Base, RootfsError> {
+    match fetched {
+        Ok(fetched) => Ok(Base::Flist { fetched, shown: shown.to_owned() }),
+        Err(error) => {
+            let source = flatten(error.kind().into(), &error, error.hint());
+            Err(RootfsError::Flist { flist: shown.to_owned(), source })
         }
     }
 }

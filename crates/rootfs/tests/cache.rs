@@ -54,6 +54,7 @@ fn pruning_beside_a_server_takes_nothing_from_its_containers_and_limits_reach_it
         is_size_required: false,
         upper_dir: None,
         is_trusted: true,
+        grant: None,
     };
     let prepared = provider.prepare(&request, &|_| {}).unwrap();
     let server = fs::read_dir(path("run/f")).unwrap().next().unwrap().unwrap().path();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use contd_types::{
-    ContainerId, ContainerSpec, Entrypoint, Exit, InForce, NamespaceId, Signal, State, Timestamp, UserSpec,
+    Caller, ContainerId, ContainerSpec, Entrypoint, Exit, InForce, NamespaceId, Signal, State, Timestamp, UserSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,9 @@ pub struct ContainerRecord {
     /// What its flist added to the spec when it was last made; `None` if nothing, or if it was not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_with: Option<MadeWith>,
+    /// Who asked for it, if that is somebody with limited rights: each start is judged by its rules of the day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     /// What the node decided when it was last made; `None` if it was not made yet, or by a daemon that did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_force: Option<InForce>,
@@ -131,6 +134,7 @@ impl ContainerRecord {
             root: None,
             went_down_with_node: false,
             made_with: None,
+            caller: None,
             in_force: None,
         }
     }

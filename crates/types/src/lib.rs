@@ -9,6 +9,7 @@
 //! exec          what execve takes
 //! layer         where what it writes lies  LayerKind
 //! lifecycle     where it is    State × Event -> State, one pure table
+//! caller        who asked     Caller: a user with limited rights
 //! exit          how it ended   Exit: code or signal, and how that is known
 //! info          what we tell   ContainerInfo, ContainerSummary
 //! event         what happened  ContainerEvent
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod caller;
 pub mod error;
 pub mod event;
 pub mod exec;
@@ -37,6 +39,7 @@ pub mod spec;
 pub mod time;
 
 pub use backoff::Backoff;
+pub use caller::Caller;
 pub use error::{ApiError, ErrorKind, Explain, one_line};
 pub use event::{ContainerEvent, EventKind};
 pub use exec::exec_limit_bytes;

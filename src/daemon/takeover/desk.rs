@@ -14,10 +14,11 @@ use tracing::{info, warn};
 
 use super::wire::{Wire, WireError};
 use super::{ANSWER_TIMEOUT, socket};
+use crate::config::Api;
 use crate::daemon::server::{self, BindError};
 
 /// For the daemon's own user only; the peer is asked for besides.
-const MODE: u32 = 0o600;
+const RIGHTS: Api = Api { group: None, mode: 0o600 };
 /// How long to wait after a failed accept, as for the API.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,7 +51,7 @@ impl Desk {
     /// [`BindError`] with the path.
     pub(crate) fn open(run_dir: &Path, own_uid: u32, agent: String) -> Result<Self, BindError> {
         let path = socket(run_dir);
-        let bound = server::bind(&path, MODE)?;
+        let bound = server::bind(&path, RIGHTS)?;
         let prepared = bound.set_nonblocking(true).and_then(|()| UnixListener::from_std(bound));
         let listener = prepared.map_err(|source| BindError::Bind { path: path.clone(), source })?;
         Ok(Self { path, listener, own_uid, agent })

@@ -7,6 +7,7 @@ pub(crate) mod manager;
 mod netns;
 pub(crate) mod node;
 pub(crate) mod servers;
+pub(crate) mod tenant;
 
 pub(crate) use census::Census;
 pub(crate) use flists::{Flist, busybox_tree};

@@ -96,12 +96,12 @@ async fn send(stage: &Stage, caller: &Caller) -> Result<Answer, ApiError> {
         Ask::Run { policy, key, is_auto_removed } => {
             let spec = spec(place, policy, is_auto_removed);
             let idempotency_key = key.map(|key| format!("key-{}-{key}", place.name));
-            let message = RunContainer { namespace, spec, idempotency_key, progress: None, hold: None };
+            let message = RunContainer { namespace, spec, caller: None, idempotency_key, progress: None, hold: None };
             Answer::Made(ask(addr, message, long).await.map_err(lost)??)
         }
         Ask::Create { policy } => {
             let spec = spec(place, policy, false);
-            let message = CreateContainer { namespace, spec, idempotency_key: None, progress: None };
+            let message = CreateContainer { namespace, spec, caller: None, idempotency_key: None, progress: None };
             Answer::Made(ask(addr, message, long).await.map_err(lost)??)
         }
         Ask::Start => done(ask(addr, StartContainer { target }, long).await.map_err(lost)??),

@@ -135,6 +135,7 @@ impl Node {
             bundles: Arc::clone(&self.bundles) as _,
             journal: contd_store::EventJournal::open(fs, self.dir.path().join("events"), 1 << 16).unwrap(),
             clock: Arc::clone(&self.wall) as _,
+            judge: Arc::new(crate::NoRules),
         };
         start(config, parts)
     }

@@ -86,6 +86,14 @@ pub enum FetchError {
         /// Where it failed.
         source: HttpFailure,
     },
+    /// No rule lets the caller have it.
+    #[error("fetch flist {url}: no rule of this user allows {what}")]
+    NotPermitted {
+        /// The URL, redacted.
+        url: String,
+        /// The URL itself, or where it leads to.
+        what: &'static str,
+    },
     /// The server answered with a status that is neither success nor absence.
     #[error("fetch flist {url}: status {status}")]
     Status {
@@ -131,6 +139,12 @@ impl FetchError {
             Self::NotAFile { .. } => "name a .fl file, or use dir:/path for a directory",
             Self::IsDirectory { .. } => "use the directory itself as the root",
             Self::Read { .. } => "check the permissions of the file and of its folders",
+            Self::NotPermitted { .. } => {
+                "ask the operator for the URL in `flists` of an [[access]] rule, also of what it redirects to"
+            }
+            Self::Exchange { source: HttpFailure::Forbidden, .. } => {
+                "its address is on this machine or a private network: `flists` of an [[access]] rule must name that server"
+            }
             Self::Exchange { .. } => "check that the server is up and reachable from this node, then retry",
             Self::Status { .. } => "ask the operator of the server",
             Self::CutShort { .. } => "retry; if it stays so, the file is being written",
@@ -146,6 +160,7 @@ impl FetchError {
             Self::NotFound { .. } => FlistErrorKind::NotFound,
             Self::NotAFile { .. } | Self::IsDirectory { .. } => FlistErrorKind::Invalid,
             Self::Read { .. } | Self::Keep { .. } => FlistErrorKind::Io,
+            Self::NotPermitted { .. } | Self::Exchange { source: HttpFailure::Forbidden, .. } => FlistErrorKind::Denied,
             Self::Exchange { .. } | Self::Status { .. } | Self::CutShort { .. } => FlistErrorKind::Unreachable,
             Self::TooLarge { .. } => FlistErrorKind::Unsupported,
         }

@@ -91,9 +91,9 @@ pub(crate) fn connect(store_url: &str, policy: &RoutePolicy) -> Result<Box<dyn B
             }
             Ok(Box::new(DirStore::new(folder)))
         }
-        "http" | "https" => Ok(Box::new(HttpStore::with_hosts(store_url, policy.net_routes)?)),
-        "zdb" => Ok(Box::new(ZdbStore::with_hosts(store_url, policy.net_routes)?)),
-        "s3" | "s3s" | "s3+tls" => Ok(Box::new(S3Store::with_hosts(store_url, policy.net_routes)?)),
+        "http" | "https" => Ok(Box::new(HttpStore::with_hosts(store_url, policy.net_routes.clone())?)),
+        "zdb" => Ok(Box::new(ZdbStore::with_hosts(store_url, policy.net_routes.clone())?)),
+        "s3" | "s3s" | "s3+tls" => Ok(Box::new(S3Store::with_hosts(store_url, policy.net_routes.clone())?)),
         other => Err(StoreError::UnsupportedScheme { store: shown(), scheme: other.chars().take(32).collect() }),
     }
 }

@@ -1,6 +1,7 @@
 //! Which routes of a flist may be used. A flist comes from outside; its routes make this machine read and connect.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::net::NetRoutes;
 use crate::source::FlistSource;
@@ -24,6 +25,13 @@ impl RoutePolicy {
             FlistSource::File(_) | FlistSource::Directory(_) => Self::default(),
             FlistSource::Http(url) => Self { dir_routes: DirRoutes::Never, net_routes: NetRoutes::for_flist(url) },
         }
+    }
+
+    /// Gives the policy for a flist of a caller with limited rights, wherever it comes from: folders at or below `dirs`,
+    /// public addresses, and `servers` (`host:port`).
+    #[must_use]
+    pub fn limited(dirs: Vec<PathBuf>, servers: Vec<String>) -> Self {
+        Self { dir_routes: DirRoutes::Under(dirs), net_routes: NetRoutes::PublicAnd(Arc::from(servers)) }
     }
 
     /// As [`RoutePolicy::for_source`], for a source as it is shown. Nothing is known of an empty one: it is local.

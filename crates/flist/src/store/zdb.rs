@@ -77,7 +77,7 @@ impl ZdbStore {
     }
 
     fn connect(&self, deadline: Deadline) -> Result<Connection, Fault> {
-        let stream = net::dial(&self.address, self.hosts, deadline.sooner(SILENCE_TIMEOUT))
+        let stream = net::dial(&self.address, &self.hosts, deadline.sooner(SILENCE_TIMEOUT))
             .map_err(|error| Fault::Failure(ZdbFailure::from_connect(error)))?;
         let mut connection = Connection::new(stream).map_err(|error| Fault::Failure(ZdbFailure::from_io(error)))?;
         if self.namespace != DEFAULT_NAMESPACE {

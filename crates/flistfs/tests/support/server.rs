@@ -43,6 +43,7 @@ impl Server {
             cache: scratch.join("cache"),
             source: source.to_owned(),
             cache_limits: CacheLimits::default(),
+            limited_routes: None,
         };
         std::fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
         Self { dir, mnt }

@@ -121,6 +121,7 @@ pub(crate) fn request(flist: &str, number: u8) -> PrepareRootfs {
         is_size_required: false,
         upper_dir: None,
         is_trusted: false,
+        grant: None,
     }
 }
 
