@@ -8,13 +8,13 @@ use std::time::Duration;
 use contd_actors::{Defaults, NodeConfig, NodeRuntime, Parts, Runtimes};
 use contd_bundle::FakeBundles;
 use contd_durable::RealFs;
-use contd_protocol::api::{Call, Reply, Request, Response, RunRequest, VERSIONS};
+use contd_protocol::api::{Call, Cancel, Reply, Request, Response, RunRequest, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_BYTES};
 use contd_rootfs::fake::{FakeRootfs, Outcome};
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
-use contd_types::{ApiError, ContainerName, ContainerSpec, CpuLimit, ErrorKind, NamespaceId, SystemClock};
+use contd_types::{ApiError, ContainerName, ContainerSpec, CpuLimit, Entrypoint, ErrorKind, NamespaceId, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -337,5 +337,43 @@ fn who_says_no_hello_is_counted_and_who_may_not_come_in_at_all_too() {
         assert!(silent.iter().all(Result::is_ok));
         assert!(world.connect_as(stranger).is_err());
         assert!(world.connect_as(USER).is_ok());
+    });
+}
+
+/// A run that its caller gives up while its root is being prepared, with a key or without one, and what is left of it.
+async fn give_up_a_run(world: &World, key: Option<&str>) -> (Result<Response, ApiError>, usize) {
+    world.rootfs.script_prepare([Outcome::Hang]);
+    let mut caller = world.greet_as(0).await;
+    let mut spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl");
+    spec.entrypoint = Some(Entrypoint::Args(vec!["/bin/true".into()]));
+    let namespace = NamespaceId::new("a").expect("valid");
+    let key = key.map(str::to_owned);
+    let run = RunRequest { namespace: namespace.clone(), spec, idempotency_key: key, is_attached: true };
+    caller.call(1, Request::Run(Box::new(run))).await;
+    until("its root is being prepared", || world.rootfs.hanging() == 1).await;
+    caller.send(&Frame::new(VERSIONS.max, Kind::Cancel, &Cancel { id: 1 }).expect("small")).await;
+    // Frames are taken in their order: once this is answered, the other was heard.
+    caller.call(2, Request::Version).await;
+    assert_eq!(caller.reply().await.0, 2);
+    world.rootfs.let_go();
+    let (id, result) = caller.reply().await;
+    assert_eq!(id, 1);
+    caller.call(3, Request::List { namespace: Some(namespace), after: None, limit: 9 }).await;
+    let Ok(Response::Page { containers, .. }) = caller.reply().await.1 else { panic!("no page") };
+    (result, containers.len())
+}
+
+#[test]
+fn a_run_that_is_given_up_before_its_caller_knew_of_a_container_leaves_none() {
+    in_system(async || {
+        let world = World::with(Limits::default());
+        let (result, left) = give_up_a_run(&world, None).await;
+        let error = result.expect_err("it was given up");
+        assert!(error.kind == ErrorKind::Conflict && error.message.contains("given up by its caller"), "{error:?}");
+        assert_eq!(left, 0);
+        // Where others may have joined the run, it goes on.
+        let (result, left) = give_up_a_run(&world, Some("k")).await;
+        assert!(matches!(result, Ok(Response::Created { .. })), "{result:?}");
+        assert_eq!(left, 1);
     });
 }

@@ -368,7 +368,7 @@ fn in_force(subject: &Subject, layer: Option<PreparedLayer>) -> InForce {
         cpu,
         pids_limit,
         rootfs_size_bytes: layer.and_then(|layer| layer.limit_bytes),
-        open_files: Some(contd_bundle::NOFILE_LIMIT),
+        open_files: Some(contd_bundle::nofile_limit()),
         layer: layer.map(|layer| layer.kind),
     }
 }

@@ -44,6 +44,6 @@ pub use error::BundleError;
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{Call, FakeBundles, Outcome};
 pub use linux::{MASKED_PATHS, READONLY_PATHS, ResourceLimits, limits};
-pub use nofile::NOFILE_LIMIT;
+pub use nofile::{NOFILE_LIMIT, limit as nofile_limit};
 pub use process::DEFAULT_PATH;
 pub use request::{BundleRequest, Defaults, Netns};

@@ -14,7 +14,7 @@ const CAP_SYS_RESOURCE: u32 = 24;
 ///
 /// Nobody may have more than `fs.nr_open`, and without `CAP_SYS_RESOURCE`, which a node inside a virtual machine or a
 /// container may lack, no more than this process has itself: a container that wanted more would not start at all.
-pub(crate) fn limit() -> u64 {
+pub fn limit() -> u64 {
     let own = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_soft, hard)| hard);
     let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
     let status =
