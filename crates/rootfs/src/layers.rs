@@ -134,7 +134,8 @@ impl Place {
             }
             // Both stay open until the mount is made.
             let (upper, work) = sources::open_upper(place, lower)?;
-            let parts = Parts { upper: sources::path_of(&upper), work: sources::path_of(&work), is_volatile: false };
+            let (upper_path, work_path) = (sources::path_of(&upper), sources::path_of(&work));
+            let parts = Parts { upper: upper_path, work: work_path, is_volatile: false, is_project: false };
             return self.overlay(lower, &parts, restrictions);
         }
         let parts = self.layer_for(lower, flist_hash, request, quotas)?;
