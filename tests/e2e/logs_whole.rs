@@ -49,7 +49,7 @@ impl FullLogs {
 
 #[test]
 fn a_run_whose_log_is_full_says_that_output_was_lost_and_fails() {
-    let logs = FullLogs::new(1 << 20);
+    let logs = FullLogs::new(4 << 20);
     // The log's own directory and file are there before the disk is full.
     for (code, expected) in [(0, ENGINE), (7, 7)] {
         let script = format!("while [ ! -e /data/go ]; do sleep 0.02; done; seq 1 20000; exit {code}");
@@ -75,7 +75,7 @@ fn a_run_whose_log_is_full_says_that_output_was_lost_and_fails() {
 
 #[test]
 fn a_loss_is_shown_by_inspect_and_logs_and_marked_in_the_log_once_there_is_room() {
-    let logs = FullLogs::new(1 << 20);
+    let logs = FullLogs::new(4 << 20);
     let node = &logs.node;
     logs.counts("x", 20_000, 0);
     logs.fill();

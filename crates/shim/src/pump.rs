@@ -93,6 +93,8 @@ pub(crate) struct Pump {
     buffer: Vec<u8>,
     /// When the log refuses, the next try. Nothing is taken until then.
     retry_at: Option<Instant>,
+    /// When output last reached the log.
+    logged_at: Option<Instant>,
     is_reading: bool,
     diagnostics: Rc<Diagnostics>,
 }
@@ -123,6 +125,7 @@ impl Pump {
                 .clamp(MAX_CONTENT_BYTES, MAX_BUFFER_BYTES),
             buffer: Vec::new(),
             retry_at: None,
+            logged_at: None,
             is_reading: false,
             diagnostics,
         })
@@ -177,6 +180,11 @@ impl Pump {
     /// Returns when [`Self::retry`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.retry_at
+    }
+
+    /// Returns when output last reached the log.
+    pub(crate) fn logged_at(&self) -> Option<Instant> {
+        self.logged_at
     }
 
     /// Tells whether all output there will ever be is in the log.
@@ -302,6 +310,7 @@ impl Pump {
             }
             contd_failpoint::hit(Failpoint::SpoolLogged);
             spool.finish()?;
+            self.logged_at = Some(clock::monotonic());
             contd_failpoint::hit(Failpoint::SpoolFinished);
         }
         Ok(())
@@ -413,6 +422,7 @@ mod tests {
             buffer_bytes: MAX_BUFFER_BYTES,
             buffer: Vec::new(),
             retry_at: None,
+            logged_at: None,
             is_reading: false,
             diagnostics: Rc::new(Diagnostics::open(&dir.join("shim.log"))),
         }

@@ -22,6 +22,9 @@ use crate::reaper::{self, Left};
 use crate::runtime::{Outcome, RuntimeError, Verb, Words};
 use crate::sys::ChildStatus;
 
+/// How often the time to read the last output is given again at most, while output comes.
+const MAX_EXTENSIONS: u32 = 4;
+
 impl Task {
     /// Returns the descriptor of the operation under way.
     pub(crate) fn operation_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -41,7 +44,7 @@ impl Task {
         });
         let operation = self.current.as_ref().map(|current| current.deadline);
         // While `start` is under way the exit is held back anyway; its own deadline wakes us.
-        let ending = self.ending.as_ref().filter(|_| !self.is_starting()).map(|ending| ending.deadline);
+        let ending = self.ending.as_ref().filter(|_| !self.is_starting()).map(|ending| self.ends_at(ending));
         let letting_go = self.letting_go.as_ref().map(LettingGo::next_look);
         let init = self.init.as_ref().filter(|_| self.ending.is_none()).and_then(Init::deadline);
         [operation, ending, orphans, letting_go, init, self.pump.deadline()].into_iter().flatten().min()
@@ -174,7 +177,7 @@ impl Task {
         }
         if let Some(ending) = &self.ending
             && !self.is_starting()
-            && (self.pump.is_drained() || ending.deadline <= now)
+            && (self.pump.is_drained() || self.ends_at(ending) <= now)
         {
             let exit = self.exit_of(ending);
             self.record_exit(exit);
@@ -186,6 +189,14 @@ impl Task {
             self.phase = Phase::Failed;
             self.deletion_failed(&TaskError::Undying { id });
         }
+    }
+
+    /// Returns until when the output of what has ended is read: as long as it still comes into the log the time runs anew,
+    /// within a bound. A slow disk or a busy node is no reason to lose what lies in the pipes.
+    fn ends_at(&self, ending: &Ending) -> Instant {
+        let drain = self.spec.drain_timeout;
+        let goes_on_until = self.pump.logged_at().map_or(ending.deadline, |at| at + drain);
+        goes_on_until.clamp(ending.deadline, ending.deadline + MAX_EXTENSIONS * drain)
     }
 
     fn is_starting(&self) -> bool {
