@@ -66,7 +66,6 @@ impl World {
             agent: "test".to_owned(),
             started_at: contd_types::Timestamp(0),
             runtime: "fake".to_owned(),
-            flists: FlistPlaces::of(&config),
             leaving: watch::channel(None).0,
         });
         Self { backend, config, rootfs, _dir: dir }
