@@ -178,7 +178,9 @@ fn inspect_shows_what_is_in_force_and_a_list_the_labels() {
     for (name, memory, pids) in [("own", 48 << 20, 55), ("default", 96 << 20, 77)] {
         let info = node.inspect(name);
         assert_eq!((info["memory_bytes"].as_u64(), info["pids_limit"].as_u64()), (Some(memory), Some(pids)), "{name}");
-        assert_eq!((info["cpus"].as_f64(), info["rootfs_size_bytes"].as_u64()), (Some(0.7), Some(33 << 20)), "{name}");
+        assert_eq!(info["cpus"].as_f64(), Some(0.7), "{name}");
+        // None where the file system of the layer has no quotas: `layers` tests what is enforced where.
+        assert!(info["rootfs_size_bytes"].as_u64().is_none_or(|size| size == 33 << 20), "{name}: {info}");
         let id = info["id"].as_str().expect("an id");
         assert_eq!(cgroup_limit(&node, id, "memory", "memory.limit_in_bytes", "memory.max"), memory.to_string());
         assert_eq!(cgroup_limit(&node, id, "pids", "pids.max", "pids.max"), pids.to_string());

@@ -393,8 +393,10 @@ impl Node {
     pub(crate) fn rest(&self) -> Census {
         let mut last: Option<Census> = None;
         eventually("the daemon to be at rest", || {
+            // Before the census: one that becomes whole behind it is not in it.
+            let are_slots_whole = Census::warm_slots(&self.root, &self.cgroup_parent) == self.slots;
             let now = self.census();
-            let is_at_rest = Census::warm_slots(&self.root, &self.cgroup_parent) == self.slots
+            let is_at_rest = are_slots_whole
                 && !has_children(self.daemon_pid())
                 && !is_anybody_connected(&self.socket())
                 && now.is_at_rest();
