@@ -67,7 +67,7 @@ impl BundleWork {
             cgroup_parent: &self.shared.config.cgroup_parent,
             defaults: &defaults,
         };
-        let made = make(&request).map_err(StepError::Bundle)?;
+        let made = make(&request).map_err(|error| StepError::Bundle(Box::new(error)))?;
         Ok((made, MadeWith::of(&spec, given)))
     }
 }
@@ -144,7 +144,7 @@ impl Handler<RemoveBundle> for BundleActor {
             let done = pool.undo_locked(&lane.bundle, UNDO_GRACE, "remove the bundle", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
-                Some(result) => result.map(|()| Undone::Now).map_err(StepError::Bundle),
+                Some(result) => result.map(|()| Undone::Now).map_err(|error| StepError::Bundle(Box::new(error))),
             }
         })
     }
@@ -158,7 +158,7 @@ impl Handler<ListBundles> for BundleActor {
         Box::pin(async move {
             let pool = work.removals.clone();
             let found = pool.run("list the bundles", move || work.bundles.list()).await.map_err(StepError::Job)?;
-            found.map_err(StepError::Bundle)
+            found.map_err(|error| StepError::Bundle(Box::new(error)))
         })
     }
 }

@@ -30,7 +30,7 @@ pub(crate) enum StepError {
     #[error(transparent)]
     Startup(StartupError),
     #[error(transparent)]
-    Bundle(BundleError),
+    Bundle(Box<BundleError>),
     #[error(transparent)]
     Log(LogActorError),
     #[error(transparent)]

@@ -221,7 +221,7 @@ impl FakeRootfs {
             Outcome::Fail(kind) => Err(failed(kind)),
             Outcome::UpperInUse => {
                 let Some((namespace, id)) = self.live().into_iter().next() else { return Ok(()) };
-                let path = PathBuf::from("/up");
+                let path = PathBuf::from("/up").into();
                 Err(RootfsError::UpperInUse { path, namespace, id, name: None, how: "writes to it" })
             }
             Outcome::Panic => {

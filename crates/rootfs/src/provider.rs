@@ -1,7 +1,7 @@
 //! The border between the actors and the file systems, as a trait. All calls block: callers use a blocking pool.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -224,7 +224,7 @@ pub enum RootfsError {
     #[error("use {} as a directory of the container: container {} of namespace {namespace} {how}", path.display(), named(name.as_ref(), id))]
     UpperInUse {
         /// The directory.
-        path: PathBuf,
+        path: Box<Path>,
         /// The other's tenant.
         namespace: NamespaceId,
         /// The other.

@@ -106,7 +106,7 @@ impl Uppers {
             for (other, theirs) in claims.iter().filter(|(other, _)| *other != user) {
                 if let Some((path, how)) = claim.conflict(theirs) {
                     let (namespace, id) = (other.namespace.clone(), other.id.clone());
-                    return Err(RootfsError::UpperInUse { path: path.to_owned(), namespace, id, name: None, how });
+                    return Err(RootfsError::UpperInUse { path: path.into(), namespace, id, name: None, how });
                 }
             }
             claims.insert(user.clone(), claim.clone());
