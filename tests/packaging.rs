@@ -1,5 +1,5 @@
 //! `make install` and `make uninstall`: what is put where, that it is all taken away again, and that nothing else is touched.
-#![expect(clippy::expect_used, clippy::panic, reason = "tests end loudly")]
+#![expect(clippy::expect_used, reason = "tests end loudly")]
 
 use std::collections::BTreeSet;
 use std::fs;

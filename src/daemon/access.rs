@@ -110,7 +110,7 @@ impl Rights {
 
     fn what_is_allowed(&self, is_mutation: bool) -> String {
         let mut namespaces: Vec<&str> =
-            self.rules.iter().flat_map(|(_, rule)| &rule.namespaces).map(|n| n.as_str()).collect();
+            self.rules.iter().flat_map(|(_, rule)| &rule.namespaces).map(contd_types::NamespaceId::as_str).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
         let is_looking_only = self.rules.iter().all(|(_, rule)| rule.read_only);

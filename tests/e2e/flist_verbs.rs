@@ -145,7 +145,7 @@ fn what_the_node_has_of_flists_is_asked_of_its_daemon_and_of_its_files_where_the
     let ask = |node: &Node, what: &str| -> Value {
         let asked = node.contd(["flist", what, "ls", "--json"]);
         assert_eq!(asked.stderr, "", "{what}");
-        serde_json::from_str(&asked.ok()).expect("one JSON object")
+        serde_json::from_str(asked.ok()).expect("one JSON object")
     };
     let server = ask(&node, "server");
     assert_eq!((&server["state"], &server["mounted"]), (&"serving".into(), &true.into()));

@@ -75,11 +75,11 @@ fn an_option_is_read_only_or_refused_and_never_dropped() {
         (format!("--mount=src={dir},dst=/d,options=rdonly"), "did you mean \"readonly\""),
         (format!("-v={dir}:/d:z"), "SELinux"),
         (format!("-v={dir}:/d:ro,rw"), "contradict"),
-        (format!("--mount=type=tmpfs,dst=/d,options=sise=1m"), "did you mean \"size=\""),
+        ("--mount=type=tmpfs,dst=/d,options=sise=1m".to_owned(), "did you mean \"size=\""),
     ] {
         scene.refused("native", &[&flag], words);
     }
-    let twice = [format!("-v={dir}:/d"), format!("--mount=type=tmpfs,dst=/d/.")];
+    let twice = [format!("-v={dir}:/d"), "--mount=type=tmpfs,dst=/d/.".to_owned()];
     scene.refused("native", &[&twice[0], &twice[1]], "target of two mounts");
     assert!(!scene.node.root.join("input/data/new").exists());
     scene.node.finish();

@@ -139,7 +139,7 @@ fn roots_of_others_are_neither_run_nor_copied() {
     let shown = secret.display().to_string();
     tenant.is_refused_with(&node, &[], &shown, "open", "your own rights");
     let cache = node.root.join("cache/fl");
-    let copies = fs::read_dir(&cache).map_or(0, |entries| entries.count());
+    let copies = fs::read_dir(&cache).map_or(0, Iterator::count);
     assert_eq!(copies, 0, "it was copied before it was looked at");
     // Elsewhere, by a link, as a plain directory, from this machine's own services.
     fs::copy(tenant.flist(), tenant.home.join("data/own.fl")).expect("copy");

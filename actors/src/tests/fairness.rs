@@ -63,7 +63,9 @@ async fn assert_works(node: &Addr<Supervisor>, name: &str) {
     at_once(async {
         run_in(node.clone(), "well", name.to_owned()).await.unwrap();
         // It comes as far as the fake root, in which there is nothing to be looked up.
-        let dry = ask_api(node, DryRunContainer { namespace: ns("well"), spec: spec("dry") }, LONG).await.unwrap_err();
+        let dry = ask_api(node, DryRunContainer { namespace: ns("well"), spec: spec("dry"), caller: None }, LONG)
+            .await
+            .unwrap_err();
         assert_eq!(dry.kind, ErrorKind::Internal, "{dry}");
         delete_in(node, "well", name).await.unwrap();
     })

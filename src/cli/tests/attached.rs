@@ -72,7 +72,7 @@ fn output_is_ours_stream_by_stream_and_the_exit_code_too() {
 #[test]
 fn output_that_was_lost_is_told_and_is_no_success() {
     for (code, expected) in [(0, 125), (3, 3)] {
-        let daemon = Daemon::scripted(async move |request, caller| {
+        let daemon = Daemon::scripted(move |request, caller| async move {
             let Request::Run(_) = request else { panic!("asked for {request:?}") };
             caller.item(Item::Started { id: id(1) }).await.expect("connected");
             caller.item(log(LogStream::Stdout, b"the first half\n")).await.expect("connected");
