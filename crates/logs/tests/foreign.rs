@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use contd_logs::{LogError, LogFiles, LogItem, LogReader, LogWriter, RemovedLogs, Rotation, Stream, Tail};
 use contd_types::{ErrorKind, Explain, Timestamp};
@@ -96,7 +95,8 @@ fn inventory(dir: &Path) -> Vec<(PathBuf, u32, u64, u64, Vec<u8>)> {
 
 #[test]
 fn whatever_has_the_name_of_a_log_is_refused_at_once_and_stays_as_it_is() {
-    let plant: [(&str, &dyn Fn(&Path)); 6] = [
+    type Plant<'a> = &'a dyn Fn(&Path);
+    let plant: [(&str, Plant<'_>); 6] = [
         ("a file", &|path| fs::write(path, "precious").unwrap()),
         ("an empty file", &|path| fs::write(path, "").unwrap()),
         ("a link", &|path| symlink(path.with_file_name("nowhere"), path).unwrap()),
@@ -114,7 +114,7 @@ fn whatever_has_the_name_of_a_log_is_refused_at_once_and_stays_as_it_is() {
             let path = scratch.path("ns").join(name);
             plant(&path);
             let before = inventory(&scratch.root());
-            let begin = Instant::now();
+            // Whoever opened the FIFO to wait for its other end would be here for ever.
             assert_foreign(prepare(&scratch.log(ONE)), &path);
             if name == "web.log" {
                 assert_foreign(LogWriter::open(scratch.log(ONE), Rotation::never()), &path);
@@ -124,7 +124,6 @@ fn whatever_has_the_name_of_a_log_is_refused_at_once_and_stays_as_it_is() {
             assert_eq!(scratch.log(ONE).keep().unwrap(), 0);
             scratch.log(ONE).clear_up().unwrap();
             assert_eq!(inventory(&scratch.root()), before, "{what} at {name}");
-            assert!(begin.elapsed() < Duration::from_secs(5), "{what} at {name} was waited for");
         }
     }
 }

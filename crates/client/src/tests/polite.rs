@@ -66,6 +66,7 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
             }
             Ok(Response::Done)
         }
+        Request::ShutDown { .. } => Ok(Response::ShutDown { ended: 2 }),
         Request::FlistServers => Ok(Response::FlistServers(Vec::new())),
         Request::CacheUsage => Ok(Response::Cache(Box::new(CacheInfo {
             cache_dir: "/c".into(),
@@ -116,7 +117,8 @@ async fn every_request_gets_its_answer() {
     assert_eq!(client.wait(target(), usual).await.expect("wait"), exit(5));
     assert_eq!(client.list_namespaces(usual).await.expect("namespaces").len(), 1);
     assert_eq!(client.dry_run(run_request(), usual).await.expect("plan").config_json, "{}");
-    assert_eq!(daemon.requests().len(), 12);
+    assert_eq!(client.shut_down(std::time::Duration::from_secs(1), usual).await.expect("shut down"), 2);
+    assert_eq!(daemon.requests().len(), 13);
 }
 
 #[tokio::test]
