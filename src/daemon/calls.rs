@@ -195,22 +195,7 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
 fn subject(request: &Request) -> String {
     match request {
         Request::Run(run) | Request::Create(run) | Request::DryRun(run) => run.spec.name.to_string(),
-        Request::Start { target }
-        | Request::Stop { target, .. }
-        | Request::Kill { target, .. }
-        | Request::Delete { target, .. }
-        | Request::Inspect { target }
-        | Request::Update { target, .. }
-        | Request::UpgradeShim { target }
-        | Request::Wait { target }
-        | Request::Logs { target, .. } => target.container.to_string(),
-        Request::Version
-        | Request::List { .. }
-        | Request::ListNamespaces
-        | Request::ShutDown { .. }
-        | Request::Events { .. }
-        | Request::FlistServers
-        | Request::CacheUsage => String::new(),
+        other => other.target().map_or_else(String::new, |target| target.container.to_string()),
     }
 }
 

@@ -23,7 +23,7 @@ impl About {
     pub(crate) fn of(request: &Request) -> Self {
         let (_, scope, _) = describe(request);
         let namespace = if let Scope::One(namespace) = scope { Some(namespace.clone()) } else { None };
-        Self { namespace, target: target(request).cloned() }
+        Self { namespace, target: request.target().cloned() }
     }
 
     /// Completes the hint of an error: its commands can be pasted, and a name that is known elsewhere is found.
@@ -57,22 +57,6 @@ fn elsewhere(found: &[(NamespaceId, StateName)], target: &Target) -> Option<Stri
     let (word, verb) = if found.len() == 1 { ("namespace", "has") } else { ("namespaces", "have") };
     let container = &target.container;
     Some(format!("{word} {}{more} {verb} one: contd -n {namespace} inspect {container}", named.join(", ")))
-}
-
-/// Returns the container that a request is about.
-fn target(request: &Request) -> Option<&Target> {
-    match request {
-        Request::Start { target }
-        | Request::Stop { target, .. }
-        | Request::Kill { target, .. }
-        | Request::Delete { target, .. }
-        | Request::Inspect { target }
-        | Request::Update { target, .. }
-        | Request::UpgradeShim { target }
-        | Request::Wait { target }
-        | Request::Logs { target, .. } => Some(target),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -65,21 +65,6 @@ impl DirBundles {
         Self { fs, state_dir: state_dir.into() }
     }
 
-    /// Gives the container its `/etc/hosts` and `/etc/hostname`: files of its layer, or of the bundle to be bound.
-    fn write_names(&self, request: &BundleRequest<'_>, bundle: &Path) -> Result<(), BundleError> {
-        let name = request.spec.name.as_str();
-        if !request.spec.is_read_only {
-            return own_names::write(request.root, name)
-                .map_err(|(path, source)| BundleError::OwnNames { path, source });
-        }
-        for (file, text) in own_names::for_bundle(name) {
-            let file = bundle.join(file);
-            contd_durable::replace_volatile(self.fs.as_ref(), &file, text.as_bytes(), own_names::MODE)
-                .map_err(|source| BundleError::Store { path: file, source })?;
-        }
-        Ok(())
-    }
-
     fn list_names(&self, dir: &Path) -> Result<Vec<String>, BundleError> {
         match self.fs.list(dir) {
             Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
@@ -100,7 +85,8 @@ impl Bundles for DirBundles {
         // Not brought to the disk: it is written again before each start, and a power loss leaves no container that uses it.
         contd_durable::create_dirs_volatile(self.fs.as_ref(), &self.state_dir, &relative, DIR_MODE)
             .map_err(|source| BundleError::CreateDir { path: bundle.clone(), source })?;
-        self.write_names(request, &bundle)?;
+        own_names::write(request.root, request.spec.name.as_str())
+            .map_err(|(path, source)| BundleError::OwnNames { path, source })?;
         let file = bundle.join(CONFIG_FILE);
         contd_durable::replace_volatile(self.fs.as_ref(), &file, text.as_bytes(), FILE_MODE)
             .map_err(|source| BundleError::Store { path: file, source })?;

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! ContainerSpec ─ validate ─┬─ process   args, env, cwd, capabilities, rlimits ── user ── root_file (passwd, group)
-//!                           ├─ mounts    the defaults, then the caller's by their depth ── own_names (/etc/hosts)
+//!                           ├─ mounts    the defaults, then the caller's by their depth
 //!                           ├─ linux     namespaces, limits, devices, masked paths
 //!                           └─ seccomp   profile (data) -> rules for these capabilities
 //!                                   └──> config ──> json ──> DirBundles: <state>/<ns>/<id>/bundle/config.json

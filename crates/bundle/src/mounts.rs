@@ -13,7 +13,6 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use crate::error::BundleError;
-use crate::own_names;
 use crate::root_file::Inside;
 
 /// File systems that any container may have: what the caller has already, and memory that its own limit counts.
@@ -82,16 +81,10 @@ pub(crate) fn mounts(spec: &ContainerSpec, root: &Path) -> Result<Vec<Mount>, Bu
     let mut own: Vec<&MountSpec> = spec.mounts.iter().collect();
     // Stable: of two side by side the first stays the first.
     own.sort_by_key(|mount| mount.depth());
-    let mut mounts = Vec::with_capacity(DEFAULTS.len() + own.len() + 2);
+    let mut mounts = Vec::with_capacity(DEFAULTS.len() + own.len());
     for mount in DEFAULTS.iter().filter(|mount| !is_replaced(mount.target, &own)) {
         let options = mount.options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
         mounts.push(build(mount.target, mount.fs_type, mount.fs_type, options).map_err(refused)?);
-    }
-    if spec.is_read_only {
-        for (target, source) in own_names::missing(&inside).filter(|(target, _)| !is_replaced(target, &own)) {
-            let options = ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"].map(str::to_owned).to_vec();
-            mounts.push(build(target, "bind", source, options).map_err(refused)?);
-        }
     }
     for mount in own {
         let options = mount.runtime_options();

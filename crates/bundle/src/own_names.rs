@@ -1,9 +1,9 @@
 //! By which names a container knows itself: `/etc/hosts` and `/etc/hostname`, where its image brings none or empty ones, as
 //! base images do because every engine fills them in.
 //!
-//! A writable root gets them as files of its own layer: there they count against its size, and the container may change
-//! them. A read-only one gets them as read-only binds of files in the bundle. What an image, or a layer that was kept, says
-//! itself stays. No byte of a file is read for that: it might have to come from a store.
+//! They are files of the container's own layer: there they count against its size, and the container may change them. A
+//! read-only root has such a layer too, which the runtime closes. What an image, or a layer that was kept, says itself stays.
+//! No byte of a file is read for that: it might have to come from a store.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
@@ -16,21 +16,17 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use crate::root_file::{Inside, is_empty_file, reopen_for};
 
 /// The mode of the files: everybody in the container looks names up.
-pub(crate) const MODE: u32 = 0o644;
+const MODE: u32 = 0o644;
 
 /// One of the files.
 struct OwnFile {
     /// Inside the container.
     place: &'static str,
-    /// In the bundle, for a read-only root.
-    name: &'static str,
     text: fn(&str) -> String,
 }
 
-const FILES: [OwnFile; 2] = [
-    OwnFile { place: "/etc/hosts", name: "hosts", text: hosts },
-    OwnFile { place: "/etc/hostname", name: "hostname", text: hostname },
-];
+const FILES: [OwnFile; 2] =
+    [OwnFile { place: "/etc/hosts", text: hosts }, OwnFile { place: "/etc/hostname", text: hostname }];
 
 /// The container's own name is on 127.0.0.1, as podman has it without a network: contd knows no other address of it.
 fn hosts(name: &str) -> String {
@@ -39,21 +35,6 @@ fn hosts(name: &str) -> String {
 
 fn hostname(name: &str) -> String {
     format!("{name}\n")
-}
-
-/// Lists what a read-only root has as empty files: the place, and the name of the file in the bundle that is to be bound
-/// there. In such a root nothing can be made, so a file that is not there at all stays away.
-pub(crate) fn missing(inside: &Inside) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let is_missing = |file: &&OwnFile| {
-        let place = inside.follow(Path::new(file.place)).and_then(|place| inside.open_plain(&place));
-        place.is_ok_and(|found| is_empty_file(&found))
-    };
-    FILES.iter().filter(is_missing).map(|file| (file.place, file.name))
-}
-
-/// Lists the files for a bundle: names and texts.
-pub(crate) fn for_bundle(container: &str) -> impl Iterator<Item = (&'static str, String)> {
-    FILES.iter().map(move |file| (file.name, (file.text)(container)))
 }
 
 /// Writes the files into a root with a writable layer, which no process uses yet.
@@ -176,17 +157,6 @@ mod tests {
         fs::create_dir(root.join("etc/hosts")).expect("directory");
         nix::unistd::mkfifo(&root.join("etc/hostname"), nix::sys::stat::Mode::S_IRUSR).expect("fifo");
         write(&root, "web").expect("write");
-        let inside = Inside::open(&root).expect("open");
-        assert_eq!(missing(&inside).count(), 0);
-    }
-
-    #[test]
-    fn a_read_only_root_has_empty_files_bound_over_and_others_left() {
-        let (_dir, root) = root();
-        let inside = Inside::open(&root).expect("open");
-        assert_eq!(missing(&inside).count(), 0);
-        fs::write(root.join("etc/hosts"), "").expect("hosts");
-        fs::write(root.join("etc/hostname"), "mine").expect("hostname");
-        assert_eq!(missing(&inside).collect::<Vec<_>>(), [("/etc/hosts", "hosts")]);
+        assert!(root.join("etc/hosts").is_dir() && !root.join("etc/hostname").is_file());
     }
 }

@@ -186,6 +186,33 @@ pub enum Request {
     CacheUsage,
 }
 
+impl Request {
+    /// Returns the container that a request is about; `None` for those that make one, or are about none or several.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Start { target }
+            | Self::Stop { target, .. }
+            | Self::Kill { target, .. }
+            | Self::Delete { target, .. }
+            | Self::Inspect { target }
+            | Self::Update { target, .. }
+            | Self::UpgradeShim { target }
+            | Self::Wait { target }
+            | Self::Logs { target, .. } => Some(target),
+            Self::Run(_)
+            | Self::Create(_)
+            | Self::DryRun(_)
+            | Self::Version
+            | Self::List { .. }
+            | Self::ListNamespaces
+            | Self::ShutDown { .. }
+            | Self::Events { .. }
+            | Self::FlistServers
+            | Self::CacheUsage => None,
+        }
+    }
+}
+
 /// What `Run` is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRequest {
