@@ -55,7 +55,8 @@ impl World {
             clock: Arc::new(SystemClock),
             judge: Arc::new(contd_actors::NoRules),
         };
-        let rule = Access { uid: Some(USER), ..Access::default() };
+        let flists = vec!["/".to_owned().try_into().expect("a rule")];
+        let rule = Access { uid: Some(USER), flists, ..Access::default() };
         let config = Config { limits, access: vec![rule], ..Config::default() };
         let backend = Arc::new(Backend {
             supervisor: contd_actors::start(node, parts),

@@ -111,7 +111,9 @@ impl Node {
         Self::prepared("", "", |root| {
             let point = root.join(dir);
             fs::create_dir(&point).expect("make the directory");
-            let options = format!("size={bytes},nr_inodes=400,mode=0755");
+            // As the daemon has it: a cache that was open to others is closed, with a word.
+            let mode = if dir == "cache" { "0700" } else { "0755" };
+            let options = format!("size={bytes},nr_inodes=400,mode={mode}");
             let flags = nix::mount::MsFlags::empty();
             nix::mount::mount(Some("small"), &point, Some("tmpfs"), flags, Some(options.as_str())).expect("mount");
             None
