@@ -74,6 +74,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "contd-flist",
             "contd-handover",
             "contd-lease",
+            "contd-logs",
             "contd-protocol",
             "contd-rootfs",
             "contd-shim-client",

@@ -231,7 +231,8 @@ impl Handler<StreamLog> for LogActor {
             let opened = pool.run("open a log", move || LogReader::open(files, tail)).await;
             let reader = opened.map_err(StepError::Job)?.map_err(|error| StepError::Log(LogActorError::Read(error)))?;
             let (sender, receiver) = mpsc::channel(STREAM_ITEMS);
-            actix_rt::spawn(work.stream(reader, Whose { pool, container, is_following }, sender));
+            let whose = Whose { pool, container, is_following, clock: Arc::clone(&work.shared.clock) };
+            actix_rt::spawn(whose.stream(reader, sender));
             Ok(receiver)
         })
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use contd_logs::{LogReader, Stream};
 use contd_protocol::api::{LogItem, LogStream, MAX_LOG_ITEM_BYTES};
-use contd_types::{ApiError, ContainerInfo, Exit, State};
+use contd_types::{ApiError, Clock, ContainerInfo, Exit, State};
 use tokio::sync::{mpsc, watch};
 
-use super::{LogActorError, LogWork};
+use super::LogActorError;
 use crate::pool::Pool;
 
 /// Items read ahead of the receiver: a screen full, and at most 2 MiB.
@@ -33,24 +33,22 @@ pub(super) struct Whose {
     pub(super) container: Option<watch::Receiver<Arc<ContainerInfo>>>,
     /// Whether more may come until that container has ended for good.
     pub(super) is_following: bool,
+    /// What a line that has no time gets.
+    pub(super) clock: Arc<dyn Clock>,
 }
 
-impl LogWork {
-    pub(super) async fn stream(
-        self: Arc<Self>,
-        mut reader: LogReader,
-        mut whose: Whose,
-        sender: mpsc::Sender<Result<LogItem, ApiError>>,
-    ) {
+impl Whose {
+    /// Reads to the end. Holds nothing of the node: a follower ends with it, because the container's state goes then.
+    pub(super) async fn stream(mut self, mut reader: LogReader, sender: mpsc::Sender<Result<LogItem, ApiError>>) {
         let mut delay = FOLLOW_MIN;
         loop {
             // First the end, then the file: what is read after the end was seen is all there will be.
-            let has_ended = !whose.is_following || whose.container.as_mut().is_none_or(has_ended);
+            let has_ended = !self.is_following || self.container.as_mut().is_none_or(has_ended);
             let job = move || {
                 let read = reader.read_records(READ_BYTES);
                 (reader, read)
             };
-            let (back, read) = match whose.pool.run("read a log", job).await {
+            let (back, read) = match self.pool.run("read a log", job).await {
                 Ok(done) => done,
                 Err(lost) => return send_error(&sender, &LogActorError::Job(lost)).await,
             };
@@ -65,7 +63,7 @@ impl LogWork {
                     return;
                 }
             }
-            match &mut whose.container {
+            match &mut self.container {
                 _ if !is_idle => delay = FOLLOW_MIN,
                 Some(state) if !has_ended => {
                     tokio::select! {
@@ -76,11 +74,8 @@ impl LogWork {
                 }
                 container => {
                     if container.as_ref().is_some_and(has_lost_output) {
-                        let item = LogItem {
-                            at: self.shared.clock.now(),
-                            stream: LogStream::Stderr,
-                            content: LOST_TEXT.to_vec(),
-                        };
+                        let item =
+                            LogItem { at: self.clock.now(), stream: LogStream::Stderr, content: LOST_TEXT.to_vec() };
                         // A receiver that is gone need not know.
                         let _gone = sender.send(Ok(item)).await;
                     }
@@ -106,12 +101,12 @@ impl LogWork {
             }
             contd_logs::LogItem::Garbage(mut bytes) => {
                 bytes.push(b'\n');
-                let at = self.shared.clock.now();
+                let at = self.clock.now();
                 let piece = |part: &[u8]| LogItem { at, stream: LogStream::Stdout, content: part.to_vec() };
                 bytes.chunks(MAX_LOG_ITEM_BYTES).map(piece).collect()
             }
             contd_logs::LogItem::Gap => {
-                vec![LogItem { at: self.shared.clock.now(), stream: LogStream::Stderr, content: GAP_TEXT.to_vec() }]
+                vec![LogItem { at: self.clock.now(), stream: LogStream::Stderr, content: GAP_TEXT.to_vec() }]
             }
         }
     }
