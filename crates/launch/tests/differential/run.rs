@@ -1,6 +1,7 @@
 //! Runs a bundle by both, in directories and cgroups of its own.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -28,12 +29,18 @@ pub(crate) struct Bench {
     compiler: PathBuf,
     pub(crate) parent: String,
     number: Cell<u32>,
-    mounts_before: usize,
+    mounts_before: BTreeSet<String>,
 }
 
-/// Counts the mounts of this thread's mount namespace.
-fn count_mounts() -> usize {
-    fs::read_to_string("/proc/thread-self/mountinfo").unwrap().lines().count()
+/// Lists the mounts of this thread's mount namespace by number and place. Copies of mounts of others may go from it at any time:
+/// a mount point that is removed takes them along.
+fn mounts() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let named = table.lines().map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        format!("{} {}", fields[0], fields[4])
+    });
+    named.collect()
 }
 
 /// Gives this thread, and whatever it starts, a mount namespace of its own: what is mounted meanwhile by anybody else on the
@@ -60,7 +67,7 @@ impl Bench {
         let name = dir.path().file_name().unwrap().to_string_lossy();
         let parent = format!("{name}-{}", std::process::id());
         let compiler = built("contd-seccomp");
-        Self { dir, compiler, parent, number: Cell::new(0), mounts_before: count_mounts() }
+        Self { dir, compiler, parent, number: Cell::new(0), mounts_before: mounts() }
     }
 
     /// Makes a fresh bundle: both get the same, untouched.
@@ -140,9 +147,7 @@ impl Bench {
                 left.push(dir.display().to_string());
             }
         }
-        if count_mounts() != self.mounts_before {
-            left.push(format!("{} mounts, {} before", count_mounts(), self.mounts_before));
-        }
+        left.extend(mounts().difference(&self.mounts_before).map(|mount| format!("mount {mount}")));
         left
     }
 }
