@@ -40,9 +40,13 @@ pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
         Ok(false) | Err(_) => Finding::note("the size of writable layers on disk is not enforced")
             .at(&node.state)
             .because(
-                "its file system has no project quota: [defaults] rootfs_mib does not hold, --rootfs-size is refused",
+                "its file system has no project quota (btrfs: quotas are off): [defaults] rootfs_mib does not hold, \
+                 --rootfs-size is refused",
             )
-            .remedy("ext4 (mkfs -O quota,project) or XFS, mounted with prjquota; or [defaults] layer = \"memory\""),
+            .remedy(
+                "ext4 (mkfs -O quota,project) or XFS, mounted with prjquota; btrfs: btrfs quota enable, on that directory; \
+                 or [defaults] layer = \"memory\"",
+            ),
     });
     findings.push(match trial(&node.state) {
         Ok(()) => Finding::ok("an overlay works on the state directory").at(&node.state),

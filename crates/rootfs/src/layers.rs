@@ -2,10 +2,11 @@
 //!
 //! | layer | where | lives |
 //! |---|---|---|
-//! | on disk | `disk/upper` and `disk/work` in the container's directory; limited by a project quota where the file system can | until the container is removed, also over a reboot |
+//! | on disk | `disk/upper` and `disk/work` in the container's directory; limited by a project quota, or as a subvolume of btrfs, where the file system can | until the container is removed, also over a reboot |
 //! | in memory | a size-limited tmpfs at `layer` | as long as one run: its pages are charged to the run's cgroup, which goes with it |
 //! | the caller's | `upper` and `work` in that directory | as the caller likes |
 
+use std::ffi::CStr;
 use std::fs::{File, FileTimes, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,9 +20,10 @@ use nix::errno::Errno;
 use nix::libc::{O_DIRECTORY, O_PATH};
 use nix::mount::{MsFlags, mount};
 
+use crate::btrfs;
 use crate::detach::{MountPoint, remove_mount_point};
 use crate::mount_table::{MountTable, is_mount_point};
-use crate::provider::{PrepareRootfs, PreparedLayer, RootfsError};
+use crate::provider::{NoLimitReason, PrepareRootfs, PreparedLayer, RootfsError};
 use crate::quota::{self, Quotas, UNLIMITED};
 use crate::sources;
 use crate::users::{disk, unwritten};
@@ -40,12 +42,16 @@ const PAGE_BYTES: u64 = 4096;
 /// numbers of a flist are small and leave the high bits free.
 const OVERLAY_OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off,xino=on";
 
+/// The layer on disk in the container's directory.
+const DISK_DIR: &CStr = c"disk";
+
 /// A hash has 64 digits.
 const MAX_HASH_BYTES: u64 = 256;
 
 /// Where one container's root and layer are.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
+    state: PathBuf,
     /// `<state>/<ns>/<id>`; others keep files there, too.
     dir: PathBuf,
     /// The root's mount point.
@@ -66,8 +72,8 @@ struct Parts {
     work: PathBuf,
     /// Whether nothing of it outlives the power.
     is_volatile: bool,
-    /// Whether a project quota is to limit it once it is mounted: a layer that is full must be mountable.
-    is_project: bool,
+    /// Whether a quota is to limit it once it is mounted: a layer that is full must be mountable.
+    has_quota: bool,
 }
 
 impl Place {
@@ -75,6 +81,7 @@ impl Place {
     pub(crate) fn new(state: &Path, namespace: &str, id: &str) -> Self {
         let dir = state.join(namespace).join(id);
         Self {
+            state: state.to_owned(),
             root: dir.join("rootfs"),
             layer: dir.join("layer"),
             disk: dir.join("disk"),
@@ -130,12 +137,12 @@ impl Place {
         }
         if let Some(place) = request.grant.as_ref().and_then(|grant| grant.upper.as_ref()) {
             if request.is_size_required {
-                return Err(RootfsError::NoLimit { path: place.path() });
+                return Err(RootfsError::NoLimit { path: place.path(), reason: NoLimitReason::FileSystem });
             }
             // Both stay open until the mount is made.
             let (upper, work) = sources::open_upper(place, lower)?;
             let (upper_path, work_path) = (sources::path_of(&upper), sources::path_of(&work));
-            let parts = Parts { upper: upper_path, work: work_path, is_volatile: false, is_project: false };
+            let parts = Parts { upper: upper_path, work: work_path, is_volatile: false, has_quota: false };
             return self.overlay(lower, &parts, restrictions);
         }
         let parts = self.layer_for(lower, flist_hash, request, quotas)?;
@@ -149,7 +156,7 @@ impl Place {
             }
             other => other,
         })?;
-        if parts.is_project {
+        if parts.has_quota {
             let (bytes, inodes) = (request.size_bytes, inodes_of(request.size_bytes));
             let limited = quotas.limit(&self.disk, bytes, inodes);
             limited.map_err(|source| disk("limit the size of", &self.disk, source))?;
@@ -169,11 +176,11 @@ impl Place {
             upper: dir.join("upper"),
             work: dir.join("work"),
             is_volatile,
-            is_project: false,
+            has_quota: false,
         };
         if let Some(dir) = &request.upper_dir {
             if request.is_size_required {
-                return Err(RootfsError::NoLimit { path: dir.clone() });
+                return Err(RootfsError::NoLimit { path: dir.clone(), reason: NoLimitReason::FileSystem });
             }
             let parts = parts(&caller_dir(dir)?, false);
             // Containers of ours were asked by their claims; the kernel would only warn.
@@ -192,8 +199,8 @@ impl Place {
                 Err(RootfsError::UpperIsLower { path: self.dir.clone(), lower: lower.to_owned() })
             }
             LayerKind::Disk => {
-                let is_project = self.make_disk(flist_hash, request, quotas)?;
-                Ok(Parts { is_project, ..parts(&self.disk, false) })
+                let has_quota = self.make_disk(lower, flist_hash, request, quotas)?;
+                Ok(Parts { has_quota, ..parts(&self.disk, false) })
             }
             LayerKind::Memory => {
                 self.mount_layer(request.size_bytes)?;
@@ -202,19 +209,50 @@ impl Place {
         }
     }
 
-    /// Makes the directory of the layer on disk, as a project without limits for now; `false` when it cannot be one.
-    fn make_disk(&self, hash: Option<&str>, request: &PrepareRootfs, quotas: &Quotas) -> Result<bool, RootfsError> {
+    /// Makes the directory of the layer on disk, without limits for now; `false` when it cannot have any.
+    fn make_disk(
+        &self,
+        lower: &Path,
+        hash: Option<&str>,
+        request: &PrepareRootfs,
+        quotas: &Quotas,
+    ) -> Result<bool, RootfsError> {
+        let failed = |source| disk("limit the size of", &self.disk, source);
+        let is_subvolume =
+            self.make_subvolume(lower).map_err(|source| disk("make the subvolume", &self.disk, source))?;
         make_dir(&self.disk, 0o700)?;
-        let is_project = quotas.limit(&self.disk, UNLIMITED, UNLIMITED);
-        let is_project = is_project.map_err(|source| disk("limit the size of", &self.disk, source))?;
-        if !is_project && request.is_size_required {
-            return Err(RootfsError::NoLimit { path: self.disk.clone() });
+        let has_quota = quotas.limit(&self.disk, UNLIMITED, UNLIMITED).map_err(failed)?;
+        if !has_quota && request.is_size_required {
+            let reason = match is_subvolume {
+                None => NoLimitReason::FileSystem,
+                Some(true) => NoLimitReason::BtrfsOff { state: self.state.clone() },
+                Some(false) => NoLimitReason::BtrfsDirectory,
+            };
+            return Err(RootfsError::NoLimit { path: self.disk.clone(), reason });
         }
         if let Some(hash) = hash {
             let note = self.note();
             replace_volatile(&RealFs, &note, hash.as_bytes(), 0o600).map_err(|error| unwritten(&note, &error))?;
         }
-        Ok(is_project)
+        Ok(has_quota)
+    }
+
+    /// Makes the layer a subvolume, on btrfs, unless its files would then seem to be those of `lower`. Tells whether it is one, and
+    /// nothing on other file systems.
+    fn make_subvolume(&self, lower: &Path) -> io::Result<Option<bool>> {
+        let dir = File::open(&self.dir)?;
+        if !btrfs::is_on(&dir)? {
+            return Ok(None);
+        }
+        // A flist is served by FUSE: whoever asks gets no btrfs.
+        if !self.has_disk() && !btrfs::is_same(&dir, &File::open(lower)?)? {
+            btrfs::make_subvolume(&dir, DISK_DIR)?;
+        }
+        match File::open(&self.disk) {
+            Ok(layer) => btrfs::subvolume(&layer).map(|number| Some(number.is_some())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(false)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Tells what layer the root has, by what is there.
@@ -231,7 +269,8 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(disk("open", &self.disk, source)),
         };
-        let limit_bytes = size.filter(|_| quota::project_of(&open).is_some());
+        let is_limited = quota::is_limited(&open).map_err(|source| disk("look at the quota of", &self.disk, source))?;
+        let limit_bytes = size.filter(|_| is_limited);
         Ok(Some(PreparedLayer { kind: LayerKind::Disk, limit_bytes }))
     }
 

@@ -17,13 +17,14 @@
 //! | `<run>/f/<16 hex>/mnt` | where it mounts the flist |
 //! | `<run>/f/<16 hex>/users/<ns>@<id>` | one file per container that uses it; its text is the flist's whole hash |
 //! | `<state>/<ns>/<id>/rootfs` | the container's root, a mount point |
-//! | `<state>/<ns>/<id>/disk` | its writable layer on disk: `upper`, `work`, and `flist`, the hash of what it lies over |
+//! | `<state>/<ns>/<id>/disk` | its writable layer on disk (a subvolume on btrfs): `upper`, `work`, and `flist`, the hash of what it lies over |
 //! | `<state>/<ns>/<id>/layer` | the tmpfs of a writable layer in memory, a mount point |
 //! | `<state>/<ns>/<id>/directories.json` | what it has of callers' directories |
 //! | `<state>/<ns>/<id>/binds/<n>` | the source of the n-th mount of a caller with limited rights, a mount point |
 //! | `<state>/.removed/` | layers on disk that are just being removed |
 #![deny(unsafe_code)]
 
+mod btrfs;
 mod client;
 mod detach;
 #[cfg(any(test, feature = "testing"))]
@@ -43,7 +44,7 @@ mod source;
 mod sources;
 mod start;
 pub mod survey;
-#[expect(unsafe_code, reason = "the kernel calls of project quotas, which nix does not offer")]
+#[expect(unsafe_code, reason = "the kernel calls of quotas and of btrfs, which nix does not offer")]
 mod sys;
 mod uppers;
 mod users;

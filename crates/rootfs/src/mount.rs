@@ -225,6 +225,7 @@ impl RootfsProvider for MountRootfs {
     fn tidy(&self) -> Result<(), RootfsError> {
         let node = self.node()?;
         node.uncover();
+        node.removals.tidy();
         node.servers.tidy()
     }
 

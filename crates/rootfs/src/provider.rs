@@ -207,10 +207,12 @@ pub enum RootfsError {
         source: io::Error,
     },
     /// The size was asked for, and nothing can enforce it.
-    #[error("limit the writable layer in {}: its file system has no project quota", path.display())]
+    #[error("limit the writable layer in {}: {reason}", path.display())]
     NoLimit {
         /// Where the layer would be.
         path: PathBuf,
+        /// Why nothing can.
+        reason: NoLimitReason,
     },
     /// The state directory cannot hold the writable layer of an overlay.
     #[error("put a writable layer in {}: its file system cannot be the upper one of an overlay", path.display())]
@@ -274,6 +276,37 @@ pub enum RootfsError {
     },
 }
 
+/// Why nothing can limit the size of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoLimitReason {
+    /// The file system cannot limit a directory, or is not told to.
+    #[error("its file system has no project quota")]
+    FileSystem,
+    /// It is btrfs, and nobody switched its quotas on.
+    #[error("the quotas of its btrfs are off")]
+    BtrfsOff {
+        /// The state directory.
+        state: PathBuf,
+    },
+    /// btrfs only limits subvolumes.
+    #[error("it is a plain directory of btrfs, no subvolume, since its root lies in the same file system")]
+    BtrfsDirectory,
+}
+
+impl NoLimitReason {
+    fn remedy(&self) -> String {
+        match self {
+            Self::FileSystem => {
+                "put the state directory on ext4 (mkfs -O quota,project) or XFS, mounted with prjquota, or on btrfs with \
+                 quotas"
+                    .into()
+            }
+            Self::BtrfsOff { state } => format!("switch them on for the whole file system: btrfs quota enable {}", state.display()),
+            Self::BtrfsDirectory => "take the root from a flist, or from another file system".into(),
+        }
+    }
+}
+
 /// Names a container as people know it.
 fn named(name: Option<&ContainerName>, id: &ContainerId) -> String {
     name.map_or_else(|| id.short().to_owned(), ToString::to_string)
@@ -322,11 +355,9 @@ impl Explain for RootfsError {
             Self::Mount { .. } => {
                 Some("check that the kernel has overlay, tmpfs and FUSE, and that contd is root".into())
             }
-            Self::NoLimit { .. } => Some(
-                "put the state directory on ext4 (mkfs -O quota,project) or XFS, mounted with prjquota; or take a layer in \
-                 memory (--layer memory), or leave the size out"
-                    .into(),
-            ),
+            Self::NoLimit { reason, .. } => {
+                Some(format!("{}; or take a layer in memory (--layer memory), or leave the size out", reason.remedy()))
+            }
             Self::NoUpper { .. } => Some(
                 "put the state directory (state_dir) on ext4, XFS, btrfs or tmpfs; or take layers in memory: --layer memory, or \
                  layer = \"memory\" in [defaults]"

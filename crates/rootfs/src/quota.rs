@@ -1,4 +1,5 @@
-//! The size of a layer on disk, limited by a project quota: each layer is a project of its own.
+//! The size of a layer on disk, limited by a project quota: each layer is a project of its own. On btrfs by the qgroup of its
+//! subvolume.
 //!
 //! ext4 (features `quota` and `project`, mounted with `prjquota`) and XFS (mounted with `prjquota`) enforce such limits; whether
 //! a file system does is asked of the kernel. The overlay writes without `CAP_SYS_RESOURCE`, so the limit holds for root, too.
@@ -11,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
+use crate::btrfs;
 use crate::sys::{self, DiskQuota, XFLAG_PROJINHERIT};
 
 /// Limits of projects are enforced (`FS_QUOTA_PDQ_ENFD`).
@@ -35,10 +37,13 @@ const MAX_TRIES: u32 = 10_000;
 pub(crate) struct Quotas(Mutex<()>);
 
 impl Quotas {
-    /// Limits what may lie in a directory, or makes it a project without limits; `false` when its file system cannot do that. A directory that has a project keeps
-    /// it, with these limits.
+    /// Limits what may lie in a directory, or makes it a project without limits; `false` when its file system cannot do that.
+    /// A directory that has a project keeps it, with these limits. On btrfs inodes are limited by the bytes they take.
     pub(crate) fn limit(&self, dir: &Path, bytes: u64, inodes: u64) -> io::Result<bool> {
         let open = File::open(dir)?;
+        if btrfs::is_on(&open)? {
+            return btrfs::limit(&open, Some(bytes).filter(|bytes| *bytes != UNLIMITED));
+        }
         if !is_enforced(&open)? {
             return Ok(false);
         }
@@ -58,9 +63,15 @@ impl Quotas {
     }
 }
 
-/// Tells whether a file system enforces limits of projects.
+/// Tells whether a file system enforces limits of layers.
 pub(crate) fn is_supported(dir: &Path) -> io::Result<bool> {
-    is_enforced(&File::open(dir)?)
+    let open = File::open(dir)?;
+    if btrfs::is_on(&open)? { btrfs::has_quotas(&open) } else { is_enforced(&open) }
+}
+
+/// Tells whether a layer has a limit.
+pub(crate) fn is_limited(dir: &File) -> io::Result<bool> {
+    if btrfs::is_on(dir)? { btrfs::is_limited(dir) } else { Ok(project_of(dir).is_some() && is_enforced(dir)?) }
 }
 
 /// Returns the project of a layer, if it has one of ours.

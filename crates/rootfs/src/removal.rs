@@ -3,12 +3,14 @@
 //!
 //! What a container wrote is not trusted: names are removed below open descriptors, no link is followed, no mount is crossed
 //! (`RESOLVE_NO_XDEV`), and a tree of any depth takes three descriptors: directories are moved up instead of descended into.
+//! A subvolume of btrfs is no mount, and goes with one call.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +21,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use tracing::{debug, warn};
 
+use crate::btrfs;
 use crate::provider::RootfsError;
 use crate::quota;
 use crate::users::disk;
@@ -57,6 +60,8 @@ struct Shared {
 struct Work {
     waiting: VecDeque<Job>,
     threads: usize,
+    /// Qgroups of subvolumes that are gone, for which the kernel still counts what it has not freed.
+    qgroups: Vec<u64>,
 }
 
 impl Removals {
@@ -97,6 +102,28 @@ impl Removals {
             self.begin(Job { path, _root: None });
         }
         Ok(())
+    }
+
+    /// Tries again to remove the qgroups that were left. The next daemon does not know of them: they are nobody's limit, and
+    /// their numbers are never used again.
+    pub(crate) fn tidy(&self) {
+        let mut left = std::mem::take(&mut self.work.lock().qgroups);
+        if left.is_empty() {
+            return;
+        }
+        let removed = File::open(&self.dir).and_then(|dir| {
+            let mut still = Vec::new();
+            for qgroup in left.drain(..) {
+                if !btrfs::forget(&dir, qgroup)? {
+                    still.push(qgroup);
+                }
+            }
+            Ok(still)
+        });
+        match removed {
+            Ok(still) => self.work.lock().qgroups.extend(still),
+            Err(error) => warn!(%error, "qgroups of removed layers stay: see btrfs qgroup clear-stale"),
+        }
     }
 
     /// Waits until all are removed, or none can be.
@@ -142,44 +169,55 @@ fn remove_all(shared: &Shared) {
             return;
         };
         match remove(&job.path) {
-            Ok(()) => debug!(path = %job.path.display(), "layer removed"),
+            Ok(qgroup) => {
+                debug!(path = %job.path.display(), "layer removed");
+                shared.lock().qgroups.extend(qgroup);
+            }
             Err(error) => warn!(path = %job.path.display(), %error, "a layer could not be removed whole"),
         }
     }
 }
 
-/// Removes one directory with all that is in it, and gives its project back.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+/// Removes one directory with all that is in it, and gives its project or qgroup back. Returns the qgroup if that is too early.
+fn remove(path: &Path) -> io::Result<Option<u64>> {
     let top = match File::open(path) {
         Ok(top) => top,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let project = quota::project_of(&top);
-    empty(&top.into())?;
-    match std::fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::EINVAL.into()) };
+    let (parent, name) = (File::open(parent)?, CString::new(name.as_bytes())?);
+    let (project, subvolume) = (quota::project_of(&top), btrfs::subvolume(&top)?);
+    if subvolume.is_none() || !btrfs::destroy(&parent, &name)? {
+        empty(&top.into())?;
+        match unlinkat(&parent, name.as_c_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
-    if let (Some(project), Some(parent)) = (project, path.parent()) {
-        quota::forget(&File::open(parent)?, project)?;
+    if let Some(project) = project {
+        quota::forget(&parent, project)?;
     }
-    Ok(())
+    match subvolume {
+        Some(qgroup) => Ok((!btrfs::forget(&parent, qgroup)?).then_some(qgroup)),
+        None => Ok(None),
+    }
 }
 
 /// Empties a directory. Directories that are not empty are emptied into it, until none is left.
 fn empty(top: &OwnedFd) -> io::Result<()> {
+    let is_btrfs = btrfs::is_on(&File::from(top.try_clone()?))?;
     let mut moved = 0_u64;
     loop {
         let mut is_empty = true;
         for name in names(top)? {
             is_empty = false;
-            if is_removed(top, &name)? {
+            if is_removed(top, &name, is_btrfs)? {
                 continue;
             }
             let dir = enter(top, &name)?;
             for inner in names(&dir)? {
-                if !is_removed(&dir, &inner)? {
+                if !is_removed(&dir, &inner, is_btrfs)? {
                     move_up(&dir, &inner, top, &mut moved)?;
                 }
             }
@@ -206,8 +244,8 @@ fn names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Removes a file or an empty directory; `false` for a directory that is not empty.
-fn is_removed(dir: impl AsFd, name: &CStr) -> io::Result<bool> {
+/// Removes a file, an empty directory or, on btrfs, a subvolume; `false` for a directory that is not empty.
+fn is_removed(dir: impl AsFd, name: &CStr, is_btrfs: bool) -> io::Result<bool> {
     match unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(true),
         Err(Errno::EISDIR | Errno::EPERM) => {}
@@ -215,7 +253,7 @@ fn is_removed(dir: impl AsFd, name: &CStr) -> io::Result<bool> {
     }
     match unlinkat(&dir, name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(true),
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(is_btrfs && btrfs::destroy(dir, name)?),
         Err(errno) => Err(errno.into()),
     }
 }

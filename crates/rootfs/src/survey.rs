@@ -57,7 +57,7 @@ pub fn upgrade_server(run_dir: &Path, key: &str, program: &Path) -> Result<bool,
 }
 
 /// Tells whether the size of writable layers can be limited in this directory: whether its file system enforces quotas of
-/// projects.
+/// projects, or, on btrfs, of subvolumes.
 ///
 /// # Errors
 /// What the kernel says.

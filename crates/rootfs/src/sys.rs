@@ -1,4 +1,6 @@
-//! The kernel calls of project quotas, which no crate offers: two ioctls and `quotactl_fd` (Linux 5.14).
+//! The kernel calls of project quotas, which no crate offers: two ioctls and `quotactl_fd` (Linux 5.14). And those of btrfs.
+
+pub(crate) mod btrfs;
 
 use std::fs::File;
 use std::io;

@@ -1,12 +1,15 @@
 //! Writable layers: on disk with and without limits, in memory, over a reboot, and the directories of callers. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "layers/btrfs.rs"]
+mod btrfs;
 mod node;
 #[path = "../../flistfs/tests/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,8 +40,9 @@ impl Image {
         let has_quotas = mounted.status.success();
         if !has_quotas {
             assert!(!has_project_quotas(), "{}", String::from_utf8_lossy(&mounted.stderr));
-            // One that was made for quotas is not mounted without them.
-            run(&make[..2], &["-F", file.to_str().unwrap()]);
+            // An ext4 with the features of quotas cannot be written to without them in the kernel.
+            fs::File::create(&file).unwrap().set_len(320 * MIB).unwrap();
+            run(&make[..2], &[file.to_str().unwrap()]);
             run(&["mount", "-o", "loop"], &what);
         }
         for dir in ["ns", ".removed"] {
@@ -84,8 +88,13 @@ fn is_full(result: Result<(), i32>) -> bool {
 /// What holds on every file system with project quotas; where the kernel has none, that a size which nobody would keep is refused.
 fn sizes_are_limited(make: &[&str]) {
     let node = Node::new();
-    let flist = fixture("small", node.path());
     let (image, has_quotas) = Image::mount(&node, make);
+    sizes_are_limited_on(&node, &image, has_quotas, 3_000..5_000);
+}
+
+/// The same; `files` are as many as go into a layer of 4 MiB, half of which is full.
+fn sizes_are_limited_on(node: &Node, image: &Image, has_quotas: bool, files: Range<usize>) {
+    let flist = fixture("small", node.path());
     assert_eq!(limits_layers(&image.point).unwrap(), has_quotas);
     let before = node.census();
     let provider = node.provider();
@@ -108,13 +117,15 @@ fn sizes_are_limited(make: &[&str]) {
     fs::remove_file(in_small.join("big")).unwrap();
     fill(&in_small.join("fits"), 2 * MIB).expect("there is room again");
     let made = (0..10_000).take_while(|number| fs::write(in_small.join(number.to_string()), b"").is_ok()).count();
-    assert!((3_000..5_000).contains(&made), "{made} files");
+    assert!(files.contains(&made), "{made} files");
     // The limit stays with the layer: after a reboot, too, and for whoever makes the root anew.
-    reboot(&node, &[&small, &large]);
+    reboot(node, &[&small, &large]);
     let provider = node.provider();
     provider.recover().unwrap();
     let again = prepare(&provider, &small).unwrap().root;
     assert_eq!(fs::metadata(again.join("fits")).unwrap().len(), 2 * MIB);
+    let layer = prepare(&provider, &small).unwrap().layer.unwrap();
+    assert_eq!((layer.kind, layer.limit_bytes), (LayerKind::Disk, Some(4 * MIB)));
     assert!(is_full(fill(&again.join("big"), 6 * MIB)), "no limit after a reboot");
     for gone in [&small, &large] {
         release(&provider, gone).unwrap();
@@ -244,8 +255,9 @@ fn a_layer_in_memory_is_gone_with_its_run_and_the_next_one_begins_anew() {
         fs::write(root.join("written"), vec![1; 1 << 20]).unwrap();
         provider.free_memory(&one.namespace, &one.id).unwrap();
         provider.free_memory(&one.namespace, &one.id).expect("twice is fine");
-        let dir = node.path().join("state/ns").join(one.id.as_str());
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        // Other tests have containers of the same id.
+        let dir = node.path().join("state/ns").join(one.id.as_str());
         assert!(!table.contains(dir.to_str().unwrap()), "its memory is not free");
         // The server waits for its next run.
         assert_eq!(support::servers(node.path()).len(), 2);
@@ -264,10 +276,13 @@ fn a_layer_in_memory_is_gone_with_its_run_and_the_next_one_begins_anew() {
 
 #[test]
 fn all_files_of_a_root_lie_on_one_device_and_keep_their_numbers() {
-    let node = Node::new();
+    all_files_lie_on_one_device(&Node::new(), &[(1, LayerKind::Disk), (2, LayerKind::Memory)]);
+}
+
+fn all_files_lie_on_one_device(node: &Node, layers: &[(u8, LayerKind)]) {
     let provider = node.provider();
     let flist = fixture("small", node.path());
-    for (number, layer) in [(1, LayerKind::Disk), (2, LayerKind::Memory)] {
+    for &(number, layer) in layers {
         let one = PrepareRootfs { layer, ..request(flist.to_str().unwrap(), number) };
         let root = prepare(&provider, &one).unwrap().root;
         fs::write(root.join("new"), b"new").unwrap();

@@ -50,7 +50,7 @@ pub struct InForce {
     /// The most processes and threads.
     pub pids_limit: u32,
     /// Size of its writable layer in bytes; `None` where nothing limits it: a directory of the caller's, or a file system
-    /// without project quotas.
+    /// without quotas.
     pub rootfs_size_bytes: Option<u64>,
     /// The most open files of a process, soft limit; `None` is the daemon's own.
     pub open_files: Option<u64>,
