@@ -248,3 +248,20 @@ fn all_files_of_a_root_over_a_flist_lie_on_one_device() {
     let Some(_image) = image(&node) else { return };
     all_files_lie_on_one_device(&node, &[(1, LayerKind::Disk)]);
 }
+
+#[test]
+fn a_subvolume_that_a_dead_daemon_was_removing_is_removed_by_the_next_one_with_its_qgroup() {
+    let node = Node::new();
+    let Some(image) = image(&node) else { return };
+    assert!(enable(&image.point, Kind::Full));
+    let before = node.census();
+    let aside = image.point.join(".removed/ns@x.0");
+    run(&["btrfs", "-q", "subvolume", "create"], &[aside.to_str().unwrap()]);
+    run(&["btrfs", "qgroup", "limit", "4M"], &[aside.to_str().unwrap()]);
+    fs::create_dir_all(aside.join("upper/deep/er")).unwrap();
+    let provider = node.provider();
+    assert_eq!(provider.recover().unwrap(), []);
+    provider.wait_for_removals();
+    assert_eq!(node.census(), before, "something leaked");
+    assert!(qgroups_are_gone(&provider, &image.point), "a qgroup is left");
+}
