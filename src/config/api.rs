@@ -41,7 +41,10 @@ fn group<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     };
     match Group::from_name(&name) {
         Ok(Some(group)) => Ok(Some(group.gid.as_raw())),
-        Ok(None) => Err(D::Error::custom(format!("api.group: this node has no group {name:?}: groupadd {name}"))),
+        // As chown(1) has it: a number is one when no group is called so.
+        Ok(None) => name.parse().map(Some).map_err(|_no_number| {
+            D::Error::custom(format!("api.group: this node has no group {name:?}: groupadd {name}"))
+        }),
         Err(errno) => Err(D::Error::custom(format!("api.group: look up group {name:?}: {errno}"))),
     }
 }
@@ -68,6 +71,7 @@ mod tests {
         assert_eq!(api("").expect("valid"), Api { group: None, mode: 0o660 });
         assert_eq!(api("group = 'root'\nmode = '0666'").expect("valid"), Api { group: Some(0), mode: 0o666 });
         assert_eq!(api("group = 61000\nmode = 0o600").expect("valid"), Api { group: Some(61_000), mode: 0o600 });
+        assert_eq!(api("group = '61000'").expect("valid").group, Some(61_000));
         for bad in
             ["group = 'no such group'", "group = -1", "mode = 660", "mode = '0770'", "mode = '0060'", "mode = 'x'"]
         {
