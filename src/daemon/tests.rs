@@ -23,6 +23,7 @@ use crate::config::{Access, Config, Limits};
 use crate::daemon::access::Peer;
 use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::connection;
+use crate::daemon::judge::Gate;
 use crate::daemon::places::Kind as PlaceKind;
 use crate::flist_places::FlistPlaces;
 
@@ -41,6 +42,10 @@ struct World {
 impl World {
     fn with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().expect("scratch");
+        let flists = vec!["/".to_owned().try_into().expect("a rule")];
+        let rule = Access { uid: Some(USER), flists, ..Access::default() };
+        let config = Config { limits, access: vec![rule], ..Config::default() };
+        let settings = watch::channel(ApiSettings::of(&config)).0;
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
         let defaults = Defaults::new(CpuLimit::from_millis(1000).expect("valid"));
         let mut node = NodeConfig::new("/nonexistent".into(), dir.path().join("log"), "boot".into(), runtime, defaults);
@@ -53,15 +58,12 @@ impl World {
             bundles: Arc::new(FakeBundles::new()),
             journal: EventJournal::open(Arc::new(RealFs), dir.path().join("events"), 1 << 20).expect("a journal"),
             clock: Arc::new(SystemClock),
-            judge: Arc::new(contd_actors::NoRules),
+            judge: Arc::new(Gate::new(settings.subscribe())),
         };
-        let flists = vec!["/".to_owned().try_into().expect("a rule")];
-        let rule = Access { uid: Some(USER), flists, ..Access::default() };
-        let config = Config { limits, access: vec![rule], ..Config::default() };
         let backend = Arc::new(Backend {
             supervisor: contd_actors::start(node, parts),
             flists: FlistPlaces::of(&config),
-            settings: watch::channel(ApiSettings::of(&config)).0,
+            settings,
             own_uid: 0,
             places: Arc::default(),
             agent: "test".to_owned(),
