@@ -15,6 +15,7 @@ use std::time::Duration;
 use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{ENDING_FILE, LAST_WORDS_FILE, Process, SERVER_FILE};
 use contd_types::ApiError;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use server::{BINARY, Server};
 use support::{assert_matches_manifest, census, copy_store, fixture, manifest, place_fixture, servers, wait_until};
 
@@ -234,10 +235,10 @@ fn a_server_that_cannot_come_back_fails_its_readers_and_says_why() {
     copy_store("small", &store);
     let server = Server::start(scratch.path(), &place_fixture("small", scratch.path(), &store));
     let held = std::fs::File::open(server.mnt.join("etc/hostname")).unwrap();
-    // The cache becomes a file: every server from now on fails before it serves.
-    let cache = scratch.path().join("cache");
-    std::fs::remove_dir_all(&cache).unwrap();
-    std::fs::write(&cache, b"").unwrap();
+    // The cache becomes a file: every server from now on fails before it serves. In one step, as this one still reads ahead.
+    let (cache, file) = (scratch.path().join("cache"), scratch.path().join("file"));
+    std::fs::write(&file, b"").unwrap();
+    renameat2(AT_FDCWD, &cache, AT_FDCWD, &file, RenameFlags::RENAME_EXCHANGE).unwrap();
     kill(&server.serving());
     let asked = std::thread::spawn({
         let root = server.mnt.clone();
