@@ -13,8 +13,7 @@
 mod removed;
 mod stream;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
@@ -26,10 +25,11 @@ use tracing::warn;
 use crate::config::RemovedLogsRule;
 use crate::error::{StepError, one_line};
 use crate::flist::UNDO_GRACE;
+use crate::lane::Held;
 use crate::lineage::Lineage;
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
-use crate::pool::{JobLost, Pool};
+use crate::pool::{JobLost, Pool, TenantPools};
 use crate::shared::Shared;
 use removed::Removed;
 use stream::{STREAM_ITEMS, Whose};
@@ -69,45 +69,27 @@ impl Explain for LogActorError {
 /// What outlives the actor.
 #[derive(Debug)]
 pub(crate) struct LogWork {
-    /// Threads of each tenant.
-    pools: Mutex<HashMap<String, Pool>>,
+    pools: TenantPools,
+    /// For the looks at which tenants have logs of removed containers, which come one after the other.
+    looks: Pool,
     shared: Arc<Shared>,
     /// Held by whoever makes or removes the files of a log: of two containers of one name, one may still be leaving.
-    locks: Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>,
+    locks: Held<PathBuf, Mutex<()>>,
     removed: Removed,
 }
 
 impl LogWork {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let removed = Removed::new(&shared.config);
-        Self { pools: Mutex::default(), shared, locks: Mutex::default(), removed }
-    }
-
-    /// Returns the threads of a tenant; those of one that has nothing to do are forgotten now and then.
-    fn pool(&self, namespace: &str) -> Pool {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if !pools.contains_key(namespace) && pools.len() == pools.capacity() {
-            pools.retain(|_, pool| !pool.is_idle());
-        }
-        pools.entry(namespace.to_owned()).or_insert_with(|| Pool::new(THREADS_PER_NAMESPACE)).clone()
+        let pools = TenantPools::new(THREADS_PER_NAMESPACE);
+        Self { pools, looks: Pool::new(1), shared, locks: Held::default(), removed }
     }
 
     /// Does something alone with the files of a log.
-    fn alone<T>(&self, path: &Path, work: impl FnOnce() -> T) -> T {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(locks.entry(path.to_owned()).or_default())
-        };
-        let done = {
-            let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            work()
-        };
-        drop(lock);
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        if locks.get(path).is_some_and(|lock| Arc::strong_count(lock) == 1) {
-            locks.remove(path);
-        }
-        done
+    fn alone<T>(&self, path: &PathBuf, work: impl FnOnce() -> T) -> T {
+        let lock = self.locks.of(path, Mutex::default);
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
     }
 
     fn open(&self, files: &LogFiles, is_new: bool) -> Result<RunStart, LogActorError> {
@@ -174,7 +156,7 @@ impl Handler<OpenLog> for LogActor {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
             let OpenLog { lane, wanted, namespace, files, is_new } = message;
-            let pool = work.pool(namespace.as_str());
+            let pool = work.pools.of(&namespace);
             let job = move || {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
@@ -193,7 +175,7 @@ impl Handler<RemoveLog> for LogActor {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
             let RemoveLog { lane, namespace, files, when_blocked } = message;
-            let pool = work.pool(namespace.as_str());
+            let pool = work.pools.of(&namespace);
             let job = move || work.remove(&files);
             let done = pool.undo_locked(&lane.log, UNDO_GRACE, "remove the log", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
@@ -211,7 +193,7 @@ impl Handler<FindRemovedLog> for LogActor {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
             let FindRemovedLog { namespace, container } = message;
-            let pool = work.pool(namespace.as_str());
+            let pool = work.pools.of(&namespace);
             let job = move || work.removed.logs().find(namespace.as_str(), &container);
             let found = pool.run("find the log of a removed container", job).await.map_err(StepError::Job)?;
             found.map_err(|failure| StepError::Log(LogActorError::Read(failure)))
@@ -227,7 +209,7 @@ impl Handler<StreamLog> for LogActor {
         Box::pin(async move {
             let StreamLog { namespace, files, tail, container, is_following } = message;
             let tail = tail.map_or(Tail::All, Tail::Lines);
-            let pool = work.pool(namespace.as_str());
+            let pool = work.pools.of(&namespace);
             let opened = pool.run("open a log", move || LogReader::open(files, tail)).await;
             let reader = opened.map_err(StepError::Job)?.map_err(|error| StepError::Log(LogActorError::Read(error)))?;
             let (sender, receiver) = mpsc::channel(STREAM_ITEMS);

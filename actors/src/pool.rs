@@ -75,11 +75,6 @@ impl Pool {
         Self { permits: Arc::new(Semaphore::new(threads.max(1))) }
     }
 
-    /// Tells whether nobody else has it or runs a job in it.
-    pub(crate) fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.permits) == 1
-    }
-
     /// Runs a job alone under `lock`. The lock and the thread are given back when the job has ended, not when the caller
     /// stops waiting.
     pub(crate) async fn run_locked<T: Send + 'static>(

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use contd_logs::{KeptFile, RemovedLogs};
-use contd_types::Timestamp;
+use contd_types::{NamespaceId, Timestamp};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
@@ -80,15 +80,16 @@ pub(super) async fn prune_for_ever(work: Arc<LogWork>) {
 async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
     let looker = Arc::clone(work);
     let look = move || (looker.removed.logs.namespaces(), looker.removed.logs.disk_bytes());
-    let (namespaces, disk) = match work.pool("").run("list the logs of removed containers", look).await {
+    let (namespaces, disk) = match work.looks.run("list the logs of removed containers", look).await {
         Ok((Ok(namespaces), disk)) => (namespaces, disk.unwrap_or(u64::MAX)),
         Ok((Err(failure), _)) => return warn!(error = one_line(&failure), "logs of removed containers not listed"),
         Err(lost) => return warn!(error = one_line(&lost), "logs of removed containers not listed"),
     };
     let mut kept = Vec::new();
-    for namespace in namespaces {
-        let (looker, pool) = (Arc::clone(work), work.pool(&namespace));
-        let (name, look) = (namespace.clone(), move || looker.removed.logs.list(&namespace));
+    // A directory that no tenant can have has none of ours.
+    for namespace in namespaces.into_iter().filter_map(|name| NamespaceId::new(name).ok()) {
+        let (looker, pool) = (Arc::clone(work), work.pools.of(&namespace));
+        let (name, look) = (namespace.to_string(), move || looker.removed.logs.list(namespace.as_str()));
         match tokio::time::timeout(LOOK_TIMEOUT, pool.run("list the logs of removed containers", look)).await {
             Ok(Ok(Ok(files))) => kept.extend(files),
             Ok(Ok(Err(failure))) => debug!(ns = name, error = one_line(&failure), "its removed logs not listed"),
@@ -104,7 +105,8 @@ async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
     let freed: u64 = unwanted.iter().map(|file| file.bytes).sum();
     work.removed.bytes.store(all.saturating_sub(freed), Ordering::Relaxed);
     for file in unwanted {
-        let (remover, pool, name) = (Arc::clone(work), work.pool(&file.namespace), file.name.clone());
+        let Ok(namespace) = NamespaceId::new(file.namespace.as_str()) else { continue };
+        let (remover, pool, name) = (Arc::clone(work), work.pools.of(&namespace), file.name.clone());
         let job = move || remover.removed.logs.remove(&file);
         match tokio::time::timeout(LOOK_TIMEOUT, pool.run("remove a log of a removed container", job)).await {
             Ok(Ok(Ok(()))) => {}

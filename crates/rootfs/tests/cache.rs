@@ -1,34 +1,19 @@
 //! The cache under real servers: limits reach them, and pruning beside them takes nothing away from a container. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod node;
 #[path = "../../flistfs/tests/support/mod.rs"]
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
 use contd_flist::cache::{Prune, prune, usage};
 use contd_flist::{CacheLimits, CacheOptions};
 use contd_protocol::flistfs::ServeSpec;
 use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, RootfsProvider};
 use contd_types::{ContainerId, LayerKind, NamespaceId};
+use node::flistfs;
 use support::{assert_overlay_matches_manifest, fixture};
-
-/// Builds the server's program, unless that was done, and returns where it is.
-fn flistfs() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let profile_dir = exe.parent().unwrap().parent().unwrap();
-    if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_none() {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "contd-flistfs", "--bin", "contd-flistfs"]);
-        if profile_dir.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-    }
-    profile_dir.join("contd-flistfs")
-}
 
 #[test]
 fn pruning_beside_a_server_takes_nothing_from_its_containers_and_limits_reach_it() {
