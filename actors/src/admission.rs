@@ -1,8 +1,8 @@
-//! How many runs are on the way at once: of each tenant, and of the node.
+//! How many runs are on the way at once: of each namespace, and of the node.
 //!
-//! The first [`OWN_PLACES`] of a tenant are its own, whatever the others do; beyond them it takes from the node's, which all
-//! share. So tenants whose stores hang may keep every shared place for minutes, and nobody else is kept from running. What a
-//! restart policy starts waits for its place, and leaves half of a tenant's to what is asked for.
+//! The first [`OWN_PLACES`] of a namespace are its own, whatever the others do; beyond them it takes from the node's, which all
+//! share. So namespaces whose stores hang may keep every shared place for minutes, and nobody else is kept from running. What a
+//! restart policy starts waits for its place, and leaves half of a namespace's to what is asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ use contd_types::NamespaceId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
-use crate::lane::PerTenant;
+use crate::lane::PerNamespace;
 
-/// Runs of a tenant that need no shared place: what a person types at once.
+/// Runs of a namespace that need no shared place: what a person types at once.
 pub(crate) const OWN_PLACES: usize = 4;
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPlace {
-    /// The tenant has so many on the way.
-    Tenant { limit: usize },
-    /// All shared places of the node, so many, are taken, and the tenant's own.
+    /// The namespace has so many on the way.
+    Namespace { limit: usize },
+    /// All shared places of the node, so many, are taken, and the namespace's own.
     Node { limit: usize },
 }
 
@@ -60,15 +60,15 @@ impl Places {
     }
 }
 
-/// The places of one tenant.
+/// The places of one namespace.
 #[derive(Debug)]
-struct Tenant {
+struct Namespace {
     runs: Places,
     restarts: Places,
     own: Places,
 }
 
-impl Tenant {
+impl Namespace {
     fn new(limits: &Limits) -> Self {
         let runs = limits.runs_in_flight_per_namespace;
         Self { runs: Places::new(runs), restarts: Places::new(restarts_of(runs)), own: Places::new(OWN_PLACES) }
@@ -84,21 +84,21 @@ fn restarts_of(runs: usize) -> usize {
     (runs / 2).max(1)
 }
 
-/// The places of a node and of its tenants.
+/// The places of a node and of its namespaces.
 #[derive(Debug)]
 pub(crate) struct Admission {
     shared: Places,
-    tenants: PerTenant<Tenant>,
+    namespaces: PerNamespace<Namespace>,
     on_the_way: Arc<AtomicUsize>,
 }
 
 /// One run on the way; its place is free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct RunPlace {
-    _of_tenant: OwnedSemaphorePermit,
+    _of_namespace: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
-    /// The tenant is not forgotten before.
-    _tenant: Arc<Tenant>,
+    /// The namespace is not forgotten before.
+    _namespace: Arc<Namespace>,
     on_the_way: Arc<AtomicUsize>,
 }
 
@@ -111,28 +111,29 @@ impl Drop for RunPlace {
 impl Admission {
     pub(crate) fn new(limits: &Limits) -> Self {
         let shared = Places::new(limits.runs_in_flight);
-        Self { shared, tenants: PerTenant::default(), on_the_way: Arc::default() }
+        Self { shared, namespaces: PerNamespace::default(), on_the_way: Arc::default() }
     }
 
     /// Takes a place for a run, if there is one now.
     pub(crate) fn try_run(&self, namespace: &NamespaceId, limits: &Limits) -> Result<RunPlace, NoPlace> {
-        let tenant = self.tenants.of(namespace, || Tenant::new(limits));
-        let of_tenant = tenant.runs.try_take().ok_or_else(|| NoPlace::Tenant { limit: tenant.runs.size() })?;
-        let of_all = tenant.own.try_take().or_else(|| self.shared.try_take());
+        let namespace = self.namespaces.of(namespace, || Namespace::new(limits));
+        let of_namespace =
+            namespace.runs.try_take().ok_or_else(|| NoPlace::Namespace { limit: namespace.runs.size() })?;
+        let of_all = namespace.own.try_take().or_else(|| self.shared.try_take());
         let of_all = of_all.ok_or_else(|| NoPlace::Node { limit: self.shared.size() })?;
-        Ok(self.taken(of_tenant, of_all, tenant))
+        Ok(self.taken(of_namespace, of_all, namespace))
     }
 
     /// Waits for a place for a restart; `None` when the node ends. After a boot, hundreds may want one at once.
     pub(crate) async fn restart(&self, namespace: &NamespaceId, limits: &Limits) -> Option<RunPlace> {
-        let tenant = self.tenants.of(namespace, || Tenant::new(limits));
-        let of_tenant = Arc::clone(&tenant.restarts.semaphore).acquire_owned().await.ok()?;
+        let namespace = self.namespaces.of(namespace, || Namespace::new(limits));
+        let of_namespace = Arc::clone(&namespace.restarts.semaphore).acquire_owned().await.ok()?;
         let of_all = tokio::select! {
             biased;
-            own = Arc::clone(&tenant.own.semaphore).acquire_owned() => own.ok()?,
+            own = Arc::clone(&namespace.own.semaphore).acquire_owned() => own.ok()?,
             shared = Arc::clone(&self.shared.semaphore).acquire_owned() => shared.ok()?,
         };
-        Some(self.taken(of_tenant, of_all, tenant))
+        Some(self.taken(of_namespace, of_all, namespace))
     }
 
     /// Tells how many are on the way.
@@ -143,13 +144,18 @@ impl Admission {
     /// Takes other limits over.
     pub(crate) fn resize(&self, limits: &Limits) {
         self.shared.resize(limits.runs_in_flight);
-        self.tenants.each(|tenant| tenant.resize(limits));
+        self.namespaces.each(|namespace| namespace.resize(limits));
     }
 
-    fn taken(&self, of_tenant: OwnedSemaphorePermit, of_all: OwnedSemaphorePermit, tenant: Arc<Tenant>) -> RunPlace {
+    fn taken(
+        &self,
+        of_namespace: OwnedSemaphorePermit,
+        of_all: OwnedSemaphorePermit,
+        namespace: Arc<Namespace>,
+    ) -> RunPlace {
         self.on_the_way.fetch_add(1, Ordering::Relaxed);
         let on_the_way = Arc::clone(&self.on_the_way);
-        RunPlace { _of_tenant: of_tenant, _of_all: of_all, _tenant: tenant, on_the_way }
+        RunPlace { _of_namespace: of_namespace, _of_all: of_all, _namespace: namespace, on_the_way }
     }
 }
 
@@ -161,24 +167,24 @@ mod tests {
         NamespaceId::new(name).unwrap()
     }
 
-    fn limits(of_tenant: usize, of_node: usize) -> Limits {
-        Limits { runs_in_flight_per_namespace: of_tenant, runs_in_flight: of_node, ..Limits::default() }
+    fn limits(of_namespace: usize, of_node: usize) -> Limits {
+        Limits { runs_in_flight_per_namespace: of_namespace, runs_in_flight: of_node, ..Limits::default() }
     }
 
     #[actix::test]
-    async fn tenants_that_take_all_shared_places_leave_each_other_its_own() {
+    async fn namespaces_that_take_all_shared_places_leave_each_other_its_own() {
         let limits = limits(64, 128);
         let admission = Admission::new(&limits);
         let mut kept = Vec::new();
-        for tenant in ["a", "b", "c"] {
-            while let Ok(place) = admission.try_run(&ns(tenant), &limits) {
+        for namespace in ["a", "b", "c"] {
+            while let Ok(place) = admission.try_run(&ns(namespace), &limits) {
                 kept.push(place);
             }
         }
-        // Two tenants have their 64, the third its own and what the others' own left of the shared.
+        // Two namespaces have their 64, the third its own and what the others' own left of the shared.
         assert_eq!(kept.len(), 64 + 64 + OWN_PLACES + 2 * OWN_PLACES);
         assert_eq!(admission.on_the_way(), kept.len());
-        assert_eq!(admission.try_run(&ns("a"), &limits).unwrap_err(), NoPlace::Tenant { limit: 64 });
+        assert_eq!(admission.try_run(&ns("a"), &limits).unwrap_err(), NoPlace::Namespace { limit: 64 });
         assert_eq!(admission.try_run(&ns("c"), &limits).unwrap_err(), NoPlace::Node { limit: 128 });
         let other: Vec<_> = (0..OWN_PLACES).map(|_| admission.try_run(&ns("d"), &limits).unwrap()).collect();
         assert!(admission.try_run(&ns("d"), &limits).is_err());
@@ -194,8 +200,8 @@ mod tests {
         for _ in 0..4 {
             kept.push(admission.restart(&ns("a"), &limits).await.unwrap());
         }
-        let tenant = ns("a");
-        let mut fifth = Box::pin(admission.restart(&tenant, &limits));
+        let namespace = ns("a");
+        let mut fifth = Box::pin(admission.restart(&namespace, &limits));
         assert!(futures_util::poll!(&mut fifth).is_pending());
         assert!(futures_util::poll!(Box::pin(admission.restart(&ns("b"), &limits))).is_ready());
         assert!(admission.try_run(&ns("a"), &limits).is_ok());
@@ -214,7 +220,7 @@ mod tests {
         tokio::task::yield_now().await;
         drop(one);
         tokio::task::yield_now().await;
-        assert_eq!(admission.try_run(&ns("a"), &limits(2, 128)).unwrap_err(), NoPlace::Tenant { limit: 2 });
+        assert_eq!(admission.try_run(&ns("a"), &limits(2, 128)).unwrap_err(), NoPlace::Namespace { limit: 2 });
         drop(three);
         assert!(admission.try_run(&ns("a"), &limits(2, 128)).is_ok());
     }

@@ -15,10 +15,10 @@ use crate::error::StepError;
 use crate::flist::UNDO_GRACE;
 use crate::lineage::Lineage;
 use crate::messages::node::{ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle, Written};
-use crate::pool::{Pool, TenantPools};
+use crate::pool::{NamespacePools, Pool};
 use crate::shared::Shared;
 
-/// Bundles of one tenant written or shown at once: users and groups are looked up in its roots, which may hang.
+/// Bundles of one namespace written or shown at once: users and groups are looked up in its roots, which may hang.
 const WRITES_PER_NAMESPACE: usize = 16;
 /// Bundles removed or listed at once; each is a few milliseconds of fsync, and no root is looked into.
 const REMOVALS: usize = 16;
@@ -28,13 +28,13 @@ const REMOVALS: usize = 16;
 pub(crate) struct BundleWork {
     bundles: Arc<dyn Bundles>,
     shared: Arc<Shared>,
-    writes: TenantPools,
+    writes: NamespacePools,
     removals: Pool,
 }
 
 impl BundleWork {
     pub(crate) fn new(bundles: Arc<dyn Bundles>, shared: Arc<Shared>) -> Self {
-        Self { bundles, shared, writes: TenantPools::new(WRITES_PER_NAMESPACE), removals: Pool::new(REMOVALS) }
+        Self { bundles, shared, writes: NamespacePools::new(WRITES_PER_NAMESPACE), removals: Pool::new(REMOVALS) }
     }
 
     /// Calls `make` with the complete request, and tells what the flist added to it. Blocks.

@@ -91,7 +91,7 @@ impl RemovedLogsRule {
     }
 }
 
-/// How much one tenant, and the node, may have in flight. Each of them is answered with `Busy` beyond it.
+/// How much one namespace, and the node, may have in flight. Each of them is answered with `Busy` beyond it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Containers of one namespace.

@@ -285,7 +285,7 @@ impl NamespaceError {
     /// Says that there is no place for a run now, and which limit it is.
     pub(crate) fn no_place(none: NoPlace, namespace: &NamespaceId, name: &ContainerName) -> Self {
         let (place, limit, key) = match none {
-            NoPlace::Tenant { limit } => (format!("namespace {namespace}"), limit, "limits.runs_per_namespace"),
+            NoPlace::Namespace { limit } => (format!("namespace {namespace}"), limit, "limits.runs_per_namespace"),
             NoPlace::Node { limit } => ("the node".to_owned(), limit, "limits.runs"),
         };
         Self::Busy { place, name: name.clone(), limit, key }

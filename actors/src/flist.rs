@@ -4,8 +4,8 @@
 //! an earlier daemon left; preparations wait for that. Every few seconds it looks for roots that nobody serves any more and
 //! publishes [`EventKind::RootLost`] for each, once. Never mounts anything itself: the provider does, in threads.
 //!
-//! A provider that hangs keeps only its own container's lane and one thread of its tenant: other tenants have threads of
-//! their own, and a tenant's releases others than its preparations.
+//! A provider that hangs keeps only its own container's lane and one thread of its namespace: other namespaces have threads of
+//! their own, and a namespace's releases others than its preparations.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +20,12 @@ use tracing::{debug, error};
 use crate::error::{StepError, one_line};
 use crate::lineage::Lineage;
 use crate::messages::node::{FreeMemory, ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
-use crate::pool::{Pool, TenantPools, WhenBlocked};
+use crate::pool::{NamespacePools, Pool, WhenBlocked};
 use crate::shared::Shared;
 
-/// Preparations of one tenant at once: enough to fill a link, few enough that a hanging store costs little memory.
+/// Preparations of one namespace at once: enough to fill a link, few enough that a hanging store costs little memory.
 const PREPARES_PER_NAMESPACE: usize = 16;
-/// Releases of one tenant at once; each is a few unmounts, and of roots whose store hangs these may take long.
+/// Releases of one namespace at once; each is a few unmounts, and of roots whose store hangs these may take long.
 const RELEASES_PER_NAMESPACE: usize = 32;
 /// How long a release waits for the preparation in its way before it is put off: a healthy one is over by then.
 pub(crate) const UNDO_GRACE: Duration = Duration::from_secs(2);
@@ -37,8 +37,8 @@ pub(crate) const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct FlistWork {
     provider: Arc<dyn RootfsProvider>,
-    prepares: TenantPools,
-    releases: TenantPools,
+    prepares: NamespacePools,
+    releases: NamespacePools,
     /// For the looks at all roots, which come one after the other.
     looks: Pool,
     /// `None` until the provider has looked for what an earlier daemon left.
@@ -51,8 +51,8 @@ impl FlistWork {
     pub(crate) fn new(provider: Arc<dyn RootfsProvider>) -> Self {
         Self {
             provider,
-            prepares: TenantPools::new(PREPARES_PER_NAMESPACE),
-            releases: TenantPools::new(RELEASES_PER_NAMESPACE),
+            prepares: NamespacePools::new(PREPARES_PER_NAMESPACE),
+            releases: NamespacePools::new(RELEASES_PER_NAMESPACE),
             looks: Pool::new(1),
             recovered: watch::Sender::new(None),
             known_losses: Mutex::default(),

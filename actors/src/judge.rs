@@ -1,4 +1,4 @@
-//! Callers with limited rights: the border to the rules that say what they may have, and how many containers each has.
+//! Callers with limited rights: the boundary to the rules that say what they may have, and how many containers each has.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -74,8 +74,8 @@ impl Lane {
 #[derive(Debug)]
 pub(crate) struct Held<K, T>(Mutex<HashMap<K, Weak<T>>>);
 
-/// One thing for each tenant.
-pub(crate) type PerTenant<T> = Held<NamespaceId, T>;
+/// One thing for each namespace.
+pub(crate) type PerNamespace<T> = Held<NamespaceId, T>;
 
 impl<K, T> Default for Held<K, T> {
     fn default() -> Self {

@@ -1,10 +1,10 @@
 //! Who owns what, and in which order things happen: the only place that knows actix.
 //!
-//! Takes in: a [`NodeConfig`], the borders of the node ([`Parts`]) and the verbs ([`messages`]). Gives out: typed answers,
-//! streams of log and events. Never does: sockets, files of its own, mounts, processes; those are behind the borders.
+//! Takes in: a [`NodeConfig`], the boundaries of the node ([`Parts`]) and the verbs ([`messages`]). Gives out: typed answers,
+//! streams of log and events. Never does: sockets, files of its own, mounts, processes; those are behind the boundaries.
 //!
 //! ```text
-//! Supervisor ─┬─ NamespaceActor (per tenant) ── ContainerActor (per container) ── one task at a time: make, settle,
+//! Supervisor ─┬─ NamespaceActor (per namespace) ── ContainerActor (per container) ── one task at a time: make, settle,
 //!             │                                        │ asks                     remove, recover
 //!             ├─ FlistActor ◄──────────────────────────┤
 //!             ├─ BundleActor ◄─────────────────────────┤        everyone reads the View: what inspect and list show

@@ -1,7 +1,7 @@
 //! The node's container logs: makes room for them, streams them, removes them or keeps them for a while.
 //!
 //! Answers [`OpenLog`], [`RemoveLog`], [`FindRemovedLog`], [`StreamLog`]. Never writes output: the shims do. Reading is in
-//! threads, sending is not, so that a slow reader holds neither a thread nor an arbiter; each tenant has threads of its own,
+//! threads, sending is not, so that a slow reader holds neither a thread nor an arbiter; each namespace has threads of its own,
 //! so that a disk that hangs under one holds nobody else.
 //!
 //! Following looks again every few milliseconds while output comes, and less often while none does; the
@@ -29,12 +29,12 @@ use crate::lane::Held;
 use crate::lineage::Lineage;
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
-use crate::pool::{JobLost, Pool, TenantPools};
+use crate::pool::{JobLost, NamespacePools, Pool};
 use crate::shared::Shared;
 use removed::Removed;
 use stream::{STREAM_ITEMS, Whose};
 
-/// Log files of one tenant that are read, made or removed at once.
+/// Log files of one namespace that are read, made or removed at once.
 const THREADS_PER_NAMESPACE: usize = 8;
 
 /// Why a log could not be made, read or removed.
@@ -69,8 +69,8 @@ impl Explain for LogActorError {
 /// What outlives the actor.
 #[derive(Debug)]
 pub(crate) struct LogWork {
-    pools: TenantPools,
-    /// For the looks at which tenants have logs of removed containers, which come one after the other.
+    pools: NamespacePools,
+    /// For the looks at which namespaces have logs of removed containers, which come one after the other.
     looks: Pool,
     shared: Arc<Shared>,
     /// Held by whoever makes or removes the files of a log: of two containers of one name, one may still be leaving.
@@ -81,7 +81,7 @@ pub(crate) struct LogWork {
 impl LogWork {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let removed = Removed::new(&shared.config);
-        let pools = TenantPools::new(THREADS_PER_NAMESPACE);
+        let pools = NamespacePools::new(THREADS_PER_NAMESPACE);
         Self { pools, looks: Pool::new(1), shared, locks: Held::default(), removed }
     }
 
@@ -94,7 +94,7 @@ impl LogWork {
 
     fn open(&self, files: &LogFiles, is_new: bool) -> Result<RunStart, LogActorError> {
         let take_away = |left: &LogFiles| self.put_away(left);
-        // Twice: between making the directory and the file, a removal of the tenant's last log may come.
+        // Twice: between making the directory and the file, a removal of the namespace's last log may come.
         let max_files = self.shared.settings().log_rotation.max_files;
         let prepare = || files.prepare(is_new, max_files, take_away);
         let made = self.alone(&files.path(), || match prepare() {

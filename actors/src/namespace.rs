@@ -1,4 +1,4 @@
-//! One tenant: owns its names, its quota and its containers' actors.
+//! One namespace: owns its names, its quota and its containers' actors.
 //!
 //! Answers [`Run`] and routes every other verb to the container it is for. Hears [`ContainerGone`], [`ContainerLingers`] and
 //! [`ContainerActorEnded`]; a lost actor is rebuilt from the store, with back-off and a limit. Never touches a record but
@@ -47,7 +47,7 @@ const NO_DEADLINE: Duration = Duration::MAX;
 
 type Answer<T> = Result<T, NamespaceError>;
 
-/// One container of the tenant.
+/// One container of the namespace.
 #[derive(Debug)]
 struct Child {
     /// Its actor; `None` while that is being rebuilt.
@@ -70,11 +70,11 @@ pub(crate) struct NamespaceActor {
     children: BTreeMap<ContainerId, Child>,
     names: HashMap<ContainerName, ContainerId>,
     keys: HashMap<String, ContainerId>,
-    /// What there is of this tenant, until the actor has started.
+    /// What there is of this namespace, until the actor has started.
     found: Vec<Found>,
 }
 
-/// One container that a new actor of a tenant finds.
+/// One container that a new actor of a namespace finds.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// What the store has of it.
@@ -177,7 +177,7 @@ impl NamespaceActor {
         self.children.remove(id);
     }
 
-    /// Lets another container have the name, and the key of its run; it stays one of the tenant's containers.
+    /// Lets another container have the name, and the key of its run; it stays one of the namespace's containers.
     fn give_name_away(&mut self, id: &ContainerId) {
         let Some(child) = self.children.get(id) else { return };
         if self.names.get(&child.spec.name) == Some(id) {

@@ -1,4 +1,4 @@
-//! The beginning of a node: from settings and borders to a supervisor that answers.
+//! The beginning of a node: from settings and boundaries to a supervisor that answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, RwLock};
@@ -20,10 +20,10 @@ use crate::lane::Lanes;
 use crate::messages::supervisor::AwaitEnd;
 use crate::records::Records;
 use crate::shared::{Shared, Slot};
-use crate::supervisor::{Borders, Supervisor};
+use crate::supervisor::{Boundaries, Supervisor};
 use crate::view::View;
 
-/// The borders of a node to the rest of the world; fakes in tests and for embedders.
+/// The boundaries of a node to the rest of the world; fakes in tests and for embedders.
 #[derive(Debug)]
 pub struct Parts {
     /// Container records.
@@ -86,7 +86,7 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         is_going_down: AtomicBool::new(false),
         config,
     });
-    Supervisor::new(shared, Borders { rootfs, bundles, journal }).start()
+    Supervisor::new(shared, Boundaries { rootfs, bundles, journal }).start()
 }
 
 /// Waits until the node has ended, by a shutdown or by a panic of its supervisor. The daemon then ends as well and is

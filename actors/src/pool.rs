@@ -1,14 +1,14 @@
 //! The bounded way to work that blocks: mounts, fsync, files. No arbiter ever does it itself.
 //!
 //! Work that touches a root may hang for as long as its store does, and no time-out ends it: such work has threads of its
-//! tenant's own ([`TenantPools`]). The runtime below has room for all of them ([`runtime`]).
+//! namespace's own ([`NamespacePools`]). The runtime below has room for all of them ([`runtime`]).
 
 use std::sync::Arc;
 
 use contd_types::{ErrorKind, Explain, NamespaceId, Shortage};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::lane::PerTenant;
+use crate::lane::PerNamespace;
 
 /// Why a job has no result; the arbiter and everyone else live on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +51,7 @@ async fn in_thread<T: Send + 'static>(
     spawned.map_err(|_no_thread| JobLost::NoThread { what })?.await.map_err(panicked)
 }
 
-/// The most threads of one runtime for work that blocks: far more than tenants with hanging stores may take together, so
+/// The most threads of one runtime for work that blocks: far more than namespaces with hanging stores may take together, so
 /// that what bounds them is always a pool of ours. A thread that nobody needs is not made.
 const MAX_BLOCKING_THREADS: usize = 16 * 1024;
 
@@ -107,20 +107,20 @@ impl Pool {
     }
 }
 
-/// Threads of its own for each tenant, for work that may hang on what is the tenant's: then it holds up nobody else.
+/// Threads of its own for each namespace, for work that may hang on what is the namespace's: then it holds up nobody else.
 #[derive(Debug)]
-pub(crate) struct TenantPools {
+pub(crate) struct NamespacePools {
     threads: usize,
-    permits: PerTenant<Semaphore>,
+    permits: PerNamespace<Semaphore>,
 }
 
-impl TenantPools {
-    /// Makes pools of at most `threads` at once for each tenant.
+impl NamespacePools {
+    /// Makes pools of at most `threads` at once for each namespace.
     pub(crate) fn new(threads: usize) -> Self {
-        Self { threads: threads.max(1), permits: PerTenant::default() }
+        Self { threads: threads.max(1), permits: PerNamespace::default() }
     }
 
-    /// Returns the pool of a tenant.
+    /// Returns the pool of a namespace.
     pub(crate) fn of(&self, namespace: &NamespaceId) -> Pool {
         Pool { permits: self.permits.of(namespace, || Semaphore::new(self.threads)) }
     }

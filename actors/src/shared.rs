@@ -1,4 +1,4 @@
-//! What all actors of a node hold in common: settings, borders, locks, the view, and the addresses of the services.
+//! What all actors of a node hold in common: settings, boundaries, locks, the view, and the addresses of the services.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

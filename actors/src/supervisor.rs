@@ -1,10 +1,10 @@
-//! The node: owns the tenants' actors and the services, and the factories of them all.
+//! The node: owns the namespaces' actors and the services, and the factories of them all.
 //!
 //! Answers every verb of [`crate::messages`], by routing; [`InspectContainer`], the lists and [`NodeStatus`] from the view,
 //! without a hop. Rebuilds a lost child, with back-off and a limit. Its own loss is the node's: see
 //! [`crate::until_ended`].
 //!
-//! Start: read all records, look which shims there are, hand each tenant its records, sweep what no record knows. Requests
+//! Start: read all records, look which shims there are, hand each namespace its records, sweep what no record knows. Requests
 //! wait for the first two, which takes milliseconds.
 
 mod children;
@@ -43,7 +43,7 @@ const LOAD_RETRY: Backoff = Backoff::RESTART;
 
 /// What only the supervisor's services need.
 #[derive(Debug)]
-pub(crate) struct Borders {
+pub(crate) struct Boundaries {
     pub(crate) rootfs: Arc<dyn RootfsProvider>,
     pub(crate) bundles: Arc<dyn Bundles>,
     pub(crate) journal: EventJournal,
@@ -75,10 +75,10 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(shared: Arc<Shared>, borders: Borders) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, boundaries: Boundaries) -> Self {
         let arbiters: Vec<Arbiter> = (0..shared.config.arbiters).map(|_| new_arbiter()).collect();
         let (lifeline, _nobody_yet) = watch::channel(());
-        let kit = Kit::new(&shared, borders, arbiters.last());
+        let kit = Kit::new(&shared, boundaries, arbiters.last());
         let (phase, _nobody_waits) = watch::channel(Phase::Loading);
         Self { shared, kit, lifeline, arbiters, namespaces: HashMap::new(), phase, records_set_aside: 0 }
     }
@@ -169,7 +169,7 @@ impl Supervisor {
         self.phase.send_replace(Phase::Ready);
     }
 
-    /// Returns the actor of a tenant, and makes it when there is none.
+    /// Returns the actor of a namespace, and makes it when there is none.
     fn namespace(
         &mut self,
         namespace: &NamespaceId,

@@ -1,7 +1,7 @@
 //! What the node shows: a map of published containers that everyone may read and only container actors write.
 //!
 //! Why a map beside the actors: inspect and list are answered on the caller's own thread, without a hop to the arbiter
-//! of a tenant that may be busy. It is a copy for readers; no decision about a container's life is made from it.
+//! of a namespace that may be busy. It is a copy for readers; no decision about a container's life is made from it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -200,7 +200,7 @@ impl View {
         ContainerPage { containers, has_more: false }
     }
 
-    /// Lists the tenants that have containers.
+    /// Lists the namespaces that have containers.
     pub(crate) fn namespaces(&self) -> Vec<NamespaceSummary> {
         let mut found: BTreeMap<NamespaceId, NamespaceSummary> = BTreeMap::new();
         for entry in self.read().by_id.values().map(|entry| entry.borrow().clone()) {

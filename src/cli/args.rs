@@ -29,7 +29,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "SOCKET", env = "CONTD_ADDRESS", hide_env_values = true)]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text| parse::address(&text)))]
     pub(crate) address: Option<PathBuf>,
-    /// The namespace (tenant)
+    /// The namespace
     #[arg(short, long, global = true, value_name = "NS", env = "CONTD_NAMESPACE", hide_env_values = true)]
     #[arg(default_value = "default", value_parser = parse::namespace)]
     pub(crate) namespace: NamespaceId,

@@ -52,7 +52,7 @@ impl Host {
 pub(crate) struct Session<'a> {
     /// Around it.
     pub(crate) host: &'a Host,
-    /// The tenant it is about.
+    /// The namespace it is about.
     pub(crate) namespace: NamespaceId,
     address: PathBuf,
 }
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         Ok(Follower::connect(&self.address, Deadline::Usual).await?)
     }
 
-    /// Names a container of the tenant.
+    /// Names a container of the namespace.
     pub(crate) fn target(&self, container: ContainerRef) -> Target {
         Target { namespace: self.namespace.clone(), container }
     }

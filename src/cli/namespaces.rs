@@ -1,4 +1,4 @@
-//! `contd namespaces`: which tenants have containers.
+//! `contd namespaces`: which namespaces have containers.
 
 use contd_client::Deadline;
 use serde_json::json;

@@ -153,7 +153,7 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         Request::Inspect { target } => ("inspect", Scope::One(&target.namespace), false),
         Request::List { namespace, .. } => ("list", namespace.as_ref().map_or(Scope::All, Scope::One), false),
         Request::ListNamespaces => ("list namespaces", Scope::All, false),
-        // What one tenant has fetched is nothing that another learns.
+        // What one namespace has fetched is nothing that another learns.
         Request::FlistServers => ("list flist servers", Scope::All, false),
         Request::CacheUsage => ("look at the cache", Scope::All, false),
         Request::Wait { target } => ("wait", Scope::One(&target.namespace), false),
@@ -195,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_reaches_its_own_namespace_only() {
+    fn a_namespace_reaches_its_own_namespace_only() {
         let rights = Rights::of(&peer(1000), 0, &[rule(1000, &["a"], false)]).expect("has a rule");
         assert!(rights.check(&Request::Inspect { target: target("a") }).is_ok());
         assert!(rights.check(&Request::Kill { target: target("a"), signal: Signal::KILL }).is_ok());
-        let refused = rights.check(&Request::Inspect { target: target("b") }).expect_err("another tenant");
+        let refused = rights.check(&Request::Inspect { target: target("b") }).expect_err("another namespace");
         assert_eq!(refused.kind, ErrorKind::PermissionDenied);
         assert!(rights.may_see(&namespace("a")) && !rights.may_see(&namespace("b")));
         assert!(rights.check(&Request::ListNamespaces).is_err());

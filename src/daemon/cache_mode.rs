@@ -1,4 +1,4 @@
-//! The root of the cache is closed to others: what is in it was fetched with the rights of the node, for any of its tenants.
+//! The root of the cache is closed to others: what is in it was fetched with the rights of the node, for any of its namespaces.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -1,4 +1,4 @@
-//! Puts the real things behind the borders of the actors: disk, shims, file systems, runtime.
+//! Puts the real things behind the boundaries of the actors: disk, shims, file systems, runtime.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::daemon::vault::ManagerVault;
 use crate::daemon::{explain, limits};
 
 const MIB: u64 = 1024 * 1024;
-/// The journal's place: no namespace can begin with a dot, so it cannot meet a tenant's directory.
+/// The journal's place: no namespace can begin with a dot, so it cannot meet a namespace's directory.
 pub(crate) const EVENTS_DIR: &str = ".events";
 /// When a new generation of the event journal is begun; two are kept, some tens of thousands of events.
 const MAX_JOURNAL_BYTES: u64 = 8 * MIB;

@@ -1,4 +1,4 @@
-//! The API side of the daemon on real sockets and fake borders: who is let in, how much each may have, and what that costs.
+//! The API side of the daemon on real sockets and fake boundaries: who is let in, how much each may have, and what that costs.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;

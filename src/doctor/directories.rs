@@ -90,7 +90,7 @@ fn judge(name: &str, dir: &Path, wanted: u32) -> Result<Option<Finding>, LookErr
     Ok((extra != 0 && wanted != LOGS_MODE).then(|| {
         Finding::note(format!("the {name} directory is open wider than needed: mode {:o}", mode & 0o7777))
             .at(dir)
-            .because("records and caches may hold secrets of tenants; what lies below is closed by itself")
+            .because("records and caches may hold secrets of namespaces; what lies below is closed by itself")
             .remedy(format!("chmod {wanted:o} {}", dir.display()))
     }))
 }

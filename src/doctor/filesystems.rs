@@ -12,7 +12,7 @@ use crate::doctor::error::LookError;
 use crate::doctor::finding::Finding;
 use crate::doctor::node::Node;
 
-/// How directories of trials begin; no tenant can have such a name, and a doctor that was killed leaves one.
+/// How directories of trials begin; no namespace can have such a name, and a doctor that was killed leaves one.
 pub(super) const TRIAL: &str = ".doctor-";
 /// As roots are mounted.
 const OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off,xino=on";

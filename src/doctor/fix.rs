@@ -289,7 +289,7 @@ fn remove_container(node: &Node<'_>, namespace: &NamespaceId, id: &ContainerId) 
         failed("remove the temp files in", &dir)(source)
     })?;
     absent_is_fine(std::fs::remove_dir(&dir)).map_err(failed("remove", &dir))?;
-    // The tenant's directory goes with its last container, as the daemon does it.
+    // The namespace's directory goes with its last container, as the daemon does it.
     let _only_when_empty = std::fs::remove_dir(node.state.join(namespace.as_str()));
     Ok(())
 }

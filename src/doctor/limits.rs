@@ -1,4 +1,4 @@
-//! Limits of the kernel and of the daemon's process, against how many containers one tenant may have.
+//! Limits of the kernel and of the daemon's process, against how many containers one namespace may have.
 
 use std::path::{Path, PathBuf};
 
@@ -81,7 +81,7 @@ fn descriptors(limit: Option<u64>, wanted: u64, place: &Path) -> Option<Finding>
     let limit = limit.filter(|limit| *limit < wanted)?;
     let finding = if limit < OWN_DESCRIPTORS * 2 { Finding::problem } else { Finding::note };
     Some(
-        finding(format!("only {limit} descriptors; {wanted} for all containers that one tenant may have"))
+        finding(format!("only {limit} descriptors; {wanted} for all containers that one namespace may have"))
             .at(place)
             .because("beyond that, runs and connections fail")
             .remedy(format!("start contd daemon with ulimit -n {wanted} (LimitNOFILE= of systemd), or lower [limits]")),

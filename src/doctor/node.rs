@@ -31,7 +31,7 @@ pub(crate) enum Daemon {
         version: String,
         /// Its process.
         pid: i32,
-        /// All containers of all tenants.
+        /// All containers of all namespaces.
         containers: Vec<ContainerSummary>,
     },
     /// There is one, and it does not say what it knows.

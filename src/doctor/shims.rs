@@ -12,7 +12,7 @@ use crate::doctor::finding::Finding;
 use crate::doctor::fix::Fix;
 use crate::doctor::node::{Node, lease_name};
 
-/// The owner of the leases of warm slots: no tenant can have this name.
+/// The owner of the leases of warm slots: no namespace can have this name.
 const SLOT_OWNER: &str = ".slot";
 /// More than a lease or a task takes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -118,7 +118,7 @@ fn owner(dir: &Path, lease: &Lease) -> Owner {
     }
     if namespace == SLOT_OWNER {
         // A slot that got its task is its container's shim.
-        return match tenant_of(dir) {
+        return match namespace_of(dir) {
             Some(namespace) => Owner::Container(namespace, id),
             None => Owner::Slot(id),
         };
@@ -129,7 +129,7 @@ fn owner(dir: &Path, lease: &Lease) -> Owner {
     }
 }
 
-fn tenant_of(dir: &Path) -> Option<NamespaceId> {
+fn namespace_of(dir: &Path) -> Option<NamespaceId> {
     let bytes = RealFs.read(&dir.join(files::TASK), MAX_FILE_BYTES).ok()?;
     serde_json::from_slice::<TaskSpec>(&bytes).ok().map(|task| task.namespace)
 }

@@ -123,7 +123,7 @@ fn threads(node: &Node) -> usize {
 }
 
 #[test]
-fn a_tenants_hung_roots_as_many_as_may_be_hold_up_no_other_tenant() {
+fn a_namespaces_hung_roots_as_many_as_may_be_hold_up_no_other_namespace() {
     const MOST: usize = 24;
     let mut node = Node::with_config(&format!("[limits]\nruns_per_namespace = {MOST}\nruns = 26\n"));
     ["rolled back", "left at deletion", "not removed yet"].into_iter().for_each(|text| node.announce(text));
@@ -139,7 +139,7 @@ fn a_tenants_hung_roots_as_many_as_may_be_hold_up_no_other_tenant() {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("run contd run")
     };
     let mut hung: Vec<Child> = (0..MOST).map(run).collect();
-    eventually("the threads of the tenant to hang", || (threads(&node) >= before + 16).then_some(()));
+    eventually("the threads of the namespace to hang", || (threads(&node) >= before + 16).then_some(()));
     let creating = || {
         let list = node.contd(["-n", "hung", "ps", "-a"]);
         list.ok().lines().filter(|line| line.contains("Creating")).count()

@@ -82,13 +82,13 @@ fn nothing_is_kept_when_nothing_shall_be_and_what_was_kept_goes() {
 }
 
 #[test]
-fn many_tenants_have_one_bound_and_a_small_one_does_not_pay_for_a_large_one() {
+fn many_namespaces_have_one_bound_and_a_small_one_does_not_pay_for_a_large_one() {
     let node = Node::with_config("[logs]\nkeep_removed_max = \"100k\"\n");
     let flist = node.flist();
-    let run = |tenant: &str, name: &str, lines: u32| {
+    let run = |namespace: &str, name: &str, lines: u32| {
         let script = format!("seq {lines}");
-        node.contd(["-n", tenant, "run", "--rm", "--name", name, flist.arg(), "/bin/sh", "-c", &script]).ok();
-        eventually("it is gone", || (node.contd(["-n", tenant, "inspect", name]).code == 1).then_some(()));
+        node.contd(["-n", namespace, "run", "--rm", "--name", name, flist.arg(), "/bin/sh", "-c", &script]).ok();
+        eventually("it is gone", || (node.contd(["-n", namespace, "inspect", name]).code == 1).then_some(()));
     };
     run("small", "first", 10);
     for number in 0..6 {

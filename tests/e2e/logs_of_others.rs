@@ -135,7 +135,7 @@ fn logs_from_before_there_were_marks_stay_those_of_their_records() {
 }
 
 #[test]
-fn a_log_directory_that_hangs_holds_up_no_other_tenant() {
+fn a_log_directory_that_hangs_holds_up_no_other_namespace() {
     let mut node = Node::start();
     for text in
         ["run rolled back", "make the log", "a call that hangs is in the way", "not removed yet", "left at deletion"]

@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::harness::{Node, eventually};
 
-/// Five tenants with the same ten names each.
+/// Five namespaces with the same ten names each.
 const NAMESPACES: usize = 5;
 const PER_NAMESPACE: usize = 10;
 
@@ -15,12 +15,12 @@ fn fifty_containers_in_five_namespaces_live_through_the_death_of_the_daemon() {
     let flist = node.flist();
     let script = "trap 'exit $((CODE))' TERM; n=0; while :; do n=$((n+1)); echo $NAME $n; sleep 0.2; done";
     thread::scope(|scope| {
-        for tenant in 0..NAMESPACES {
+        for index in 0..NAMESPACES {
             let (node, flist) = (&node, &flist);
             scope.spawn(move || {
                 for number in 0..PER_NAMESPACE {
-                    let (namespace, name) = (format!("tenant{tenant}"), format!("c{number}"));
-                    let env = [format!("NAME={namespace}-{name}"), format!("CODE={}", 10 * tenant + number)];
+                    let (namespace, name) = (format!("namespace{index}"), format!("c{number}"));
+                    let env = [format!("NAME={namespace}-{name}"), format!("CODE={}", 10 * index + number)];
                     node.contd([
                         "-n",
                         &namespace,
@@ -43,8 +43,9 @@ fn fifty_containers_in_five_namespaces_live_through_the_death_of_the_daemon() {
         }
     });
     let pids = |node: &Node| -> BTreeMap<(String, String), i64> {
-        let all = (0..NAMESPACES)
-            .flat_map(|tenant| (0..PER_NAMESPACE).map(move |number| (format!("tenant{tenant}"), format!("c{number}"))));
+        let all = (0..NAMESPACES).flat_map(|index| {
+            (0..PER_NAMESPACE).map(move |number| (format!("namespace{index}"), format!("c{number}")))
+        });
         all.map(|(namespace, name)| {
             let info = node.inspect_in(&namespace, &name);
             assert_eq!(info["status"], "running", "{info}");
@@ -69,14 +70,14 @@ fn fifty_containers_in_five_namespaces_live_through_the_death_of_the_daemon() {
 
     // Each log is its own, numbered without a hole, and each exit code is the container's own.
     thread::scope(|scope| {
-        for tenant in 0..NAMESPACES {
+        for index in 0..NAMESPACES {
             let node = &node;
             scope.spawn(move || {
                 for number in 0..PER_NAMESPACE {
-                    let (namespace, name) = (format!("tenant{tenant}"), format!("c{number}"));
+                    let (namespace, name) = (format!("namespace{index}"), format!("c{number}"));
                     node.contd(["-n", &namespace, "stop", &name]).ok();
                     let code = node.inspect_in(&namespace, &name)["exit_code"].as_u64();
-                    assert_eq!(code, Some((10 * tenant + number) as u64), "{namespace}/{name}");
+                    assert_eq!(code, Some((10 * index + number) as u64), "{namespace}/{name}");
                     let log = node.contd(["-n", &namespace, "logs", &name]);
                     for (at, line) in log.ok().lines().enumerate() {
                         assert_eq!(line, format!("{namespace}-{name} {}", at + 1));

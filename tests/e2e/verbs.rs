@@ -228,10 +228,10 @@ fn version_and_namespaces_speak_json() {
     let version: serde_json::Value =
         serde_json::from_str(node.contd(["version", "--format", "json"]).ok()).expect("JSON");
     assert_eq!(version["daemon"]["pid"].as_u64(), Some(u64::from(node.daemon_pid())), "{version}");
-    node.contd(["-n", "tenant", "run", "-d", "--name", "a", flist.arg(), "/bin/sleep", "1000"]).ok();
+    node.contd(["-n", "namespace", "run", "-d", "--name", "a", flist.arg(), "/bin/sleep", "1000"]).ok();
     let line: serde_json::Value =
         serde_json::from_str(node.contd(["namespaces", "--format", "json"]).ok()).expect("JSON");
-    assert_eq!((line["namespace"].as_str(), line["containers"].as_u64()), (Some("tenant"), Some(1)), "{line}");
-    node.contd(["-n", "tenant", "rm", "-f", "-t", "0", "a"]).ok();
+    assert_eq!((line["namespace"].as_str(), line["containers"].as_u64()), (Some("namespace"), Some(1)), "{line}");
+    node.contd(["-n", "namespace", "rm", "-f", "-t", "0", "a"]).ok();
     node.finish();
 }

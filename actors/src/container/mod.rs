@@ -281,7 +281,7 @@ impl ContainerActor {
 
     /// The end: nothing is left, the name is free, everyone is answered. The actor itself goes when nobody holds it.
     fn leave(&mut self, ctx: &mut Context<Self>) {
-        // Its tenant hears of it first: who sees that it is gone finds the name free.
+        // Its namespace hears of it first: who sees that it is gone finds the name free.
         tell(&self.parent, ContainerGone { id: self.subject.id.clone() });
         self.subject.shared.view.remove(&self.subject.id);
         self.is_gone = true;

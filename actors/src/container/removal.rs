@@ -82,7 +82,7 @@ impl ContainerActor {
         }
         let is_news = self.state != State::Lingering { reason: reason.clone() };
         self.removal.kind = kind;
-        // Its tenant hears of it first: who sees that it lingers finds the name free.
+        // Its namespace hears of it first: who sees that it lingers finds the name free.
         tell(&self.parent, ContainerLingers { id: self.subject.id.clone() });
         self.must_advance(Event::RemovalResisted { reason });
         self.record.state = self.state.clone();

@@ -1,7 +1,7 @@
 //! The logs of removed containers: how long they are kept, and how many.
 //!
 //! They are pruned at the start, from time to time, and as soon as they are too many. Beyond the bound the oldest goes of the
-//! tenant that has most, so that nobody's many runs take away what little another one has.
+//! namespace that has most, so that nobody's many runs take away what little another one has.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::error::one_line;
 
 /// How often is looked what has become too old, at most and at least.
 const PRUNE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// How long one tenant's directory may take; one that hangs is left out.
+/// How long one namespace's directory may take; one that hangs is left out.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The share of the file system that they may take.
 const SHARE_OF_DISK: u64 = 10;
@@ -86,7 +86,7 @@ async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
         Err(lost) => return warn!(error = one_line(&lost), "logs of removed containers not listed"),
     };
     let mut kept = Vec::new();
-    // A directory that no tenant can have has none of ours.
+    // A directory that no namespace can have has none of ours.
     for namespace in namespaces.into_iter().filter_map(|name| NamespaceId::new(name).ok()) {
         let (looker, pool) = (Arc::clone(work), work.pools.of(&namespace));
         let (name, look) = (namespace.to_string(), move || looker.removed.logs.list(namespace.as_str()));
@@ -117,24 +117,28 @@ async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
     }
 }
 
-/// Chooses what is to go: what is too old, then, as long as there is too much, the oldest of the tenant that has most.
+/// Chooses what is to go: what is too old, then, as long as there is too much, the oldest of the namespace that has most.
 fn choose(kept: Vec<KeptFile>, now: SystemTime, keep_for: Duration, limit: u64) -> Vec<KeptFile> {
     let is_old =
         |file: &KeptFile| now.duration_since(file.since).is_ok_and(|age| age >= keep_for) || keep_for.is_zero();
     let (mut unwanted, rest): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_old);
-    let mut by_tenant: BTreeMap<String, Vec<KeptFile>> = BTreeMap::new();
+    let mut by_namespace: BTreeMap<String, Vec<KeptFile>> = BTreeMap::new();
     for file in rest {
-        by_tenant.entry(file.namespace.clone()).or_default().push(file);
+        by_namespace.entry(file.namespace.clone()).or_default().push(file);
     }
-    for files in by_tenant.values_mut() {
+    for files in by_namespace.values_mut() {
         // The oldest last. Of one log, the rotated files go first: longer names of the same moment.
         files.sort_by(|one, other| other.since.cmp(&one.since).then_with(|| one.name.cmp(&other.name)));
     }
-    let mut sums: BTreeMap<String, u64> =
-        by_tenant.iter().map(|(tenant, files)| (tenant.clone(), files.iter().map(|file| file.bytes).sum())).collect();
+    let mut sums: BTreeMap<String, u64> = by_namespace
+        .iter()
+        .map(|(namespace, files)| (namespace.clone(), files.iter().map(|file| file.bytes).sum()))
+        .collect();
     while sums.values().sum::<u64>() > limit {
-        let Some(most) = sums.iter().max_by_key(|(_, bytes)| **bytes).map(|(tenant, _)| tenant.clone()) else { break };
-        let Some(file) = by_tenant.get_mut(&most).and_then(Vec::pop) else { break };
+        let Some(most) = sums.iter().max_by_key(|(_, bytes)| **bytes).map(|(namespace, _)| namespace.clone()) else {
+            break;
+        };
+        let Some(file) = by_namespace.get_mut(&most).and_then(Vec::pop) else { break };
         if let Some(sum) = sums.get_mut(&most) {
             *sum = sum.saturating_sub(file.bytes);
         }
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_the_oldest_goes_of_the_tenant_that_has_most() {
+    fn beyond_the_bound_the_oldest_goes_of_the_namespace_that_has_most() {
         let mut all = vec![file("small", "x.log", 1, 5)];
         all.extend((0..10).map(|n| file("big", &format!("{n}.log"), 50 + n, 10)));
         let now = UNIX_EPOCH + Duration::from_secs(100);
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn many_tenants_have_one_bound_together() {
+    fn many_namespaces_have_one_bound_together() {
         let all: Vec<_> = (0..100).map(|n| file(&format!("t{n}"), "x.log", n, 10)).collect();
         let now = UNIX_EPOCH + Duration::from_secs(100);
         assert_eq!(choose(all, now, Duration::from_secs(1000), 200).len(), 80);

@@ -24,7 +24,7 @@ pub const RECOVERY_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<ContainerId, ApiError>")]
 pub struct RunContainer {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// What to run.
     pub spec: ContainerSpec,
@@ -43,7 +43,7 @@ pub struct RunContainer {
 #[derive(Debug, Message)]
 #[rtype(result = "Result<ContainerId, ApiError>")]
 pub struct CreateContainer {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// What to run later.
     pub spec: ContainerSpec,
@@ -77,7 +77,7 @@ pub struct UpgradeShim {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Plan, ApiError>")]
 pub struct DryRunContainer {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// What to run.
     pub spec: ContainerSpec,
@@ -164,7 +164,7 @@ pub struct FindElsewhere {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<ContainerPage, ApiError>")]
 pub struct ListContainers {
-    /// Of one tenant, or of all.
+    /// Of one namespace, or of all.
     pub namespace: Option<NamespaceId>,
     /// Goes on behind this id.
     pub after: Option<ContainerId>,
@@ -181,7 +181,7 @@ pub struct ContainerPage {
     pub has_more: bool,
 }
 
-/// Lists the tenants that have containers, in order.
+/// Lists the namespaces that have containers, in order.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<NamespaceSummary>, ApiError>")]
 pub struct ListNamespaces;
@@ -238,7 +238,7 @@ pub type EventReceiver = mpsc::Receiver<EventItem>;
 pub struct SubscribeEvents {
     /// The first wanted; `None` is the next one to happen.
     pub from: Option<u64>,
-    /// Of one tenant, or of all.
+    /// Of one namespace, or of all.
     pub namespace: Option<NamespaceId>,
 }
 

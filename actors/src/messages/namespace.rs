@@ -1,4 +1,4 @@
-//! To one tenant's actor: from the supervisor, and from its containers.
+//! To one namespace's actor: from the supervisor, and from its containers.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use contd_types::NamespaceId;
 #[rtype(result = "()")]
 pub(crate) struct AwaitEnd;
 
-/// A tenant's actor ended without being told to.
+/// A namespace's actor ended without being told to.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub(crate) struct NamespaceActorEnded {
@@ -34,7 +34,7 @@ pub enum PanicIn {
     Log,
     /// The one that keeps events.
     Event,
-    /// A tenant's.
+    /// A namespace's.
     Namespace(NamespaceId),
     /// A container's.
     Container(contd_protocol::api::Target),

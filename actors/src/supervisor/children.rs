@@ -10,7 +10,7 @@ use contd_types::{ErrorKind, Explain, NamespaceId};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::{Borders, Supervisor};
+use super::{Boundaries, Supervisor};
 use crate::bundle::{BundleActor, BundleWork};
 use crate::call::tell;
 use crate::error::one_line;
@@ -24,7 +24,7 @@ use crate::messages::supervisor::NamespaceActorEnded;
 use crate::namespace::{Found, NamespaceActor};
 use crate::shared::Shared;
 
-/// One tenant.
+/// One namespace.
 #[derive(Debug)]
 pub(super) struct Branch {
     /// Its actor; `None` while that is being rebuilt.
@@ -45,8 +45,8 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    pub(super) fn new(shared: &Arc<Shared>, borders: Borders, arbiter: Option<&Arbiter>) -> Self {
-        let Borders { rootfs, bundles, journal } = borders;
+    pub(super) fn new(shared: &Arc<Shared>, boundaries: Boundaries, arbiter: Option<&Arbiter>) -> Self {
+        let Boundaries { rootfs, bundles, journal } = boundaries;
         let (event, writer) = EventWork::new(journal);
         match arbiter {
             Some(arbiter) => drop(arbiter.spawn(writer)),
@@ -106,7 +106,7 @@ impl Supervisor {
         self.arbiters.get(index).map_or_else(Arbiter::current, Arbiter::handle)
     }
 
-    /// Starts the actor of a tenant; tenants are spread over the arbiters in turn.
+    /// Starts the actor of a namespace; namespaces are spread over the arbiters in turn.
     pub(super) fn start_namespace(&mut self, namespace: &NamespaceId, found: Vec<Found>, ctx: &mut Context<Self>) {
         let next = self.namespaces.len().checked_rem(self.arbiters.len()).unwrap_or(0);
         let (sender, _nobody_yet) = watch::channel(None);
@@ -126,7 +126,7 @@ impl Supervisor {
         }
     }
 
-    /// Reads the records of a tenant whose actor was lost, and starts another. A container whose record cannot be read now
+    /// Reads the records of a namespace whose actor was lost, and starts another. A container whose record cannot be read now
     /// keeps its name and is read again; one whose record is damaged is left to a person, as at a start.
     fn rebuild_namespace(&mut self, namespace: NamespaceId, ctx: &mut Context<Self>) {
         let (shared, name) = (Arc::clone(&self.shared), namespace.clone());
@@ -159,7 +159,7 @@ impl Supervisor {
     }
 }
 
-/// Every container of a tenant that has been shown; one whose run has not come so far has left nothing.
+/// Every container of a namespace that has been shown; one whose run has not come so far has left nothing.
 fn known_ids(shared: &Shared, namespace: &NamespaceId) -> Vec<contd_types::ContainerId> {
     let mut ids = Vec::new();
     loop {

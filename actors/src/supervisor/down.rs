@@ -21,13 +21,13 @@ use crate::shared::Shared;
 /// The most containers that an error names.
 const MAX_NAMED: usize = 8;
 
-/// The actors of all tenants.
-pub(super) type Tenants = HashMap<NamespaceId, watch::Receiver<Option<Addr<NamespaceActor>>>>;
+/// The actors of all namespaces.
+pub(super) type Namespaces = HashMap<NamespaceId, watch::Receiver<Option<Addr<NamespaceActor>>>>;
 
 /// Ends every container that lives, side by side, and counts those that have ended. One bound holds for all of it.
 ///
 /// What was admitted just before the node began to go down is not shown yet: it is found by another look.
-pub(super) async fn end_all(shared: Arc<Shared>, tenants: Tenants, longest: Duration) -> Result<u32, ApiError> {
+pub(super) async fn end_all(shared: Arc<Shared>, namespaces: Namespaces, longest: Duration) -> Result<u32, ApiError> {
     let until = Instant::now().checked_add(longest.saturating_add(KILLED_TIMEOUT).saturating_add(RECOVERY_WAIT));
     let mut asked: HashSet<ContainerId> = HashSet::new();
     let mut left: BTreeMap<String, String> = BTreeMap::new();
@@ -38,9 +38,9 @@ pub(super) async fn end_all(shared: Arc<Shared>, tenants: Tenants, longest: Dura
         }
         info!(containers = living.len(), "the node goes down, ending them");
         let ends = living.iter().map(|container| {
-            let tenant = tenants.get(&container.namespace).cloned();
+            let namespace = namespaces.get(&container.namespace).cloned();
             async move {
-                let end = end(container, tenant, longest);
+                let end = end(container, namespace, longest);
                 let ended = match until {
                     Some(until) => {
                         timeout_at(until, end).await.unwrap_or_else(|_elapsed| Err("no time is left".to_owned()))
@@ -72,15 +72,15 @@ pub(super) async fn end_all(shared: Arc<Shared>, tenants: Tenants, longest: Dura
 /// Ends one container; the error says why it has not ended.
 async fn end(
     container: &ContainerInfo,
-    tenant: Option<watch::Receiver<Option<Addr<NamespaceActor>>>>,
+    namespace: Option<watch::Receiver<Option<Addr<NamespaceActor>>>>,
     longest: Duration,
 ) -> Result<(), String> {
-    let Some(mut tenant) = tenant else { return Err("its tenant has no actor".to_owned()) };
-    let addr = match tenant.wait_for(Option::is_some).await {
+    let Some(mut namespace) = namespace else { return Err("its namespace has no actor".to_owned()) };
+    let addr = match namespace.wait_for(Option::is_some).await {
         Ok(addr) => addr.clone(),
         Err(_gone) => None,
     };
-    let Some(addr) = addr else { return Err("the actor of its tenant is lost".to_owned()) };
+    let Some(addr) = addr else { return Err("the actor of its namespace is lost".to_owned()) };
     let message = RouteGoDown { id: container.id.clone(), longest };
     match ask(&addr, message, Duration::MAX).await {
         Ok(Ok(())) => Ok(()),

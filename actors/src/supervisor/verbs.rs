@@ -258,8 +258,8 @@ impl Handler<ShutDownNode> for Supervisor {
             // First of all: whoever is admitted before is shown, and found below.
             actor.shared.go_down();
             let shared = Arc::clone(&actor.shared);
-            let tenants = actor.namespaces.iter().map(|(name, branch)| (name.clone(), branch.addr.subscribe()));
-            Box::pin(end_all(shared, tenants.collect(), longest))
+            let namespaces = actor.namespaces.iter().map(|(name, branch)| (name.clone(), branch.addr.subscribe()));
+            Box::pin(end_all(shared, namespaces.collect(), longest))
         })
     }
 }
@@ -302,7 +302,7 @@ impl Supervisor {
         self.when_ready(|actor, _ctx| Box::pin(std::future::ready(look(&actor.shared))))
     }
 
-    /// Finds the container that is meant and sends a message about it to its tenant's actor.
+    /// Finds the container that is meant and sends a message about it to its namespace's actor.
     fn routed<M, T>(&self, target: Target, message: impl FnOnce(ContainerId) -> M + 'static) -> Routed<T>
     where
         NamespaceActor: Handler<M>,
@@ -335,7 +335,7 @@ impl Supervisor {
         })
     }
 
-    /// Sends a message to a tenant's actor, once that is there.
+    /// Sends a message to a namespace's actor, once that is there.
     fn forward<M, T>(
         &mut self,
         namespace: &NamespaceId,

@@ -11,7 +11,7 @@ const EVENTS: u64 = 20_000;
 /// The most that is read at once.
 const PIECE: u64 = 64 * 1024;
 
-/// Writes a journal of an earlier daemon, all of it about tenant `a`, and returns its size.
+/// Writes a journal of an earlier daemon, all of it about namespace `a`, and returns its size.
 fn write_journal(world: &World) -> u64 {
     let mut text = Vec::new();
     for sequence in 1..=EVENTS {

@@ -1,4 +1,4 @@
-//! What hangs is one tenant's: roots that do not answer, as many as the limits allow, keep nobody else from anything.
+//! What hangs is one namespace's: roots that do not answer, as many as the limits allow, keep nobody else from anything.
 //!
 //! The clock of these tests stands still while anything hangs, so nothing here can be put down to a time-out.
 
@@ -8,7 +8,7 @@ use crate::messages::{DryRunContainer, NodeStatus, Reconfigure};
 use contd_rootfs::fake::Outcome as RootOutcome;
 use contd_types::ErrorKind;
 
-/// Threads of one tenant for each kind of work.
+/// Threads of one namespace for each kind of work.
 const THREADS: usize = 16;
 const RELEASE_THREADS: usize = 32;
 
@@ -58,7 +58,7 @@ async fn at_once_until(mut holds: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// What a tenant whose roots are well can do; all of it.
+/// What a namespace whose roots are well can do; all of it.
 async fn assert_works(node: &Addr<Supervisor>, name: &str) {
     at_once(async {
         run_in(node.clone(), "well", name.to_owned()).await.unwrap();
@@ -73,19 +73,19 @@ async fn assert_works(node: &Addr<Supervisor>, name: &str) {
 }
 
 #[actix::test]
-async fn as_many_hung_roots_as_the_limits_allow_hold_up_no_other_tenant_and_no_removal() {
+async fn as_many_hung_roots_as_the_limits_allow_hold_up_no_other_namespace_and_no_removal() {
     let world = World::new();
     let mut config = world.config();
     (config.limits.runs_in_flight_per_namespace, config.limits.runs_in_flight) = (24, 32);
     let node = world.start_with(config);
     let _at_the_end = LetGo(&world);
     run_in(node.clone(), "hung", "old".to_owned()).await.unwrap();
-    for tenant in ["hung", "also"] {
-        world.bundles.hang(ns(tenant));
+    for namespace in ["hung", "also"] {
+        world.bundles.hang(ns(namespace));
     }
     let names = (0..30).flat_map(|number| [("hung", format!("c{number}")), ("also", format!("c{number}"))]);
-    let asked: Vec<_> = names.map(|(tenant, name)| actix_rt::spawn(run_in(node.clone(), tenant, name))).collect();
-    // All shared places of the node, and the two tenants' own.
+    let asked: Vec<_> = names.map(|(namespace, name)| actix_rt::spawn(run_in(node.clone(), namespace, name))).collect();
+    // All shared places of the node, and the two namespaces' own.
     let most = 32 + 2 * OWN_PLACES;
     at_once_until(async || runs_in_flight(&node).await == most && world.bundles.hanging() == 2 * THREADS).await;
     for number in 0..OWN_PLACES {
@@ -111,7 +111,7 @@ async fn as_many_hung_roots_as_the_limits_allow_hold_up_no_other_tenant_and_no_r
 }
 
 #[actix::test]
-async fn hung_preparations_and_releases_hold_up_no_other_tenant() {
+async fn hung_preparations_and_releases_hold_up_no_other_namespace() {
     let world = World::new();
     let node = world.start();
     let _at_the_end = LetGo(&world);

@@ -1,4 +1,4 @@
-//! The actors on scripted borders, with tokio's clock paused. Each test that ends a container checks that nothing is left.
+//! The actors on scripted boundaries, with tokio's clock paused. Each test that ends a container checks that nothing is left.
 
 mod ending;
 mod event_cost;
@@ -41,7 +41,7 @@ const LONG: Duration = Duration::from_secs(100_000);
 /// How often a condition is looked at before it is given up; each look lets every task run.
 const LOOKS: usize = 20_000;
 
-/// A node's borders; they outlive the daemon of a test.
+/// A node's boundaries; they outlive the daemon of a test.
 struct World {
     store: Arc<FakeStore>,
     shims: FakeShimClient,

@@ -1,4 +1,4 @@
-//! Random schedules of a whole node on scripted borders: calls, faults and lost daemons in any order, on paused time. A
+//! Random schedules of a whole node on scripted boundaries: calls, faults and lost daemons in any order, on paused time. A
 //! model tracks what was acknowledged; [`check`] says what must hold.
 //!
 //! ```text
@@ -34,7 +34,7 @@ const PAST: [(u64, &str); 6] = [
     (86_590_514_720_041, "a roll-back that was refused once was never tried again, and its container ran on"),
     (86_590_514_720_133, "a container that removes itself lay half removed for ever when its record resisted once"),
     (73_250_791_848_305, "a record whose write outlived its actor was left to lie when that was rebuilt"),
-    (41_622_989_688_741, "a record not read when its tenant was rebuilt: its name was given away, and both ran"),
+    (41_622_989_688_741, "a record not read when its namespace was rebuilt: its name was given away, and both ran"),
     (41_622_989_690_405, "the same: it was shown, and nobody answered for it"),
     (
         270_247_106_905_711,

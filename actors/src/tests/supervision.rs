@@ -240,7 +240,7 @@ async fn lose(place: &PanicIn, busy: Busy) {
 }
 
 #[actix::test]
-async fn a_tenant_is_rebuilt_whole_when_its_records_cannot_be_read_at_first() {
+async fn a_namespace_is_rebuilt_whole_when_its_records_cannot_be_read_at_first() {
     let world = World::new();
     let node = world.start();
     for name in ["one", "two", "three"] {

@@ -80,8 +80,8 @@ async fn a_name_may_be_used_in_two_namespaces_and_once_in_each() {
     let other = ask_api(&node, elsewhere, LONG).await.unwrap();
     assert_ne!(one, other);
     assert_eq!(run(&node, spec("web")).await.unwrap_err().kind, ErrorKind::AlreadyExists);
-    let tenants = ask_api(&node, ListNamespaces, LONG).await.unwrap();
-    let shown: Vec<_> = tenants.iter().map(|one| (one.namespace.as_str(), one.containers, one.running)).collect();
+    let namespaces = ask_api(&node, ListNamespaces, LONG).await.unwrap();
+    let shown: Vec<_> = namespaces.iter().map(|one| (one.namespace.as_str(), one.containers, one.running)).collect();
     assert_eq!(shown, [("a", 1, 1), ("b", 1, 1)]);
     delete(&node, "web", true).await.unwrap();
     assert_eq!(world.shims.live_containers(), [other]);

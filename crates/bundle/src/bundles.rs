@@ -25,7 +25,7 @@ const FILE_MODE: u32 = 0o600;
 /// Which container a bundle belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleKey {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// The container.
     pub id: ContainerId,

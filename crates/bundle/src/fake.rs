@@ -47,7 +47,7 @@ struct State {
     script: VecDeque<Outcome>,
     calls: Vec<Call>,
     there: BTreeSet<BundleKey>,
-    /// The tenants whose roots do not answer.
+    /// The namespaces whose roots do not answer.
     hung: BTreeSet<NamespaceId>,
     hanging: usize,
 }
@@ -75,7 +75,7 @@ impl FakeBundles {
         self.lock().script.clear();
     }
 
-    /// Has every write of a tenant hang, as one does that looks into a root whose store is silent, until [`Self::let_go`].
+    /// Has every write of a namespace hang, as one does that looks into a root whose store is silent, until [`Self::let_go`].
     pub fn hang(&self, namespace: NamespaceId) {
         self.lock().hung.insert(namespace);
     }

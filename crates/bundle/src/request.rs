@@ -7,7 +7,7 @@ use contd_types::{ContainerId, ContainerSpec, CpuLimit, NamespaceId};
 /// Everything that decides the content of one bundle.
 #[derive(Debug, Clone)]
 pub struct BundleRequest<'a> {
-    /// The tenant.
+    /// The namespace.
     pub namespace: &'a NamespaceId,
     /// The container.
     pub id: &'a ContainerId,

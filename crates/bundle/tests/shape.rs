@@ -52,7 +52,7 @@ fn the_isolation_defaults_are_all_there() {
     assert_eq!(made["linux"]["seccomp"]["defaultAction"], json!("SCMP_ACT_ERRNO"));
     assert_eq!(made["linux"]["rootfsPropagation"], json!(EXPECTED_PRIVATE));
     assert_eq!(made["linux"]["devices"], json!([]));
-    assert_eq!(made["annotations"], json!({ "tech.contd.namespace": "tenant", "tech.contd.name": "web-1" }));
+    assert_eq!(made["annotations"], json!({ "tech.contd.namespace": "namespace", "tech.contd.name": "web-1" }));
     assert!(made.get("hooks").is_none() && made["process"].get("oomScoreAdj").is_none());
 }
 

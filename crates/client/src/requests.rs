@@ -40,7 +40,7 @@ struct Wire {
 /// What to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListFilter {
-    /// Of all tenants.
+    /// Of all namespaces.
     All,
     /// Of one.
     Namespace(NamespaceId),
@@ -302,7 +302,7 @@ impl Client {
         }
     }
 
-    /// Lists the tenants that have containers. Usual deadline: 10 s.
+    /// Lists the namespaces that have containers. Usual deadline: 10 s.
     ///
     /// # Errors
     /// See [`Self::version`].

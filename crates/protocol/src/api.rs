@@ -75,7 +75,7 @@ pub struct Credit {
 /// A container, as a caller means it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Target {
-    /// Its tenant.
+    /// Its namespace.
     pub namespace: NamespaceId,
     /// Its name, id, or the beginning of its id.
     pub container: ContainerRef,
@@ -124,14 +124,14 @@ pub enum Request {
     },
     /// Lists containers by id. → [`Response::Page`]
     List {
-        /// Of one tenant, or of all.
+        /// Of one namespace, or of all.
         namespace: Option<NamespaceId>,
         /// Goes on behind this id.
         after: Option<ContainerId>,
         /// At most so many, and at most [`MAX_LIST_PAGE`].
         limit: u32,
     },
-    /// Lists the tenants. → [`Response::Namespaces`]
+    /// Lists the namespaces. → [`Response::Namespaces`]
     ListNamespaces,
     /// Waits until a container has ended. → [`Response::Exited`]
     Wait {
@@ -154,7 +154,7 @@ pub enum Request {
     Events {
         /// The first wanted; `None` is the next one to happen.
         from: Option<u64>,
-        /// Of one tenant, or of all.
+        /// Of one namespace, or of all.
         namespace: Option<NamespaceId>,
     },
     /// Makes a container and does not start it: its root, bundle and log are there then. Streams [`Item::Progress`];
@@ -173,7 +173,7 @@ pub enum Request {
         /// Which.
         target: Target,
     },
-    /// Ends all containers of all tenants because the node goes down, side by side, each by its own stop signal and time-out;
+    /// Ends all containers of all namespaces because the node goes down, side by side, each by its own stop signal and time-out;
     /// nothing is started any more until there is another daemon, which treats them as after a reboot. Root only.
     /// → [`Response::ShutDown`]
     ShutDown {
@@ -216,7 +216,7 @@ impl Request {
 /// What `Run` is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRequest {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// What to run.
     pub spec: ContainerSpec,
@@ -254,7 +254,7 @@ pub enum Response {
         /// Whether more lie behind the last.
         has_more: bool,
     },
-    /// The tenants that have containers.
+    /// The namespaces that have containers.
     Namespaces(Vec<NamespaceSummary>),
     /// What `Run` would do.
     Plan(Box<Plan>),
@@ -284,7 +284,7 @@ pub struct VersionInfo {
     pub runtime: String,
 }
 
-/// One tenant.
+/// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceSummary {
     /// Its name.

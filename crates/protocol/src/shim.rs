@@ -27,7 +27,7 @@ pub const TASK_SPEC_VERSION: u32 = 1;
 pub struct TaskSpec {
     /// [`TASK_SPEC_VERSION`].
     pub version: u32,
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// The container; also its id at the runtime.
     pub id: ContainerId,

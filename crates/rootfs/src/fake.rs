@@ -48,14 +48,14 @@ pub enum Call {
     Prepare(PrepareRootfs),
     /// [`RootfsProvider::release`].
     Release {
-        /// The tenant.
+        /// The namespace.
         namespace: NamespaceId,
         /// The container.
         id: ContainerId,
     },
     /// [`RootfsProvider::free_memory`].
     FreeMemory {
-        /// The tenant.
+        /// The namespace.
         namespace: NamespaceId,
         /// The container.
         id: ContainerId,

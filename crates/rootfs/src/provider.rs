@@ -1,4 +1,4 @@
-//! The border between the actors and the file systems, as a trait. All calls block: callers use a blocking pool.
+//! The boundary between the actors and the file systems, as a trait. All calls block: callers use a blocking pool.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::grant::{Grant, Sources};
 /// What a container's root shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrepareRootfs {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// The container.
     pub id: ContainerId,
@@ -77,7 +77,7 @@ pub struct FetchProgress {
 /// A root that an earlier daemon prepared and that is still mounted, or whose layer on disk is still there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredRootfs {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// The container.
     pub id: ContainerId,
@@ -88,7 +88,7 @@ pub struct RecoveredRootfs {
 /// A root whose flist nobody serves any more: what is not in the page cache gives I/O errors there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRootfs {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// The container.
     pub id: ContainerId,
@@ -227,7 +227,7 @@ pub enum RootfsError {
     UpperInUse {
         /// The directory.
         path: Box<Path>,
-        /// The other's tenant.
+        /// The other's namespace.
         namespace: NamespaceId,
         /// The other.
         id: ContainerId,

@@ -17,7 +17,7 @@ const MAX_USER_BYTES: u64 = 256;
 /// A container, as the name of its file: `<ns>@<id>`. Neither part can hold an `@`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct User {
-    /// The tenant.
+    /// The namespace.
     pub(crate) namespace: NamespaceId,
     /// The container.
     pub(crate) id: ContainerId,

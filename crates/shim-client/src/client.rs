@@ -1,4 +1,4 @@
-//! The border between the actors and the shim processes, as two traits.
+//! The boundary between the actors and the shim processes, as two traits.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl std::fmt::Display for Holdout {
 /// A shim's lease, as `list` finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundShim {
-    /// The tenant.
+    /// The namespace.
     pub namespace: NamespaceId,
     /// The container.
     pub id: ContainerId,

@@ -1,4 +1,4 @@
-//! The border to the log file, so that a test can make its disk fail.
+//! The boundary to the log file, so that a test can make its disk fail.
 
 use std::fmt::Debug;
 

@@ -13,27 +13,27 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{Border, Scene, eventually};
+use common::{Scene, TestRuntime, eventually};
 use contd_lease::{ProcessIdentity, wait_dead};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_types::{ErrorKind, ExitCause, ExitSource, Signal};
 
-const BORDERS: [Border; 2] = [Border::Runc, Border::Fake];
+const RUNTIMES: [TestRuntime; 2] = [TestRuntime::Runc, TestRuntime::Fake];
 
 /// Where the container looks for leave to go on.
 fn gate(scene: &Scene) -> PathBuf {
     match scene.kind {
-        Border::Runc => scene.rootfs().join("tmp/go"),
-        Border::Fake => scene.dir.join("go"),
+        TestRuntime::Runc => scene.rootfs().join("tmp/go"),
+        TestRuntime::Fake => scene.dir.join("go"),
     }
 }
 
 /// A container that waits, says its last words and ends.
-fn waiting(kind: Border, last: &str) -> Scene {
+fn waiting(kind: TestRuntime, last: &str) -> Scene {
     let scene = Scene::bare(kind);
     let path = match kind {
-        Border::Runc => "/tmp/go".to_owned(),
-        Border::Fake => scene.dir.join("go").display().to_string(),
+        TestRuntime::Runc => "/tmp/go".to_owned(),
+        TestRuntime::Fake => scene.dir.join("go").display().to_string(),
     };
     scene.run(&format!("echo first; while [ ! -e {path} ]; do sleep 0.01; done; {last}"));
     scene
@@ -45,7 +45,7 @@ fn numbered(last: usize) -> String {
 
 #[test]
 fn a_successor_goes_on_where_its_predecessor_was_killed() {
-    for kind in BORDERS {
+    for kind in RUNTIMES {
         let scene = waiting(kind, "echo last >&2; exit 23");
         let mut client = scene.up();
         let pid = client.create();
@@ -66,7 +66,7 @@ fn a_successor_goes_on_where_its_predecessor_was_killed() {
 
 #[test]
 fn an_end_that_no_shim_saw_is_told_by_the_pidfd_that_was_kept_with_all_that_was_said() {
-    for kind in BORDERS {
+    for kind in RUNTIMES {
         let scene = waiting(kind, "echo last; kill -9 $$");
         let mut client = scene.up();
         let pid = client.create();
@@ -81,8 +81,8 @@ fn an_end_that_no_shim_saw_is_told_by_the_pidfd_that_was_kept_with_all_that_was_
         let exit = client.wait();
         let expected = match kind {
             // The first process of a pid namespace is not ended by its own signal.
-            Border::Runc => ExitCause::Code(0),
-            Border::Fake => ExitCause::Signal(Signal::KILL),
+            TestRuntime::Runc => ExitCause::Code(0),
+            TestRuntime::Fake => ExitCause::Signal(Signal::KILL),
         };
         assert_eq!((&exit.cause, exit.source), (&expected, ExitSource::Pidfd), "{kind:?}");
         assert_eq!(scene.output(), "first\nlast\n");
@@ -92,7 +92,7 @@ fn an_end_that_no_shim_saw_is_told_by_the_pidfd_that_was_kept_with_all_that_was_
 
 #[test]
 fn an_end_that_nobody_saw_is_unknown_and_never_invented() {
-    for kind in BORDERS {
+    for kind in RUNTIMES {
         let scene = waiting(kind, "exit 23");
         let mut client = scene.up();
         let pid = client.create();
@@ -110,7 +110,7 @@ fn an_end_that_nobody_saw_is_unknown_and_never_invented() {
 
 #[test]
 fn an_end_that_was_written_down_is_told_by_the_successor() {
-    for kind in BORDERS {
+    for kind in RUNTIMES {
         let scene = Scene::new(kind, "exit 7");
         let mut client = scene.up();
         client.create();
@@ -125,7 +125,7 @@ fn an_end_that_was_written_down_is_told_by_the_successor() {
 
 #[test]
 fn a_paused_container_is_paused_for_the_successor_and_can_be_resumed_and_killed() {
-    let scene = Scene::new(Border::Runc, "sleep 1000");
+    let scene = Scene::new(TestRuntime::Runc, "sleep 1000");
     let mut client = scene.up();
     let pid = client.create();
     client.start();
@@ -144,7 +144,7 @@ fn a_paused_container_is_paused_for_the_successor_and_can_be_resumed_and_killed(
 fn no_line_is_lost_or_doubled_however_often_shims_are_killed_under_the_stream() {
     const LINES: usize = 60_000;
     // The log's files are small, so that deaths fall into rotations as well.
-    let mut scene = Scene::bare(Border::Fake);
+    let mut scene = Scene::bare(TestRuntime::Fake);
     scene.task.log_max_bytes = 512 * 1024;
     scene.task.log_max_files = 1000;
     scene.write_task();
@@ -175,7 +175,7 @@ fn no_line_is_lost_or_doubled_however_often_shims_are_killed_under_the_stream() 
 
 #[test]
 fn another_program_takes_over_in_the_same_process_and_reaps_its_own_child() {
-    for kind in BORDERS {
+    for kind in RUNTIMES {
         let scene = waiting(kind, "echo last; exit 5");
         let mut client = scene.up();
         let pid = client.create();
@@ -197,7 +197,7 @@ fn another_program_takes_over_in_the_same_process_and_reaps_its_own_child() {
 
 #[test]
 fn a_program_that_cannot_be_executed_is_refused_and_the_shim_goes_on() {
-    let scene = waiting(Border::Fake, "exit 5");
+    let scene = waiting(TestRuntime::Fake, "exit 5");
     let mut client = scene.up();
     let none = client.call(Request::HandOver { binary: scene.binary() }).unwrap_err();
     assert_eq!(none.kind, ErrorKind::Conflict, "there is no container yet");

@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{Border, Scene, assert_killed, eventually, exited};
+use common::{Scene, TestRuntime, assert_killed, eventually, exited};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_shim::runtime::fake::{Act, Script};
 use contd_types::{ErrorKind, ExitCause, ExitSource, Signal};
 
-const BOTH: [Border; 2] = [Border::Fake, Border::Runc];
+const BOTH: [TestRuntime; 2] = [TestRuntime::Fake, TestRuntime::Runc];
 const KILL: Request = Request::Kill { signal: Signal::KILL, is_for_all: false };
 
 #[test]
@@ -158,8 +158,8 @@ fn a_failed_create_says_why_and_may_be_repeated_after_a_delete() {
     for kind in BOTH {
         let scene = Scene::bare(kind);
         match kind {
-            Border::Runc => scene.configure(&["/bin/absent"], |_| {}),
-            Border::Fake => scene.script(&Script {
+            TestRuntime::Runc => scene.configure(&["/bin/absent"], |_| {}),
+            TestRuntime::Fake => scene.script(&Script {
                 create: Act::Fail(ErrorKind::EntrypointNotFound),
                 command: "sleep 1000".into(),
                 ..Script::default()

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{Border, Scene, assert_killed, eventually, exited, pid};
+use common::{Scene, TestRuntime, assert_killed, eventually, exited, pid};
 use contd_lease::{LeaseDir, LeaseState};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_shim::runtime::fake::{Act, Script};
@@ -15,7 +15,7 @@ use contd_types::{ErrorKind, ExitCause, Signal};
 const LONG: &str = "sleep 1000";
 
 fn scripted(script: &Script) -> Scene {
-    let scene = Scene::bare(Border::Fake);
+    let scene = Scene::bare(TestRuntime::Fake);
     scene.script(script);
     scene
 }
@@ -134,7 +134,7 @@ fn a_shim_that_nobody_calls_ends_by_itself_and_removes_only_its_socket() {
 
 #[test]
 fn a_shim_that_cannot_come_up_says_why_and_leaves_nothing_running() {
-    let scene = Scene::bare(Border::Fake);
+    let scene = Scene::bare(TestRuntime::Fake);
     fs::write(scene.dir.join("task.json"), br#"{"version": 99}"#).unwrap();
     let output = scene.spawn();
     assert!(!output.status.success());

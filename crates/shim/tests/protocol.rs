@@ -6,13 +6,13 @@ mod common;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Border, Client, Scene, exited};
+use common::{Client, Scene, TestRuntime, exited};
 use contd_protocol::shim::{Call, MAX_CALLS_PER_CONNECTION, MAX_CONNECTIONS, Request, Response, TaskState, VERSIONS};
 use contd_protocol::{Frame, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal};
 use contd_types::ErrorKind;
 
 fn scene() -> Scene {
-    Scene::new(Border::Fake, "sleep 1000")
+    Scene::new(TestRuntime::Fake, "sleep 1000")
 }
 
 #[track_caller]

@@ -7,12 +7,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use common::{Border, Scene, assert_killed, eventually};
+use common::{Scene, TestRuntime, assert_killed, eventually};
 use contd_protocol::shim::{Request, Response, RuntimeSpec};
 use contd_types::{ErrorKind, ExitCause, Signal};
 
 fn create_error(arguments: &[&str], prepare: impl FnOnce(&Scene)) -> ErrorKind {
-    let scene = Scene::bare(Border::Runc);
+    let scene = Scene::bare(TestRuntime::Runc);
     scene.configure(arguments, |_| {});
     prepare(&scene);
     let mut client = scene.up();
@@ -41,7 +41,7 @@ fn an_entrypoint_that_cannot_be_run_is_named_as_such() {
 
 #[test]
 fn a_mount_without_its_source_is_an_invalid_argument() {
-    let scene = Scene::bare(Border::Runc);
+    let scene = Scene::bare(TestRuntime::Runc);
     scene.configure(&["/bin/sh"], |config| {
         let mounts = config["mounts"].as_array_mut().unwrap();
         mounts.push(serde_json::json!({
@@ -57,7 +57,7 @@ fn a_mount_without_its_source_is_an_invalid_argument() {
 
 #[test]
 fn a_runtime_that_is_not_installed_is_named() {
-    let mut scene = Scene::new(Border::Runc, "true");
+    let mut scene = Scene::new(TestRuntime::Runc, "true");
     scene.task.runtime = RuntimeSpec::Oci { binary: "/absent/runc".into(), root: "/absent".into() };
     scene.write_task();
     let mut client = scene.up();
@@ -70,7 +70,7 @@ fn a_runtime_that_is_not_installed_is_named() {
 
 #[test]
 fn a_hundred_thousand_lines_are_in_the_log_in_order_before_wait_answers() {
-    let scene = Scene::new(Border::Runc, "seq 1 100000");
+    let scene = Scene::new(TestRuntime::Runc, "seq 1 100000");
     let mut client = scene.up();
     client.create();
     client.start();
@@ -83,7 +83,7 @@ fn a_hundred_thousand_lines_are_in_the_log_in_order_before_wait_answers() {
 
 #[test]
 fn a_descendant_that_holds_the_output_is_ended_with_its_pid_namespace() {
-    let scene = Scene::new(Border::Runc, "sleep 1 & echo x");
+    let scene = Scene::new(TestRuntime::Runc, "sleep 1 & echo x");
     let mut client = scene.up();
     client.create();
     client.start();
@@ -95,7 +95,7 @@ fn a_descendant_that_holds_the_output_is_ended_with_its_pid_namespace() {
 
 #[test]
 fn a_descendant_without_a_pid_namespace_holds_the_exit_back_no_longer_than_the_drain_time() {
-    let mut scene = Scene::bare(Border::Runc);
+    let mut scene = Scene::bare(TestRuntime::Runc);
     // Long enough for what was said before the end to be read, on a machine that is busy.
     scene.task.drain_timeout = Duration::from_secs(2);
     scene.write_task();
@@ -114,7 +114,7 @@ fn a_descendant_without_a_pid_namespace_holds_the_exit_back_no_longer_than_the_d
 
 #[test]
 fn a_kill_for_all_reaches_every_process_of_the_cgroup() {
-    let scene = Scene::bare(Border::Runc);
+    let scene = Scene::bare(TestRuntime::Runc);
     scene.configure(&["/bin/sh", "-c", "sleep 1000 & sleep 1000 & wait"], |config| {
         config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
     });
@@ -131,7 +131,7 @@ fn a_kill_for_all_reaches_every_process_of_the_cgroup() {
 
 #[test]
 fn the_container_has_no_signal_blocked_or_ignored_and_only_three_descriptors() {
-    let scene = Scene::new(Border::Runc, "grep -E '^Sig(Blk|Ign)' /proc/self/status; echo /proc/1/fd/*");
+    let scene = Scene::new(TestRuntime::Runc, "grep -E '^Sig(Blk|Ign)' /proc/self/status; echo /proc/1/fd/*");
     let mut client = scene.up();
     client.create();
     client.start();
@@ -152,7 +152,7 @@ fn the_container_has_no_signal_blocked_or_ignored_and_only_three_descriptors() {
 
 #[test]
 fn a_process_that_takes_too_much_memory_is_counted() {
-    let scene = Scene::bare(Border::Runc);
+    let scene = Scene::bare(TestRuntime::Runc);
     let fill = "x=0123456789abcdef; while true; do x=$x$x; done";
     scene.configure(&["/bin/sh", "-c", fill], |config| {
         config["linux"]["resources"] = serde_json::json!({ "memory": {"limit": 16 * 1024 * 1024} });
@@ -168,7 +168,7 @@ fn a_process_that_takes_too_much_memory_is_counted() {
 #[test]
 fn a_create_that_is_broken_off_at_any_moment_leaves_nothing() {
     for delay_micros in [0, 2_000, 5_000, 10_000, 20_000, 40_000] {
-        let scene = Scene::new(Border::Runc, "sleep 1000");
+        let scene = Scene::new(TestRuntime::Runc, "sleep 1000");
         let mut client = scene.up();
         let creating = client.send(Request::Create);
         std::thread::sleep(Duration::from_micros(delay_micros));
@@ -185,7 +185,7 @@ fn a_create_that_is_broken_off_at_any_moment_leaves_nothing() {
 
 #[test]
 fn init_survives_the_death_of_the_shim_and_its_output_waits_in_the_pipe() {
-    let scene = Scene::new(Border::Runc, "while [ ! -e /tmp/go ]; do sleep 0.01; done; echo after; sleep 1000");
+    let scene = Scene::new(TestRuntime::Runc, "while [ ! -e /tmp/go ]; do sleep 0.01; done; echo after; sleep 1000");
     let mut client = scene.up();
     let pid = client.create();
     client.start();
@@ -220,7 +220,7 @@ fn init_survives_the_death_of_the_shim_and_its_output_waits_in_the_pipe() {
 /// A container that gets at the shim's file by `/proc/self/exe` (CVE-2019-5736) cannot write it: crates/launch/tests/escape.
 #[test]
 fn the_shim_executes_its_file_from_a_read_only_mount() {
-    let scene = Scene::new(Border::Runc, "true");
+    let scene = Scene::new(TestRuntime::Runc, "true");
     let mut client = scene.up();
     let link = format!("/proc/{}/exe", scene.shim_pid());
     assert!(contd_launch::sealed::is_sealed(link.as_ref()).unwrap());

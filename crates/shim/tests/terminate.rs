@@ -6,14 +6,14 @@ mod common;
 
 use std::fs;
 
-use common::{Border, Scene, eventually, exited};
+use common::{Scene, TestRuntime, eventually, exited};
 use contd_lease::{LeaseDir, LeaseState};
 use contd_protocol::shim::{Request, Response, TaskState, files};
 use contd_types::ExitCause;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const BOTH: [Border; 2] = [Border::Fake, Border::Runc];
+const BOTH: [TestRuntime; 2] = [TestRuntime::Fake, TestRuntime::Runc];
 
 fn terminate(scene: &Scene) {
     kill(Pid::from_raw(scene.shim_pid()), Signal::SIGTERM).unwrap();
@@ -53,8 +53,8 @@ fn a_shim_whose_container_lives_stays_and_goes_when_it_has_ended() {
     for kind in BOTH {
         let scene = Scene::bare(kind);
         let (inside, outside) = match kind {
-            Border::Fake => (scene.dir.join("go"), scene.dir.join("go")),
-            Border::Runc => ("/tmp/go".into(), scene.rootfs().join("tmp/go")),
+            TestRuntime::Fake => (scene.dir.join("go"), scene.dir.join("go")),
+            TestRuntime::Runc => ("/tmp/go".into(), scene.rootfs().join("tmp/go")),
         };
         scene.run(&format!("while [ ! -e {} ]; do sleep 0.01; done; echo said; exit 9", inside.display()));
         let mut client = scene.up();

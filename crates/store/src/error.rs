@@ -20,7 +20,7 @@ pub enum StoreError {
     /// A record could not be turned into JSON.
     #[error("encode the record of container {namespace}/{id}")]
     Encode {
-        /// Its tenant.
+        /// Its namespace.
         namespace: NamespaceId,
         /// Its id.
         id: ContainerId,
@@ -30,7 +30,7 @@ pub enum StoreError {
     /// A record could not be written; the old one stands, or the new one without a promise to survive a power loss.
     #[error("write the record of container {namespace}/{id}")]
     Write {
-        /// Its tenant.
+        /// Its namespace.
         namespace: NamespaceId,
         /// Its id.
         id: ContainerId,
@@ -40,7 +40,7 @@ pub enum StoreError {
     /// A newer record of this container was written before.
     #[error("write the record of container {namespace}/{id}: generation {given} is older than {stored}")]
     Stale {
-        /// Its tenant.
+        /// Its namespace.
         namespace: NamespaceId,
         /// Its id.
         id: ContainerId,
@@ -52,7 +52,7 @@ pub enum StoreError {
     /// The record was removed before: what is deleted stays deleted.
     #[error("write the record of container {namespace}/{id}: it was removed")]
     Removed {
-        /// Its tenant.
+        /// Its namespace.
         namespace: NamespaceId,
         /// Its id.
         id: ContainerId,
@@ -60,7 +60,7 @@ pub enum StoreError {
     /// A record could not be removed, or not so that it stays removed.
     #[error("remove the record of container {namespace}/{id}")]
     Remove {
-        /// Its tenant.
+        /// Its namespace.
         namespace: NamespaceId,
         /// Its id.
         id: ContainerId,
@@ -104,7 +104,7 @@ pub enum StoreError {
     Misfiled {
         /// The file.
         path: PathBuf,
-        /// The tenant in it.
+        /// The namespace in it.
         namespace: NamespaceId,
         /// The id in it.
         id: ContainerId,

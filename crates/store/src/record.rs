@@ -60,7 +60,7 @@ pub struct ContainerRecord {
     pub generation: u64,
     /// Its id.
     pub id: ContainerId,
-    /// Its tenant.
+    /// Its namespace.
     pub namespace: NamespaceId,
     /// What it was asked to be.
     pub spec: ContainerSpec,

@@ -1,4 +1,4 @@
-//! The border: what a store of records does, whatever it is made of.
+//! The boundary: what a store of records does, whatever it is made of.
 
 use std::fmt::Debug;
 use std::path::PathBuf;

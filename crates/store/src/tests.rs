@@ -199,7 +199,7 @@ fn loading_loses_no_record_whichever_operation_fails() {
             let result = store.load_all();
             let was_hit = fs.count() >= at;
             if let Ok(loaded) = &result {
-                // A tenant that could not be listed is one report; no report means that all is there.
+                // A namespace that could not be listed is one report; no report means that all is there.
                 assert!(!loaded.damaged.is_empty() || loaded.records == records, "{fault:?} at {at}: silently lost");
                 assert!(loaded.damaged.iter().all(|damaged| damaged.set_aside.is_none()), "the disk was at fault");
             }

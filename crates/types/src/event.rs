@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 /// One thing that happened to one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerEvent {
-    /// Its tenant.
+    /// Its namespace.
     pub namespace: NamespaceId,
     /// Its id.
     pub id: ContainerId,

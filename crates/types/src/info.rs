@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 pub struct ContainerInfo {
     /// Its id.
     pub id: ContainerId,
-    /// Its tenant.
+    /// Its namespace.
     pub namespace: NamespaceId,
     /// What it was asked to be.
     pub spec: ContainerSpec,
@@ -64,7 +64,7 @@ pub struct InForce {
 pub struct ContainerSummary {
     /// Its id.
     pub id: ContainerId,
-    /// Its tenant.
+    /// Its namespace.
     pub namespace: NamespaceId,
     /// Its name.
     pub name: ContainerName,

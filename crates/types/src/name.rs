@@ -1,4 +1,4 @@
-//! Names that people choose: containers, namespaces (tenants), network namespaces.
+//! Names that people choose: containers, namespaces, network namespaces.
 //!
 //! One grammar, one check: `[A-Za-z0-9][A-Za-z0-9_.-]{0,63}`. A name is used as a path component, a cgroup name and a
 //! log file name; the grammar excludes `/`, NUL, a leading dot (so `.` and `..`) and everything a shell would expand.
@@ -135,7 +135,7 @@ name_type!(
     ContainerName, "container name"
 );
 name_type!(
-    /// A tenant: containers of different namespaces may share a name and know nothing of each other.
+    /// A namespace: containers of different namespaces may share a name and know nothing of each other.
     NamespaceId, "namespace"
 );
 name_type!(

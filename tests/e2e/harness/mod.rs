@@ -3,11 +3,11 @@
 pub(crate) mod census;
 pub(crate) mod dead_fuse;
 mod flists;
+pub(crate) mod limited_user;
 pub(crate) mod manager;
 mod netns;
 pub(crate) mod node;
 pub(crate) mod servers;
-pub(crate) mod tenant;
 
 pub(crate) use census::Census;
 pub(crate) use flists::{Flist, busybox_tree};

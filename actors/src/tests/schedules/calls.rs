@@ -68,7 +68,7 @@ pub(super) fn begin(stage: &Stage, caller: Caller) {
 }
 
 /// The longest that an answer may take, by the deadlines that the code names: everyone may have to wait for the records,
-/// the tenant's actor, the container's actor and its recovery, and then for the verb itself.
+/// the namespace's actor, the container's actor and its recovery, and then for the verb itself.
 fn limit(ask: Ask) -> Duration {
     let stop = |timeout: Option<Duration>| timeout.unwrap_or(Duration::from_secs(10)) + Duration::from_secs(100);
     let own = match ask {

@@ -1,4 +1,4 @@
-//! Carries a schedule out: calls as tasks, faults at the borders, one actix system per life of the daemon.
+//! Carries a schedule out: calls as tasks, faults at the boundaries, one actix system per life of the daemon.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -83,7 +83,7 @@ async fn live(steps: Vec<Step>, begin: usize, model: Rc<RefCell<Model>>) -> (End
     }
     if begin <= steps.len() {
         quiet::until_quiet(&stage).await;
-        // The last life of the schedule: once more from what is on disk, with borders that work.
+        // The last life of the schedule: once more from what is on disk, with boundaries that work.
         node.heal();
         stage.die();
         return (End::Lost, steps.len() + 1);

@@ -8,7 +8,7 @@ use contd_types::{RestartPolicy, Signal};
 
 use crate::tests::replay::Dice;
 
-/// One name of one tenant.
+/// One name of one namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
     pub(super) namespace: &'static str,

@@ -14,7 +14,7 @@ use crate::{ask_api, tests};
 const REST: Duration = Duration::from_secs(700);
 /// A crash loop moves even then; so often one looks again.
 const LOOKS: u32 = 30;
-/// How often a deletion is repeated when every border works.
+/// How often a deletion is repeated when every boundary works.
 const DELETIONS: u32 = 3;
 
 /// Waits until nothing moves, and compares.

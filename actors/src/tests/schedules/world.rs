@@ -1,4 +1,4 @@
-//! The borders of a node that outlive its daemon, and the daemon's life as a process.
+//! The boundaries of a node that outlive its daemon, and the daemon's life as a process.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use super::plan::Place;
 use crate::tests::{World, ns};
 use crate::{Parts, Supervisor, start};
 
-/// A bug at the border that the checks must find, or they prove nothing.
+/// A bug at the boundary that the checks must find, or they prove nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Planted {
     /// The write that says that a container runs is skipped.
@@ -147,7 +147,7 @@ impl Node {
         *self.boots.lock().unwrap() += 1;
     }
 
-    /// Every border works from now on.
+    /// Every boundary works from now on.
     pub(super) fn heal(&self) {
         self.shims.heal();
         self.rootfs.heal();
@@ -178,11 +178,11 @@ impl Node {
     /// Returns the names of log files, as `<namespace>/<file>`.
     pub(super) fn logs(&self) -> Vec<String> {
         let list = |dir: &std::path::Path| std::fs::read_dir(dir).into_iter().flatten().flatten().collect::<Vec<_>>();
-        let tenants = list(&self.dir.path().join("log"));
+        let namespaces = list(&self.dir.path().join("log"));
         let mut found: Vec<String> = Vec::new();
-        for tenant in tenants {
-            let files = list(&tenant.path());
-            let name = tenant.file_name().into_string().unwrap();
+        for namespace in namespaces {
+            let files = list(&namespace.path());
+            let name = namespace.file_name().into_string().unwrap();
             found.extend(files.iter().map(|file| format!("{name}/{}", file.file_name().to_string_lossy())));
             if files.is_empty() {
                 found.push(name);

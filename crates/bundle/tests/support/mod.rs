@@ -35,7 +35,7 @@ impl Case {
                 entrypoint: Some(Entrypoint::Line("/bin/true".into())),
                 ..ContainerSpec::new(ContainerName::new("web-1").expect("valid"), "/x.fl")
             },
-            namespace: NamespaceId::new("tenant").expect("valid"),
+            namespace: NamespaceId::new("namespace").expect("valid"),
             cgroup_parent: format!("contd-t-{}", id.short()),
             id,
             netns: Netns::Private,

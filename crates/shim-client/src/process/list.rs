@@ -57,7 +57,7 @@ fn look(path: &Path) -> Result<Option<FoundShim>, String> {
         LeaseState::Reserved => reserved_for(path)?,
     };
     if slots::is_slot(owner.split('/').next().unwrap_or_default()) {
-        let Some(namespace) = slots::tenant_of(path) else { return slots::remove_abandoned(path).map(|()| None) };
+        let Some(namespace) = slots::namespace_of(path) else { return slots::remove_abandoned(path).map(|()| None) };
         let id = owner.split('/').nth(1).unwrap_or_default();
         let id = ContainerId::new(id).map_err(|error| error.to_string())?;
         let is_alive = matches!(state, LeaseState::Held(_));

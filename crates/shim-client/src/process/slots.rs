@@ -46,7 +46,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether it has.
 const END_LOOK: Duration = Duration::from_millis(2);
 
-/// The namespace that owns the leases of slots: no tenant can have this name.
+/// The namespace that owns the leases of slots: no namespace can have this name.
 const OWNER: &str = ".slot";
 
 /// How many slots, and for which runtime.
@@ -348,8 +348,8 @@ pub(super) fn is_slot(namespace: &str) -> bool {
     namespace == OWNER
 }
 
-/// Returns the tenant of a slot that got its task.
-pub(super) fn tenant_of(path: &Path) -> Option<NamespaceId> {
+/// Returns the namespace of a slot that got its task.
+pub(super) fn namespace_of(path: &Path) -> Option<NamespaceId> {
     let bytes = RealFs.read(&path.join(files::TASK), super::MAX_FILE_BYTES).ok()?;
     serde_json::from_slice::<TaskSpec>(&bytes).ok().map(|task| task.namespace)
 }

@@ -1,4 +1,4 @@
-//! Who makes containers: the border to an OCI runtime's command, and room for a launcher of our own.
+//! Who makes containers: the boundary to an OCI runtime's command, and room for a launcher of our own.
 //!
 //! Nothing here blocks: an operation is begun, has a descriptor that becomes readable when it is over, and is then
 //! finished. It need not be a process. Create and start are apart; the container's init, once made, is our child.

@@ -23,13 +23,13 @@ const APPLETS: [&str; 8] = ["sh", "sleep", "seq", "cat", "grep", "head", "dd", "
 const RUNC: &str = "/usr/sbin/runc";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Border {
+pub(crate) enum TestRuntime {
     Runc,
     Fake,
 }
 
 pub(crate) struct Scene {
-    pub(crate) kind: Border,
+    pub(crate) kind: TestRuntime,
     pub(crate) task: TaskSpec,
     pub(crate) dir: PathBuf,
     pub(crate) mark: String,
@@ -44,7 +44,7 @@ fn random() -> [u8; 16] {
 
 impl Scene {
     /// A container that runs the command by a shell.
-    pub(crate) fn new(kind: Border, command: &str) -> Self {
+    pub(crate) fn new(kind: TestRuntime, command: &str) -> Self {
         let scene = Self::bare(kind);
         scene.run(command);
         scene
@@ -53,12 +53,12 @@ impl Scene {
     /// Writes down what the container runs, by a shell.
     pub(crate) fn run(&self, command: &str) {
         match self.kind {
-            Border::Runc => self.configure(&["/bin/sh", "-c", command], |_| {}),
-            Border::Fake => self.script(&Script { command: command.to_owned(), ..Script::default() }),
+            TestRuntime::Runc => self.configure(&["/bin/sh", "-c", command], |_| {}),
+            TestRuntime::Fake => self.script(&Script { command: command.to_owned(), ..Script::default() }),
         }
     }
 
-    pub(crate) fn bare(kind: Border) -> Self {
+    pub(crate) fn bare(kind: TestRuntime) -> Self {
         let root = tempfile::tempdir().unwrap();
         let id = ContainerId::from_random(random());
         let dir = root.path().join("lease");
@@ -127,8 +127,8 @@ impl Scene {
 
     pub(crate) fn binary(&self) -> PathBuf {
         PathBuf::from(match self.kind {
-            Border::Runc => env!("CARGO_BIN_EXE_contd-shim"),
-            Border::Fake => env!("CARGO_BIN_EXE_contd-shim-fake"),
+            TestRuntime::Runc => env!("CARGO_BIN_EXE_contd-shim"),
+            TestRuntime::Fake => env!("CARGO_BIN_EXE_contd-shim-fake"),
         })
     }
 

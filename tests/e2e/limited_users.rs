@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::harness::tenant::{GID, SOCKET_GID, Tenant, UID, let_in};
+use crate::harness::limited_user::{GID, LimitedUser, SOCKET_GID, UID, let_in};
 use crate::harness::{Manager, Node};
 
 /// The group and the mode of a file.
@@ -15,10 +15,10 @@ fn rights(path: &Path) -> (u32, u32) {
 
 #[test]
 fn the_socket_has_the_group_and_the_mode_of_the_configuration() {
-    let tenant = Tenant::new();
-    let mut node = tenant.node("");
+    let user = LimitedUser::new();
+    let mut node = user.node("");
     assert_eq!(rights(&node.socket()), (SOCKET_GID, 0o660), "whatever the umask is");
-    assert_eq!(tenant.inside(&node, &[], "id -u"), "0");
+    assert_eq!(user.inside(&node, &[], "id -u"), "0");
     // Taken over, it has what the new daemon is told; the old one's clients still have their connections.
     fs::write(node.root.join("conf.d/z.toml"), format!("[api]\ngroup = {GID}\nmode = \"0666\"\n")).expect("write");
     node.take_over();
@@ -45,22 +45,22 @@ fn a_socket_of_the_service_manager_keeps_its_own_rights() {
 
 #[test]
 fn who_is_refused_is_told_what_is_missing() {
-    let tenant = Tenant::new();
-    let node = tenant.node("read_only = true");
-    tenant.contd(&node, ["ps"]).ok();
+    let user = LimitedUser::new();
+    let node = user.node("read_only = true");
+    user.contd(&node, ["ps"]).ok();
     // A verb outside of the rule: which namespaces there are, and that it may look only.
-    tenant.contd(&node, ["ps", "-n", "other"]).fails_with(1, "no rule of uid 61000 allows that");
-    let other = tenant.contd(&node, ["ps", "-n", "other"]);
+    user.contd(&node, ["ps", "-n", "other"]).fails_with(1, "no rule of uid 61000 allows that");
+    let other = user.contd(&node, ["ps", "-n", "other"]);
     assert!(other.stderr.contains("your rules are about: t"), "{}", other.stderr);
-    let change = tenant.contd(&node, ["rm", "x"]);
+    let change = user.contd(&node, ["rm", "x"]);
     assert!(change.code != 0 && change.stderr.contains("look only"), "{}", change.stderr);
     // In the group of the socket, and without a rule.
-    let stranger = Tenant::new().with(61_009, &[SOCKET_GID]);
+    let stranger = LimitedUser::new().with(61_009, &[SOCKET_GID]);
     let refused = stranger.contd(&node, ["ps"]);
     assert!(refused.code != 0 && refused.stderr.contains("uid 61009 may not use this socket"), "{}", refused.stderr);
     assert!(refused.stderr.contains("[[access]]"), "{}", refused.stderr);
     // With a rule, and not in the group.
-    let outside = Tenant::new().with(UID, &[]);
+    let outside = LimitedUser::new().with(UID, &[]);
     let refused = outside.contd(&node, ["ps"]);
     assert!(refused.code != 0 && refused.stderr.contains("of gid 61002"), "{}", refused.stderr);
     assert!(refused.stderr.contains("usermod"), "{}", refused.stderr);
@@ -69,22 +69,22 @@ fn who_is_refused_is_told_what_is_missing() {
 
 #[test]
 fn a_socket_without_a_group_says_what_the_operator_sets() {
-    let tenant = Tenant::new();
+    let user = LimitedUser::new();
     let node = Node::start();
     let_in(&node);
-    let refused = tenant.contd(&node, ["ps"]);
+    let refused = user.contd(&node, ["ps"]);
     assert!(refused.code != 0 && refused.stderr.contains("[api] group"), "{}", refused.stderr);
     node.finish();
 }
 
 #[test]
 fn a_rule_for_a_group_counts_for_supplementary_groups() {
-    let tenant = Tenant::new().with(61_010, &[SOCKET_GID, 61_011]);
-    let rule = format!("[[access]]\ngid = 61011\nnamespaces = [\"t\"]\nflists = [\"{}\"]\n", tenant.path("flists"));
+    let user = LimitedUser::new().with(61_010, &[SOCKET_GID, 61_011]);
+    let rule = format!("[[access]]\ngid = 61011\nnamespaces = [\"t\"]\nflists = [\"{}\"]\n", user.path("flists"));
     let node = Node::with_config(&format!("[api]\ngroup = {SOCKET_GID}\n{rule}"));
     let_in(&node);
-    assert_eq!(tenant.inside(&node, &[], "echo in"), "in");
-    let tenant = tenant.with(61_010, &[SOCKET_GID]);
-    assert!(tenant.contd(&node, ["ps"]).stderr.contains("may not use this socket"));
+    assert_eq!(user.inside(&node, &[], "echo in"), "in");
+    let user = user.with(61_010, &[SOCKET_GID]);
+    assert!(user.contd(&node, ["ps"]).stderr.contains("may not use this socket"));
     node.finish();
 }

@@ -24,7 +24,7 @@ pub(crate) fn open_to_all(path: &Path) {
 /// A user with limited rights, and what it has on the host: `flists/busybox.fl` with its store, `data` that is its own, and
 /// `shared`, which is root's.
 #[derive(Debug)]
-pub(crate) struct Tenant {
+pub(crate) struct LimitedUser {
     /// Everything of it lies below.
     pub(crate) home: PathBuf,
     contd: PathBuf,
@@ -33,7 +33,7 @@ pub(crate) struct Tenant {
     _temp: tempfile::TempDir,
 }
 
-impl Tenant {
+impl LimitedUser {
     /// Makes its directories.
     pub(crate) fn new() -> Self {
         let temp = tempfile::Builder::new().prefix("contd-u-").tempdir_in("/tmp").expect("make a directory");
@@ -72,7 +72,7 @@ impl Tenant {
     pub(crate) fn config(&self, keys: &str) -> String {
         let keys = keys.replace("HOME", &self.home.display().to_string());
         format!(
-            "[api]\ngroup = {SOCKET_GID}\n[[access]]\nname = \"tenant\"\nuid = {UID}\nnamespaces = [\"t\"]\n\
+            "[api]\ngroup = {SOCKET_GID}\n[[access]]\nname = \"user\"\nuid = {UID}\nnamespaces = [\"t\"]\n\
              flists = [\"{}\"]\n{keys}\n",
             self.path("flists")
         )
