@@ -1,35 +1,51 @@
 //! The lifecycle of a container: one pure table, the only way to change state.
 //!
 //! ```text
-//!                     ┌────────────────────── Restarted ───────────────────────┐
-//!                     ▼                                                        │
-//!   Creating ──► Created ──► Starting ──► Running ⇄ Paused                 Backoff
-//!      │            │            │           │         │                       ▲
-//!      │            └────────────┴───────────┴────┬────┘                       │ BackoffBegun
-//!      │                          StopRequested ▼ │ ShimExited                 │
-//!      │ Aborted                         Stopping ┴──────────► Stopped ────────┤
-//!      ▼                                                          │            │
-//!   Failed ────────────────────────── DeleteRequested ────────────┴────────────┴──► Deleting ──► (gone)
-//!
-//!   Recovering: what a record of a live container is while the daemon re-attaches to its shim.
+//!   Creating ──► Created ──► Starting ──► Running ⇄ Paused          the way of a container that is run, stopped
+//!                                            │                      and removed; the table below is complete
+//!                                            ▼
+//!   Creating ◄── Backoff ◄── Stopped ◄── Stopping
+//!                               │
+//!                               ▼
+//!                            Deleting ──► (gone)
 //! ```
 //!
-//! - `Creating`: root, bundle, log and shim are being made; nothing of it runs.
-//! - `Created`: the runtime has made the container; its init waits.
-//! - `Prepared`: its root, bundle and log are there and nothing of it runs, until it is told to start. `ps` calls that
-//!   `created` too: which of the two it is concerns nobody who looks.
-//! - `Starting`: its init was told to go on.
-//! - `Running`, `Paused`: it runs, or is frozen.
-//! - `Stopping`: it was told to end; `pid` is there once the runtime has made it.
-//! - `Stopped`: it has ended, with its exit.
-//! - `Backoff`: it has ended and will be started again.
-//! - `Failed`: it could not be made; everything half-made was undone.
-//! - `Deleting`: on its way out; no way back.
-//! - `Lingering`: the same, and something resists: it is tried again until it is gone, its name is free meanwhile. `ps`
-//!   calls that `deleting` too, and says why.
+//! - `Creating`: root file system, bundle, log and shim are being made. No process of the container runs.
+//! - `Created`: the runtime has created the container; its init waits. This is OCI's "created".
+//! - `Prepared`: `contd create` has made the root file system, bundle and log. There is no shim and no process until the
+//!   first start. [`StateName`] calls both `created`, because a caller can do the same with both.
+//! - `Starting`: init was told to execute the entrypoint.
+//! - `Running`, `Paused`: the entrypoint runs, or its cgroup is frozen.
+//! - `Stopping`: the container was told to end. `pid` is set once the runtime has created it.
+//! - `Stopped`: the container has ended, with its exit.
+//! - `Backoff`: the container has ended and its restart policy will start it again at `until`.
+//! - `Failed`: a step of making it failed, and all earlier steps were undone.
+//! - `Recovering`: a new daemon has read the record of a live container and attaches to its shim again.
+//! - `Deleting`: the container is being removed; no transition leads back.
+//! - `Lingering`: the same, but a process or mount resists. The removal is repeated until nothing is left; the name is
+//!   free meanwhile. [`StateName`] calls it `deleting`.
 //!
-//! Only the container's actor applies events. Late and repeated events that change nothing are listed; all else is an
-//! [`IllegalTransition`], never swallowed.
+//! Every transition, in the order of the states; the test `the_table_in_the_module_doc_is_the_code` compares it with
+//! [`State::after`]. A transition to the same state means that the event is late or repeated and changes nothing.
+//!
+//! | state | event → next state |
+//! |---|---|
+//! | `Creating` | ShimCreated → Created, Prepared → Prepared, StopRequested → Stopping, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Created` | StartRequested → Starting, StopRequested → Stopping, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Prepared` | Restarted → Creating, DeleteRequested → Deleting |
+//! | `Starting` | ShimReady → Running, StopRequested → Stopping, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Running` | Paused → Paused, Resumed → Running, StopRequested → Stopping, ShimExited → Stopped, RecoveryBegun → Recovering |
+//! | `Paused` | Paused → Paused, Resumed → Running, StopRequested → Stopping, ShimExited → Stopped, RecoveryBegun → Recovering |
+//! | `Stopping` | ShimCreated → Stopping, ShimReady → Stopping, StopRequested → Stopping, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering, RemovalResisted → Lingering |
+//! | `Stopped` | StopRequested → Stopped, BackoffBegun → Backoff, Restarted → Creating, DeleteRequested → Deleting |
+//! | `Backoff` | StopRequested → Stopped, Restarted → Creating, DeleteRequested → Deleting |
+//! | `Failed` | StopRequested → Failed, Restarted → Creating, DeleteRequested → Deleting |
+//! | `Recovering` | ShimCreated → Created, ShimReady → Running, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Deleting` | DeleteRequested → Deleting, RemovalResisted → Lingering |
+//! | `Lingering` | ShimExited → Lingering, Aborted → Lingering, DeleteRequested → Lingering, RemovalResisted → Lingering |
+//!
+//! Only the container's actor applies events. Every other pair of state and event is an
+//! [`IllegalTransition`]; none is ignored.
 
 use std::fmt;
 
@@ -484,6 +500,64 @@ mod tests {
         assert_eq!(lingering.name(), StateName::Deleting);
         assert_eq!(after(lingering, &[resisted("a mount")]), State::Lingering { reason: "a mount".into() });
         State::Running { pid: PID }.after(resisted("nobody asked")).expect_err("it was not told to go");
+    }
+
+    /// One state of each kind, and one event of each kind.
+    fn all() -> (Vec<State>, Vec<Event>) {
+        let until = Timestamp(5);
+        let reason = || "planted".to_owned();
+        let states = vec![
+            State::Creating,
+            State::Created { pid: PID },
+            State::Prepared,
+            State::Starting { pid: PID },
+            State::Running { pid: PID },
+            State::Paused { pid: PID },
+            State::Stopping { pid: Some(PID) },
+            State::Stopped { exit: exit(0) },
+            State::Backoff { exit: exit(0), attempt: 1, until },
+            State::Failed { step: Step::Create, reason: reason() },
+            State::Recovering,
+            State::Deleting,
+            State::Lingering { reason: reason() },
+        ];
+        let events = vec![
+            Event::ShimCreated { pid: PID },
+            Event::Prepared,
+            Event::StartRequested,
+            Event::ShimReady { pid: PID },
+            Event::Paused,
+            Event::Resumed,
+            Event::StopRequested,
+            Event::ShimExited { exit: exit(0) },
+            Event::Aborted { step: Step::Create, reason: reason() },
+            Event::BackoffBegun { attempt: 1, until },
+            Event::Restarted,
+            Event::RecoveryBegun,
+            Event::DeleteRequested,
+            Event::RemovalResisted { reason: reason() },
+        ];
+        (states, events)
+    }
+
+    /// The name of a variant.
+    fn variant(value: &impl fmt::Debug) -> String {
+        format!("{value:?}").chars().take_while(|c| c.is_alphanumeric()).collect()
+    }
+
+    #[test]
+    fn the_table_in_the_module_doc_is_the_code() {
+        let (states, events) = all();
+        let row = |state: &State| {
+            let moves = events.iter().filter_map(|event| {
+                let next = state.clone().after(event.clone()).ok()?;
+                Some(format!("{} → {}", variant(event), variant(&next)))
+            });
+            format!("//! | `{}` | {} |", variant(state), moves.collect::<Vec<_>>().join(", "))
+        };
+        let table: Vec<String> = states.iter().map(row).collect();
+        let doc: Vec<&str> = include_str!("lifecycle.rs").lines().filter(|line| line.starts_with("//! | `")).collect();
+        assert_eq!(doc, table, "the table as the code has it:\n{}\n", table.join("\n"));
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
