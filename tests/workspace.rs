@@ -171,3 +171,44 @@ fn every_library_without_kernel_calls_forbids_unsafe_code() {
         }
     }
 }
+
+/// The tracked files with one of these endings, and their text.
+fn sources(endings: &[&str]) -> Vec<(String, String)> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("run git ls-files");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8(output.stdout).expect("utf-8");
+    let chosen = names.split('\0').filter(|name| endings.iter().any(|ending| name.ends_with(ending)));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // A file that is deleted and not yet committed is still listed.
+    chosen.filter_map(|name| Some((name.to_owned(), std::fs::read_to_string(root.join(name)).ok()?))).collect()
+}
+
+#[test]
+fn documents_and_comments_refer_only_to_what_is_in_the_repository() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for (name, text) in sources(&[".md", ".rs", ".toml"]) {
+        let dir = root.join(&name).parent().expect("a directory").to_path_buf();
+        if name.ends_with(".md") {
+            for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+                if !link.is_empty() && !link.contains("://") && !dir.join(link).exists() {
+                    wrong.push(format!("{name}: the link {link} leads nowhere"));
+                }
+            }
+        }
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c))) {
+            if word.starts_with("docs/") && word.ends_with(".md") && !root.join(word).exists() {
+                wrong.push(format!("{name}: {word} does not exist"));
+            }
+        }
+        let elsewhere = [concat!("FA", "CTS"), concat!("DES", "IGN"), concat!("STY", "LE.md")];
+        wrong.extend(
+            elsewhere.iter().filter(|word| text.contains(**word)).map(|word| format!("{name}: {word} is not here")),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

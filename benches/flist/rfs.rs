@@ -1,5 +1,5 @@
 //! What the real `rfs` takes, as ratios to ext4 on the same tree and machine: 576 MiB of Debian, 19,506 entries, 4 cores,
-//! Linux 6.18; FACTS.md "Serving a flist", medians in seconds. Its times on another machine would mean nothing here.
+//! Linux 6.18; medians in seconds. Its times on another machine would mean nothing here.
 
 /// `find`, page cache dropped: 4.06 / 0.183.
 pub(crate) const FIND_COLD: f64 = 4.06 / 0.183;

@@ -7,7 +7,7 @@ use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
 const ROUNDS: usize = 30;
-/// FACTS: after this long the kernel is at rest.
+/// After this long without a write, `cgroup.procs` waits for an RCU grace period (docs/architecture.md, facts).
 const IDLE: Duration = Duration::from_millis(200);
 
 pub(crate) fn measure() {

@@ -11,7 +11,7 @@ use crate::harness::census::command_lines;
 use crate::stats::{Goal, ratio};
 use crate::variants::{Contender, Variant};
 
-/// Idle containers for the monitors, and for the daemons, as FACTS has them.
+/// Idle containers for the monitors, and for the daemons.
 const MONITORED: usize = 20;
 const HELD: usize = 50;
 

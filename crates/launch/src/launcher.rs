@@ -2,7 +2,7 @@
 //!
 //! Cold, it reads the bundle first and clones init into what the bundle wants. As a warm slot it has made and entered the
 //! cgroup and cloned init into the default namespaces before there is a bundle: entering a cgroup is what takes 12–17 ms
-//! on an idle host (FACTS: kernel), and init inherits the membership.
+//! on an idle host (docs/architecture.md, facts), and init inherits the membership.
 //!
 //! Init is cloned with `CLONE_PARENT`: it is the caller's child, not the launcher's, from its first moment on.
 

@@ -1,6 +1,6 @@
 //! Compiled seccomp filters: made once for each profile, kept by the hash of its text, loaded as they are.
 //!
-//! A filter takes libseccomp 11–13 ms to compile (FACTS: runtimes) and the kernel a third of one to load. So the text of
+//! A filter takes libseccomp 11–13 ms to compile (docs/architecture.md, facts) and the kernel a third of one to load. So the text of
 //! `linux.seccomp` is hashed, without its insignificant blanks, and the compiled program is looked up: in memory, then in
 //! a directory of root's own. Only a profile that nobody has seen is compiled, by `contd-seccomp` in a process of its own.
 
