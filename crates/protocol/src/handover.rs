@@ -1,4 +1,4 @@
-//! What a daemon and its successor say to each other, over a socket that only they use.
+//! The messages between a daemon and its successor, over a socket that only they use.
 //!
 //! ```text
 //!  successor ── Hello ──► daemon      HelloReply::Welcome
@@ -13,10 +13,22 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_CONTROL_BODY_BYTES;
 use crate::hello::VersionRange;
+use crate::session::{NoItem, Protocol};
 
-/// The versions of this module.
-pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+/// The protocol of this module. Its one call has no id, and its items no reply.
+#[derive(Debug)]
+pub enum HandoverSocket {}
+
+impl Protocol for HandoverSocket {
+    type Request = Request;
+    type Item = Word;
+    type Response = NoItem;
+    const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+    const MAX_BODY_BYTES: usize = MAX_CONTROL_BODY_BYTES;
+    const MAX_CALLS: usize = 1;
+}
 
 /// What a successor asks. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
