@@ -1,4 +1,4 @@
-//! Who is in a cgroup: listed, signalled, waited for.
+//! The processes in a cgroup: lists them, signals them, waits for their end.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,10 +14,10 @@ use crate::cgroup::read;
 use crate::clock;
 use crate::error::CgroupError;
 
-/// Rounds of killing before giving up on a container that forks faster than we read.
+/// The most rounds of killing, for a container that forks faster than we read.
 const MAX_KILL_ROUNDS: usize = 64;
 
-/// Returns the processes of a directory; none when it is gone.
+/// Returns the processes of a directory; none when the directory does not exist.
 pub(crate) fn pids(dir: &Path) -> Result<Vec<i32>, CgroupError> {
     match read(&dir.join("cgroup.procs")) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
@@ -28,7 +28,8 @@ pub(crate) fn pids(dir: &Path) -> Result<Vec<i32>, CgroupError> {
     }
 }
 
-/// Sends a signal to each process of a directory. SIGKILL is repeated until nobody new is found: they may fork meanwhile.
+/// Sends a signal to each process of a directory. SIGKILL is repeated until no new process is found, because they may
+/// fork meanwhile.
 pub(crate) fn signal_all(dir: &Path, signal: i32) -> Result<(), CgroupError> {
     let mut done = BTreeSet::new();
     for _ in 0..MAX_KILL_ROUNDS {
@@ -46,7 +47,7 @@ pub(crate) fn signal_all(dir: &Path, signal: i32) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// Signals by pidfd, after the process behind it was seen in the cgroup: its pid may have a new owner by now.
+/// Signals by pidfd, and only after the process behind the pidfd was seen in the cgroup: the pid may have been reused.
 fn signal_member(dir: &Path, pid: i32, signal: i32) -> Result<(), CgroupError> {
     let failed = |errno: Errno| CgroupError::file("signal a process in", dir, errno.into());
     let pidfd = match crate::sys::pidfd_open(pid) {
@@ -63,7 +64,7 @@ fn signal_member(dir: &Path, pid: i32, signal: i32) -> Result<(), CgroupError> {
     }
 }
 
-/// Waits until a v2 events file has a line; `false` at the deadline. The kernel announces every change of it.
+/// Waits until a v2 events file has a line; `false` at the deadline. The kernel announces every change of the file.
 pub(crate) fn await_event(file: &Path, line: &str, deadline: Instant) -> Result<bool, CgroupError> {
     let failed = |source| CgroupError::file("watch", file, source);
     let mut events = match File::open(file) {
@@ -75,7 +76,7 @@ pub(crate) fn await_event(file: &Path, line: &str, deadline: Instant) -> Result<
         let mut text = String::new();
         match events.seek(SeekFrom::Start(0)).and_then(|_| events.read_to_string(&mut text)) {
             Ok(_) => {}
-            // It was removed meanwhile, by somebody who found it empty.
+            // The cgroup was removed meanwhile, so it was empty.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(true),
             Err(error) => return Err(failed(error)),
         }

@@ -1,4 +1,4 @@
-//! Files that are whole or absent, whatever happens in the middle.
+//! Durable file operations: after a crash or a power loss a file is whole or absent.
 //!
 //! Takes in: bytes and paths. Gives out: [`Fs`], the one door to the disk for state, and on top of it the few sequences
 //! of operations that keep a promise across a crash or a power loss:

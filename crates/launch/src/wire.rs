@@ -1,4 +1,4 @@
-//! What the shim, the launcher and init say to each other: frames with descriptors beside them, over socket pairs.
+//! The messages between shim, launcher and init: frames with descriptors, over socket pairs.
 //!
 //! ```text
 //! shim ──► launcher   [`LaunchRequest`] + the container's output
@@ -9,8 +9,8 @@
 //! init ──► shim       end of file: the entrypoint runs; or the [`Fault`] that its exec met
 //! ```
 //!
-//! A frame is a length in bytes (u32, little-endian), then bincode (legacy). Both ends are of one build, forked from one
-//! process, so there is no version.
+//! A frame is a length in bytes (u32, little-endian), then bincode (legacy). Both ends are of one build, forked from
+//! one process, so there is no version.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -27,36 +27,36 @@ use crate::plan::Plan;
 #[expect(unsafe_code, reason = "descriptors that arrive as numbers become owned ones")]
 mod sys;
 
-/// The most descriptors in one frame: the kernel's own limit of one message (SCM_MAX_FD).
+/// The most descriptors in one frame: the kernel's limit for one message (SCM_MAX_FD).
 pub const MAX_FDS: usize = 253;
-/// The largest frame: arguments and environment have at most 2 MiB together by the kernel's own limit (ARG_MAX).
+/// The largest frame: the kernel limits arguments and environment to 2 MiB together (ARG_MAX).
 const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the launcher is to make.
+/// The order to the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRequest {
     /// The directory with `config.json`.
     pub bundle: PathBuf,
 }
 
-/// What init answers to its plan.
+/// Init's answer to its plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Readiness {
-    /// It waits for "go".
+    /// Init waits for "go".
     Ready,
-    /// It cannot be.
+    /// Init failed.
     Failed(Fault),
 }
 
-/// What the launcher tells its caller.
+/// The launcher's answer to its caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Init waits for "go"; a descriptor beside it is the line to it, if not the first one.
+    /// Init waits for "go". A descriptor sent with it is the socket to init, if it is not the first one.
     Ready {
-        /// On the host; a child of the caller.
+        /// The init's pid on the host; it is a child of the caller.
         pid: i32,
     },
-    /// There is none.
+    /// There is no init.
     Failed(Fault),
 }
 
@@ -67,16 +67,16 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Makes both ends; each closes when its process executes something.
+    /// Makes both ends; each is closed on exec.
     ///
     /// # Errors
-    /// No descriptors.
+    /// No more descriptors.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, two) = UnixStream::pair()?;
         Ok((Self { stream: one }, Self { stream: two }))
     }
 
-    /// Makes a second owner of this end.
+    /// Duplicates this end.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { stream: self.stream.try_clone()? })
     }
@@ -91,7 +91,8 @@ impl Wire {
         let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&numbers)];
         let control: &[ControlMessage<'_>] = if numbers.is_empty() { &[] } else { &rights };
-        // The descriptors go with the first bytes; what does not fit into the socket's buffer follows without them.
+        // The descriptors are sent with the first bytes; bytes that do not fit into the socket's buffer follow without
+        // them.
         let whole = [IoSlice::new(&length), IoSlice::new(&body)];
         let sent = loop {
             match sendmsg::<()>(self.stream.as_raw_fd(), &whole, control, MsgFlags::MSG_NOSIGNAL, None) {

@@ -15,11 +15,11 @@ const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 
-/// That a path is empty: the descriptor itself is meant.
+/// An empty path: the call is about the descriptor itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Empty;
 
-/// Makes a detached copy of the mount at a path, with all below it when recursive.
+/// Makes a detached copy of the mount at a path, with all mounts below it if recursive.
 pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, is_recursive: bool) -> io::Result<OwnedFd> {
     let recursive = if is_recursive { libc::AT_RECURSIVE } else { 0 };
     let empty = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
@@ -28,7 +28,7 @@ pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, is_recursive: bool) ->
     new_fd(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
 }
 
-/// Attaches a detached mount at the place that `target` (`O_PATH`) names.
+/// Attaches a detached mount at the file that `target` (`O_PATH`) names.
 pub(crate) fn move_mount(mount: BorrowedFd<'_>, _: Empty, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     let (from, to, empty) = (mount.as_raw_fd(), target.as_raw_fd(), c"".as_ptr());
@@ -37,13 +37,13 @@ pub(crate) fn move_mount(mount: BorrowedFd<'_>, _: Empty, target: BorrowedFd<'_>
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Begins a file system of a type.
+/// Opens a configuration of a file system type.
 pub(crate) fn fs_open(fs_type: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: fsopen reads a NUL-terminated name and writes nothing.
     new_fd(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) })
 }
 
-/// Sets a parameter: a flag without a value, a string with one.
+/// Sets a parameter: a flag without a value, or a string with one.
 pub(crate) fn fs_configure(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> io::Result<()> {
     let (command, value) = match value {
         Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
@@ -55,7 +55,7 @@ pub(crate) fn fs_configure(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>)
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Makes the superblock.
+/// Creates the superblock.
 pub(crate) fn fs_create(fs: BorrowedFd<'_>) -> io::Result<()> {
     let none = std::ptr::null::<libc::c_char>();
     let aux: libc::c_int = 0;
@@ -82,7 +82,7 @@ pub(crate) fn mount_set(
     mount_set_at(mount, c"", set, clear, propagation, is_recursive)
 }
 
-/// As [`mount_set`], of the mount whose root a path names.
+/// Does the same as [`mount_set`], for the mount whose root a path names.
 pub(crate) fn mount_set_at(
     dir: BorrowedFd<'_>,
     path: &CStr,
@@ -106,7 +106,7 @@ pub(crate) fn mount_set_at(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sets the propagation of the mount at `/` with all below it.
+/// Sets the propagation of the mount at `/` and all mounts below it.
 pub(crate) fn set_propagation(flag: u64, is_recursive: bool) -> io::Result<()> {
     let flags = flag | if is_recursive { libc::MS_REC } else { 0 };
     let none = std::ptr::null();
@@ -114,14 +114,14 @@ pub(crate) fn set_propagation(flag: u64, is_recursive: bool) -> io::Result<()> {
     check(unsafe { libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()) }).map(drop)
 }
 
-/// Makes the working directory the root; the old root then lies over it.
+/// Makes the working directory the root; the old root then covers it.
 pub(crate) fn pivot_to_cwd() -> io::Result<()> {
     // SAFETY: pivot_root reads two NUL-terminated paths.
     let result = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Detaches what is mounted at the working directory, with all below it.
+/// Detaches the mount at the working directory with all mounts below it.
 pub(crate) fn unmount_cwd() -> io::Result<()> {
     // SAFETY: umount2 reads one NUL-terminated path.
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }).map(drop)

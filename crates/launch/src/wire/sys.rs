@@ -1,11 +1,11 @@
-//! From descriptors as numbers to owned ones.
+//! Takes ownership of received descriptors.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::sys::socket::{ControlMessageOwned, RecvMsg};
 
-/// Takes the descriptors out of a received message; called once for each message.
+/// Returns the descriptors of a received message; called once for each message.
 pub(super) fn take_rights(message: &RecvMsg<'_, '_, ()>) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::new();
     for control in message.cmsgs()? {

@@ -1,4 +1,4 @@
-//! Reading an order and carrying it out. Nothing of ours is used for it: what is to fail must not be needed to fail.
+//! Reads orders and carries them out. Uses none of our crates, so that a fault cannot hit the code that causes it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,16 +15,16 @@ use crate::{ORDER, STRUCK};
 
 static RUN_DIR: OnceLock<PathBuf> = OnceLock::new();
 
-/// How often this process has come by the point of the order that it saw last.
+/// How often this process has passed the failpoint of the order that it saw last.
 static PASSED: Mutex<Passed> = Mutex::new(Passed { order: (0, 0), count: 0 });
 
 struct Passed {
-    /// Inode and time: another order is another file.
+    /// Inode and modification time of the order's file: they tell one order from the next.
     order: (u64, i64),
     count: u64,
 }
 
-/// What is to happen.
+/// The fault that an order asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Action {
     Kill(Vec<i32>),
@@ -43,7 +43,8 @@ struct Order {
 }
 
 impl Order {
-    /// Reads an order; `None` when it is none, which a test notices by its point not being struck.
+    /// Parses an order; `None` when the text is not an order, which a test notices because its order is never carried
+    /// out.
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_whitespace().peekable();
         let name = words.next()?.to_owned();
@@ -81,30 +82,31 @@ impl Order {
         has_action.then_some(order)
     }
 
-    fn means(&self, point: Failpoint, pid: i32) -> bool {
+    fn applies_to(&self, point: Failpoint, pid: i32) -> bool {
         self.name == point.name() && !self.except.contains(&pid) && (self.only.is_empty() || self.only.contains(&pid))
     }
 }
 
 pub(crate) fn arm(run_dir: &Path) {
-    // A second daemon in one process can only be a test's; the first one stands.
+    // Only a test starts a second daemon in one process; the first call stays in force.
     let _armed_already = RUN_DIR.set(run_dir.to_owned());
 }
 
-pub(crate) fn come_by(point: Failpoint) -> io::Result<()> {
-    match RUN_DIR.get().and_then(|run_dir| strike(run_dir, point)) {
+pub(crate) fn reach(point: Failpoint) -> io::Result<()> {
+    match RUN_DIR.get().and_then(|run_dir| take_order(run_dir, point)) {
         Some(action) => carry_out(action),
         None => Ok(()),
     }
 }
 
-/// Returns what is to be done here and now; from then on nobody else will.
-fn strike(run_dir: &Path, point: Failpoint) -> Option<Action> {
+/// Takes the order for this failpoint, if there is one and it is for this process: no other process carries it out
+/// then.
+fn take_order(run_dir: &Path, point: Failpoint) -> Option<Action> {
     let path = run_dir.join(ORDER);
     let mut file = File::open(&path).ok()?;
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
-    let order = Order::parse(&text).filter(|order| order.means(point, getpid().as_raw()))?;
+    let order = Order::parse(&text).filter(|order| order.applies_to(point, getpid().as_raw()))?;
     let metadata = file.metadata().ok()?;
     {
         let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,7 +119,7 @@ fn strike(run_dir: &Path, point: Failpoint) -> Option<Action> {
             return None;
         }
     }
-    // Of two who come by at once, one renames it.
+    // If two processes get here at once, one of the renames fails.
     fs::rename(&path, run_dir.join(STRUCK)).ok()?;
     Some(order.action)
 }
@@ -126,7 +128,7 @@ fn carry_out(action: Action) -> io::Result<()> {
     match action {
         Action::Kill(pids) => {
             for pid in pids.into_iter().map(Pid::from_raw).chain([getpid()]) {
-                // One that has ended cannot be killed, and we can.
+                // A process that has ended already cannot be killed; we still end ourselves.
                 let _gone = kill(pid, Signal::SIGKILL);
             }
             Ok(())
@@ -148,11 +150,11 @@ mod tests {
     fn an_order_says_what_where_when_and_to_whom() {
         let order = Order::parse("fs.operation kill 4 5 skip 3 only 7 8 except 9\n").expect("an order");
         assert_eq!((order.action.clone(), order.skip), (Action::Kill(vec![4, 5]), 3));
-        assert!(order.means(Failpoint::FsOperation, 7) && !order.means(Failpoint::FsOperation, 6));
-        assert!(!order.means(Failpoint::SpoolNoted, 7));
+        assert!(order.applies_to(Failpoint::FsOperation, 7) && !order.applies_to(Failpoint::FsOperation, 6));
+        assert!(!order.applies_to(Failpoint::SpoolNoted, 7));
         let order = Order::parse("shim.spool.noted delay 20 except 9").expect("an order");
         assert_eq!(order.action, Action::Delay(Duration::from_millis(20)));
-        assert!(order.means(Failpoint::SpoolNoted, 7) && !order.means(Failpoint::SpoolNoted, 9));
+        assert!(order.applies_to(Failpoint::SpoolNoted, 7) && !order.applies_to(Failpoint::SpoolNoted, 9));
         for nonsense in ["", "shim.spool.noted", "shim.spool.noted error", "shim.spool.noted kill x", "a delay -1"] {
             assert_eq!(Order::parse(nonsense), None, "{nonsense:?}");
         }
@@ -162,11 +164,11 @@ mod tests {
     fn an_order_is_carried_out_once_after_what_it_skips_and_leaves_a_mark() {
         let dir = tempfile::tempdir().expect("scratch");
         fs::write(dir.path().join(ORDER), "fs.operation error 28 skip 2").expect("order");
-        let struck = |point| strike(dir.path(), point);
-        assert_eq!([Failpoint::FsOperation; 2].map(struck), [None, None]);
-        assert_eq!(struck(Failpoint::EndSeen), None, "another point");
-        assert_eq!(struck(Failpoint::FsOperation), Some(Action::Error(28)));
+        let taken = |point| take_order(dir.path(), point);
+        assert_eq!([Failpoint::FsOperation; 2].map(taken), [None, None]);
+        assert_eq!(taken(Failpoint::EndSeen), None, "another point");
+        assert_eq!(taken(Failpoint::FsOperation), Some(Action::Error(28)));
         assert!(dir.path().join(STRUCK).exists());
-        assert_eq!(struck(Failpoint::FsOperation), None);
+        assert_eq!(taken(Failpoint::FsOperation), None);
     }
 }
