@@ -5,7 +5,6 @@ mod cli;
 mod config;
 mod daemon;
 mod doctor;
-mod flist_places;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@ use contd_types::{ApiError, ErrorKind};
 use serde::Serialize;
 
 use crate::cli::args::Format;
-use crate::cli::daemon_args::DaemonArgs;
+use crate::config::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::cli::output::quoted;

@@ -14,7 +14,6 @@
 mod args;
 mod attached;
 mod completion;
-mod daemon_args;
 mod doctor;
 mod environment;
 mod error;
@@ -57,11 +56,10 @@ use clap::{CommandFactory, FromArgMatches};
 use contd_types::ApiError;
 
 use crate::cli::args::{Cli, Verb};
-pub(crate) use crate::cli::daemon_args::DaemonArgs;
+pub(crate) use crate::config::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::{Host, Session};
 use crate::cli::output::Way;
-pub(crate) use crate::cli::parse::{address as parse_address, cpus, size as parse_size};
 
 /// What runs the daemon; brought by `main`, so that nothing here knows it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;

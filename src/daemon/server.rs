@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::config::Api;
 use crate::daemon::calls::Backend;
 use crate::daemon::connection;
-use crate::daemon::limits::Spare;
+use crate::daemon::spare::Spare;
 
 /// The longest path of a Unix socket: `sun_path` less its NUL (unix(7)).
 const MAX_SOCKET_PATH_BYTES: usize = 107;

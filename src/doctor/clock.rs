@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use contd_types::{Clock, SystemClock, Timestamp};
 
-use crate::daemon::EVENTS_DIR;
+use contd_node::EVENTS_DIR;
 use crate::doctor::error::LookError;
 use crate::doctor::finding::Finding;
 use crate::doctor::known::{RECORD, container_dirs};

@@ -45,8 +45,7 @@ use std::time::Duration;
 
 use contd_types::{ApiError, ErrorKind};
 
-use crate::config::Config;
-use crate::daemon::DaemonLock;
+use contd_node::{Config, NodeLock};
 use crate::doctor::error::LookError;
 pub(crate) use crate::doctor::finding::{Finding, Severity};
 #[cfg(test)]
@@ -217,7 +216,7 @@ pub(crate) async fn fix(config: &Config, findings: Vec<Finding>) -> Result<Vec<O
     may_fix()?;
     let node = Node::look(config).await.map_err(|error| ApiError::from_error(&error))?;
     let _no_daemon_starts = if !node.has_daemon() && node.run.is_dir() {
-        let lock = DaemonLock::keep_away(&node.run);
+        let lock = NodeLock::keep_away(&node.run);
         let hint = "run contd doctor again: a daemon was started meanwhile";
         Some(lock.map_err(|error| ApiError::new(ErrorKind::Conflict, error.to_string()).with_hint(hint))?)
     } else {

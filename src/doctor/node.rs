@@ -10,7 +10,7 @@ use contd_lease::BootId;
 use contd_rootfs::MountTable;
 use contd_types::{Clock, ContainerId, ContainerSummary, Explain, SystemClock, Timestamp};
 
-use crate::config::Config;
+use contd_node::Config;
 use crate::doctor::error::{LookError, read};
 use crate::doctor::known::Known;
 
@@ -223,7 +223,7 @@ mod tests {
     fn the_lock_of_a_daemon_is_seen_without_taking_it() {
         let run = tempfile::tempdir().expect("a directory");
         assert_eq!(lock_holder(run.path()).expect("looked"), None);
-        let lock = crate::daemon::DaemonLock::keep_away(run.path()).expect("free");
+        let lock = contd_node::NodeLock::keep_away(run.path()).expect("free");
         assert_eq!(lock_holder(run.path()).expect("looked"), i32::try_from(std::process::id()).ok());
         drop(lock);
         assert_eq!(lock_holder(run.path()).expect("looked"), None);

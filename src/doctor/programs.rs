@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use contd_lease::{ProcessIdentity, pidfd, wait_dead};
 
-use crate::daemon::programs::{NATIVE, find};
+use contd_node::programs::{NATIVE, find};
 use crate::doctor::error::LookError;
 use crate::doctor::finding::Finding;
 use crate::doctor::node::Node;

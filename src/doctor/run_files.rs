@@ -5,7 +5,7 @@ use std::path::Path;
 
 use contd_types::ContainerId;
 
-use crate::daemon::RUNTIME_STATE_DIR;
+use contd_node::RUNTIME_STATE_DIR;
 use crate::doctor::error::{LookError, entries};
 use crate::doctor::finding::Finding;
 use crate::doctor::fix::{Fix, is_listening};

@@ -174,7 +174,7 @@ pub(super) fn flat(error: &dyn std::error::Error, hint: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use contd_node::Config;
     use std::os::unix::fs::DirBuilderExt;
     use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use contd_lease::ProcessIdentity;
 use contd_rootfs::REMOVED_DIR;
 
-use crate::daemon::EVENTS_DIR;
+use contd_node::EVENTS_DIR;
 use crate::doctor::error::{LookError, entries};
 use crate::doctor::filesystems::TRIAL;
 use crate::doctor::finding::Finding;

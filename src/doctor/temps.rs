@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use contd_lease::ProcessIdentity;
 use contd_types::Timestamp;
 
-use crate::daemon::EVENTS_DIR;
+use contd_node::EVENTS_DIR;
 use crate::doctor::error::{LookError, entries};
 use crate::doctor::finding::Finding;
 use crate::doctor::fix::Fix;

@@ -75,10 +75,11 @@ impl World {
 
     fn config_in(log_dir: PathBuf, boot_id: String) -> NodeConfig {
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
-        let defaults = Defaults::new(CpuLimit::from_millis(1000).unwrap());
+        let defaults = Defaults::default();
         // Where the fake bundles pretend to be.
         let state = Path::new("/nonexistent").to_owned();
         let mut config = NodeConfig::new(state, log_dir, boot_id, runtime, defaults);
+        config.removed_logs = None;
         config.arbiters = 0;
         config
     }

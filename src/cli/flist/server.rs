@@ -10,7 +10,7 @@ use contd_rootfs::survey::{self, FoundServer};
 use contd_types::{ApiError, ErrorKind, one_line};
 use serde::Serialize;
 
-use crate::cli::daemon_args::DaemonArgs;
+use crate::config::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::flist::ask;
 use crate::cli::host::Host;

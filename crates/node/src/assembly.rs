@@ -1,4 +1,4 @@
-//! Puts the real things behind the boundaries of the actors: disk, shims, file systems, runtime.
+//! Puts the real things behind the boundaries of the actors: disk, shims, file systems, runtimes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,75 +14,83 @@ use contd_lease::BootId;
 use contd_rootfs::{MountConfig, MountRootfs};
 use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
 use contd_store::{DirStore, EventJournal};
-use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock};
+use contd_types::{CpuLimit, SpecError, SystemClock};
 
-use crate::config::Config;
-use crate::daemon::judge::Gate;
-use crate::daemon::programs::{NATIVE, Programs};
-use crate::daemon::vault::ManagerVault;
-use crate::daemon::{explain, limits};
+use crate::config::{Config, MIB};
+use crate::error::OpenError;
+use crate::judge::{Gate, Rules};
+use crate::limits;
+use crate::programs::{NATIVE, Programs};
+use crate::vault::ManagerVault;
 
-const MIB: u64 = 1024 * 1024;
 /// The journal's place: no namespace can begin with a dot, so it cannot meet a namespace's directory.
-pub(crate) const EVENTS_DIR: &str = ".events";
+pub const EVENTS_DIR: &str = ".events";
 /// When a new generation of the event journal is begun; two are kept, some tens of thousands of events.
 const MAX_JOURNAL_BYTES: u64 = 8 * MIB;
 /// Where the OCI runtime keeps its state, below the run directory: gone after a reboot, as it must be.
-pub(crate) const RUNTIME_STATE_DIR: &str = "oci";
+pub const RUNTIME_STATE_DIR: &str = "oci";
 /// Where compiled seccomp filters are kept, below the cache directory: they outlive a reboot.
 pub(crate) const FILTERS_DIR: &str = "seccomp";
 
-/// Makes the parts and the settings of the actors from the configuration.
-///
-/// # Errors
-/// What cannot be opened, with its path.
-pub(crate) fn assemble(
-    config: &Config,
-    programs: &Programs,
-    manager: &ServiceManager,
-    kept: Vec<Named>,
-    judge: Arc<Gate>,
-) -> Result<(NodeConfig, Parts, ProcessShimClient), ApiError> {
-    let fs: Arc<dyn Fs> = Arc::new(RealFs);
-    let store = DirStore::open(Arc::clone(&fs), &config.state_dir).map_err(|error| ApiError::from_error(&error))?;
-    let events_dir = config.state_dir.join(EVENTS_DIR);
-    make_private(&*fs, &events_dir)?;
-    let runtime_root = config.run_dir.join(RUNTIME_STATE_DIR);
-    make_private(&*fs, &runtime_root)?;
-    let journal = EventJournal::open(Arc::clone(&fs), events_dir.join("journal.jsonl"), MAX_JOURNAL_BYTES)
-        .map_err(|error| explain(error.kind(), &error, "remove the journal: it is a log, not the state"))?;
-    let filters = config.cache_dir.join(FILTERS_DIR);
-    let shims = ProcessShimClient::new(ShimClientConfig {
-        shim_binary: programs.shim.clone(),
-        run_dir: config.run_dir.clone(),
-    })
-    .with_slots(SlotConfig {
-        count: if config.runtime.default == NATIVE { config.runtime.warm_slots } else { 0 },
-        cgroup_parent: Path::new("/").join(&config.cgroup_parent),
-        filters: filters.clone(),
-        compiler: programs.seccomp.clone(),
-    })
-    .with_vault(ManagerVault::of(manager))
-    .with_kept(kept.into_iter().map(|named| (named.name, named.fd)));
-    let parts = Parts {
-        store: Arc::new(store),
-        shims: Arc::new(shims.clone()),
-        rootfs: Arc::new(
-            MountRootfs::new(MountConfig {
-                flistfs_binary: programs.flistfs.clone(),
-                run_dir: config.run_dir.clone(),
-                state_dir: config.state_dir.clone(),
-                cache_dir: config.cache_dir.clone(),
-            })
-            .with_cache_limits(config.cache.limits()),
-        ),
-        bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
-        journal,
-        clock: Arc::new(SystemClock),
-        judge,
-    };
-    let runtimes = runtimes(config, programs, &runtime_root, &filters);
-    Ok((settings(config, runtimes)?, parts, shims))
+/// Everything that the actors of a node stand on; nothing runs yet.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    pub(crate) config: NodeConfig,
+    pub(crate) parts: Parts,
+    pub(crate) shims: ProcessShimClient,
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl Assembly {
+    /// Makes it from a configuration that was checked. `manager` keeps descriptors of running containers if it is there, and
+    /// `kept` are those that it, or a predecessor, has kept.
+    pub(crate) fn new(
+        config: &Config,
+        programs: &Programs,
+        manager: &ServiceManager,
+        kept: Vec<Named>,
+    ) -> Result<Self, OpenError> {
+        let fs: Arc<dyn Fs> = Arc::new(RealFs);
+        let store = DirStore::open(Arc::clone(&fs), &config.state_dir)?;
+        let events_dir = config.state_dir.join(EVENTS_DIR);
+        make_private(&*fs, &events_dir)?;
+        let runtime_root = config.run_dir.join(RUNTIME_STATE_DIR);
+        make_private(&*fs, &runtime_root)?;
+        let journal = EventJournal::open(Arc::clone(&fs), events_dir.join("journal.jsonl"), MAX_JOURNAL_BYTES)?;
+        let filters = config.cache_dir.join(FILTERS_DIR);
+        let shims = ProcessShimClient::new(ShimClientConfig {
+            shim_binary: programs.shim.clone(),
+            run_dir: config.run_dir.clone(),
+        })
+        .with_slots(SlotConfig {
+            count: if config.runtime.default == NATIVE { config.runtime.warm_slots } else { 0 },
+            cgroup_parent: Path::new("/").join(&config.cgroup_parent),
+            filters: filters.clone(),
+            compiler: programs.seccomp.clone(),
+        })
+        .with_vault(ManagerVault::of(manager))
+        .with_kept(kept.into_iter().map(|named| (named.name, named.fd)));
+        let gate = Arc::new(Gate::new(Rules::of(config)));
+        let parts = Parts {
+            store: Arc::new(store),
+            shims: Arc::new(shims.clone()),
+            rootfs: Arc::new(
+                MountRootfs::new(MountConfig {
+                    flistfs_binary: programs.flistfs.clone(),
+                    run_dir: config.run_dir.clone(),
+                    state_dir: config.state_dir.clone(),
+                    cache_dir: config.cache_dir.clone(),
+                })
+                .with_cache_limits(config.cache.limits()),
+            ),
+            bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
+            journal,
+            clock: Arc::new(SystemClock),
+            judge: Arc::clone(&gate) as Arc<dyn contd_actors::Judge>,
+        };
+        let runtimes = runtimes(config, programs, &runtime_root, &filters);
+        Ok(Self { config: settings(config, runtimes)?, parts, shims, gate })
+    }
 }
 
 fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -> Runtimes {
@@ -97,7 +105,7 @@ fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -
 ///
 /// # Errors
 /// A value that cannot be.
-pub(crate) fn changeable(config: &Config) -> Result<Settings, ApiError> {
+pub(crate) fn changeable(config: &Config) -> Result<Settings, SpecError> {
     let cpu = CpuLimit::from_millis(config.defaults.cpu_millis)?;
     let defaults = Defaults {
         limits: contd_bundle::Defaults {
@@ -122,9 +130,8 @@ pub(crate) fn changeable(config: &Config) -> Result<Settings, ApiError> {
     Ok(Settings { defaults, log_rotation, removed_logs, limits })
 }
 
-fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, ApiError> {
-    let boot_id = BootId::current()
-        .map_err(|error| explain(ErrorKind::Unsupported, &error, "mount /proc: contd cannot work without it"))?;
+fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, OpenError> {
+    let boot_id = BootId::current()?;
     let Settings { defaults, log_rotation, removed_logs, limits } = changeable(config)?;
     Ok(NodeConfig {
         netns_dir: config.netns_dir.clone(),
@@ -144,15 +151,9 @@ fn not_spared(own_score: &str) -> Option<i32> {
     own_score.trim().parse::<i32>().is_ok_and(|score| score < 0).then_some(0)
 }
 
-fn make_private(fs: &dyn Fs, dir: &Path) -> Result<(), ApiError> {
-    fs.create_dir_all(dir, 0o700).map_err(|error| {
-        let message = format!("make the directory {}", dir.display());
-        let (kind, hint) = match Shortage::of(&error) {
-            Some(shortage) => (ErrorKind::OutOfResources, shortage.hint()),
-            None => (ErrorKind::PermissionDenied, "check the rights of the directory above"),
-        };
-        ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
-    })
+fn make_private(fs: &dyn Fs, dir: &Path) -> Result<(), OpenError> {
+    let made = fs.create_dir_all(dir, 0o700);
+    made.map_err(|source| OpenError::Private { path: dir.to_owned(), source })
 }
 
 #[cfg(test)]

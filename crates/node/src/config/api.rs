@@ -11,13 +11,13 @@ const MODE_BITS: u32 = 0o666;
 /// The rights of the API socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Api {
+pub struct Api {
     /// Its group; that of the daemon when left out.
     #[serde(deserialize_with = "group")]
-    pub(crate) group: Option<u32>,
+    pub group: Option<u32>,
     /// Its mode.
     #[serde(deserialize_with = "mode")]
-    pub(crate) mode: u32,
+    pub mode: u32,
 }
 
 impl Default for Api {

@@ -1,51 +1,68 @@
-//! What can be configured, with its defaults and their reasons.
+//! The configuration of a node: every key with its default. `contd daemon` reads it from TOML, an embedder fills it in.
+//!
+//! What the actors know too has its default there ([`contd_actors::Defaults`] and its neighbours): there is one table.
 
-use std::path::PathBuf;
+mod access;
+mod api;
+mod check;
+mod layout;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use contd_actors::{DEFAULT_CGROUP_PARENT, DEFAULT_NETNS_DIR, DEFAULT_RUNTIME_TIMEOUT};
 use contd_flist::CacheLimits;
 use contd_types::LayerKind;
+use contd_types::amount::size as parse_size;
 use serde::{Deserialize, Deserializer};
 
-use crate::cli::{parse_address, parse_size};
-use crate::config::access::Access;
-use crate::config::api::Api;
+pub use access::{Access, AllowedPath, BindRule, FlistRule};
+pub use api::Api;
+pub use check::ConfigError;
+pub use layout::Clash;
+
+use crate::programs::NATIVE;
+
+const MIB: u64 = 1024 * 1024;
 
 /// The configuration file. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Config {
+#[non_exhaustive]
+pub struct Config {
     /// The version of this layout; 1.
-    pub(crate) version: u32,
+    pub version: u32,
     /// Records, writable layers, bundles; survives a reboot.
-    pub(crate) state_dir: PathBuf,
+    pub state_dir: PathBuf,
     /// Sockets, FIFOs, leases; should be a tmpfs.
-    pub(crate) run_dir: PathBuf,
+    pub run_dir: PathBuf,
     /// Container logs, at `<log_dir>/<namespace>/<name>.log`.
-    pub(crate) log_dir: PathBuf,
+    pub log_dir: PathBuf,
     /// Fetched flists and blocks.
-    pub(crate) cache_dir: PathBuf,
+    pub cache_dir: PathBuf,
     /// The API socket, with or without `unix://`; `<run_dir>/contd.sock` when left out.
     #[serde(deserialize_with = "address")]
-    pub(crate) address: Option<PathBuf>,
+    pub address: Option<PathBuf>,
     /// Where network namespaces have their names.
-    pub(crate) netns_dir: PathBuf,
+    pub netns_dir: PathBuf,
     /// The cgroup under which every container has its own; must begin with `contd`.
-    pub(crate) cgroup_parent: String,
+    pub cgroup_parent: String,
     /// The runtime.
-    pub(crate) runtime: Runtime,
+    pub runtime: Runtime,
     /// What a container gets that does not ask for anything else.
-    pub(crate) defaults: Defaults,
+    pub defaults: Defaults,
     /// Container logs.
-    pub(crate) logs: Logs,
+    pub logs: Logs,
     /// The cache of flists and blocks.
-    pub(crate) cache: Cache,
+    pub cache: Cache,
     /// Bounds.
-    pub(crate) limits: Limits,
+    pub limits: Limits,
     /// The API socket.
-    pub(crate) api: Api,
+    pub api: Api,
     /// Who else than root may use the API, and for what.
-    pub(crate) access: Vec<Access>,
+    pub access: Vec<Access>,
 }
 
 impl Default for Config {
@@ -57,8 +74,8 @@ impl Default for Config {
             log_dir: "/var/log".into(),
             cache_dir: "/var/cache/contd".into(),
             address: None,
-            netns_dir: "/run/netns".into(),
-            cgroup_parent: "contd".into(),
+            netns_dir: DEFAULT_NETNS_DIR.into(),
+            cgroup_parent: DEFAULT_CGROUP_PARENT.into(),
             runtime: Runtime::default(),
             defaults: Defaults::default(),
             logs: Logs::default(),
@@ -71,8 +88,30 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Makes a configuration whose four directories lie below `root`, apart from any other node's. Cgroups are not in
+    /// directories: give a node beside another its own `cgroup_parent`, too.
+    #[must_use]
+    pub fn below(root: impl AsRef<Path>) -> Self {
+        let at = |name: &str| root.as_ref().join(name);
+        Self {
+            state_dir: at("state"),
+            run_dir: at("run"),
+            log_dir: at("log"),
+            cache_dir: at("cache"),
+            ..Self::default()
+        }
+    }
+
+    /// Checks everything that can be wrong with it: ranges, paths, directories that overlap. Makes nothing.
+    ///
+    /// # Errors
+    /// The first key that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        check::check(self)
+    }
+
     /// Returns the path of the API socket.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.address.clone().unwrap_or_else(|| self.run_dir.join("contd.sock"))
     }
 }
@@ -80,32 +119,32 @@ impl Config {
 /// The runtimes and our own helper programs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Runtime {
+#[non_exhaustive]
+pub struct Runtime {
     /// Which runtime makes a container that does not ask for one: `native`, or the name of an OCI runtime.
-    pub(crate) default: String,
+    pub default: String,
     /// How many shims of the native runtime wait ready for containers to come; 0 is none.
-    pub(crate) warm_slots: usize,
+    pub warm_slots: usize,
     /// The OCI runtime: a name looked up in `PATH`, or an absolute path; `None` takes the first of runc, crun, youki.
-    pub(crate) binary: Option<PathBuf>,
+    pub binary: Option<PathBuf>,
     /// How long one operation of the runtime may take, in seconds.
-    pub(crate) timeout_s: u64,
+    pub timeout_s: u64,
     /// `contd-shim`; beside `contd` when left out.
-    pub(crate) shim: Option<PathBuf>,
+    pub shim: Option<PathBuf>,
     /// `contd-flistfs`; beside `contd` when left out.
-    pub(crate) flistfs: Option<PathBuf>,
+    pub flistfs: Option<PathBuf>,
     /// `contd-seccomp`; beside `contd` when left out.
-    pub(crate) seccomp: Option<PathBuf>,
+    pub seccomp: Option<PathBuf>,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
-        // runc needs 50 ms; a node under heavy load a hundred times that. 20 s is a hang.
         // Four slots cover a burst of starts; each holds about half a megabyte while it waits.
         Self {
-            default: "native".to_owned(),
+            default: NATIVE.to_owned(),
             warm_slots: 4,
             binary: None,
-            timeout_s: 20,
+            timeout_s: DEFAULT_RUNTIME_TIMEOUT.as_secs(),
             shim: None,
             flistfs: None,
             seccomp: None,
@@ -116,33 +155,39 @@ impl Default for Runtime {
 /// What a container gets by default; limits are always set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Defaults {
+#[non_exhaustive]
+pub struct Defaults {
     /// Memory in MiB.
-    pub(crate) memory_mib: u64,
+    pub memory_mib: u64,
     /// CPUs, in thousandths.
-    pub(crate) cpu_millis: u32,
+    pub cpu_millis: u32,
     /// Processes and threads.
-    pub(crate) pids: u32,
+    pub pids: u32,
     /// The writable layer in MiB; enforced where its file system can.
-    pub(crate) rootfs_mib: u64,
+    pub rootfs_mib: u64,
     /// Where it lies.
-    pub(crate) layer: LayerKind,
+    pub layer: LayerKind,
     /// How long a container may take to stop before SIGKILL, in seconds.
-    pub(crate) stop_timeout_s: u64,
+    pub stop_timeout_s: u64,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        // One CPU as 0-OS gives; memory and layer so that a small service runs and a runaway one does not take the node.
-        // The layer on disk, as every engine has it: memory is what a node has least of.
-        let layer = LayerKind::Disk;
-        Self { memory_mib: 1024, cpu_millis: 1000, pids: 1024, rootfs_mib: 512, layer, stop_timeout_s: 10 }
+        let contd_actors::Defaults { limits, rootfs_size_bytes, layer, shutdown_timeout } = Default::default();
+        Self {
+            memory_mib: limits.memory_bytes / MIB,
+            cpu_millis: limits.cpu.millis(),
+            pids: limits.pids_limit,
+            rootfs_mib: rootfs_size_bytes / MIB,
+            layer,
+            stop_timeout_s: shutdown_timeout.as_secs(),
+        }
     }
 }
 
 impl Defaults {
     /// Returns the stop time-out.
-    pub(crate) fn stop_timeout(&self) -> Duration {
+    pub fn stop_timeout(&self) -> Duration {
         Duration::from_secs(self.stop_timeout_s)
     }
 }
@@ -150,27 +195,29 @@ impl Defaults {
 /// Container logs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Logs {
+#[non_exhaustive]
+pub struct Logs {
     /// A new file is begun above this size, in MiB.
-    pub(crate) max_mib: u64,
+    pub max_mib: u64,
     /// How many files are kept per container, the current one included.
-    pub(crate) max_files: u32,
+    pub max_files: u32,
     /// How long the log of a removed container is kept; nothing when it is zero.
     #[serde(deserialize_with = "duration")]
-    pub(crate) keep_removed: Duration,
+    pub keep_removed: Duration,
     /// How much the logs of removed containers may take, all together; at most a tenth of their file system counts.
     #[serde(deserialize_with = "size")]
-    pub(crate) keep_removed_max: u64,
+    pub keep_removed_max: u64,
 }
 
 impl Default for Logs {
     fn default() -> Self {
-        // As the kubelet: 10 MiB, 5 files. A failed job is looked at on the next day; where logs are in memory, not much is kept.
+        let rotation = contd_actors::LogRotation::default();
+        let removed = contd_actors::RemovedLogsRule::default();
         Self {
-            max_mib: 10,
-            max_files: 5,
-            keep_removed: Duration::from_secs(24 * 60 * 60),
-            keep_removed_max: 256 * 1024 * 1024,
+            max_mib: rotation.max_bytes / MIB,
+            max_files: rotation.max_files,
+            keep_removed: removed.keep_for,
+            keep_removed_max: removed.max_bytes,
         }
     }
 }
@@ -178,13 +225,14 @@ impl Default for Logs {
 /// The cache of flists and blocks.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Cache {
+#[non_exhaustive]
+pub struct Cache {
     /// The most bytes of disk that it may take.
     #[serde(deserialize_with = "size")]
-    pub(crate) max_bytes: u64,
+    pub max_bytes: u64,
     /// What must stay free on its file system; at most a tenth of it counts.
     #[serde(deserialize_with = "size")]
-    pub(crate) min_free: u64,
+    pub min_free: u64,
 }
 
 impl Default for Cache {
@@ -196,7 +244,7 @@ impl Default for Cache {
 
 impl Cache {
     /// Returns them as the flist library has them.
-    pub(crate) fn limits(&self) -> CacheLimits {
+    pub fn limits(&self) -> CacheLimits {
         CacheLimits { max_bytes: self.max_bytes, min_free_bytes: self.min_free }
     }
 }
@@ -218,6 +266,29 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     })
 }
 
+/// Parses the address of a daemon: the path of its socket, with or without `unix://` before it.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub fn parse_address(text: &OsStr) -> Result<PathBuf, String> {
+    let bytes = text.as_bytes();
+    let path = match bytes.strip_prefix(b"unix://") {
+        Some(path) => path,
+        None => bytes.strip_prefix(b"unix:").filter(|path| path.starts_with(b"/")).unwrap_or(bytes),
+    };
+    if path.is_empty() {
+        return Err("it is empty: write the path of a socket, or leave it out for the default".to_owned());
+    }
+    if let Some((scheme, _)) = String::from_utf8_lossy(path).split_once("://")
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    {
+        return Err(format!(
+            "contd has no {scheme}:// addresses: write the path of a socket, for example unix:///run/contd/contd.sock"
+        ));
+    }
+    Ok(PathBuf::from(OsString::from_vec(path.to_vec())))
+}
+
 /// Reads an address as people type it.
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     parse_address(String::deserialize(from)?.as_ref()).map(Some).map_err(serde::de::Error::custom)
@@ -226,38 +297,38 @@ fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Err
 /// Bounds on what the daemon takes on.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Containers per namespace.
-    pub(crate) containers_per_namespace: usize,
+    pub containers_per_namespace: usize,
     /// `Run`s under way per namespace.
-    pub(crate) runs_per_namespace: usize,
+    pub runs_per_namespace: usize,
     /// `Run`s under way on the node.
-    pub(crate) runs: usize,
+    pub runs: usize,
     /// Connections to the API.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Those of them that only root can have; at most half of them.
-    pub(crate) connections_for_root: usize,
+    pub connections_for_root: usize,
     /// Connections of one user. Root has no limit of its own, here and below.
-    pub(crate) connections_per_user: usize,
+    pub connections_per_user: usize,
     /// Calls of one user under way, over all its connections, but those that follow.
-    pub(crate) calls_per_user: usize,
+    pub calls_per_user: usize,
     /// Calls of one user that last as long as it wants: logs and events that are followed, waits, attached runs.
-    pub(crate) followers_per_user: usize,
+    pub followers_per_user: usize,
     /// Dry runs of one user under way.
-    pub(crate) dry_runs_per_user: usize,
+    pub dry_runs_per_user: usize,
     /// How long a connection may be open without a call under way, in seconds.
-    pub(crate) idle_timeout_s: u64,
+    pub idle_timeout_s: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // A run waits mostly for the runtime's process: more than a few per core only adds memory.
+        let node = contd_actors::Limits::default();
         // A call holds at most 1 MiB of request and 1 MiB of reply, a follower at most 2 MiB of output: with these a user
         // can have the daemon hold some 300 MiB at the very worst.
         Self {
-            containers_per_namespace: 1024,
-            runs_per_namespace: 64,
-            runs: 128,
+            containers_per_namespace: node.containers_per_namespace,
+            runs_per_namespace: node.runs_in_flight_per_namespace,
+            runs: node.runs_in_flight,
             connections: 256,
             connections_for_root: 32,
             connections_per_user: 32,

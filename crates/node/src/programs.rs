@@ -1,4 +1,4 @@
-//! Finds the programs that the daemon starts: the OCI runtimes, and our own beside it.
+//! Finds the programs that a node starts: the OCI runtimes in `PATH`, and our own beside the running one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ const FALLBACK_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 
 /// Why a program is not there.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProgramError {
+pub enum ProgramError {
     /// There is no such runtime.
     #[error("find the default runtime {name:?}: it is neither native nor an OCI runtime in PATH")]
     NoRuntime {
@@ -42,7 +42,7 @@ pub(crate) enum ProgramError {
 
 impl ProgramError {
     /// Says what to do next.
-    pub(crate) fn hint(&self) -> String {
+    pub fn hint(&self) -> String {
         match self {
             Self::NoRuntime { .. } => {
                 "set runtime.default to native, install the runtime, or give its path as runtime.binary".into()
@@ -56,26 +56,26 @@ impl ProgramError {
 }
 
 /// The name of our own runtime.
-pub(crate) const NATIVE: &str = "native";
+pub const NATIVE: &str = "native";
 
 /// The programs, by absolute path; each exists and can be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Programs {
+pub struct Programs {
     /// The OCI runtimes, by the names under which containers ask for them.
-    pub(crate) oci: BTreeMap<String, PathBuf>,
+    pub oci: BTreeMap<String, PathBuf>,
     /// `contd-seccomp`.
-    pub(crate) seccomp: PathBuf,
+    pub seccomp: PathBuf,
     /// `contd-shim`.
-    pub(crate) shim: PathBuf,
+    pub shim: PathBuf,
     /// `contd-flistfs`.
-    pub(crate) flistfs: PathBuf,
+    pub flistfs: PathBuf,
 }
 
 /// Finds them all. The OCI runtimes may be missing unless one is the default or was named.
 ///
 /// # Errors
 /// [`ProgramError`] for the first that is missing.
-pub(crate) fn find(config: &Config) -> Result<Programs, ProgramError> {
+pub fn find(config: &Config) -> Result<Programs, ProgramError> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| FALLBACK_PATH.into());
     let mut oci: BTreeMap<String, PathBuf> = KNOWN_RUNTIMES
         .iter()

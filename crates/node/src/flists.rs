@@ -1,4 +1,4 @@
-//! Where a node keeps and serves its flists, and what is there: for the daemon, and for a command that finds none.
+//! The flist servers and the cache of a node, as they are on disk: read with or without a running node.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,20 +19,27 @@ const SERVERS_DIR: &str = "f";
 
 /// The directories, as the configuration names them.
 #[derive(Debug, Clone)]
-pub(crate) struct FlistPlaces {
+pub struct FlistPlaces {
     run_dir: PathBuf,
-    pub(crate) cache_dir: PathBuf,
-    pub(crate) options: CacheOptions,
+    /// The root of the cache.
+    pub cache_dir: PathBuf,
+    /// Its limits, and where those are that use it.
+    pub options: CacheOptions,
 }
 
 impl FlistPlaces {
-    pub(crate) fn of(config: &Config) -> Self {
+    /// Takes them from a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
         let options = CacheOptions { limits: config.cache.limits(), servers: Some(config.run_dir.join(SERVERS_DIR)) };
         Self { run_dir: config.run_dir.clone(), cache_dir: config.cache_dir.clone(), options }
     }
 
     /// Lists the servers. A node that never ran anything has no directory, and no servers.
-    pub(crate) fn servers(&self) -> Result<Vec<FlistServerInfo>, ApiError> {
+    ///
+    /// # Errors
+    /// The run directory cannot be read.
+    pub fn servers(&self) -> Result<Vec<FlistServerInfo>, ApiError> {
         if !self.run_dir.exists() {
             return Ok(Vec::new());
         }
@@ -41,7 +48,8 @@ impl FlistPlaces {
     }
 
     /// Looks at the cache.
-    pub(crate) fn cache(&self) -> CacheInfo {
+    #[must_use]
+    pub fn cache(&self) -> CacheInfo {
         let usage = cache::usage(&self.cache_dir, &self.options);
         let kinds = usage.kinds;
         let flists = usage.flists.into_iter().take(MAX_CACHED_FLISTS).map(|flist| CachedFlistInfo {

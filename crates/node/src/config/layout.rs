@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigError};
 
 /// How two directories get into each other's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Clash {
+pub enum Clash {
     /// They are one, by whatever names.
     Same,
     /// The one is somewhere below the other.
@@ -31,7 +31,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         if dir.real == Path::new("/") {
             let value = dir.given.display().to_string();
             let why = "is the root of the file system: give it a directory of its own";
-            return Err(ConfigError::Value { key: dir.key, value, why, place: None });
+            return Err(ConfigError::Value { key: dir.key, value, why });
         }
     }
     let pairs = dirs.iter().enumerate().flat_map(|(at, one)| dirs.iter().skip(at + 1).map(move |other| (one, other)));
@@ -56,7 +56,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 
 fn overlap(inner: &Dir, outer: &Dir, clash: Clash) -> ConfigError {
     let (path, other_path) = (inner.given.to_owned(), outer.given.to_owned());
-    ConfigError::Overlap { key: inner.key, path, other_key: outer.key, other_path, clash, place: None }
+    ConfigError::Overlap { key: inner.key, path, other_key: outer.key, other_path, clash }
 }
 
 /// A path of the configuration, and what it is.

@@ -7,56 +7,56 @@ use contd_types::{NamespaceId, NetnsName};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::cli::{cpus, parse_size};
+use contd_types::amount::{cpus, size as parse_size};
 
 /// A right to use the API. Root and the daemon's own user may do everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Access {
+pub struct Access {
     /// How the rule is called in audits and refusals; its number otherwise.
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// The peer's user.
-    pub(crate) uid: Option<u32>,
+    pub uid: Option<u32>,
     /// One of the peer's groups, primary or supplementary.
-    pub(crate) gid: Option<u32>,
+    pub gid: Option<u32>,
     /// The namespaces it may use; empty means all.
-    pub(crate) namespaces: Vec<NamespaceId>,
+    pub namespaces: Vec<NamespaceId>,
     /// Whether it may only look.
-    pub(crate) read_only: bool,
+    pub read_only: bool,
     /// What its containers may bind.
-    pub(crate) binds: Vec<BindRule>,
+    pub binds: Vec<BindRule>,
     /// Directories at or below which its containers may have their writable layer.
-    pub(crate) uppers: Vec<AllowedPath>,
+    pub uppers: Vec<AllowedPath>,
     /// What its containers may have as root.
-    pub(crate) flists: Vec<FlistRule>,
+    pub flists: Vec<FlistRule>,
     /// The named network namespaces that its containers may join.
-    pub(crate) networks: Vec<NetnsName>,
+    pub networks: Vec<NetnsName>,
     /// Whether its containers may be elevated: those can become root on the host.
-    pub(crate) elevated: bool,
+    pub elevated: bool,
     /// The runtimes that its containers may ask for by name.
-    pub(crate) runtimes: Vec<String>,
+    pub runtimes: Vec<String>,
     /// The most containers of one user, over all namespaces.
-    pub(crate) max_containers: Option<usize>,
+    pub max_containers: Option<usize>,
     /// The most memory of one container; the node's default when left out, 0 for no bound.
     #[serde(deserialize_with = "size")]
-    pub(crate) max_memory: Option<u64>,
+    pub max_memory: Option<u64>,
     /// The most CPU of one container, in thousandths; the node's default when left out.
     #[serde(deserialize_with = "cpu_millis")]
-    pub(crate) max_cpus: Option<u32>,
+    pub max_cpus: Option<u32>,
     /// The most processes of one container; the node's default when left out, 0 for no bound.
-    pub(crate) max_pids: Option<u32>,
+    pub max_pids: Option<u32>,
     /// The largest writable layer of one container; the node's default when left out.
     #[serde(deserialize_with = "size")]
-    pub(crate) max_rootfs_size: Option<u64>,
+    pub max_rootfs_size: Option<u64>,
     /// Connections of one user, instead of `limits.connections_per_user`.
-    pub(crate) max_connections: Option<usize>,
+    pub max_connections: Option<usize>,
     /// Followers of one user, instead of `limits.followers_per_user`.
-    pub(crate) max_followers: Option<usize>,
+    pub max_followers: Option<usize>,
 }
 
 impl Access {
     /// Names the rule, for audits and refusals.
-    pub(crate) fn label(&self, position: usize) -> String {
+    pub fn label(&self, position: usize) -> String {
         self.name.clone().unwrap_or_else(|| format!("access #{}", position + 1))
     }
 }
@@ -64,11 +64,11 @@ impl Access {
 /// An absolute path without `..`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct AllowedPath(PathBuf);
+pub struct AllowedPath(PathBuf);
 
 impl AllowedPath {
     /// Returns the path.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -85,11 +85,11 @@ impl TryFrom<String> for AllowedPath {
 /// A place that may be bound: `/path`, or `/path:ro` to be read only.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct BindRule {
+pub struct BindRule {
     /// At or below it.
-    pub(crate) base: AllowedPath,
+    pub base: AllowedPath,
     /// Whether only read-only mounts may be made of it.
-    pub(crate) is_read_only: bool,
+    pub is_read_only: bool,
 }
 
 impl TryFrom<String> for BindRule {
@@ -107,7 +107,7 @@ impl TryFrom<String> for BindRule {
 /// What may be a root: `/path` for flists, `dir:/path` for plain directories, or a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) enum FlistRule {
+pub enum FlistRule {
     /// Flists at or below it, and stores of their blocks.
     Files(AllowedPath),
     /// Plain directories at or below it.

@@ -1,4 +1,4 @@
-//! One daemon per run directory: an exclusive lock on `<run_dir>/contd.lock`, held until the process ends. And one that is
+//! One node per run directory: an exclusive lock on `<run_dir>/contd.lock`, held until its process ends. And one that is
 //! about to become it: `<run_dir>/next.lock`, so that of two who come at once neither takes the lock under the other's feet.
 //!
 //! Each file says who holds it, for a successor: which process, and the number of its listening descriptor. The lock alone
@@ -11,11 +11,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use contd_lease::{BootId, ProcessIdentity};
+use contd_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 /// Whose the lock is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// The daemon's.
     Daemon,
     /// That of the next one, which is just coming up or taking over.
@@ -36,7 +37,7 @@ const MAX_BYTES: usize = 1024;
 
 /// Why the lock could not be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LockError {
+pub enum LockError {
     /// The file cannot be made.
     #[error("open {}", path.display())]
     Open {
@@ -53,35 +54,58 @@ pub(crate) enum LockError {
     },
 }
 
+impl LockError {
+    /// Classifies the failure for programs.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Held { .. } => ErrorKind::AlreadyExists,
+            Self::Open { .. } => ErrorKind::PermissionDenied,
+        }
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Held { .. } => "stop that one first, or give this one its own directories; containers run on",
+            Self::Open { .. } => "run contd as root, or choose other directories",
+        }
+    }
+}
+
 /// Who holds the lock, as the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Holder {
+pub struct Holder {
     boot_id: String,
     /// The process.
-    pub(crate) process: ProcessIdentity,
+    pub process: ProcessIdentity,
     /// The number of its descriptor of the listening API socket, once it has one.
-    pub(crate) listener: Option<i32>,
+    pub listener: Option<i32>,
 }
 
 impl Holder {
     /// Opens a pidfd of exactly this process; `None` when it is gone.
-    pub(crate) fn pidfd(&self) -> Result<Option<OwnedFd>, contd_lease::ProcessError> {
+    ///
+    /// # Errors
+    /// `/proc` cannot be read, or there is no descriptor left.
+    pub fn pidfd(&self) -> Result<Option<OwnedFd>, contd_lease::ProcessError> {
         if BootId::current()?.as_str() == self.boot_id { contd_lease::pidfd(&self.process) } else { Ok(None) }
     }
 }
 
 /// The lock; dropping it, or the death of the process, frees it.
 #[derive(Debug)]
-pub(crate) struct DaemonLock {
+pub struct NodeLock {
     file: File,
 }
 
-impl DaemonLock {
+impl NodeLock {
     /// Takes the lock.
     ///
     /// # Errors
     /// [`LockError::Held`] at once when another daemon has it.
-    pub(crate) fn take(run_dir: &Path, role: Role) -> Result<Self, LockError> {
+    pub fn take(run_dir: &Path, role: Role) -> Result<Self, LockError> {
         let lock = Self::lock(run_dir, role)?;
         lock.say(None);
         Ok(lock)
@@ -92,7 +116,7 @@ impl DaemonLock {
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub(crate) fn keep_away(run_dir: &Path) -> Result<Self, LockError> {
+    pub fn keep_away(run_dir: &Path) -> Result<Self, LockError> {
         let lock = Self::lock(run_dir, Role::Daemon)?;
         let blank = lock.file.set_len(0);
         blank.map_err(|source| LockError::Open { path: Role::Daemon.file(run_dir), source })?;
@@ -111,7 +135,7 @@ impl DaemonLock {
     }
 
     /// Says in the file who we are and where we listen.
-    pub(crate) fn say(&self, listener: Option<i32>) {
+    pub fn say(&self, listener: Option<i32>) {
         let write = || -> Result<(), Box<dyn std::error::Error>> {
             let (boot_id, process) = (BootId::current()?.to_string(), ProcessIdentity::of_self()?);
             let text = serde_json::to_vec(&Holder { boot_id, process, listener })?;
@@ -129,7 +153,8 @@ impl DaemonLock {
 }
 
 /// Reads who holds the lock; `None` when the file does not say.
-pub(crate) fn holder(run_dir: &Path, role: Role) -> Option<Holder> {
+#[must_use]
+pub fn holder(run_dir: &Path, role: Role) -> Option<Holder> {
     let text = std::fs::read(role.file(run_dir)).ok()?;
     serde_json::from_slice(text.get(..MAX_BYTES).unwrap_or(&text)).ok()
 }
@@ -141,19 +166,19 @@ mod tests {
     #[test]
     fn a_second_daemon_is_refused_until_the_first_is_gone() {
         let dir = tempfile::tempdir().expect("temp");
-        let first = DaemonLock::take(dir.path(), Role::Daemon).expect("free");
-        assert!(matches!(DaemonLock::take(dir.path(), Role::Daemon), Err(LockError::Held { .. })));
-        DaemonLock::take(dir.path(), Role::Next).expect("the next one's is another lock");
+        let first = NodeLock::take(dir.path(), Role::Daemon).expect("free");
+        assert!(matches!(NodeLock::take(dir.path(), Role::Daemon), Err(LockError::Held { .. })));
+        NodeLock::take(dir.path(), Role::Next).expect("the next one's is another lock");
         drop(first);
-        DaemonLock::take(dir.path(), Role::Daemon).expect("free again");
+        NodeLock::take(dir.path(), Role::Daemon).expect("free again");
     }
 
     #[test]
     fn who_keeps_daemons_away_is_not_named() {
         let dir = tempfile::tempdir().expect("temp");
-        drop(DaemonLock::take(dir.path(), Role::Daemon).expect("free"));
-        let _lock = DaemonLock::keep_away(dir.path()).expect("free");
-        assert!(matches!(DaemonLock::take(dir.path(), Role::Daemon), Err(LockError::Held { .. })));
+        drop(NodeLock::take(dir.path(), Role::Daemon).expect("free"));
+        let _lock = NodeLock::keep_away(dir.path()).expect("free");
+        assert!(matches!(NodeLock::take(dir.path(), Role::Daemon), Err(LockError::Held { .. })));
         assert_eq!(holder(dir.path(), Role::Daemon), None);
     }
 
@@ -161,7 +186,7 @@ mod tests {
     fn the_file_says_who_holds_the_lock_and_where_it_listens() {
         let dir = tempfile::tempdir().expect("temp");
         assert_eq!(holder(dir.path(), Role::Daemon), None);
-        let lock = DaemonLock::take(dir.path(), Role::Daemon).expect("free");
+        let lock = NodeLock::take(dir.path(), Role::Daemon).expect("free");
         lock.say(Some(12));
         lock.say(Some(7));
         let holder = holder(dir.path(), Role::Daemon).expect("it says");

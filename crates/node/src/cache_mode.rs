@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tracing::warn;
 
-use crate::daemon::parts::FILTERS_DIR;
+use crate::assembly::FILTERS_DIR;
 
 /// Only the daemon's own user enters it.
 const CLOSED: u32 = 0o700;

@@ -5,17 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use contd_access::Below;
 use contd_actors::{Judge, Judgement};
 use contd_flist::{FlistSource, UrlPrefix, permitted};
 use contd_rootfs::{BindGrant, FlistGrant, Grant, LimitedRoutes};
 use contd_types::{ApiError, Caller, ContainerSpec, CpuLimit, ErrorKind, MountSpec, NamespaceId, Network, Propagation};
-use tokio::sync::watch;
 
 use crate::config::{Access, Config, FlistRule};
-use crate::daemon::calls::ApiSettings;
 
 /// Words that ask for a read-only mount.
 const READ_ONLY: [&str; 3] = ["ro", "readonly", "rro"];
@@ -50,7 +48,7 @@ const MIB: u64 = 1024 * 1024;
 
 /// The rules, and what a container gets that does not say: for callers with limited rights that is also the most.
 #[derive(Debug)]
-pub(crate) struct Rules {
+pub struct Rules {
     access: Vec<Access>,
     defaults: Defaults,
 }
@@ -76,7 +74,7 @@ type Judged<T> = Result<T, Denial>;
 
 impl Rules {
     /// Takes them from a configuration.
-    pub(crate) fn of(config: &Config) -> Self {
+    pub fn of(config: &Config) -> Self {
         let (access, given) = (config.access.clone(), &config.defaults);
         let defaults = Defaults {
             memory: given.memory_mib.saturating_mul(MIB),
@@ -88,12 +86,15 @@ impl Rules {
     }
 
     /// Returns the rules themselves.
-    pub(crate) fn access(&self) -> &[Access] {
+    pub fn access(&self) -> &[Access] {
         &self.access
     }
 
     /// Fills in the limits that a spec leaves out and whose default is more than the first rule that allows the rest has.
-    pub(crate) fn fit(
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub fn fit(
         &self,
         caller: &Caller,
         namespace: &NamespaceId,
@@ -105,7 +106,10 @@ impl Rules {
     }
 
     /// Judges what a container asks for.
-    pub(crate) fn judge(
+    ///
+    /// # Errors
+    /// `PermissionDenied` with the part that no rule allows, and what to ask the operator for.
+    pub fn judge(
         &self,
         caller: &Caller,
         namespace: &NamespaceId,
@@ -238,22 +242,35 @@ impl Rules {
 
 /// Judges by the rules as they are when it is asked.
 #[derive(Debug)]
-pub(crate) struct Gate(watch::Receiver<Arc<ApiSettings>>);
+pub struct Gate(RwLock<Arc<Rules>>);
 
 impl Gate {
-    pub(crate) fn new(settings: watch::Receiver<Arc<ApiSettings>>) -> Self {
-        Self(settings)
+    /// Begins with these rules.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self(RwLock::new(Arc::new(rules)))
+    }
+
+    /// Returns the rules as they are now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes other rules; what is judged from now on goes by them.
+    pub fn replace(&self, rules: Rules) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 }
 
 impl Judge for Gate {
     fn judge(&self, caller: &Caller, namespace: &NamespaceId, spec: &ContainerSpec) -> Result<Judgement, ApiError> {
-        self.0.borrow().rules.judge(caller, namespace, spec)
+        self.rules().judge(caller, namespace, spec)
     }
 }
 
 /// Tells whether a rule is about this caller: by its user, by one of its groups, or by both where it names both.
-pub(crate) fn fits(rule: &Access, caller: &Caller) -> bool {
+pub fn fits(rule: &Access, caller: &Caller) -> bool {
     match (rule.uid, rule.gid) {
         (None, None) => false,
         (uid, gid) => uid.is_none_or(|uid| uid == caller.uid) && gid.is_none_or(|gid| caller.is_in(gid)),
@@ -261,7 +278,7 @@ pub(crate) fn fits(rule: &Access, caller: &Caller) -> bool {
 }
 
 /// Tells whether a rule is about this namespace.
-pub(crate) fn is_in_scope(rule: &Access, namespace: &NamespaceId) -> bool {
+pub fn is_in_scope(rule: &Access, namespace: &NamespaceId) -> bool {
     rule.namespaces.is_empty() || rule.namespaces.contains(namespace)
 }
 

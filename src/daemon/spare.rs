@@ -1,34 +1,11 @@
-//! The daemon's own limit of open files: raised at the start as far as it may be. Containers have theirs from their bundle.
+//! A descriptor that is kept for the moment when there are no more.
 
 use std::fs::File;
 use std::io;
 
 use contd_types::Shortage;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tracing::{info, warn};
 
-/// Raises the soft limit to the hard one: each running container takes four descriptors of the daemon.
-pub(crate) fn raise_open_files() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-            info!(before = soft, now = hard, "limit of open files raised");
-        } else {
-            info!(limit = hard, "limit of open files");
-        }
-        Ok(())
-    });
-    if let Err(errno) = raised {
-        warn!(error = %errno, "limit of open files not raised");
-    }
-}
-
-/// Returns the limit of our stack, which containers inherit: what they may be executed with depends on it.
-pub(crate) fn stack() -> u64 {
-    getrlimit(Resource::RLIMIT_STACK).map_or(0, |(soft, _hard)| soft)
-}
-
-/// A descriptor that is kept for the moment when there are no more: given up, it lets one caller in, who can then be
+/// One descriptor in reserve: given up, it lets one caller in, who can then be
 /// answered, and may delete what holds the others.
 #[derive(Debug, Default)]
 pub(crate) struct Spare(Option<File>);
