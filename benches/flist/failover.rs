@@ -23,7 +23,7 @@ use crate::stats::{Goal, Samples};
 
 const KILLS: usize = 20;
 const READERS: usize = 8;
-/// The goal from FACTS.
+/// The goal.
 const GOAL_MS: f64 = 20.0;
 /// The time limit for a successor to answer.
 const SUCCESSION_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use crate::stats::{Goal, Samples};
 
 const WARM_ROUNDS: usize = 21;
 const COLD_ROUNDS: usize = 5;
-/// The goal from FACTS, in milliseconds.
+/// The goal, in milliseconds.
 const GOAL_MS: f64 = 15.0;
 /// The most bytes of the file: small, as most are.
 const MAX_BYTES: u64 = 16 * 1024;

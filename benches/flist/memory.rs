@@ -8,7 +8,7 @@ use crate::stage::Stage;
 use crate::stats::{Goal, Samples};
 use crate::tools::tar;
 
-/// The goal from FACTS: this much, and this much per entry.
+/// The goal: a base, and a size per entry.
 const GOAL_BYTES: u64 = 10 << 20;
 const GOAL_BYTES_PER_ENTRY: u64 = 200;
 const MIB: f64 = 1_048_576.0;

@@ -18,7 +18,7 @@ use crate::tools::{binary, run};
 
 const WARM_ROUNDS: usize = 3;
 const COLD_ROUNDS: usize = 2;
-/// The goal from FACTS: fifteen times as fast as `rfs`, which was measured beside ext4.
+/// The goal: fifteen times as fast as `rfs`, which was measured beside ext4.
 const TIMES_RFS: f64 = 15.0;
 
 pub(crate) fn measure(stage: &Stage, table: &mut Table) {

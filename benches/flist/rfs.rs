@@ -1,6 +1,5 @@
 //! The figures of the real `rfs`, as ratios to ext4 on the same tree and machine: 576 MiB of Debian, 19,506 entries, 4
-//! cores, Linux 6.18; FACTS.md "Serving a flist", medians in seconds. Only the ratios can be compared with another
-//! machine.
+//! cores, Linux 6.18; medians in seconds. Only the ratios can be compared with another machine.
 
 /// `find`, page cache dropped: 4.06 / 0.183.
 pub(crate) const FIND_COLD: f64 = 4.06 / 0.183;

@@ -16,7 +16,7 @@ use crate::peers::RuncBundle;
 use crate::stats::{Goal, Samples, ratio};
 
 const ROUNDS: usize = 50;
-/// The kernel is idle after this time (FACTS).
+/// After this long without a write, `cgroup.procs` waits for an RCU grace period (docs/architecture.md, facts).
 const IDLE: Duration = Duration::from_millis(200);
 const IDLE_ROUNDS: usize = 30;
 const RUNC_ID: &str = "exec-peer";

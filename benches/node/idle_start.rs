@@ -8,7 +8,7 @@ use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
 const ROUNDS: usize = 30;
-/// The kernel is idle after this time (FACTS).
+/// After this long without a write, `cgroup.procs` waits for an RCU grace period (docs/architecture.md, facts).
 const IDLE: Duration = Duration::from_millis(200);
 
 pub(crate) fn measure() {

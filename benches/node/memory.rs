@@ -12,7 +12,7 @@ use crate::harness::census::command_lines;
 use crate::stats::{Goal, ratio};
 use crate::variants::{Contender, Variant};
 
-/// The numbers of idle containers for the monitors, and for the daemons, as in FACTS.
+/// The numbers of idle containers for the monitors, and for the daemons.
 const MONITORED: usize = 20;
 const HELD: usize = 50;
 

@@ -38,7 +38,7 @@ pub(crate) fn measure() {
     println!("start with none, until it answers   {empty}");
     println!("start with {CONTAINERS}, until it answers     {answers}");
     println!("start with {CONTAINERS}, all re-attached      {attached}");
-    println!("containerd 1.6, all of 50 running: 84 ms on the machine of FACTS; goal 0.1x of it");
+    println!("containerd 1.6, all of 50 running: 84 ms on four cores (Linux 6.18); goal 0.1x of it");
     runtime.block_on(async {
         let client = Client::connect(&node.socket(), Deadline::Usual).await.expect("connect");
         for number in 0..CONTAINERS {

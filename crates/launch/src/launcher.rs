@@ -2,7 +2,7 @@
 //!
 //! A cold launcher reads the bundle first, and clones init into the namespaces that the bundle asks for. A warm slot
 //! has made and entered the cgroup, and cloned init into the default namespaces, before there is a bundle: entering a
-//! cgroup takes 12–17 ms on an idle host (FACTS: kernel), and init inherits the membership.
+//! cgroup takes 12–17 ms on an idle host (docs/architecture.md, facts), and init inherits the membership.
 //!
 //! Init is cloned with `CLONE_PARENT`: it is the caller's child, not the launcher's, from its first moment on.
 

@@ -1,6 +1,6 @@
 //! Compiled seccomp filters: compiled once for each profile, cached by the hash of its text.
 //!
-//! libseccomp takes 11–13 ms to compile a filter (FACTS: runtimes); loading one takes the kernel a third of a
+//! libseccomp takes 11–13 ms to compile a filter (docs/architecture.md, facts); loading one takes the kernel a third of a
 //! millisecond. So the text of `linux.seccomp` is hashed, without insignificant blanks, and the compiled program is
 //! looked up: in memory, then in a directory that only root can write. Only an unknown profile is compiled, by
 //! `contd-seccomp` in a process of its own.

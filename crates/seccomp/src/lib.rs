@@ -17,7 +17,7 @@ pub use section::{Argument, Section, Syscall};
 
 /// The errno of the action "errno" when the section gives no number, from the specification.
 const DEFAULT_ERRNO: u32 = 1;
-/// libseccomp's binary tree: a third of the time of a linear filter (FACTS: runtimes).
+/// libseccomp's binary tree: a third of the time of a linear filter (docs/architecture.md, facts).
 const OPTIMIZE_BINARY_TREE: u32 = 2;
 /// The most bytes of a program: the kernel takes 4096 instructions of 8 bytes.
 const MAX_PROGRAM_BYTES: u64 = 4096 * 8;

@@ -10,7 +10,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Restarts of a container: 0.5 s to 5 min, as DESIGN section 5 promises.
+    /// Restarts of a container: 0.5 s to 5 min.
     pub const RESTART: Self = Self { min: Duration::from_millis(500), max: Duration::from_secs(300) };
 
     /// Rebuilds of an actor: quick at first, since a panic is usually one bad message, then calm.

@@ -15,6 +15,7 @@
 //! event         what happened  ContainerEvent
 //! error         what went wrong ApiError, ErrorKind, trait Explain
 //! hint          what to type  complete_commands
+//! request       the id of one operation, for logs  RequestId
 //! shortage      what ran out   Shortage
 //! time          when           Timestamp, trait Clock
 //! ```
@@ -33,6 +34,7 @@ pub mod layer;
 pub mod lifecycle;
 pub mod mount;
 pub mod name;
+pub mod request;
 pub mod shortage;
 pub mod signal;
 pub mod spec;
@@ -51,6 +53,7 @@ pub use layer::LayerKind;
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
 pub use mount::MountSpec;
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
+pub use request::{RequestId, RequestIdError};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{
