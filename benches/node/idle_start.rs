@@ -1,4 +1,5 @@
-//! A start after a quiet while: whoever then moves a process into a cgroup waits for a grace period of the kernel.
+//! Starts a container after an idle time: moving a process into a cgroup then waits for an RCU grace period of the
+//! kernel.
 
 use std::time::Duration;
 

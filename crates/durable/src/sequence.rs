@@ -42,7 +42,7 @@ pub enum DurableError {
         source: io::Error,
     },
     /// The new content could not be brought to the disk; the old one is untouched.
-    #[error("bring new content for {} to the disk", path.display())]
+    #[error("sync new content for {}", path.display())]
     Sync {
         /// The file to be replaced.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum DurableError {
         source: io::Error,
     },
     /// The new content could not take the name; the old one is untouched.
-    #[error("put new content in the place of {}", path.display())]
+    #[error("replace {} by its new content", path.display())]
     Rename {
         /// The file to be replaced.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum DurableError {
         source: io::Error,
     },
     /// The change is made, but may not survive a power loss.
-    #[error("bring directory {} to the disk", path.display())]
+    #[error("sync directory {}", path.display())]
     SyncDir {
         /// The directory.
         path: PathBuf,

@@ -233,8 +233,8 @@ impl Control {
     fn hand_over(&self, stream: &UnixStream, version: u16, id: u64) -> Result<(), ConnectionError> {
         let Estate { device, lease, listener, negotiated, .. } = &*self.estate;
         let session = serde_json::to_string(negotiated).map_err(ConnectionError::Session)?;
-        let estate = flistfs::Estate { server: process(&self.us), session };
-        let frame = Frame::new(version, Kind::Reply, &Reply { id, result: Ok(Response::Estate(estate)) })?;
+        let estate = flistfs::Handover { server: process(&self.us), session };
+        let frame = Frame::new(version, Kind::Reply, &Reply { id, result: Ok(Response::Handover(estate)) })?;
         info!("handing over to a successor");
         Ok(contd_handover::send(stream, &frame.to_bytes(), &[device.as_fd(), lease.as_fd(), listener.as_fd()])?)
     }

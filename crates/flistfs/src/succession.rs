@@ -73,7 +73,7 @@ fn ask_at(socket: &Path) -> Result<Offer, AskError> {
     stream.write_all(&Frame::new(version, Kind::Call, &call)?.to_bytes())?;
     let reply: Reply = inbox.message(&stream, Kind::Reply)?;
     let estate = match reply.result.map_err(AskError::Answer)? {
-        Response::Estate(estate) => estate,
+        Response::Handover(estate) => estate,
         Response::Done | Response::Status(_) => return Err(AskError::Unexpected),
     };
     let Ok([device, lock, listener]) = <[OwnedFd; 3]>::try_from(inbox.fds) else { return Err(AskError::Unexpected) };
@@ -124,7 +124,7 @@ impl Inbox {
     }
 }
 
-fn session(estate: &flistfs::Estate) -> Result<Negotiated, AskError> {
+fn session(estate: &flistfs::Handover) -> Result<Negotiated, AskError> {
     serde_json::from_str(&estate.session).map_err(AskError::Session)
 }
 

@@ -86,7 +86,7 @@ impl Explain for ClientError {
 pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     match call(socket, Request::Status)? {
         Response::Status(status) => Ok(status),
-        Response::Done | Response::Estate(_) => Err(ClientError::Unexpected),
+        Response::Done | Response::Handover(_) => Err(ClientError::Unexpected),
     }
 }
 

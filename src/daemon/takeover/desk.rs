@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contd_handover::{MAX_DESCRIPTORS_AT_ONCE, Named};
-use contd_protocol::takeover::{Request, VERSIONS, Word};
+use contd_protocol::handover::{HandoverSocket, Request, Word};
 use contd_protocol::{Hello, HelloReply, Kind, Refusal, negotiate};
 use contd_types::one_line;
 use tokio::net::{UnixListener, UnixStream};
@@ -88,7 +88,7 @@ impl Desk {
                 return Err(RefusedError::Forbidden { uid });
             }
             let hello: Hello = wire.next(Kind::Hello)?;
-            match negotiate(hello.versions, VERSIONS) {
+            match negotiate(hello.versions, <HandoverSocket as contd_protocol::session::Protocol>::VERSIONS) {
                 Ok(version) => {
                     wire.greet(Kind::HelloReply, &HelloReply::Welcome { version, agent, features: Vec::new() })?;
                     let Request::TakeOver = wire.next(Kind::Call)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use contd_handover::Named;
 use contd_lease::{ProcessError, ProcessIdentity};
-use contd_protocol::takeover::{Request, VERSIONS, Word};
+use contd_protocol::handover::{HandoverSocket, Request, Word};
 use contd_protocol::{Hello, HelloReply, Kind, Refusal};
 use contd_types::ErrorKind;
 use nix::libc;
@@ -198,7 +198,13 @@ fn ask(run_dir: &Path, agent: &str, given: &mut Given) -> Result<Asked, Takeover
     };
     let greet = || -> Result<(Wire, HelloReply), WireError> {
         let mut wire = Wire::new(stream, ANSWER_TIMEOUT)?;
-        wire.greet(Kind::Hello, &Hello { versions: VERSIONS, agent: agent.to_owned() })?;
+        wire.greet(
+            Kind::Hello,
+            &Hello {
+                versions: <HandoverSocket as contd_protocol::session::Protocol>::VERSIONS,
+                agent: agent.to_owned(),
+            },
+        )?;
         let reply = wire.next(Kind::HelloReply)?;
         Ok((wire, reply))
     };
