@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use contd_types::NamespaceId;
 
-use crate::config::DaemonArgs;
 use crate::cli::parse;
 use crate::cli::run_args::RunArgs;
+use crate::config::DaemonArgs;
 
 /// The exit codes of verbs that do not say otherwise.
 const CODES: &str =

@@ -4,12 +4,12 @@ use contd_types::{ApiError, ErrorKind};
 use serde::Serialize;
 
 use crate::cli::args::Format;
-use crate::config::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::cli::output::quoted;
 use crate::cli::table;
 use crate::config;
+use crate::config::DaemonArgs;
 use crate::doctor::{self, CHECKS, Finding, Outcome, Report, Severity};
 
 /// What scripts may rely on.

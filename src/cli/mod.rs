@@ -56,10 +56,10 @@ use clap::{CommandFactory, FromArgMatches};
 use contd_types::ApiError;
 
 use crate::cli::args::{Cli, Verb};
-pub(crate) use crate::config::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::{Host, Session};
 use crate::cli::output::Way;
+pub(crate) use crate::config::DaemonArgs;
 
 /// What runs the daemon; brought by `main`, so that nothing here knows it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;

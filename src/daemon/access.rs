@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use contd_types::{ApiError, Caller, ErrorKind, NamespaceId};
 
-use contd_node::{Access, Limits, fits, is_in_scope};
 use crate::daemon::places::Shares;
+use contd_node::{Access, Limits, fits, is_in_scope};
 
 /// Who is at the other end of a connection, as the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]

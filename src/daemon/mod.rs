@@ -34,8 +34,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::DaemonArgs;
 use crate::config;
+use crate::config::DaemonArgs;
 use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::inherited::{Inherited, Passed};
 use crate::daemon::leaving::Leaving;

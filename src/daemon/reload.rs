@@ -4,8 +4,8 @@
 use contd_node::{Config, Node};
 use tracing::{error, info, warn};
 
-use crate::config::DaemonArgs;
 use crate::config;
+use crate::config::DaemonArgs;
 use crate::daemon::calls::{ApiSettings, Backend};
 
 /// The configuration that the daemon goes by, and where it is read again.

@@ -14,7 +14,7 @@ use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_B
 use contd_rootfs::fake::{FakeRootfs, Outcome};
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
-use contd_types::{ApiError, ContainerName, ContainerSpec, CpuLimit, Entrypoint, ErrorKind, NamespaceId, SystemClock};
+use contd_types::{ApiError, ContainerName, ContainerSpec, Entrypoint, ErrorKind, NamespaceId, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;

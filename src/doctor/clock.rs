@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use contd_types::{Clock, SystemClock, Timestamp};
 
-use contd_node::EVENTS_DIR;
 use crate::doctor::error::LookError;
 use crate::doctor::finding::Finding;
 use crate::doctor::known::{RECORD, container_dirs};
 use crate::doctor::node::Node;
+use contd_node::EVENTS_DIR;
 
 /// 2026-01-01: this program is younger than that.
 const WRITTEN: Timestamp = Timestamp(1_767_225_600_000_000_000);

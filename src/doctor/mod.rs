@@ -45,12 +45,12 @@ use std::time::Duration;
 
 use contd_types::{ApiError, ErrorKind};
 
-use contd_node::{Config, NodeLock};
 use crate::doctor::error::LookError;
 pub(crate) use crate::doctor::finding::{Finding, Severity};
 #[cfg(test)]
 pub(crate) use crate::doctor::fix::Fix;
 use crate::doctor::node::{Daemon, Node};
+use contd_node::{Config, NodeLock};
 
 /// Between two looks for leaks: a removal that is under way is through, or has got on to another thing.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use contd_lease::{ProcessIdentity, pidfd, wait_dead};
 
-use contd_node::programs::{NATIVE, find};
 use crate::doctor::error::LookError;
 use crate::doctor::finding::Finding;
 use crate::doctor::node::Node;
+use contd_node::programs::{NATIVE, find};
 
 /// How long a program may take to say its version.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use contd_types::ContainerId;
 
-use contd_node::RUNTIME_STATE_DIR;
 use crate::doctor::error::{LookError, entries};
 use crate::doctor::finding::Finding;
 use crate::doctor::fix::{Fix, is_listening};
 use crate::doctor::members;
 use crate::doctor::node::Node;
 use crate::doctor::temps;
+use contd_node::RUNTIME_STATE_DIR;
 
 /// What the daemon keeps there.
 const KEPT: [&str; 6] = ["contd.lock", "next.lock", "takeover.sock", "s", "f", RUNTIME_STATE_DIR];

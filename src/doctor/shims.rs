@@ -191,7 +191,8 @@ mod tests {
             let (run, state) = (temp.path().join("run"), temp.path().join("state"));
             let leases = run.join("s");
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&leases).expect("made");
-            let config = Config { state_dir: state, run_dir: run, ..Config::default() };
+            let mut config = Config::default();
+            (config.state_dir, config.run_dir) = (state, run);
             Self { _temp: temp, config, leases }
         }
 

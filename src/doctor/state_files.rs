@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use contd_lease::ProcessIdentity;
 use contd_rootfs::REMOVED_DIR;
 
-use contd_node::EVENTS_DIR;
 use crate::doctor::error::{LookError, entries};
 use crate::doctor::filesystems::TRIAL;
 use crate::doctor::finding::Finding;
 use crate::doctor::fix::Fix;
 use crate::doctor::known::container_dirs;
 use crate::doctor::node::Node;
+use contd_node::EVENTS_DIR;
 
 /// Tells whether only mount points are left in a container's directory.
 fn is_covered(dir: &Path) -> bool {

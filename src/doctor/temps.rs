@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use contd_lease::ProcessIdentity;
 use contd_types::Timestamp;
 
-use contd_node::EVENTS_DIR;
 use crate::doctor::error::{LookError, entries};
 use crate::doctor::finding::Finding;
 use crate::doctor::fix::Fix;
 use crate::doctor::known::container_dirs;
 use crate::doctor::node::Node;
 use crate::doctor::process::Boot;
+use contd_node::EVENTS_DIR;
 
 /// What stands before the writer's pid in every name: `.<name>.tmp-<pid>-<n>` for state, `.tmp-<pid>-<n>` for flists.
 const MARK: &str = ".tmp-";

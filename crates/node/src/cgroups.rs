@@ -12,7 +12,7 @@ use tracing::debug;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// Removes `parent` at the top of each hierarchy where it is empty.
-pub(crate) fn remove_if_empty(parent: &str) {
+pub fn remove_if_empty(parent: &str) {
     for dir in hierarchies() {
         let path = dir.join(parent);
         match fs::remove_dir(&path) {

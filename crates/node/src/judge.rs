@@ -109,12 +109,7 @@ impl Rules {
     ///
     /// # Errors
     /// `PermissionDenied` with the part that no rule allows, and what to ask the operator for.
-    pub fn judge(
-        &self,
-        caller: &Caller,
-        namespace: &NamespaceId,
-        spec: &ContainerSpec,
-    ) -> Result<Judgement, ApiError> {
+    pub fn judge(&self, caller: &Caller, namespace: &NamespaceId, spec: &ContainerSpec) -> Result<Judgement, ApiError> {
         self.decide(caller, namespace, spec).map(|(_, judgement)| judgement)
     }
 

@@ -117,7 +117,10 @@ impl Node {
     ///
     /// # Errors
     /// Whatever keeps it from starting, with a hint; [`OpenError::Lock`] where a node runs already.
-    #[expect(clippy::unused_async, reason = "async by contract: it wants an actix system, and opening may come to wait")]
+    #[expect(
+        clippy::unused_async,
+        reason = "async by contract: it wants an actix system, and opening may come to wait"
+    )]
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let plan = Plan::new(config)?;
         plan.make_directories()?;

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use contd_client::{Client, ClientError, Deadline};
 
 use crate::cli::block_on_result;
-use crate::config::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::config;
+use crate::config::DaemonArgs;
 use contd_node::FlistPlaces;
 
 /// Asks with `call`, or looks with `look`: where directories are named, and where no daemon answers, which is told.

@@ -11,12 +11,12 @@ use contd_types::Timestamp;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::config::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::flist::{FlistError, ask};
 use crate::cli::host::Host;
 use crate::cli::{parse, status, table};
 use crate::config;
+use crate::config::DaemonArgs;
 use contd_node::FlistPlaces;
 
 /// How much of a hash a table shows.

@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use super::wire::{Wire, WireError};
 use super::{ANSWER_TIMEOUT, socket};
-use crate::config::Api;
 use crate::daemon::server::{self, BindError};
+use contd_node::Api;
 
 /// For the daemon's own user only; the peer is asked for besides.
 const RIGHTS: Api = Api { group: None, mode: 0o600 };

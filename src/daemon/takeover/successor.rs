@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::wire::{Wire, WireError};
 use super::{ANSWER_TIMEOUT, REST_TIMEOUT, socket};
-use crate::daemon::lock::{self, NodeLock, Holder, LockError, Role};
+use crate::daemon::lock::{self, Holder, LockError, NodeLock, Role};
 
 /// Between two looks at a lock that is about to come free.
 const LOOK: Duration = Duration::from_millis(2);

@@ -80,11 +80,7 @@ fn clash_text(clash: Clash) -> &'static str {
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if config.version != 1 {
         let value = config.version.to_string();
-        return Err(ConfigError::Value {
-            key: "version",
-            value,
-            why: "is not known; this contd reads version 1",
-        });
+        return Err(ConfigError::Value { key: "version", value, why: "is not known; this contd reads version 1" });
     }
     let socket = config.socket();
     let paths = [

@@ -25,7 +25,7 @@ pub use layout::Clash;
 
 use crate::programs::NATIVE;
 
-const MIB: u64 = 1024 * 1024;
+pub(crate) const MIB: u64 = 1024 * 1024;
 
 /// The configuration file. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -336,6 +336,55 @@ impl Default for Limits {
             followers_per_user: 64,
             dry_runs_per_user: 4,
             idle_timeout_s: 600,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_path_with_or_without_unix() {
+        let of = |text: &str| parse_address(text.as_ref()).map(|path| path.display().to_string());
+        for (text, path) in [
+            ("/run/c.sock", "/run/c.sock"),
+            ("unix:///run/c.sock", "/run/c.sock"),
+            ("unix:/run/c.sock", "/run/c.sock"),
+            ("unix://run/c.sock", "run/c.sock"),
+            ("c.sock", "c.sock"),
+            ("unix:c", "unix:c"),
+        ] {
+            assert_eq!(of(text).as_deref(), Ok(path), "{text}");
+        }
+        for bad in
+            ["", "unix://", "tcp://h:1", "http://h", "ssh://u@h", "fd://", "npipe:////./pipe/x", "unix://tcp://x"]
+        {
+            assert!(of(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert!(of("tcp://h:1").is_err_and(|error| error.contains("tcp://") && error.contains("unix://")));
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_actors_and_of_the_documentation() {
+        let (config, node) = (Config::default(), contd_actors::Defaults::default());
+        let settings = crate::assembly::changeable(&config).expect("the defaults can be");
+        assert_eq!(
+            (settings.defaults.limits.memory_bytes, settings.defaults.limits.cpu),
+            (1 << 30, contd_types::CpuLimit::ONE)
+        );
+        assert_eq!(settings.defaults.limits.memory_bytes, node.limits.memory_bytes);
+        assert_eq!(settings.removed_logs, Some(contd_actors::RemovedLogsRule::default()));
+        config.check().expect("the defaults can work");
+        let text = include_str!("../../../../docs/configuration.md");
+        for line in [
+            "memory_mib = 1024",
+            "cpu_millis = 1000",
+            "pids = 1024",
+            "timeout_s = 20",
+            "containers_per_namespace = 1024",
+        ] {
+            assert!(text.lines().any(|found| found.starts_with(line)), "docs/configuration.md has no {line:?}");
         }
     }
 }
