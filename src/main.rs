@@ -1,10 +1,9 @@
-//! The process: `contd daemon`, the verbs that ask it, and `contd doctor`, which looks after its node.
+//! The process: the command line, and `contd daemon`. The two do not know each other; both read the same configuration.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod config;
 mod daemon;
-mod doctor;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use crate::cli::output::quoted;
 use crate::cli::table;
 use crate::config;
 use crate::config::DaemonArgs;
-use crate::doctor::{self, CHECKS, Finding, Outcome, Report, Severity};
+use contd_doctor::{self as doctor, CHECKS, Finding, Outcome, Report, Severity};
 
 /// What scripts may rely on.
 pub(crate) const AFTER_HELP: &str = "It looks at this machine's directories, so give it the flags of `contd daemon`. \

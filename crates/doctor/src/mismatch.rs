@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use contd_durable::{Fs, RealFs};
 use contd_protocol::shim::{TaskSpec, files};
 
-use crate::doctor::error::{LookError, entries};
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
-use crate::doctor::process::helpers;
+use crate::error::{LookError, entries};
+use crate::finding::Finding;
+use crate::node::Node;
+use crate::process::helpers;
 
 /// More than a task takes.
 const MAX_TASK_BYTES: u64 = 64 * 1024;
 
 /// Looks for a shim that has one of our directories and not the other.
-pub(super) fn find(node: &Node<'_>) -> Result<Option<Finding>, LookError> {
+pub(crate) fn find(node: &Node<'_>) -> Result<Option<Finding>, LookError> {
     let mut leases = entries(&node.run.join("s"))?;
     leases.extend(helpers()?.into_iter().map(|helper| helper.dir));
     let is_at_odds = |lease: &&PathBuf| {

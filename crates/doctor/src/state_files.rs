@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use contd_lease::ProcessIdentity;
 use contd_rootfs::REMOVED_DIR;
 
-use crate::doctor::error::{LookError, entries};
-use crate::doctor::filesystems::TRIAL;
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::Fix;
-use crate::doctor::known::container_dirs;
-use crate::doctor::node::Node;
+use crate::error::{LookError, entries};
+use crate::filesystems::TRIAL;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::known::container_dirs;
+use crate::node::Node;
 use contd_node::EVENTS_DIR;
 
 /// Tells whether only mount points are left in a container's directory.
@@ -22,7 +22,7 @@ fn is_covered(dir: &Path) -> bool {
 }
 
 /// Looks for it.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
     for (namespace, id, dir) in container_dirs(&node.state)? {
         // A container's directory is made before its record is whole, and a dry run has one for a moment.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use contd_types::ContainerId;
 
-use crate::doctor::fix::Fix;
+use crate::fix::Fix;
 
 /// How bad it is. Everything above a note makes `contd doctor` end with code 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Severity {
+pub enum Severity {
     /// As it should be.
     Ok,
     /// Worth to know; nothing needs to be done.
@@ -33,23 +33,23 @@ impl fmt::Display for Severity {
 
 /// One finding. Without a [`Fix`] it needs a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// The check that found it; filled in by whoever ran that.
-    pub(crate) check: &'static str,
+    pub check: &'static str,
     /// How bad.
-    pub(crate) severity: Severity,
+    pub severity: Severity,
     /// What.
-    pub(crate) what: String,
+    pub what: String,
     /// A path, a pid, a cgroup; empty where it is the whole node.
-    pub(crate) place: String,
+    pub place: String,
     /// Why it matters.
-    pub(crate) why: String,
+    pub why: String,
     /// What to do.
-    pub(crate) remedy: String,
+    pub remedy: String,
     /// The container that it would be of.
-    pub(crate) container: Option<ContainerId>,
+    pub container: Option<ContainerId>,
     /// What `--fix` does.
-    pub(crate) fix: Option<Fix>,
+    pub fix: Option<Fix>,
 }
 
 impl Finding {
@@ -67,62 +67,66 @@ impl Finding {
     }
 
     /// Something is as it should be.
-    pub(crate) fn ok(what: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn ok(what: impl Into<String>) -> Self {
         Self::new(Severity::Ok, what)
     }
 
     /// Worth to know.
-    pub(crate) fn note(what: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn note(what: impl Into<String>) -> Self {
         Self::new(Severity::Note, what)
     }
 
     /// Something is left behind, or will become a problem.
-    pub(crate) fn warning(what: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn warning(what: impl Into<String>) -> Self {
         Self::new(Severity::Warning, what)
     }
 
     /// Containers cannot be run, or not as promised.
-    pub(crate) fn problem(what: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn problem(what: impl Into<String>) -> Self {
         Self::new(Severity::Problem, what)
     }
 
     /// Says where.
     #[must_use]
-    pub(crate) fn at(self, path: &Path) -> Self {
+    pub fn at(self, path: &Path) -> Self {
         self.at_text(path.display().to_string())
     }
 
     /// Says where, when it is no path.
     #[must_use]
-    pub(crate) fn at_text(mut self, place: impl Into<String>) -> Self {
+    pub fn at_text(mut self, place: impl Into<String>) -> Self {
         self.place = place.into();
         self
     }
 
     /// Says why it matters.
     #[must_use]
-    pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
+    pub fn because(mut self, why: impl Into<String>) -> Self {
         self.why = why.into();
         self
     }
 
     /// Says what to do, for a person.
     #[must_use]
-    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
         self
     }
 
     /// Says which container it would be of.
     #[must_use]
-    pub(crate) fn of(mut self, container: &ContainerId) -> Self {
+    pub fn of(mut self, container: &ContainerId) -> Self {
         self.container = Some(container.clone());
         self
     }
 
     /// Says what `--fix` does about it, which is the remedy then.
     #[must_use]
-    pub(crate) fn fixed_by(mut self, fix: Fix) -> Self {
+    pub fn fixed_by(mut self, fix: Fix) -> Self {
         self.remedy = format!("contd doctor --fix {fix}");
         self.fix = Some(fix);
         self

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use contd_lease::ProcessIdentity;
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::Fix;
-use crate::doctor::node::Node;
-use crate::doctor::process::{Helper, helpers};
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::node::Node;
+use crate::process::{Helper, helpers};
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let ours: Vec<Helper> = helpers()?.into_iter().filter(|helper| helper.dir.starts_with(&node.run)).collect();
     let mut lost: BTreeMap<(&str, &Path), Vec<ProcessIdentity>> = BTreeMap::new();
     // One that is just ending has removed its directory: the second look does not find it any more.

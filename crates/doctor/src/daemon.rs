@@ -2,14 +2,14 @@
 
 use contd_lease::{LeaseDir, LeaseState};
 
-use crate::doctor::error::{LookError, entries};
-use crate::doctor::finding::Finding;
-use crate::doctor::node::{Daemon, Node};
+use crate::error::{LookError, entries};
+use crate::finding::Finding;
+use crate::node::{Daemon, Node};
 
 const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Checks the daemon itself.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let socket = node.config.socket();
     Ok(vec![match &node.daemon {
         Daemon::Answers { version, pid, .. } if version == OUR_VERSION => {
@@ -33,7 +33,7 @@ pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
 }
 
 /// Checks shims and flist servers: they outlive the upgrade of the daemon.
-pub(super) fn check_versions(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check_versions(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
     for (sub, what) in [("s", "shim"), ("f", "flist server")] {
         for dir in entries(&node.run.join(sub))? {

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use contd_types::ContainerId;
 
-use crate::doctor::error::{LookError, entries};
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::{Fix, is_listening};
-use crate::doctor::members;
-use crate::doctor::node::Node;
-use crate::doctor::temps;
+use crate::error::{LookError, entries};
+use crate::finding::Finding;
+use crate::fix::{Fix, is_listening};
+use crate::members;
+use crate::node::Node;
+use crate::temps;
 use contd_node::RUNTIME_STATE_DIR;
 
 /// What the daemon keeps there.
 const KEPT: [&str; 6] = ["contd.lock", "next.lock", "takeover.sock", "s", "f", RUNTIME_STATE_DIR];
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
     let socket = node.config.socket();
     if !socket.starts_with(&node.config.run_dir) {
@@ -81,7 +81,7 @@ fn runtime_state(node: &Node<'_>, path: &Path) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
 
     #[test]
     fn a_socket_is_stray_only_when_nobody_listens() {

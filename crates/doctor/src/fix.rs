@@ -21,8 +21,8 @@ use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use crate::doctor::members;
-use crate::doctor::node::Node;
+use crate::members;
+use crate::node::Node;
 
 /// How long a process that was killed may take to be gone.
 const KILLED: Duration = Duration::from_secs(10);
@@ -33,29 +33,68 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What `--fix` can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fix {
+pub enum Fix {
     /// Ends a shim, its container, and what both left.
-    EndShim { namespace: NamespaceId, id: ContainerId },
+    EndShim {
+        /// Its namespace.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+    },
     /// Ends a warm slot.
-    EndSlot { id: ContainerId },
+    EndSlot {
+        /// Its id.
+        id: ContainerId,
+    },
     /// Removes a lease that nobody holds.
-    RetireLease { dir: PathBuf },
+    RetireLease {
+        /// The directory of the lease.
+        dir: PathBuf,
+    },
     /// Unmounts a container's root and takes it off the users of its flist.
-    ReleaseRoot { namespace: NamespaceId, id: ContainerId },
+    ReleaseRoot {
+        /// Its namespace.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+    },
     /// Ends a flist server without users.
-    EndServer { key: String },
+    EndServer {
+        /// Its name, as `contd flist server ls` shows it.
+        key: String,
+    },
     /// Ends the processes of a helper whose lease is gone.
-    EndProcesses { identities: Vec<ProcessIdentity> },
+    EndProcesses {
+        /// Exactly these.
+        identities: Vec<ProcessIdentity>,
+    },
     /// Unmounts what contd mounted.
-    Unmount { point: PathBuf },
+    Unmount {
+        /// Where it is mounted.
+        point: PathBuf,
+    },
     /// Removes a cgroup below the parent, with processes that are of this node.
-    RemoveCgroup { name: String },
+    RemoveCgroup {
+        /// Its name below the parent of all containers.
+        name: String,
+    },
     /// Removes a file, a socket or a FIFO.
-    RemoveFile { path: PathBuf },
+    RemoveFile {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// Removes a directory of scratch or of a runtime's state.
-    RemoveDirectory { path: PathBuf },
+    RemoveDirectory {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// Removes bundle and directory of a container.
-    RemoveContainer { namespace: NamespaceId, id: ContainerId },
+    RemoveContainer {
+        /// Its namespace.
+        namespace: NamespaceId,
+        /// Its id.
+        id: ContainerId,
+    },
 }
 
 /// Ends the sentence that begins with `contd doctor --fix`.

@@ -1,4 +1,4 @@
-//! `contd doctor`: looks whether a node can run containers, and for what was left behind; removes what is safe to remove.
+//! Checks of a node: whether it can run containers, and what was left behind; removes what is safe to remove.
 //!
 //! Takes in: the configuration of the daemon. Gives out: [`Finding`]s. Works on the daemon's directories directly, with or
 //! without a running daemon; of one that runs it asks which containers there are. Looking changes nothing but for one
@@ -11,6 +11,7 @@
 //!
 //! A leak stands still: it is one only if two looks have found it and three lists of records do not know it. What may be
 //! in the making is recognised by its lease, or by its age where a daemon runs.
+#![forbid(unsafe_code)]
 
 mod capabilities;
 mod cgroups;
@@ -45,11 +46,10 @@ use std::time::Duration;
 
 use contd_types::{ApiError, ErrorKind};
 
-use crate::doctor::error::LookError;
-pub(crate) use crate::doctor::finding::{Finding, Severity};
-#[cfg(test)]
-pub(crate) use crate::doctor::fix::Fix;
-use crate::doctor::node::{Daemon, Node};
+use crate::error::LookError;
+pub use crate::finding::{Finding, Severity};
+pub use crate::fix::Fix;
+use crate::node::{Daemon, Node};
 use contd_node::{Config, NodeLock};
 
 /// Between two looks for leaks: a removal that is under way is through, or has got on to another thing.
@@ -58,11 +58,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SLOT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// One check.
-pub(crate) struct Check {
+pub struct Check {
     /// Its name, one word.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What it looks at.
-    pub(crate) tells: &'static str,
+    pub tells: &'static str,
     kind: Kind,
     run: fn(&Node<'_>) -> Result<Vec<Finding>, LookError>,
 }
@@ -86,7 +86,7 @@ const fn leak(name: &'static str, tells: &'static str, run: fn(&Node<'_>) -> Res
 }
 
 /// All checks. Remedies are applied in this order: what uses another thing goes before it.
-pub(crate) const CHECKS: [Check; 21] = [
+pub const CHECKS: [Check; 21] = [
     preflight("kernel", "its version, and the calls without which nothing works", kernel::check),
     preflight("capabilities", "what root may do here", capabilities::check),
     preflight("cgroups", "the controllers that limits need, and whether swap is counted", cgroups::check),
@@ -116,11 +116,11 @@ pub(crate) const CHECKS: [Check; 21] = [
 
 /// What an examination gave.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub struct Report {
     /// In the order of the checks.
-    pub(crate) findings: Vec<Finding>,
+    pub findings: Vec<Finding>,
     /// What could not be looked at.
-    pub(crate) failures: Vec<ApiError>,
+    pub failures: Vec<ApiError>,
 }
 
 impl Report {
@@ -141,7 +141,7 @@ impl Report {
 ///
 /// # Errors
 /// When hardly anything can be looked at: no `/proc`, no rights. What a single check could not do is in the report.
-pub(crate) async fn examine(config: &Config) -> Result<Report, ApiError> {
+pub async fn examine(config: &Config) -> Result<Report, ApiError> {
     let look = async || Node::look(config).await.map_err(|error| ApiError::from_error(&error));
     let node = look().await?;
     let mut report = Report::default();
@@ -191,7 +191,7 @@ fn confirmed(first: &[Finding], second: Vec<Finding>, has_record: impl Fn(&Findi
 ///
 /// # Errors
 /// We are not root.
-pub(crate) fn may_fix() -> Result<(), ApiError> {
+pub fn may_fix() -> Result<(), ApiError> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
@@ -201,18 +201,18 @@ pub(crate) fn may_fix() -> Result<(), ApiError> {
 
 /// What became of one remedy.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// What it was for.
-    pub(crate) finding: Finding,
+    pub finding: Finding,
     /// Why it was not applied, if it was not.
-    pub(crate) failure: Option<ApiError>,
+    pub failure: Option<ApiError>,
 }
 
 /// Applies the remedies of what was found. Without a daemon, none can start meanwhile.
 ///
 /// # Errors
 /// Before anything was done: we are not root, or a daemon has come up since.
-pub(crate) async fn fix(config: &Config, findings: Vec<Finding>) -> Result<Vec<Outcome>, ApiError> {
+pub async fn fix(config: &Config, findings: Vec<Finding>) -> Result<Vec<Outcome>, ApiError> {
     may_fix()?;
     let node = Node::look(config).await.map_err(|error| ApiError::from_error(&error))?;
     let _no_daemon_starts = if !node.has_daemon() && node.run.is_dir() {

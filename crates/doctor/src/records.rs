@@ -1,11 +1,11 @@
 //! Records that nobody can read. A person decides: the container of such a record may run.
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::node::Node;
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let unread = node.known.unread.iter().map(|unread| {
         Finding::problem(format!("a record that cannot be read: {}", unread.why))
             .at(&unread.path)

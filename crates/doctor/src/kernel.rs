@@ -9,9 +9,9 @@ use contd_lease::{ExitInfo, ProcessIdentity, exit_info, pidfd, wait_dead};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::utsname::uname;
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::node::Node;
 
 /// What is needed and cannot be tried without doing it, with the version that brought it.
 const NEEDED: [(&str, (u32, u32)); 3] =
@@ -22,7 +22,7 @@ const PASSTHROUGH: (u32, u32) = (6, 9);
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Checks it.
-pub(super) fn check(_node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(_node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let name = uname().map_err(|errno| LookError::Kernel { what: "its version", source: errno.into() })?;
     let release = name.release().to_string_lossy().into_owned();
     let mut findings = by_version(&release);
@@ -109,7 +109,7 @@ fn exit_behind_a_pidfd() -> io::Result<ExitInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
 
     #[test]
     fn versions_are_read_from_what_kernels_call_themselves() {

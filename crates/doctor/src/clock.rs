@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use contd_types::{Clock, SystemClock, Timestamp};
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::known::{RECORD, container_dirs};
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::known::{RECORD, container_dirs};
+use crate::node::Node;
 use contd_node::EVENTS_DIR;
 
 /// 2026-01-01: this program is younger than that.
@@ -16,7 +16,7 @@ const WRITTEN: Timestamp = Timestamp(1_767_225_600_000_000_000);
 const TOLERANCE: Duration = Duration::from_secs(60);
 
 /// Checks it.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let dirs = container_dirs(&node.state)?;
     let records = dirs.into_iter().map(|(_, _, dir)| dir.join(RECORD));
     let journal = node.state.join(EVENTS_DIR).join("journal.jsonl");
@@ -42,7 +42,7 @@ fn judge(now: Timestamp, newest: Option<Timestamp>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
 
     #[test]
     fn a_clock_of_1970_and_one_that_was_set_back_are_warned_of() {

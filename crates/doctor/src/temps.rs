@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use contd_lease::ProcessIdentity;
 use contd_types::Timestamp;
 
-use crate::doctor::error::{LookError, entries};
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::Fix;
-use crate::doctor::known::container_dirs;
-use crate::doctor::node::Node;
-use crate::doctor::process::Boot;
+use crate::error::{LookError, entries};
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::known::container_dirs;
+use crate::node::Node;
+use crate::process::Boot;
 use contd_node::EVENTS_DIR;
 
 /// What stands before the writer's pid in every name: `.<name>.tmp-<pid>-<n>` for state, `.tmp-<pid>-<n>` for flists.
 const MARK: &str = ".tmp-";
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let boot = Boot::read()?;
     let mut findings = Vec::new();
     for dir in dirs(node)? {
@@ -80,7 +80,7 @@ fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, LookError> {
 }
 
 /// Returns the pid of the writer if the name is that of a temp file.
-pub(super) fn writer(path: &Path) -> Option<i32> {
+pub(crate) fn writer(path: &Path) -> Option<i32> {
     let name = path.file_name()?.to_str()?;
     let (before, numbers) = name.rsplit_once(MARK)?;
     let is_ours = before.is_empty() || (before.starts_with('.') && before.len() > 1);

@@ -4,14 +4,14 @@ use contd_lease::{Lease, LeaseState};
 use contd_rootfs::survey::{FoundServer, servers};
 use contd_types::{ContainerId, NamespaceId};
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::Fix;
-use crate::doctor::node::Node;
-use crate::doctor::shims::flat;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::node::Node;
+use crate::shims::flat;
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     if !node.run.is_dir() {
         return Ok(Vec::new());
     }

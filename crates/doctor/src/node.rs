@@ -10,8 +10,8 @@ use contd_lease::BootId;
 use contd_rootfs::MountTable;
 use contd_types::{Clock, ContainerId, ContainerSummary, Explain, SystemClock, Timestamp};
 
-use crate::doctor::error::{LookError, read};
-use crate::doctor::known::Known;
+use crate::error::{LookError, read};
+use crate::known::Known;
 use contd_node::Config;
 
 /// Below this age a thing without a record may be one that a daemon is just making: a dry run has a root for a moment and

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::doctor::error::entries;
-use crate::doctor::node::Node;
-use crate::doctor::process::lease_dir_of;
+use crate::error::entries;
+use crate::node::Node;
+use crate::process::lease_dir_of;
 
 /// Lists the living processes in a cgroup such as `/contd/<id>` and below it, in whichever hierarchy.
 pub(crate) fn of(cgroup: &Path) -> Vec<i32> {

@@ -3,12 +3,12 @@
 use contd_cgroup::{Controllers, Hierarchies, Kind};
 use nix::unistd::{AccessFlags, access};
 
-use crate::doctor::error::{LookError, read};
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::{LookError, read};
+use crate::finding::Finding;
+use crate::node::Node;
 
 /// Checks them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let Some(hierarchies) = &node.cgroups else {
         return Ok(vec![
             Finding::problem("no cgroups are mounted")

@@ -8,7 +8,7 @@ use contd_durable::RealFs;
 use contd_store::{DirStore, Store};
 use contd_types::{ContainerId, ContainerName, ContainerSummary, NamespaceId};
 
-use crate::doctor::error::{LookError, entries};
+use crate::error::{LookError, entries};
 
 /// The file of a record, and the beginning of the name of one that was set aside.
 pub(crate) const RECORD: &str = "record.json";

@@ -7,10 +7,10 @@ use contd_lease::{Lease, LeaseDir, LeaseState};
 use contd_protocol::shim::{TaskSpec, files};
 use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
 
-use crate::doctor::error::{LookError, entries};
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::Fix;
-use crate::doctor::node::{Node, lease_name};
+use crate::error::{LookError, entries};
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::node::{Node, lease_name};
 
 /// The owner of the leases of warm slots: no namespace can have this name.
 const SLOT_OWNER: &str = ".slot";
@@ -29,7 +29,7 @@ enum Owner {
 }
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let dirs = entries(&node.run.join("s"))?;
     let dirs: Vec<_> = dirs.into_iter().filter(|path| path.is_dir()).collect();
     let findings: Vec<Finding> = dirs.iter().filter_map(|dir| look(node, dir)).collect();
@@ -161,7 +161,7 @@ fn name_of(dir: &Path) -> Option<&str> {
 }
 
 /// Lays an error with its causes on one line.
-pub(super) fn flat(error: &dyn std::error::Error, hint: &str) -> String {
+pub(crate) fn flat(error: &dyn std::error::Error, hint: &str) -> String {
     let mut flat = ApiError::new(ErrorKind::Internal, error.to_string()).with_hint(hint);
     let mut next = error.source();
     while let Some(source) = next {

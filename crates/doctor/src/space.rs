@@ -4,9 +4,9 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::node::Node;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -22,7 +22,7 @@ const ON_DISK: Bounds = Bounds { bytes: [512 * MIB, 32 * MIB], inodes: [10_000, 
 const RUN: Bounds = Bounds { bytes: [16 * MIB, MIB], inodes: [2_000, 100] };
 
 /// Checks them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
     let dirs = [
         (&node.state, &ON_DISK, "records and layers cannot be written: no container starts"),
@@ -62,7 +62,7 @@ fn judge(bytes: u64, inodes: Option<u64>, bounds: &Bounds, dir: &Path, why: &str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
 
     #[test]
     fn little_is_a_warning_and_hardly_any_a_problem() {

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use contd_types::ContainerId;
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::Fix;
-use crate::doctor::members;
-use crate::doctor::node::{Node, lease_name};
-use crate::doctor::process::helpers;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::members;
+use crate::node::{Node, lease_name};
+use crate::process::helpers;
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let Some(hierarchies) = &node.cgroups else { return Ok(Vec::new()) };
     let names = hierarchies.names_below(&node.cgroup_parent())?;
     let count = names.len();

@@ -9,16 +9,16 @@ use std::path::Path;
 use contd_rootfs::Mount;
 use contd_types::{ContainerId, NamespaceId};
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::fix::Fix;
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::node::Node;
 
 /// What our mounts say that they are of.
 const OUR_SOURCES: [&str; 2] = ["contd", "contd-flistfs"];
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut roots: BTreeMap<ContainerId, (NamespaceId, Vec<&Mount>)> = BTreeMap::new();
     let mut findings = Vec::new();
     let mut count = 0_usize;

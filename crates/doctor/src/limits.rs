@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::doctor::error::{LookError, read};
-use crate::doctor::finding::Finding;
-use crate::doctor::node::{Daemon, Node};
+use crate::error::{LookError, read};
+use crate::finding::Finding;
+use crate::node::{Daemon, Node};
 
 /// Descriptors that the daemon holds per running container: its shim's connection, init's pidfd, two FIFOs.
 const DESCRIPTORS_PER_CONTAINER: u64 = 4;
@@ -20,7 +20,7 @@ const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
 const LEAST_PIPE_PAGES: u64 = 16_384;
 
 /// Checks them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let containers = u64::try_from(node.config.limits.containers_per_namespace).unwrap_or(u64::MAX);
     let connections = u64::try_from(node.config.limits.connections).unwrap_or(u64::MAX);
     let process = match &node.daemon {
@@ -102,7 +102,7 @@ fn namespaces(limit: Option<u64>, containers: u64, name: &str, place: &Path) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
 
     #[test]
     fn the_soft_limit_of_open_files_is_read() {

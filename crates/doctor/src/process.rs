@@ -7,7 +7,7 @@ use contd_lease::ProcessIdentity;
 use contd_types::Timestamp;
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::doctor::error::{LookError, entries, read};
+use crate::error::{LookError, entries, read};
 
 /// What `sysconf` gives on every Linux.
 const USUAL_TICKS_PER_SECOND: u64 = 100;

@@ -8,15 +8,15 @@ use std::path::Path;
 use contd_logs::LogFiles;
 use nix::fcntl::OFlag;
 
-use crate::doctor::error::{LookError, entries};
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::{LookError, entries};
+use crate::finding::Finding;
+use crate::node::Node;
 
 /// Time, stream and tag of a line are in its first bytes.
 const HEAD_BYTES: u64 = 128;
 
 /// Looks for them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
     let notes = node.state.join(contd_actors::LOG_NOTES_DIR);
     let names = |path: &Path, suffix: &str| Some(path.file_name()?.to_str()?.strip_suffix(suffix)?.to_owned());

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::doctor::error::{LookError, read};
-use crate::doctor::finding::Finding;
-use crate::doctor::node::{Daemon, Node};
+use crate::error::{LookError, read};
+use crate::finding::Finding;
+use crate::node::{Daemon, Node};
 
 /// Numbers of linux/capability.h; without these no container can be made.
 const NEEDED: [(u32, &str); 9] = [
@@ -21,7 +21,7 @@ const NEEDED: [(u32, &str); 9] = [
 const SYS_RESOURCE: u32 = 24;
 
 /// Checks the running daemon, or ourselves where there is none.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let process = match &node.daemon {
         Daemon::Answers { pid, .. } => pid.to_string(),
         Daemon::Silent { .. } | Daemon::Absent => "self".to_owned(),
@@ -62,7 +62,7 @@ fn judge(set: u64, place: &str) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
 
     #[test]
     fn missing_capabilities_are_named_and_a_missing_sys_resource_is_a_note() {

@@ -6,9 +6,9 @@ use std::path::Path;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::geteuid;
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::node::Node;
 
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
@@ -16,7 +16,7 @@ const STICKY: u32 = 0o1000;
 const LOGS_MODE: u32 = 0o755;
 
 /// Checks them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = Vec::new();
     // The modes that the daemon gives.
     let dirs = [
@@ -98,7 +98,7 @@ fn judge(name: &str, dir: &Path, wanted: u32) -> Result<Option<Finding>, LookErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -8,17 +8,17 @@ use contd_rootfs::survey::limits_layers;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::node::Node;
 
 /// How directories of trials begin; no namespace can have such a name, and a doctor that was killed leaves one.
-pub(super) const TRIAL: &str = ".doctor-";
+pub(crate) const TRIAL: &str = ".doctor-";
 /// As roots are mounted.
 const OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off,xino=on";
 
 /// Checks them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut findings = vec![match File::options().read(true).write(true).open("/dev/fuse") {
         Ok(_) => Finding::ok("/dev/fuse can be opened"),
         Err(error) => Finding::problem(format!("/dev/fuse cannot be opened: {error}"))

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use contd_lease::{ProcessIdentity, pidfd, wait_dead};
 
-use crate::doctor::error::LookError;
-use crate::doctor::finding::Finding;
-use crate::doctor::node::Node;
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::node::Node;
 use contd_node::programs::{NATIVE, find};
 
 /// How long a program may take to say its version.
@@ -19,7 +19,7 @@ const MAX_ANSWER_BYTES: u64 = 4096;
 const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Checks them.
-pub(super) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let programs = match find(node.config) {
         Ok(programs) => programs,
         Err(error) => {
@@ -104,7 +104,7 @@ fn version(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::finding::Severity;
     use std::os::unix::fs::PermissionsExt;
 
     fn script(dir: &Path, text: &str) -> std::path::PathBuf {
