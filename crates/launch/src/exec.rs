@@ -83,7 +83,7 @@ pub struct ExecUser {
 /// # Errors
 /// There is no such process.
 pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
-    sys::pidfd_open(pid)
+    contd_descriptors::pidfd::open(pid)
 }
 
 impl Target<'_> {

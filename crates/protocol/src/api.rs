@@ -9,15 +9,15 @@
 use std::time::Duration;
 
 use contd_types::{
-    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, Exit,
-    NamespaceId, RestartPolicy, Signal, Timestamp,
+    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, Exit, NamespaceId,
+    RestartPolicy, Signal, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::MAX_API_BODY_BYTES;
 use crate::hello::VersionRange;
-pub use crate::session::{Cancel, Credit};
 use crate::session::{self, Protocol, Violation};
+pub use crate::session::{Cancel, Credit};
 
 /// The versions of this module.
 pub const VERSIONS: VersionRange = VersionRange { min: 2, max: 2 };

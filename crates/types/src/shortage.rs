@@ -56,14 +56,8 @@ impl Shortage {
 
     /// Looks for one behind an error, itself included.
     pub fn behind(error: &(dyn Error + 'static)) -> Option<Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<io::Error>().and_then(Self::of) {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
+        let mut all = std::iter::once(error).chain(crate::error::causes(error));
+        all.find_map(|error| error.downcast_ref::<io::Error>().and_then(Self::of))
     }
 
     /// Says which limit it is and what to do next.
