@@ -308,7 +308,7 @@ impl Signals {
     }
 }
 
-/// Makes the directories of the daemon with the rights that DESIGN section 10 gives them.
+/// Makes the directories of the daemon with the rights of docs/architecture.md, "on disk".
 fn make_directories(config: &Config) -> Result<(), ApiError> {
     let dirs: [(&Path, u32); 4] = [
         (&config.state_dir, 0o700),

@@ -1,4 +1,4 @@
-//! Mount points of the cgroup hierarchies; read once.
+//! The mounted cgroup hierarchies; read once.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use contd_mountinfo::{Mount, parse_line};
 use crate::controllers::Controllers;
 use crate::error::CgroupError;
 
-/// Which of the three arrangements a node has.
+/// The arrangement of hierarchies on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// v1 only.
@@ -21,13 +21,13 @@ pub enum Kind {
     V2,
 }
 
-/// One hierarchy.
+/// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
-    /// v1's controllers by name, `name=...` included; empty for v2.
+    /// The names of v1's controllers, `name=...` included; empty for v2.
     pub(crate) names: Vec<String>,
     pub(crate) controllers: Controllers,
-    /// Which part of it is mounted.
+    /// The part of the hierarchy that is mounted.
     root: PathBuf,
     pub(crate) point: PathBuf,
 }
@@ -38,10 +38,10 @@ pub struct Hierarchies {
     pub(crate) all: Vec<Hierarchy>,
 }
 
-/// A hierarchy that a container is in, as it is to be mounted for it.
+/// A hierarchy that a container joins, in the form in which it is mounted in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// v1's controllers; empty for v2.
+    /// The names of v1's controllers; empty for v2.
     pub names: Vec<String>,
     /// The name of its directory below `/sys/fs/cgroup`.
     pub dir: String,
@@ -70,7 +70,7 @@ impl Hierarchies {
         let mut all: Vec<Hierarchy> = Vec::new();
         let lines = mountinfo.split(|byte| *byte == b'\n').filter(|line| line.windows(MARK.len()).any(|at| at == MARK));
         for found in lines.filter_map(parse_line).filter_map(hierarchy) {
-            // A hierarchy that is mounted twice counts once, at its first place.
+            // If a hierarchy is mounted twice, the first mount is used.
             if !all.iter().any(|known| known.names == found.names) {
                 all.push(found);
             }
@@ -78,7 +78,7 @@ impl Hierarchies {
         Self { all }
     }
 
-    /// Returns the arrangement.
+    /// Returns the arrangement of the hierarchies.
     pub fn kind(&self) -> Kind {
         let has_v2 = self.all.iter().any(Hierarchy::is_v2);
         let has_controllers = self.all.iter().any(|hierarchy| hierarchy.controllers != Controllers::NONE);
@@ -89,12 +89,12 @@ impl Hierarchies {
         }
     }
 
-    /// Returns the hierarchies that a container with these needs is in: those of the controllers, and v2.
+    /// Returns the hierarchies that a container with these needs joins: those of the controllers, and v2.
     pub(crate) fn needed(&self, needs: Controllers) -> impl Iterator<Item = &Hierarchy> {
         self.all.iter().filter(move |one| one.is_v2() || one.controllers.intersects(needs))
     }
 
-    /// Returns the same for whoever mounts them in a container.
+    /// Returns the same hierarchies in the form in which a container mounts them.
     pub fn joined(&self, needs: Controllers) -> Vec<Joined> {
         let is_only_v2 = self.kind() == Kind::V2;
         self.needed(needs)
@@ -106,7 +106,7 @@ impl Hierarchies {
             .collect()
     }
 
-    /// Returns the needed controllers that this node does not have: mounted nowhere on v1, not offered on v2.
+    /// Returns the needed controllers that this node lacks: mounted nowhere on v1, not offered on v2.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -120,13 +120,13 @@ impl Hierarchies {
         Ok(needs.v2_names().filter(|name| !offered.split_ascii_whitespace().any(|known| known == *name)).collect())
     }
 
-    /// Returns where the hierarchies are mounted that a container with these needs is in.
+    /// Returns the mount points of the hierarchies that a container with these needs joins.
     pub fn points(&self, needs: Controllers) -> Vec<&Path> {
         self.needed(needs).map(|hierarchy| hierarchy.point.as_path()).collect()
     }
 
-    /// Lists the names of the cgroups right below a path such as `/contd`, in whichever hierarchy; none when it is not
-    /// there.
+    /// Lists the names of the cgroups directly below a path such as `/contd`, in all hierarchies; empty when the path
+    /// does not exist.
     ///
     /// # Errors
     /// [`CgroupError::Path`], [`CgroupError::File`].
@@ -151,7 +151,7 @@ impl Hierarchies {
         Ok(names)
     }
 
-    /// Finds the directory of a controller (empty: v2) for the lines of `/proc/<pid>/cgroup`.
+    /// Finds the directory of a controller (empty: v2) in the lines of `/proc/<pid>/cgroup`.
     pub(crate) fn dir(&self, controller: &str, memberships: &str) -> Option<PathBuf> {
         let path = memberships.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -162,12 +162,12 @@ impl Hierarchies {
             if controller.is_empty() { one.is_v2() } else { one.names.iter().any(|name| name == controller) }
         })?;
         let below = path.strip_prefix(&hierarchy.root).ok()?;
-        // `..` stands for what lies outside our cgroup namespace.
+        // A path with `..` is outside our cgroup namespace.
         is_plain(below).then(|| hierarchy.point.join(below))
     }
 }
 
-/// Tells whether a path is made of names only.
+/// Tells whether a path consists of names only.
 pub(crate) fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_)))
 }

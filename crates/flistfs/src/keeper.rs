@@ -104,7 +104,7 @@ fn keep(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<(), ServeErr
 
 fn open(spec: &ServeSpec) -> Result<Arc<Flist>, ServeError> {
     let path = &spec.flist;
-    let opened = Flist::open(path);
+    let opened = contd_flist_legacy::open(path);
     opened.map(Arc::new).map_err(|error| ServeError::Flist { path: path.clone(), source: Box::new(error) })
 }
 

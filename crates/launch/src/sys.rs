@@ -19,21 +19,21 @@ pub(crate) use mount::{
 };
 pub(crate) use network::bring_loopback_up;
 
-/// Whose child a clone is.
+/// The parent of a cloned process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parent {
-    /// The caller's.
+    /// The caller.
     Caller,
-    /// The caller's parent's: `CLONE_PARENT`.
+    /// The caller's parent: `CLONE_PARENT`.
     Grand,
 }
 
-/// Which side of a clone this is.
+/// The result of a clone, in each of the two processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cloned {
-    /// The new process.
+    /// This is the new process.
     Child,
-    /// The caller, with the new one's pid.
+    /// This is the caller; the new process has this pid.
     Parent(i32),
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn clone_process(flags: u64, parent: Parent, into_cgroup: Option<Borr
     args.flags = flags;
     match parent {
         Parent::Caller => args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs()),
-        // The exit signal is the caller's own, and must be given as 0.
+        // With CLONE_PARENT the kernel uses the caller's exit signal and wants 0 here.
         Parent::Grand => args.flags |= u64::from(libc::CLONE_PARENT.unsigned_abs()),
     }
     if let Some(dir) = into_cgroup {
@@ -61,8 +61,8 @@ pub(crate) fn clone_process(flags: u64, parent: Parent, into_cgroup: Option<Borr
     cloned(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) })
 }
 
-/// As [`clone_process`] with [`Parent::Grand`], by the older call: seccomp filters look into its arguments and let it
-/// pass, but refuse clone3.
+/// Does the same as [`clone_process`] with [`Parent::Grand`], by clone(2): seccomp filters can examine its arguments
+/// and allow it, but refuse clone3.
 pub(crate) fn clone_under_filter() -> io::Result<Cloned> {
     let none: libc::c_ulong = 0;
     let flags = libc::c_ulong::from(libc::CLONE_PARENT.unsigned_abs() | libc::SIGCHLD.unsigned_abs());
@@ -80,7 +80,7 @@ fn cloned(result: libc::c_long) -> io::Result<Cloned> {
     }
 }
 
-/// Enters a namespace of a kind (`CLONE_NEW*`), or several of a process by its pidfd.
+/// Enters a namespace of a kind (`CLONE_NEW*`), or several namespaces of a process by its pidfd.
 pub(crate) fn setns(fd: BorrowedFd<'_>, flag: u64) -> io::Result<()> {
     Ok(nix::sched::setns(fd, clone_flags(flag)?)?)
 }
@@ -99,14 +99,14 @@ fn clone_flags(flag: u64) -> io::Result<CloneFlags> {
 pub(crate) struct Resolve(ResolveFlag);
 
 impl Resolve {
-    /// As if the directory were the root; no magic link is followed.
+    /// Resolves as if the directory were the root; follows no magic link.
     pub(crate) const IN_ROOT: Self = Self(ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS));
-    /// As [`Self::IN_ROOT`], and no symlink at all.
+    /// Resolves as [`Self::IN_ROOT`], and follows no symlink at all.
     pub(crate) const PLAIN: Self = Self(Self::IN_ROOT.0.union(ResolveFlag::RESOLVE_NO_SYMLINKS));
 }
 
-/// A `..` is resolved anew when anything at all was renamed or mounted on the host meanwhile: never so often in a row but by
-/// somebody who means it.
+/// The most retries of `openat2`, which wants one for a `..` whenever a rename or mount anywhere on the host came
+/// between. Only an attacker can cause so many in a row.
 const MAX_RESOLVE_ATTEMPTS: u32 = 1000;
 
 /// Opens a path below a directory.
@@ -136,7 +136,7 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Executes a program in the place of this one; returns only when that fails.
+/// Executes a program in place of this one; returns only when that fails.
 pub(crate) fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const libc::c_char]) -> io::Error {
     debug_assert!(args.last().is_some_and(|last| last.is_null()) && env.last().is_some_and(|last| last.is_null()));
     // SAFETY: the path is NUL-terminated; both arrays end with a null pointer and their other elements point to
@@ -145,7 +145,8 @@ pub(crate) fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const li
     io::Error::last_os_error()
 }
 
-/// Executes the program that a descriptor names (`O_PATH` will do) in the place of this one; returns only when that fails.
+/// Executes the program that a descriptor names (`O_PATH` is enough) in place of this one; returns only when that
+/// fails.
 pub(crate) fn execute_fd(program: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
     match nix::unistd::execveat(program, c"", args, env, AtFlags::AT_EMPTY_PATH) {
         Ok(never) => match never {},

@@ -1,4 +1,4 @@
-//! The messages between shim, launcher and init: frames with descriptors beside them, over socket pairs.
+//! The messages between shim, launcher and init: frames with descriptors, over socket pairs.
 //!
 //! ```text
 //! shim ──► launcher   [`LaunchRequest`] + the container's output
@@ -9,8 +9,8 @@
 //! init ──► shim       end of file: the entrypoint runs; or the [`Fault`] that its exec met
 //! ```
 //!
-//! A frame is a length in bytes (u32, little-endian), then bincode (legacy). Both ends are of one build, forked from one
-//! process, so there is no version.
+//! A frame is a length in bytes (u32, little-endian), then bincode (legacy). Both ends are of one build, forked from
+//! one process, so there is no version.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,34 +26,34 @@ use crate::plan::Plan;
 
 /// The most descriptors in one frame: one message.
 pub const MAX_FDS: usize = contd_descriptors::MAX_DESCRIPTORS_AT_ONCE;
-/// The largest frame: arguments and environment have at most 2 MiB together by the kernel's own limit (ARG_MAX).
+/// The largest frame: the kernel limits arguments and environment to 2 MiB together (ARG_MAX).
 const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the launcher is to make.
+/// The order to the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRequest {
     /// The directory with `config.json`.
     pub bundle: PathBuf,
 }
 
-/// What init answers to its plan.
+/// Init's answer to its plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Readiness {
-    /// It waits for "go".
+    /// Init waits for "go".
     Ready,
-    /// It cannot be.
+    /// Init failed.
     Failed(Fault),
 }
 
-/// What the launcher tells its caller.
+/// The launcher's answer to its caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Init waits for "go"; a descriptor beside it is the line to it, if not the first one.
+    /// Init waits for "go". A descriptor sent with it is the socket to init, if it is not the first one.
     Ready {
-        /// On the host; a child of the caller.
+        /// The init's pid on the host; it is a child of the caller.
         pid: i32,
     },
-    /// There is none.
+    /// There is no init.
     Failed(Fault),
 }
 
@@ -64,16 +64,16 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Makes both ends; each closes when its process executes something.
+    /// Makes both ends; each is closed on exec.
     ///
     /// # Errors
-    /// No descriptors.
+    /// No more descriptors.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, two) = UnixStream::pair()?;
         Ok((Self { stream: one }, Self { stream: two }))
     }
 
-    /// Makes a second owner of this end.
+    /// Duplicates this end.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { stream: self.stream.try_clone()? })
     }

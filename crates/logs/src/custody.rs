@@ -1,4 +1,4 @@
-//! Whoever looks after a log: makes it before its first writer comes, and removes it when there is none any more.
+//! Prepares a log before its first writer starts, and removes it after the last one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,14 +11,14 @@ use crate::error::LogError;
 use crate::files::{Access, Found, LogFiles};
 use crate::rotation::MAX_FILES;
 
-/// Where the output of a run begins in its log.
+/// The place in the log where the output of a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunStart {
-    /// The inode of the file.
+    /// The inode of the log file.
     pub inode: u64,
-    /// In bytes from its beginning.
+    /// The offset in that file, in bytes.
     pub offset: u64,
-    /// Whether output of the run before was lost, so that a line shall say so.
+    /// Whether output of the run before was lost; the writer then adds a line that says so.
     pub is_after_loss: bool,
 }
 
@@ -26,20 +26,21 @@ pub struct RunStart {
 #[derive(Debug)]
 pub(crate) struct OwnFile {
     pub(crate) name: OsString,
-    /// What comes behind the log's own name.
+    /// The part of the name that follows the log's own name.
     pub(crate) suffix: String,
     pub(crate) file: File,
     pub(crate) bytes: u64,
 }
 
 impl LogFiles {
-    /// Makes the log for a run to come, with its directory, and says where the run's output will begin. Only legal while
-    /// nobody writes it. `max_files` says which names rotation will want.
+    /// Makes the log and its directory for the next run, and returns where the run's output will begin. Only legal
+    /// while no writer has the log open. `max_files` decides which names rotation will use.
     ///
-    /// What another container of contd has left at these names is given to `take_away`, but only before the first run.
+    /// Files that another container of contd left at these names are passed to `take_away`, but only before the first
+    /// run.
     ///
     /// # Errors
-    /// [`LogError::Foreign`] when one of the names is taken by what is not ours; nothing was made then.
+    /// [`LogError::Foreign`] when a file that is not of contd has one of the names; nothing was made then.
     pub fn prepare(
         &self,
         is_first_run: bool,
@@ -61,7 +62,7 @@ impl LogFiles {
         Ok(RunStart { inode: there.ino(), offset: there.len(), is_after_loss: false })
     }
 
-    /// Puts the mark on a file of ours that may have none yet.
+    /// Sets the mark on a file of this log, unless it has one.
     pub(crate) fn mark(&self, name: &OsStr, file: &File) -> Result<(), LogError> {
         let Some(owner) = self.owner() else { return Ok(()) };
         let failed = |source| LogError::Open { path: self.path_of(name), source };
@@ -71,7 +72,8 @@ impl LogFiles {
         self.marks().set(file, owner).map_err(failed)
     }
 
-    /// Removes the log and its rotated files, as far as they are ours. Their directory stays: see [`Self::clear_up`].
+    /// Removes the log and its rotated files, as far as they are of this log. Their directory stays: see
+    /// [`Self::clear_up`].
     ///
     /// # Errors
     /// [`LogError::Open`] or [`LogError::Remove`]; it may be repeated.
@@ -84,19 +86,19 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Removes the directory of the log if contd has made it and nothing is in it any more.
+    /// Removes the directory of the log if contd made it and it is empty.
     ///
     /// # Errors
     /// [`LogError::Remove`]; it may be repeated.
     pub fn clear_up(&self) -> Result<(), LogError> {
         match self.remove_dir() {
-            // Then it is no directory of ours.
+            // The directory is not of contd, so it stays.
             Err(LogError::Foreign { .. }) => Ok(()),
             done => done,
         }
     }
 
-    /// Opens the directory; `None` also when something else is in its place: nothing of ours is behind that.
+    /// Opens the directory; `None` also when something else is in its place: it cannot hold files of ours then.
     pub(crate) fn open_own_dir(&self) -> Result<Option<OwnedFd>, LogError> {
         match self.open_dir() {
             Err(LogError::Foreign { .. }) => Ok(None),
@@ -122,7 +124,7 @@ impl LogFiles {
 /// Lists the names in a directory.
 pub(crate) fn names_in(dir: &OwnedFd) -> std::io::Result<Vec<OsString>> {
     use std::os::unix::ffi::OsStringExt;
-    // A descriptor of its own, so that two who read do not share a position.
+    // Open the directory again: a duplicate would share its read position with other readers.
     let again = openat(dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut names = Vec::new();
     for entry in Dir::new(again)? {

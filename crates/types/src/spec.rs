@@ -1,7 +1,7 @@
-//! The spec of a container: what it runs and with what, as callers give it and as it is stored.
+//! The spec of a container: its program and settings, as callers give them and as they are stored.
 //!
-//! Fields are plain, so that a caller can fill them in; [`ContainerSpec::validate`] is the gate that `Run` passes first.
-//! What is left out (`None`) gets the node's default from the configuration, never from here.
+//! Fields are plain, so that a caller can fill them in; `Run` first checks them by [`ContainerSpec::validate`]. A field
+//! that is `None` gets the node's default from its configuration, never from here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,38 +19,38 @@ mod error;
 
 pub use error::SpecError;
 
-/// The longest path, as Linux has it (`PATH_MAX` less the NUL).
+/// The longest path that Linux accepts (`PATH_MAX` less the NUL).
 pub const MAX_PATH_BYTES: usize = 4095;
-/// The most entries in any list of a spec; far above real use, far below what hurts.
+/// The most entries in any list of a spec; far above real use, and still harmless.
 pub const MAX_LIST_LEN: usize = 1024;
-/// The most bytes of all texts of a spec together, so that it fits into one frame with room for the rest.
+/// The most bytes of all texts of a spec together, so that a spec fits into one frame with room for the rest.
 pub const MAX_SPEC_BYTES: usize = 256 * 1024;
-/// The longest time that a container may be given to end: a year. What asks for longer means "never", and sums of it with
-/// other times and with any clock stay far from overflowing.
+/// The longest stop time-out: a year. A longer one means "never", and sums of it with other times and clocks must not
+/// overflow.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The smallest memory limit that lets a process start at all, in bytes.
+/// The smallest memory limit under which a process can start, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A container, described.
+/// The description of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
-    /// Its name, unique in its namespace.
+    /// The name, unique in the namespace.
     pub name: ContainerName,
-    /// Its root: a path or URL of a `.fl` file, or `dir:/path` for a plain directory.
+    /// The root: a path or URL of a `.fl` file, or `dir:/path` for a plain directory.
     pub flist: String,
-    /// Free words of the caller, kept and shown.
+    /// The caller's tags, kept and shown.
     pub tags: Vec<String>,
     /// Environment, each `KEY=VALUE`.
     pub env: Vec<String>,
-    /// Which network it joins.
+    /// The network that the container joins.
     pub network: Network,
-    /// What is mounted into it, each at a place of its own; what lies deeper is mounted later.
+    /// The mounts, each with a target of its own; deeper targets are mounted later.
     pub mounts: Vec<MountSpec>,
-    /// What it runs; `None` takes what the flist says, as do working directory, user and stop signal.
+    /// The command to run; `None` takes the flist's, and so it is for working directory, user and stop signal.
     pub entrypoint: Option<Entrypoint>,
     /// Absolute working directory inside the root; `None` is `/`.
     pub working_dir: Option<String>,
-    /// Who it runs as; `None` is root.
+    /// The user and group to run as; `None` is root.
     pub user: Option<UserSpec>,
     /// Memory limit in bytes; `None` is the node's default.
     pub memory_bytes: Option<u64>,
@@ -58,36 +58,36 @@ pub struct ContainerSpec {
     pub cpu: Option<CpuLimit>,
     /// The most processes and threads; `None` is the node's default.
     pub pids_limit: Option<u32>,
-    /// Whether its root file system is read-only.
+    /// Whether the root file system is read-only.
     pub is_read_only: bool,
-    /// Size of its writable layer in bytes, which is refused where nothing can enforce it; `None` is the node's default,
-    /// enforced where that can be.
+    /// The size limit of the writable layer in bytes, refused if it cannot be enforced; `None` is the node's default,
+    /// applied where it can be enforced.
     pub rootfs_size_bytes: Option<u64>,
-    /// A directory of the caller's for the writable layer; kept when the container goes.
+    /// The caller's own directory for the writable layer; kept when the container is removed.
     pub upper_dir: Option<String>,
-    /// What happens when it ends by itself.
+    /// The restart policy for an end that was not requested.
     pub restart: RestartPolicy,
-    /// The signal that asks it to end; `None` is SIGTERM.
+    /// The signal that asks the container to end; `None` is SIGTERM.
     pub stop_signal: Option<Signal>,
-    /// How long it may take to end before SIGKILL; `None` is the node's default.
+    /// The time between that signal and SIGKILL; `None` is the node's default.
     pub shutdown_timeout: Option<Duration>,
     /// Adds `CAP_SYS_ADMIN` and `/dev/fuse`, as 0-OS's own services need.
     pub is_elevated: bool,
-    /// How mounts travel between its root and the host.
+    /// The propagation of mounts between the container's root and the host.
     pub rootfs_propagation: Propagation,
-    /// Key and value pairs of the caller, kept, shown and filtered by.
+    /// The caller's key and value pairs, kept, shown and used in filters.
     pub labels: BTreeMap<String, String>,
-    /// Whether it is deleted as soon as it has ended.
+    /// Whether the container is deleted as soon as it has ended.
     pub is_auto_removed: bool,
-    /// Which of the node's runtimes makes it (`native`, `runc`, ...); `None` is the node's default.
+    /// The name of the node's runtime to use (`native`, `runc`, ...); `None` is the node's default.
     pub runtime: Option<String>,
-    /// Where its writable layer lies; `None` is the node's default. Not together with `upper_dir`.
+    /// The place of the writable layer; `None` is the node's default. Not together with `upper_dir`.
     #[serde(default)]
     pub layer: Option<LayerKind>,
 }
 
 impl ContainerSpec {
-    /// Makes a spec with everything optional left out and an own, empty network namespace.
+    /// Makes a spec with all optional fields left out and a new, empty network namespace.
     pub fn new(name: ContainerName, flist: impl Into<String>) -> Self {
         Self {
             name,
@@ -198,24 +198,24 @@ impl ContainerSpec {
     }
 }
 
-/// Which network a container joins. contd makes and configures none.
+/// The network that a container joins. contd makes and configures none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// An own, empty network namespace: loopback only.
+    /// A new, empty network namespace: loopback only.
     Private,
-    /// The named one, which must exist.
+    /// The network namespace of this name, which must exist.
     Named(NetnsName),
 }
 
-/// What a container runs.
+/// The command of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entrypoint {
-    /// One line, split by the rules of the shell (quotes, backslash), never expanded.
+    /// One line, split by the shell's rules (quotes, backslash), never expanded.
     Line(String),
-    /// Already apart: program, then its arguments. For the flist of an image that has an entrypoint these are its
-    /// arguments, in place of the image's own.
+    /// A program and its arguments. If the flist is of an image with an entrypoint, these are its arguments, in place
+    /// of the image's own.
     Args(Vec<String>),
-    /// As `Args`, in place of whatever entrypoint the image has.
+    /// A program and its arguments, in place of any entrypoint of the image.
     Exact(Vec<String>),
 }
 
@@ -244,7 +244,7 @@ impl Entrypoint {
     }
 }
 
-/// Who a container runs as: `user`, `user:group`, `uid` or `uid:gid`; names are looked up inside its own root.
+/// The user that a container runs as: `user`, `user:group`, `uid` or `uid:gid`; names are looked up in its own root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UserSpec(String);
@@ -271,7 +271,7 @@ impl UserSpec {
         self.0.split_once(':').map_or(self.0.as_str(), |(user, _)| user)
     }
 
-    /// Returns the part behind the colon: a name or a gid.
+    /// Returns the part after the colon: a name or a gid.
     pub fn group(&self) -> Option<&str> {
         self.0.split_once(':').map(|(_, group)| group)
     }
@@ -336,25 +336,25 @@ impl From<CpuLimit> for u32 {
     }
 }
 
-/// What happens when a container ends by itself.
+/// The reaction to an end that was not requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RestartPolicy {
-    /// Nothing.
+    /// The container is not started again.
     #[default]
     No,
-    /// It is started again unless it returned 0, at most so many times (`None`: without end).
+    /// The container is started again unless it returned 0, at most this often (`None`: without limit).
     OnFailure {
         /// The most restarts in a row.
         max_attempts: Option<u32>,
     },
-    /// It is started again, also after a reboot, even when it had been told to stop before that reboot.
+    /// The container is started again, also after a reboot, even if a stop was requested before that reboot.
     Always,
-    /// It is started again, also after a reboot, unless it was told to stop.
+    /// The container is started again, also after a reboot, unless a stop was requested.
     UnlessStopped,
 }
 
 impl RestartPolicy {
-    /// Decides after an exit by itself; `restarts` is how many have been made in a row.
+    /// Decides after an end that was not requested; `restarts` is the number of restarts in a row so far.
     pub fn wants_restart(self, is_success: bool, restarts: u32) -> bool {
         match self {
             Self::No => false,
@@ -363,11 +363,12 @@ impl RestartPolicy {
         }
     }
 
-    /// Decides for a record of an earlier boot: was it told to stop, and did it run when the node went down?
+    /// Decides for a record of an earlier boot: was a stop requested, and did the container run when the node went
+    /// down?
     pub fn wants_start_at_boot(self, was_told_to_stop: bool, was_running: bool) -> bool {
         match self {
             Self::No => false,
-            // A reboot is not a success, and not a failure of the container: it goes on where it was.
+            // A reboot is neither a success nor a failure of the container: a running one is started again.
             Self::OnFailure { .. } => was_running && !was_told_to_stop,
             Self::Always => true,
             Self::UnlessStopped => !was_told_to_stop,
@@ -380,7 +381,7 @@ impl FromStr for RestartPolicy {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         match text.split_once(':') {
             None => match text {
-                // The second is podman's.
+                // "never" is podman's word.
                 "no" | "never" => Ok(Self::No),
                 "on-failure" => Ok(Self::OnFailure { max_attempts: None }),
                 "always" => Ok(Self::Always),
@@ -408,15 +409,15 @@ impl fmt::Display for RestartPolicy {
     }
 }
 
-/// How mounts travel between a container's root and the host (mount_namespaces(7)).
+/// The propagation of mounts between a container's root and the host (mount_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Propagation {
-    /// Not at all.
+    /// No propagation.
     #[default]
     Private,
     /// From the host into the container.
     Slave,
-    /// Both ways.
+    /// In both directions.
     Shared,
 }
 
@@ -429,7 +430,7 @@ pub(crate) fn check_text(field: &'static str, text: &str, max: usize) -> Result<
     if is_bad { Err(SpecError::BadText { field, given: shorten(text) }) } else { Ok(()) }
 }
 
-/// Checks a path that may have any character a file's name can have: it is never shown but in quotes.
+/// Checks a path. Any character of a file name is allowed, because paths are only shown in quotes.
 pub(crate) fn check_path(field: &'static str, text: &str) -> Result<(), SpecError> {
     if text.len() > MAX_PATH_BYTES || text.contains('\0') {
         return Err(SpecError::BadText { field, given: shorten(text) });
@@ -449,7 +450,7 @@ fn check_env(entry: &str) -> Result<(), SpecError> {
     if is_good { Ok(()) } else { Err(SpecError::BadEnv { key: shorten(key.unwrap_or(entry)) }) }
 }
 
-/// Keeps an error readable whatever was given.
+/// Shortens a text of any length for an error message.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(80).collect()
 }

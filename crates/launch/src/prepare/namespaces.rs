@@ -88,7 +88,7 @@ impl Namespaces {
         Ok(Self { new_flags, joins, id_maps })
     }
 
-    /// Tells whether there is one of its own, new or joined.
+    /// Tells whether the container has its own namespace of this kind, new or joined.
     pub(crate) fn has(&self, flag: u64) -> bool {
         self.is_new(flag) || self.joins.iter().any(|(_, joined)| *joined == flag)
     }
@@ -135,7 +135,7 @@ fn text(mappings: &[IdMapping]) -> String {
 }
 
 impl IdMaps {
-    /// Gives the mappings to the first process of a user namespace.
+    /// Writes the mappings of a user namespace's first process.
     pub(crate) fn write(&self, pid: i32) -> Result<(), Fault> {
         let write = |field: &str, file: &str, text: &str| {
             let failed = |error: io::Error| Fault::kernel(field, format!("write {file} of init"), &error);

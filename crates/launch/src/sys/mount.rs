@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use nix::mount::{MntFlags, MsFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
-/// That a path is empty: the descriptor itself is meant.
+/// An empty path: the call is about the descriptor itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Empty;
 
-/// Makes a detached copy of the mount at a path, with all below it when recursive.
+/// Makes a detached copy of the mount at a path, with all mounts below it if recursive.
 pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, is_recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, is_recursive);
@@ -19,18 +19,18 @@ pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, is_recursive: bool) ->
     Ok(rustix::mount::open_tree(dir, path, flags)?)
 }
 
-/// Attaches a detached mount at the place that `target` (`O_PATH`) names.
+/// Attaches a detached mount at the file that `target` (`O_PATH`) names.
 pub(crate) fn move_mount(mount: BorrowedFd<'_>, _: Empty, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, c"", target, c"", flags)?)
 }
 
-/// Begins a file system of a type.
+/// Opens a configuration of a file system type.
 pub(crate) fn fs_open(fs_type: &CStr) -> io::Result<OwnedFd> {
     Ok(rustix::mount::fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?)
 }
 
-/// Sets a parameter: a flag without a value, a string with one.
+/// Sets a parameter: a flag without a value, or a string with one.
 pub(crate) fn fs_configure(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> io::Result<()> {
     Ok(match value {
         Some(value) => rustix::mount::fsconfig_set_string(fs, key, value),
@@ -38,7 +38,7 @@ pub(crate) fn fs_configure(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>)
     }?)
 }
 
-/// Makes the superblock.
+/// Creates the superblock.
 pub(crate) fn fs_create(fs: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::mount::fsconfig_create(fs)?)
 }
@@ -60,7 +60,7 @@ pub(crate) fn mount_set(
     mount_set_at(mount, c"", set, clear, propagation, is_recursive)
 }
 
-/// As [`mount_set`], of the mount whose root a path names.
+/// Does the same as [`mount_set`], for the mount whose root a path names.
 pub(crate) fn mount_set_at(
     dir: BorrowedFd<'_>,
     path: &CStr,
@@ -84,19 +84,19 @@ pub(crate) fn mount_set_at(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sets the propagation (`MS_PRIVATE`, ...) of the mount at `/` with all below it.
+/// Sets the propagation of the mount at `/` and all mounts below it.
 pub(crate) fn set_propagation(flag: u64, is_recursive: bool) -> io::Result<()> {
     let mut flags = MsFlags::from_bits_retain(flag);
     flags.set(MsFlags::MS_REC, is_recursive);
     Ok(nix::mount::mount(None::<&str>, c"/", None::<&str>, flags, None::<&str>)?)
 }
 
-/// Makes the working directory the root; the old root then lies over it.
+/// Makes the working directory the root; the old root then covers it.
 pub(crate) fn pivot_to_cwd() -> io::Result<()> {
     Ok(nix::unistd::pivot_root(c".", c".")?)
 }
 
-/// Detaches what is mounted at the working directory, with all below it.
+/// Detaches the mount at the working directory with all mounts below it.
 pub(crate) fn unmount_cwd() -> io::Result<()> {
     Ok(nix::mount::umount2(c".", MntFlags::MNT_DETACH)?)
 }

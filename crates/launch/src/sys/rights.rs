@@ -20,7 +20,7 @@ fn prctl(option: libc::c_int, two: libc::c_ulong, three: libc::c_ulong) -> io::R
     check(unsafe { libc::prctl(option, two, three, zero, zero) }).map(drop)
 }
 
-/// Takes everything but these out of the bounding set. Those that the kernel does not know are not there anyway.
+/// Drops all capabilities except these from the bounding set. Those that the kernel does not know are in no set.
 pub(crate) fn bound(kept: u64) -> io::Result<()> {
     for number in 0..CAPABILITY_BITS {
         if kept & (1 << number) != 0 {
@@ -28,7 +28,7 @@ pub(crate) fn bound(kept: u64) -> io::Result<()> {
         }
         match prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0) {
             Ok(()) => {}
-            // The first number that the kernel does not know: there are none above it.
+            // The first number that the kernel does not know; there are no higher ones.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -47,7 +47,7 @@ pub(crate) fn set_capabilities(sets: &CapabilitySets) -> io::Result<()> {
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-/// Makes these the ambient set, as far as they are permitted and inheritable: the kernel allows no other.
+/// Sets the ambient set to those of these that are permitted and inheritable: the kernel allows no other.
 pub(crate) fn set_ambient(set: u64) -> io::Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
     for number in (0..CAPABILITY_BITS).filter(|number| set & (1 << number) != 0) {
@@ -61,17 +61,17 @@ pub(crate) fn keep_capabilities(keep: bool) -> io::Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0)
 }
 
-/// Nothing executed from now on gains rights.
+/// Keeps every later exec from gaining rights.
 pub(crate) fn set_no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
 }
 
-/// Whether others of the same user may look into this process: its memory, its descriptors, its program.
+/// Sets whether processes of the same user may look into this process: its memory, its descriptors, its program.
 pub(crate) fn set_dumpable(is_dumpable: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(is_dumpable), 0)
 }
 
-/// Sets the groups, the group and the user, in this order; all four of each identity.
+/// Sets the groups, the group and the user, in this order; real, effective, saved and file system id of each.
 pub(crate) fn set_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
     if let Some(groups) = groups {
         let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
@@ -95,17 +95,17 @@ pub(crate) fn set_personality(persona: u64) -> io::Result<()> {
     check(unsafe { libc::personality(persona) }).map(drop)
 }
 
-/// Becomes the leader of a session of its own.
+/// Makes this process the leader of a new session.
 pub(crate) fn new_session() -> io::Result<()> {
     match nix::unistd::setsid() {
-        // It leads one already.
+        // It leads a session already.
         Ok(_) | Err(Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The kernel's `struct sigaction`, all zeros of which is the default action with nothing masked: the C library's own call
-/// refuses the two signals that it keeps for itself, and they too may have been ignored by whoever started us.
+/// The kernel's `struct sigaction`; all zeros are the default action with nothing masked. The C library's own call
+/// refuses the two signals that it reserves, and the parent may have ignored these too.
 #[repr(C)]
 #[derive(Default)]
 struct KernelSigaction {
@@ -125,7 +125,7 @@ fn default_action(signal: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives every signal its default action and blocks none.
+/// Sets every signal to its default action and unblocks all.
 pub(crate) fn reset_signals() -> io::Result<()> {
     /// The highest number, real-time signals included.
     const LAST_SIGNAL: libc::c_int = 64;
@@ -138,7 +138,7 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// Makes `fd` also the descriptor `number` (0, 1 or 2), which stays open over an exec.
+/// Duplicates `fd` to the descriptor `number`, which stays open across an exec.
 pub(crate) fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     if fd.as_raw_fd() == number {
         nix::fcntl::fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;

@@ -1,153 +1,153 @@
-//! Reasons to refuse a spec.
+//! The errors of a spec.
 
 use std::time::Duration;
 
 use super::{MAX_LIST_LEN, MAX_SPEC_BYTES};
 
-/// Why a spec is refused.
+/// The reason why a spec is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// A field that cannot be left out.
+    /// A required field is missing.
     #[error("spec: {field} is missing or empty")]
     Missing {
         /// The field.
         field: &'static str,
     },
-    /// A list with more than [`MAX_LIST_LEN`] entries.
+    /// A list has more than [`MAX_LIST_LEN`] entries.
     #[error("spec: {field} has {len} entries, more than {MAX_LIST_LEN}")]
     TooMany {
         /// The field.
         field: &'static str,
-        /// How many there are.
+        /// The number of entries.
         len: usize,
     },
-    /// More text than [`MAX_SPEC_BYTES`].
+    /// The spec has more text than [`MAX_SPEC_BYTES`].
     #[error("spec: {bytes} bytes of text are more than {MAX_SPEC_BYTES}")]
     TooLarge {
-        /// How much there is.
+        /// The number of bytes.
         bytes: usize,
     },
-    /// A string that the kernel does not take.
+    /// A string is longer than the kernel accepts.
     #[error(
         "spec: {what} has {bytes} bytes, more than the {} that the kernel takes in one string",
         crate::exec::MAX_STRING_BYTES
     )]
     StringTooLong {
-        /// Which; the value of a variable may be a secret and is not shown.
+        /// The string; the value of a variable may be a secret and is not shown.
         what: String,
-        /// How long it is.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// More of a command and its environment than the kernel takes.
+    /// Command and environment are longer than the kernel accepts.
     #[error("spec: command and environment take {bytes} bytes, more than the {limit} that the kernel takes")]
     ExecTooLarge {
-        /// How much they take.
+        /// The number of bytes that they take.
         bytes: usize,
-        /// The most.
+        /// The most bytes.
         limit: usize,
     },
-    /// A text that is too long or holds a control character.
+    /// A text is too long or has a control character.
     #[error("spec: {field} {given:?} is too long or holds a control character")]
     BadText {
         /// The field.
         field: &'static str,
-        /// Its beginning.
+        /// The beginning of the text.
         given: String,
     },
-    /// A path that must be absolute and without `..`.
+    /// A path is not absolute, or has `..` in it.
     #[error("spec: {field} {given:?} is not an absolute path without `..`")]
     BadPath {
         /// The field.
         field: &'static str,
-        /// What was given.
+        /// The given path.
         given: String,
     },
-    /// A mount over the root of the container.
+    /// A mount's target is the root of the container.
     #[error("spec: a mount may not cover the container's root")]
     MountOverRoot,
-    /// Two mounts at one place.
+    /// Two mounts have the same target.
     #[error("spec: {target:?} is the target of two mounts")]
     MountTwice {
-        /// The place.
+        /// The target.
         target: String,
     },
-    /// An option that the mount's type does not have.
+    /// The mount's type does not have the option.
     #[error("spec: mount on {target:?}: {option:?} is no option of a {fs_type} mount{nearest}")]
     MountOption {
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
         /// The mount's type.
         fs_type: String,
         /// The option.
         option: String,
-        /// What may have been meant, with the words around it; or nothing.
+        /// The option that was probably meant, with the words around it; or empty.
         nearest: String,
     },
-    /// An option that contd does not support, or whose value makes no sense.
+    /// contd does not support the option, or its value is invalid.
     #[error("spec: mount on {target:?}: option {option:?} is refused: {why}")]
     MountOptionRefused {
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
         /// The option.
         option: String,
-        /// Why.
+        /// The reason.
         why: &'static str,
     },
-    /// Two options of which only one can hold.
+    /// Two options exclude each other.
     #[error("spec: mount on {target:?}: options {one:?} and {other:?} contradict each other")]
     MountContradiction {
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
         /// One of them.
         one: String,
         /// The other.
         other: String,
     },
-    /// An environment entry without a key.
+    /// An entry of the environment has no key.
     #[error("spec: environment entry {key:?} is not KEY=VALUE")]
     BadEnv {
         /// The part before the `=`; the value may be a secret and is not shown.
         key: String,
     },
-    /// Not a user.
+    /// A text is not a user.
     #[error("spec: user {given:?} is not user[:group] or uid[:gid]")]
     BadUser {
-        /// What was given.
+        /// The given text.
         given: String,
     },
-    /// A directory of the caller's, and another place for the same layer.
+    /// Both `upper_dir` and `layer` say where the writable layer is.
     #[error("spec: layer and upper_dir both say where the writable layer lies")]
     TwoLayers,
-    /// Not a restart policy.
+    /// A text is not a restart policy.
     #[error("spec: {given:?} is not a restart policy")]
     BadRestartPolicy {
-        /// What was given.
+        /// The given text.
         given: String,
     },
-    /// A time that is longer than anybody waits.
+    /// A time is longer than accepted.
     #[error("spec: {field} of {} seconds is more than {} seconds", given.as_secs(), most.as_secs())]
     TooLong {
-        /// Which time.
+        /// The field.
         field: &'static str,
-        /// What was given.
+        /// The given time.
         given: Duration,
-        /// The most that is accepted.
+        /// The longest time that is accepted.
         most: Duration,
     },
-    /// A limit under which nothing can run.
+    /// A limit is too small for any process to run.
     #[error("spec: {field} limit {given} is less than {least}")]
     LimitTooSmall {
-        /// Which limit.
+        /// The field.
         field: &'static str,
-        /// What was given.
+        /// The given limit.
         given: u64,
-        /// The least that is accepted.
+        /// The smallest limit that is accepted.
         least: u64,
     },
 }
 
 impl SpecError {
-    /// Says what would be accepted.
+    /// Returns the accepted form.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Missing { field: "entrypoint" } => "name a command, or use an flist that has one",
