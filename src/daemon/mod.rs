@@ -1,13 +1,14 @@
 //! The daemon: a node (`contd-node`) with an API socket and signals. Its containers run on when it ends.
 //!
 //! ```text
-//!  config ─► plan ─► directories ─► lock, or takeover ─► assembled ─► API socket ─► node ─► until SIGTERM, SIGINT or a
+//!  config ─► plan ─► directories ─► lock, or handover ─► assembled ─► API socket ─► node ─► until SIGTERM, SIGINT or a
 //!                                                                                           successor
 //! ```
 
 mod access;
 mod calls;
 mod connection;
+mod handover;
 mod hints;
 mod inherited;
 mod leaving;
@@ -15,7 +16,6 @@ mod places;
 mod reload;
 mod server;
 mod spare;
-mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +27,9 @@ use std::time::Duration;
 
 use actix::Addr;
 use contd_actors::Supervisor;
-use contd_handover::{ManagerError, Named, ServiceManager};
+use contd_descriptors::Named;
 use contd_node::{Node, NodeLock, Plan, lock};
+use contd_service_manager::{ManagerError, ServiceManager};
 use contd_types::{ApiError, Clock, ErrorKind, Shortage, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -37,11 +38,11 @@ use tracing::{info, warn};
 use crate::config;
 use crate::config::DaemonArgs;
 use crate::daemon::calls::{ApiSettings, Backend};
+use crate::daemon::handover::{Desk, Successor};
 use crate::daemon::inherited::{Inherited, Passed};
 use crate::daemon::leaving::Leaving;
 use crate::daemon::reload::Reload;
 use crate::daemon::server::{Connections, Server};
-use crate::daemon::takeover::{Desk, Successor};
 
 /// How long those who are connected may go on asking when the daemon leaves: a bit more than one who has just come may
 /// take for its first call.
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     let hang_up = system.block_on(async { listen(SignalKind::hangup()) })?;
     plan.make_directories().map_err(|error| ApiError::from_error(&error))?;
     contd_failpoint::arm(&run_dir);
-    let mut entered = takeover::enter(&run_dir, &agent(), !args.no_takeover)
+    let mut entered = handover::enter(&run_dir, &agent(), !args.no_takeover)
         .map_err(|error| explain(error.kind(), &error, error.hint()))?;
     let inherited = Inherited::gather(passed, &mut entered, &address);
     let result = system.block_on(serve(args, &plan, &entered.lock, inherited, hang_up));
@@ -215,7 +216,7 @@ async fn come_to_rest(
     is_replaced: bool,
 ) {
     if !is_replaced {
-        // At a takeover the service goes on: its manager must not take this for its end.
+        // At a handover the service goes on: its manager must not take this for its end.
         told(manager.stopping());
     }
     let leaving = if is_replaced { Leaving::Replaced } else { Leaving::Ending };
