@@ -451,6 +451,7 @@ async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError
         upper_dir: None,
         is_trusted: false,
         grant,
+        operation: None,
     };
     let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), wanted: wanted.clone(), request, progress: None };
     let prepared = shared.flist.ask(prepare, shared.config.rootfs_timeout).await.map_err(StepError::Call)??;

@@ -196,6 +196,7 @@ impl Making<'_> {
             upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
             is_trusted: spec.is_elevated,
             grant,
+            operation: None,
         };
         let message = PrepareRoot {
             lane: Arc::clone(&subject.lane),
