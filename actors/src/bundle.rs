@@ -13,7 +13,7 @@ use contd_types::{ContainerId, ContainerSpec, NamespaceId, Network};
 
 use crate::error::StepError;
 use crate::flist::UNDO_GRACE;
-use crate::lineage::Lineage;
+use crate::supervision::ParentLink;
 use crate::messages::node::{ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle, Written};
 use crate::pool::{NamespacePools, Pool};
 use crate::shared::Shared;
@@ -76,18 +76,18 @@ impl BundleWork {
 #[derive(Debug)]
 pub(crate) struct BundleActor {
     pub(crate) work: Arc<BundleWork>,
-    pub(crate) lineage: Lineage,
+    pub(crate) parent_link: ParentLink,
 }
 
 impl Actor for BundleActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
+        self.parent_link.follow(ctx);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -97,7 +97,7 @@ impl Handler<WriteBundle> for BundleActor {
     fn handle(&mut self, message: WriteBundle, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let WriteBundle { lane, wanted, namespace, id, spec, root, image } = message;
+            let WriteBundle { locks, wanted, namespace, id, spec, root, image } = message;
             let still = wanted.clone();
             let pool = work.writes.of(&namespace);
             let job = move || {
@@ -108,7 +108,7 @@ impl Handler<WriteBundle> for BundleActor {
                 let (dir, made_with) = work.with_request(&namespace, &id, &spec, &root, &image, write)?;
                 Ok(Written { dir, made_with })
             };
-            let written = pool.run_locked(&lane.bundle, "write the bundle", job);
+            let written = pool.run_locked(&locks.bundle, "write the bundle", job);
             still.unless_given_up(written).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?
         })
     }
@@ -138,10 +138,10 @@ impl Handler<RemoveBundle> for BundleActor {
     fn handle(&mut self, message: RemoveBundle, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let RemoveBundle { lane, namespace, id, when_blocked } = message;
+            let RemoveBundle { locks, namespace, id, when_blocked } = message;
             let pool = work.removals.clone();
             let job = move || work.bundles.remove(&namespace, &id);
-            let done = pool.undo_locked(&lane.bundle, UNDO_GRACE, "remove the bundle", when_blocked, job).await;
+            let done = pool.undo_locked(&locks.bundle, UNDO_GRACE, "remove the bundle", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(|error| StepError::Bundle(Box::new(error))),
@@ -164,4 +164,4 @@ impl Handler<ListBundles> for BundleActor {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(BundleActor);
+crate::supervision::panics_on_demand!(BundleActor);

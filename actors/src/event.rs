@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use crate::error::one_line;
-use crate::lineage::Lineage;
+use crate::supervision::ParentLink;
 use crate::messages::node::PublishEvent;
 use crate::messages::{EventItem, EventReceiver, SubscribeEvents};
 use crate::pool::Pool;
@@ -245,18 +245,18 @@ async fn look(
 #[derive(Debug)]
 pub(crate) struct EventActor {
     pub(crate) work: EventWork,
-    pub(crate) lineage: Lineage,
+    pub(crate) parent_link: ParentLink,
 }
 
 impl Actor for EventActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
+        self.parent_link.follow(ctx);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -291,4 +291,4 @@ impl Handler<SubscribeEvents> for EventActor {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(EventActor);
+crate::supervision::panics_on_demand!(EventActor);

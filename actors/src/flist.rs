@@ -4,7 +4,7 @@
 //! an earlier daemon left; preparations wait for that. Every few seconds it looks for roots that nobody serves any more and
 //! publishes [`EventKind::RootLost`] for each, once. Never mounts anything itself: the provider does, in threads.
 //!
-//! A provider that hangs keeps only its own container's lane and one thread of its namespace: other namespaces have threads of
+//! A provider that hangs keeps only its own container's locks and one thread of its namespace: other namespaces have threads of
 //! their own, and a namespace's releases others than its preparations.
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::error::{StepError, one_line};
-use crate::lineage::Lineage;
+use crate::supervision::ParentLink;
 use crate::messages::node::{FreeMemory, ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
 use crate::pool::{NamespacePools, Pool, WhenBlocked};
 use crate::shared::Shared;
@@ -125,7 +125,7 @@ impl FlistWork {
 pub(crate) struct FlistActor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) work: Arc<FlistWork>,
-    pub(crate) lineage: Lineage,
+    pub(crate) parent_link: ParentLink,
     /// Only the first of its line looks at the past.
     pub(crate) is_first: bool,
 }
@@ -134,7 +134,7 @@ impl Actor for FlistActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
+        self.parent_link.follow(ctx);
         if self.is_first {
             actix_rt::spawn(Arc::clone(&self.work).recover());
         }
@@ -142,7 +142,7 @@ impl Actor for FlistActor {
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -163,7 +163,7 @@ impl Handler<PrepareRoot> for FlistActor {
         let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
         Box::pin(async move {
             work.wait_for_the_past().await;
-            let PrepareRoot { lane, wanted, request, progress } = message;
+            let PrepareRoot { locks, wanted, request, progress } = message;
             let still = wanted.clone();
             let (pool, provider) = (work.prepares.of(&request.namespace), Arc::clone(&work.provider));
             let job = move || {
@@ -178,7 +178,7 @@ impl Handler<PrepareRoot> for FlistActor {
                 }
                 provider.prepare(&request, &report).map_err(StepError::Rootfs)
             };
-            let prepared = pool.run_locked(&lane.root, "prepare the root", job);
+            let prepared = pool.run_locked(&locks.root, "prepare the root", job);
             let prepared =
                 still.unless_given_up(prepared).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?;
             prepared.map_err(|failure| with_name(failure, &shared))
@@ -192,10 +192,10 @@ impl Handler<ReleaseRoot> for FlistActor {
     fn handle(&mut self, message: ReleaseRoot, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let ReleaseRoot { lane, namespace, id, when_blocked } = message;
+            let ReleaseRoot { locks, namespace, id, when_blocked } = message;
             let (pool, provider) = (work.releases.of(&namespace), Arc::clone(&work.provider));
             let job = move || provider.release(&namespace, &id);
-            let done = pool.undo_locked(&lane.root, UNDO_GRACE, "release the root", when_blocked, job).await;
+            let done = pool.undo_locked(&locks.root, UNDO_GRACE, "release the root", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
@@ -210,11 +210,11 @@ impl Handler<FreeMemory> for FlistActor {
     fn handle(&mut self, message: FreeMemory, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let FreeMemory { lane, namespace, id } = message;
+            let FreeMemory { locks, namespace, id } = message;
             let (pool, provider) = (work.releases.of(&namespace), Arc::clone(&work.provider));
             let job = move || provider.free_memory(&namespace, &id);
             let done =
-                pool.undo_locked(&lane.root, UNDO_GRACE, "free the layer in memory", WhenBlocked::Queue, job).await;
+                pool.undo_locked(&locks.root, UNDO_GRACE, "free the layer in memory", WhenBlocked::Queue, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
@@ -244,4 +244,4 @@ fn with_name(failure: StepError, shared: &Shared) -> StepError {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(FlistActor);
+crate::supervision::panics_on_demand!(FlistActor);

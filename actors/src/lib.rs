@@ -18,15 +18,15 @@
 mod admission;
 mod bundle;
 mod call;
-mod chance;
+mod random;
 mod config;
 mod container;
 mod error;
 mod event;
 mod flist;
 mod judge;
-mod lane;
-mod lineage;
+mod locks;
+mod supervision;
 mod log;
 pub mod messages;
 mod namespace;

@@ -25,8 +25,8 @@ use tracing::warn;
 use crate::config::RemovedLogsRule;
 use crate::error::{StepError, one_line};
 use crate::flist::UNDO_GRACE;
-use crate::lane::Held;
-use crate::lineage::Lineage;
+use crate::locks::Held;
+use crate::supervision::ParentLink;
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
 use crate::pool::{JobLost, NamespacePools, Pool};
@@ -131,21 +131,21 @@ impl LogWork {
 #[derive(Debug)]
 pub(crate) struct LogActor {
     pub(crate) work: Arc<LogWork>,
-    pub(crate) lineage: Lineage,
+    pub(crate) parent_link: ParentLink,
 }
 
 impl Actor for LogActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
+        self.parent_link.follow(ctx);
         if self.work.shared.settings().removed_logs.is_some() {
             ctx.spawn(removed::prune_for_ever(Arc::clone(&self.work)).into_actor(self));
         }
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -155,7 +155,7 @@ impl Handler<OpenLog> for LogActor {
     fn handle(&mut self, message: OpenLog, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let OpenLog { lane, wanted, namespace, files, is_new } = message;
+            let OpenLog { locks, wanted, namespace, files, is_new } = message;
             let pool = work.pools.of(&namespace);
             let job = move || {
                 if wanted.is_given_up() {
@@ -163,7 +163,7 @@ impl Handler<OpenLog> for LogActor {
                 }
                 work.open(&files, is_new).map_err(StepError::Log)
             };
-            pool.run_locked(&lane.log, "make the log", job).await.map_err(StepError::Job)?
+            pool.run_locked(&locks.log, "make the log", job).await.map_err(StepError::Job)?
         })
     }
 }
@@ -174,10 +174,10 @@ impl Handler<RemoveLog> for LogActor {
     fn handle(&mut self, message: RemoveLog, _ctx: &mut Self::Context) -> Self::Result {
         let work = Arc::clone(&self.work);
         Box::pin(async move {
-            let RemoveLog { lane, namespace, files, when_blocked } = message;
+            let RemoveLog { locks, namespace, files, when_blocked } = message;
             let pool = work.pools.of(&namespace);
             let job = move || work.remove(&files);
-            let done = pool.undo_locked(&lane.log, UNDO_GRACE, "remove the log", when_blocked, job).await;
+            let done = pool.undo_locked(&locks.log, UNDO_GRACE, "remove the log", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Log),
@@ -221,4 +221,4 @@ impl Handler<StreamLog> for LogActor {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(LogActor);
+crate::supervision::panics_on_demand!(LogActor);

@@ -20,11 +20,11 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::call::{ask, tell};
-use crate::chance::new_id;
+use crate::random::new_id;
 use crate::container::{ContainerActor, KILLED_TIMEOUT, Origin, ROLLBACK_TIMEOUT, first_record};
 use crate::error::{ContainerError, NamespaceError, one_line};
 use crate::judge::Place;
-use crate::lineage::{Lifeline, Lineage, RebuildBudget};
+use crate::supervision::{Lifeline, ParentLink, RebuildBudget};
 use crate::messages::RECOVERY_WAIT;
 use crate::messages::container::{
     BeginRun, Delete, GoDown, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait,
@@ -65,7 +65,7 @@ struct Child {
 pub(crate) struct NamespaceActor {
     shared: Arc<Shared>,
     namespace: NamespaceId,
-    lineage: Lineage,
+    parent_link: ParentLink,
     lifeline: Lifeline,
     children: BTreeMap<ContainerId, Child>,
     names: HashMap<ContainerName, ContainerId>,
@@ -88,12 +88,12 @@ pub(crate) enum Found {
 }
 
 impl NamespaceActor {
-    pub(crate) fn new(shared: Arc<Shared>, namespace: NamespaceId, lineage: Lineage, found: Vec<Found>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, namespace: NamespaceId, parent_link: ParentLink, found: Vec<Found>) -> Self {
         let (lifeline, _nobody_yet) = watch::channel(());
         Self {
             shared,
             namespace,
-            lineage,
+            parent_link,
             lifeline,
             children: BTreeMap::new(),
             names: HashMap::new(),
@@ -105,7 +105,7 @@ impl NamespaceActor {
     fn subject(&self, id: &ContainerId, spec: &Arc<ContainerSpec>, caller: Option<Caller>) -> Subject {
         Subject {
             shared: Arc::clone(&self.shared),
-            lane: self.shared.lanes.of(id),
+            locks: self.shared.locks.of(id),
             namespace: self.namespace.clone(),
             id: id.clone(),
             name: spec.name.clone(),
@@ -130,10 +130,10 @@ impl NamespaceActor {
     ) -> Addr<ContainerActor> {
         let (parent, id) = (ctx.address(), subject.id.clone());
         let teller = parent.clone();
-        let lineage = Lineage::new(&self.lifeline, move |has_panicked| {
+        let parent_link = ParentLink::new(&self.lifeline, move |has_panicked| {
             tell(&teller, ContainerActorEnded { id: id.clone(), generation, has_panicked });
         });
-        ContainerActor::new(subject, parent, lineage, record, origin).start()
+        ContainerActor::new(subject, parent, parent_link, record, origin).start()
     }
 
     fn add(
@@ -291,8 +291,8 @@ impl NamespaceActor {
     /// Reads the record of a container whose actor was lost, and starts another.
     fn rebuild(&self, id: ContainerId, ctx: &mut Context<Self>) {
         let (records, namespace) = (self.shared.records.clone(), self.namespace.clone());
-        let (lane, wanted) = (self.shared.lanes.of(&id), id.clone());
-        let read = async move { records.get(&lane, namespace, wanted).await };
+        let (locks, wanted) = (self.shared.locks.of(&id), id.clone());
+        let read = async move { records.get(&locks, namespace, wanted).await };
         ctx.spawn(read.into_actor(self).map(move |found, actor, ctx| actor.finish_rebuild(&id, found, ctx)));
     }
 
@@ -355,7 +355,7 @@ impl Actor for NamespaceActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
+        self.parent_link.follow(ctx);
         for found in std::mem::take(&mut self.found) {
             match found {
                 Found::Record { record, may_have_shim } => {
@@ -368,7 +368,7 @@ impl Actor for NamespaceActor {
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -532,7 +532,7 @@ impl Handler<ContainerActorEnded> for NamespaceActor {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(NamespaceActor);
+crate::supervision::panics_on_demand!(NamespaceActor);
 
 #[cfg(any(test, feature = "testing"))]
 impl Handler<crate::messages::namespace::PanicContainer> for NamespaceActor {

@@ -16,7 +16,7 @@ use crate::admission::Admission;
 use crate::call::ask;
 use crate::config::NodeConfig;
 use crate::judge::Judge;
-use crate::lane::Lanes;
+use crate::locks::LocksById;
 use crate::messages::supervisor::AwaitEnd;
 use crate::records::Records;
 use crate::shared::{Shared, Slot};
@@ -72,7 +72,7 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         judge,
         places: Arc::default(),
         view: View::default(),
-        lanes: Lanes::default(),
+        locks: LocksById::default(),
         settings: RwLock::new(config.settings()),
         admission: Admission::new(&config.limits),
         recoveries: Arc::new(Semaphore::new(config.recover_parallelism.max(1))),

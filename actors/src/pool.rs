@@ -8,7 +8,7 @@ use std::sync::Arc;
 use contd_types::{ErrorKind, Explain, NamespaceId, Shortage};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::lane::PerNamespace;
+use crate::locks::PerNamespace;
 
 /// Why a job has no result; the arbiter and everyone else live on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use contd_store::{ContainerRecord, Loaded, Store, StoreError};
 use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
 
-use crate::lane::Lane;
+use crate::locks::ContainerLocks;
 use crate::pool::{JobLost, Pool};
 
 /// Writes at once; each is half a millisecond of fsync, and a disk gains nothing from more.
@@ -70,41 +70,41 @@ impl Records {
     /// Reads one record, behind every write of it that has begun: also one that nobody waits for any more.
     pub(crate) async fn get(
         &self,
-        lane: &Lane,
+        locks: &ContainerLocks,
         namespace: NamespaceId,
         id: ContainerId,
     ) -> Result<Option<ContainerRecord>, RecordError> {
         let (store, lost) = (Arc::clone(&self.store), id.clone());
-        let work = self.pool.run_locked(&lane.record, "read a record", move || store.get(&namespace, &id));
+        let work = self.pool.run_locked(&locks.record, "read a record", move || store.get(&namespace, &id));
         bounded(lost, work).await
     }
 
     /// Writes a record. One that a later write has overtaken counts as written: records are cumulative.
-    pub(crate) async fn put(&self, lane: Arc<Lane>, writer: u64, record: ContainerRecord) -> Result<(), RecordError> {
-        self.write(lane, writer, record, |store, record| store.put(record)).await
+    pub(crate) async fn put(&self, locks: Arc<ContainerLocks>, writer: u64, record: ContainerRecord) -> Result<(), RecordError> {
+        self.write(locks, writer, record, |store, record| store.put(record)).await
     }
 
     /// Writes the first record of a container that nobody was told of yet, without waiting for the disk.
     pub(crate) async fn put_intent(
         &self,
-        lane: Arc<Lane>,
+        locks: Arc<ContainerLocks>,
         writer: u64,
         record: ContainerRecord,
     ) -> Result<(), RecordError> {
-        self.write(lane, writer, record, |store, record| store.put_intent(record)).await
+        self.write(locks, writer, record, |store, record| store.put_intent(record)).await
     }
 
     async fn write(
         &self,
-        lane: Arc<Lane>,
+        locks: Arc<ContainerLocks>,
         writer: u64,
         record: ContainerRecord,
         put: fn(&dyn Store, &ContainerRecord) -> Result<(), StoreError>,
     ) -> Result<(), RecordError> {
         let (store, id) = (Arc::clone(&self.store), record.id.clone());
-        let (lock, lost) = (Arc::clone(&lane.record), id.clone());
+        let (lock, lost) = (Arc::clone(&locks.record), id.clone());
         let job = move || {
-            if lane.is_replaced(writer) {
+            if locks.is_replaced(writer) {
                 return Err(RecordError::Replaced { id });
             }
             match put(store.as_ref(), &record) {
@@ -121,12 +121,12 @@ impl Records {
     /// Removes a record; the last thing that is done to a container.
     pub(crate) async fn remove(
         &self,
-        lane: Arc<Lane>,
+        locks: Arc<ContainerLocks>,
         namespace: NamespaceId,
         id: ContainerId,
     ) -> Result<(), RecordError> {
         let (store, lost) = (Arc::clone(&self.store), id.clone());
-        let lock = Arc::clone(&lane.record);
+        let lock = Arc::clone(&locks.record);
         let work = self.pool.run_locked(&lock, "remove a record", move || store.remove(&namespace, &id));
         bounded(lost, work).await
     }

@@ -16,12 +16,12 @@ use tokio::sync::{Semaphore, watch};
 use crate::admission::Admission;
 use crate::bundle::BundleActor;
 use crate::call::{CallError, ask, tell};
-use crate::chance::jitter;
+use crate::random::jitter;
 use crate::config::{NodeConfig, Settings};
 use crate::event::EventActor;
 use crate::flist::FlistActor;
 use crate::judge::{Judge, Places};
-use crate::lane::Lanes;
+use crate::locks::LocksById;
 use crate::log::LogActor;
 use crate::messages::node::PublishEvent;
 use crate::records::Records;
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// How many containers callers with limited rights have.
     pub(crate) places: Arc<Places>,
     pub(crate) view: View,
-    pub(crate) lanes: Lanes,
+    pub(crate) locks: LocksById,
     /// What of the settings may change; the rest of them is in `config`.
     pub(crate) settings: RwLock<Settings>,
     /// A place for each run and restart on the way.

@@ -26,9 +26,9 @@ use contd_types::{ApiError, Backoff, ErrorKind, NamespaceId};
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use crate::chance::jitter;
+use crate::random::jitter;
 use crate::error::one_line;
-use crate::lineage::Lifeline;
+use crate::supervision::Lifeline;
 use crate::messages::RECOVERY_WAIT;
 use crate::namespace::{Found, NamespaceActor};
 use crate::records::RecordError;

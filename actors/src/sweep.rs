@@ -91,7 +91,7 @@ fn forgotten(shared: &Arc<Shared>, namespace: NamespaceId, id: ContainerId) -> S
     #[expect(clippy::expect_used, reason = "32 hexadecimal digits are a valid name: the grammar holds all of them")]
     let name = ContainerName::new(id.as_str()).expect("an id is a name");
     let spec = Arc::new(ContainerSpec::new(name.clone(), ""));
-    Subject { shared: Arc::clone(shared), lane: shared.lanes.of(&id), namespace, id, name, spec, caller: None }
+    Subject { shared: Arc::clone(shared), locks: shared.locks.of(&id), namespace, id, name, spec, caller: None }
 }
 
 /// Tells whether a lease of this container was found.

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use super::removal::describe;
 use super::requests::KILL_TIMEOUT;
 use super::{ContainerActor, answer};
-use crate::chance::jitter;
+use crate::random::jitter;
 use crate::error::{ContainerError, one_line};
 use crate::messages::container::WaitDone;
 use crate::task::remove::holdouts;
@@ -24,7 +24,7 @@ pub(crate) const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a shim is asked whether it is there, at least: rarely enough to be nothing for a thousand of them, often enough
 /// that a pipe of 1 MiB is seldom full before.
 const HEALTH_EVERY: Duration = Duration::from_secs(20);
-/// Added to it by chance, so that a thousand shims are not asked at once.
+/// Added to it at random, so that a thousand shims are not asked at once.
 const HEALTH_SPREAD_MS: u64 = 10_000;
 /// A run that lasts so long was good: the next restart begins the back-off anew (DESIGN section 5).
 const GOOD_RUN: Duration = Duration::from_secs(600);

@@ -45,7 +45,7 @@ use tracing::{error, info};
 
 use crate::call::tell;
 use crate::error::{ContainerError, one_line};
-use crate::lineage::Lineage;
+use crate::supervision::ParentLink;
 use crate::messages::namespace::ContainerGone;
 use crate::namespace::NamespaceActor;
 use crate::records::RecordError;
@@ -106,7 +106,7 @@ struct Waiting {
 pub(crate) struct ContainerActor {
     subject: Subject,
     parent: Addr<NamespaceActor>,
-    lineage: Lineage,
+    parent_link: ParentLink,
     lifeline: Option<SpawnHandle>,
     origin: Origin,
     /// This actor's number as the record's writer.
@@ -149,16 +149,16 @@ impl ContainerActor {
     pub(crate) fn new(
         subject: Subject,
         parent: Addr<NamespaceActor>,
-        lineage: Lineage,
+        parent_link: ParentLink,
         record: ContainerRecord,
         origin: Origin,
     ) -> Self {
-        let writer = subject.lane.take_over();
+        let writer = subject.locks.become_writer();
         let state = record.state.clone();
         Self {
             subject,
             parent,
-            lineage,
+            parent_link,
             lifeline: None,
             origin,
             writer,
@@ -224,14 +224,14 @@ impl ContainerActor {
     fn save(&mut self) -> impl Future<Output = Result<(), Arc<RecordError>>> + use<> {
         self.record.bump();
         self.record.boot_id.clone_from(&self.subject.shared.config.boot_id);
-        let (records, lane) = (self.subject.shared.records.clone(), Arc::clone(&self.subject.lane));
+        let (records, locks) = (self.subject.shared.records.clone(), Arc::clone(&self.subject.locks));
         let (writer, record) = (self.writer, self.record.clone());
         async move {
             let written = if record.is_acknowledged {
-                records.put(lane, writer, record).await
+                records.put(locks, writer, record).await
             } else {
                 // Nobody was told of it: what the disk has not got is as if it had never been asked for.
-                records.put_intent(lane, writer, record).await
+                records.put_intent(locks, writer, record).await
             };
             written.map_err(Arc::new)
         }
@@ -287,7 +287,7 @@ impl ContainerActor {
         self.is_gone = true;
         self.state = State::Deleting;
         self.work = Work::Idle;
-        self.lineage.expect_end();
+        self.parent_link.expect_end();
         let timers = [&mut self.restart_timer, &mut self.kill_timer, &mut self.health_timer, &mut self.lifeline];
         for timer in timers.into_iter().filter_map(Option::take) {
             ctx.cancel_future(timer);
@@ -394,7 +394,7 @@ impl Actor for ContainerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lifeline = Some(self.lineage.follow(ctx));
+        self.lifeline = Some(self.parent_link.follow(ctx));
         match self.origin {
             Origin::Fresh => self.show(),
             Origin::Recorded { may_have_shim } => self.pick_up(may_have_shim, ctx),
@@ -402,7 +402,7 @@ impl Actor for ContainerActor {
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -414,4 +414,4 @@ fn says_running(state: &State) -> bool {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(ContainerActor);
+crate::supervision::panics_on_demand!(ContainerActor);

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::{ContainerActor, Work};
 use crate::call::tell;
-use crate::chance::jitter;
+use crate::random::jitter;
 use crate::error::{ContainerError, Leftover, StepError, one_line};
 use crate::messages::container::{Removed, Removing};
 use crate::messages::namespace::ContainerLingers;
@@ -147,7 +147,7 @@ impl ContainerActor {
     ) -> impl ActorFuture<Self, Output = Result<(), std::sync::Arc<RecordError>>> + use<> {
         let (records, subject) = (self.subject.shared.records.clone(), self.subject.clone());
         let forget = async move {
-            let forgotten = records.remove(subject.lane, subject.namespace, subject.id).await;
+            let forgotten = records.remove(subject.locks, subject.namespace, subject.id).await;
             contd_failpoint::hit(contd_failpoint::Failpoint::RecordRemoved);
             forgotten.map_err(std::sync::Arc::new)
         };

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::ending::RECOVERY_STEP;
 use super::{ContainerActor, Work, answer, in_force, says_running};
-use crate::chance::jitter;
+use crate::random::jitter;
 use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
 use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Settled};
 use crate::task::recover::Finding;

@@ -15,7 +15,7 @@ use contd_types::{ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, Nam
 use tokio::sync::{mpsc, watch};
 
 use crate::error::StepError;
-use crate::lane::{Lane, Wanted};
+use crate::locks::{ContainerLocks, Wanted};
 use crate::messages::LogStreamReceiver;
 use crate::pool::WhenBlocked;
 
@@ -32,7 +32,7 @@ pub(crate) enum Undone {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<PreparedRootfs, StepError>")]
 pub(crate) struct PrepareRoot {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) wanted: Wanted,
     pub(crate) request: PrepareRootfs,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
@@ -42,7 +42,7 @@ pub(crate) struct PrepareRoot {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct ReleaseRoot {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) when_blocked: WhenBlocked,
@@ -52,7 +52,7 @@ pub(crate) struct ReleaseRoot {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct FreeMemory {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
 }
@@ -75,7 +75,7 @@ pub(crate) struct Written {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Written, StepError>")]
 pub(crate) struct WriteBundle {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) wanted: Wanted,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
@@ -100,7 +100,7 @@ pub(crate) struct PreviewBundle {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct RemoveBundle {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) when_blocked: WhenBlocked,
@@ -115,7 +115,7 @@ pub(crate) struct ListBundles;
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<RunStart, StepError>")]
 pub(crate) struct OpenLog {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) wanted: Wanted,
     pub(crate) namespace: NamespaceId,
     pub(crate) files: LogFiles,
@@ -127,7 +127,7 @@ pub(crate) struct OpenLog {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct RemoveLog {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) files: LogFiles,
     pub(crate) when_blocked: WhenBlocked,

@@ -16,7 +16,7 @@ use crate::call::tell;
 use crate::error::one_line;
 use crate::event::{EventActor, EventWork};
 use crate::flist::{FlistActor, FlistWork};
-use crate::lineage::{Lineage, RebuildBudget};
+use crate::supervision::{ParentLink, RebuildBudget};
 use crate::log::{LogActor, LogWork};
 use crate::messages::ListContainers;
 use crate::messages::node::{Service, ServiceEnded};
@@ -74,7 +74,7 @@ impl Supervisor {
     fn start_service(&self, service: Service, ctx: &mut Context<Self>) {
         let generation = self.kit.lines.get(&service).map_or(0, |(generation, _)| *generation);
         let parent = ctx.address().downgrade();
-        let lineage = Lineage::new(&self.lifeline, move |_has_panicked| {
+        let parent_link = ParentLink::new(&self.lifeline, move |_has_panicked| {
             if let Some(parent) = parent.upgrade() {
                 tell(&parent, ServiceEnded { service, generation });
             }
@@ -83,19 +83,19 @@ impl Supervisor {
         match service {
             Service::Flist => {
                 let (shared, work) = (Arc::clone(&self.shared), Arc::clone(&self.kit.flist));
-                let actor = FlistActor { shared, work, lineage, is_first: generation == 0 };
+                let actor = FlistActor { shared, work, parent_link, is_first: generation == 0 };
                 self.shared.flist.set(Some(FlistActor::start_in_arbiter(&arbiter, |_| actor)));
             }
             Service::Bundle => {
-                let actor = BundleActor { work: Arc::clone(&self.kit.bundle), lineage };
+                let actor = BundleActor { work: Arc::clone(&self.kit.bundle), parent_link };
                 self.shared.bundle.set(Some(BundleActor::start_in_arbiter(&arbiter, |_| actor)));
             }
             Service::Log => {
-                let actor = LogActor { work: Arc::clone(&self.kit.log), lineage };
+                let actor = LogActor { work: Arc::clone(&self.kit.log), parent_link };
                 self.shared.log.set(Some(LogActor::start_in_arbiter(&arbiter, |_| actor)));
             }
             Service::Event => {
-                let actor = EventActor { work: self.kit.event.clone(), lineage };
+                let actor = EventActor { work: self.kit.event.clone(), parent_link };
                 self.shared.event.set(Some(EventActor::start_in_arbiter(&arbiter, |_| actor)));
             }
         }
@@ -114,12 +114,12 @@ impl Supervisor {
         let branch = self.namespaces.entry(namespace.clone()).or_insert_with(fresh);
         let (generation, arbiter) = (branch.generation, branch.arbiter);
         let (parent, name) = (ctx.address().downgrade(), namespace.clone());
-        let lineage = Lineage::new(&self.lifeline, move |_has_panicked| {
+        let parent_link = ParentLink::new(&self.lifeline, move |_has_panicked| {
             if let Some(parent) = parent.upgrade() {
                 tell(&parent, NamespaceActorEnded { namespace: name.clone(), generation });
             }
         });
-        let actor = NamespaceActor::new(Arc::clone(&self.shared), namespace.clone(), lineage, found);
+        let actor = NamespaceActor::new(Arc::clone(&self.shared), namespace.clone(), parent_link, found);
         let addr = NamespaceActor::start_in_arbiter(&self.arbiter(arbiter), |_| actor);
         if let Some(branch) = self.namespaces.get(namespace) {
             branch.addr.send_replace(Some(addr));
@@ -133,8 +133,8 @@ impl Supervisor {
         let read = async move {
             let mut found = Vec::new();
             for id in known_ids(&shared, &name) {
-                let lane = shared.lanes.of(&id);
-                match shared.records.get(&lane, name.clone(), id.clone()).await {
+                let locks = shared.locks.of(&id);
+                match shared.records.get(&locks, name.clone(), id.clone()).await {
                     Ok(Some(record)) => found.push(Found::Record { record: Box::new(record), may_have_shim: true }),
                     Ok(None) => shared.view.remove(&id),
                     Err(failure) => {

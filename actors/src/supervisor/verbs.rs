@@ -17,10 +17,10 @@ use tracing::info;
 use super::down::end_all;
 use super::{Phase, Supervisor};
 use crate::call::ask;
-use crate::chance::new_id;
+use crate::random::new_id;
 use crate::container::REMOVAL_PATIENCE;
 use crate::error::{NamespaceError, StepError};
-use crate::lane::Wanted;
+use crate::locks::Wanted;
 use crate::messages::namespace::{
     RouteDelete, RouteKill, RouteStart, RouteStop, RouteUpdate, RouteUpgradeShim, RouteWait, Run,
 };
@@ -418,7 +418,7 @@ async fn dry_run(shared: Arc<Shared>, message: DryRunContainer) -> Result<Plan, 
     let id = new_id().map_err(|source| NamespaceError::NoRandomness { name: spec.name.clone(), source })?;
     let spec = Arc::new(spec);
     let subject = Subject {
-        lane: shared.lanes.of(&id),
+        locks: shared.locks.of(&id),
         shared: Arc::clone(&shared),
         namespace: namespace.clone(),
         id: id.clone(),
@@ -452,7 +452,7 @@ async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError
         is_trusted: false,
         grant,
     };
-    let prepare = PrepareRoot { lane: Arc::clone(&subject.lane), wanted: wanted.clone(), request, progress: None };
+    let prepare = PrepareRoot { locks: Arc::clone(&subject.locks), wanted: wanted.clone(), request, progress: None };
     let prepared = shared.flist.ask(prepare, shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
     let message = PreviewBundle {
         wanted: wanted.clone(),

@@ -27,7 +27,7 @@ use crate::call::{CallError, ask, tell};
 use crate::container::ContainerActor;
 use crate::error::{Leftover, MakeError, StepError, one_line};
 use crate::flist::UNDO_GRACE;
-use crate::lane::Wanted;
+use crate::locks::Wanted;
 use crate::messages::container::{CommitPrepared, CommitRunning, Made, MadeByRuntime, MakeDone};
 use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle, Written};
 use crate::pool::WhenBlocked;
@@ -66,7 +66,7 @@ pub(crate) struct MakePlan {
 
 /// Makes the container and tells its actor how that went. `actor` is told only after everything is undone.
 pub(crate) async fn make(plan: MakePlan, cancel: Cancel) {
-    let alone = Arc::new(Arc::clone(&plan.subject.lane.operation).lock_owned().await);
+    let alone = Arc::new(Arc::clone(&plan.subject.locks.operation).lock_owned().await);
     let shim = watch::Sender::new(ShimSlot::Empty);
     let making = Making { plan: &plan, cancel, begun: RefCell::default(), wanted: Wanted::default(), shim, alone };
     let result = match making.forward().await {
@@ -107,7 +107,7 @@ struct Making<'a> {
     begun: RefCell<BTreeSet<Step>>,
     wanted: Wanted,
     shim: watch::Sender<ShimSlot>,
-    /// The lane; a shim that comes late keeps it until it is ended.
+    /// The operation lock; a shim that comes late keeps it until it is ended.
     alone: Arc<tokio::sync::OwnedMutexGuard<()>>,
 }
 
@@ -198,7 +198,7 @@ impl Making<'_> {
             grant,
         };
         let message = PrepareRoot {
-            lane: Arc::clone(&subject.lane),
+            locks: Arc::clone(&subject.locks),
             wanted: self.wanted.clone(),
             request,
             progress: self.plan.progress.clone(),
@@ -210,7 +210,7 @@ impl Making<'_> {
     async fn write_bundle(&self, prepared: PreparedRootfs) -> StepResult<Option<MadeWith>> {
         let subject = self.plan.subject.clone();
         let message = WriteBundle {
-            lane: Arc::clone(&subject.lane),
+            locks: Arc::clone(&subject.locks),
             wanted: self.wanted.clone(),
             namespace: subject.namespace.clone(),
             id: subject.id.clone(),
@@ -235,8 +235,8 @@ impl Making<'_> {
     async fn open_log(&self) -> StepResult<RunStart> {
         let subject = self.plan.subject.clone();
         let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
-        let (lane, namespace) = (Arc::clone(&subject.lane), subject.namespace.clone());
-        let message = OpenLog { lane, wanted: self.wanted.clone(), namespace, files, is_new: self.plan.is_first };
+        let (locks, namespace) = (Arc::clone(&subject.locks), subject.namespace.clone());
+        let message = OpenLog { locks, wanted: self.wanted.clone(), namespace, files, is_new: self.plan.is_first };
         let work = async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
         let start = self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
         contd_failpoint::hit(Failpoint::MakeLogOpened);

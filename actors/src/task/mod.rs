@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Tasks touch the world and report to their actor; they never touch the record. They outlive the actor, if need be, to
-//! take back what they did; the lane's lock keeps a rebuilt actor's task waiting until then.
+//! take back what they did; the locks's lock keeps a rebuilt actor's task waiting until then.
 
 pub(crate) mod make;
 pub(crate) mod recover;
@@ -25,14 +25,14 @@ use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, LayerKind, 
 use tokio::sync::watch;
 
 use crate::error::StepError;
-use crate::lane::Lane;
+use crate::locks::ContainerLocks;
 use crate::shared::Shared;
 
 /// Whom a task works for.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) name: ContainerName,

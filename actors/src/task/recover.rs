@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{Cancel, Subject};
 use crate::call::tell;
-use crate::chance::jitter;
+use crate::random::jitter;
 use crate::container::ContainerActor;
 use crate::error::{StepError, one_line};
 use crate::messages::container::Recovered;
@@ -35,7 +35,7 @@ pub(crate) enum Finding {
 
 /// Looks until it is known, and tells the container's actor.
 pub(crate) async fn recover(subject: Subject, generation: u64, actor: Addr<ContainerActor>, mut cancel: Cancel) {
-    let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
+    let _alone = Arc::clone(&subject.locks.operation).lock_owned().await;
     let mut attempt = 0;
     loop {
         let failure = match look_bounded(&subject).await {

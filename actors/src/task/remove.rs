@@ -24,7 +24,7 @@ pub(crate) async fn remove(
     generation: u64,
     actor: Addr<ContainerActor>,
 ) {
-    let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
+    let _alone = Arc::clone(&subject.locks.operation).lock_owned().await;
     let at = |part| {
         tell(&actor, Removing { generation, part });
     };
@@ -66,7 +66,7 @@ pub(crate) async fn settle(
     generation: u64,
     actor: Addr<ContainerActor>,
 ) {
-    let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
+    let _alone = Arc::clone(&subject.locks.operation).lock_owned().await;
     let ended = match undo::end_shim(&subject, shim).await {
         // Behind it: until then a process of the container may use it.
         Ok(()) => undo::free_memory(&subject).await,
@@ -78,6 +78,6 @@ pub(crate) async fn settle(
 
 /// Ends a shim that no record knows.
 pub(crate) async fn end_forgotten_shim(subject: &Subject) -> Result<(), Leftover> {
-    let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
+    let _alone = Arc::clone(&subject.locks.operation).lock_owned().await;
     undo::end_shim(subject, None).await
 }

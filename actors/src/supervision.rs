@@ -13,25 +13,25 @@ use contd_types::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::chance::jitter;
+use crate::random::jitter;
 
 /// What a parent holds; dropping it ends all its children.
 pub(crate) type Lifeline = watch::Sender<()>;
 
 /// What a child holds of its parent.
-pub(crate) struct Lineage {
+pub(crate) struct ParentLink {
     parent: watch::Receiver<()>,
     on_end: Box<dyn Fn(bool) + Send>,
     is_expected: bool,
 }
 
-impl fmt::Debug for Lineage {
+impl fmt::Debug for ParentLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lineage").field("is_expected", &self.is_expected).finish_non_exhaustive()
+        f.debug_struct("ParentLink").field("is_expected", &self.is_expected).finish_non_exhaustive()
     }
 }
 
-impl Lineage {
+impl ParentLink {
     /// Ties a child to its parent. `on_end` tells the parent, and is given whether the child panicked.
     pub(crate) fn new(lifeline: &Lifeline, on_end: impl Fn(bool) + Send + 'static) -> Self {
         Self { parent: lifeline.subscribe(), on_end: Box::new(on_end), is_expected: false }
