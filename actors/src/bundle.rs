@@ -1,5 +1,7 @@
 //! The node's bundles: has them written, shown and removed in threads.
 //!
+//! Owns nothing but the way to them: the state is the directories, which a successor finds as they are.
+//!
 //! Answers [`WriteBundle`], [`PreviewBundle`], [`RemoveBundle`], [`ListBundles`]. Resolves the network namespace at each
 //! write, so that a restart joins the one that has the name then. Never looks into a root but through `contd_bundle`.
 
@@ -12,27 +14,26 @@ use contd_store::MadeWith;
 use contd_types::{ContainerId, ContainerSpec, NamespaceId, Network};
 
 use crate::error::StepError;
-use crate::flist::UNDO_GRACE;
-use crate::supervision::ParentLink;
 use crate::messages::node::{ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle, Written};
-use crate::pool::{NamespacePools, Pool};
+use crate::pool::{NamespacePools, Pool, UNDO_GRACE};
 use crate::shared::Shared;
+use crate::supervision::ParentLink;
 
 /// Bundles of one namespace written or shown at once: users and groups are looked up in its roots, which may hang.
 const WRITES_PER_NAMESPACE: usize = 16;
 /// Bundles removed or listed at once; each is a few milliseconds of fsync, and no root is looked into.
 const REMOVALS: usize = 16;
 
-/// What outlives the actor.
+/// The boundary and the threads, which outlive the actor: a job that hangs keeps its thread when the actor is lost.
 #[derive(Debug)]
-pub(crate) struct BundleWork {
+pub(crate) struct BundleParts {
     bundles: Arc<dyn Bundles>,
     shared: Arc<Shared>,
     writes: NamespacePools,
     removals: Pool,
 }
 
-impl BundleWork {
+impl BundleParts {
     pub(crate) fn new(bundles: Arc<dyn Bundles>, shared: Arc<Shared>) -> Self {
         Self { bundles, shared, writes: NamespacePools::new(WRITES_PER_NAMESPACE), removals: Pool::new(REMOVALS) }
     }
@@ -75,7 +76,7 @@ impl BundleWork {
 /// The actor; see the module.
 #[derive(Debug)]
 pub(crate) struct BundleActor {
-    pub(crate) work: Arc<BundleWork>,
+    pub(crate) parts: Arc<BundleParts>,
     pub(crate) parent_link: ParentLink,
 }
 
@@ -95,17 +96,17 @@ impl Handler<WriteBundle> for BundleActor {
     type Result = ResponseFuture<Result<Written, StepError>>;
 
     fn handle(&mut self, message: WriteBundle, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let parts = Arc::clone(&self.parts);
         Box::pin(async move {
             let WriteBundle { locks, wanted, namespace, id, spec, root, image } = message;
             let still = wanted.clone();
-            let pool = work.writes.of(&namespace);
+            let pool = parts.writes.of(&namespace);
             let job = move || {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
                 }
-                let write = |request: &BundleRequest<'_>| work.bundles.write(request);
-                let (dir, made_with) = work.with_request(&namespace, &id, &spec, &root, &image, write)?;
+                let write = |request: &BundleRequest<'_>| parts.bundles.write(request);
+                let (dir, made_with) = parts.with_request(&namespace, &id, &spec, &root, &image, write)?;
                 Ok(Written { dir, made_with })
             };
             let written = pool.run_locked(&locks.bundle, "write the bundle", job);
@@ -118,12 +119,12 @@ impl Handler<PreviewBundle> for BundleActor {
     type Result = ResponseFuture<Result<String, StepError>>;
 
     fn handle(&mut self, message: PreviewBundle, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let parts = Arc::clone(&self.parts);
         Box::pin(async move {
             let PreviewBundle { wanted, namespace, id, spec, root, image } = message;
-            let pool = work.writes.of(&namespace);
+            let pool = parts.writes.of(&namespace);
             let job = move || {
-                let preview = work.with_request(&namespace, &id, &spec, &root, &image, contd_bundle::preview);
+                let preview = parts.with_request(&namespace, &id, &spec, &root, &image, contd_bundle::preview);
                 preview.map(|(config_json, _)| config_json)
             };
             let shown = pool.run("preview the bundle", job);
@@ -136,11 +137,11 @@ impl Handler<RemoveBundle> for BundleActor {
     type Result = ResponseFuture<Result<Undone, StepError>>;
 
     fn handle(&mut self, message: RemoveBundle, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let parts = Arc::clone(&self.parts);
         Box::pin(async move {
             let RemoveBundle { locks, namespace, id, when_blocked } = message;
-            let pool = work.removals.clone();
-            let job = move || work.bundles.remove(&namespace, &id);
+            let pool = parts.removals.clone();
+            let job = move || parts.bundles.remove(&namespace, &id);
             let done = pool.undo_locked(&locks.bundle, UNDO_GRACE, "remove the bundle", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
@@ -154,10 +155,10 @@ impl Handler<ListBundles> for BundleActor {
     type Result = ResponseFuture<Result<Vec<BundleKey>, StepError>>;
 
     fn handle(&mut self, _message: ListBundles, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let parts = Arc::clone(&self.parts);
         Box::pin(async move {
-            let pool = work.removals.clone();
-            let found = pool.run("list the bundles", move || work.bundles.list()).await.map_err(StepError::Job)?;
+            let pool = parts.removals.clone();
+            let found = pool.run("list the bundles", move || parts.bundles.list()).await.map_err(StepError::Job)?;
             found.map_err(|error| StepError::Bundle(Box::new(error)))
         })
     }

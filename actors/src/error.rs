@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use contd_bundle::BundleError;
 use contd_bundle::netns::NetnsError;
+use contd_logs::LogError;
 use contd_rootfs::RootfsError;
 use contd_shim_client::ShimError;
 pub(crate) use contd_types::one_line;
@@ -15,7 +16,6 @@ use contd_types::{
 
 use crate::admission::NoPlace;
 use crate::call::CallError;
-use crate::log::LogActorError;
 use crate::pool::JobLost;
 use crate::records::RecordError;
 use crate::startup::StartupError;
@@ -32,7 +32,7 @@ pub(crate) enum StepError {
     #[error(transparent)]
     Bundle(Box<BundleError>),
     #[error(transparent)]
-    Log(LogActorError),
+    Log(LogJobError),
     #[error(transparent)]
     Shim(Arc<ShimError>),
     #[error(transparent)]
@@ -118,6 +118,35 @@ impl Explain for StepError {
             }
             Self::Job(source) => source.hint(),
             Self::Panicked { .. } => Some("this is a bug: report the daemon's log".to_owned()),
+        }
+    }
+}
+
+/// Why a log could not be made, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogJobError {
+    #[error("make the log of the container")]
+    Make { source: LogError },
+    #[error("remove the log of the container")]
+    Remove { source: LogError },
+    #[error(transparent)]
+    Read(LogError),
+    #[error(transparent)]
+    Job(JobLost),
+}
+
+impl Explain for LogJobError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Make { source } | Self::Remove { source } | Self::Read(source) => source.kind(),
+            Self::Job(source) => source.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Make { source } | Self::Remove { source } | Self::Read(source) => source.hint(),
+            Self::Job(source) => source.hint(),
         }
     }
 }

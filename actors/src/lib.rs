@@ -15,26 +15,29 @@
 //! Parents rebuild lost children from the store. Whoever is asked answers, or its loss is the answer: nobody hangs.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod admission;
 mod bundle;
 mod call;
-mod random;
 mod config;
 mod container;
+mod containers;
 mod error;
 mod event;
 mod flist;
 mod judge;
 mod locks;
-mod supervision;
 mod log;
 pub mod messages;
 mod namespace;
 mod node;
 mod pool;
+mod random;
 mod records;
+mod services;
 mod shared;
 mod startup;
+mod supervision;
 mod supervisor;
 mod sweep;
 mod task;

@@ -10,16 +10,17 @@ use contd_rootfs::RootfsProvider;
 use contd_shim_client::ShimClient;
 use contd_store::{EventJournal, Store};
 use contd_types::Clock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admission::Admission;
 use crate::call::ask;
 use crate::config::NodeConfig;
+use crate::event::QUEUE_EVENTS;
 use crate::judge::Judge;
 use crate::locks::LocksById;
 use crate::messages::supervisor::AwaitEnd;
 use crate::records::Records;
-use crate::shared::{Shared, Slot};
+use crate::shared::Shared;
 use crate::supervisor::{Boundaries, Supervisor};
 use crate::view::View;
 
@@ -65,6 +66,7 @@ impl Node {
 /// on.
 pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
     let Parts { store, shims, rootfs, bundles, journal, clock, judge } = parts;
+    let (sender, events) = mpsc::channel(QUEUE_EVENTS);
     let shared = Arc::new(Shared {
         records: Records::new(store),
         shims,
@@ -76,17 +78,14 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         settings: RwLock::new(config.settings()),
         admission: Admission::new(&config.limits),
         recoveries: Arc::new(Semaphore::new(config.recover_parallelism.max(1))),
-        flist: Slot::default(),
-        bundle: Slot::default(),
-        log: Slot::default(),
-        event: Slot::default(),
+        events: sender,
         unmarked_logs: Mutex::default(),
         rebuilt: AtomicU32::new(0),
         operations: watch::Sender::new(0),
         is_going_down: AtomicBool::new(false),
         config,
     });
-    Supervisor::new(shared, Boundaries { rootfs, bundles, journal }).start()
+    Supervisor::new(shared, Boundaries { rootfs, bundles, journal, events }).start()
 }
 
 /// Waits until the node has ended, by a shutdown or by a panic of its supervisor. The daemon then ends as well and is

@@ -43,6 +43,8 @@ async fn in_thread<T: Send + 'static>(
 ) -> Result<T, JobLost> {
     let panicked = |_error: tokio::task::JoinError| JobLost::Panicked { what };
     #[cfg(test)]
+    crate::tests::cost::job(what);
+    #[cfg(test)]
     if crate::tests::replay::is_on() {
         return crate::tests::replay::run(job).await.map_err(panicked);
     }
@@ -62,6 +64,9 @@ const MAX_BLOCKING_THREADS: usize = 16 * 1024;
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MAX_BLOCKING_THREADS).build()
 }
+
+/// How long a release waits for the preparation in its way before it is put off: a healthy one is over by then.
+pub(crate) const UNDO_GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Threads for one kind of work, so that one kind cannot starve another.
 #[derive(Debug, Clone)]

@@ -1,10 +1,10 @@
-//! The way to the store: in threads, one write of a container after the other, by its latest actor only.
+//! Reads and writes records in threads: one write of a container after the other, by its latest actor only.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use contd_store::{ContainerRecord, Loaded, Store, StoreError};
-use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
+use contd_types::{ContainerId, ContainerInfo, ErrorKind, Explain, NamespaceId, State};
 
 use crate::locks::ContainerLocks;
 use crate::pool::{JobLost, Pool};
@@ -48,6 +48,28 @@ impl Explain for RecordError {
     }
 }
 
+/// Makes what is shown of a container of what is stored of it. Its state may be newer.
+pub(crate) fn info_of(record: &ContainerRecord, state: State) -> ContainerInfo {
+    ContainerInfo {
+        id: record.id.clone(),
+        namespace: record.namespace.clone(),
+        spec: record.complete_spec(),
+        state,
+        created_at: record.created_at,
+        started_at: record.started_at,
+        finished_at: record.finished_at,
+        last_exit: record.exit.clone(),
+        restart_count: record.restart_count,
+        log_path: record.log_path.to_string_lossy().into_owned(),
+        in_force: record.in_force.clone(),
+    }
+}
+
+/// Makes what is shown of a container that is found in the store, until its actor knows better.
+pub(crate) fn found_info(record: &ContainerRecord) -> ContainerInfo {
+    info_of(record, if record.state.may_have_shim() { State::Recovering } else { record.state.clone() })
+}
+
 /// The store, as actors use it.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
@@ -80,7 +102,12 @@ impl Records {
     }
 
     /// Writes a record. One that a later write has overtaken counts as written: records are cumulative.
-    pub(crate) async fn put(&self, locks: Arc<ContainerLocks>, writer: u64, record: ContainerRecord) -> Result<(), RecordError> {
+    pub(crate) async fn put(
+        &self,
+        locks: Arc<ContainerLocks>,
+        writer: u64,
+        record: ContainerRecord,
+    ) -> Result<(), RecordError> {
         self.write(locks, writer, record, |store, record| store.put(record)).await
     }
 

@@ -84,14 +84,20 @@ impl RebuildBudget {
     }
 }
 
+/// Makes the actor that gets it panic.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, Copy, actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic;
+
 /// Lets an actor panic when a test asks for it.
 #[cfg(any(test, feature = "testing"))]
 macro_rules! panics_on_demand {
     ($actor:ty) => {
-        impl actix::Handler<crate::messages::node::Panic> for $actor {
+        impl actix::Handler<crate::supervision::Panic> for $actor {
             type Result = ();
 
-            fn handle(&mut self, _message: crate::messages::node::Panic, _ctx: &mut Self::Context) {
+            fn handle(&mut self, _message: crate::supervision::Panic, _ctx: &mut Self::Context) {
                 panic!("planted");
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
-use actix::{AsyncContext, Context, Handler, WrapFuture};
+use actix::{AsyncContext, Context, WrapFuture};
 use contd_failpoint::Failpoint;
 use contd_shim_client::{Holdout, Shim, ShimError};
 use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, MAX_TIMEOUT, Signal, State, Step};
@@ -14,9 +14,8 @@ use tracing::{error, warn};
 use super::removal::describe;
 use super::requests::KILL_TIMEOUT;
 use super::{ContainerActor, answer};
-use crate::random::jitter;
 use crate::error::{ContainerError, one_line};
-use crate::messages::container::WaitDone;
+use crate::random::jitter;
 use crate::task::remove::holdouts;
 
 /// How long a container may take to end after SIGKILL: only processes that wait in the kernel need any time at all.
@@ -37,7 +36,7 @@ impl ContainerActor {
         let generation = self.generation;
         self.watch_health(ctx);
         let watch = async move { shim.wait().await }.into_actor(self).map(move |result, actor, ctx| {
-            actor.handle(WaitDone { generation, result }, ctx);
+            actor.take_wait(generation, result, ctx);
         });
         ctx.spawn(watch);
     }
@@ -289,12 +288,9 @@ impl ContainerActor {
             self.arm_restart(Backoff::RESTART.delay(attempt, jitter()), ctx);
         }
     }
-}
 
-impl Handler<WaitDone> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, WaitDone { generation, result }: WaitDone, ctx: &mut Self::Context) {
+    /// The container has ended, or its shim has.
+    fn take_wait(&mut self, generation: u64, result: Result<Exit, ShimError>, ctx: &mut Context<Self>) {
         if self.is_leaving() {
             if let Ok(exit) = result {
                 self.take_late_exit(exit, ctx);

@@ -1,22 +1,34 @@
 //! One container: owns its lifecycle record (nobody else writes it), its shim connection, its restart policy.
 //!
-//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`GoDown`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
-//! its tasks ([`crate::task`]) and tells its namespace [`ContainerGone`]. Touches nothing but the record itself: each
-//! operation that takes time is a task, at most one at a time, and may be told to take back what it did.
+//! Begins with its first run, or with what is stored of it ([`Origin`]). Answers [`JoinRun`], [`Start`], [`Stop`], [`GoDown`], [`Kill`],
+//! [`Update`], [`Upgrade`], [`Delete`], [`Wait`]; tells its namespace [`ContainerNews`]. Touches nothing but the record itself: each
+//! operation that takes time is a task ([`crate::task`]), at most one at a time. A task's result comes back as a value, into the
+//! function that goes on with it; a task whose actor is lost takes back what it did.
 //!
 //! ```text
 //! request ─► intent (desired, wants_delete, wants_start) ─► go_on() ─► the one task that comes next
 //!                                                              ▲              │
-//!                                                              └── its report ┘
+//!                                                              └─ its result ─┘
 //! ```
 //!
 //! A stop or deletion is never queued behind work: it cancels the task under way, which undoes and reports.
 //!
 //! - here: the actor, its state, what it shows and stores.
-//! - `requests`: what others ask. `reports`: what its tasks tell. `work`: what comes next. `ending`: signals and exits.
-//! - `removal`: what becomes of a deletion that something resists.
+//! - `requests`: what others ask. `work`: what comes next. `making`, `reports`: what its tasks have done.
+//! - `ending`: signals and exits. `removal`: what becomes of a deletion that something resists.
+//!
+//! [`JoinRun`]: crate::messages::container::JoinRun
+//! [`Start`]: crate::messages::container::Start
+//! [`Stop`]: crate::messages::container::Stop
+//! [`GoDown`]: crate::messages::container::GoDown
+//! [`Kill`]: crate::messages::container::Kill
+//! [`Update`]: crate::messages::container::Update
+//! [`Upgrade`]: crate::messages::container::Upgrade
+//! [`Delete`]: crate::messages::container::Delete
+//! [`Wait`]: crate::messages::container::Wait
 
 mod ending;
+mod making;
 mod removal;
 mod reports;
 mod requests;
@@ -30,36 +42,45 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::fut::ActorFutureExt;
-use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Recipient, SpawnHandle, WrapFuture};
 use contd_bundle::ResourceLimits;
-use contd_rootfs::PreparedLayer;
+use contd_rootfs::{FetchProgress, PreparedLayer};
 use contd_shim_client::Shim;
 use contd_store::{ContainerRecord, Desired};
 use contd_types::{
-    ContainerEvent, ContainerInfo, Event, EventKind, Exit, IllegalTransition, InForce, RestartPolicy, State, StateName,
-    Step,
+    ContainerEvent, Event, EventKind, Exit, IllegalTransition, InForce, RestartPolicy, State, StateName, Step,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::call::tell;
+use crate::call::tell_recipient;
 use crate::error::{ContainerError, one_line};
-use crate::supervision::ParentLink;
-use crate::messages::namespace::ContainerGone;
-use crate::namespace::NamespaceActor;
-use crate::records::RecordError;
+use crate::messages::namespace::{ContainerNews, Goal, News};
+use crate::records::{RecordError, info_of};
 use crate::shared::OperationGuard;
+use crate::supervision::ParentLink;
 use crate::task::{CancelHandle, Subject};
 
 /// Where one answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ContainerError>>;
 
+/// A first run: makes the container as far as its goal.
+#[derive(Debug)]
+pub(crate) struct FirstRun {
+    pub(crate) goal: Goal,
+    pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
+    /// An attached caller.
+    pub(crate) hold: Option<oneshot::Receiver<()>>,
+    /// Answered when the goal is reached, or nothing of it is left.
+    pub(crate) reply: Reply<()>,
+}
+
 /// Where a container's actor comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Origin {
     /// A run that was just admitted; nothing of it is there, not even its record.
-    Fresh,
+    Fresh(FirstRun),
     /// A record that was there: of an earlier daemon, or of an actor that was lost.
     Recorded {
         /// Whether something of a shim may be there.
@@ -98,17 +119,17 @@ struct Waiting {
     /// An end that was asked for.
     stops: Vec<Reply<Exit>>,
     deletes: Vec<Reply<()>>,
-    recoveries: Vec<oneshot::Sender<()>>,
 }
 
 /// The actor; see the module.
 #[derive(Debug)]
 pub(crate) struct ContainerActor {
     subject: Subject,
-    parent: Addr<NamespaceActor>,
+    parent: Recipient<ContainerNews>,
     parent_link: ParentLink,
     lifeline: Option<SpawnHandle>,
-    origin: Origin,
+    /// Until the actor has started.
+    origin: Option<Origin>,
     /// This actor's number as the record's writer.
     writer: u64,
     /// What is on disk, or on its way there.
@@ -148,7 +169,7 @@ impl ContainerActor {
     /// Makes the actor of a container; `record` is what is stored, or for a fresh one what will be.
     pub(crate) fn new(
         subject: Subject,
-        parent: Addr<NamespaceActor>,
+        parent: Recipient<ContainerNews>,
         parent_link: ParentLink,
         record: ContainerRecord,
         origin: Origin,
@@ -160,7 +181,7 @@ impl ContainerActor {
             parent,
             parent_link,
             lifeline: None,
-            origin,
+            origin: Some(origin),
             writer,
             record,
             state,
@@ -204,20 +225,7 @@ impl ContainerActor {
         if self.is_gone {
             return;
         }
-        let record = &self.record;
-        self.subject.shared.view.publish(ContainerInfo {
-            id: record.id.clone(),
-            namespace: record.namespace.clone(),
-            spec: record.complete_spec(),
-            state: self.state.clone(),
-            created_at: record.created_at,
-            started_at: record.started_at,
-            finished_at: record.finished_at,
-            last_exit: record.exit.clone(),
-            restart_count: record.restart_count,
-            log_path: record.log_path.to_string_lossy().into_owned(),
-            in_force: record.in_force.clone(),
-        });
+        self.subject.shared.view.publish(info_of(&self.record, self.state.clone()));
     }
 
     /// Returns the write of the record as it is now; it happens when it is awaited.
@@ -282,7 +290,7 @@ impl ContainerActor {
     /// The end: nothing is left, the name is free, everyone is answered. The actor itself goes when nobody holds it.
     fn leave(&mut self, ctx: &mut Context<Self>) {
         // Its namespace hears of it first: who sees that it is gone finds the name free.
-        tell(&self.parent, ContainerGone { id: self.subject.id.clone() });
+        self.tell_parent(News::Gone);
         self.subject.shared.view.remove(&self.subject.id);
         self.is_gone = true;
         self.state = State::Deleting;
@@ -302,14 +310,25 @@ impl ContainerActor {
         for reply in waiting.deletes {
             answer(reply, Ok(()));
         }
-        self.answer_recovered();
     }
 
-    fn answer_recovered(&mut self) {
-        for reply in self.waiting.recoveries.drain(..) {
-            // A caller that has gone needs no answer.
-            let _gone = reply.send(());
-        }
+    fn tell_parent(&self, news: News) {
+        tell_recipient(&self.parent, ContainerNews { id: self.subject.id.clone(), news });
+    }
+
+    /// Runs a task that outlives the actor, if need be. Its result comes back here, unless another operation has begun meanwhile.
+    fn run_task<T: 'static>(
+        &self,
+        task: impl Future<Output = T> + 'static,
+        ctx: &mut Context<Self>,
+        go_on_with: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
+        let (generation, task) = (self.generation, actix_rt::spawn(task));
+        ctx.spawn(task.into_actor(self).map(move |done, actor, ctx| match done {
+            Ok(_stale) if actor.generation != generation || actor.is_gone => {}
+            Ok(result) => go_on_with(actor, result, ctx),
+            Err(panicked) => error!(container = %actor.subject.id, error = %panicked, "a task panicked: this is a bug"),
+        }));
     }
 
     fn gone(&self, verb: &'static str) -> ContainerError {
@@ -395,9 +414,10 @@ impl Actor for ContainerActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.lifeline = Some(self.parent_link.follow(ctx));
-        match self.origin {
-            Origin::Fresh => self.show(),
-            Origin::Recorded { may_have_shim } => self.pick_up(may_have_shim, ctx),
+        match self.origin.take() {
+            Some(Origin::Fresh(run)) => self.begin_first_run(run, ctx),
+            Some(Origin::Recorded { may_have_shim }) => self.pick_up(may_have_shim, ctx),
+            None => {}
         }
     }
 

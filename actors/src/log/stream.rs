@@ -8,7 +8,7 @@ use contd_protocol::api::{LogItem, LogStream, MAX_LOG_ITEM_BYTES};
 use contd_types::{ApiError, Clock, ContainerInfo, Exit, State};
 use tokio::sync::{mpsc, watch};
 
-use super::LogActorError;
+use crate::error::LogJobError;
 use crate::pool::Pool;
 
 /// Items read ahead of the receiver: a screen full, and at most 2 MiB.
@@ -50,12 +50,12 @@ impl Whose {
             };
             let (back, read) = match self.pool.run("read a log", job).await {
                 Ok(done) => done,
-                Err(lost) => return send_error(&sender, &LogActorError::Job(lost)).await,
+                Err(lost) => return send_error(&sender, &LogJobError::Job(lost)).await,
             };
             reader = back;
             let items = match read {
                 Ok(items) => items,
-                Err(failure) => return send_error(&sender, &LogActorError::Read(failure)).await,
+                Err(failure) => return send_error(&sender, &LogJobError::Read(failure)).await,
             };
             let is_idle = items.is_empty();
             for item in items.into_iter().flat_map(|item| self.to_api(item)) {
@@ -129,7 +129,7 @@ fn has_ended(state: &mut watch::Receiver<Arc<ContainerInfo>>) -> bool {
     is_gone || is_over
 }
 
-async fn send_error(sender: &mpsc::Sender<Result<LogItem, ApiError>>, failure: &LogActorError) {
+async fn send_error(sender: &mpsc::Sender<Result<LogItem, ApiError>>, failure: &LogJobError) {
     // A receiver that is gone needs no error.
     let _gone = sender.send(Err(ApiError::from_error(failure))).await;
 }

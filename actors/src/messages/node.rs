@@ -11,7 +11,7 @@ use contd_bundle::BundleKey;
 use contd_logs::{LogFiles, RunStart};
 use contd_rootfs::{FetchProgress, ImageDefaults, PrepareRootfs, PreparedRootfs, RecoveredRootfs};
 use contd_store::MadeWith;
-use contd_types::{ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
+use contd_types::{ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::StepError;
@@ -153,32 +153,3 @@ pub(crate) struct StreamLog {
     /// Goes on until that container has ended for good.
     pub(crate) is_following: bool,
 }
-
-/// Writes an event to the journal and wakes the subscribers.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct PublishEvent(pub(crate) ContainerEvent);
-
-/// A child has ended without being told to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub(crate) struct ServiceEnded {
-    pub(crate) service: Service,
-    /// Which of the service's actors, counted by rebuilds; a late word about an older one changes nothing.
-    pub(crate) generation: u32,
-}
-
-/// The actors that serve the whole node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Service {
-    Flist,
-    Bundle,
-    Log,
-    Event,
-}
-
-/// Makes the actor that gets it panic.
-#[cfg(any(test, feature = "testing"))]
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Panic;

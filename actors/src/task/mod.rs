@@ -1,4 +1,4 @@
-//! What takes time in a container's life, one task each. A container has at most one of them under way.
+//! The operations on a container that take time, one task each. A container has at most one of them under way.
 //!
 //! ```text
 //! make      rootfs ┐                ┌ bundle ┐
@@ -9,8 +9,8 @@
 //! recover   attach to the shim an earlier daemon started; decide what has become of the container
 //! ```
 //!
-//! Tasks touch the world and report to their actor; they never touch the record. They outlive the actor, if need be, to
-//! take back what they did; the locks's lock keeps a rebuilt actor's task waiting until then.
+//! Tasks touch the world and return what came of it to their actor; they never touch the record. They outlive the actor, if need
+//! be, to take back what they did; the operation lock of the container keeps a rebuilt actor's task waiting until then.
 
 pub(crate) mod make;
 pub(crate) mod recover;
@@ -20,18 +20,20 @@ pub(crate) mod undo;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_rootfs::{Grant, Sources};
+use contd_rootfs::{Grant, PrepareRootfs, Sources};
 use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, LayerKind, NamespaceId};
 use tokio::sync::watch;
 
 use crate::error::StepError;
 use crate::locks::ContainerLocks;
+use crate::services::Services;
 use crate::shared::Shared;
 
 /// Whom a task works for.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) services: Arc<Services>,
     pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
@@ -42,6 +44,18 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        services: Arc<Services>,
+        namespace: NamespaceId,
+        id: ContainerId,
+        spec: Arc<ContainerSpec>,
+        caller: Option<Caller>,
+    ) -> Self {
+        let (locks, name) = (shared.locks.of(&id), spec.name.clone());
+        Self { shared, services, locks, namespace, id, name, spec, caller: caller.map(Arc::new) }
+    }
+
     /// Has its caller's rights judged by the rules as they are now; `None` for one without limits.
     pub(crate) fn judge(&self) -> Result<Option<Arc<Grant>>, StepError> {
         let Some(caller) = &self.caller else { return Ok(None) };
@@ -65,6 +79,24 @@ pub(crate) fn with_sources(spec: &Arc<ContainerSpec>, sources: &Sources) -> Arc<
 }
 
 impl Subject {
+    /// Makes the request for its root: no directory of the caller's, not trusted.
+    pub(crate) fn root_request(&self, is_read_only: bool, grant: Option<Arc<Grant>>) -> PrepareRootfs {
+        let spec = &self.spec;
+        PrepareRootfs {
+            namespace: self.namespace.clone(),
+            id: self.id.clone(),
+            flist: spec.flist.clone(),
+            is_read_only,
+            layer: self.layer(),
+            is_layer_required: spec.layer.is_some(),
+            size_bytes: spec.rootfs_size_bytes.unwrap_or(self.shared.settings().defaults.rootfs_size_bytes),
+            is_size_required: spec.rootfs_size_bytes.is_some(),
+            upper_dir: None,
+            is_trusted: false,
+            grant,
+        }
+    }
+
     /// Tells where its writable layer lies, unless the caller gave a directory.
     pub(crate) fn layer(&self) -> LayerKind {
         self.spec.layer.unwrap_or(self.shared.settings().defaults.layer)

@@ -30,7 +30,7 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) async fn release_root(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
     let (locks, namespace, id) = (Arc::clone(&subject.locks), subject.namespace.clone(), subject.id.clone());
     let message = ReleaseRoot { locks, namespace, id, when_blocked };
-    let answer = subject.shared.flist.ask(message, RELEASE_TIMEOUT).await;
+    let answer = subject.services.flist.ask(message, RELEASE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::RootReleased);
     judge("root", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
@@ -41,7 +41,7 @@ pub(crate) async fn free_memory(subject: &Subject) -> Result<(), Leftover> {
         return Ok(());
     }
     let (locks, namespace, id) = (Arc::clone(&subject.locks), subject.namespace.clone(), subject.id.clone());
-    let answer = subject.shared.flist.ask(FreeMemory { locks, namespace, id }, RELEASE_TIMEOUT).await;
+    let answer = subject.services.flist.ask(FreeMemory { locks, namespace, id }, RELEASE_TIMEOUT).await;
     judge("layer", WhenBlocked::Queue, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
@@ -49,7 +49,7 @@ pub(crate) async fn free_memory(subject: &Subject) -> Result<(), Leftover> {
 pub(crate) async fn remove_bundle(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
     let (locks, namespace, id) = (Arc::clone(&subject.locks), subject.namespace.clone(), subject.id.clone());
     let message = RemoveBundle { locks, namespace, id, when_blocked };
-    let answer = subject.shared.bundle.ask(message, REMOVE_TIMEOUT).await;
+    let answer = subject.services.bundle.ask(message, REMOVE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::BundleRemoved);
     judge("bundle", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
@@ -63,7 +63,7 @@ pub(crate) async fn remove_log(subject: &Subject, when_blocked: WhenBlocked) -> 
     let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
     let (locks, namespace) = (Arc::clone(&subject.locks), subject.namespace.clone());
     let message = RemoveLog { locks, namespace, files, when_blocked };
-    let answer = subject.shared.log.ask(message, REMOVE_TIMEOUT).await;
+    let answer = subject.services.log.ask(message, REMOVE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::LogRemoved);
     judge("log", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
