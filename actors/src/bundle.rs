@@ -8,13 +8,12 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
-use contd_bundle::{BundleKey, BundleRequest, Bundles, Netns, netns};
-use contd_rootfs::ImageDefaults;
+use contd_bundle::{BundleKey, BundleRequest, Netns, netns};
 use contd_store::MadeWith;
-use contd_types::{ContainerId, ContainerSpec, NamespaceId, Network};
+use contd_types::Network;
 
 use crate::error::StepError;
-use crate::messages::node::{ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle, Written};
+use crate::messages::node::{BundleSpec, ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle};
 use crate::pool::{NamespacePools, Pool, UNDO_GRACE};
 use crate::shared::Shared;
 use crate::supervision::ParentLink;
@@ -27,47 +26,34 @@ const REMOVALS: usize = 16;
 /// The boundary and the threads, which outlive the actor: a job that hangs keeps its thread when the actor is lost.
 #[derive(Debug)]
 pub(crate) struct BundleParts {
-    bundles: Arc<dyn Bundles>,
     shared: Arc<Shared>,
     writes: NamespacePools,
     removals: Pool,
 }
 
 impl BundleParts {
-    pub(crate) fn new(bundles: Arc<dyn Bundles>, shared: Arc<Shared>) -> Self {
-        Self { bundles, shared, writes: NamespacePools::new(WRITES_PER_NAMESPACE), removals: Pool::new(REMOVALS) }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, writes: NamespacePools::new(WRITES_PER_NAMESPACE), removals: Pool::new(REMOVALS) }
     }
 
     /// Calls `make` with the complete request, and tells what the flist added to it. Blocks.
     fn with_request<T>(
         &self,
-        namespace: &NamespaceId,
-        id: &ContainerId,
-        spec: &ContainerSpec,
-        root: &std::path::Path,
-        image: &ImageDefaults,
+        wanted: &BundleSpec,
         make: impl FnOnce(&BundleRequest<'_>) -> Result<T, contd_bundle::BundleError>,
     ) -> Result<(T, Option<MadeWith>), StepError> {
-        let netns = match &spec.network {
+        let BundleSpec { namespace, id, spec: given, defaults, root, image } = wanted;
+        let netns = match &given.network {
             Network::Private => Netns::Private,
             Network::Named(name) => {
                 Netns::Path(netns::resolve(name, &self.shared.config.netns_dir).map_err(StepError::Netns)?)
             }
         };
-        let given = spec;
         let spec = crate::startup::complete(given, root, image)
             .and_then(|spec| crate::startup::check_exec(spec, self.shared.config.exec_limit_bytes))
             .map_err(StepError::Startup)?;
-        let defaults = self.shared.settings().defaults.limits;
-        let request = BundleRequest {
-            namespace,
-            id,
-            spec: &spec,
-            root,
-            netns,
-            cgroup_parent: &self.shared.config.cgroup_parent,
-            defaults: &defaults,
-        };
+        let cgroup_parent = &self.shared.config.cgroup_parent;
+        let request = BundleRequest { namespace, id, spec: &spec, root, netns, cgroup_parent, defaults };
         let made = make(&request).map_err(|error| StepError::Bundle(Box::new(error)))?;
         Ok((made, MadeWith::of(&spec, given)))
     }
@@ -93,21 +79,20 @@ impl Actor for BundleActor {
 }
 
 impl Handler<WriteBundle> for BundleActor {
-    type Result = ResponseFuture<Result<Written, StepError>>;
+    type Result = ResponseFuture<Result<Option<MadeWith>, StepError>>;
 
     fn handle(&mut self, message: WriteBundle, _ctx: &mut Self::Context) -> Self::Result {
         let parts = Arc::clone(&self.parts);
         Box::pin(async move {
-            let WriteBundle { locks, wanted, namespace, id, spec, root, image } = message;
+            let WriteBundle { locks, wanted, bundle } = message;
             let still = wanted.clone();
-            let pool = parts.writes.of(&namespace);
+            let pool = parts.writes.of(&bundle.namespace);
             let job = move || {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
                 }
-                let write = |request: &BundleRequest<'_>| parts.bundles.write(request);
-                let (dir, made_with) = parts.with_request(&namespace, &id, &spec, &root, &image, write)?;
-                Ok(Written { dir, made_with })
+                let write = |request: &BundleRequest<'_>| parts.shared.bundles.write(request);
+                parts.with_request(&bundle, write).map(|(_dir, made_with)| made_with)
             };
             let written = pool.run_locked(&locks.bundle, "write the bundle", job);
             still.unless_given_up(written).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?
@@ -121,10 +106,10 @@ impl Handler<PreviewBundle> for BundleActor {
     fn handle(&mut self, message: PreviewBundle, _ctx: &mut Self::Context) -> Self::Result {
         let parts = Arc::clone(&self.parts);
         Box::pin(async move {
-            let PreviewBundle { wanted, namespace, id, spec, root, image } = message;
-            let pool = parts.writes.of(&namespace);
+            let PreviewBundle { wanted, bundle } = message;
+            let pool = parts.writes.of(&bundle.namespace);
             let job = move || {
-                let preview = parts.with_request(&namespace, &id, &spec, &root, &image, contd_bundle::preview);
+                let preview = parts.with_request(&bundle, contd_bundle::preview);
                 preview.map(|(config_json, _)| config_json)
             };
             let shown = pool.run("preview the bundle", job);
@@ -141,7 +126,7 @@ impl Handler<RemoveBundle> for BundleActor {
         Box::pin(async move {
             let RemoveBundle { locks, namespace, id, when_blocked } = message;
             let pool = parts.removals.clone();
-            let job = move || parts.bundles.remove(&namespace, &id);
+            let job = move || parts.shared.bundles.remove(&namespace, &id);
             let done = pool.undo_locked(&locks.bundle, UNDO_GRACE, "remove the bundle", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
@@ -158,7 +143,8 @@ impl Handler<ListBundles> for BundleActor {
         let parts = Arc::clone(&self.parts);
         Box::pin(async move {
             let pool = parts.removals.clone();
-            let found = pool.run("list the bundles", move || parts.bundles.list()).await.map_err(StepError::Job)?;
+            let found =
+                pool.run("list the bundles", move || parts.shared.bundles.list()).await.map_err(StepError::Job)?;
             found.map_err(|error| StepError::Bundle(Box::new(error)))
         })
     }

@@ -24,7 +24,7 @@ pub(crate) const UPDATE_DEADLINE: Duration = Duration::from_secs(30);
 /// How one verb is asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verb {
-    /// What an error calls it.
+    /// Its name in an error.
     pub(crate) name: &'static str,
     /// How long its answer may take.
     pub(crate) deadline: Duration,

@@ -43,7 +43,7 @@ const READERS: usize = 4;
 /// Between two looks for the end of the journal, when there was no thread for the first.
 const LOOK_RETRY: Duration = Duration::from_secs(1);
 
-/// What of the events a subscriber wants.
+/// The events that a subscriber wants.
 #[derive(Debug, Clone)]
 struct Wanted {
     namespace: Option<NamespaceId>,
@@ -56,7 +56,7 @@ impl Wanted {
     }
 }
 
-/// What one look found for a subscriber, and which number it has to go on with.
+/// The events that one look found for a subscriber, and the number with which it goes on.
 #[derive(Debug)]
 struct Found {
     items: Vec<EventItem>,
@@ -169,7 +169,7 @@ pub(crate) struct EventParts {
     files: JournalFiles,
     readers: Pool,
     writer: Pool,
-    /// What the actor of now has; `None` until it knows the number of the next event.
+    /// The log of the present actor; `None` until that knows the number of the next event.
     current: watch::Sender<Option<Arc<EventLog>>>,
 }
 
@@ -338,7 +338,7 @@ impl Handler<SubscribeEvents> for EventActor {
             let (sender, receiver) = mpsc::channel(STREAM_ITEMS);
             let cursor = from.unwrap_or(next).max(1);
             if from.is_none() {
-                // Who has seen nothing yet could not go on after us. The channel is new: there is room.
+                // A subscriber that has seen nothing yet could not go on after us. The channel is new: there is room.
                 let _has_room = sender.try_send(EventItem::Gap { from: cursor, to: cursor });
             }
             actix_rt::spawn(feed(current, cursor, Wanted { namespace, sender }));

@@ -1,4 +1,4 @@
-//! One container's locks: what must happen one after the other, whoever asks, and also when its actor was rebuilt meanwhile.
+//! The locks of containers: their operations happen one after the other, also when an actor was rebuilt meanwhile.
 //!
 //! The locks live here and not in the container's actor because abandoned work outlives actors: a prepare that hangs
 //! keeps its lock until it returns, and the release queued behind it undoes its late result.
@@ -44,7 +44,7 @@ impl Wanted {
 /// The locks of one container.
 #[derive(Debug, Default)]
 pub(crate) struct ContainerLocks {
-    /// Held by whatever makes, recovers, settles or removes it.
+    /// Held by the task that makes, recovers, settles or removes it.
     pub(crate) operation: Arc<tokio::sync::Mutex<()>>,
     /// Held by each call about its root.
     pub(crate) root: Arc<tokio::sync::Mutex<()>>,

@@ -86,7 +86,7 @@ impl LogParts {
                     removed.grow(bytes);
                     return Ok(());
                 }
-                // What is asked to go must go, above all when the disk is full.
+                // A log that is asked to go must go, above all when the disk is full.
                 Err(failure) => {
                     warn!(log = %files.path().display(), error = one_line(&failure), "log of a removed container not kept");
                 }

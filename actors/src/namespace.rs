@@ -56,14 +56,14 @@ pub(crate) struct NamespaceActor {
     children: BTreeMap<ContainerId, Child>,
     names: HashMap<ContainerName, ContainerId>,
     keys: HashMap<String, ContainerId>,
-    /// What there is of this namespace, until the actor has started.
+    /// The containers of this namespace, until the actor has started.
     found: Vec<Found>,
 }
 
 /// One container that a new actor of a namespace finds.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// What the store has of it.
+    /// Its record was read.
     Record {
         record: Box<ContainerRecord>,
         /// Whether something of a shim may be there.
@@ -137,7 +137,7 @@ impl NamespaceActor {
     fn add(&mut self, record: ContainerRecord, origin: Origin, place: Option<Place>, ctx: &mut Context<Self>) {
         let (id, key) = (record.id.clone(), record.idempotency_key.clone());
         let spec = Arc::new(record.spec.clone());
-        // What an earlier daemon had not removed yet has its name only until somebody else has it.
+        // A container that an earlier daemon had not removed yet has its name only until another has it.
         let is_leaving = record.state.name() == StateName::Deleting;
         if !is_leaving || !self.names.contains_key(&spec.name) {
             self.names.insert(spec.name.clone(), id.clone());

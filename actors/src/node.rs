@@ -1,4 +1,4 @@
-//! The beginning of a node: from settings and boundaries to a supervisor that answers.
+//! Starts a node: from settings and boundaries to a supervisor that answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, RwLock};
@@ -46,9 +46,9 @@ pub struct Parts {
 /// A node that is not started yet.
 #[derive(Debug)]
 pub struct Node {
-    /// What it is told.
+    /// Its settings.
     pub config: NodeConfig,
-    /// What it works with.
+    /// Its boundaries.
     pub parts: Parts,
 }
 
@@ -70,6 +70,7 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
     let shared = Arc::new(Shared {
         records: Records::new(store),
         shims,
+        bundles,
         clock,
         judge,
         places: Arc::default(),
@@ -85,7 +86,7 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         is_going_down: AtomicBool::new(false),
         config,
     });
-    Supervisor::new(shared, Boundaries { rootfs, bundles, journal, events }).start()
+    Supervisor::new(shared, Boundaries { rootfs, journal, events }).start()
 }
 
 /// Waits until the node has ended, by a shutdown or by a panic of its supervisor. The daemon then ends as well and is

@@ -1,4 +1,4 @@
-//! The bounded way to work that blocks: mounts, fsync, files. No arbiter ever does it itself.
+//! Bounded pools of threads for work that blocks: mounts, fsync, files. No arbiter ever does it itself.
 //!
 //! Work that touches a root may hang for as long as its store does, and no time-out ends it: such work has threads of its
 //! namespace's own ([`NamespacePools`]). The runtime below has room for all of them ([`runtime`]).
@@ -131,7 +131,7 @@ impl NamespacePools {
     }
 }
 
-/// What becomes of an undo whose way stays blocked by a call that hangs.
+/// The fate of an undo whose way stays blocked by a call that hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenBlocked {
     /// It waits, and runs as soon as that call returns: nobody will ask again.

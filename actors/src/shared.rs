@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use contd_bundle::Bundles;
 use contd_logs::LogFiles;
 use contd_shim_client::ShimClient;
 use contd_types::{Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
@@ -24,13 +25,14 @@ pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
     pub(crate) records: Records,
     pub(crate) shims: Arc<dyn ShimClient>,
+    pub(crate) bundles: Arc<dyn Bundles>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) judge: Arc<dyn Judge>,
     /// How many containers callers with limited rights have.
     pub(crate) places: Arc<Places>,
     pub(crate) view: View,
     pub(crate) locks: LocksById,
-    /// What of the settings may change; the rest of them is in `config`.
+    /// The settings that may change; the rest of them is in `config`.
     pub(crate) settings: RwLock<Settings>,
     /// A place for each run and restart on the way.
     pub(crate) admission: Admission,
@@ -85,11 +87,6 @@ impl Shared {
     /// Holds the containers whose logs were made before there were marks: they are theirs by their records.
     pub(crate) fn unmarked_logs(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
         self.unmarked_logs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns where a container's bundle is, as `contd_bundle::DirBundles` lays it out.
-    pub(crate) fn bundle_dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
-        self.config.state_dir.join(namespace.as_str()).join(id.as_str()).join("bundle")
     }
 
     /// From here on nothing is started any more; there is no way back but another daemon.

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::random::jitter;
 
-/// What a parent holds; dropping it ends all its children.
+/// Held by a parent; dropping it ends all its children.
 pub(crate) type Lifeline = watch::Sender<()>;
 
-/// What a child holds of its parent.
+/// Held by a child: hears of its parent's end, and tells of its own.
 pub(crate) struct ParentLink {
     parent: watch::Receiver<()>,
     on_end: Box<dyn Fn(bool) + Send>,

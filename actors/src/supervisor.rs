@@ -20,7 +20,6 @@ use std::time::Duration;
 use actix::fut::ActorFutureExt;
 use actix::{Actor, AsyncContext, Context, ResponseActFuture, ResponseFuture, WrapFuture};
 use actix_rt::Arbiter;
-use contd_bundle::Bundles;
 use contd_rootfs::RootfsProvider;
 use contd_shim_client::FoundShim;
 use contd_store::{EventJournal, Loaded};
@@ -46,11 +45,10 @@ const SHIM_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to read the records.
 const LOAD_RETRY: Backoff = Backoff::RESTART;
 
-/// What only the supervisor's services need.
+/// The boundaries that only the supervisor's services need.
 #[derive(Debug)]
 pub(crate) struct Boundaries {
     pub(crate) rootfs: Arc<dyn RootfsProvider>,
-    pub(crate) bundles: Arc<dyn Bundles>,
     pub(crate) journal: EventJournal,
     /// The other end of [`Shared::events`].
     pub(crate) events: mpsc::Receiver<ContainerEvent>,

@@ -1,6 +1,6 @@
 //! Removes after a start everything that no record knows, so that no crash leaks anything for ever.
 //!
-//! What belongs to a record that could not be read is spared: its container may run, and a person shall decide.
+//! Everything of a record that could not be read is spared: its container may run, and a person shall decide.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -25,7 +25,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The past is known when the provider has looked at every mount; a dead server makes that slow.
 const ROOTS_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What is known to belong to somebody.
+/// The containers that have a record, or may have one.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     ids: HashSet<ContainerId>,

@@ -48,8 +48,7 @@ impl ContainerActor {
             self.send_kill(ctx);
             return;
         }
-        let of_flist = self.record.made_with.as_ref().and_then(|made_with| made_with.stop_signal);
-        self.send_signal(self.subject.spec.stop_signal.or(of_flist).unwrap_or(Signal::TERM), false, ctx);
+        self.send_signal(self.record.complete_spec().stop_signal.unwrap_or(Signal::TERM), false, ctx);
         self.kill_timer = Some(ctx.run_later(grace, Self::send_kill));
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, error};
 
-use super::{ContainerActor, FirstRun, Work, in_force};
+use super::{ContainerActor, FirstRun, Work};
 use crate::error::{MakeError, StepError, one_line};
 use crate::messages::namespace::Goal;
 use crate::records::RecordError;
@@ -126,7 +126,7 @@ impl ContainerActor {
         }
         self.record.state = State::Prepared;
         self.record.made_with = made.with;
-        self.record.in_force = Some(in_force(&self.subject, made.layer));
+        self.record.in_force = Some(made.in_force);
         self.record.is_acknowledged = true;
         let write = self.save().into_actor(self);
         ctx.spawn(write.map(|result, actor, ctx| {
@@ -160,7 +160,7 @@ impl ContainerActor {
         self.record.state = State::Running { pid };
         self.record.made_with = made.with;
         self.record.begin_run(started_at);
-        self.record.in_force = Some(in_force(&self.subject, made.layer));
+        self.record.in_force = Some(made.in_force);
         self.record.is_acknowledged = true;
         // The making has seen to it, whatever version made the log.
         self.record.has_log_marks = true;

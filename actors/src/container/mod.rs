@@ -43,13 +43,10 @@ use std::sync::Arc;
 
 use actix::fut::ActorFutureExt;
 use actix::{Actor, AsyncContext, Context, Recipient, SpawnHandle, WrapFuture};
-use contd_bundle::ResourceLimits;
-use contd_rootfs::{FetchProgress, PreparedLayer};
+use contd_rootfs::FetchProgress;
 use contd_shim_client::Shim;
 use contd_store::{ContainerRecord, Desired};
-use contd_types::{
-    ContainerEvent, Event, EventKind, Exit, IllegalTransition, InForce, RestartPolicy, State, StateName, Step,
-};
+use contd_types::{ContainerEvent, Event, EventKind, Exit, IllegalTransition, RestartPolicy, State, StateName, Step};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info};
@@ -109,7 +106,7 @@ impl Work {
     }
 }
 
-/// Who waits for what.
+/// The callers that wait for an answer.
 #[derive(Debug, Default)]
 struct Waiting {
     /// A run or start.
@@ -132,7 +129,7 @@ pub(crate) struct ContainerActor {
     origin: Option<Origin>,
     /// This actor's number as the record's writer.
     writer: u64,
-    /// What is on disk, or on its way there.
+    /// The record as it is on disk, or on its way there.
     record: ContainerRecord,
     state: State,
     work: Work,
@@ -238,7 +235,7 @@ impl ContainerActor {
             let written = if record.is_acknowledged {
                 records.put(locks, writer, record).await
             } else {
-                // Nobody was told of it: what the disk has not got is as if it had never been asked for.
+                // No caller was told of it: a record that the disk has not got was as if never asked for.
                 records.put_intent(locks, writer, record).await
             };
             written.map_err(Arc::new)
@@ -339,7 +336,7 @@ impl ContainerActor {
         Exit::unknown(reason, self.subject.shared.clock.now())
     }
 
-    /// What a wait on a container that could not be made is told.
+    /// The answer to a wait on a container that could not be made.
     fn never_ran(&self) -> ContainerError {
         let reason = match &self.state {
             State::Failed { reason, .. } => reason.clone(),
@@ -373,22 +370,6 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::Deleted => "deleted",
         EventKind::Created => "created",
         EventKind::RootLost { .. } => "root lost",
-    }
-}
-
-/// What a container is made with now, where the node decides.
-fn in_force(subject: &Subject, layer: Option<PreparedLayer>) -> InForce {
-    let spec = &subject.spec;
-    let limits = subject.shared.settings().defaults.limits;
-    let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &limits);
-    InForce {
-        runtime: subject.shared.config.runtimes.name(spec.runtime.as_deref()),
-        memory_bytes,
-        cpu,
-        pids_limit,
-        rootfs_size_bytes: layer.and_then(|layer| layer.limit_bytes),
-        open_files: Some(contd_bundle::nofile_limit()),
-        layer: layer.map(|layer| layer.kind),
     }
 }
 

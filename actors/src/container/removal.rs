@@ -5,7 +5,7 @@
 //!    ▲                    │ something is left: `Lingering`, the name is free, the record says so
 //!    └──── back-off ◄─────┘ a late exit, or another request to delete it, ends the back-off at once
 //! ```
-//! What is asked to be deleted is answered within its deadline, whatever resists (docs/decisions/0011).
+//! A request to delete is answered within its deadline, whatever resists (docs/decisions/0011).
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(super) struct Removal {
     pub(super) part: Part,
     /// Tries in a row that have left something.
     failures: u32,
-    /// What the last failure was, for programs.
+    /// The kind of the last failure, for programs.
     kind: ErrorKind,
     retry: Option<actix::SpawnHandle>,
     is_hurried: bool,
@@ -126,7 +126,7 @@ impl ContainerActor {
         }));
     }
 
-    /// What kept it has ended: its exit is told, and the removal goes on at once.
+    /// The process that kept it has ended: its exit is told, and the removal goes on at once.
     pub(super) fn take_late_exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
         if self.runs_since.take().is_none() {
             return;
@@ -143,12 +143,12 @@ impl ContainerActor {
     }
 
     /// A try has ended: all is gone but what is named, and the record.
-    pub(super) fn finish_removal(&mut self, leftovers: Vec<Leftover>, holdouts: &[Holdout], ctx: &mut Context<Self>) {
+    pub(super) fn finish_removal(&mut self, leftovers: &[Leftover], holdouts: &[Holdout], ctx: &mut Context<Self>) {
         if !leftovers.is_empty() {
-            for leftover in &leftovers {
+            for leftover in leftovers {
                 warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(leftover), "left at deletion");
             }
-            self.try_again(&leftovers, holdouts, ctx);
+            self.try_again(leftovers, holdouts, ctx);
             return;
         }
         let forget = self.forget_record().map(|result, actor: &mut Self, ctx| match result {

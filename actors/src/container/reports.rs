@@ -1,4 +1,4 @@
-//! What follows when a container's task is over: settled, recovered, or a making that has failed.
+//! Goes on when a container's task is over: settled, recovered, or a making that has failed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What others ask of a container.
+//! Answers the requests for a container.
 
 use std::sync::Arc;
 use std::time::Duration;

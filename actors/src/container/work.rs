@@ -1,4 +1,4 @@
-//! What comes next for a container, and the beginning of each task.
+//! Decides which task comes next for a container, and begins it.
 
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ impl ContainerActor {
             let shim = actor.shim.take().or(actor.old_shim.take());
             let removing = remove(actor.subject.clone(), shim, actor.removal.part.clone());
             actor.run_task(removing, ctx, |actor, (leftovers, holdouts), ctx| {
-                actor.finish_removal(leftovers, &holdouts, ctx);
+                actor.finish_removal(&leftovers, &holdouts, ctx);
             });
         });
         ctx.spawn(write);

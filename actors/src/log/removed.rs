@@ -24,7 +24,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The share of the file system that they may take.
 const SHARE_OF_DISK: u64 = 10;
 
-/// What one log actor knows about them. Jobs that outlive their actor keep its own, and the next actor counts anew.
+/// The count of them that one log actor keeps. Jobs that outlive their actor keep its own, and the next actor counts anew.
 #[derive(Debug)]
 pub(super) struct Removed {
     logs: RemovedLogs,

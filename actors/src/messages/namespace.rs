@@ -36,7 +36,7 @@ pub(crate) struct ContainerNews {
     pub(crate) news: News,
 }
 
-/// What a container tells its namespace.
+/// News of a container for its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
     /// Nothing of it is left: its name is free.

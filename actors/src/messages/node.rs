@@ -62,26 +62,25 @@ pub(crate) struct FreeMemory {
 #[rtype(result = "Result<Vec<RecoveredRootfs>, StepError>")]
 pub(crate) struct ListRecoveredRoots;
 
-/// A bundle that was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Written {
-    /// Its directory.
-    pub(crate) dir: PathBuf,
-    /// What the flist added to the spec.
-    pub(crate) made_with: Option<MadeWith>,
+/// The input of a bundle.
+#[derive(Debug, Clone)]
+pub(crate) struct BundleSpec {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) id: ContainerId,
+    /// As it was asked for; the flist and the defaults complete it.
+    pub(crate) spec: Arc<ContainerSpec>,
+    pub(crate) defaults: contd_bundle::Defaults,
+    pub(crate) root: PathBuf,
+    pub(crate) image: ImageDefaults,
 }
 
-/// Writes a container's bundle, or replaces it.
+/// Writes a container's bundle, or replaces it; the answer is what the flist added to the spec.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Written, StepError>")]
+#[rtype(result = "Result<Option<MadeWith>, StepError>")]
 pub(crate) struct WriteBundle {
     pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) wanted: Wanted,
-    pub(crate) namespace: NamespaceId,
-    pub(crate) id: ContainerId,
-    pub(crate) spec: Arc<ContainerSpec>,
-    pub(crate) root: PathBuf,
-    pub(crate) image: ImageDefaults,
+    pub(crate) bundle: BundleSpec,
 }
 
 /// Returns the configuration that a bundle would hold.
@@ -89,11 +88,7 @@ pub(crate) struct WriteBundle {
 #[rtype(result = "Result<String, StepError>")]
 pub(crate) struct PreviewBundle {
     pub(crate) wanted: Wanted,
-    pub(crate) namespace: NamespaceId,
-    pub(crate) id: ContainerId,
-    pub(crate) spec: Arc<ContainerSpec>,
-    pub(crate) root: PathBuf,
-    pub(crate) image: ImageDefaults,
+    pub(crate) bundle: BundleSpec,
 }
 
 /// Removes a container's bundle.
@@ -148,7 +143,7 @@ pub(crate) struct StreamLog {
     pub(crate) namespace: NamespaceId,
     pub(crate) files: LogFiles,
     pub(crate) tail: Option<u64>,
-    /// Whose it is, unless it was removed.
+    /// The container, unless it was removed.
     pub(crate) container: Option<watch::Receiver<Arc<ContainerInfo>>>,
     /// Goes on until that container has ended for good.
     pub(crate) is_following: bool,

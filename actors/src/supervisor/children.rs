@@ -54,7 +54,7 @@ pub(super) struct Branch {
     budget: RebuildBudget,
 }
 
-/// What the services' actors are made of; it outlives them.
+/// The parts of which the services' actors are made; they outlive them.
 #[derive(Debug)]
 pub(super) struct Kit {
     flist: Arc<FlistParts>,
@@ -66,10 +66,10 @@ pub(super) struct Kit {
 
 impl Kit {
     pub(super) fn new(shared: &Arc<Shared>, boundaries: Boundaries) -> Self {
-        let Boundaries { rootfs, bundles, journal, events } = boundaries;
+        let Boundaries { rootfs, journal, events } = boundaries;
         Self {
             flist: Arc::new(FlistParts::new(rootfs)),
-            bundle: Arc::new(BundleParts::new(bundles, Arc::clone(shared))),
+            bundle: Arc::new(BundleParts::new(Arc::clone(shared))),
             log: Arc::new(LogParts::new(Arc::clone(shared))),
             event: Arc::new(EventParts::new(journal, events)),
             generations: HashMap::new(),
@@ -137,7 +137,7 @@ impl Supervisor {
         let fresh = || Branch { arbiter: next, generation: 0, budget: RebuildBudget::default() };
         let branch = self.branches.entry(namespace.clone()).or_insert_with(fresh);
         let (generation, arbiter) = (branch.generation, branch.arbiter);
-        // Who finds a container shown finds where its address will be.
+        // Before the containers can be asked for: a request waits for the address.
         for one in &found {
             self.containers.addresses.publish(one.id().clone(), None);
         }

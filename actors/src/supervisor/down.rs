@@ -20,7 +20,7 @@ const MAX_NAMED: usize = 8;
 
 /// Ends every container that lives, side by side, and counts those that have ended. One bound holds for all of it.
 ///
-/// What was admitted just before the node began to go down is not shown yet: it is found by another look.
+/// A run that was admitted just before the node began to go down is not shown yet: another look finds it.
 pub(super) async fn end_all(
     shared: Arc<Shared>,
     containers: Arc<Containers>,

@@ -18,7 +18,7 @@ use crate::pool::WhenBlocked;
 use crate::random::new_id;
 use crate::services::Services;
 use crate::shared::Shared;
-use crate::task::{Subject, undo, with_sources};
+use crate::task::{Subject, undo};
 
 /// As for a real bundle.
 const PREVIEW_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,18 +96,11 @@ pub(super) async fn dry_run(
 }
 
 async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError> {
-    let services = &subject.services;
-    let request = subject.root_request(true, subject.judge()?);
+    let (services, defaults) = (&subject.services, subject.shared.settings().defaults);
+    let request = subject.root_request(&defaults, true, subject.judge()?);
     let prepare = PrepareRoot { locks: Arc::clone(&subject.locks), wanted: wanted.clone(), request, progress: None };
     let prepared =
         services.flist.ask(prepare, subject.shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
-    let message = PreviewBundle {
-        wanted: wanted.clone(),
-        namespace: subject.namespace.clone(),
-        id: subject.id.clone(),
-        spec: with_sources(&subject.spec, &prepared.sources),
-        root: prepared.root,
-        image: prepared.image,
-    };
+    let message = PreviewBundle { wanted: wanted.clone(), bundle: subject.bundle_spec(&defaults, prepared) };
     services.bundle.ask(message, PREVIEW_TIMEOUT).await.map_err(StepError::Call)?
 }

@@ -12,23 +12,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contd_bundle::ResourceLimits;
 use contd_failpoint::Failpoint;
 use contd_logs::RunStart;
 use contd_protocol::shim::{LogStart, TASK_SPEC_VERSION, TaskSpec};
 use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedLayer, PreparedRootfs};
 use contd_shim_client::Shim;
 use contd_store::MadeWith;
-use contd_types::{Pid, Step, Timestamp};
+use contd_types::{InForce, Pid, Step, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Cancel, Subject, shielded, undo, with_sources};
+use super::{Cancel, Subject, shielded, undo};
 use crate::admission::RunPlace;
+use crate::config::Defaults;
 use crate::error::{Leftover, StepError, one_line};
 use crate::locks::Wanted;
 use crate::messages::namespace::Goal;
-use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle, Written};
+use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
 use crate::pool::{UNDO_GRACE, WhenBlocked};
 
 /// A bundle is one file with three fsyncs; more on a disk that is busy with hundreds of others.
@@ -38,7 +40,7 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// Above the shim client's own deadlines, which come first and say more.
 const SHIM_CALL_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What one making is given.
+/// The input of one making.
 #[derive(Debug)]
 pub(crate) struct MakePlan {
     pub(crate) subject: Subject,
@@ -50,13 +52,13 @@ pub(crate) struct MakePlan {
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
 }
 
-/// What came out of the making, for the record.
+/// The result of a making, for the record.
 #[derive(Debug, Clone)]
 pub(crate) struct Made {
-    /// What the flist added to the spec.
+    /// The flist's additions to the spec.
     pub(crate) with: Option<MadeWith>,
-    /// The writable layer.
-    pub(crate) layer: Option<PreparedLayer>,
+    /// The node's decisions.
+    pub(crate) in_force: InForce,
 }
 
 /// How far a container is made.
@@ -80,7 +82,8 @@ pub(crate) async fn begin(plan: MakePlan, cancel: Cancel) -> StageDone {
     let alone = Arc::new(Arc::clone(&plan.subject.locks.operation).lock_owned().await);
     let shim = watch::Sender::new(ShimSlot::Empty);
     let wanted = Wanted::default();
-    let mut making = Making { plan, cancel, begun: RefCell::default(), wanted, shim, place: None, alone };
+    let defaults = plan.subject.shared.settings().defaults;
+    let mut making = Making { plan, defaults, cancel, begun: RefCell::default(), wanted, shim, place: None, alone };
     let result = making.up_to_create().await;
     (making, result)
 }
@@ -88,7 +91,7 @@ pub(crate) async fn begin(plan: MakePlan, cancel: Cancel) -> StageDone {
 /// Where the shim is that is being spawned. The spawn goes on when the making is given up, so its result lies here.
 #[derive(Debug, Clone)]
 enum ShimSlot {
-    /// Nobody has begun.
+    /// Not begun.
     Empty,
     /// On its way.
     Pending,
@@ -102,6 +105,8 @@ enum ShimSlot {
 #[derive(Debug)]
 pub(crate) struct Making {
     plan: MakePlan,
+    /// As they were when it began: what is made and what is noted of it agree.
+    defaults: Defaults,
     cancel: Cancel,
     /// The steps whose effects may be there.
     begun: RefCell<BTreeSet<Step>>,
@@ -192,9 +197,24 @@ impl Making {
         let prepared = self.prepare_root().await?;
         contd_failpoint::hit(Failpoint::MakeRootPrepared);
         let layer = prepared.layer;
-        let made_with = self.write_bundle(prepared).await?;
+        let with = self.write_bundle(prepared).await?;
         contd_failpoint::hit(Failpoint::MakeBundleWritten);
-        Ok(Made { with: made_with, layer })
+        Ok(Made { with, in_force: self.in_force(layer) })
+    }
+
+    /// Tells what the container is made with, where the node decides.
+    fn in_force(&self, layer: Option<PreparedLayer>) -> InForce {
+        let (spec, runtimes) = (&self.plan.subject.spec, &self.plan.subject.shared.config.runtimes);
+        let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &self.defaults.limits);
+        InForce {
+            runtime: runtimes.name(spec.runtime.as_deref()),
+            memory_bytes,
+            cpu,
+            pids_limit,
+            rootfs_size_bytes: layer.and_then(|layer| layer.limit_bytes),
+            open_files: Some(contd_bundle::nofile_limit()),
+            layer: layer.map(|layer| layer.kind),
+        }
     }
 
     async fn prepare_root(&self) -> StepResult<PreparedRootfs> {
@@ -204,7 +224,11 @@ impl Making {
         // Writable even for a read-only container: the runtime makes mount points in it and then closes it, as it does
         // under containerd. A flist without `/run` could not be started otherwise.
         let upper_dir = spec.upper_dir.as_ref().map(PathBuf::from);
-        let request = PrepareRootfs { upper_dir, is_trusted: spec.is_elevated, ..subject.root_request(false, grant) };
+        let request = PrepareRootfs {
+            upper_dir,
+            is_trusted: spec.is_elevated,
+            ..subject.root_request(&self.defaults, false, grant)
+        };
         let message = PrepareRoot {
             locks: Arc::clone(&subject.locks),
             wanted: self.wanted.clone(),
@@ -217,21 +241,9 @@ impl Making {
 
     async fn write_bundle(&self, prepared: PreparedRootfs) -> StepResult<Option<MadeWith>> {
         let subject = self.plan.subject.clone();
-        let message = WriteBundle {
-            locks: Arc::clone(&subject.locks),
-            wanted: self.wanted.clone(),
-            namespace: subject.namespace.clone(),
-            id: subject.id.clone(),
-            spec: with_sources(&subject.spec, &prepared.sources),
-            root: prepared.root,
-            image: prepared.image,
-        };
-        let work = async move {
-            let Written { dir: written, made_with } =
-                subject.services.bundle.ask(message, BUNDLE_TIMEOUT).await.map_err(StepError::Call)??;
-            let expected = subject.shared.bundle_dir(&subject.namespace, &subject.id);
-            if written == expected { Ok(made_with) } else { Err(StepError::BundleElsewhere { expected, written }) }
-        };
+        let bundle = subject.bundle_spec(&self.defaults, prepared);
+        let message = WriteBundle { locks: Arc::clone(&subject.locks), wanted: self.wanted.clone(), bundle };
+        let work = async move { subject.services.bundle.ask(message, BUNDLE_TIMEOUT).await.map_err(StepError::Call)? };
         self.step(Step::Bundle, "write the bundle", BUNDLE_TIMEOUT, work).await
     }
 
@@ -336,7 +348,7 @@ fn task_spec(subject: &Subject, log_start: LogStart) -> TaskSpec {
         version: TASK_SPEC_VERSION,
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
-        bundle: subject.shared.bundle_dir(&subject.namespace, &subject.id),
+        bundle: subject.shared.bundles.dir(&subject.namespace, &subject.id),
         runtime: config.runtimes.spec(subject.spec.runtime.as_deref(), &config.cgroup_parent, &subject.id),
         log_path: subject.shared.log_path(&subject.namespace, &subject.name),
         log_max_bytes: rotation.max_bytes,

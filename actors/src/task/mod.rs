@@ -20,16 +20,18 @@ pub(crate) mod undo;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_rootfs::{Grant, PrepareRootfs, Sources};
+use contd_rootfs::{Grant, PrepareRootfs, PreparedRootfs};
 use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, LayerKind, NamespaceId};
 use tokio::sync::watch;
 
+use crate::config::Defaults;
 use crate::error::StepError;
 use crate::locks::ContainerLocks;
+use crate::messages::node::BundleSpec;
 use crate::services::Services;
 use crate::shared::Shared;
 
-/// Whom a task works for.
+/// The container that a task works for.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) shared: Arc<Shared>,
@@ -39,7 +41,7 @@ pub(crate) struct Subject {
     pub(crate) id: ContainerId,
     pub(crate) name: ContainerName,
     pub(crate) spec: Arc<ContainerSpec>,
-    /// Who asked for it, if that is somebody with limited rights.
+    /// The caller, if its rights are limited.
     pub(crate) caller: Option<Arc<Caller>>,
 }
 
@@ -64,37 +66,40 @@ impl Subject {
     }
 }
 
-/// Gives the spec with the places where the sources of its binds were attached; for a caller without limits as it is.
-pub(crate) fn with_sources(spec: &Arc<ContainerSpec>, sources: &Sources) -> Arc<ContainerSpec> {
-    if sources.is_empty() {
-        return Arc::clone(spec);
-    }
-    let mut spec = (**spec).clone();
-    for (number, source) in sources {
-        if let Some(mount) = spec.mounts.get_mut(*number) {
-            mount.source = source.to_string_lossy().into_owned();
-        }
-    }
-    Arc::new(spec)
-}
-
 impl Subject {
     /// Makes the request for its root: no directory of the caller's, not trusted.
-    pub(crate) fn root_request(&self, is_read_only: bool, grant: Option<Arc<Grant>>) -> PrepareRootfs {
+    pub(crate) fn root_request(
+        &self,
+        defaults: &Defaults,
+        is_read_only: bool,
+        grant: Option<Arc<Grant>>,
+    ) -> PrepareRootfs {
         let spec = &self.spec;
         PrepareRootfs {
             namespace: self.namespace.clone(),
             id: self.id.clone(),
             flist: spec.flist.clone(),
             is_read_only,
-            layer: self.layer(),
+            layer: spec.layer.unwrap_or(defaults.layer),
             is_layer_required: spec.layer.is_some(),
-            size_bytes: spec.rootfs_size_bytes.unwrap_or(self.shared.settings().defaults.rootfs_size_bytes),
+            size_bytes: spec.rootfs_size_bytes.unwrap_or(defaults.rootfs_size_bytes),
             is_size_required: spec.rootfs_size_bytes.is_some(),
             upper_dir: None,
             is_trusted: false,
             grant,
         }
+    }
+
+    /// Makes what its bundle is made of, with the places where the sources of its binds were attached.
+    pub(crate) fn bundle_spec(&self, defaults: &Defaults, prepared: PreparedRootfs) -> BundleSpec {
+        let mut spec = Arc::clone(&self.spec);
+        for (number, source) in prepared.sources {
+            if let Some(mount) = Arc::make_mut(&mut spec).mounts.get_mut(number) {
+                mount.source = source.to_string_lossy().into_owned();
+            }
+        }
+        let (namespace, id, defaults) = (self.namespace.clone(), self.id.clone(), defaults.limits);
+        BundleSpec { namespace, id, spec, defaults, root: prepared.root, image: prepared.image }
     }
 
     /// Tells where its writable layer lies, unless the caller gave a directory.

@@ -18,7 +18,7 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at a shim that does not answer: it may be swapped out, or stopped by a person.
 const RETRY: Backoff = Backoff::RESTART;
 
-/// What has become of a container.
+/// The condition in which a container was found.
 #[derive(Debug)]
 pub(crate) enum Finding {
     /// It runs.

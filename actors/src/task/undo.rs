@@ -110,7 +110,7 @@ async fn end_in_some_way(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Resu
     clean_up(subject).await.map_err(|source| Leftover { what: "shim", source })
 }
 
-/// What became of a shim that was told to end.
+/// The outcome for a shim that was told to end.
 enum Ended {
     /// It has ended, and its container with it.
     Yes,

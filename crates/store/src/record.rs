@@ -87,8 +87,6 @@ pub struct ContainerRecord {
     /// Whether its log files bear marks. Those of an earlier version do not, and are its own by this record.
     #[serde(default)]
     pub has_log_marks: bool,
-    /// Its prepared root, once there is one.
-    pub root: Option<PathBuf>,
     /// Whether it ran when its node was shut down, and was ended for that: the next daemon treats it as after a reboot.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub went_down_with_node: bool,
@@ -131,7 +129,6 @@ impl ContainerRecord {
             exit: None,
             log_path: log_path.into(),
             has_log_marks: true,
-            root: None,
             went_down_with_node: false,
             made_with: None,
             caller: None,
