@@ -114,6 +114,7 @@ where
 {
     #[cfg(test)]
     crate::tests::cost::message::<M>();
+    #[expect(clippy::disallowed_methods, reason = "the one place where messages are told")]
     recipient.do_send(message);
 }
 

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_logs::{LogError, LogFiles, LogReader, RunStart, Tail};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -133,15 +134,20 @@ impl Handler<OpenLog> for LogActor {
     fn handle(&mut self, message: OpenLog, _ctx: &mut Self::Context) -> Self::Result {
         let (parts, removed) = (Arc::clone(&self.parts), Arc::clone(&self.removed));
         Box::pin(async move {
-            let OpenLog { locks, wanted, namespace, files, is_new } = message;
+            let OpenLog { locks, wanted, namespace, intent, files, is_new } = message;
             let pool = parts.pools.of(&namespace);
-            let job = move || {
+            let job = move |record_lock| {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
                 }
+                intent.run().map_err(|failure| StepError::Record(Arc::new(failure)))?;
+                // A log directory that hangs must not keep the record.
+                drop(record_lock);
+                contd_failpoint::hit(Failpoint::MakeRecorded);
                 parts.open(&files, is_new, &removed).map_err(StepError::Log)
             };
-            pool.run_locked(&locks.log, "make the log", job).await.map_err(StepError::Job)?
+            let made = pool.run_locked_twice(&locks.log, &locks.record, "write the intent and make the log", job);
+            made.await.map_err(StepError::Job)?
         })
     }
 }

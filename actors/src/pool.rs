@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use contd_types::{ErrorKind, Explain, NamespaceId, Shortage};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use crate::locks::PerNamespace;
 
@@ -93,6 +93,24 @@ impl Pool {
         let guarded = move || {
             let _kept_until_the_end = (guard, permit);
             job()
+        };
+        in_thread(what, guarded).await
+    }
+
+    /// Runs a job alone under two locks. The second is taken last, when the job has its thread, and is the job's to give back.
+    pub(crate) async fn run_locked_twice<T: Send + 'static>(
+        &self,
+        first: &Arc<Mutex<()>>,
+        second: &Arc<Mutex<()>>,
+        what: &'static str,
+        job: impl FnOnce(OwnedMutexGuard<()>) -> T + Send + 'static,
+    ) -> Result<T, JobLost> {
+        let guard = Arc::clone(first).lock_owned().await;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_closed| JobLost::Panicked { what })?;
+        let second = Arc::clone(second).lock_owned().await;
+        let guarded = move || {
+            let _kept_until_the_end = (guard, permit);
+            job(second)
         };
         in_thread(what, guarded).await
     }

@@ -101,47 +101,18 @@ impl Records {
         bounded(lost, work).await
     }
 
-    /// Writes a record. One that a later write has overtaken counts as written: records are cumulative.
-    pub(crate) async fn put(
-        &self,
-        locks: Arc<ContainerLocks>,
-        writer: u64,
-        record: ContainerRecord,
-    ) -> Result<(), RecordError> {
-        self.write(locks, writer, record, |store, record| store.put(record)).await
+    /// Prepares a write; `writer` is the number of the actor.
+    pub(crate) fn write_of(&self, locks: &Arc<ContainerLocks>, writer: u64, record: ContainerRecord) -> RecordWrite {
+        RecordWrite { store: Arc::clone(&self.store), locks: Arc::clone(locks), writer, record: Arc::new(record) }
     }
 
-    /// Writes the first record of a container that nobody was told of yet, without waiting for the disk.
-    pub(crate) async fn put_intent(
-        &self,
-        locks: Arc<ContainerLocks>,
-        writer: u64,
-        record: ContainerRecord,
-    ) -> Result<(), RecordError> {
-        self.write(locks, writer, record, |store, record| store.put_intent(record)).await
-    }
-
-    async fn write(
-        &self,
-        locks: Arc<ContainerLocks>,
-        writer: u64,
-        record: ContainerRecord,
-        put: fn(&dyn Store, &ContainerRecord) -> Result<(), StoreError>,
-    ) -> Result<(), RecordError> {
-        let (store, id) = (Arc::clone(&self.store), record.id.clone());
-        let (lock, lost) = (Arc::clone(&locks.record), id.clone());
-        let job = move || {
-            if locks.is_replaced(writer) {
-                return Err(RecordError::Replaced { id });
-            }
-            match put(store.as_ref(), &record) {
-                Ok(()) | Err(StoreError::Stale { .. }) => Ok(()),
-                Err(source) => Err(RecordError::Store(source)),
-            }
-        };
-        match tokio::time::timeout(RECORD_TIMEOUT, self.pool.run_locked(&lock, "write a record", job)).await {
+    /// Writes a record.
+    pub(crate) async fn write(&self, write: RecordWrite) -> Result<(), RecordError> {
+        let (lock, id) = (Arc::clone(&write.locks.record), write.record.id.clone());
+        let work = self.pool.run_locked(&lock, "write a record", move || write.run());
+        match tokio::time::timeout(RECORD_TIMEOUT, work).await {
             Ok(done) => done.map_err(RecordError::Job)?,
-            Err(_elapsed) => Err(RecordError::Deadline { id: lost, waited: RECORD_TIMEOUT }),
+            Err(_elapsed) => Err(RecordError::Deadline { id, waited: RECORD_TIMEOUT }),
         }
     }
 
@@ -156,6 +127,36 @@ impl Records {
         let lock = Arc::clone(&locks.record);
         let work = self.pool.run_locked(&lock, "remove a record", move || store.remove(&namespace, &id));
         bounded(lost, work).await
+    }
+}
+
+/// One write of a record, to be done in a thread.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordWrite {
+    store: Arc<dyn Store>,
+    locks: Arc<ContainerLocks>,
+    writer: u64,
+    record: Arc<ContainerRecord>,
+}
+
+impl RecordWrite {
+    /// Writes it. Blocks; only legal under the lock of the record. One that a later write has overtaken counts as written:
+    /// records are cumulative.
+    pub(crate) fn run(&self) -> Result<(), RecordError> {
+        let record = &*self.record;
+        if self.locks.is_replaced(self.writer) {
+            return Err(RecordError::Replaced { id: record.id.clone() });
+        }
+        let written = if record.is_acknowledged {
+            self.store.put(record)
+        } else {
+            // No caller was told of it: a record that the disk has not got was as if never asked for.
+            self.store.put_intent(record)
+        };
+        match written {
+            Ok(()) | Err(StoreError::Stale { .. }) => Ok(()),
+            Err(source) => Err(RecordError::Store(source)),
+        }
     }
 }
 

@@ -21,8 +21,8 @@ use super::{ContainerActor, FirstRun, Work};
 use crate::error::{MakeError, StepError, one_line};
 use crate::messages::namespace::Goal;
 use crate::records::RecordError;
+use crate::task::CancelHandle;
 use crate::task::make::{Made, MakePlan, Making, Stage, StageDone, begin};
-use crate::task::{Cancel, CancelHandle};
 
 impl ContainerActor {
     /// Begins the first run of a container that was just admitted.
@@ -35,7 +35,7 @@ impl ContainerActor {
         self.begin_make(true, goal, progress, ctx);
     }
 
-    /// Writes the intent, then has the container made.
+    /// Has the container made; the first thing that its task does is to bring this intent to the disk.
     pub(super) fn begin_make(
         &mut self,
         is_first: bool,
@@ -44,33 +44,14 @@ impl ContainerActor {
         ctx: &mut Context<Self>,
     ) {
         contd_failpoint::hit(Failpoint::MakeAdmitted);
-        let generation = self.next_generation();
+        self.next_generation();
         let (handle, cancel) = CancelHandle::new();
         self.work = Work::Making { cancel: handle, is_first, _guard: self.guard() };
         self.record.state = State::Creating;
         self.record.went_down_with_node = false;
+        let (subject, intent) = (self.subject.clone(), self.next_write());
         let is_after_loss = self.record.exit.as_ref().is_some_and(Exit::has_lost_output);
-        let plan = MakePlan { subject: self.subject.clone(), is_first, is_after_loss, goal, progress };
-        let write = self.save().into_actor(self).map(move |result, actor, ctx| {
-            if actor.generation == generation && !actor.is_gone {
-                actor.launch_make(result, plan, cancel, ctx);
-            }
-        });
-        ctx.spawn(write);
-    }
-
-    fn launch_make(
-        &mut self,
-        written: Result<(), Arc<RecordError>>,
-        plan: MakePlan,
-        cancel: Cancel,
-        ctx: &mut Context<Self>,
-    ) {
-        contd_failpoint::hit(Failpoint::MakeRecorded);
-        match written {
-            Ok(()) => self.run_stage(begin(plan, cancel), ctx),
-            Err(source) => self.take_make_error(self.make_error(Step::Record, StepError::Record(source)), ctx),
-        }
+        self.run_stage(begin(MakePlan { subject, intent, is_first, is_after_loss, goal, progress }, cancel), ctx);
     }
 
     fn make_error(&self, step: Step, source: StepError) -> MakeError {

@@ -1,7 +1,7 @@
 //! One container: owns its lifecycle record (nobody else writes it), its shim connection, its restart policy.
 //!
-//! Begins with its first run, or with what is stored of it ([`Origin`]). Answers [`JoinRun`], [`Start`], [`Stop`], [`GoDown`], [`Kill`],
-//! [`Update`], [`Upgrade`], [`Delete`], [`Wait`]; tells its namespace [`ContainerNews`]. Touches nothing but the record itself: each
+//! Begins with its first run, or with what is stored of it ([`Origin`]). Answers all of [`crate::messages::container`]; tells its
+//! namespace [`ContainerNews`]. Touches nothing but the record itself: each
 //! operation that takes time is a task ([`crate::task`]), at most one at a time. A task's result comes back as a value, into the
 //! function that goes on with it; a task whose actor is lost takes back what it did.
 //!
@@ -14,18 +14,8 @@
 //! A stop or deletion is never queued behind work: it cancels the task under way, which undoes and reports.
 //!
 //! - here: the actor, its state, what it shows and stores.
-//! - `requests`: what others ask. `work`: what comes next. `making`, `reports`: what its tasks have done.
-//! - `ending`: signals and exits. `removal`: what becomes of a deletion that something resists.
-//!
-//! [`JoinRun`]: crate::messages::container::JoinRun
-//! [`Start`]: crate::messages::container::Start
-//! [`Stop`]: crate::messages::container::Stop
-//! [`GoDown`]: crate::messages::container::GoDown
-//! [`Kill`]: crate::messages::container::Kill
-//! [`Update`]: crate::messages::container::Update
-//! [`Upgrade`]: crate::messages::container::Upgrade
-//! [`Delete`]: crate::messages::container::Delete
-//! [`Wait`]: crate::messages::container::Wait
+//! - `requests`: the answers to requests. `work`: the next task. `making`, `reports`: going on when a task is over.
+//! - `ending`: signals and exits. `removal`: a deletion that something resists.
 
 mod ending;
 mod making;
@@ -54,7 +44,7 @@ use tracing::{error, info};
 use crate::call::tell_recipient;
 use crate::error::{ContainerError, one_line};
 use crate::messages::namespace::{ContainerNews, Goal, News};
-use crate::records::{RecordError, info_of};
+use crate::records::{RecordError, RecordWrite, info_of};
 use crate::shared::OperationGuard;
 use crate::supervision::ParentLink;
 use crate::task::{CancelHandle, Subject};
@@ -225,21 +215,17 @@ impl ContainerActor {
         self.subject.shared.view.publish(info_of(&self.record, self.state.clone()));
     }
 
-    /// Returns the write of the record as it is now; it happens when it is awaited.
-    fn save(&mut self) -> impl Future<Output = Result<(), Arc<RecordError>>> + use<> {
+    /// Prepares the write of the record as it is now.
+    fn next_write(&mut self) -> RecordWrite {
         self.record.bump();
         self.record.boot_id.clone_from(&self.subject.shared.config.boot_id);
-        let (records, locks) = (self.subject.shared.records.clone(), Arc::clone(&self.subject.locks));
-        let (writer, record) = (self.writer, self.record.clone());
-        async move {
-            let written = if record.is_acknowledged {
-                records.put(locks, writer, record).await
-            } else {
-                // No caller was told of it: a record that the disk has not got was as if never asked for.
-                records.put_intent(locks, writer, record).await
-            };
-            written.map_err(Arc::new)
-        }
+        self.subject.shared.records.write_of(&self.subject.locks, self.writer, self.record.clone())
+    }
+
+    /// Returns the write of the record as it is now; it happens when it is awaited.
+    fn save(&mut self) -> impl Future<Output = Result<(), Arc<RecordError>>> + use<> {
+        let (records, write) = (self.subject.shared.records.clone(), self.next_write());
+        async move { records.write(write).await.map_err(Arc::new) }
     }
 
     /// Writes the record without anybody waiting for it; the next write repeats what this one failed to.

@@ -18,6 +18,7 @@ use crate::error::StepError;
 use crate::locks::{ContainerLocks, Wanted};
 use crate::messages::LogStreamReceiver;
 use crate::pool::WhenBlocked;
+use crate::records::RecordWrite;
 
 /// Whether what was to be undone is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,13 +107,15 @@ pub(crate) struct RemoveBundle {
 #[rtype(result = "Result<Vec<BundleKey>, StepError>")]
 pub(crate) struct ListBundles;
 
-/// Makes sure that a container's log file is there, for its shim to write, and says where that will begin.
+/// Makes sure that a container's log file is there, for its shim to write, and says where that will begin. In the same thread,
+/// before that, the intent to make the container is written: nothing of it may be there without its record.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<RunStart, StepError>")]
 pub(crate) struct OpenLog {
     pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) wanted: Wanted,
     pub(crate) namespace: NamespaceId,
+    pub(crate) intent: RecordWrite,
     pub(crate) files: LogFiles,
     /// The first run: what another container of this name left is removed.
     pub(crate) is_new: bool,

@@ -32,10 +32,11 @@ use crate::locks::Wanted;
 use crate::messages::namespace::Goal;
 use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
 use crate::pool::{UNDO_GRACE, WhenBlocked};
+use crate::records::RecordWrite;
 
 /// A bundle is one file with three fsyncs; more on a disk that is busy with hundreds of others.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Making a directory and an empty file.
+/// Writing a record, then making a directory and an empty file.
 const LOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// Above the shim client's own deadlines, which come first and say more.
 const SHIM_CALL_TIMEOUT: Duration = Duration::from_secs(40);
@@ -44,6 +45,8 @@ const SHIM_CALL_TIMEOUT: Duration = Duration::from_secs(40);
 #[derive(Debug)]
 pub(crate) struct MakePlan {
     pub(crate) subject: Subject,
+    /// The record that says so.
+    pub(crate) intent: RecordWrite,
     /// The first run: its failure leaves nothing. Its permit is its namespace's business; a restart takes its own.
     pub(crate) is_first: bool,
     /// Whether the run before has lost output.
@@ -127,12 +130,12 @@ impl Drop for Making {
 
 impl Making {
     async fn up_to_create(&mut self) -> StepResult<Stage> {
+        let log_start = self.open_log().await?;
         self.place = self.take_place().await?;
         if self.plan.goal == Goal::Prepared {
-            let (made, _no_run_yet) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
-            return Ok(Stage::Prepared(made));
+            return self.root_and_bundle().await.map(Stage::Prepared);
         }
-        let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
+        let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.spawn_shim(log_start))?;
         contd_failpoint::hit(Failpoint::MakeShimSpawned);
         let creating = Arc::clone(&shim);
         let work = async move { creating.create().await.map_err(StepError::shim) };
@@ -247,18 +250,24 @@ impl Making {
         self.step(Step::Bundle, "write the bundle", BUNDLE_TIMEOUT, work).await
     }
 
-    async fn log_and_shim(&self) -> StepResult<Arc<dyn Shim>> {
-        let start = self.open_log().await?;
-        self.spawn_shim(start).await
-    }
-
+    /// Brings the intent to the disk and makes the log, in one job.
     async fn open_log(&self) -> StepResult<RunStart> {
         let subject = self.plan.subject.clone();
         let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
-        let (locks, namespace) = (Arc::clone(&subject.locks), subject.namespace.clone());
-        let message = OpenLog { locks, wanted: self.wanted.clone(), namespace, files, is_new: self.plan.is_first };
+        let message = OpenLog {
+            locks: Arc::clone(&subject.locks),
+            wanted: self.wanted.clone(),
+            namespace: subject.namespace.clone(),
+            intent: self.plan.intent.clone(),
+            files,
+            is_new: self.plan.is_first,
+        };
         let work = async move { subject.services.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
-        let start = self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
+        let start = self.step(Step::Log, "write the intent and make the log", LOG_TIMEOUT, work).await;
+        let start = start.map_err(|(step, source)| match source {
+            StepError::Record(_) => (Step::Record, source),
+            _ => (step, source),
+        })?;
         contd_failpoint::hit(Failpoint::MakeLogOpened);
         Ok(start)
     }

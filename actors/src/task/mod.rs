@@ -1,9 +1,8 @@
 //! The operations on a container that take time, one task each. A container has at most one of them under way.
 //!
 //! ```text
-//! make      rootfs ┐                ┌ bundle ┐
-//!                  ├ at the same    │        ├─► create ─► start ─► record running ─► reply
-//!           log  ──┘ time           └ shim ──┘       any failure: undo in reverse order
+//! make      record, log ─► (a restart: a place) ─┬─ rootfs ─► bundle ─┬─► create ─► start ─► record running ─► reply
+//!                                               └─ shim ─────────────┘   any failure: undo in reverse order
 //! settle    the shim of an ended container: delete, shut down; a layer in memory: free
 //! remove    shim, bundle, log, root; then the actor removes the record
 //! recover   attach to the shim an earlier daemon started; decide what has become of the container

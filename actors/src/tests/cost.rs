@@ -27,16 +27,16 @@ fn counted() -> (Vec<String>, Vec<&'static str>) {
 }
 
 #[actix::test]
-async fn a_run_costs_five_messages_and_five_jobs() {
+async fn a_run_costs_five_messages_and_four_jobs() {
     let world = World::new();
     let node = world.start();
     run(&node, spec("first")).await.unwrap();
     counted();
     run(&node, spec("web")).await.unwrap();
     let (messages, mut jobs) = counted();
-    assert_eq!(messages, ["RunContainer", "Run", "PrepareRoot", "OpenLog", "WriteBundle"]);
+    assert_eq!(messages, ["RunContainer", "Run", "OpenLog", "PrepareRoot", "WriteBundle"]);
     jobs.sort_unstable();
-    let expected = ["make the log", "prepare the root", "write a record", "write a record", "write the bundle"];
+    let expected = ["prepare the root", "write a record", "write the bundle", "write the intent and make the log"];
     assert_eq!(jobs, expected);
 }
 
