@@ -29,9 +29,8 @@ pub(crate) use root::unmount_host;
 
 use crate::fault::Fault;
 use crate::plan::{Join, Plan};
+use crate::prepare::namespaces::NEW_CGROUP;
 use crate::sys::{self, rights};
-
-const NEW_CGROUP: u64 = 0x0200_0000;
 
 /// Carries out the plan up to the entrypoint's user and rights. Only legal in a process with one thread in namespaces
 /// of its own: a mount namespace at least.

@@ -1,4 +1,4 @@
-//! How one daemon succeeds another on the same directories, without a refused connection (docs/decisions/0008).
+//! The handover from one daemon to its successor on the same directories, without a refused connection (docs/decisions/0008).
 //!
 //! ```text
 //!  old                                            new
@@ -7,12 +7,11 @@
 //!  comes to rest, hands over what it keeps ─────►
 //!  lets go of the lock, ends                      takes the lock, starts, accepts
 //! ```
-//! One that does not answer, or does not let go in time, is killed by pidfd: its containers do not notice, and its listening
-//! descriptor is taken out of it before.
+//! A predecessor that does not answer, or does not let go in time, is killed by pidfd: its containers do not notice, and its
+//! listening descriptor is taken out of it before.
 
 mod desk;
 mod successor;
-mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use std::time::Duration;
 pub(crate) use desk::{Desk, Successor};
 pub(crate) use successor::{Entered, enter};
 
-/// How long either side may take for one word: local programs need microseconds; more is a process that stands still. Callers
+/// How long either side may take for one message: local programs need microseconds; more is a process that stands still. Callers
 /// who wait in its backlog give up after 5 s, so a successor must be there before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a predecessor may take to come to rest: its connections 2 s, its actors 20 s, its warm slots 10 s, and a margin.

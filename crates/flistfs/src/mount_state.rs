@@ -1,24 +1,25 @@
-//! What outlives a process that serves: held by its keeper, inherited by every successor.
+//! State of a mount that outlives the process that serves it: the keeper holds it, and hands it over to every successor.
 //!
 //! ```text
-//! found    claim the lease ─► listen ─► mount ─► INIT          the first of a mount
-//! inherit  ask the server that lives ─► device, lock, socket   every later one: the mount stays as it is
+//! create     claim the lease ─► listen ─► mount ─► INIT          the first of a mount
+//! take over  ask the server that lives ─► device, lock, socket   every later one: the mount stays as it is
 //! ```
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use contd_lease::{HeldLease, LeaseDir, ProcessIdentity};
-use contd_protocol::flistfs::{ENDING_FILE, SERVE_SPEC_VERSION, ServeSpec};
+use contd_protocol::flistfs::{ENDING_FILE, FlistSocket, SERVE_SPEC_VERSION, ServeSpec};
+use contd_session::Blocking;
 
 use crate::error::ServeError;
+use crate::handover::Offer;
 use crate::mount;
 use crate::negotiate::Negotiated;
 use crate::session;
-use crate::succession::Offer;
 
 /// The file in the lease directory that says what to serve.
 pub(crate) const SERVE_FILE: &str = "serve.json";
@@ -30,31 +31,31 @@ const MAX_SPEC_BYTES: u64 = 64 * 1024;
 
 /// All that must not be lost while the mount lives.
 #[derive(Debug)]
-pub(crate) struct Estate {
+pub(crate) struct MountState {
     /// The lease directory.
     pub(crate) dir: PathBuf,
-    /// What is served.
+    /// The flist that is served.
     pub(crate) spec: ServeSpec,
-    /// The proof of life; as long as anybody holds it, nobody clears the mount away.
+    /// The proof of life: while a process holds it, the mount is not cleared away.
     pub(crate) lease: HeldLease,
     /// The control socket.
     pub(crate) listener: UnixListener,
-    /// `/dev/fuse`: as long as anybody holds it, the kernel keeps the file system and who waits for an answer.
+    /// `/dev/fuse`: while a process holds it, the kernel keeps the file system and the requests that wait for an answer.
     pub(crate) device: File,
-    /// What was agreed with the kernel, once.
+    /// The session parameters agreed with the kernel, once.
     pub(crate) negotiated: Negotiated,
-    /// Who served before and may still live; they end before the first request is read.
+    /// The processes that served before and may still live; they end before the first request is read.
     pub(crate) predecessors: Vec<ProcessIdentity>,
-    /// The connection over which it was inherited: while it is open, the predecessor starts no successor of its own.
-    _quiet: Option<UnixStream>,
+    /// The connection of the handover: while it is open, the predecessor starts no successor of its own.
+    _quiet: Option<Blocking<FlistSocket>>,
 }
 
-impl Estate {
+impl MountState {
     /// Mounts anew.
     ///
     /// # Errors
     /// [`ServeError`]; nothing is mounted then.
-    pub(crate) fn found(dir: &Path, spec: ServeSpec, lease: HeldLease) -> Result<Self, ServeError> {
+    pub(crate) fn create(dir: &Path, spec: ServeSpec, lease: HeldLease) -> Result<Self, ServeError> {
         let listener = listen(&dir.join(SOCKET_FILE))?;
         let device = mount::attach(&spec.mount_point).map_err(|source| ServeError::Mount { source })?;
         let negotiated = session::agree(&device).map_err(|source| {
@@ -69,7 +70,7 @@ impl Estate {
     ///
     /// # Errors
     /// [`ServeError::Lease`] when the lease is not that server's; it serves on.
-    pub(crate) fn inherit(dir: &Path, spec: ServeSpec, offer: Offer) -> Result<Self, ServeError> {
+    pub(crate) fn take_over(dir: &Path, spec: ServeSpec, offer: Offer) -> Result<Self, ServeError> {
         let lease_dir = LeaseDir::new(dir);
         let keeper = named_in(&lease_dir)?;
         let lease = lease_dir

@@ -1,20 +1,20 @@
-//! The side of the daemon that comes: takes the lock, or asks whoever holds it, or ends it.
+//! The successor's side of a handover: takes the lock, or asks the daemon that holds it, or ends that daemon.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use contd_handover::Named;
+use contd_descriptors::Named;
 use contd_lease::{ProcessError, ProcessIdentity};
 use contd_protocol::handover::{HandoverSocket, Request, Word};
-use contd_protocol::{Hello, HelloReply, Kind, Refusal};
+use contd_protocol::{Kind, Refusal};
+use contd_session::{Blocking, SessionError};
 use contd_types::ErrorKind;
 use nix::libc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::wire::{Wire, WireError};
 use super::{ANSWER_TIMEOUT, REST_TIMEOUT, socket};
 use crate::daemon::lock::{self, DaemonLock, Holder, LockError, Role};
 
@@ -25,7 +25,7 @@ const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a daemon could not take over.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TakeoverError {
+pub(crate) enum HandoverError {
     /// The lock.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -61,7 +61,7 @@ pub(crate) enum TakeoverError {
     },
 }
 
-impl TakeoverError {
+impl HandoverError {
     /// Classifies the failure for programs.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
@@ -88,7 +88,7 @@ impl TakeoverError {
     }
 }
 
-/// What a daemon has when it is the daemon.
+/// The lock of a daemon, and what its predecessor handed over.
 #[derive(Debug)]
 pub(crate) struct Entered {
     /// The proof.
@@ -101,7 +101,7 @@ pub(crate) struct Entered {
     pub(crate) notify_socket: Option<PathBuf>,
 }
 
-/// What one predecessor has given so far, and until when it may take its time.
+/// One predecessor: until when it may take its time, and how far it was asked.
 #[derive(Debug)]
 struct Round {
     /// As far as its lock says.
@@ -119,7 +119,7 @@ impl Round {
     }
 }
 
-/// What came of asking.
+/// The outcome of asking.
 enum Asked {
     /// It has handed over and is at rest, or has ended meanwhile.
     Given,
@@ -132,8 +132,8 @@ enum Asked {
 /// Becomes the daemon of a run directory; blocks until then. Takes over from one that runs, if `may_take_over`.
 ///
 /// # Errors
-/// [`TakeoverError`]; one that runs goes on then, unless it had handed over already and is ending by itself.
-pub(crate) fn enter(run_dir: &Path, agent: &str, may_take_over: bool) -> Result<Entered, TakeoverError> {
+/// [`HandoverError`]; one that runs goes on then, unless it had handed over already and is ending by itself.
+pub(crate) fn enter(run_dir: &Path, agent: &str, may_take_over: bool) -> Result<Entered, HandoverError> {
     let mut given = Given::default();
     // Of two who come at once, one waits until the other is the daemon, and asks that one.
     let next = acquire(run_dir, Role::Next, may_take_over, &mut given, |_given| Ok(Asked::NotYet))?;
@@ -149,8 +149,8 @@ fn acquire(
     role: Role,
     may_wait: bool,
     given: &mut Given,
-    ask: impl Fn(&mut Given) -> Result<Asked, TakeoverError>,
-) -> Result<DaemonLock, TakeoverError> {
+    ask: impl Fn(&mut Given) -> Result<Asked, HandoverError>,
+) -> Result<DaemonLock, HandoverError> {
     let mut round: Option<Round> = None;
     loop {
         match DaemonLock::take(run_dir, role) {
@@ -170,7 +170,7 @@ fn acquire(
         }
         if Instant::now() >= current.until {
             if current.is_ended {
-                return Err(TakeoverError::Unknown { run_dir: run_dir.to_owned() });
+                return Err(HandoverError::Unknown { run_dir: run_dir.to_owned() });
             }
             end(run_dir, holder.as_ref(), given)?;
             current.is_ended = true;
@@ -181,7 +181,7 @@ fn acquire(
     }
 }
 
-/// What predecessors have given.
+/// Everything that predecessors have handed over.
 #[derive(Debug, Default)]
 struct Given {
     listener: Option<OwnedFd>,
@@ -190,47 +190,39 @@ struct Given {
 }
 
 /// Asks whoever listens, and takes what it gives until it is at rest.
-fn ask(run_dir: &Path, agent: &str, given: &mut Given) -> Result<Asked, TakeoverError> {
-    let failed = |error: &WireError| if error.is_silence() { Asked::Silent } else { Asked::NotYet };
+fn ask(run_dir: &Path, agent: &str, given: &mut Given) -> Result<Asked, HandoverError> {
+    let failed = |error: &SessionError| if error.is_silence() { Asked::Silent } else { Asked::NotYet };
     let stream = match UnixStream::connect(socket(run_dir)) {
         Ok(stream) => stream,
         Err(_not_there) => return Ok(Asked::NotYet),
     };
-    let greet = || -> Result<(Wire, HelloReply), WireError> {
-        let mut wire = Wire::new(stream, ANSWER_TIMEOUT)?;
-        wire.greet(
-            Kind::Hello,
-            &Hello {
-                versions: <HandoverSocket as contd_protocol::session::Protocol>::VERSIONS,
-                agent: agent.to_owned(),
-            },
-        )?;
-        let reply = wire.next(Kind::HelloReply)?;
-        Ok((wire, reply))
+    let greet = || {
+        let mut session = Blocking::<HandoverSocket>::new(stream, ANSWER_TIMEOUT)?;
+        session.greet(agent).map(|welcome| (session, welcome))
     };
-    let (mut wire, version) = match greet() {
-        Ok((wire, HelloReply::Welcome { version, agent, .. })) => {
-            info!(predecessor = agent, "taking over from the daemon that runs");
-            (wire, version)
+    let mut session = match greet() {
+        Ok((session, welcome)) => {
+            info!(predecessor = welcome.agent, "taking over from the daemon that runs");
+            session
         }
-        Ok((_, HelloReply::Refused(source))) => {
-            return Err(TakeoverError::Refused { run_dir: run_dir.to_owned(), source });
+        Err(SessionError::Refused { source }) => {
+            return Err(HandoverError::Refused { run_dir: run_dir.to_owned(), source });
         }
         Err(error) => return Ok(failed(&error)),
     };
-    let mut hand_over = || -> Result<(), WireError> {
-        wire.send(version, Kind::Call, &Request::TakeOver, &[])?;
+    let mut hand_over = || -> Result<(), SessionError> {
+        session.send(Kind::Call, &Request::TakeOver, &[])?;
         loop {
-            match wire.next(Kind::Item)? {
+            match session.next(Kind::Item, "an item")? {
                 Word::Listener { notify_socket } => {
-                    given.listener = Some(wire.descriptor()?);
+                    given.listener = Some(session.descriptor()?);
                     given.notify_socket = notify_socket;
                     info!("the API socket is here; waiting for the predecessor to come to rest");
-                    wire.be_patient(REST_TIMEOUT)?;
+                    session.be_patient(REST_TIMEOUT)?;
                 }
                 Word::Kept { names } => {
                     for name in names {
-                        given.kept.push(Named { name, fd: wire.descriptor()? });
+                        given.kept.push(Named { name, fd: session.descriptor()? });
                     }
                 }
                 Word::Rested => return Ok(()),
@@ -239,21 +231,21 @@ fn ask(run_dir: &Path, agent: &str, given: &mut Given) -> Result<Asked, Takeover
     };
     match hand_over() {
         Ok(()) => Ok(Asked::Given),
-        Err(error) if error.is_end() && given.listener.is_some() => Ok(Asked::Given),
+        Err(error) if error.is_hang_up() && given.listener.is_some() => Ok(Asked::Given),
         Err(error) => Ok(failed(&error)),
     }
 }
 
 /// Ends a predecessor that stands still; what it listens with is taken out of it first.
-fn end(run_dir: &Path, holder: Option<&Holder>, given: &mut Given) -> Result<(), TakeoverError> {
-    let unknown = || TakeoverError::Unknown { run_dir: run_dir.to_owned() };
+fn end(run_dir: &Path, holder: Option<&Holder>, given: &mut Given) -> Result<(), HandoverError> {
+    let unknown = || HandoverError::Unknown { run_dir: run_dir.to_owned() };
     let holder = holder.ok_or_else(unknown)?;
     let pid = holder.process.pid;
-    let failed = |source| TakeoverError::End { pid, run_dir: run_dir.to_owned(), source };
+    let failed = |source| HandoverError::End { pid, run_dir: run_dir.to_owned(), source };
     // Gone: then its lock comes free by itself.
     let Some(pidfd) = holder.pidfd().map_err(failed)? else { return Ok(()) };
     if let (None, Some(number)) = (&given.listener, holder.listener) {
-        match contd_handover::take_from(&pidfd, number) {
+        match contd_descriptors::take_from(&pidfd, number) {
             Ok(listener) => given.listener = Some(listener),
             Err(error) => warn!(%error, "connections are refused until this daemon listens"),
         }
@@ -263,7 +255,7 @@ fn end(run_dir: &Path, holder: Option<&Holder>, given: &mut Given) -> Result<(),
     if contd_lease::wait_dead(&pidfd, KILLED_TIMEOUT).map_err(failed)? {
         Ok(())
     } else {
-        Err(TakeoverError::Undead { pid })
+        Err(HandoverError::Undead { pid })
     }
 }
 
@@ -277,7 +269,7 @@ mod tests {
         let first = enter(dir.path(), "test", true).unwrap();
         assert!(first.listener.is_none() && first.kept.is_empty());
         let error = enter(dir.path(), "test", false).unwrap_err();
-        assert!(matches!(error, TakeoverError::Lock(LockError::Held { .. })), "{error}");
+        assert!(matches!(error, HandoverError::Lock(LockError::Held { .. })), "{error}");
         assert!(error.hint().contains("--no-takeover"));
     }
 

@@ -1,15 +1,42 @@
-//! Descriptors beside bytes on a stream socket (`SCM_RIGHTS`), and out of a process that does not answer (`pidfd_getfd`).
+//! Descriptors that pass from one process to another, and descriptors of processes.
+//!
+//! Takes in: sockets, names, descriptors. Gives out: owned descriptors. Never does: decide who gets what, or what a name
+//! means. Blocks as long as the socket's own time-outs say; no async.
+//!
+//! ```text
+//!  process ── bytes + SCM_RIGHTS ──► process                          send, receive
+//!  a process that stands still ── pidfd_getfd ──► its successor       take_from
+//!  a pid ── pidfd_open ──► its descriptor ── signal                   pidfd
+//! ```
+#![deny(unsafe_code)]
+
+pub mod pidfd;
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
-use crate::sys;
+/// The most descriptors in one message: the kernel's own limit (`SCM_MAX_FD`).
+pub const MAX_DESCRIPTORS_AT_ONCE: usize = 253;
 
-/// The most descriptors in one message: the kernel takes 253 (`SCM_MAX_FD`); a power of two below.
-pub const MAX_DESCRIPTORS_AT_ONCE: usize = 128;
+/// Room for the descriptors of one message, in bytes.
+const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS_AT_ONCE));
+
+/// A descriptor under the name that its giver gave it.
+#[derive(Debug)]
+pub struct Named {
+    /// The name.
+    pub name: String,
+    /// The descriptor.
+    pub fd: OwnedFd,
+}
 
 /// Why descriptors could not be passed.
 #[derive(Debug, thiserror::Error)]
@@ -50,28 +77,36 @@ impl RightsError {
             Self::Take { .. } => "run as root; the kernel must be 5.6 or newer",
         }
     }
+
+    /// Returns what the socket or the kernel said.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Send { source, .. } | Self::Receive { source } | Self::Take { source, .. } => Some(source),
+            Self::TooMany => None,
+        }
+    }
 }
 
 /// Sends all bytes, and the descriptors with the first of them. At most [`MAX_DESCRIPTORS_AT_ONCE`] descriptors.
 ///
 /// # Errors
-/// [`RightsError::Send`], also when the socket's own time-out is over.
+/// [`RightsError::Send`], also when the socket's own time-out is over, and with `E2BIG` for too many descriptors.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), RightsError> {
-    let failed = |source| RightsError::Send { count: fds.len(), source };
-    let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let (mut rest, mut control): (&[u8], &[ControlMessage<'_>]) =
-        (bytes, if numbers.is_empty() { &[] } else { &rights });
+    let failed = |errno: Errno| RightsError::Send { count: fds.len(), source: errno.into() };
+    let (mut rest, mut space) = (bytes, [MaybeUninit::uninit(); CONTROL_BYTES]);
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(failed(Errno::TOOBIG));
+    }
     while !rest.is_empty() {
-        let slices = [IoSlice::new(rest)];
         // A peer that is gone is an error, not a signal.
-        match sendmsg::<()>(socket.as_fd().as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None) {
+        match sendmsg(&socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
             Ok(count) => {
                 rest = rest.get(count..).unwrap_or_default();
-                control = &[];
+                control.clear();
             }
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(failed(errno.into())),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
         }
     }
     Ok(())
@@ -81,26 +116,21 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(
 ///
 /// # Errors
 /// [`RightsError::Receive`], also when the socket's own time-out is over; [`RightsError::TooMany`].
-pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, RightsError> {
-    let failed = |errno: Errno| RightsError::Receive { source: errno.into() };
-    let mut slices = [IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!([i32; MAX_DESCRIPTORS_AT_ONCE]);
-    let raw = socket.as_fd().as_raw_fd();
+pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds: &mut impl Extend<OwnedFd>) -> Result<usize, RightsError> {
+    let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
-        match recvmsg::<()>(raw, &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-            Err(Errno::EINTR) => {}
-            result => break result.map_err(failed)?,
+        match recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            result => break result.map_err(|errno| RightsError::Receive { source: errno.into() })?,
         }
     };
-    for control in message.cmsgs().map_err(failed)? {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            fds.extend(numbers.into_iter().map(sys::own_received));
+    for passed in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = passed {
+            fds.extend(passed);
         }
     }
-    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-        return Err(RightsError::TooMany);
-    }
-    Ok(message.bytes)
+    if message.flags.contains(ReturnFlags::CTRUNC) { Err(RightsError::TooMany) } else { Ok(message.bytes) }
 }
 
 /// Duplicates a descriptor of another process, which need not run: it may stand still.
@@ -108,7 +138,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> 
 /// # Errors
 /// [`RightsError::Take`] when it has none of that number, or we may not.
 pub fn take_from(pidfd: impl AsFd, number: i32) -> Result<OwnedFd, RightsError> {
-    sys::pidfd_getfd(pidfd.as_fd(), number).map_err(|source| RightsError::Take { number, source })
+    let taken = pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
+    taken.map_err(|errno| RightsError::Take { number, source: errno.into() })
 }
 
 #[cfg(test)]

@@ -1,22 +1,24 @@
-//! The side of the daemon that runs: hears its successor, and hands over.
+//! The predecessor's side of a handover: hears its successor, and hands over.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use contd_handover::{MAX_DESCRIPTORS_AT_ONCE, Named};
+use contd_descriptors::Named;
 use contd_protocol::handover::{HandoverSocket, Request, Word};
-use contd_protocol::{Hello, HelloReply, Kind, Refusal, negotiate};
+use contd_protocol::{Kind, Refusal};
+use contd_session::{Blocking, SessionError};
 use contd_types::one_line;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
-use super::wire::{Wire, WireError};
 use super::{ANSWER_TIMEOUT, socket};
 use crate::config::Api;
 use crate::daemon::server::{self, BindError};
 
+/// How many descriptors go with one message: an earlier release has room for no more.
+const KEPT_AT_ONCE: usize = 128;
 /// For the daemon's own user only; the peer is asked for besides.
 const RIGHTS: Api = Api { group: None, mode: 0o600 };
 /// How long to wait after a failed accept, as for the API.
@@ -35,13 +37,11 @@ pub(crate) struct Desk {
 #[derive(Debug, thiserror::Error)]
 enum RefusedError {
     #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error("the kernel does not say who asks")]
-    Peer { source: io::Error },
+    Session(#[from] SessionError),
+    #[error("the socket of a successor is unusable")]
+    Socket { source: io::Error },
     #[error("uid {uid} may not take over")]
     Forbidden { uid: u32 },
-    #[error("no common version with {agent}")]
-    Version { agent: String },
 }
 
 impl Desk {
@@ -71,37 +71,28 @@ impl Desk {
             match self.converse(stream).await {
                 Ok(successor) => return successor,
                 // Somebody who only looked, or may not: the API's own log would not tell either.
-                Err(error) => info!(error = %one_line(&error), "a takeover was not begun"),
+                Err(error) => info!(error = %one_line(&error), "handover not begun"),
             }
         }
     }
 
     async fn converse(&self, stream: UnixStream) -> Result<Successor, RefusedError> {
         let (own_uid, agent) = (self.own_uid, self.agent.clone());
-        let stream = stream.into_std().map_err(|source| RefusedError::Peer { source })?;
+        let stream = stream.into_std().map_err(|source| RefusedError::Socket { source })?;
         blocking(move || {
-            let mut wire = Wire::new(stream, ANSWER_TIMEOUT)?;
-            let peer = wire.peer().map_err(|source| RefusedError::Peer { source })?;
+            let mut session = Blocking::new(stream, ANSWER_TIMEOUT)?;
+            let peer = session.peer()?;
             let (uid, pid) = (peer.uid(), peer.pid());
             if uid != 0 && uid != own_uid {
-                wire.greet(Kind::HelloReply, &HelloReply::Refused(Refusal::Forbidden { uid }))?;
+                session.refuse(&Refusal::Forbidden { uid })?;
                 return Err(RefusedError::Forbidden { uid });
             }
-            let hello: Hello = wire.next(Kind::Hello)?;
-            match negotiate(hello.versions, <HandoverSocket as contd_protocol::session::Protocol>::VERSIONS) {
-                Ok(version) => {
-                    wire.greet(Kind::HelloReply, &HelloReply::Welcome { version, agent, features: Vec::new() })?;
-                    let Request::TakeOver = wire.next(Kind::Call)?;
-                    Ok(Successor { wire, version, pid, agent: hello.agent })
-                }
-                Err(refusal) => {
-                    wire.greet(Kind::HelloReply, &HelloReply::Refused(refusal))?;
-                    Err(RefusedError::Version { agent: hello.agent })
-                }
-            }
+            let hello = session.welcome(&agent)?.ok_or(SessionError::HungUp)?;
+            let Request::TakeOver = session.next(Kind::Call, "a call")?;
+            Ok(Successor { session, pid, agent: hello.agent })
         })
         .await
-        .unwrap_or(Err(RefusedError::Wire(WireError::HungUp)))
+        .unwrap_or(Err(RefusedError::Session(SessionError::HungUp)))
     }
 }
 
@@ -114,11 +105,10 @@ impl Drop for Desk {
     }
 }
 
-/// Who asked to take over.
+/// A daemon that asked to take over.
 #[derive(Debug)]
 pub(crate) struct Successor {
-    wire: Wire,
-    version: u16,
+    session: Blocking<HandoverSocket>,
     /// Its process.
     pub(crate) pid: i32,
     /// Its name and version.
@@ -129,30 +119,30 @@ impl Successor {
     /// Hands the listening socket over; from here on it is the successor's.
     ///
     /// # Errors
-    /// [`WireError`] when it has gone; then nothing was handed over.
+    /// [`SessionError`] when it has gone; then nothing was handed over.
     pub(crate) async fn hand_listener(
         self,
         listener: OwnedFd,
         notify_socket: Option<PathBuf>,
-    ) -> Result<Self, WireError> {
+    ) -> Result<Self, SessionError> {
         blocking(move || {
             let word = Word::Listener { notify_socket };
-            self.wire.send(self.version, Kind::Item, &word, &[listener.as_fd()])?;
+            self.session.send(Kind::Item, &word, &[listener.as_fd()])?;
             Ok(self)
         })
         .await
-        .unwrap_or(Err(WireError::HungUp))
+        .unwrap_or(Err(SessionError::HungUp))
     }
 
     /// Hands over what is kept of running containers, and says that all is at rest. One that has gone gets nothing.
     pub(crate) async fn hand_kept(self, kept: Vec<Named>) {
         let handed = blocking(move || {
-            for part in kept.chunks(MAX_DESCRIPTORS_AT_ONCE) {
+            for part in kept.chunks(KEPT_AT_ONCE) {
                 let names = part.iter().map(|named| named.name.clone()).collect();
                 let fds: Vec<_> = part.iter().map(|named| named.fd.as_fd()).collect();
-                self.wire.send(self.version, Kind::Item, &Word::Kept { names }, &fds)?;
+                self.session.send(Kind::Item, &Word::Kept { names }, &fds)?;
             }
-            self.wire.send(self.version, Kind::Item, &Word::Rested, &[])
+            self.session.send(Kind::Item, &Word::Rested, &[])
         });
         match handed.await {
             None | Some(Ok(())) => {}

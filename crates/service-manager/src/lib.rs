@@ -1,19 +1,22 @@
-//! The service manager, where there is one: systemd, or whatever speaks `sd_notify(3)` and `sd_listen_fds(3)`.
+//! The service manager, where there is one: systemd, or any other that speaks `sd_notify(3)` and `sd_listen_fds(3)`.
 //!
 //! A stored descriptor comes back at every start of the service until it is removed. It is stored with `FDPOLL=0`: systemd
 //! would otherwise drop a pidfd or a pipe at the very moment when it counts, which is when the other end has gone.
+//!
+//! ```text
+//!  process ── FDSTORE=1 ──► service manager ── LISTEN_FDS ──► the next process of the service
+//! ```
+#![deny(unsafe_code)]
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use contd_descriptors::{Named, RightsError};
 use sd_notify::NotifyState;
-
-use crate::rights::{self, RightsError};
-use crate::{Named, sys};
 
 /// How long a message may wait for the manager: it reads within microseconds, and nothing of ours depends on it.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -140,7 +143,8 @@ impl ServiceManager {
         socket.connect(path).map_err(failed)?;
         let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
         let text = lines.join("\n");
-        rights::send(&socket, text.as_bytes(), fds).map_err(|source| ManagerError::Tell { what: text, source })
+        contd_descriptors::send(&socket, text.as_bytes(), fds)
+            .map_err(|source| ManagerError::Tell { what: text, source })
     }
 }
 
@@ -155,7 +159,16 @@ pub fn received() -> Result<Vec<Named>, ManagerError> {
         return Ok(Vec::new());
     }
     let passed = sd_notify::listen_fds_with_names().map_err(|source| ManagerError::Received { source })?;
-    Ok(passed.map(|(number, name)| Named { name, fd: sys::own_passed(number) }).collect())
+    Ok(passed.map(|(number, name)| Named { name, fd: own_passed(number) }).collect())
+}
+
+/// Owns a descriptor that the service manager has put into our table before we were executed.
+#[expect(unsafe_code, reason = "a descriptor by its number, from the environment")]
+fn own_passed(number: RawFd) -> OwnedFd {
+    // SAFETY: from_raw_fd needs an open descriptor with no other owner. LISTEN_PID names this very process, so the manager
+    // has opened it for us; sd-notify has just reached it by fcntl, so it is open; `received` hands out each number once
+    // per process, which its own flag guarantees.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 #[cfg(test)]
@@ -172,7 +185,7 @@ mod tests {
         manager.store("contd-x", theirs.as_fd()).unwrap();
         let (mut buffer, mut fds) = ([0; 256], Vec::new());
         let mut next = || {
-            let count = rights::receive(&theirs, &mut buffer, &mut fds).unwrap();
+            let count = contd_descriptors::receive(&theirs, &mut buffer, &mut fds).unwrap();
             (String::from_utf8_lossy(&buffer[..count]).into_owned(), std::mem::take(&mut fds).len())
         };
         assert_eq!(next(), ("FDSTOREREMOVE=1\nFDNAME=contd-x".to_owned(), 0));
