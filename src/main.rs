@@ -7,8 +7,8 @@ mod daemon;
 
 use std::process::ExitCode;
 
-/// One heap for all threads. glibc's keeps what a thread has freed for that thread alone, and the daemon has dozens of them,
-/// which go on collecting for days: docs/decisions/0014-allocator.md.
+/// One heap for all threads. glibc's allocator keeps memory that a thread has freed for that thread alone; the daemon
+/// has dozens of threads, and its memory would grow for days: docs/decisions/0014-allocator.md.
 #[global_allocator]
 static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 

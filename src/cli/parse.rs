@@ -1,4 +1,4 @@
-//! Values of flags as people type them: limits, times, pairs, names. Sizes and CPUs are those of `contd_types::amount`.
+//! Parses values of flags as people type them: limits, times, pairs, names. Sizes and CPUs are those of `contd_types::amount`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use contd_types::amount::{Decimal, NO_LIMIT, is_below_zero};
 pub(crate) use contd_types::amount::{cpus, size};
 use contd_types::{ContainerName, ContainerRef, NamespaceId, NetnsName, Network, RestartPolicy, Signal, UserSpec};
 
-/// Parses a size that limits something.
+/// Parses a size that is a limit.
 pub(crate) fn limit_size(text: &str) -> Result<u64, String> {
     match size(text) {
         Ok(0) => Err(format!("0 {NO_LIMIT}")),
@@ -26,7 +26,7 @@ pub(crate) fn pids(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Parses the value of a flag that may stand alone, as Go's flags have it.
+/// Parses the value of a flag that may be given without one, in the forms of Go.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -35,11 +35,11 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A list of words in one value, which clap would otherwise take for a value given several times.
+/// A list of words from one value; clap takes a plain `Vec` for a value given several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Words(pub(crate) Vec<String>);
 
-/// Parses an entrypoint: one program as it stands, or a JSON list; empty for none.
+/// Parses an entrypoint: one program, or a JSON list; empty for none.
 pub(crate) fn entrypoint(text: &str) -> Result<Words, String> {
     match text {
         "" => Ok(Words(Vec::new())),
@@ -64,7 +64,7 @@ pub(crate) fn lines(text: &str) -> Result<Tail, String> {
     }
 }
 
-/// How many lines from the end; `None` is all.
+/// The number of lines from the end; `None` is all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tail(pub(crate) Option<u64>);
 

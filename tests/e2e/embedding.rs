@@ -51,7 +51,7 @@ fn a_program_opens_a_node_of_its_own_and_leaves_nothing() {
 
 #[test]
 fn a_program_runs_a_container_by_the_daemon() {
-    let mut node = Node::start();
+    let node = Node::start();
     let flist = Flist::busybox(&node.root.join("input"));
     let mut command = Command::new(example("run"));
     command.arg(node.socket()).arg(flist.arg()).args(["/bin/sh", "-c", "echo out; exit 4"]);
