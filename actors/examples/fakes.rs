@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_actors::contd_bundle::FakeBundles;
-use contd_actors::contd_rootfs::FakeRootfs;
-use contd_actors::contd_shim_client::FakeShimClient;
+use contd_actors::contd_rootfs::fake::FakeRootfs;
+use contd_actors::contd_shim_client::fake::FakeShimClient;
 use contd_actors::contd_store::contd_durable::RealFs;
 use contd_actors::contd_store::{EventJournal, FakeStore};
 use contd_actors::contd_types::{ContainerName, ContainerSpec, Entrypoint, NamespaceId, SystemClock};
