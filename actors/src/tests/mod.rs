@@ -31,7 +31,7 @@ use contd_rootfs::fake::FakeRootfs;
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
 use contd_types::{
-    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, CpuLimit, Entrypoint,
+    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, Entrypoint,
     NamespaceId, RestartPolicy, StateName, SystemClock,
 };
 
