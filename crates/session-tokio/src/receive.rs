@@ -23,7 +23,7 @@ pub enum ReceiveError {
     /// The other side said what it must not.
     #[error("understand the other side")]
     Violation {
-        /// What it said.
+        /// Its message.
         #[from]
         source: Violation,
     },

@@ -1,4 +1,4 @@
-//! What the shim itself has to say: `shim.log`, bounded, because nobody rotates it.
+//! The shim's own log, `shim.log`: bounded, because nobody rotates it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
