@@ -25,7 +25,7 @@ use std::io;
 pub use exec::PreparedExec;
 pub use fds::FdTable;
 pub use process::{ProcessContext, become_process};
-pub(crate) use root::leave_host;
+pub(crate) use root::unmount_host;
 
 use crate::fault::Fault;
 use crate::plan::{Join, Plan};
@@ -79,10 +79,10 @@ pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<(), Fault> {
         devices::make_all(&root, &plan.devices, fds)?;
         devices::link_all(&root)?;
     }
-    mounts::close_dev(&root, plan)?;
+    mounts::make_dev_read_only(&root, plan)?;
     paths::write_sysctls(&root, &plan.sysctls)?;
     paths::make_cwd(&root, &plan.process.cwd)?;
-    paths::close_all(&root, &plan.readonly_paths)?;
+    paths::make_all_read_only(&root, &plan.readonly_paths)?;
     paths::mask_all(&root, &plan.masked_paths)?;
     root::finish(&root, &plan.root)
 }

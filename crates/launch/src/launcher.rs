@@ -337,11 +337,12 @@ pub(crate) fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<
     }
 }
 
-/// Moves the steps that come before init's clone into init's plan; `false` when the bundle does not allow that.
+/// Moves the network namespace into init's plan, because a slot's init is cloned already; `false` when the bundle does
+/// not fit into a slot.
 fn fit_into_slot(prepared: &mut Prepared) -> Result<bool, Fault> {
     let own = prepared.clone_flags & !NEW_CGROUP;
     let only_network = prepared.joins.iter().all(|(_, flag)| *flag == NEW_NET);
-    // A slot's init does not see the host's mounts, so it can make only file systems that need no file of the host's.
+    // A slot's init does not see the host's mounts, so it can mount only file systems without a source there.
     let lies_on_host = |mount: &MountPlan| match &mount.source {
         MountSource::New { fs_type, .. } => !FREESTANDING.contains(&fs_type.as_str()),
         MountSource::Tree { .. } | MountSource::Cgroups { .. } => false,
@@ -390,8 +391,8 @@ fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<
         Some(libc::E2BIG) => prepare::too_many_mounts(),
         _ => Fault::kernel("", "send the plan to init", &error),
     };
-    // Apply device rules after init has made its nodes: cgroup v1 takes the rules one by one, and the first forbids
-    // everything.
+    // Apply the device rules before init makes its nodes: cgroup v1 takes the rules one by one, and until the last one
+    // is written a node may be refused that the bundle allows.
     let devices = Limits { devices: limits.devices, ..Limits::default() };
     cgroup.apply(&devices).map_err(|error| cgroup_fault("linux.resources.devices", &error))?;
     let limits = Limits { devices: Vec::new(), ..limits };

@@ -1,4 +1,4 @@
-//! The setting of all measurements: the tree in all its forms, packed once, and a full block cache.
+//! The setup of all measurements: the tree in all its forms, packed once, and a full block cache.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,13 +7,13 @@ use std::time::Instant;
 use contd_flist::{FetchedFlist, FlistSource, fetch};
 
 use crate::native::{Erofs, Ext4};
+use crate::run_dir::RunDir;
 use crate::server::Server;
-use crate::site::Site;
 use crate::tools::{Lists, binary, run};
 use crate::tree::Tree;
 
-/// The setting of a run.
-pub(crate) struct Stage {
+/// The setup of a run.
+pub(crate) struct Setup {
     pub(crate) tree: Tree,
     pub(crate) ext4: Ext4,
     pub(crate) erofs: Option<Erofs>,
@@ -23,32 +23,32 @@ pub(crate) struct Stage {
     pub(crate) flist: FetchedFlist,
     /// A cache with every block of the flist.
     pub(crate) kept_cache: PathBuf,
-    /// The site; the last field, because the mounts are in it.
-    pub(crate) site: Site,
+    /// The run directory; the last field, because the mounts are in it.
+    pub(crate) run_dir: RunDir,
 }
 
-impl Stage {
+impl Setup {
     pub(crate) fn set_up() -> Self {
-        let site = Site::enter();
-        let tree = timed("the tree", || Tree::make(&site.dir("tree")));
-        let ext4 = Ext4::of(&site, &tree);
-        let erofs = timed("EROFS", || Erofs::of(&site, &tree));
-        let lists = Lists::write(&site.dir("lists"), &tree.files);
-        let packed = site.path("tree.fl");
-        let store = format!("dir://{}", site.path("store").display());
+        let run_dir = RunDir::open();
+        let tree = timed("the tree", || Tree::make(&run_dir.dir("tree")));
+        let ext4 = Ext4::of(&run_dir, &tree);
+        let erofs = timed("EROFS", || Erofs::of(&run_dir, &tree));
+        let lists = Lists::write(&run_dir.dir("lists"), &tree.files);
+        let packed = run_dir.path("tree.fl");
+        let store = format!("dir://{}", run_dir.path("store").display());
         timed("the flist", || {
             let mut pack = Command::new(binary("contd"));
             run(pack.args(["flist", "pack"]).arg(&tree.root).arg(&packed).args(["--store", &store]));
         });
-        let kept_cache = site.dir("kept");
+        let kept_cache = run_dir.dir("kept");
         let flist = fetch(&FlistSource::File(packed.clone()), &kept_cache, &|_| ()).expect("fetch the flist");
         timed("its block cache", || {
-            let server = Server::start(&site, &flist, &kept_cache);
+            let server = Server::start(&run_dir, &flist, &kept_cache);
             lists.cat(&server.root);
             server.stop();
         });
-        site.sync();
-        Self { tree, ext4, erofs, lists, packed, flist, kept_cache, site }
+        run_dir.sync();
+        Self { tree, ext4, erofs, lists, packed, flist, kept_cache, run_dir }
     }
 
     /// Describes the tree and the machine of the measurement.
@@ -69,10 +69,10 @@ impl Stage {
     }
 
     /// Asserts that nothing is left behind.
-    pub(crate) fn leave(self) {
-        let Self { ext4, erofs, site, .. } = self;
+    pub(crate) fn finish(self) {
+        let Self { ext4, erofs, run_dir, .. } = self;
         drop((ext4, erofs));
-        site.leave();
+        run_dir.remove();
     }
 }
 

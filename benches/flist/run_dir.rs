@@ -21,14 +21,14 @@ const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 const INTERRUPTED: i32 = 130;
 
 /// The directory, locked.
-pub(crate) struct Site {
+pub(crate) struct RunDir {
     root: PathBuf,
     lock: File,
 }
 
-impl Site {
+impl RunDir {
     /// Locks the directory, and removes the leftovers of an earlier run.
-    pub(crate) fn enter() -> Self {
+    pub(crate) fn open() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the bench mounts and drops caches: run it as root");
         let root = PathBuf::from(ROOT);
         fs::create_dir_all(&root).expect("make the directory");
@@ -63,7 +63,7 @@ impl Site {
     }
 
     /// Asserts that the measurements have cleaned up, and removes the directory.
-    pub(crate) fn leave(self) {
+    pub(crate) fn remove(self) {
         let named = self.root.display().to_string();
         let processes: Vec<_> = command_lines().into_iter().filter(|(_, line)| line.contains(&named)).collect();
         assert!(processes.is_empty(), "processes left behind: {processes:?}");
@@ -75,7 +75,7 @@ impl Site {
 }
 
 /// Cleans up after a panic too.
-impl Drop for Site {
+impl Drop for RunDir {
     fn drop(&mut self) {
         clear(&self.root);
         let _removed = fs::remove_dir(&self.root);

@@ -1,4 +1,4 @@
-//! A verb that is told to end (Ctrl-C, SIGTERM, SIGHUP): what it had begun is removed, and then it ends.
+//! Ends a verb on Ctrl-C, SIGTERM or SIGHUP: removes unfinished files first.
 
 use std::process;
 use std::thread;
@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::cli::output::Output;
 
-/// The verb is over: a signal means what it always means.
+/// Restores the usual effect of signals when dropped, at the end of the verb.
 pub(super) struct Guard {
     before: Option<SigSet>,
 }
@@ -16,14 +16,14 @@ pub(super) struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(before) = self.before {
-            // A signal that came in the last moment acts now.
+            // A signal that is pending takes effect now.
             let _unchanged = before.thread_set_mask();
         }
     }
 }
 
-/// Takes the signals that end a command, from here on, in a thread that removes what is unfinished. `stays` says what is
-/// left all the same. To be called before the verb starts threads: they inherit that the signals are not theirs.
+/// Handles the signals that end a command, from here on, in a thread that removes unfinished files. `stays` names what
+/// is left in spite of that. Call it before the verb starts threads: they inherit the blocked signals.
 pub(super) fn guard(output: &Output, stays: &'static str) -> Guard {
     let ending = ending_signals();
     let Ok(before) = ending.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return Guard { before: None } };
@@ -59,7 +59,7 @@ fn end(output: &Output, signal: Signal, stays: &str) {
     process::exit(128 + signal as i32);
 }
 
-/// Those that are not ignored: who started us with `nohup` or in the background meant it.
+/// Returns the signals that are not ignored: under `nohup` or in the background the parent ignores some on purpose.
 fn ending_signals() -> SigSet {
     let ignored = ignored_mask();
     let mut set = SigSet::empty();

@@ -1,30 +1,30 @@
-//! The shared setting of all contenders: one network namespace, one bundle, one floor; removed at the end.
+//! The shared setup of all contenders: one network namespace, one bundle, one floor; removed at the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::floor::Ground;
+use crate::floor::FloorBundle;
 use crate::harness::census::{cgroups_below, mounts};
 use crate::harness::{Flist, Netns, Node, busybox_tree};
 use crate::peers::{Containerd, RuncBundle};
 
-/// The shared setting of one measurement.
-pub(crate) struct Arena {
+/// The shared setup of one measurement.
+pub(crate) struct Setup {
     pub(crate) netns: Netns,
     /// The configuration of contd's own dry run, in the shared network namespace.
     pub(crate) config: Value,
     pub(crate) runc: RuncBundle,
-    pub(crate) ground: Ground,
+    pub(crate) floor_bundle: FloorBundle,
     tree: PathBuf,
     cgroup_parent: String,
     dir: tempfile::TempDir,
 }
 
-impl Arena {
-    /// Makes the setting; `name` tells it from others.
-    pub(crate) fn enter(name: &str) -> Self {
+impl Setup {
+    /// Makes the setup; `name` tells it from others.
+    pub(crate) fn new(name: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("contd-bench-").tempdir_in("/tmp").expect("make a directory");
         let netns = Netns::new(&format!("bench-{name}"));
         let cgroup_parent = format!("contd-bench-{}", std::process::id());
@@ -32,14 +32,14 @@ impl Arena {
         busybox_tree(&tree);
         let config = plan(dir.path(), &netns, &tree);
         let runc = RuncBundle::new(&dir.path().join("runc"), &config, &cgroup_parent);
-        let ground = lay(&dir.path().join("floor"), &tree, &config, &cgroup_parent, "floor");
-        Self { netns, config, runc, ground, tree, cgroup_parent, dir }
+        let floor_bundle = floor_bundle(&dir.path().join("floor"), &tree, &config, &cgroup_parent, "floor");
+        Self { netns, config, runc, floor_bundle, tree, cgroup_parent, dir }
     }
 
     /// Makes one more floor, for a concurrent one.
-    pub(crate) fn another_ground(&self, number: usize) -> Ground {
+    pub(crate) fn another_floor_bundle(&self, number: usize) -> FloorBundle {
         let name = format!("floor{number}");
-        lay(&self.dir.path().join(&name), &self.tree, &self.config, &self.cgroup_parent, &name)
+        floor_bundle(&self.dir.path().join(&name), &self.tree, &self.config, &self.cgroup_parent, &name)
     }
 
     /// Starts our own containerd, if it is installed.
@@ -58,9 +58,9 @@ impl Arena {
     }
 
     /// Asserts that nothing is left behind, as the census of a node does.
-    pub(crate) fn leave(self) {
-        let Self { netns, runc, ground, cgroup_parent, dir, .. } = self;
-        drop((netns, runc, ground));
+    pub(crate) fn finish(self) {
+        let Self { netns, runc, floor_bundle, cgroup_parent, dir, .. } = self;
+        drop((netns, runc, floor_bundle));
         // The OCI runtimes do not remove the parents of their cgroups.
         let mut left: Vec<_> = cgroups_below(&cgroup_parent).into_iter().collect();
         left.retain(|cgroup| !cgroup.ends_with(&cgroup_parent) || fs::remove_dir(cgroup).is_err());
@@ -89,7 +89,7 @@ fn plan(dir: &Path, netns: &Netns, tree: &Path) -> Value {
     config
 }
 
-fn lay(dir: &Path, tree: &Path, config: &Value, cgroup_parent: &str, name: &str) -> Ground {
+fn floor_bundle(dir: &Path, tree: &Path, config: &Value, cgroup_parent: &str, name: &str) -> FloorBundle {
     let compiler = Path::new(env!("CARGO_BIN_EXE_contd")).with_file_name("contd-seccomp");
-    Ground::lay(dir, tree, config, &compiler, &format!("/{cgroup_parent}/{name}"))
+    FloorBundle::make(dir, tree, config, &compiler, &format!("/{cgroup_parent}/{name}"))
 }

@@ -13,25 +13,25 @@ use contd_types::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::chance::jitter;
+use crate::random::jitter;
 
-/// What a parent holds; dropping it ends all its children.
+/// Held by a parent; dropping it ends all its children.
 pub(crate) type Lifeline = watch::Sender<()>;
 
-/// What a child holds of its parent.
-pub(crate) struct Lineage {
+/// Held by a child: hears of its parent's end, and tells of its own.
+pub(crate) struct ParentLink {
     parent: watch::Receiver<()>,
     on_end: Box<dyn Fn(bool) + Send>,
     is_expected: bool,
 }
 
-impl fmt::Debug for Lineage {
+impl fmt::Debug for ParentLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lineage").field("is_expected", &self.is_expected).finish_non_exhaustive()
+        f.debug_struct("ParentLink").field("is_expected", &self.is_expected).finish_non_exhaustive()
     }
 }
 
-impl Lineage {
+impl ParentLink {
     /// Ties a child to its parent. `on_end` tells the parent, and is given whether the child panicked.
     pub(crate) fn new(lifeline: &Lifeline, on_end: impl Fn(bool) + Send + 'static) -> Self {
         Self { parent: lifeline.subscribe(), on_end: Box::new(on_end), is_expected: false }
@@ -84,14 +84,20 @@ impl RebuildBudget {
     }
 }
 
+/// Makes the actor that gets it panic.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, Copy, actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic;
+
 /// Lets an actor panic when a test asks for it.
 #[cfg(any(test, feature = "testing"))]
 macro_rules! panics_on_demand {
     ($actor:ty) => {
-        impl actix::Handler<crate::messages::node::Panic> for $actor {
+        impl actix::Handler<crate::supervision::Panic> for $actor {
             type Result = ();
 
-            fn handle(&mut self, _message: crate::messages::node::Panic, _ctx: &mut Self::Context) {
+            fn handle(&mut self, _message: crate::supervision::Panic, _ctx: &mut Self::Context) {
                 panic!("planted");
             }
         }

@@ -1,4 +1,4 @@
-//! One container's lane: what must happen one after the other, whoever asks, and also when its actor was rebuilt meanwhile.
+//! The locks of containers: their operations happen one after the other, also when an actor was rebuilt meanwhile.
 //!
 //! The locks live here and not in the container's actor because abandoned work outlives actors: a prepare that hangs
 //! keeps its lock until it returns, and the release queued behind it undoes its late result.
@@ -43,8 +43,8 @@ impl Wanted {
 
 /// The locks of one container.
 #[derive(Debug, Default)]
-pub(crate) struct Lane {
-    /// Held by whatever makes, recovers, settles or removes it.
+pub(crate) struct ContainerLocks {
+    /// Held by the task that makes, recovers, settles or removes it.
     pub(crate) operation: Arc<tokio::sync::Mutex<()>>,
     /// Held by each call about its root.
     pub(crate) root: Arc<tokio::sync::Mutex<()>>,
@@ -58,9 +58,9 @@ pub(crate) struct Lane {
     writer: AtomicU64,
 }
 
-impl Lane {
+impl ContainerLocks {
     /// Makes the caller the only writer of the record.
-    pub(crate) fn take_over(&self) -> u64 {
+    pub(crate) fn become_writer(&self) -> u64 {
         self.writer.fetch_add(1, Ordering::SeqCst) + 1
     }
 
@@ -106,14 +106,14 @@ impl<K: Clone + Eq + Hash, T> Held<K, T> {
     }
 }
 
-/// The lanes of all containers.
+/// The locks of all containers.
 #[derive(Debug, Default)]
-pub(crate) struct Lanes(Held<ContainerId, Lane>);
+pub(crate) struct LocksById(Held<ContainerId, ContainerLocks>);
 
-impl Lanes {
-    /// Returns the lane of a container; the same one for as long as anybody holds it.
-    pub(crate) fn of(&self, id: &ContainerId) -> Arc<Lane> {
-        self.0.of(id, Lane::default)
+impl LocksById {
+    /// Returns the locks of a container; the same one for as long as anybody holds it.
+    pub(crate) fn of(&self, id: &ContainerId) -> Arc<ContainerLocks> {
+        self.0.of(id, ContainerLocks::default)
     }
 }
 
@@ -122,24 +122,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_is_shared_while_held_and_forgotten_afterwards() {
-        let lanes = Lanes::default();
+    fn locks_are_shared_while_held_and_forgotten_afterwards() {
+        let locks = LocksById::default();
         let id = ContainerId::from_random([1; 16]);
-        let (one, other) = (lanes.of(&id), lanes.of(&id));
+        let (one, other) = (locks.of(&id), locks.of(&id));
         assert!(Arc::ptr_eq(&one, &other));
         drop((one, other));
         for byte in 0..200u8 {
-            drop(lanes.of(&ContainerId::from_random([byte; 16])));
+            drop(locks.of(&ContainerId::from_random([byte; 16])));
         }
-        assert!(lanes.0.0.lock().unwrap().len() < 20, "dead lanes pile up");
+        assert!(locks.0.0.lock().unwrap().len() < 20, "dead locks pile up");
     }
 
     #[test]
     fn a_rebuilt_writer_replaces_the_older_one() {
-        let lane = Lane::default();
-        let old = lane.take_over();
-        assert!(!lane.is_replaced(old));
-        let new = lane.take_over();
-        assert!(lane.is_replaced(old) && !lane.is_replaced(new));
+        let locks = ContainerLocks::default();
+        let old = locks.become_writer();
+        assert!(!locks.is_replaced(old));
+        let new = locks.become_writer();
+        assert!(locks.is_replaced(old) && !locks.is_replaced(new));
     }
 }
