@@ -139,6 +139,7 @@ const ALLOWED: [(&str, &[&str]); 29] = [
             "contd-access",
             "contd-actors",
             "contd-client",
+            "contd-descriptors",
             "contd-doctor",
             "contd-failpoint",
             "contd-flist",

@@ -69,7 +69,7 @@ fn main() {
         assert!(known.contains(&name.as_str()), "--only {name}: there is {}", known.join(", "));
     }
     let begin = std::time::Instant::now();
-    let setup = Setup::set_up();
+    let setup = Setup::prepare();
     let mut table = Table::default();
     for (name, measure) in benches {
         if chosen.is_empty() || chosen.iter().any(|only| only == name) {
