@@ -43,6 +43,7 @@ impl Server {
             source: flist.path.display().to_string(),
             cache_limits: CacheLimits::default(),
             limited_routes: None,
+            operation: None,
         };
         fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("encode")).expect("write what to serve");
         Self { dir, root }
