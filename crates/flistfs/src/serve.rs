@@ -72,7 +72,7 @@ pub(crate) fn run(
     let us = note_server(&estate.dir)?;
     let content = content(&estate.dir, spec, flist)?;
     // The limits may be others than before, and a server that only reads would never find out.
-    content.cache().see_to_limits();
+    content.cache().enforce_limits();
     let ops = Arc::new(Ops::with_passthrough(content, estate.dir.join(HANDLES_FILE)));
     succession::end_all(&estate.predecessors)?;
     let device = estate.device.try_clone().map_err(|source| ServeError::Fork { source })?;
