@@ -14,7 +14,6 @@
     reason = "a measurement ends loudly when something is wrong, and lives in real time"
 )]
 
-mod arena;
 mod calls;
 mod conmon;
 mod exec;
@@ -30,6 +29,7 @@ mod logs;
 mod memory;
 mod peers;
 mod reattach;
+mod setup;
 mod slope;
 mod stats;
 mod throughput;

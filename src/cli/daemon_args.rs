@@ -1,8 +1,8 @@
-//! The flags of `contd daemon`. What is left out comes from the configuration.
+//! The flags of `contd daemon`. The configuration supplies those that are left out.
 
 use std::path::PathBuf;
 
-/// Where the daemon keeps what; each overrides the configuration.
+/// The directories and the address of a daemon; each flag overrides the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct DaemonArgs {
     /// The configuration file [default: /etc/contd/config.toml, where it exists]
@@ -20,10 +20,10 @@ pub(crate) struct DaemonArgs {
     /// Flists and their blocks [default: /var/cache/contd]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
-    /// Refuse to start where a daemon runs already, instead of taking over from it
+    /// Refuse to start if a daemon is running, instead of replacing it
     #[arg(long)]
     pub(crate) no_takeover: bool,
-    /// The API socket; filled in from the flag of all verbs.
+    /// The API socket; filled in from the global flag.
     #[arg(skip)]
     pub(crate) address: Option<PathBuf>,
 }

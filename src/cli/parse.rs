@@ -1,4 +1,4 @@
-//! Values as people type them: sizes, decimals, times, pairs. All arithmetic is on whole numbers.
+//! Parses values as people type them: sizes, decimals, times, pairs. All arithmetic uses whole numbers.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,11 +10,11 @@ use contd_types::{
     ContainerName, ContainerRef, CpuLimit, NamespaceId, NetnsName, Network, RestartPolicy, Signal, UserSpec,
 };
 
-/// Why a limit of 0, or below, is refused: docs/decisions/0018-what-is-typed.md.
+/// The reason why a limit of 0 or less is refused: docs/decisions/0018-what-is-typed.md.
 const NO_LIMIT: &str = "would be no limit, and every container has one: write a number above 0, or leave it out for the \
     node's default";
 
-/// Digits behind the point that count; more say nothing about bytes or milliseconds.
+/// How many decimals are read; more make no difference in bytes or milliseconds.
 const FRACTION_DIGITS: usize = 9;
 
 /// A decimal number: `whole + nanos / 10^9`.
@@ -27,7 +27,7 @@ struct Decimal {
 impl Decimal {
     fn parse(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        // As Go has it: `.5`, but no point without digits behind.
+        // As in Go: `.5` is valid, a point without decimals is not.
         let whole = if whole.is_empty() && text.starts_with('.') { "0" } else { whole };
         let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !is_digits(whole) || !is_digits(fraction) {
@@ -61,7 +61,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| "not a size: write a number and b, k, m or g, for example 512m".to_owned())
 }
 
-/// Parses a size that limits something.
+/// Parses a size that is a limit.
 pub(crate) fn limit_size(text: &str) -> Result<u64, String> {
     match size(text) {
         Ok(0) => Err(format!("0 {NO_LIMIT}")),
@@ -84,7 +84,7 @@ fn is_below_zero(text: &str) -> bool {
     text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Parses the value of a flag that may stand alone, as Go's flags have it.
+/// Parses the value of a flag that may be given without one, in the forms of Go.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -113,11 +113,11 @@ pub(crate) fn address(text: &OsStr) -> Result<PathBuf, String> {
     Ok(PathBuf::from(OsString::from_vec(path.to_vec())))
 }
 
-/// A list of words in one value, which clap would otherwise take for a value given several times.
+/// A list of words from one value; clap takes a plain `Vec` for a value given several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Words(pub(crate) Vec<String>);
 
-/// Parses an entrypoint: one program as it stands, or a JSON list; empty for none.
+/// Parses an entrypoint: one program, or a JSON list; empty for none.
 pub(crate) fn entrypoint(text: &str) -> Result<Words, String> {
     match text {
         "" => Ok(Words(Vec::new())),
@@ -152,7 +152,7 @@ pub(crate) fn lines(text: &str) -> Result<Tail, String> {
     }
 }
 
-/// How many lines from the end; `None` is all.
+/// The number of lines from the end; `None` is all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tail(pub(crate) Option<u64>);
 

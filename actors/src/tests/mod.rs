@@ -1,5 +1,6 @@
 //! The actors on scripted boundaries, with tokio's clock paused. Each test that ends a container checks that nothing is left.
 
+pub(crate) mod cost;
 mod ending;
 mod event_cost;
 mod extremes;
@@ -8,6 +9,7 @@ mod image;
 mod layers;
 mod limits;
 mod logs_and_events;
+mod modules;
 mod recovery;
 pub(crate) mod replay;
 mod resistance;

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use contd_mountinfo::{Mount, parse_line};
+
 use crate::controllers::Controllers;
 use crate::error::CgroupError;
 
@@ -57,14 +59,17 @@ impl Hierarchies {
     /// # Errors
     /// [`CgroupError::Mounts`], [`CgroupError::NoneMounted`].
     pub fn read() -> Result<Self, CgroupError> {
-        let text = fs::read_to_string("/proc/self/mountinfo").map_err(|source| CgroupError::Mounts { source })?;
+        let text = fs::read(contd_mountinfo::PATH).map_err(|source| CgroupError::Mounts { source })?;
         let hierarchies = Self::parse(&text);
         if hierarchies.all.is_empty() { Err(CgroupError::NoneMounted) } else { Ok(hierarchies) }
     }
 
-    pub(crate) fn parse(mountinfo: &str) -> Self {
+    pub(crate) fn parse(mountinfo: &[u8]) -> Self {
+        /// A busy node has thousands of other mounts.
+        const MARK: &[u8] = b" - cgroup";
         let mut all: Vec<Hierarchy> = Vec::new();
-        for found in mountinfo.lines().filter(|line| line.contains(" - cgroup")).filter_map(parse_mount) {
+        let lines = mountinfo.split(|byte| *byte == b'\n').filter(|line| line.windows(MARK.len()).any(|at| at == MARK));
+        for found in lines.filter_map(parse_line).filter_map(hierarchy) {
             // If a hierarchy is mounted twice, the first mount is used.
             if !all.iter().any(|known| known.names == found.names) {
                 all.push(found);
@@ -167,44 +172,19 @@ pub(crate) fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-fn parse_mount(line: &str) -> Option<Hierarchy> {
-    let (mount, source) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(3);
-    let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
-    let mut source = source.split(' ');
-    let names: Vec<String> = match source.next()? {
+fn hierarchy(mount: Mount) -> Option<Hierarchy> {
+    let names: Vec<String> = match mount.fs_type.as_str() {
         "cgroup2" => Vec::new(),
         "cgroup" => {
             let general = ["rw", "ro", "xattr", "clone_children", "noprefix"];
-            let names = source.nth(1)?.split(',');
+            let options = String::from_utf8_lossy(&mount.super_options);
             let is_name = |name: &&str| !general.contains(name) && !name.starts_with("release_agent");
-            names.filter(is_name).map(str::to_owned).collect()
+            options.split(',').filter(is_name).map(str::to_owned).collect()
         }
         _ => return None,
     };
     let controllers = names.iter().fold(Controllers::NONE, |set, name| set | Controllers::named(name));
-    Some(Hierarchy { names, controllers, root: root.into(), point: point.into() })
-}
-
-/// Decodes the kernel's octal escapes (`\040`) for blanks, tabs, newlines and backslashes.
-fn unescape(field: &str) -> String {
-    let mut text = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((before, after)) = rest.split_once('\\') {
-        text.push_str(before);
-        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                text.push(char::from(byte));
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                text.push('\\');
-                rest = after;
-            }
-        }
-    }
-    text.push_str(rest);
-    text
+    Some(Hierarchy { names, controllers, root: mount.root, point: mount.point })
 }
 
 #[cfg(test)]
@@ -219,7 +199,7 @@ mod tests {
 
     #[test]
     fn each_controller_is_found_in_its_own_hierarchy() {
-        let hierarchies = Hierarchies::parse(HYBRID);
+        let hierarchies = Hierarchies::parse(HYBRID.as_bytes());
         assert_eq!(hierarchies.kind(), Kind::Hybrid);
         let memberships = "4:memory:/a/b\n3:cpu,cpuacct:/c\n0::/sub/d\n";
         let dir = |controller| hierarchies.dir(controller, memberships);
@@ -231,21 +211,21 @@ mod tests {
 
     #[test]
     fn a_path_outside_of_what_is_mounted_is_not_followed() {
-        let hierarchies = Hierarchies::parse(HYBRID);
+        let hierarchies = Hierarchies::parse(HYBRID.as_bytes());
         assert_eq!(hierarchies.dir("memory", "4:memory:/../../etc\n"), None);
         assert_eq!(hierarchies.dir("", "0::/elsewhere\n"), None);
     }
 
     #[test]
     fn only_what_is_needed_is_joined_and_v2_always() {
-        let joined = Hierarchies::parse(HYBRID).joined(Controllers::CPU);
+        let joined = Hierarchies::parse(HYBRID.as_bytes()).joined(Controllers::CPU);
         let dirs: Vec<&str> = joined.iter().map(|one| one.dir.as_str()).collect();
         assert_eq!(dirs, ["cpu,cpuacct", "uni fied"]);
     }
 
     #[test]
     fn what_is_lacking_is_named_and_where_the_rest_is_mounted_told() {
-        let hierarchies = Hierarchies::parse(HYBRID);
+        let hierarchies = Hierarchies::parse(HYBRID.as_bytes());
         let needs = Controllers::CPU | Controllers::MEMORY | Controllers::PIDS;
         assert_eq!(hierarchies.lacking(needs).expect("no file is read on v1"), ["pids"]);
         let points = hierarchies.points(needs);
@@ -262,7 +242,7 @@ mod tests {
             fs::create_dir_all(dir.path().join(path)).expect("made");
         }
         let line = |name: &str, kind| format!("1 1 0:1 / {}/{name} rw - {kind} x rw,memory\n", dir.path().display());
-        let hierarchies = Hierarchies::parse(&(line("v1", "cgroup") + &line("v2", "cgroup2")));
+        let hierarchies = Hierarchies::parse((line("v1", "cgroup") + &line("v2", "cgroup2")).as_bytes());
         let names = hierarchies.names_below(Path::new("/contd")).expect("listed");
         assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "b"]);
         assert!(hierarchies.names_below(Path::new("/none")).expect("listed").is_empty());
@@ -272,10 +252,10 @@ mod tests {
     #[test]
     fn the_arrangements_are_told_apart() {
         let v2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(Hierarchies::parse(v2).kind(), Kind::V2);
+        assert_eq!(Hierarchies::parse(v2.as_bytes()).kind(), Kind::V2);
         let with_systemd = format!("{v2}40 31 0:37 / /run/systemd rw - cgroup cgroup rw,name=systemd\n");
-        assert_eq!(Hierarchies::parse(&with_systemd).kind(), Kind::V2);
+        assert_eq!(Hierarchies::parse(with_systemd.as_bytes()).kind(), Kind::V2);
         let v1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
-        assert_eq!(Hierarchies::parse(v1).kind(), Kind::V1);
+        assert_eq!(Hierarchies::parse(v1.as_bytes()).kind(), Kind::V1);
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
+use contd_descriptors::pidfd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -49,18 +50,14 @@ pub(crate) fn signal_all(dir: &Path, signal: i32) -> Result<(), CgroupError> {
 
 /// Signals by pidfd, and only after the process behind the pidfd was seen in the cgroup: the pid may have been reused.
 fn signal_member(dir: &Path, pid: i32, signal: i32) -> Result<(), CgroupError> {
-    let failed = |errno: Errno| CgroupError::file("signal a process in", dir, errno.into());
-    let pidfd = match crate::sys::pidfd_open(pid) {
-        Ok(pidfd) => pidfd,
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
-        Err(source) => return Err(CgroupError::file("signal a process in", dir, source)),
+    let gone_is_fine = |error: io::Error| match error.raw_os_error() {
+        Some(libc::ESRCH) => Ok(()),
+        _ => Err(CgroupError::file("signal a process in", dir, error)),
     };
-    if !pids(dir)?.contains(&pid) {
-        return Ok(());
-    }
-    match crate::sys::pidfd_signal(pidfd.as_fd(), signal) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(failed(errno)),
+    match pidfd::open(pid) {
+        Ok(process) if pids(dir)?.contains(&pid) => pidfd::send_signal(process, signal).or_else(gone_is_fine),
+        Ok(_another) => Ok(()),
+        Err(error) => gone_is_fine(error),
     }
 }
 

@@ -3,8 +3,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use nix::errno::Errno;
-
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_ATTACH: libc::c_long = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
@@ -33,23 +31,6 @@ struct Attach {
     attach_bpf_fd: u32,
     attach_type: u32,
     attach_flags: u32,
-}
-
-/// Opens a pidfd.
-pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    let flags: libc::c_uint = 0;
-    // SAFETY: pidfd_open takes two integers and touches no memory.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
-    owned(result)
-}
-
-/// Sends a signal to the process of a pidfd.
-pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
-    let flags: libc::c_uint = 0;
-    let info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: with a null siginfo pidfd_send_signal reads no memory; the descriptor is borrowed.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, flags) };
-    Errno::result(result).map(drop)
 }
 
 /// Loads a BPF program that decides about device access.

@@ -212,7 +212,7 @@ fn check_below(base: &Path, relative: &Path) -> Result<(), DurableError> {
 
 /// Removes the temp files that a crash left in a directory and returns how many there were; an absent directory has none.
 ///
-/// Only legal while nobody replaces a file in that directory.
+/// Only legal while no file in that directory is being replaced.
 ///
 /// # Errors
 /// [`DurableError::List`] or [`DurableError::Remove`]; repeating is safe.

@@ -83,7 +83,7 @@ pub struct ExecUser {
 /// # Errors
 /// The process does not exist.
 pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
-    sys::pidfd_open(pid)
+    contd_descriptors::pidfd::open(pid)
 }
 
 impl Target<'_> {

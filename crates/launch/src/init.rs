@@ -25,13 +25,12 @@ use std::io;
 pub use exec::PreparedExec;
 pub use fds::FdTable;
 pub use process::{ProcessContext, become_process};
-pub(crate) use root::leave_host;
+pub(crate) use root::unmount_host;
 
 use crate::fault::Fault;
 use crate::plan::{Join, Plan};
+use crate::prepare::namespaces::NEW_CGROUP;
 use crate::sys::{self, rights};
-
-const NEW_CGROUP: u64 = 0x0200_0000;
 
 /// Carries out the plan up to the entrypoint's user and rights. Only legal in a process with one thread in namespaces
 /// of its own: a mount namespace at least.
@@ -80,10 +79,10 @@ pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<(), Fault> {
         devices::make_all(&root, &plan.devices, fds)?;
         devices::link_all(&root)?;
     }
-    mounts::close_dev(&root, plan)?;
+    mounts::make_dev_read_only(&root, plan)?;
     paths::write_sysctls(&root, &plan.sysctls)?;
     paths::make_cwd(&root, &plan.process.cwd)?;
-    paths::close_all(&root, &plan.readonly_paths)?;
+    paths::make_all_read_only(&root, &plan.readonly_paths)?;
     paths::mask_all(&root, &plan.masked_paths)?;
     root::finish(&root, &plan.root)
 }

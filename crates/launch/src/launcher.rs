@@ -16,6 +16,7 @@ use contd_cgroup::{Cgroup, Controllers, Hierarchies, Kind, Limits};
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
 use crate::plan::{FdIndex, Join, MountPlan, MountSource};
+use crate::prepare::namespaces::{NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET, NEW_PID, NEW_UTS};
 use crate::prepare::{self, Context, Prepared};
 use crate::seccomp::{Cache, FilterError};
 use crate::sys::{self, Cloned, Parent};
@@ -30,13 +31,6 @@ const SLOT_NAMESPACES: u64 = NEW_PID | NEW_MOUNT | NEW_UTS | NEW_IPC;
 
 /// The file systems that can be mounted without a file or device of the host's.
 const FREESTANDING: [&str; 6] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "ramfs"];
-
-const NEW_MOUNT: u64 = 0x0002_0000;
-const NEW_CGROUP: u64 = 0x0200_0000;
-const NEW_UTS: u64 = 0x0400_0000;
-const NEW_IPC: u64 = 0x0800_0000;
-const NEW_PID: u64 = 0x2000_0000;
-const NEW_NET: u64 = 0x4000_0000;
 
 /// The settings that a launcher needs before its bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,13 +324,7 @@ fn read_bundle(settings: &Settings, hierarchies: &Hierarchies, orders: &mut Wire
 }
 
 pub(crate) fn filter_fault(error: &FilterError) -> Fault {
-    let mut what = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        what = format!("{what}: {cause}");
-        source = cause.source();
-    }
-    Fault::invalid("linux.seccomp", what)
+    Fault::invalid("linux.seccomp", contd_types::one_line(error))
 }
 
 pub(crate) fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<(), Fault> {
@@ -349,11 +337,12 @@ pub(crate) fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<
     }
 }
 
-/// Moves the steps that come before init's clone into init's plan; `false` when the bundle does not allow that.
+/// Moves the network namespace into init's plan, because a slot's init is cloned already; `false` when the bundle does
+/// not fit into a slot.
 fn fit_into_slot(prepared: &mut Prepared) -> Result<bool, Fault> {
     let own = prepared.clone_flags & !NEW_CGROUP;
     let only_network = prepared.joins.iter().all(|(_, flag)| *flag == NEW_NET);
-    // A slot's init does not see the host's mounts, so it can make only file systems that need no file of the host's.
+    // A slot's init does not see the host's mounts, so it can mount only file systems without a source there.
     let lies_on_host = |mount: &MountPlan| match &mount.source {
         MountSource::New { fs_type, .. } => !FREESTANDING.contains(&fs_type.as_str()),
         MountSource::Tree { .. } | MountSource::Cgroups { .. } => false,
@@ -399,11 +388,11 @@ fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<
             .map_err(|error| Fault::kernel("process.oomScoreAdj", format!("set it to {score}"), &error))?;
     }
     let broken = |error: io::Error| match error.raw_os_error() {
-        Some(libc::E2BIG) => Fault::invalid("mounts", "more binds than the 200 that the native runtime takes"),
+        Some(libc::E2BIG) => prepare::too_many_mounts(),
         _ => Fault::kernel("", "send the plan to init", &error),
     };
-    // Apply device rules after init has made its nodes: cgroup v1 takes the rules one by one, and the first forbids
-    // everything.
+    // Apply the device rules before init makes its nodes: cgroup v1 takes the rules one by one, and until the last one
+    // is written a node may be refused that the bundle allows.
     let devices = Limits { devices: limits.devices, ..Limits::default() };
     cgroup.apply(&devices).map_err(|error| cgroup_fault("linux.resources.devices", &error))?;
     let limits = Limits { devices: Vec::new(), ..limits };

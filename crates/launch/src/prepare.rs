@@ -24,6 +24,7 @@ use crate::fault::Fault;
 use crate::plan::{FdIndex, Plan, ProcessPlan, PropagationPlan, Root};
 use crate::seccomp::Program;
 use crate::sys;
+use crate::wire::MAX_FDS;
 use namespaces::Namespaces;
 
 /// The input of preparing, other than the configuration.
@@ -66,13 +67,19 @@ pub(crate) struct Table(Vec<OwnedFd>);
 impl Table {
     pub(crate) fn add(&mut self, fd: OwnedFd) -> Result<FdIndex, Fault> {
         // Keep one place free: the launcher may add the network namespace.
-        if self.0.len() + 1 >= crate::wire::MAX_FDS {
-            return Err(Fault::invalid("mounts", "there are more binds than one launch can carry (240)"));
+        if self.0.len() + 1 >= MAX_FDS {
+            return Err(too_many_mounts());
         }
         let index = u16::try_from(self.0.len()).map_err(|_| Fault::invalid("mounts", "there are too many"))?;
         self.0.push(fd);
         Ok(FdIndex(index))
     }
+}
+
+/// The fault of a bundle whose mounts need more descriptors than go with one plan: the kernel's limit of one message, for
+/// the mounts and some ten others (root, output, devices, namespaces).
+pub(crate) fn too_many_mounts() -> Fault {
+    Fault::invalid("mounts", format!("they and the rest need more than the {MAX_FDS} descriptors of one launch"))
 }
 
 /// Makes the plan of a bundle. Runs in the host's mount namespace, with one thread.

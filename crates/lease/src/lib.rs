@@ -23,7 +23,7 @@ mod file;
 mod lock;
 mod log;
 mod process;
-#[expect(unsafe_code, reason = "pidfd calls that nix does not have")]
+#[expect(unsafe_code, reason = "an ioctl that no crate has")]
 mod sys;
 
 pub use dir::{HeldLease, LeaseDir, LeaseError, LeaseState};

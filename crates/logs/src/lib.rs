@@ -17,21 +17,21 @@
 //! - A part is at most 16 KiB of content; all records of one call share one time stamp and one `write(2)`.
 #![forbid(unsafe_code)]
 
-mod custody;
 mod error;
 mod files;
 mod format;
 mod mark;
+mod prepare;
 mod reader;
 mod removed;
 mod rotation;
 mod tail;
 mod writer;
 
-pub use custody::RunStart;
 pub use error::LogError;
 pub use files::LogFiles;
 pub use format::{LogRecord, MAX_CONTENT_BYTES, Stream};
+pub use prepare::RunStart;
 pub use reader::{LogItem, LogReader, Tail};
 pub use removed::{KeptFile, REMOVED_DIR, RemovedLogs};
 pub use rotation::Rotation;

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, statat};
 
-use crate::custody::names_in;
 use crate::error::LogError;
 use crate::files::{Access, Found, LogFiles, rename_to_free};
 use crate::mark::DIRECTORY;
+use crate::prepare::names_in;
 
 /// The directory of these logs in their namespace's. No name of a container or namespace begins with a dot.
 pub const REMOVED_DIR: &str = ".removed";

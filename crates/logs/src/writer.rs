@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use contd_failpoint::Failpoint;
 use contd_types::Timestamp;
 
-use crate::custody::RunStart;
 use crate::error::LogError;
 use crate::files::{Access, Found, LogFiles};
 use crate::format::{self, MAX_CONTENT_BYTES, MAX_HEADER_BYTES, Stream};
+use crate::prepare::RunStart;
 use crate::rotation::{self, Rotation};
 use crate::tail;
 

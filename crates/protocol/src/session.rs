@@ -40,7 +40,7 @@ pub trait Protocol: Debug + Send + Sync + 'static {
     const MAX_CALLS: usize;
     /// How many items of a call may wait unread; 0 for a protocol without items, cancels and credit.
     const CREDIT: u32 = 0;
-    /// How many bytes a driver reads at once, in bytes: room for a usual message.
+    /// How many bytes an async driver reads at once: room for a usual message.
     const READ_BYTES: usize = 4096;
 
     /// Checks an item beyond its form.

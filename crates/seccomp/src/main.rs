@@ -14,15 +14,7 @@ fn main() -> ExitCode {
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut words = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                words = format!("{words}: {cause}");
-                source = cause.source();
-            }
-            say(&mut io::stderr(), &words, ExitCode::FAILURE)
-        }
+        Err(error) => say(&mut io::stderr(), &contd_types::one_line(&*error), ExitCode::FAILURE),
     }
 }
 

@@ -27,7 +27,7 @@ pub enum StoreError {
         /// Why.
         source: serde_json::Error,
     },
-    /// A record could not be written; the old one stands, or the new one without a promise to survive a power loss.
+    /// A record could not be written; the old one is stored, or the new one, which a power loss may undo.
     #[error("write the record of container {namespace}/{id}")]
     Write {
         /// Its namespace.

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shortage::Shortage;
+
 /// The most causes in an [`ApiError`]; a longer chain is a bug, not an explanation.
 const MAX_CAUSES: usize = 16;
 
@@ -106,16 +108,18 @@ impl ApiError {
 
     /// Flattens an error and its sources.
     pub fn from_error(error: &(impl Explain + ?Sized)) -> Self {
-        let mut causes = Vec::new();
-        let mut next = error.source();
-        while let Some(source) = next {
-            if causes.len() == MAX_CAUSES {
-                break;
-            }
-            causes.push(source.to_string());
-            next = source.source();
-        }
+        let causes = walk(error.source()).take(MAX_CAUSES).map(ToString::to_string).collect();
         Self { kind: error.kind(), message: error.to_string(), causes, hint: error.hint() }
+    }
+
+    /// Flattens an error that does not explain itself. A shortage behind it counts before `kind` and `hint`.
+    pub fn flatten(kind: ErrorKind, error: &(dyn Error + 'static), hint: impl Into<String>) -> Self {
+        let (kind, hint) = match Shortage::behind(error) {
+            Some(shortage) => (ErrorKind::OutOfResources, shortage.hint().to_owned()),
+            None => (kind, hint.into()),
+        };
+        let causes = causes(error).take(MAX_CAUSES).map(ToString::to_string).collect();
+        Self { kind, message: error.to_string(), causes, hint: Some(hint) }
     }
 
     /// Returns message and causes on one line, for people.
@@ -129,16 +133,23 @@ impl ApiError {
     }
 }
 
+/// Walks over the sources of an error, nearest first; the error itself is not among them.
+pub fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    walk(error.source())
+}
+
+fn walk<'a>(first: Option<&'a (dyn Error + 'static)>) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = first;
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
 /// Returns an error with its sources on one line.
 pub fn one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
+    causes(error).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Shows the whole chain, because an `ApiError` has no sources.

@@ -115,7 +115,7 @@ mod tests {
     fn output_is_lost_when_the_end_was_seen_and_its_output_not() {
         let lost = Exit { is_drained: false, ..exit(ExitCause::Code(0)) };
         assert!(lost.has_lost_output() && !exit(ExitCause::Code(0)).has_lost_output());
-        // A reboot hides the end, so missing output is not known either.
+        // The end was not seen, so it is not known whether output is missing.
         assert!(!Exit::by_reboot(Timestamp(0)).has_lost_output());
         assert!(!Exit::unknown("shim lost", Timestamp(0)).has_lost_output());
     }

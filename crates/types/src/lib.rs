@@ -42,7 +42,7 @@ pub mod time;
 
 pub use backoff::Backoff;
 pub use caller::Caller;
-pub use error::{ApiError, ErrorKind, Explain, one_line};
+pub use error::{ApiError, ErrorKind, Explain, causes, one_line};
 pub use event::{ContainerEvent, EventKind};
 pub use exec::exec_limit_bytes;
 pub use exit::{Exit, ExitCause, ExitSource};

@@ -1,7 +1,7 @@
 //! One mount of a spec: source, target, and options in the words of people and other engines.
 //!
-//! An option that contd does not know is refused by name: one that were dropped would leave a mount writable that was to be
-//! read-only. [`MountSpec::runtime_options`] says what is left of them for a runtime:
+//! An unknown option is refused by name: ignoring one could leave a mount writable that was meant to be read-only.
+//! [`MountSpec::runtime_options`] returns the options for a runtime:
 //!
 //! | option | of | means |
 //! |---|---|---|

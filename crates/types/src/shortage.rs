@@ -59,14 +59,8 @@ impl Shortage {
 
     /// Returns the shortage in an error's chain of sources, itself included.
     pub fn behind(error: &(dyn Error + 'static)) -> Option<Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<io::Error>().and_then(Self::of) {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
+        let mut all = std::iter::once(error).chain(crate::error::causes(error));
+        all.find_map(|error| error.downcast_ref::<io::Error>().and_then(Self::of))
     }
 
     /// Returns a hint that names the limit and the next step.

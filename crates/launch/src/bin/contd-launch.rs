@@ -40,12 +40,7 @@ fn main() -> ExitCode {
                 Some(LaunchError::Fault(fault)) => fault.exit_code(),
                 _ => REFUSED,
             };
-            let mut words = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                words = format!("{words}: {cause}");
-                source = cause.source();
-            }
+            let words = contd_types::one_line(&*error);
             // If standard error is closed, the exit code must do.
             let _nobody_listens = writeln!(io::stderr(), "contd-launch: {words}");
             ExitCode::from(code)

@@ -173,7 +173,7 @@ fn is_dev(mount: &MountPlan) -> bool {
 }
 
 /// Makes `/dev` read-only if the bundle says so; that comes after its nodes are made.
-pub(super) fn close_dev(root: &OwnedFd, plan: &Plan) -> Result<(), Fault> {
+pub(super) fn make_dev_read_only(root: &OwnedFd, plan: &Plan) -> Result<(), Fault> {
     for mount in &plan.mounts {
         let is_new = matches!(mount.source, MountSource::New { .. });
         if is_new && is_dev(mount) && mount.set & libc::MOUNT_ATTR_RDONLY != 0 {

@@ -130,7 +130,7 @@ pub(super) fn write_sysctls(root: &OwnedFd, sysctls: &[(String, String)]) -> Res
 }
 
 /// Makes paths read-only; missing ones are skipped.
-pub(super) fn close_all(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
+pub(super) fn make_all_read_only(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
     for path in paths {
         close(root, path)
             .map_err(|error| Fault::kernel("linux.readonlyPaths", format!("make {path} read-only"), &error))?;

@@ -14,7 +14,7 @@ use crate::sys::{self, Empty};
 
 /// Unmounts all of the host's mounts: otherwise a warm slot's copies would keep file systems busy that the host
 /// unmounts.
-pub(crate) fn leave_host() -> io::Result<()> {
+pub(crate) fn unmount_host() -> io::Result<()> {
     sys::set_propagation(libc::MS_PRIVATE, true)?;
     let fs = sys::fs_open(c"tmpfs")?;
     sys::fs_create(fs.as_fd())?;

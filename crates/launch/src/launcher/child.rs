@@ -15,7 +15,7 @@ pub(super) fn run(mut line: Wire, is_warm: bool) -> u8 {
     if let Err(error) = process::close_all_but(&[line.as_fd()]) {
         return tell(&mut line, Fault::kernel("", "close the launcher's descriptors", &error));
     }
-    if is_warm && let Err(error) = init::leave_host() {
+    if is_warm && let Err(error) = init::unmount_host() {
         return tell(&mut line, Fault::kernel("", "let go of the host's mounts", &error));
     }
     let (plan, fds) = match line.receive::<Plan>() {

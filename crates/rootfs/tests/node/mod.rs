@@ -122,6 +122,7 @@ pub(crate) fn request(flist: &str, number: u8) -> PrepareRootfs {
         upper_dir: None,
         is_trusted: false,
         grant: None,
+        operation: None,
     }
 }
 

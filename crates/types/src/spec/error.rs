@@ -150,7 +150,7 @@ impl SpecError {
     /// Returns the accepted form.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Missing { field: "entrypoint" } => "name a command, or use an flist that has one",
+            Self::Missing { field: "entrypoint" } => "name a command, or use a flist that has one",
             Self::Missing { .. } => "give a value",
             Self::TooMany { .. } | Self::TooLarge { .. } | Self::StringTooLong { .. } => {
                 "pass large inputs by a mounted file"
