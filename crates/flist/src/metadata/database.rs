@@ -1,5 +1,7 @@
 //! Reads the rows of a `.fl` that may be hostile: SQLite runs nothing from it, and every value is checked.
 
+mod cells;
+
 use std::cell::Cell;
 use std::fs;
 use std::io;
@@ -10,8 +12,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::{Malformed, MetadataError};
 use super::{MAX_BLOCKS, MAX_HEAD_BYTES, MAX_INODES, MAX_ROUTES, MAX_TAGS, MAX_TEXT_BYTES, Route};
@@ -19,6 +20,7 @@ use crate::clock::Deadline;
 use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::regular::{self, Opened};
 use crate::source::MAX_FLIST_BYTES;
+pub use cells::Cells;
 
 /// The longest time for reading. 20,000 inodes take 25 ms; a hostile generated column could take for ever.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -395,92 +397,6 @@ impl SchemaObject {
         };
         let stored = self.root_page.is_some_and(|page| page > 0);
         (!agrees || !stored).then(|| if stored { self.kind.clone() } else { format!("virtual or stray {}", self.kind) })
-    }
-}
-
-/// One row; each cell is read with a check of its type and range.
-#[derive(Debug)]
-pub struct Cells<'a> {
-    table: &'static str,
-    rowid: i64,
-    row: &'a Row<'a>,
-    text_limit: usize,
-    /// The text limit left for the following rows.
-    text_left: &'a Cell<usize>,
-}
-
-impl Cells<'_> {
-    fn wrong(&self, column: &'static str, found: String) -> Malformed {
-        Malformed::Value { table: self.table, rowid: self.rowid, column, found }
-    }
-
-    fn cell(&self, index: usize, column: &'static str) -> Result<ValueRef<'_>, Malformed> {
-        self.row.get_ref(index).map_err(|_unreadable| self.wrong(column, "nothing readable".to_owned()))
-    }
-
-    fn integer(&self, index: usize, column: &'static str) -> Result<i64, Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Integer(value) => Ok(value),
-            other => Err(self.wrong(column, format!("{}, not an integer", other.data_type()))),
-        }
-    }
-
-    fn ranged<T: TryFrom<i64>>(&self, index: usize, column: &'static str) -> Result<T, Malformed> {
-        let value = self.integer(index, column)?;
-        T::try_from(value).map_err(|_out_of_range| self.wrong(column, format!("{value}, which is out of range")))
-    }
-
-    fn unsigned(&self, index: usize, column: &'static str) -> Result<u64, Malformed> {
-        self.ranged(index, column)
-    }
-
-    /// Counts bytes that will be kept against the limit.
-    fn keep<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], Malformed> {
-        let left = self.text_left.get().checked_sub(bytes.len());
-        self.text_left.set(left.ok_or(Malformed::TooMuchText { table: self.table, limit: self.text_limit })?);
-        Ok(bytes)
-    }
-
-    /// Reads a name as bytes: `rfs` writes names as text, and names that are not UTF-8 are blobs.
-    fn name(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Text(name) | ValueRef::Blob(name) => self.keep(name),
-            other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
-        }
-    }
-
-    fn text_bytes(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Text(text) => self.keep(text),
-            other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
-        }
-    }
-
-    /// Reads text, and counts it against the limit on all text.
-    ///
-    /// # Errors
-    /// Another type, not UTF-8, or too much text.
-    pub fn text(&self, index: usize, column: &'static str) -> Result<String, Malformed> {
-        let bytes = self.text_bytes(index, column)?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(column, "text that is not UTF-8".to_owned()))
-    }
-
-    fn bytes(&self, index: usize, column: &'static str) -> Result<Vec<u8>, Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Blob(bytes) => Ok(self.keep(bytes)?.to_vec()),
-            other => Err(self.wrong(column, format!("{}, not a blob", other.data_type()))),
-        }
-    }
-
-    fn digest(&self, index: usize, column: &'static str) -> Result<[u8; 32], Malformed> {
-        let found = match self.cell(index, column)? {
-            ValueRef::Blob(bytes) => match <[u8; 32]>::try_from(bytes) {
-                Ok(digest) => return Ok(digest),
-                Err(_) => format!("{} bytes, not 32", bytes.len()),
-            },
-            other => format!("{}, not a blob", other.data_type()),
-        };
-        Err(self.wrong(column, found))
     }
 }
 
