@@ -1,11 +1,9 @@
-//! The process: `contd daemon`, the verbs that call it, and `contd doctor`, which checks its node.
+//! The process: the command line, and `contd daemon`. The two do not know each other; both read the same configuration.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod config;
 mod daemon;
-mod doctor;
-mod flist_places;
 
 use std::process::ExitCode;
 

@@ -55,7 +55,8 @@ mod tests;
 
 pub use call::{CallError, ask, ask_api, tell};
 pub use config::{
-    Defaults, LOG_NOTES_DIR, Limits, LogRotation, NodeConfig, NodeRuntime, RemovedLogsRule, Runtimes, Settings,
+    DEFAULT_CGROUP_PARENT, DEFAULT_NETNS_DIR, DEFAULT_RUNTIME_TIMEOUT, Defaults, LOG_NOTES_DIR, Limits, LogRotation,
+    NodeConfig, NodeRuntime, RemovedLogsRule, Runtimes, Settings,
 };
 pub use judge::{Judge, Judgement, NoRules};
 pub use node::{Node, Parts, start, until_ended};

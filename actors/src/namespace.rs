@@ -26,6 +26,7 @@ use crate::judge::Place;
 use crate::messages::container::JoinRun;
 use crate::messages::namespace::{ContainerActorEnded, ContainerNews, Goal, News, Run};
 use crate::random::new_id;
+use crate::records::found_info;
 use crate::services::Services;
 use crate::shared::Shared;
 use crate::supervision::{Lifeline, ParentLink, RebuildBudget};
@@ -125,6 +126,10 @@ impl NamespaceActor {
         generation: u32,
         ctx: &mut Context<Self>,
     ) {
+        if matches!(origin, Origin::Recorded { .. }) {
+            // Before the address: a request that finds it waits for the look at its shim.
+            self.shared.view.publish(found_info(&record));
+        }
         let (parent, id) = (ctx.address(), subject.id.clone());
         let (teller, lost) = (parent.clone(), id.clone());
         let parent_link = ParentLink::new(&self.lifeline, move |has_panicked| {

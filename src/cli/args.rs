@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use contd_types::NamespaceId;
 
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::parse;
 use crate::cli::run_args::RunArgs;
+use crate::config::DaemonArgs;
 
 /// The help text on exit codes of the verbs without one of their own.
 const CODES: &str =
@@ -27,7 +27,7 @@ const CREATE_CODES: &str = "Exit codes: 0 the container is made; 125 contd faile
 pub(crate) struct Cli {
     /// The daemon's socket [default: /run/contd/contd.sock]
     #[arg(long, global = true, value_name = "SOCKET", env = "CONTD_ADDRESS", hide_env_values = true)]
-    #[arg(value_parser = OsStringValueParser::new().try_map(|text| parse::address(&text)))]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|text| contd_node::parse_address(&text)))]
     pub(crate) address: Option<PathBuf>,
     /// The namespace
     #[arg(short, long, global = true, value_name = "NS", env = "CONTD_NAMESPACE", hide_env_values = true)]

@@ -4,13 +4,13 @@ use contd_types::{ApiError, ErrorKind};
 use serde::Serialize;
 
 use crate::cli::args::Format;
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::cli::output::quoted;
 use crate::cli::table;
 use crate::config;
-use crate::doctor::{self, CHECKS, Finding, Outcome, Report, Severity};
+use crate::config::DaemonArgs;
+use contd_doctor::{self as doctor, CHECKS, Finding, Outcome, Report, Severity};
 
 /// The help text that scripts may rely on.
 pub(crate) const AFTER_HELP: &str = "The doctor checks this machine's directories, so give it the flags of `contd daemon`. \

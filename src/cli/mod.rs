@@ -15,7 +15,6 @@
 mod args;
 mod attached;
 mod completion;
-mod daemon_args;
 mod doctor;
 mod environment;
 mod error;
@@ -58,11 +57,10 @@ use clap::{CommandFactory, FromArgMatches};
 use contd_types::ApiError;
 
 use crate::cli::args::{Cli, Verb};
-pub(crate) use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::{Host, Session};
 use crate::cli::output::HintFlags;
-pub(crate) use crate::cli::parse::{address as parse_address, cpus, size as parse_size};
+pub(crate) use crate::config::DaemonArgs;
 
 /// The function that runs the daemon; supplied by `main`, so that this module does not depend on it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;

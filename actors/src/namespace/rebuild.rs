@@ -11,7 +11,7 @@ use tracing::error;
 use super::NamespaceActor;
 use crate::container::Origin;
 use crate::error::one_line;
-use crate::records::{RecordError, found_info};
+use crate::records::RecordError;
 
 impl NamespaceActor {
     /// Reads the record of a container whose actor was lost, and starts another.
@@ -42,8 +42,6 @@ impl NamespaceActor {
                 let place = if has_place { None } else { self.place_of(&record) };
                 let origin = Origin::Recorded { may_have_shim: true };
                 let subject = self.subject(id, &spec, record.caller.clone());
-                // Before the address: a request that finds it waits for the look at its shim.
-                self.shared.view.publish(found_info(&record));
                 self.start_actor(subject, record, origin, generation, ctx);
                 self.shared.count_rebuild();
                 if let Some(child) = self.children.get_mut(id) {

@@ -31,7 +31,7 @@ use contd_rootfs::fake::FakeRootfs;
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
 use contd_types::{
-    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, CpuLimit, Entrypoint,
+    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, Entrypoint,
     NamespaceId, RestartPolicy, StateName, SystemClock,
 };
 
@@ -77,10 +77,11 @@ impl World {
 
     fn config_in(log_dir: PathBuf, boot_id: String) -> NodeConfig {
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
-        let defaults = Defaults::new(CpuLimit::from_millis(1000).unwrap());
+        let defaults = Defaults::default();
         // Where the fake bundles pretend to be.
         let state = Path::new("/nonexistent").to_owned();
         let mut config = NodeConfig::new(state, log_dir, boot_id, runtime, defaults);
+        config.removed_logs = None;
         config.arbiters = 0;
         config
     }

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use contd_client::{Client, ClientError, Deadline};
 
 use crate::cli::block_on_result;
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::config;
-use crate::flist_places::FlistPlaces;
+use crate::config::DaemonArgs;
+use contd_node::FlistPlaces;
 
 /// Calls `call` to ask the daemon. Calls `look` to read the files if directories are named or no daemon answers; the
 /// latter is reported.

@@ -11,13 +11,13 @@ use contd_types::Timestamp;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::flist::{FlistError, ask};
 use crate::cli::host::Host;
 use crate::cli::{parse, status, table};
 use crate::config;
-use crate::flist_places::FlistPlaces;
+use crate::config::DaemonArgs;
+use contd_node::FlistPlaces;
 
 /// How many digits of a hash a table shows.
 const HASH_CHARS: usize = 12;

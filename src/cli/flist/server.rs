@@ -10,13 +10,13 @@ use contd_rootfs::survey::{self, FoundServer};
 use contd_types::{ApiError, ErrorKind, one_line};
 use serde::Serialize;
 
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::flist::ask;
 use crate::cli::host::Host;
 use crate::cli::table;
 use crate::config;
-use crate::daemon::programs::{self, ProgramError};
+use crate::config::DaemonArgs;
+use contd_node::programs::{self, ProgramError};
 
 /// The flags of `contd flist server`.
 #[derive(Debug, Clone, clap::Args)]
@@ -94,7 +94,7 @@ impl<'a> From<&'a FlistServerInfo> for ServerView<'a> {
     }
 }
 
-fn find(dirs: &DaemonArgs) -> Result<(config::Config, Vec<FoundServer>), CliError> {
+fn find(dirs: &DaemonArgs) -> Result<(contd_node::Config, Vec<FoundServer>), CliError> {
     let config = config::load(dirs)?;
     // A node that never ran a container has no directory, and no servers.
     if !config.run_dir.exists() {
