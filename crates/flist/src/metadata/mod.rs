@@ -9,13 +9,14 @@
 
 pub mod database;
 mod error;
+mod rows;
 mod tree;
 
 use std::path::Path;
 
 pub(crate) use database::is_database;
-pub use database::{InodeRow, Rows};
 pub use error::{Malformed, MetadataError};
+pub use rows::{InodeRow, Rows};
 
 use crate::block::BLOCK_SIZE;
 use crate::hash::BlockRef;

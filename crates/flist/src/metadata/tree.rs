@@ -1,7 +1,7 @@
 //! Builds the tree from checked rows, or reports why they form none. One pass over each table, then two sorts.
 
-use super::database::InodeRow;
 use super::error::Malformed;
+use super::rows::InodeRow;
 use super::{FileKind, MAX_NAME_BYTES, MAX_TARGET_BYTES, ROOT_INO, blocks_for, major_minor};
 use crate::hash::BlockRef;
 
