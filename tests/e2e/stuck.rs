@@ -14,7 +14,7 @@ use crate::harness::servers::FlistServer;
 use crate::harness::{Node, eventually};
 
 /// `contd rm -f -t 0` takes 10 s for SIGKILL and 15 s for the removal; what hangs does so for ever.
-const IN_TIME: Duration = Duration::from_secs(60);
+const IN_TIME: Duration = Duration::from_secs(300);
 
 /// A node with a bystander.
 struct Stage {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use contd_bundle::root_file::{RootFileError, read_in_root};
 
 /// How long a read may take that must not block; a blocked one never returns.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What is read at most.
 const CAP: u64 = 1024 * 1024;

@@ -248,7 +248,7 @@ impl BlockStore for Counting {
     fn get(&self, id: &BlockId) -> Result<Vec<u8>, StoreError> {
         self.gets.fetch_add(1, Ordering::SeqCst);
         let open = self.gate.0.lock().unwrap();
-        let (open, timeout) = self.gate.1.wait_timeout_while(open, Duration::from_secs(20), |open| !*open).unwrap();
+        let (open, timeout) = self.gate.1.wait_timeout_while(open, Duration::from_secs(300), |open| !*open).unwrap();
         drop(open);
         assert!(!timeout.timed_out(), "the gate was never opened");
         let left = self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));

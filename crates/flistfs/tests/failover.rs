@@ -24,7 +24,7 @@ const SIGSTOP: i32 = 19;
 const READERS: usize = 8;
 /// What the issue asks for.
 const KILLS: u32 = 100;
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(300);
 
 /// Reads and checks all files of the fixture, over and over, from several threads, while something happens to the server.
 struct Readers<'a> {

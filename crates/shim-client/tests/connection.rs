@@ -20,7 +20,7 @@ use contd_shim_client::{Attached, ShimClient, ShimError};
 use contd_types::{ApiError, ErrorKind, Exit, ExitCause, Explain, Pid, Signal, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(300);
 
 fn oversize() -> Vec<u8> {
     let length = u32::try_from(MAX_CONTROL_BODY_BYTES + 1).expect("small");

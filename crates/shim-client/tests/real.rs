@@ -201,7 +201,7 @@ async fn a_program_ends_with_its_code_and_its_output_is_in_the_log() {
     let shim = node.client.spawn(node.task(1)).await.expect("spawn");
     shim.create().await.expect("create");
     shim.start().await.expect("start");
-    let exit = tokio::time::timeout(Duration::from_secs(20), shim.wait()).await.expect("in time").expect("exit");
+    let exit = tokio::time::timeout(Duration::from_secs(300), shim.wait()).await.expect("in time").expect("exit");
     assert_eq!(exit.cause, ExitCause::Code(42));
     let log = node.log();
     assert!(log.contains(" stdout F hello from within\n") && log.contains(" stderr F trouble\n"), "{log:?}");

@@ -174,8 +174,12 @@ fn the_shim_is_not_ended_by_a_signal_that_can_be_blocked() {
 
 #[test]
 fn orphans_of_the_container_are_reaped() {
-    let command = "for n in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 1000";
-    let scene = scripted(&script(command));
+    const ORPHANS: usize = 5;
+    let scene = Scene::bare(TestRuntime::Fake);
+    // They live until they are told, so that none is gone before it was seen.
+    let go = scene.task.log_path.with_file_name("go");
+    let orphan = format!("(while [ ! -e {} ]; do sleep 0.05; done &)", go.display());
+    scene.script(&script(&format!("for n in $(seq {ORPHANS}); do {orphan}; done; sleep 1000")));
     let mut client = scene.up();
     client.create();
     client.start();
@@ -188,7 +192,8 @@ fn orphans_of_the_container_are_reaped() {
             .filter(|stat| stat.rsplit_once(") ").is_some_and(|s| s.1.split(' ').nth(1) == Some(&shim.to_string())))
             .count()
     };
-    eventually("the orphans came", || children() > 1);
+    eventually("the orphans came", || children() == 1 + ORPHANS);
+    fs::write(go, "").unwrap();
     eventually("only init is left", || children() == 1);
     scene.finish(&mut client);
 }

@@ -38,16 +38,9 @@ impl Census {
         }
     }
 
-    /// Counts the warm slots that are whole: the shim listens, and it and the init that waits are in every cgroup. One that is
-    /// still being made has no child of the daemon's to be seen by.
+    /// Counts the warm slots that are whole ([`is_slot_whole`]).
     pub(crate) fn warm_slots(root: &Path, cgroup_parent: &str) -> usize {
-        let cgroups = cgroups_below(cgroup_parent);
-        let is_whole = |id: &&String| {
-            let mut own = cgroups.iter().filter(|cgroup| cgroup.ends_with(id)).peekable();
-            let listens = root.join("run/s").join(&id[..16]).join("sock").exists();
-            listens && own.peek().is_some() && own.all(|cgroup| members(cgroup).len() == SLOT_PROCESSES)
-        };
-        Slots::find(root).0.iter().filter(is_whole).count()
+        Slots::find(root).0.iter().filter(|id| is_slot_whole(root, cgroup_parent, id)).count()
     }
 
     /// Tells whether the daemon reads nothing of the kernel's at this moment.
@@ -60,15 +53,17 @@ impl Census {
         self.daemon_descriptors == other.daemon_descriptors
     }
 
-    /// Says what is here and not in `before`, and the other way round.
-    pub(crate) fn difference(&self, before: &Self) -> String {
+    /// Says what is here and was not in `before`; nothing if there is no leak.
+    ///
+    /// The other way round is no leak: `before` may have been taken while something was just ending.
+    pub(crate) fn excess(&self, before: &Self) -> String {
         let mut text = String::new();
-        let mut compare = |what: &str, now: Vec<String>, then: Vec<String>| {
-            for item in now.iter().filter(|item| !then.contains(item)) {
-                text.push_str(&format!("  + {what} {item}\n"));
-            }
-            for item in then.iter().filter(|item| !now.contains(item)) {
-                text.push_str(&format!("  - {what} {item}\n"));
+        let mut compare = |what: &str, now: Vec<String>, mut then: Vec<String>| {
+            for item in now {
+                match then.iter().position(|known| *known == item) {
+                    Some(known) => drop(then.swap_remove(known)),
+                    None => text.push_str(&format!("  + {what} {item}\n")),
+                }
             }
         };
         let paths = |set: &BTreeSet<PathBuf>| set.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
@@ -78,14 +73,24 @@ impl Census {
         compare("cgroup", paths(&self.cgroups), paths(&before.cgroups));
         compare("socket", texts(&self.sockets), texts(&before.sockets));
         compare("file", paths(&self.files), paths(&before.files));
-        if self.daemon_descriptors != before.daemon_descriptors {
-            text.push_str(&format!(
-                "  descriptors of the daemon: {:?}\n  before: {:?}\n",
-                self.daemon_descriptors, before.daemon_descriptors
-            ));
-        }
+        compare("descriptor of the daemon:", self.daemon_descriptors.clone(), before.daemon_descriptors.clone());
         text
     }
+}
+
+/// Tells whether a warm slot is whole: its shim listens, it and the init that waits are in every cgroup, and the process that
+/// started it has ended.
+pub(crate) fn is_slot_whole(root: &Path, cgroup_parent: &str, id: &str) -> bool {
+    let dir = root.join("run/s").join(&id[..16]);
+    let own = cgroups_below(cgroup_parent).into_iter().filter(|cgroup| cgroup.ends_with(id));
+    let members: Vec<Vec<i32>> = own.map(|cgroup| members(&cgroup)).collect();
+    let is_full = !members.is_empty() && members.iter().all(|pids| pids.len() == SLOT_PROCESSES);
+    let named = dir.display().to_string();
+    let has_no_other = || {
+        let mut by_name = command_lines().into_iter().filter(|(_, command)| command.contains(&named));
+        by_name.all(|(pid, _)| members[0].contains(&pid))
+    };
+    is_full && dir.join("sock").exists() && has_no_other()
 }
 
 /// The warm slots that wait: one that is used is replaced by another with other names, so in a census they are numbered.

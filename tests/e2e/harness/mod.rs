@@ -17,18 +17,23 @@ pub(crate) use node::Node;
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that should happen soon; generous, since two cores run many tests at once.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// How long a test waits for something that should happen soon. It ends only a wait that is in vain, so it holds for a machine that
+/// many tests and a load share.
+pub(crate) const SOON: Duration = Duration::from_secs(300);
+
+/// The longest pause between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Waits until `check` gives a value; panics with what was awaited.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
+    let (begin, mut pause) = (Instant::now(), Duration::from_millis(10));
     loop {
         if let Some(value) = check() {
             return value;
         }
         assert!(begin.elapsed() < SOON, "waited {SOON:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
+        pause = PAUSE.min(pause * 3 / 2);
     }
 }

@@ -393,38 +393,46 @@ impl Node {
     /// it is ready), nobody is connected to it, and it reads nothing of the kernel's. Returns the census of that.
     #[track_caller]
     pub(crate) fn rest(&self) -> Census {
-        let mut last: Option<Census> = None;
+        let rests =
+            || self.are_slots_whole() && !has_children(self.daemon_pid()) && !is_anybody_connected(&self.socket());
+        let mut last = Vec::<Census>::new();
         eventually("the daemon to be at rest", || {
-            // Before the census: one that becomes whole behind it is not in it.
-            let are_slots_whole = Census::warm_slots(&self.root, &self.cgroup_parent) == self.slots;
+            // Before and after: what begins or ends under the census is not in it by halves.
+            let was_at_rest = rests();
             let now = self.census();
-            let is_at_rest = are_slots_whole
-                && !has_children(self.daemon_pid())
-                && !is_anybody_connected(&self.socket())
-                && now.is_at_rest();
-            // What it has opened for a moment, and closes, is not seen twice.
-            let is_settled = is_at_rest && last.as_ref().is_some_and(|last| last.has_same_descriptors(&now));
-            last = Some(now.clone());
+            if !was_at_rest || !now.is_at_rest() || !rests() {
+                last.clear();
+                return None;
+            }
+            // What it has opened for a moment, and closes, is not seen three times.
+            let is_settled = last.len() == 2 && last.iter().all(|last| last.has_same_descriptors(&now));
+            if last.len() == 2 {
+                last.remove(0);
+            }
+            last.push(now.clone());
             is_settled.then_some(now)
         })
     }
 
-    /// Demands that nothing is left, that the daemon said nothing alarming, and that it ends well.
+    fn are_slots_whole(&self) -> bool {
+        Census::warm_slots(&self.root, &self.cgroup_parent) == self.slots
+    }
+
+    /// Demands that nothing is left, that the slots wait, that the daemon said nothing alarming, and that it ends well.
     #[track_caller]
     pub(crate) fn finish(mut self) {
         let baseline = self.baseline.take().expect("a baseline");
-        let mut last = String::new();
         let begin = std::time::Instant::now();
         loop {
-            let now = self.census();
-            if now == baseline {
+            let left = self.census().excess(&baseline);
+            let are_slots_whole = self.are_slots_whole();
+            if left.is_empty() && are_slots_whole {
                 break;
             }
-            last = now.difference(&baseline);
-            assert!(begin.elapsed() < super::SOON, "left behind:\n{last}\ndaemon log:\n{}", self.daemon_log());
+            let is_in_time = begin.elapsed() < super::SOON;
+            assert!(is_in_time, "slots whole: {are_slots_whole}; left:\n{left}\ndaemon log:\n{}", self.daemon_log());
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        drop(last);
         self.stop_daemon();
         let after = Census::take(&self.root, &self.cgroup_parent, None, &KEPT);
         let empty = cgroups_below(&self.cgroup_parent);

@@ -228,13 +228,13 @@ pub fn servers(scratch: &Path) -> Vec<String> {
 /// Waits until something is so.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..15_000 {
         if is_so() {
             return;
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    panic!("not within a minute: {what}");
+    panic!("not within five minutes: {what}");
 }
 
 /// Lists the names in a directory, sorted.

@@ -62,7 +62,7 @@ impl Server {
 
     pub fn call(&self, request: Request) -> Result<Response, ApiError> {
         let mut stream = UnixStream::connect(self.dir.join("sock")).expect("connect");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
         let mut frames = FrameReader::new(MAX_CONTROL_BODY_BYTES);
         let hello = Hello { versions: VERSIONS, agent: "test".to_owned() };
         stream.write_all(&Frame::new(0, Kind::Hello, &hello).unwrap().to_bytes()).unwrap();

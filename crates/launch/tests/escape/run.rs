@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// No container here works for longer: one that is silent for so long hangs.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// A container that was started.
 pub(crate) struct Running {

@@ -12,7 +12,7 @@ use crate::harness::census::{cgroups_below, command_lines};
 use crate::harness::eventually;
 
 /// What one line may take on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Directories that the examples use, each a tmpfs here.
 const OWN: [&str; 6] = ["/srv", "/run", "/var/lib", "/var/log", "/var/cache", "/etc/contd"];
 /// What a line answers with behind its output: its exit code.

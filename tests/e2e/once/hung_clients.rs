@@ -12,7 +12,7 @@ use contd_protocol::{Frame, Hello, Kind};
 use crate::harness::Node;
 
 /// Above the daemon's own time-outs, on two busy cores.
-const HUNG_UP: Duration = Duration::from_secs(120);
+const HUNG_UP: Duration = Duration::from_secs(300);
 
 fn greeted(node: &Node) -> UnixStream {
     let mut stream = UnixStream::connect(node.socket()).expect("connect");
