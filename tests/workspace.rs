@@ -10,28 +10,55 @@ use serde_json::Value;
 /// Every edge between our crates. A new one is a decision: argue it in the commit that adds it here.
 /// Floors, from below: failpoints, then words and files (types, durable), then identity and messages (lease, protocol), then one concern
 /// each, then the actors, then the process.
-const ALLOWED: [(&str, &[&str]); 22] = [
+const ALLOWED: [(&str, &[&str]); 28] = [
     ("contd-types", &[]),
     ("contd-access", &["contd-types"]),
-    ("contd-cgroup", &[]),
-    ("contd-seccomp", &[]),
-    ("contd-launch", &["contd-cgroup"]),
+    ("contd-mountinfo", &[]),
+    ("contd-cgroup", &["contd-descriptors", "contd-mountinfo"]),
+    ("contd-seccomp", &["contd-types"]),
+    ("contd-launch", &["contd-cgroup", "contd-descriptors", "contd-types"]),
     ("contd-failpoint", &[]),
     ("contd-test-harness", &[]),
     ("contd-durable", &["contd-failpoint"]),
-    ("contd-handover", &[]),
-    ("contd-lease", &["contd-durable"]),
+    ("contd-descriptors", &[]),
+    ("contd-service-manager", &["contd-descriptors"]),
+    ("contd-session", &["contd-descriptors", "contd-protocol", "contd-types"]),
+    ("contd-session-tokio", &["contd-protocol", "contd-types"]),
+    ("contd-lease", &["contd-descriptors", "contd-durable"]),
     ("contd-protocol", &["contd-types"]),
     ("contd-logs", &["contd-failpoint", "contd-types"]),
     ("contd-flist", &["contd-types"]),
+    ("contd-flist-legacy", &["contd-flist"]),
+    ("contd-image", &["contd-flist"]),
     ("contd-store", &["contd-durable", "contd-types"]),
     ("contd-bundle", &["contd-durable", "contd-types"]),
-    ("contd-client", &["contd-protocol", "contd-types"]),
+    ("contd-client", &["contd-protocol", "contd-session-tokio", "contd-types"]),
     (
         "contd-flistfs",
-        &["contd-durable", "contd-flist", "contd-handover", "contd-lease", "contd-protocol", "contd-types"],
+        &[
+            "contd-durable",
+            "contd-flist",
+            "contd-flist-legacy",
+            "contd-lease",
+            "contd-mountinfo",
+            "contd-protocol",
+            "contd-session",
+            "contd-types",
+        ],
     ),
-    ("contd-rootfs", &["contd-access", "contd-durable", "contd-flist", "contd-lease", "contd-protocol", "contd-types"]),
+    (
+        "contd-rootfs",
+        &[
+            "contd-access",
+            "contd-durable",
+            "contd-flist",
+            "contd-lease",
+            "contd-mountinfo",
+            "contd-protocol",
+            "contd-session",
+            "contd-types",
+        ],
+    ),
     (
         "contd-shim",
         &[
@@ -42,12 +69,21 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "contd-lease",
             "contd-logs",
             "contd-protocol",
+            "contd-session",
             "contd-types",
         ],
     ),
     (
         "contd-shim-client",
-        &["contd-cgroup", "contd-durable", "contd-failpoint", "contd-lease", "contd-protocol", "contd-types"],
+        &[
+            "contd-cgroup",
+            "contd-durable",
+            "contd-failpoint",
+            "contd-lease",
+            "contd-protocol",
+            "contd-session-tokio",
+            "contd-types",
+        ],
     ),
     (
         "contd-actors",
@@ -70,14 +106,19 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "contd-bundle",
             "contd-cgroup",
             "contd-client",
+            "contd-descriptors",
             "contd-durable",
             "contd-failpoint",
             "contd-flist",
-            "contd-handover",
+            "contd-flist-legacy",
+            "contd-image",
             "contd-lease",
             "contd-logs",
             "contd-protocol",
             "contd-rootfs",
+            "contd-service-manager",
+            "contd-session",
+            "contd-session-tokio",
             "contd-shim-client",
             "contd-store",
             "contd-types",
@@ -151,6 +192,15 @@ fn the_shim_and_the_flist_server_link_no_async_runtime() {
 }
 
 #[test]
+fn the_flist_server_links_nothing_that_makes_flists_of_images() {
+    let tree = tree("contd-flistfs");
+    for name in ["contd-image", "ruzstd"] {
+        let links = tree.lines().any(|line| line.split(' ').next() == Some(name));
+        assert!(!links, "contd-flistfs links {name}: docs/decisions/0026");
+    }
+}
+
+#[test]
 fn every_crate_inherits_the_lint_table() {
     for package in metadata()["packages"].as_array().expect("packages") {
         let manifest = package["manifest_path"].as_str().expect("a path");
@@ -171,4 +221,45 @@ fn every_library_without_kernel_calls_forbids_unsafe_code() {
             assert!(has_rule, "{} neither forbids nor denies unsafe code", root.display());
         }
     }
+}
+
+/// The tracked files with one of these endings, and their text.
+fn sources(endings: &[&str]) -> Vec<(String, String)> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("run git ls-files");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8(output.stdout).expect("utf-8");
+    let chosen = names.split('\0').filter(|name| endings.iter().any(|ending| name.ends_with(ending)));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // A file that is deleted and not yet committed is still listed.
+    chosen.filter_map(|name| Some((name.to_owned(), std::fs::read_to_string(root.join(name)).ok()?))).collect()
+}
+
+#[test]
+fn documents_and_comments_refer_only_to_what_is_in_the_repository() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for (name, text) in sources(&[".md", ".rs", ".toml"]) {
+        let dir = root.join(&name).parent().expect("a directory").to_path_buf();
+        if name.ends_with(".md") {
+            for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+                if !link.is_empty() && !link.contains("://") && !dir.join(link).exists() {
+                    wrong.push(format!("{name}: the link {link} leads nowhere"));
+                }
+            }
+        }
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c))) {
+            if word.starts_with("docs/") && word.ends_with(".md") && !root.join(word).exists() {
+                wrong.push(format!("{name}: {word} does not exist"));
+            }
+        }
+        let elsewhere = [concat!("FA", "CTS"), concat!("DES", "IGN"), concat!("STY", "LE.md")];
+        wrong.extend(
+            elsewhere.iter().filter(|word| text.contains(**word)).map(|word| format!("{name}: {word} is not here")),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

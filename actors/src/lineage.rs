@@ -1,6 +1,6 @@
 //! The tie between a parent actor and one child: the child hears when the parent goes, the parent when the child does.
 //!
-//! actix ends an actor and its `Supervisor` on a panic; so parents rebuild children themselves (FACTS: actix). A child
+//! actix ends an actor and its `Supervisor` on a panic; so parents rebuild children themselves (docs/architecture.md, facts). A child
 //! tells from `stopped()`, which runs even then. A child ends when its parent is gone: nobody would route to it, and a
 //! rebuilt parent makes another.
 

@@ -1,4 +1,5 @@
-//! `bash -c true` from the tree: `contd run --rm` on its flist beside chroot into the tree on ext4, which mounts nothing.
+//! `bash -c true` from the tree: `contd run --rm` on its flist, beside chroot into the tree on ext4, which mounts
+//! nothing.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::tools::run;
 const WARM_ROUNDS: usize = 11;
 const COLD_ROUNDS: usize = 4;
 const KEEPER: &str = "keeper";
-/// Long enough for the whole run.
+/// A command that runs longer than the bench.
 const SLEEP: &str = "read -t 600 _ <> <(:)";
 
 pub(crate) fn measure(stage: &Stage, table: &mut Table) {

@@ -1,4 +1,4 @@
-//! All content of the tree: by one reader in the order of the directories, and by four at once.
+//! Reads all content of the tree: by one reader in the order of the directories, and by four at once.
 
 use crate::forms::{Comparison, Form};
 use crate::report::Table;

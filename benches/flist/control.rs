@@ -1,4 +1,4 @@
-//! One call to a flist server over its control socket, as the daemon makes it.
+//! Calls a flist server over its control socket, as the daemon does.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use contd_protocol::flistfs::{Call, Reply, Request, Response, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES};
 
-/// A server answers from memory; a Shutdown takes its two seconds to be sure.
+/// The time limit of an answer: a server answers from memory, but a Shutdown takes two seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the process id of the server that answers; `None` when none does.
@@ -20,7 +20,7 @@ pub(crate) fn serving_pid(socket: &Path) -> Option<i32> {
     }
 }
 
-/// Has the server unmount and end.
+/// Makes the server unmount and end.
 pub(crate) fn shut_down(socket: &Path) -> io::Result<()> {
     call(socket, Request::Shutdown).map(drop)
 }

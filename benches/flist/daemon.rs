@@ -1,4 +1,4 @@
-//! A contd daemon with everything of it in the site.
+//! A contd daemon whose directories are all in the site.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ use crate::census::mounts;
 use crate::site::{CGROUP_PARENT, Site};
 use crate::tools::{binary, run};
 
-/// How long the daemon may take to answer, and what it started to go.
+/// The time limit for the daemon to answer, and for its processes to end.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running daemon; the site clears up if it is not finished.
+/// A running daemon; the site ends it if it is not finished.
 pub(crate) struct Daemon {
     child: Child,
     dir: PathBuf,
 }
 
 impl Daemon {
-    /// Starts it and waits until it answers.
+    /// Starts the daemon and waits until it answers.
     pub(crate) fn start(site: &Site) -> Self {
         let dir = site.dir("d");
         fs::write(dir.join("config.toml"), format!("cgroup_parent = \"{CGROUP_PARENT}\"\n")).expect("configure");
@@ -40,19 +40,19 @@ impl Daemon {
         daemon
     }
 
-    /// Returns the command against it, to be given arguments.
+    /// Returns a command for this daemon, without arguments.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(binary("contd"));
         command.arg("--address").arg(self.dir.join("s")).stdin(Stdio::null());
         command
     }
 
-    /// Runs the command to a good end.
+    /// Runs a command, which must succeed.
     pub(crate) fn contd(&self, args: &[&str]) {
         run(self.command().args(args));
     }
 
-    /// Where its block cache is.
+    /// Returns the directory of its block cache.
     pub(crate) fn blocks(&self) -> PathBuf {
         self.dir.join("cache/blocks")
     }
@@ -62,7 +62,7 @@ impl Daemon {
         self.until("the flist to be unmounted", || mounts(&self.dir.join("run/f")).is_empty());
     }
 
-    /// Ends it.
+    /// Ends the daemon.
     pub(crate) fn finish(mut self) {
         self.wait_for_rest();
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("signal the daemon");

@@ -1,8 +1,8 @@
-//! The death of a server under load: how long until the next request is answered, and what the readers saw.
+//! Kills servers under load: measures the time until the next request is answered, and checks the readers' data.
 //!
-//! Eight readers read files past the page cache and compare them with the tree. A probe asks for the file system's
-//! numbers, which the kernel never remembers, so that each question reaches a server: the gap is from the kill to the
-//! first answer of a question that was asked after it.
+//! Eight readers read files past the page cache and compare them with the tree. A probe calls statfs, which the kernel
+//! never caches, so that each call reaches a server: the gap is the time from the kill to the first answer of a call
+//! made after it.
 
 use std::fs::File;
 use std::io;
@@ -23,13 +23,13 @@ use crate::stats::{Goal, Samples};
 
 const KILLS: usize = 20;
 const READERS: usize = 8;
-/// The goal of FACTS.
+/// The goal.
 const GOAL_MS: f64 = 20.0;
-/// How long a successor may take before the run is given up.
+/// The time limit for a successor to answer.
 const SUCCESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the readers read between two kills.
 const PAUSE: Duration = Duration::from_millis(150);
-/// What each reader goes round.
+/// The number of files that each reader reads in turn.
 const FILES: usize = 200;
 const MAX_BYTES: u64 = 256 * 1024;
 
@@ -80,7 +80,7 @@ pub(crate) fn measure(stage: &Stage, table: &mut Table) {
     table.value(&format!("failover, errors of {READERS} readers in {reads} reads"), &failed, count, Goal::AtMost(0.0));
 }
 
-/// Kills the server that answers, and waits for the answer of its successor.
+/// Kills the server that answers, and waits for its successor's answer.
 fn one_kill(server: &Server) -> io::Result<Duration> {
     let pid = serving_pid(server);
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill the server");
@@ -100,7 +100,7 @@ fn serving_pid(server: &Server) -> i32 {
     }
 }
 
-/// Kills one server without load and asks its mount: with nobody who keeps its descriptor the mount is dead at once.
+/// Kills one server without load and calls its mount: without a keeper of its descriptor the mount is dead at once.
 fn has_keeper(stage: &Stage) -> bool {
     let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
     let is_kept = one_kill(&server).is_ok();
@@ -108,14 +108,14 @@ fn has_keeper(stage: &Stage) -> bool {
         serving_pid(&server);
         server.stop();
     } else {
-        // The dead mount is ours to remove.
+        // Remove the dead mount.
         nix::mount::umount2(&server.root, nix::mount::MntFlags::MNT_DETACH).expect("unmount a dead server");
         server.forget();
     }
     is_kept
 }
 
-/// Reads a file after taking what the page cache has of it.
+/// Reads a file after dropping it from the page cache.
 fn uncached(path: &PathBuf) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;

@@ -1,4 +1,5 @@
-//! From the start of a server to the first byte of a file: what the first container of a flist waits for.
+//! Measures the time from the start of a server to the first byte of a file, which the first container of a flist waits
+//! for.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,9 +13,9 @@ use crate::stats::{Goal, Samples};
 
 const WARM_ROUNDS: usize = 21;
 const COLD_ROUNDS: usize = 5;
-/// The goal of FACTS, in milliseconds.
+/// The goal, in milliseconds.
 const GOAL_MS: f64 = 15.0;
-/// The file: small, as most are.
+/// The most bytes of the file: small, as most are.
 const MAX_BYTES: u64 = 16 * 1024;
 
 pub(crate) fn measure(stage: &Stage, table: &mut Table) {

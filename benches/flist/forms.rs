@@ -1,4 +1,4 @@
-//! The forms of the tree, and rounds in which each has its turn, so that a noisy moment hits all.
+//! The forms of the tree, measured in rounds: each round takes every form once, so that noise affects all of them.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::server::Server;
 use crate::stage::Stage;
 use crate::stats::Samples;
 
-/// One way to have the tree.
+/// A form of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Ext4,
@@ -19,14 +19,14 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// All of them.
+    /// All forms.
     pub(crate) const ALL: [Self; 4] = [Self::Ext4, Self::Erofs, Self::Kept, Self::Empty];
-    /// For what reads no content: a flist's blocks play no part.
+    /// The forms for measurements that read no content, where a flist's blocks make no difference.
     pub(crate) const WALKED: [Self; 3] = [Self::Ext4, Self::Erofs, Self::Kept];
 }
 
-/// Does something with the root of a form, with nothing of it in the page cache: for a flist a server that has just been
-/// started. `None` if this machine does not have the form.
+/// Runs `work` on the root of a form with a cold page cache: for a flist on a server that was just started. `None` if
+/// this machine does not have the form.
 pub(crate) fn on_cold<T>(stage: &Stage, form: Form, work: impl FnOnce(&Path) -> T) -> Option<T> {
     let (site, flist) = (&stage.site, &stage.flist);
     match form {
@@ -55,14 +55,14 @@ fn served<T>(stage: &Stage, server: Server, work: impl FnOnce(&Path) -> T) -> T 
     result
 }
 
-/// Times some work.
+/// Measures the time of some work.
 pub(crate) fn time(work: impl FnOnce()) -> Duration {
     let begin = Instant::now();
     work();
     begin.elapsed()
 }
 
-/// What rounds over the forms gave, in milliseconds, and per round the ratio of a flist to ext4.
+/// The results of rounds over the forms, in milliseconds, and per round the ratio of a flist to ext4.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
     pub(crate) ext4: Samples,
@@ -75,13 +75,13 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Takes one round.
+    /// Runs one round.
     pub(crate) fn round(&mut self, forms: &[Form], mut sample: impl FnMut(Form) -> Option<Duration>) {
         let taken = forms.iter().filter_map(|&form| Some((form, sample(form)?)));
         self.push(&taken.collect::<Vec<_>>());
     }
 
-    /// Adds a round whose samples are there already; ext4 is the first.
+    /// Adds a round of existing samples; ext4 is the first.
     pub(crate) fn push(&mut self, round: &[(Form, Duration)]) {
         let mut native = Duration::ZERO;
         for &(form, took) in round {
@@ -107,7 +107,7 @@ impl Comparison {
         }
     }
 
-    /// Takes rounds of some work with a cold page cache.
+    /// Runs rounds of some work with a cold page cache.
     pub(crate) fn cold(stage: &Stage, rounds: usize, forms: &[Form], work: impl Fn(&Path)) -> Self {
         let mut comparison = Self::default();
         for _ in 0..rounds {
@@ -116,7 +116,7 @@ impl Comparison {
         comparison
     }
 
-    /// Takes rounds of some work on forms where it was done before: once, not counted, and then on the same mount.
+    /// Runs rounds of some work with a warm page cache: once without counting, and then on the same mount.
     pub(crate) fn warm(stage: &Stage, rounds: usize, work: impl Fn(&Path)) -> Self {
         let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
         let root = |form: Form| match form {

@@ -1,4 +1,4 @@
-//! One small file: open, read whole, close; the middle one and the slow one of many.
+//! Opens, reads and closes one small file: the median and the 99th percentile of many.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use crate::stage::Stage;
 use crate::stats::{Goal, Samples};
 
 const ROUNDS: usize = 5;
-/// Enough that the 99th of a hundred is more than one file.
+/// The number of files: enough that the 99th percentile is more than one file.
 const FILES: usize = 500;
-/// What is small: most of a root file system is.
+/// The most bytes of a small file: most files of a root file system are smaller.
 const MAX_BYTES: u64 = 16 * 1024;
 
 /// The median and the 99th percentile.

@@ -1,7 +1,7 @@
-//! What serving a flist costs, measured as ratios: each figure beside ext4 and EROFS on the same tree in the same run.
+//! Measures the cost of serving a flist as ratios: each figure beside ext4 and EROFS on the same tree in the same run.
 //!
-//! `make bench-flist`, or some of it: `cargo bench -p contd --bench flist -- --only walk`. Wants root, `/dev/fuse`, and
-//! for the comparisons `mkfs.erofs`: what is missing is said, not passed over. Drops the machine's page cache often.
+//! `make bench-flist`, or a part of it: `cargo bench -p contd --bench flist -- --only walk`. Needs root, `/dev/fuse`,
+//! and for the comparisons `mkfs.erofs`; missing parts are reported. Drops the machine's page cache often.
 //!
 //! ```text
 //! the machine's /usr ── copy, bounded ──► tree (ext4) ── mkfs.erofs ──► image, mounted from its file
@@ -82,7 +82,7 @@ fn main() {
     println!("{about}\n\n{table}\n\n{:.0} s in all.", begin.elapsed().as_secs_f64());
 }
 
-/// Reads `--only NAME`, which may be repeated; what cargo adds (`--bench`) is passed over.
+/// Parses `--only NAME`, which may be repeated; skips the flag that cargo adds (`--bench`).
 fn chosen() -> Vec<String> {
     let mut chosen = Vec::new();
     let mut args = std::env::args().skip(1);

@@ -1,4 +1,4 @@
-//! What a server holds: before anything was read, and after everything was, by one reader and by four.
+//! Measures a server's memory: before any read, and after everything was read, by one reader and by four.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::stage::Stage;
 use crate::stats::{Goal, Samples};
 use crate::tools::tar;
 
-/// The goal of FACTS: so much, and so much per entry.
+/// The goal: a base, and a size per entry.
 const GOAL_BYTES: u64 = 10 << 20;
 const GOAL_BYTES_PER_ENTRY: u64 = 200;
 const MIB: f64 = 1_048_576.0;
@@ -38,7 +38,7 @@ fn one(value: f64) -> Samples {
     samples
 }
 
-/// Bytes, of all processes of a server.
+/// The bytes of all processes of a server.
 #[derive(Debug, Default)]
 struct Memory {
     rss: f64,
@@ -64,7 +64,7 @@ impl Memory {
     }
 }
 
-/// Reads a line of `Name:  123 kB`, in bytes.
+/// Returns the value of a line `Name:  123 kB`, in bytes.
 fn field(text: &str, name: &str) -> f64 {
     let line = text.lines().find(|line| line.starts_with(name)).expect("the field");
     let kib: f64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");

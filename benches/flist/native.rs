@@ -1,4 +1,4 @@
-//! What a flist is compared with: the same tree on ext4 and as an EROFS image.
+//! The native forms that a flist is compared with: the same tree on ext4 and as an EROFS image.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,19 +11,19 @@ use crate::site::Site;
 use crate::tools::run;
 use crate::tree::Tree;
 
-/// Room for the metadata of an ext4 image, beyond the tree's bytes.
+/// Space for the metadata of an ext4 image, beyond the tree's bytes.
 const EXT4_ROOM_MIB: u64 = 256;
 
 /// The tree on ext4.
 pub(crate) struct Ext4 {
     pub(crate) root: PathBuf,
-    /// How it comes to be on ext4.
+    /// How the tree was put on ext4.
     pub(crate) how: &'static str,
     is_mounted: bool,
 }
 
 impl Ext4 {
-    /// Takes the tree itself if it lies on ext4: no loop device in its way, so nothing is easier to keep up with.
+    /// Uses the tree itself if it is on ext4: without a loop device, ext4 is at its fastest.
     pub(crate) fn of(site: &Site, tree: &Tree) -> Self {
         if statfs(&tree.root).expect("statfs").filesystem_type() == EXT4_SUPER_MAGIC {
             return Self { root: tree.root.clone(), how: "the machine's own", is_mounted: false };
@@ -52,7 +52,7 @@ pub(crate) struct Erofs {
 }
 
 impl Erofs {
-    /// Makes and mounts it; `None` where `mkfs.erofs` or the file system is missing.
+    /// Makes and mounts the image; `None` without `mkfs.erofs` or the file system.
     pub(crate) fn of(site: &Site, tree: &Tree) -> Option<Self> {
         if Command::new("mkfs.erofs").arg("-V").output().is_err() {
             eprintln!("mkfs.erofs is not installed: no comparison with it (apt-get install erofs-utils)");
@@ -63,7 +63,7 @@ impl Erofs {
         let mut erofs = Self { root, how: "file-backed", image };
         match erofs.try_mount() {
             Ok(()) => {}
-            // Before Linux 6.12 it takes block devices only.
+            // Before Linux 6.12 EROFS mounts only block devices.
             Err(Errno::ENOTBLK) => {
                 run(Command::new("mount").args(["-o", "loop,ro", "-t", "erofs"]).arg(&erofs.image).arg(&erofs.root));
                 erofs.how = "on a loop device";
@@ -76,7 +76,7 @@ impl Erofs {
         Some(erofs)
     }
 
-    /// Mounts it anew, where that needs no loop device.
+    /// Mounts the image again, if that needs no loop device.
     pub(crate) fn mount(&self) {
         self.try_mount().expect("mount EROFS");
     }
@@ -102,6 +102,6 @@ impl Drop for Erofs {
 }
 
 fn unmount(point: &Path) {
-    // A loop device that `mount` made goes with its mount.
+    // A loop device that `mount` made is removed with its mount.
     let _gone = umount2(point, MntFlags::UMOUNT_NOFOLLOW);
 }

@@ -1,5 +1,5 @@
-//! Making a flist, and unpacking one. The floor is what every packer must do: read each block, hash it, seal it, with the
-//! same library calls on all cores, and nothing kept.
+//! Packs and unpacks a flist. The floor is the work that every packer must do: read each block, hash it, seal it, with
+//! the same library calls on all cores, and keep nothing.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use crate::tools::{binary, run};
 
 const WARM_ROUNDS: usize = 3;
 const COLD_ROUNDS: usize = 2;
-/// FACTS: fifteen times as fast as `rfs`, which was measured beside ext4.
+/// The goal: fifteen times as fast as `rfs`, which was measured beside ext4.
 const TIMES_RFS: f64 = 15.0;
 
 pub(crate) fn measure(stage: &Stage, table: &mut Table) {
@@ -64,7 +64,7 @@ fn cold(stage: &Stage, table: &mut Table) {
     table.over_rfs("pack, cold, beside 4 cats from ext4, cold", texts, &ratios, goal, Some(rfs::PACK_COLD));
 }
 
-/// Packs into a new store, as people do it; the store is removed afterwards, and nobody waits for the disk to forget it.
+/// Packs into a new store, as users do. The store is removed afterwards, outside of the measured time.
 fn pack(stage: &Stage) -> Duration {
     let (out, store) = (stage.site.path("again.fl"), stage.site.path("again"));
     let url = format!("dir://{}", store.display());
@@ -101,7 +101,7 @@ fn seal_all(stage: &Stage) {
     });
 }
 
-/// The flist back into a directory, with the block cache out of the way: from the store.
+/// Unpacks the flist into a directory without the block cache: from the store.
 fn unpack(stage: &Stage, table: &mut Table) {
     let what = "unpack, cold, beside 4 cats from ext4, cold";
     let help = Command::new(binary("contd")).args(["flist", "unpack", "--help"]).output().expect("run contd");

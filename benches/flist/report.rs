@@ -1,11 +1,11 @@
-//! The one table: what, contd, ext4, EROFS, what was reached of which goal, and what the real `rfs` has.
+//! The result table: measurement, contd, ext4, EROFS, reached and goal, and the real `rfs`.
 
 use std::fmt;
 
 use crate::forms::Comparison;
 use crate::stats::{Goal, Samples};
 
-/// The heads of the columns.
+/// The headers of the columns.
 const HEADS: [&str; 8] = ["what", "contd", "ext4", "EROFS", "reached (p10 to p90, n)", "goal", "", "rfs"];
 
 /// Rows, in the order of the measurements.
@@ -13,12 +13,12 @@ const HEADS: [&str; 8] = ["what", "contd", "ext4", "EROFS", "reached (p10 to p90
 pub(crate) struct Table(Vec<[String; 8]>);
 
 impl Table {
-    /// A flist with its blocks in the cache beside ext4.
+    /// Adds a flist with its blocks in the cache beside ext4.
     pub(crate) fn kept(&mut self, what: &str, comparison: &Comparison, goal: Goal, rfs: Option<f64>) {
         self.compare(what, &comparison.kept, &comparison.kept_ratio, comparison, goal, rfs);
     }
 
-    /// A flist with an empty block cache beside ext4.
+    /// Adds a flist with an empty block cache beside ext4.
     pub(crate) fn empty(&mut self, what: &str, comparison: &Comparison, goal: Goal, rfs: Option<f64>) {
         self.compare(what, &comparison.empty, &comparison.empty_ratio, comparison, goal, rfs);
     }
@@ -45,12 +45,12 @@ impl Table {
         ]);
     }
 
-    /// A figure with a goal of its own.
+    /// Adds a figure with a goal of its own.
     pub(crate) fn value(&mut self, what: &str, values: &Samples, show: fn(f64) -> String, goal: Goal) {
         self.beside(what, values, show, "-", goal);
     }
 
-    /// The same, with what EROFS needs.
+    /// Adds a figure with a goal of its own, and the one of EROFS.
     pub(crate) fn beside(&mut self, what: &str, values: &Samples, show: fn(f64) -> String, erofs: &str, goal: Goal) {
         self.push([
             what.to_owned(),
@@ -64,12 +64,12 @@ impl Table {
         ]);
     }
 
-    /// Ours beside something of the same run that is neither ext4 nor EROFS.
+    /// Adds our figure beside another of the same run that is neither ext4 nor EROFS.
     pub(crate) fn over(&mut self, what: &str, [ours, theirs]: [String; 2], ratios: &Samples, goal: Goal) {
         self.over_rfs(what, [ours, theirs], ratios, goal, None);
     }
 
-    /// The same, with what the real `rfs` has.
+    /// Adds the same with the figure of the real `rfs`.
     pub(crate) fn over_rfs(
         &mut self,
         what: &str,
@@ -90,7 +90,7 @@ impl Table {
         ]);
     }
 
-    /// What could not be measured, and why.
+    /// Adds a measurement that could not be made, with the reason.
     pub(crate) fn skipped(&mut self, what: &str, why: &str) {
         let dash = || "-".to_owned();
         self.push([
@@ -111,7 +111,7 @@ impl Table {
     }
 }
 
-/// As Markdown, with columns that line up.
+/// Formats as Markdown, with aligned columns.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heads = HEADS.map(str::to_owned);
@@ -130,7 +130,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Shows milliseconds as people read them.
+/// Formats milliseconds for people.
 pub(crate) fn duration(ms: f64) -> String {
     match ms {
         ms if ms < 1.0 => format!("{:.0} µs", ms * 1e3),
@@ -139,27 +139,27 @@ pub(crate) fn duration(ms: f64) -> String {
     }
 }
 
-/// Shows a ratio.
+/// Formats a ratio.
 pub(crate) fn ratio(value: f64) -> String {
     if value < 10.0 { format!("{value:.2}x") } else { format!("{value:.0}x") }
 }
 
-/// Shows MiB.
+/// Formats MiB.
 pub(crate) fn mib(value: f64) -> String {
     format!("{value:.1} MiB")
 }
 
-/// Shows bytes.
+/// Formats bytes.
 pub(crate) fn bytes(value: f64) -> String {
     format!("{value:.0} B")
 }
 
-/// Shows MiB per second.
+/// Formats MiB per second.
 pub(crate) fn throughput(value: f64) -> String {
     format!("{value:.0} MiB/s")
 }
 
-/// Shows a count.
+/// Formats a count.
 pub(crate) fn count(value: f64) -> String {
     format!("{value:.0}")
 }

@@ -1,13 +1,13 @@
-//! What the real `rfs` takes, as ratios to ext4 on the same tree and machine: 576 MiB of Debian, 19,506 entries, 4 cores,
-//! Linux 6.18; FACTS.md "Serving a flist", medians in seconds. Its times on another machine would mean nothing here.
+//! The figures of the real `rfs`, as ratios to ext4 on the same tree and machine: 576 MiB of Debian, 19,506 entries, 4
+//! cores, Linux 6.18; medians in seconds. Only the ratios can be compared with another machine.
 
 /// `find`, page cache dropped: 4.06 / 0.183.
 pub(crate) const FIND_COLD: f64 = 4.06 / 0.183;
 /// `find` again: 0.092 / 0.031.
 pub(crate) const FIND_WARM: f64 = 0.092 / 0.031;
-/// Every entry looked at, cold: 23.1 / 0.366.
+/// `stat` of every entry, cold: 23.1 / 0.366.
 pub(crate) const STAT_COLD: f64 = 23.1 / 0.366;
-/// And again: 0.295 / 0.066.
+/// `stat` again: 0.295 / 0.066.
 pub(crate) const STAT_WARM: f64 = 0.295 / 0.066;
 /// `tar`, its block cache empty: 52.9 / 3.11.
 pub(crate) const TAR_EMPTY: f64 = 52.9 / 3.11;
@@ -19,7 +19,7 @@ pub(crate) const TAR_WARM: f64 = 6.57 / 0.58;
 pub(crate) const CATS_EMPTY: f64 = 116.0 / 1.47;
 /// Four `cat`, its block cache kept: 122 / 1.47.
 pub(crate) const CATS_KEPT: f64 = 122.0 / 1.47;
-/// And again: 53.4 / 0.80.
+/// Four `cat` again: 53.4 / 0.80.
 pub(crate) const CATS_WARM: f64 = 53.4 / 0.80;
 /// Pack, page cache dropped, beside four `cat` of the tree from ext4, cold: 47.6 / 1.47.
 pub(crate) const PACK_COLD: f64 = 47.6 / 1.47;

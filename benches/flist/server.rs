@@ -1,4 +1,4 @@
-//! One `contd-flistfs` with its mount, started and ended as the daemon does it.
+//! A `contd-flistfs` with its mount, started and ended as the daemon does it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,18 +15,18 @@ use crate::control;
 use crate::site::Site;
 use crate::tools::{binary, run};
 
-/// How long a server may take to be gone after its farewell.
+/// The time limit for a server to end after its Shutdown.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server; it is not ended when dropped: the site clears up.
+/// A server. Dropping it does not end it: the site does.
 pub(crate) struct Server {
     dir: PathBuf,
-    /// Where the tree is.
+    /// The root of the mounted tree.
     pub(crate) root: PathBuf,
 }
 
 impl Server {
-    /// Writes down what is to be served, with the block cache in `cache`.
+    /// Writes the server's configuration, with the block cache in `cache`.
     pub(crate) fn prepare(site: &Site, flist: &FetchedFlist, cache: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = site.dir("f").join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
@@ -48,36 +48,36 @@ impl Server {
         Self { dir, root }
     }
 
-    /// Starts it; returns when the mount is ready.
+    /// Starts the server; returns when the mount is ready.
     pub(crate) fn launch(&self) {
         run(Command::new(binary("contd-flistfs")).arg("--dir").arg(&self.dir));
     }
 
-    /// Both.
+    /// Does both [`Self::prepare`] and [`Self::launch`].
     pub(crate) fn start(site: &Site, flist: &FetchedFlist, cache: &Path) -> Self {
         let server = Self::prepare(site, flist, cache);
         server.launch();
         server
     }
 
-    /// The process that answers requests; `None` when there is none.
+    /// Returns the process that answers requests; `None` when there is none.
     pub(crate) fn serving_pid(&self) -> Option<i32> {
         control::serving_pid(&self.dir.join("sock"))
     }
 
-    /// All processes of it.
+    /// Returns all processes of the server.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let named = format!("{} ", self.dir.display());
         command_lines().into_iter().filter(|(_, line)| line.contains(&named)).map(|(pid, _)| pid).collect()
     }
 
-    /// Unmounts and ends it.
+    /// Unmounts the tree and ends the server.
     pub(crate) fn stop(self) {
         control::shut_down(&self.dir.join("sock")).expect("shut the server down");
         self.forget();
     }
 
-    /// Waits until nothing of it lives, and removes its directory.
+    /// Waits until all its processes have ended, and removes its directory.
     pub(crate) fn forget(self) {
         let lease = LeaseDir::new(&self.dir);
         let begin = Instant::now();

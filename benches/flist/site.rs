@@ -1,4 +1,4 @@
-//! The one directory that everything of a run lies in. It is emptied before a run, at its end, and when it is interrupted.
+//! The one directory that holds all files of a run. It is emptied before a run, at its end, and when it is interrupted.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::census::{cgroups_below, command_lines, members, mounts};
 
-/// On disk, also where `/tmp` is memory; one run at a time.
+/// A directory on disk, even where `/tmp` is in memory; one run at a time uses it.
 const ROOT: &str = "/var/tmp/contd-bench-flist";
 /// The parent of the containers' cgroups.
 pub(crate) const CGROUP_PARENT: &str = "contd-bench-flist";
-/// How long what was killed may take to be gone.
+/// The time limit for killed processes to be gone.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The code of a process that ended by SIGINT, as a shell has it.
+/// The exit code of a process that SIGINT ended, in a shell's form.
 const INTERRUPTED: i32 = 130;
 
 /// The directory, locked.
@@ -27,7 +27,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Takes the directory, and clears away what an earlier run has left.
+    /// Locks the directory, and removes the leftovers of an earlier run.
     pub(crate) fn enter() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the bench mounts and drops caches: run it as root");
         let root = PathBuf::from(ROOT);
@@ -39,30 +39,30 @@ impl Site {
         Self { root, lock }
     }
 
-    /// A path in it.
+    /// Returns a path in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// Makes a directory in it.
+    /// Makes a directory in the directory.
     pub(crate) fn dir(&self, name: &str) -> PathBuf {
         let dir = self.path(name);
         fs::create_dir_all(&dir).expect("make a directory");
         dir
     }
 
-    /// Writes out what is dirty and drops page cache, entries and inodes of the whole machine.
+    /// Writes dirty pages, and drops the page cache, entries and inodes of the whole machine.
     pub(crate) fn drop_caches(&self) {
         self.sync();
         fs::write("/proc/sys/vm/drop_caches", "3").expect("drop the caches");
     }
 
-    /// Waits until everything written to the file system of the directory is on disk.
+    /// Waits until all data written to the directory's file system is on disk.
     pub(crate) fn sync(&self) {
         nix::unistd::syncfs(&self.lock).expect("sync");
     }
 
-    /// Demands that the measurements have cleaned up after themselves, and removes the directory.
+    /// Asserts that the measurements have cleaned up, and removes the directory.
     pub(crate) fn leave(self) {
         let named = self.root.display().to_string();
         let processes: Vec<_> = command_lines().into_iter().filter(|(_, line)| line.contains(&named)).collect();
@@ -74,7 +74,7 @@ impl Site {
     }
 }
 
-/// After a panic as well.
+/// Cleans up after a panic too.
 impl Drop for Site {
     fn drop(&mut self) {
         clear(&self.root);
@@ -82,8 +82,8 @@ impl Drop for Site {
     }
 }
 
-/// Has the signals that end a run heard by a thread, which clears up first. By handlers and not by a mask: what is started
-/// would inherit a mask, and the daemon would not hear its SIGTERM.
+/// Starts a thread that handles the signals that end a run, and cleans up first. It uses handlers, not a mask: child
+/// processes would inherit a mask, and the daemon would not get its SIGTERM.
 fn clear_on_signal(root: &Path) {
     let root = root.to_owned();
     #[expect(clippy::exit, reason = "the main thread is anywhere; what it has made is cleared away just before")]
@@ -100,7 +100,7 @@ fn clear_on_signal(root: &Path) {
             }
         });
         eprintln!("interrupted: clearing up");
-        // What the measuring thread runs ends here; that thread then fails, and nobody need hear of it.
+        // The processes of the measuring thread end here; the panic of that thread need not be reported.
         std::panic::set_hook(Box::new(|_because_of_us| ()));
         clear(&root);
         let _removed = fs::remove_dir(&root);
@@ -108,7 +108,7 @@ fn clear_on_signal(root: &Path) {
     });
 }
 
-/// Ends, unmounts and removes what bears this directory's name, and nothing else.
+/// Ends, unmounts and removes everything with this directory's name, and nothing else.
 fn clear(root: &Path) {
     let named = root.display().to_string();
     let cgroups = cgroups_below(CGROUP_PARENT);
@@ -125,7 +125,7 @@ fn clear(root: &Path) {
         for pid in left {
             let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        // A dead server's requests end when its mount goes, and only then do those who wait for them.
+        // A dead server's requests end when it is unmounted, and only then do the processes that wait for them.
         unmount(root);
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -150,14 +150,14 @@ fn unmount(root: &Path) {
     }
 }
 
-/// Lists the living children of this process.
+/// Lists the running children of this process.
 fn children() -> Vec<i32> {
     let mut found = Vec::new();
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
         found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
     }
-    // A zombie waits for whoever started it, which may be the thread that was interrupted.
+    // A zombie waits for its parent thread, which may be the one that was interrupted.
     found.retain(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()));
     found
 }

@@ -1,4 +1,4 @@
-//! What all measurements share: the tree in all its forms, packed once, and a block cache that is full.
+//! The setting of all measurements: the tree in all its forms, packed once, and a full block cache.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,18 +12,18 @@ use crate::site::Site;
 use crate::tools::{Lists, binary, run};
 use crate::tree::Tree;
 
-/// The ground of a run.
+/// The setting of a run.
 pub(crate) struct Stage {
     pub(crate) tree: Tree,
     pub(crate) ext4: Ext4,
     pub(crate) erofs: Option<Erofs>,
     pub(crate) lists: Lists,
-    /// The `.fl` as it was packed.
+    /// The packed `.fl`.
     pub(crate) packed: PathBuf,
     pub(crate) flist: FetchedFlist,
     /// A cache with every block of the flist.
     pub(crate) kept_cache: PathBuf,
-    /// Last: what is mounted lies in it.
+    /// The site; the last field, because the mounts are in it.
     pub(crate) site: Site,
 }
 
@@ -51,7 +51,7 @@ impl Stage {
         Self { tree, ext4, erofs, lists, packed, flist, kept_cache, site }
     }
 
-    /// Says what was measured on what.
+    /// Describes the tree and the machine of the measurement.
     pub(crate) fn describe(&self) -> String {
         let kernel = nix::sys::utsname::uname().expect("uname");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -68,7 +68,7 @@ impl Stage {
         )
     }
 
-    /// Demands that nothing is left.
+    /// Asserts that nothing is left behind.
     pub(crate) fn leave(self) {
         let Self { ext4, erofs, site, .. } = self;
         drop((ext4, erofs));

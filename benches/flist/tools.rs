@@ -1,4 +1,4 @@
-//! What is run on each form of the tree: the tools that people run.
+//! The programs that are run on each form of the tree: those that people use.
 
 use std::fs;
 use std::io::Read;
@@ -7,17 +7,17 @@ use std::process::{Child, Command, Stdio};
 
 use crate::tree::Entry;
 
-/// Readers at the same time.
+/// The number of concurrent readers.
 const CATS: usize = 4;
 
-/// Returns the path of one of our binaries, which `make bench-flist` has built.
+/// Returns the path of one of our programs, which `make bench-flist` has built.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_contd")).with_file_name(name);
     assert!(path.exists(), "{} is missing: make build", path.display());
     path
 }
 
-/// Runs a command to its end, which must be a good one.
+/// Runs a command, which must succeed.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
@@ -30,13 +30,13 @@ pub(crate) fn find(root: &Path) {
     run(Command::new("find").arg(".").current_dir(root));
 }
 
-/// Looks at every entry.
+/// Reads the attributes of every entry.
 pub(crate) fn stat(root: &Path) {
     run(Command::new("find").args([".", "-printf", "%s %m\n"]).current_dir(root));
 }
 
-/// Reads the whole tree in the order of its directories. GNU tar reads nothing when its output is `/dev/null`, so
-/// somebody listens.
+/// Reads the whole tree in the order of its directories. GNU tar reads no content if its output is `/dev/null`, so the
+/// output goes to a pipe.
 pub(crate) fn tar(root: &Path) {
     let mut command = Command::new("tar");
     command.args(["-cf", "-", "."]).current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -47,11 +47,11 @@ pub(crate) fn tar(root: &Path) {
     must_succeed("tar", child);
 }
 
-/// The files of the tree in equal parts, each as `xargs -0` reads it.
+/// The files of the tree in equal parts, each a list for `xargs -0`.
 pub(crate) struct Lists(Vec<PathBuf>);
 
 impl Lists {
-    /// Writes them into `dir`.
+    /// Writes the lists into `dir`.
     pub(crate) fn write(dir: &Path, files: &[Entry]) -> Self {
         let mut texts = vec![Vec::new(); CATS];
         for (number, file) in files.iter().enumerate() {

@@ -1,12 +1,12 @@
-//! The tree that is served: parts of this machine's own `/usr`, chosen by a fixed rule and bounded, laid out as a root.
+//! The served tree: parts of this machine's own `/usr`, chosen by a fixed rule and bounded, arranged as a root.
 
 use std::collections::HashSet;
 use std::fs::{self, File, FileTimes, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-/// What is taken, in this order: a directory, and the most entries and MiB of it. Programs and libraries first, so that
-/// a shell runs; then many small files. About what a Debian root with python3, git and a compiler holds.
+/// The parts, in this order: a directory, and the most entries and MiB of it. Programs and libraries come first, so
+/// that a shell runs; then many small files. Similar to a Debian root with python3, git and a compiler.
 const PARTS: [(&str, usize, u64); 9] = [
     ("usr/bin", 900, 45),
     ("usr/sbin", 200, 10),
@@ -18,21 +18,21 @@ const PARTS: [(&str, usize, u64); 9] = [
     ("usr/include", 4_500, 45),
     ("usr/share", 20_000, 220),
 ];
-/// The bounds of all: the tree of the research (19,506 entries, 576 MiB) is the measure.
+/// The bounds of the whole tree: that of the research (19,506 entries, 576 MiB).
 const MAX_ENTRIES: usize = 20_000;
 const MAX_BYTES: u64 = 576 << 20;
-/// Larger files are left out: a few would be a tenth of the tree.
+/// The most bytes of a file; larger ones are left out, since a few would be a tenth of the tree.
 const MAX_FILE_BYTES: u64 = 16 << 20;
-/// With fewer the ratios say little, and it is said.
+/// With fewer entries the ratios say little, and the report says so.
 const FEW_ENTRIES: usize = 8_000;
 
-/// What a shell needs, whatever the bounds leave out: paths that are copied with what they link to.
+/// The programs that a shell needs, copied with their libraries in any case.
 const ALWAYS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// A regular file of the tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// Relative to the root.
+    /// The path relative to the root.
     pub(crate) path: PathBuf,
     pub(crate) size: u64,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Makes it below `root`.
+    /// Makes the tree below `root`.
     pub(crate) fn make(root: &Path) -> Self {
         let mut copy = Copy {
             tree: Self { root: root.to_owned(), files: Vec::new(), entries: 0, bytes: 0 },
@@ -74,12 +74,12 @@ impl Tree {
         tree
     }
 
-    /// Picks `count` files of at most `max_bytes`, evenly over the tree, in an order that is mixed but always the same.
+    /// Picks `count` files of at most `max_bytes`, evenly over the tree, in a mixed order that is always the same.
     pub(crate) fn some_files(&self, count: usize, max_bytes: u64) -> Vec<PathBuf> {
         let small: Vec<_> = self.files.iter().filter(|file| (1..=max_bytes).contains(&file.size)).collect();
         let step = (small.len() / count).max(1);
         let mut picked: Vec<PathBuf> = small.iter().step_by(step).take(count).map(|file| file.path.clone()).collect();
-        // A walk with a stride that shares no divisor with the length meets each once.
+        // A stride that shares no divisor with the length visits each file once.
         let len = picked.len();
         let stride = (len * 5 / 8..).find(|stride| gcd(*stride, len) == 1).expect("a stride");
         let order: Vec<usize> = (0..len).map(|index| index * stride % len).collect();
@@ -98,7 +98,7 @@ struct Limit {
 
 struct Copy {
     tree: Tree,
-    /// Device and inode of each file: hard links become separate files in a flist, so only the first is taken.
+    /// Device and inode of each file: hard links become separate files in a flist, so only the first one is copied.
     seen: HashSet<(u64, u64)>,
 }
 
@@ -112,7 +112,7 @@ impl Copy {
         self.tree.entries >= entries || self.tree.bytes >= bytes
     }
 
-    /// Copies a directory in the order of the names, as far as the limit allows.
+    /// Copies a directory in the order of the names, up to the limit.
     fn directory(&mut self, from: &Path, limit: &Limit) {
         let to = self.to(from);
         let mut names: Vec<_> = fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
@@ -159,7 +159,7 @@ impl Copy {
         }
     }
 
-    /// Copies a program and the libraries that it loads, with the links on their way.
+    /// Copies a program and the libraries that it loads, with the links on the way.
     fn with_libraries(&mut self, program: &Path) {
         let output = std::process::Command::new("ldd").arg(program).output().expect("run ldd");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -170,7 +170,7 @@ impl Copy {
     }
 
     fn with_links(&mut self, path: &Path) {
-        // `/lib` is a link to `/usr/lib`, here as there: what counts is the path without links in its directories.
+        // `/lib` is a link to `/usr/lib`, in the tree as on the host; so use the path without links in its directories.
         let dir = fs::canonicalize(path.parent().expect("a directory")).expect("resolve a directory");
         let path = dir.join(path.file_name().expect("a name"));
         let metadata = fs::symlink_metadata(&path).expect("look at a file");
@@ -184,7 +184,7 @@ impl Copy {
     }
 }
 
-/// Gives owner, mode and time; the owner first, since a change of it takes the setuid bit.
+/// Sets owner, mode and time; the owner first, because changing it clears the setuid bit.
 fn dress(to: &Path, metadata: &Metadata) {
     lchown(to, Some(metadata.uid()), Some(metadata.gid())).expect("own a copy");
     fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777)).expect("set a mode");

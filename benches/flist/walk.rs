@@ -1,4 +1,5 @@
-//! Names and attributes of the whole tree, cold and warm. No content is read, so the block cache plays no part.
+//! Reads names and attributes of the whole tree, cold and warm. No content is read, so the block cache makes no
+//! difference.
 
 use crate::forms::{Comparison, Form};
 use crate::report::Table;

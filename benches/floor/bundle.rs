@@ -1,4 +1,4 @@
-//! The bundle as the floor needs it: read and made into C strings once, before anything is measured.
+//! The floor's bundle: read and converted to C strings once, before anything is measured.
 
 use std::ffi::CString;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Capabilities by number (linux/capability.h): those of our own default bundle.
+/// Capabilities by number (linux/capability.h): those of our default bundle.
 const CAPABILITIES: [(&str, u32); 14] = [
     ("CAP_CHOWN", 0),
     ("CAP_DAC_OVERRIDE", 1),
@@ -23,7 +23,7 @@ const CAPABILITIES: [(&str, u32); 14] = [
     ("CAP_AUDIT_WRITE", 29),
     ("CAP_SETFCAP", 31),
 ];
-/// Mount options that are flags; what is not here goes to the file system as text.
+/// Mount options that are flags; other options are passed to the file system as text.
 const FLAGS: [(&str, libc::c_ulong); 6] = [
     ("ro", libc::MS_RDONLY),
     ("nosuid", libc::MS_NOSUID),
@@ -35,7 +35,7 @@ const FLAGS: [(&str, libc::c_ulong); 6] = [
 
 use nix::libc;
 
-/// One mount of the configuration.
+/// A mount of the configuration.
 pub(super) struct Mount {
     pub(super) source: CString,
     pub(super) target: CString,
@@ -44,7 +44,7 @@ pub(super) struct Mount {
     pub(super) options: CString,
 }
 
-/// What init does, ready to be done.
+/// The steps of init, with all their arguments.
 pub(super) struct Bundle {
     pub(super) root: CString,
     pub(super) mounts: Vec<Mount>,
@@ -55,14 +55,14 @@ pub(super) struct Bundle {
     pub(super) capabilities: u64,
     pub(super) nofile: u64,
     pub(super) filter_flags: u32,
-    /// `struct sock_filter`, one behind the other.
+    /// The instructions (`struct sock_filter`), one after the other.
     pub(super) filter: Vec<libc::sock_filter>,
     pub(super) args: Vec<CString>,
     pub(super) env: Vec<CString>,
-    /// The v1 hierarchies that are mounted read-only, by name and mount option.
+    /// The v1 hierarchies to mount read-only, by name and mount option.
     pub(super) hierarchies: Vec<(CString, CString)>,
     pub(super) cgroup: String,
-    /// File of the cgroup tree and what is written to it, in order.
+    /// The writes to the cgroup tree: hierarchy, file and value, in order.
     pub(super) limits: Vec<(&'static str, &'static str, String)>,
 }
 
@@ -80,7 +80,7 @@ fn list(value: &Value) -> Vec<CString> {
 }
 
 impl Bundle {
-    /// Reads `config.json` and `filter` of a directory; its root is `rootfs`.
+    /// Reads `config.json` and `filter` from a directory; the root is `rootfs` in it.
     pub(super) fn read(dir: &Path) -> Self {
         let json = fs::read_to_string(dir.join("config.json")).expect("read config.json");
         let config: Value = serde_json::from_str(&json).expect("JSON");
@@ -134,7 +134,7 @@ fn mount(mount: &Value) -> Mount {
     Mount { source, target, fs_type, flags, options: c(&options.join(",")) }
 }
 
-/// Lists the v1 hierarchies of this machine, as a cgroup mount of the container shows them.
+/// Lists this machine's v1 hierarchies, as a cgroup mount of the container shows them.
 fn hierarchies() -> Vec<(CString, CString)> {
     let text = fs::read_to_string("/proc/self/cgroup").expect("read /proc/self/cgroup");
     let option = |line: &str| line.split(':').nth(1).expect("a hierarchy").to_owned();

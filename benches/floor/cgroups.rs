@@ -1,4 +1,4 @@
-//! The cgroups of the floor on a hybrid machine: one directory in each hierarchy that a limit or the kill needs.
+//! The floor's cgroups on a hybrid machine: one directory in each hierarchy that a limit or the kill needs.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
 
-/// The hierarchies that are joined: of the limits, to freeze, and the v2 tree, for `cgroup.kill`.
+/// The joined hierarchies: those of the limits, the freezer, and the v2 tree, for `cgroup.kill`.
 const JOINED: [&str; 6] = ["pids", "memory", "cpu", "devices", "freezer", "unified"];
 
 /// The directories of one container.
@@ -23,7 +23,7 @@ impl Cgroups {
         }
     }
 
-    /// Removes the parents; another server may still need them.
+    /// Removes the parents, unless another server still needs them.
     pub(super) fn remove_parents(bundle: &Bundle) {
         let parent = Path::new(&bundle.cgroup).parent().expect("a parent");
         for hierarchy in JOINED {
@@ -49,14 +49,14 @@ impl Cgroups {
         }
     }
 
-    /// Puts the calling process into all of them.
+    /// Moves the calling process into all of them.
     pub(super) fn enter(&self) {
         for dir in &self.dirs {
             write(&dir.join("cgroup.procs"), "0");
         }
     }
 
-    /// Removes them; their last process has been reaped.
+    /// Removes the directories; their last process has been reaped.
     pub(super) fn remove(self) {
         for dir in &self.dirs {
             fs::remove_dir(dir).expect("remove a cgroup");

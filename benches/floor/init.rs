@@ -1,4 +1,4 @@
-//! The child: from a fresh clone to `execve`, in the order that needs the fewest calls.
+//! The child process: from the clone to `execve`, in the order with the fewest calls.
 
 use std::ffi::CStr;
 use std::io::{PipeReader, PipeWriter, Read};
@@ -9,7 +9,7 @@ use super::bundle::{Bundle, Mount, c};
 use super::cgroups::Cgroups;
 use super::sys;
 
-/// Nodes of `/dev`: major and minor number.
+/// The nodes of `/dev`: path, major and minor number.
 const NODES: [(&CStr, u32, u32); 6] = [
     (c"/dev/null", 1, 3),
     (c"/dev/zero", 1, 5),
@@ -27,7 +27,7 @@ const LINKS: [(&CStr, &CStr); 6] = [
     (c"pts/ptmx", c"/dev/ptmx"),
 ];
 
-/// Never returns; `hold` is closed by the exec.
+/// Runs the child; never returns. The exec closes `hold`.
 pub(super) fn run(bundle: &Bundle, cgroups: &Cgroups, mut wait: PipeReader, hold: &PipeWriter) -> ! {
     cgroups.enter();
     sys::new_cgroup_namespace();

@@ -1,15 +1,15 @@
-//! The floor: what the kernel alone asks for one container, without an API, a daemon, a record or a log.
+//! The floor: the time that the kernel alone takes for one container, without an API, a daemon, a record or a log.
 //!
-//! Takes in: a bundle made by [`Ground`], the same `config.json` that every contender gets. Gives out: how long it took
-//! until `/bin/true` was executed, had ended, and its cgroups were gone. It honours of the configuration what such a
-//! bundle can say and ends loudly at anything else.
+//! Takes in: a bundle made by [`Ground`], with the same `config.json` for every contender. Gives out: the time until
+//! `/bin/true` was executed, had ended, and its cgroups were removed. It supports the settings of such a bundle, and
+//! panics at any other.
 //!
 //! ```text
 //! bench ── lines ──► server (this program again, small and single-threaded: forking a fat parent costs)
 //!                      └ clone3 ► init: cgroups, namespaces, mounts, pivot, rights, seccomp, exec
 //! ```
-//! Cold: cgroups are made and entered on the way. Warm: a child waits in its namespaces and cgroups, and is told "go".
-//! The root file system is an overlay that is mounted before anything is measured.
+//! Cold: cgroups are made and entered within the measured time. Warm: a child waits in its namespaces and cgroups, and
+//! is told "go". The root file system is an overlay that is mounted before anything is measured.
 
 mod bundle;
 mod cgroups;
@@ -28,12 +28,12 @@ pub(crate) use server::serve;
 /// The argument that makes this program the server.
 pub(crate) const SERVER: &str = "--floor";
 
-/// How long one container took, from the beginning of the call.
+/// The times of one container, from the beginning of the call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Took {
-    /// Until the program was executed.
+    /// The time until the program was executed.
     pub(crate) started: Duration,
-    /// Until it was reaped and its cgroups were removed.
+    /// The time until it was reaped and its cgroups were removed.
     pub(crate) removed: Duration,
 }
 
@@ -43,7 +43,8 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Lays it into `dir`. `tree` is the lower layer, `compiler` is `contd-seccomp`, `cgroup` the path of its cgroups.
+    /// Makes the bundle in `dir`. `tree` is the lower layer, `compiler` is `contd-seccomp`, `cgroup` the path of its
+    /// cgroups.
     pub(crate) fn lay(dir: &Path, tree: &Path, config: &serde_json::Value, compiler: &Path, cgroup: &str) -> Self {
         for sub in ["layer", "rootfs"] {
             fs::create_dir_all(dir.join(sub)).expect("make a directory");
@@ -62,7 +63,7 @@ impl Ground {
         Self { dir: dir.to_owned() }
     }
 
-    /// Starts a server on it.
+    /// Starts a server of this bundle.
     pub(crate) fn server(&self) -> Floor {
         let program = std::env::current_exe().expect("the path of this program");
         let mut command = Command::new(program);
@@ -99,7 +100,7 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// Runs one container, all of it on the way.
+    /// Runs one container cold: every step is within the measured time.
     pub(crate) fn cold(&mut self) -> Took {
         self.took("cold")
     }
@@ -133,7 +134,7 @@ impl Floor {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        // It ends with its input.
+        // The server ends at the end of its input.
         drop(self.input.take());
         let _reaped = self.child.wait();
     }

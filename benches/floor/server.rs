@@ -1,4 +1,4 @@
-//! The server: one line asks for one container or one slot, one line answers.
+//! The server: runs one container or makes one slot for each line of input, and answers with one line.
 
 use std::io::{BufRead, Read, Write, pipe};
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::bundle::Bundle;
 use super::cgroups::Cgroups;
 use super::{init, sys};
 
-/// A child that waits in its cgroups and namespaces.
+/// A child process that waits in its cgroups and namespaces.
 struct Slot {
     pid: i32,
     cgroups: Cgroups,
@@ -16,7 +16,7 @@ struct Slot {
     executed: std::io::PipeReader,
 }
 
-/// Serves until its input ends.
+/// Serves until the end of its input.
 pub(crate) fn serve(dir: &Path) {
     let bundle = Bundle::read(dir);
     Cgroups::make_parents(&bundle);
@@ -45,13 +45,13 @@ pub(crate) fn serve(dir: &Path) {
     Cgroups::remove_parents(&bundle);
 }
 
-/// Makes the cgroups and a child in them.
+/// Makes the cgroups and a child process in them.
 fn make(bundle: &Bundle) -> Slot {
     let cgroups = Cgroups::make(bundle);
     let ((wait, go), (executed, hold)) = (pipe().expect("a pipe"), pipe().expect("a pipe"));
     let pid = sys::clone3(sys::NEW_NAMESPACES);
     if pid == 0 {
-        // The ends of the parent: a child that holds them would never see them close.
+        // Close the parent's ends here: a child that holds them would never see them close.
         drop((go, executed));
         sys::end_on_panic();
         init::run(bundle, &cgroups, wait, &hold);
@@ -59,12 +59,13 @@ fn make(bundle: &Bundle) -> Slot {
     Slot { pid, cgroups, go, executed }
 }
 
-/// Lets the child of a slot go; returns nanoseconds since `begin` until it was executed, and until it was removed.
+/// Tells the child of a slot to go; returns the nanoseconds since `begin` until it was executed, and until it was
+/// removed.
 fn run(bundle: &Bundle, slot: Slot, begin: Instant) -> String {
     let Slot { pid, cgroups, mut go, mut executed } = slot;
     cgroups.limit(bundle);
     go.write_all(b"g").expect("say go");
-    // Closed by the exec; a child that fails says so on standard error and shows it by its exit code.
+    // The exec closes the pipe; a child that fails writes to standard error and exits with a code.
     let read = executed.read(&mut [0]).expect("wait for the exec");
     assert_eq!(read, 0, "the pipe is only ever closed");
     let started = begin.elapsed();

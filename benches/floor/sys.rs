@@ -1,4 +1,4 @@
-//! The system calls of the floor. Each ends the process loudly when it fails: a floor with a hole is no floor.
+//! The system calls of the floor. Each one panics when it fails: a floor with a missing step would be too fast.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -10,14 +10,14 @@ use nix::libc;
 
 use super::bundle::Bundle;
 
-/// The namespaces that a child is born into; the network's is joined, the cgroup's comes after the cgroups.
+/// The namespaces of a new child; the network namespace is joined, and the cgroup namespace is made after the cgroups.
 pub(super) const NEW_NAMESPACES: u64 =
     (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC).cast_unsigned() as u64;
 
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-/// A number above every capability that a kernel has so far.
+/// A number above every capability of any kernel so far.
 const MAX_CAPABILITIES: u32 = 64;
 
 #[track_caller]
@@ -42,7 +42,7 @@ pub(super) fn clone3(flags: u64) -> i32 {
     i32::try_from(check(pid, "clone3")).expect("a pid")
 }
 
-/// Makes a panic the end of this process: a child must never unwind into the server's loop.
+/// Makes a panic end this process: a child must never unwind into the server's loop.
 pub(super) fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
@@ -99,7 +99,7 @@ pub(super) fn mount_c(
     check(result.into(), &format!("mount {}", target.to_string_lossy()));
 }
 
-/// mount(2) with paths, for what is done beforehand.
+/// mount(2) with paths, for the preparation.
 #[track_caller]
 pub(super) fn mount(source: &str, target: &Path, fs_type: &str, flags: libc::c_ulong, options: &str) {
     let c = |text: &[u8]| CString::new(text).expect("no NUL");
@@ -107,7 +107,7 @@ pub(super) fn mount(source: &str, target: &Path, fs_type: &str, flags: libc::c_u
     mount_c(Some(&source), &c(target.as_os_str().as_bytes()), Some(&fs_type), flags, Some(&options));
 }
 
-/// Unmounts, at the end.
+/// Unmounts after the measurement.
 pub(super) fn unmount(target: &Path) {
     let _gone = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
 }
@@ -124,7 +124,7 @@ pub(super) fn pivot(root: &CStr) {
     check(unsafe { libc::chdir(c"/".as_ptr()) }.into(), "enter the new root");
 }
 
-/// Makes a directory, if it is not there.
+/// Makes a directory, if it does not exist.
 pub(super) fn make_dir(path: &CStr) {
     // SAFETY: `path` is a C string that outlives the call.
     let result = unsafe { libc::mkdir(path.as_ptr(), 0o755) };
@@ -146,7 +146,7 @@ pub(super) fn make_link(target: &CStr, link: &CStr) {
     check(unsafe { libc::symlink(target.as_ptr(), link.as_ptr()) }.into(), "link");
 }
 
-/// Binds a path over itself; tells whether there is one.
+/// Binds a path over itself; tells whether the path exists.
 pub(super) fn bind_over_itself(path: &CStr) -> bool {
     let flags = libc::MS_BIND | libc::MS_REC;
     // SAFETY: the paths are C strings that outlive the call, the rest is null.
@@ -157,12 +157,12 @@ pub(super) fn bind_over_itself(path: &CStr) -> bool {
 }
 
 pub(super) fn remount_read_only(path: &CStr) {
-    // What /proc was mounted with stays, or the kernel refuses.
+    // Keep the flags of the mount of /proc, or the kernel refuses.
     let kept = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     mount_c(None, path, None, libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | kept, None);
 }
 
-/// Hides a path: a file behind `/dev/null`, a directory behind an empty one.
+/// Masks a path: a file by `/dev/null`, a directory by an empty one.
 pub(super) fn mask(path: &CStr) {
     // SAFETY: the paths are C strings that outlive the call, the rest is null.
     let result = unsafe { libc::mount(c"/dev/null".as_ptr(), path.as_ptr(), null(), libc::MS_BIND, null()) };
@@ -176,7 +176,7 @@ pub(super) fn mask(path: &CStr) {
     }
 }
 
-/// Takes every right that the bundle does not give; the filter comes last.
+/// Drops every right that the bundle does not give; loads the filter last.
 pub(super) fn restrict(bundle: &Bundle) {
     let limit = libc::rlimit { rlim_cur: bundle.nofile, rlim_max: bundle.nofile };
     // SAFETY: `limit` is a valid rlimit that outlives the call.
@@ -185,7 +185,7 @@ pub(super) fn restrict(bundle: &Bundle) {
         let is_kept = bundle.capabilities & (1 << number) != 0;
         // SAFETY: no memory is passed.
         if !is_kept && unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) } < 0 {
-            // The kernel has no capability of this number, nor any above.
+            // The kernel has no capability of this number, and none above.
             break;
         }
     }
@@ -209,13 +209,13 @@ static ROOT_GROUP: libc::gid_t = 0;
 fn set_capabilities(set: u64) {
     let header: [u32; 2] = [CAPABILITY_VERSION_3, 0];
     let (low, high) = (set as u32, (set >> 32) as u32);
-    // Effective, permitted, inheritable: first their low halves.
+    // Effective, permitted, inheritable: first the low halves.
     let sets: [u32; 6] = [low, low, 0, high, high, 0];
     // SAFETY: the header and two sets of three numbers, laid out as capset(2) has it, outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }, "set the capabilities");
 }
 
-/// Executes; never returns.
+/// Executes the program; never returns.
 pub(super) fn execute(args: &[CString], env: &[CString]) -> ! {
     let list = |texts: &[CString]| -> Vec<*const libc::c_char> {
         texts.iter().map(|text| text.as_ptr()).chain([null()]).collect()

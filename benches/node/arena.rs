@@ -1,4 +1,4 @@
-//! What all contenders share: one network namespace, one bundle, one floor; and nothing of it is left at the end.
+//! The shared setting of all contenders: one network namespace, one bundle, one floor; removed at the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use crate::harness::census::{cgroups_below, mounts};
 use crate::harness::{Flist, Netns, Node, busybox_tree};
 use crate::peers::{Containerd, RuncBundle};
 
-/// The shared ground of one measurement.
+/// The shared setting of one measurement.
 pub(crate) struct Arena {
     pub(crate) netns: Netns,
-    /// The configuration that contd's own plan names, in the shared network namespace.
+    /// The configuration of contd's own dry run, in the shared network namespace.
     pub(crate) config: Value,
     pub(crate) runc: RuncBundle,
     pub(crate) ground: Ground,
@@ -23,7 +23,7 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// Makes it; `name` tells it from others.
+    /// Makes the setting; `name` tells it from others.
     pub(crate) fn enter(name: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("contd-bench-").tempdir_in("/tmp").expect("make a directory");
         let netns = Netns::new(&format!("bench-{name}"));
@@ -36,13 +36,13 @@ impl Arena {
         Self { netns, config, runc, ground, tree, cgroup_parent, dir }
     }
 
-    /// Lays one more floor, for another at the same time.
+    /// Makes one more floor, for a concurrent one.
     pub(crate) fn another_ground(&self, number: usize) -> Ground {
         let name = format!("floor{number}");
         lay(&self.dir.path().join(&name), &self.tree, &self.config, &self.cgroup_parent, &name)
     }
 
-    /// Starts a containerd of our own, if it is installed.
+    /// Starts our own containerd, if it is installed.
     pub(crate) fn containerd(&self) -> Option<Containerd> {
         Containerd::start(&self.dir.path().join("containerd"), &self.cgroup_parent)
     }
@@ -52,16 +52,16 @@ impl Arena {
         &self.cgroup_parent
     }
 
-    /// A path for what one measurement needs.
+    /// Returns a path for a file of one measurement.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Demands that nothing is left, as the census of a node does.
+    /// Asserts that nothing is left behind, as the census of a node does.
     pub(crate) fn leave(self) {
         let Self { netns, runc, ground, cgroup_parent, dir, .. } = self;
         drop((netns, runc, ground));
-        // The OCI runtimes leave the parents of what they made.
+        // The OCI runtimes do not remove the parents of their cgroups.
         let mut left: Vec<_> = cgroups_below(&cgroup_parent).into_iter().collect();
         left.retain(|cgroup| !cgroup.ends_with(&cgroup_parent) || fs::remove_dir(cgroup).is_err());
         assert!(left.is_empty(), "cgroups left behind: {left:?}");
@@ -74,7 +74,7 @@ impl Arena {
     }
 }
 
-/// Takes the `config.json` from contd's plan; only root, cgroup and network namespace differ.
+/// Makes the `config.json` from contd's dry run; only root, cgroup and network namespace differ.
 fn plan(dir: &Path, netns: &Netns, tree: &Path) -> Value {
     let node = Node::start();
     let flist = Flist::pack(&node.root.join("input"), tree);

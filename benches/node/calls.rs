@@ -1,4 +1,4 @@
-//! The calls that every measurement makes through the API.
+//! The API calls that all measurements make.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::floor::Took;
 pub(crate) const TRUE: &[&str] = &["/bin/true"];
 pub(crate) const SLEEP: &[&str] = &["/bin/sleep", "1000"];
 
-/// Makes a request for a container in an own, empty network namespace.
+/// Makes a request for a container in a new, empty network namespace.
 pub(crate) fn request(name: &str, flist: &str, program: &[&str]) -> RunRequest {
     let mut spec = ContainerSpec::new(ContainerName::new(name).expect("valid"), flist);
     spec.entrypoint = Some(Entrypoint::Args(program.iter().map(|&part| part.to_owned()).collect()));
     RunRequest { namespace: namespace(), spec, idempotency_key: None, is_attached: false }
 }
 
-/// Makes a request for a container in a given network namespace, as all contenders have it.
+/// Makes a request for a container in a given network namespace, as every contender uses it.
 pub(crate) fn request_in(netns: &str, name: &str, flist: &str, program: &[&str]) -> RunRequest {
     let mut request = request(name, flist, program);
     request.spec.network = Network::Named(NetnsName::new(netns).expect("valid"));
@@ -66,7 +66,8 @@ impl Caller {
         self.runtime.block_on(delete).expect("delete");
     }
 
-    /// From the call to the reply that it runs, and until it has ended by itself and was removed.
+    /// Runs a container; returns the time until the reply that it runs, and until it has ended by itself and was
+    /// removed.
     pub(crate) fn whole_life(&self, request: RunRequest) -> Took {
         let name = request.spec.name.to_string();
         let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! conmon, the monitor of podman and CRI-O, with `runc` below it: its memory and its log.
+//! Runs conmon, the monitor of podman and CRI-O, with `runc` below it, to measure its memory and its log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::eventually;
 use crate::peers::{RuncBundle, is_installed};
 
-/// One container under a conmon of its own.
+/// A container with its own conmon.
 pub(crate) struct Conmon {
     bundle: RuncBundle,
     id: String,
@@ -17,13 +17,13 @@ pub(crate) struct Conmon {
     exits: PathBuf,
 }
 
-/// Tells whether it is installed, and says it if not.
+/// Tells whether conmon is installed, and prints it if not.
 pub(crate) fn is_there() -> bool {
     is_installed("conmon")
 }
 
 impl Conmon {
-    /// Makes a container in `dir`, with its log in CRI form at `dir/log`; it is created and not started.
+    /// Makes a container in `dir` without starting it, with its log in CRI form at `dir/log`.
     pub(crate) fn create(dir: &Path, config: &Value, cgroup_parent: &str) -> Self {
         let bundle = RuncBundle::new(dir, config, cgroup_parent);
         let id = dir.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
@@ -48,16 +48,16 @@ impl Conmon {
 
     /// Starts the container.
     pub(crate) fn start(&self) {
-        // runc writes the state after the pid file, which conmon waits for no longer than we do.
+        // runc writes the state after the pid file, and conmon waits only for that.
         let state = self.bundle.root.join(&self.id).join("state.json");
         eventually("runc to have written its state", || state.exists().then_some(()));
         self.bundle.runc(&["start", &self.id]);
     }
 
-    /// Waits until the container has ended and conmon has said so, which it does after its last line of log.
+    /// Waits until the container has ended and conmon has reported it, which it does after its last line of log.
     pub(crate) fn wait(&self) {
         let exit = self.exits.join(&self.id);
-        // Closer than `eventually`: what is measured ends here.
+        // Poll faster than `eventually`: the measured time ends here.
         let begin = std::time::Instant::now();
         while !exit.exists() {
             assert!(begin.elapsed() < crate::harness::SOON, "conmon does not announce the exit");
@@ -65,7 +65,7 @@ impl Conmon {
         }
     }
 
-    /// Returns the log.
+    /// Returns the path of the log.
     pub(crate) fn log(&self) -> PathBuf {
         self.bundle.dir.join("log")
     }
@@ -75,12 +75,12 @@ impl Conmon {
         self.monitor
     }
 
-    /// Ends and removes the container, and waits until its conmon has gone.
+    /// Ends and removes the container, and waits until its conmon is gone.
     pub(crate) fn delete(self) {
         self.bundle.delete(&self.id);
         let process = PathBuf::from(format!("/proc/{}", self.monitor));
         let is_gone = || {
-            // Nobody here is its parent: as an orphan in a container without an init it may stay behind as a zombie.
+            // It is not our child: as an orphan in a container without an init it may stay a zombie.
             let status = fs::read_to_string(process.join("stat")).unwrap_or_default();
             status.is_empty() || status.contains(") Z ")
         };

@@ -1,5 +1,5 @@
-//! `/bin/true` executed in a running container until its exit code is there, each contender in its own container of one
-//! bundle: by a process that stays, as the shim does; by `contd-launch exec`, from its start on; by `runc exec`.
+//! Executes `/bin/true` in a running container and waits for its exit code; each contender uses its own container of
+//! one bundle: a process that stays, as the shim does; `contd-launch exec`, from its start on; `runc exec`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::peers::RuncBundle;
 use crate::stats::{Goal, Samples, ratio};
 
 const ROUNDS: usize = 50;
-/// FACTS: after this long the kernel is at rest.
+/// After this long without a write, `cgroup.procs` waits for an RCU grace period (docs/architecture.md, facts).
 const IDLE: Duration = Duration::from_millis(200);
 const IDLE_ROUNDS: usize = 30;
 const RUNC_ID: &str = "exec-peer";
@@ -29,7 +29,7 @@ pub(crate) fn measure() {
     let mut native = Native::start(&arena.path("native"), &config, arena.cgroup_parent());
     let runc = RuncBundle::new(&arena.path("runc-exec"), &config, arena.cgroup_parent());
     runc.runc(&["run", "--detach", "--bundle", runc.dir.to_str().expect("utf-8"), RUNC_ID]);
-    // The filter is compiled once for a node.
+    // The filter is compiled once for a node, so do it before the measurement.
     native.exec();
     for (what, rounds, pause) in [("busy", ROUNDS, Duration::ZERO), ("after 200 ms of rest", IDLE_ROUNDS, IDLE)] {
         let (mut staying, mut ours, mut theirs) = (Samples::default(), Samples::default(), Samples::default());
@@ -54,7 +54,7 @@ pub(crate) fn measure() {
     arena.leave();
 }
 
-/// A container of our own launcher.
+/// A container of our launcher.
 struct Native {
     launcher: PathBuf,
     bundle: RuncBundle,
@@ -64,7 +64,7 @@ struct Native {
     server: Server,
 }
 
-/// `contd-launch exec --each-line`.
+/// A running `contd-launch exec --each-line`.
 struct Server {
     child: Child,
     input: ChildStdin,

@@ -1,4 +1,5 @@
-//! A start after a quiet while: whoever then moves a process into a cgroup waits for a grace period of the kernel.
+//! Starts a container after an idle time: moving a process into a cgroup then waits for an RCU grace period of the
+//! kernel.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
 const ROUNDS: usize = 30;
-/// FACTS: after this long the kernel is at rest.
+/// After this long without a write, `cgroup.procs` waits for an RCU grace period (docs/architecture.md, facts).
 const IDLE: Duration = Duration::from_millis(200);
 
 pub(crate) fn measure() {

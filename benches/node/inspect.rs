@@ -1,4 +1,4 @@
-//! Questions answered from memory: inspect and list, beside the floor, a bare echo over a Unix socket.
+//! Calls that are answered from memory: inspect and list, beside the floor, a bare echo over a Unix socket.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,11 +10,11 @@ use contd_client::{Client, Deadline, ListFilter};
 use crate::calls::{namespace, request, runtime, target};
 use crate::harness::Node;
 
-/// How long each contender is asked.
+/// How long each contender is called.
 const SPELL: Duration = Duration::from_secs(2);
-/// Bytes of one echo: about an inspect's request; its reply is larger, which is part of what is measured.
+/// The bytes of one echo: about those of an inspect's request; its reply is larger, which is part of the measurement.
 const ECHO_BYTES: usize = 200;
-/// Containers for the list.
+/// The number of containers for the list.
 const LISTED: usize = 50;
 
 pub(crate) fn measure() {
@@ -27,7 +27,7 @@ pub(crate) fn measure() {
         let run = client.run(request(&format!("c{number}"), flist.arg(), &["/bin/sleep", "1000"]), long, |_| ());
         runtime_.block_on(run).expect("run");
     }
-    // Not below the node's root: it listens as long as this process lives, and the census of the node would find it.
+    // Not below the node's root: the socket exists as long as this process, and the node's census would find it.
     let place = tempfile::tempdir().expect("make a directory");
     let socket = place.path().join("echo.sock");
     let listener = UnixListener::bind(&socket).expect("bind");
@@ -46,13 +46,13 @@ pub(crate) fn measure() {
         let delete = client.delete(target(&format!("c{number}")), true, Some(Duration::ZERO), long);
         runtime_.block_on(delete).expect("delete");
     }
-    // Its connection is a descriptor of the daemon.
+    // The client's connection is a descriptor of the daemon.
     drop(client);
     drop(runtime_);
     node.finish();
 }
 
-/// Runs `client` on so many threads and returns requests per second of all.
+/// Runs `client` on this many threads and returns the requests per second of all together.
 fn rate(clients: usize, client: impl Fn(Instant) -> u64 + Sync) -> f64 {
     let begin = Instant::now();
     let until = begin + SPELL;
@@ -63,7 +63,7 @@ fn rate(clients: usize, client: impl Fn(Instant) -> u64 + Sync) -> f64 {
     total as f64 / begin.elapsed().as_secs_f64()
 }
 
-/// One thread, as the daemon has one for its sockets.
+/// Echoes on one thread, as the daemon has one for its sockets.
 fn echo_server(listener: &UnixListener) {
     let runtime = runtime();
     listener.set_nonblocking(true).expect("non-blocking");

@@ -1,5 +1,5 @@
-//! `/bin/true` through the API, to its start and to its removal, beside the floor, `runc` and containerd: one bundle, one
-//! network namespace, every contender once in each round, so that a noisy moment hits all.
+//! Runs `/bin/true` through the API, to its start and to its removal, beside the floor, `runc` and containerd: one
+//! bundle, one network namespace, every contender once in each round, so that noise affects all of them.
 
 use crate::arena::Arena;
 use crate::stats::{Goal, Samples, ratio};
@@ -7,7 +7,7 @@ use crate::variants::{Contender, Variant};
 
 const ROUNDS: usize = 30;
 
-/// To the start and to the removal.
+/// The samples to the start and to the removal.
 #[derive(Default)]
 struct Pair {
     started: Samples,

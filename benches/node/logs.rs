@@ -1,4 +1,5 @@
-//! Output of a real container into its log file: our shim and conmon, both in CRI form, both with the same writer.
+//! Writes the output of a real container into its log file: our shim and conmon, both in CRI form, both with the same
+//! writer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,10 @@ use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
 const ROUNDS: usize = 30;
-/// conmon's log is not rotated here, so ours is not either: MiB, above anything that is written.
+/// Turns our rotation off, because conmon's log is not rotated either: a size in MiB above all output.
 const NEVER_ROTATED: &str = "[logs]\nmax_mib = 1024\n";
 
-/// A way to write.
+/// A pattern of writes.
 struct Mode {
     name: &'static str,
     write_bytes: usize,
@@ -31,9 +32,9 @@ const MODES: [Mode; 2] = [
     Mode { name: "one write per line of 100 bytes", write_bytes: 100, writes: 640_000, goal: 1.2 },
 ];
 
-/// What both sides need to run the writer.
+/// The setting for running the writer on both sides.
 struct Setting {
-    /// Bound to `/data` in the containers: the program, and the time it writes down.
+    /// The directory bound to `/data` in the containers: the program, and the time that it records.
     data: PathBuf,
     args: Vec<String>,
     payload: u64,
@@ -65,7 +66,7 @@ pub(crate) fn measure() {
     arena.leave();
 }
 
-/// A program for any root: linked statically, by the compiler that built this one.
+/// Compiles a program for any root: linked statically, by the compiler that built this one.
 fn compile_writer(data: &Path) {
     fs::create_dir_all(data).expect("make a directory");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/node/writer.rs");
@@ -82,7 +83,7 @@ fn setting(data: &Path, mode: &Mode) -> Setting {
 }
 
 impl Setting {
-    /// Returns the rate since the writer's first write, once the log is complete: MB of payload per second.
+    /// Returns the MB of payload per second from the writer's first write until the log is complete.
     fn rate(&self, log: &Path) -> f64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
         let begin: u128 = fs::read_to_string(self.data.join("begin")).expect("the begin").parse().expect("a number");

@@ -1,7 +1,7 @@
-//! What contd promises to be fast, measured as ratios: each figure beside a peer or the floor in the same run.
+//! Measures what contd promises to be fast, as ratios: each figure beside a peer or the floor in the same run.
 //!
-//! `make bench`, or some of them: `cargo bench -p contd --bench node -- launch logs`. Wants root and `runc`; for the
-//! comparisons `containerd` (with `ctr`) and `conmon`: what is missing is said, not passed over.
+//! `make bench`, or a part of it: `cargo bench -p contd --bench node -- launch logs`. Needs root and `runc`; for the
+//! comparisons `containerd` (with `ctr`) and `conmon`; missing programs are reported.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,

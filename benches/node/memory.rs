@@ -1,4 +1,5 @@
-//! What idle containers cost: PSS of the shims beside real conmons, of the daemon beside a containerd with as many.
+//! The memory of idle containers: PSS of the shims beside real conmons, and of the daemon beside a containerd with as
+//! many.
 
 use std::fs;
 
@@ -11,11 +12,11 @@ use crate::harness::census::command_lines;
 use crate::stats::{Goal, ratio};
 use crate::variants::{Contender, Variant};
 
-/// Idle containers for the monitors, and for the daemons, as FACTS has them.
+/// The numbers of idle containers for the monitors, and for the daemons.
 const MONITORED: usize = 20;
 const HELD: usize = 50;
 
-/// Proportional set size of a process, in KiB (proc_pid_smaps(5)).
+/// Returns the proportional set size of a process, in KiB (proc_pid_smaps(5)).
 fn pss_kib(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("read smaps_rollup");
     let line = text.lines().find(|line| line.starts_with("Pss:")).expect("a Pss line");
@@ -27,7 +28,7 @@ fn mean_mib(pids: &[u32]) -> f64 {
     pids.iter().map(|&pid| pss_kib(pid)).sum::<u64>() as f64 / pids.len() as f64 / 1024.0
 }
 
-/// Lists the processes of a program that name this contender's node.
+/// Lists the processes of a program whose command line names this contender's node.
 fn processes(contender: &Contender, program: &str) -> Vec<u32> {
     let root = contender.node.root.display().to_string();
     let is_ours =
@@ -54,7 +55,7 @@ fn fill(contender: &Contender, arena: &Arena, from: usize, to: usize) {
         let request = request_in(&arena.netns.name, &format!("c{number}"), contender.flist.arg(), SLEEP);
         contender.caller.run(request);
     }
-    // What a start leaves behind is over.
+    // Wait until the temporary memory of the starts is released.
     std::thread::sleep(std::time::Duration::from_secs(1));
 }
 
@@ -76,7 +77,7 @@ fn shims(arena: &Arena, sleeper: &Value) {
     monitors.iter().for_each(Conmon::start);
     for variant in [Variant::NoPool, Variant::Runc] {
         let contender = Contender::start(variant);
-        // The keeper is one of them.
+        // The keeper is one of the processes.
         fill(&contender, arena, 1, MONITORED);
         let shims = processes(&contender, "contd-shim");
         assert_eq!(shims.len(), MONITORED, "one shim per container");

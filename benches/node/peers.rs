@@ -1,4 +1,4 @@
-//! The peers: `runc` on the very bundle that contd would make, and containerd with the same configuration.
+//! The peers: `runc` on exactly the bundle that contd would make, and containerd with the same configuration.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A bundle with the configuration that contd's own plan names, on a plain busybox tree.
+/// A bundle with the configuration of contd's own dry run, on a plain busybox tree.
 pub(crate) struct RuncBundle {
     pub(crate) dir: PathBuf,
     pub(crate) root: PathBuf,
@@ -26,7 +26,8 @@ impl RuncBundle {
 
     /// Runs `runc` with arguments.
     pub(crate) fn runc(&self, args: &[&str]) {
-        // No pipes: the container of `create` would inherit them, and reading them to their end would wait for its end.
+        // Use no pipes: the container of `create` would inherit them, and reading them to their end would wait for its
+        // end.
         let mut command = Command::new("runc");
         command.arg("--root").arg(&self.root).args(args);
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -39,7 +40,7 @@ impl RuncBundle {
         self.runc(&["run", "--bundle", self.dir.to_str().expect("utf-8"), id]);
     }
 
-    /// Makes and starts it, as a daemon would; returns how long that took, then removes it.
+    /// Makes and starts a container, as a daemon would; returns the time of that, then removes it.
     pub(crate) fn create_and_start(&self, id: &str) -> Duration {
         let begin = Instant::now();
         self.runc(&["create", "--bundle", self.dir.to_str().expect("utf-8"), id]);
@@ -55,7 +56,7 @@ impl RuncBundle {
     }
 }
 
-/// Tells whether a program is installed, and says it if not.
+/// Tells whether a program is installed, and prints it if not.
 pub(crate) fn is_installed(name: &str) -> bool {
     let is_there = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
     if !is_there {
@@ -64,7 +65,7 @@ pub(crate) fn is_installed(name: &str) -> bool {
     is_there
 }
 
-/// A containerd of our own, with directories of its own; `None` when it is not installed.
+/// Our own containerd, with directories of its own; `None` when it is not installed.
 pub(crate) struct Containerd {
     child: Child,
     address: PathBuf,
@@ -73,7 +74,7 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it below `dir`.
+    /// Starts containerd below `dir`.
     pub(crate) fn start(dir: &Path, cgroup_parent: &str) -> Option<Self> {
         if !is_installed("containerd") {
             return None;
@@ -123,7 +124,7 @@ impl Containerd {
         path
     }
 
-    /// Asks for the version: what the start of `ctr` and one call cost.
+    /// Calls for the version: the cost of starting `ctr` and of one call.
     pub(crate) fn version(&self) {
         self.must(&["version"]);
     }
@@ -134,7 +135,7 @@ impl Containerd {
         self.must(&["run", "--rm", "--null-io", "--config", config.to_str().expect("utf-8"), id]);
     }
 
-    /// Runs a configuration until it has started; returns how long that took, then removes it.
+    /// Runs a configuration until it has started; returns the time of that, then removes it.
     pub(crate) fn run_detached(&self, config: &Value, id: &str) -> Duration {
         let begin = Instant::now();
         self.start_one(config, id);
@@ -143,7 +144,7 @@ impl Containerd {
         took
     }
 
-    /// Starts a container and lets it run.
+    /// Starts a container and leaves it running.
     pub(crate) fn start_one(&self, config: &Value, id: &str) {
         let config = self.config(config, id);
         self.must(&["run", "--detach", "--null-io", "--config", config.to_str().expect("utf-8"), id]);

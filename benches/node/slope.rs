@@ -1,4 +1,4 @@
-//! Whether a start becomes slower with the number of containers that live.
+//! Measures whether a start becomes slower with the number of running containers.
 
 use crate::arena::Arena;
 use crate::calls::{SLEEP, request_in};
@@ -6,10 +6,10 @@ use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
 const ROUNDS: usize = 30;
-/// Live containers at which it is measured.
+/// The numbers of running containers at which a start is measured.
 const LEVELS: [usize; 3] = [0, 100, 400];
 
-/// What one level gave.
+/// The result of one level.
 struct Level {
     started: Samples,
     removed: Samples,

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// Samples of one thing; durations in milliseconds.
+/// Samples of one measurement; durations in milliseconds.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Times one call.
+    /// Measures the time of one call.
     pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let begin = Instant::now();
         let result = work();
@@ -20,7 +20,7 @@ impl Samples {
         self.0.push(duration.as_secs_f64() * 1e3);
     }
 
-    /// Adds something that is no duration.
+    /// Adds a value that is not a duration.
     pub(crate) fn push_value(&mut self, value: f64) {
         self.0.push(value);
     }
@@ -30,14 +30,14 @@ impl Samples {
         self.quantile(0.5)
     }
 
-    /// Returns the value below which so great a part lies.
+    /// Returns the value of a quantile, for example 0.9.
     pub(crate) fn quantile(&self, at: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         sorted[((sorted.len() - 1) as f64 * at).round() as usize]
     }
 
-    /// Counts them.
+    /// Returns the number of samples.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
@@ -56,12 +56,12 @@ impl std::fmt::Display for Samples {
     }
 }
 
-/// What a ratio should be.
+/// The goal of a ratio.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    /// Shown for comparison; nothing was promised.
+    /// No goal: shown for comparison.
     None,
 }
 

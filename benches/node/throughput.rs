@@ -1,4 +1,4 @@
-//! Short containers from many clients at once, beside so many floors at once.
+//! Runs short containers from many clients at once, beside as many concurrent floors.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
 const CLIENTS: usize = 16;
-/// Containers of each client in one round: 112 in all.
+/// The containers of each client in one round: 112 in all.
 const EACH: usize = 7;
 const ROUNDS: usize = 30;
 
@@ -46,7 +46,7 @@ pub(crate) fn measure() {
     arena.leave();
 }
 
-/// Lets every worker do its share on a thread of its own; returns how many per second all of them did.
+/// Runs every worker's share on its own thread; returns how many all of them did per second.
 fn per_second<W: Send>(workers: &mut [W], work: impl Fn(usize, &mut W) + Sync) -> f64 {
     let begin = Instant::now();
     let total = workers.len() * EACH;

@@ -1,18 +1,18 @@
-//! How a daemon can make containers: the one place that knows the configuration keys of the runtime.
+//! The ways in which a daemon makes containers: the one place that knows the configuration keys of the runtime.
 
 use crate::calls::{Caller, SLEEP, TRUE, request, request_in};
 use crate::floor::Took;
 use crate::harness::{Flist, Node};
 
-/// Warm slots of the variants that have them.
+/// The number of warm slots, for the variants that have them.
 const SLOTS: usize = 4;
 
-/// One way to make containers.
+/// A way to make containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variant {
-    /// Our launcher, from warm slots.
+    /// Our launcher, with warm slots.
     Slots,
-    /// Our launcher, everything on the way.
+    /// Our launcher, without warm slots.
     NoPool,
     /// `runc`, driven by our shim.
     Runc,
@@ -29,7 +29,7 @@ impl Variant {
         }
     }
 
-    /// Chooses it for the nodes that are started from here on: their harness reads these two variables.
+    /// Chooses the variant for the nodes that are started from here on: their harness reads these two variables.
     fn choose(self) {
         let (runtime, slots) = match self {
             Self::Slots => ("native", SLOTS),
@@ -44,7 +44,7 @@ impl Variant {
     }
 }
 
-/// A daemon of one variant with a flist that stays mounted, as on a node that runs things.
+/// A daemon of one variant with a flist that stays mounted, as on a node with running containers.
 pub(crate) struct Contender {
     pub(crate) variant: Variant,
     pub(crate) node: Node,
@@ -57,7 +57,7 @@ impl Contender {
         Self::with_config(variant, "")
     }
 
-    /// The same, with more tables of configuration.
+    /// Makes one with more tables of configuration.
     pub(crate) fn with_config(variant: Variant, extra: &str) -> Self {
         variant.choose();
         let node = Node::with_config(extra);
@@ -67,15 +67,15 @@ impl Contender {
         Self { variant, node, flist, caller }
     }
 
-    /// Runs `/bin/true` in a network namespace from the call to its removal.
+    /// Runs `/bin/true` in a network namespace, from the call to its removal.
     pub(crate) fn life(&self, netns: &str) -> Took {
         self.caller.whole_life(request_in(netns, "one", self.flist.arg(), TRUE))
     }
 
-    /// Demands that nothing is left.
+    /// Asserts that nothing is left behind.
     pub(crate) fn finish(self) {
         self.caller.delete("keeper");
-        // Its connection is a descriptor of the daemon.
+        // The caller's connection is a descriptor of the daemon.
         drop(self.caller);
         self.node.finish();
     }

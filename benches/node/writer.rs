@@ -1,7 +1,7 @@
 //! Runs inside the containers of `logs`: writes lines of 100 bytes to standard output, as fast as it can.
 //!
-//! `writer <bytes of one write> <how many writes> <file>`; the time of the first write goes to the file, in nanoseconds
-//! since 1970, which is the same clock for container and host.
+//! `writer <bytes of one write> <number of writes> <file>`; writes the time of the first write to the file, in
+//! nanoseconds since 1970: container and host have the same clock.
 
 use std::fs::File;
 use std::io::Write;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_client::ClientError;
-use contd_flist::import::NotAFlist;
+use contd_image::NotAFlist;
 use contd_types::{ApiError, ContainerName, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
 
 use crate::cli::flist::FlistError;

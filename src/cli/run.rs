@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use contd_client::Deadline;
-use contd_flist::import::look_for_image;
+use contd_image::look_for_image;
 use contd_protocol::api::RunRequest;
 use contd_types::ContainerId;
 

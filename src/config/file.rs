@@ -113,7 +113,7 @@ impl Default for Runtime {
     }
 }
 
-/// What a container gets by default; limits are always set (DESIGN section 8).
+/// What a container gets by default; limits are always set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Defaults {

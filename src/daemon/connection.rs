@@ -1,7 +1,7 @@
 //! One connection: hello, then calls side by side, their answers through one writer.
 //!
 //! ```text
-//!  socket ──► FrameReader ──► one task per call ──► frames (bounded queue) ──► writer ──► socket
+//!  socket ──► Session ──► one task per call ──► frames (bounded queue) ──► writer ──► socket
 //! ```
 //! A caller that does not read stops its own streams (credit) and, past that, only its own connection. When it goes, what
 //! was only for its eyes ends; what it asked to be changed goes on.
@@ -14,14 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::api::{
-    Call, Cancel, Credit, INITIAL_CREDIT, Item, MAX_CALLS_PER_CONNECTION, Reply, StreamItem, VERSIONS,
+    ApiSocket, Call, Cancel, Credit, INITIAL_CREDIT, Item, MAX_CALLS_PER_CONNECTION, Reply, StreamItem,
 };
-use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_BYTES, Refusal, negotiate};
+use contd_protocol::session::{Asked, busy};
+use contd_protocol::{CodecError, Frame, Kind, Refusal, Session};
+use contd_session_tokio::{ReceiveError, receive};
 use contd_types::{ApiError, ErrorKind};
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::tokio::prelude::*;
 use nix::sys::socket::{MsgFlags, Shutdown};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -46,30 +48,20 @@ const FIRST_CALL_GRACE: Duration = Duration::from_secs(1);
 const NEXT_CALL_GRACE: Duration = Duration::from_millis(100);
 /// How long the last frames to a caller may take when the daemon leaves.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes read from the socket at once.
-const READ_BYTES: usize = 8 * 1024;
 
-/// What ended a connection before its caller did.
+/// Why a connection ended before its caller closed it.
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError {
     #[error("the socket failed")]
     Io(#[from] std::io::Error),
-    #[error("the caller broke the framing")]
-    Frame(#[from] contd_protocol::FrameError),
-    #[error("the caller sent a message that cannot be decoded")]
-    Codec(#[from] contd_protocol::CodecError),
+    #[error("the caller broke off, or broke the protocol")]
+    Receive(#[from] ReceiveError),
+    #[error("an answer cannot be written")]
+    Codec(#[from] CodecError),
     #[error("the caller said nothing within {HELLO_TIMEOUT:?}")]
     HelloTimeout,
-    #[error("the caller began with a frame of kind {0:?}")]
-    NoHello(Kind),
-    #[error("the caller sent a frame of kind {0:?}, which only the daemon sends")]
-    WrongKind(Kind),
     #[error("the caller used call id {0} twice")]
     DuplicateCall(u64),
-    #[error("the caller broke off in the middle of a frame")]
-    MidFrame,
-    #[error("the caller stopped in the middle of a frame for {FRAME_TIMEOUT:?}")]
-    FrameTimeout,
 }
 
 /// Takes a connection in: returns what serves it to its end. `None` when its user, or all together, have as many as they
@@ -89,32 +81,33 @@ pub(crate) fn admit_as(stream: Stream, backend: &Arc<Backend>, peer: Peer) -> Op
         Ok(place) => Some(serve(stream, Arc::clone(backend), peer, place)),
         Err(full) => {
             debug!(uid = peer.uid, pid = peer.pid, %full, "turned a caller away");
-            turn_away(&stream, &HelloReply::Refused(Refusal::Full { what: full.to_string() }));
+            turn_away(&stream, &Refusal::Full { what: full.to_string() });
             None
         }
     }
 }
 
 /// Says the last word to one that has not been heard, without waiting for anything.
-fn turn_away(stream: &Stream, reply: &HelloReply) {
-    let Ok(frame) = Frame::new(contd_protocol::hello::HELLO_VERSION, Kind::HelloReply, reply) else { return };
+fn turn_away(stream: &Stream, refusal: &Refusal) {
+    let Ok(bytes) = Session::<ApiSocket>::default().refuse(refusal) else { return };
     let Stream::UdSocket(stream) = stream;
     // A new socket has room for it; one that is gone already needs no word.
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let _gone = nix::sys::socket::send(stream.as_fd().as_raw_fd(), &frame.to_bytes(), flags);
+    let _gone = nix::sys::socket::send(stream.as_fd().as_raw_fd(), &bytes, flags);
 }
 
 /// Serves one connection to its end. It has its place until then.
 async fn serve(stream: Stream, backend: Arc<Backend>, peer: Peer, _place: Place) {
     let stream = Arc::new(stream);
-    let mut frames = FrameReader::new(MAX_API_BODY_BYTES);
-    let result = match tokio::time::timeout(HELLO_TIMEOUT, greet(&stream, &mut frames, &backend, &peer)).await {
+    let mut session = Session::default();
+    let result = match tokio::time::timeout(HELLO_TIMEOUT, greet(&stream, &mut session, &backend, &peer)).await {
         Err(_elapsed) => Err(ConnectionError::HelloTimeout),
         Ok(Err(error)) => Err(error),
-        Ok(Ok(None)) => Ok(()),
-        Ok(Ok(Some(version))) => {
+        Ok(Ok(false)) => Ok(()),
+        Ok(Ok(true)) => {
+            let version = session.version();
             let (access, peer) = (Standing::of(&backend, &peer), peer.clone());
-            Connection { access, backend, peer, version }.run(stream, frames).await
+            Connection { access, backend, peer, version }.run(stream, session).await
         }
     };
     if let Err(error) = result {
@@ -165,50 +158,21 @@ fn peer_of(stream: &Stream) -> Peer {
     }
 }
 
-/// Exchanges hellos; `None` after a refusal that was said.
+/// Exchanges hellos; `false` after a refusal that was said, and when the caller has closed.
 async fn greet(
-    stream: &Stream,
-    frames: &mut FrameReader,
+    mut stream: &Stream,
+    session: &mut Session<ApiSocket>,
     backend: &Backend,
     peer: &Peer,
-) -> Result<Option<u16>, ConnectionError> {
-    let Some(frame) = read_frame(stream, frames).await? else { return Ok(None) };
-    if frame.kind != Kind::Hello {
-        return Err(ConnectionError::NoHello(frame.kind));
-    }
-    let hello: Hello = contd_protocol::decode(&frame.body)?;
-    let decision = negotiate(hello.versions, VERSIONS).and_then(|version| {
+) -> Result<bool, ConnectionError> {
+    let hello = receive(stream, session, Some(FRAME_TIMEOUT), Session::hear_hello).await?;
+    let Some(hello) = hello else { return Ok(false) };
+    let (bytes, outcome) = session.answer_hello(&hello, &backend.agent, |_version| {
         let rights = Rights::of(peer, backend.own_uid, backend.settings.borrow().rules.access());
-        rights.map(|_some| version).ok_or(Refusal::Forbidden { uid: peer.uid })
-    });
-    let reply = match &decision {
-        Ok(version) => HelloReply::Welcome { version: *version, agent: backend.agent.clone(), features: Vec::new() },
-        Err(refusal) => HelloReply::Refused(refusal.clone()),
-    };
-    let frame = Frame::new(contd_protocol::hello::HELLO_VERSION, Kind::HelloReply, &reply)?;
-    let mut sender = stream;
-    sender.write_all(&frame.to_bytes()).await?;
-    Ok(decision.ok())
-}
-
-/// Reads until a frame is whole; `None` when the caller has closed between frames.
-async fn read_frame(mut stream: &Stream, frames: &mut FrameReader) -> Result<Option<Frame>, ConnectionError> {
-    let mut buffer = [0u8; READ_BYTES];
-    loop {
-        if let Some(frame) = frames.next_frame()? {
-            return Ok(Some(frame));
-        }
-        let count = if frames.is_mid_frame() {
-            let read = tokio::time::timeout(FRAME_TIMEOUT, stream.read(&mut buffer)).await;
-            read.map_err(|_elapsed| ConnectionError::FrameTimeout)??
-        } else {
-            stream.read(&mut buffer).await?
-        };
-        if count == 0 {
-            return if frames.is_mid_frame() { Err(ConnectionError::MidFrame) } else { Ok(None) };
-        }
-        frames.push(buffer.get(..count).unwrap_or_default());
-    }
+        rights.map(drop).ok_or(Refusal::Forbidden { uid: peer.uid })
+    })?;
+    stream.write_all(&bytes).await?;
+    Ok(outcome.is_ok())
 }
 
 /// A connection after its hello.
@@ -240,7 +204,7 @@ struct CallControl {
 }
 
 impl Connection {
-    async fn run(mut self, stream: Arc<Stream>, mut frames: FrameReader) -> Result<(), ConnectionError> {
+    async fn run(mut self, stream: Arc<Stream>, mut session: Session<ApiSocket>) -> Result<(), ConnectionError> {
         let (queue, waiting) = mpsc::channel(MAX_FRAMES_QUEUED);
         let mut writer = tokio::task::spawn_local(write_frames(Arc::clone(&stream), waiting));
         let mut under_way: HashMap<u64, CallControl> = HashMap::new();
@@ -263,17 +227,17 @@ impl Connection {
                         under_way.remove(&id);
                     }
                 }
-                // `read_frame` keeps what it has read in `frames` and in the socket: it may be dropped at any await.
-                frame = read_frame(&stream, &mut frames), if !is_read => match frame {
-                    Ok(Some(frame)) => {
+                // `receive` keeps what it has read in the session and in the socket: it may be dropped at any await.
+                asked = receive(&stream, &mut session, Some(FRAME_TIMEOUT), Session::next_asked), if !is_read => match asked {
+                    Ok(Some(asked)) => {
                         grace = NEXT_CALL_GRACE;
-                        if let Err(error) = self.take(&frame, &mut under_way, &mut calls, &queue).await {
+                        if let Err(error) = self.take(asked, &mut under_way, &mut calls, &queue).await {
                             break Err(error);
                         }
                     }
                     Ok(None) if is_closing => is_read = true,
                     Ok(None) => break Ok(()),
-                    Err(error) => break Err(error),
+                    Err(error) => break Err(error.into()),
                 },
                 _ = &mut writer => break Ok(()),
                 () = tokio::time::sleep(idle), if under_way.is_empty() && !is_closing => {
@@ -295,33 +259,26 @@ impl Connection {
 
     async fn take(
         &mut self,
-        frame: &Frame,
+        asked: Asked<ApiSocket>,
         under_way: &mut HashMap<u64, CallControl>,
         calls: &mut JoinSet<u64>,
         queue: &mpsc::Sender<Outgoing>,
     ) -> Result<(), ConnectionError> {
-        match frame.kind {
-            Kind::Call => {
-                let call: Call = contd_protocol::decode(&frame.body)?;
-                self.begin(call, under_way, calls, queue).await
-            }
-            Kind::Cancel => {
-                let Cancel { id } = contd_protocol::decode(&frame.body)?;
+        match asked {
+            Asked::Call(call) => return self.begin(call, under_way, calls, queue).await,
+            Asked::Cancel(Cancel { id }) => {
                 if let Some(control) = under_way.get(&id) {
                     control.cancel.send_replace(true);
                 }
-                Ok(())
             }
-            Kind::Credit => {
-                let Credit { id, items } = contd_protocol::decode(&frame.body)?;
+            Asked::Credit(Credit { id, items }) => {
                 if let Some(control) = under_way.get(&id) {
                     let room = Semaphore::MAX_PERMITS.saturating_sub(control.credit.available_permits());
                     control.credit.add_permits(usize::try_from(items).unwrap_or(0).min(room));
                 }
-                Ok(())
             }
-            kind @ (Kind::Hello | Kind::HelloReply | Kind::Reply | Kind::Item) => Err(ConnectionError::WrongKind(kind)),
         }
+        Ok(())
     }
 
     async fn begin(
@@ -336,9 +293,7 @@ impl Connection {
             return Err(ConnectionError::DuplicateCall(id));
         }
         if under_way.len() >= MAX_CALLS_PER_CONNECTION {
-            let message = format!("call {id}: {MAX_CALLS_PER_CONNECTION} calls are under way on this connection");
-            let busy = ApiError::new(ErrorKind::Busy, message).with_hint("wait for one of them, or open a connection");
-            return self.refuse(id, busy, queue).await;
+            return self.refuse(id, busy::<ApiSocket>(id), queue).await;
         }
         self.access.refresh(&self.backend, &self.peer);
         let Some(rights) = self.access.rights.clone() else {

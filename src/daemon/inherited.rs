@@ -4,13 +4,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use contd_handover::{ManagerError, Named, ServiceManager};
+use contd_descriptors::Named;
+use contd_service_manager::{ManagerError, ServiceManager};
 use contd_shim_client::is_kept_name;
 use contd_types::ErrorKind;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use tracing::{info, warn};
 
-use crate::daemon::takeover::Entered;
+use crate::daemon::handover::Entered;
 
 /// The name under which the service manager keeps a listening socket that is ours.
 pub(crate) const LISTENER: &str = "contd-listener";
@@ -64,7 +65,7 @@ impl Passed {
     /// [`InheritError`]; a daemon that runs already was not touched.
     pub(crate) fn take(address: &Path) -> Result<Self, InheritError> {
         let mut passed = Self::default();
-        for named in contd_handover::received()? {
+        for named in contd_service_manager::received()? {
             passed.add(named, address)?;
         }
         Ok(passed)

@@ -2,7 +2,7 @@
 //! running when it goes.
 //!
 //! ```text
-//!  config ─► programs ─► directories ─► lock, or takeover ─► parts ─► API socket ─► actors ─► until SIGTERM, SIGINT or a
+//!  config ─► programs ─► directories ─► lock, or handover ─► parts ─► API socket ─► actors ─► until SIGTERM, SIGINT or a
 //!                                                                                             successor
 //! ```
 
@@ -11,6 +11,7 @@ mod cache_mode;
 mod calls;
 mod cgroups;
 mod connection;
+mod handover;
 mod hints;
 mod inherited;
 mod judge;
@@ -22,7 +23,6 @@ mod places;
 pub(crate) mod programs;
 mod reload;
 mod server;
-mod takeover;
 #[cfg(test)]
 mod tests;
 mod vault;
@@ -37,7 +37,8 @@ use std::time::Duration;
 use actix::Addr;
 use contd_actors::messages::Shutdown;
 use contd_actors::{Supervisor, ask_api};
-use contd_handover::{ManagerError, Named, ServiceManager};
+use contd_descriptors::Named;
+use contd_service_manager::{ManagerError, ServiceManager};
 use contd_shim_client::ProcessShimClient;
 use contd_types::{ApiError, Clock, ErrorKind, Shortage, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -47,6 +48,7 @@ use tracing::{info, warn};
 use crate::cli::DaemonArgs;
 use crate::config::{self, Config};
 use crate::daemon::calls::{ApiSettings, Backend};
+use crate::daemon::handover::{Desk, Successor};
 use crate::daemon::inherited::{Inherited, Passed};
 use crate::daemon::judge::Gate;
 use crate::daemon::leaving::Leaving;
@@ -54,7 +56,6 @@ pub(crate) use crate::daemon::lock::DaemonLock;
 pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
 use crate::daemon::reload::Reload;
 use crate::daemon::server::{Connections, Server};
-use crate::daemon::takeover::{Desk, Successor};
 use crate::flist_places::FlistPlaces;
 
 /// How long the actors may take to come to rest; runs under way have a bound of their own inside.
@@ -88,7 +89,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     let hang_up = system.block_on(async { listen(SignalKind::hangup()) })?;
     make_directories(&config)?;
     contd_failpoint::arm(&config.run_dir);
-    let mut entered = takeover::enter(&config.run_dir, &agent(), !args.no_takeover)
+    let mut entered = handover::enter(&config.run_dir, &agent(), !args.no_takeover)
         .map_err(|error| explain(error.kind(), &error, error.hint()))?;
     let inherited = Inherited::gather(passed, &mut entered, &address);
     let result = system.block_on(serve(args, &config, &programs, &entered.lock, inherited, hang_up));
@@ -232,7 +233,7 @@ async fn come_to_rest(
     is_replaced: bool,
 ) {
     if !is_replaced {
-        // At a takeover the service goes on: its manager must not take this for its end.
+        // At a handover the service goes on: its manager must not take this for its end.
         told(manager.stopping());
     }
     let leaving = if is_replaced { Leaving::Replaced } else { Leaving::Ending };
@@ -307,7 +308,7 @@ impl Signals {
     }
 }
 
-/// Makes the directories of the daemon with the rights that DESIGN section 10 gives them.
+/// Makes the directories of the daemon with the rights of docs/architecture.md, "on disk".
 fn make_directories(config: &Config) -> Result<(), ApiError> {
     let dirs: [(&Path, u32); 4] = [
         (&config.state_dir, 0o700),

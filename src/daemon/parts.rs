@@ -8,10 +8,11 @@ use contd_actors::{
     Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, RemovedLogsRule, Runtimes, Settings,
 };
 use contd_bundle::DirBundles;
+use contd_descriptors::Named;
 use contd_durable::{Fs, RealFs};
-use contd_handover::{Named, ServiceManager};
 use contd_lease::BootId;
 use contd_rootfs::{MountConfig, MountRootfs};
+use contd_service_manager::ServiceManager;
 use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
 use contd_store::{DirStore, EventJournal};
 use contd_types::{ApiError, CpuLimit, ErrorKind, Explain, Shortage, SystemClock};

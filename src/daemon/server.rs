@@ -80,7 +80,7 @@ pub(crate) fn bind(path: &Path, rights: Api) -> Result<UnixListener, BindError> 
     }
     let failed = |source| BindError::Bind { path: path.to_path_buf(), source };
     let name = path.to_fs_name::<GenericFilePath>().map_err(failed)?;
-    // The name is never reclaimed on drop: at a takeover that would remove the successor's socket (FACTS: interprocess).
+    // The name is never reclaimed on drop: at a handover that would remove the successor's socket (docs/architecture.md, facts).
     let options = ListenerOptions::new().name(name).mode(FIRST_MODE as _).reclaim_name(false);
     let socket = options.create_sync_as::<uds_local_socket::Listener>().map(UnixListener::from).map_err(failed)?;
     set_rights(path, rights)?;

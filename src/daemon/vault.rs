@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use contd_handover::ServiceManager;
+use contd_service_manager::ServiceManager;
 use contd_shim_client::{NoVault, Vault};
 use tracing::warn;
 

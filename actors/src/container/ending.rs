@@ -26,7 +26,7 @@ pub(crate) const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 const HEALTH_EVERY: Duration = Duration::from_secs(20);
 /// Added to it by chance, so that a thousand shims are not asked at once.
 const HEALTH_SPREAD_MS: u64 = 10_000;
-/// A run that lasts so long was good: the next restart begins the back-off anew (DESIGN section 5).
+/// A run that lasts so long was good: the next restart begins the back-off anew (docs/architecture.md, the lifecycle).
 const GOOD_RUN: Duration = Duration::from_secs(600);
 /// Between two tries to write down an end that the disk refuses; the shim keeps it meanwhile.
 const EXIT_RETRY: Backoff = Backoff::RESTART;

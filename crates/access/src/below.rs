@@ -1,4 +1,4 @@
-//! A path that a caller names, split at the directory that a rule allows.
+//! A path that a caller names, split at the directory that an access rule allows.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -13,7 +13,7 @@ pub struct Below {
 }
 
 impl Below {
-    /// Splits a path; `None` when it does not lie at or below `base`, by its components. Nothing is looked up.
+    /// Splits a path by its components; `None` when it is not at or below `base`. Does not touch the file system.
     #[must_use]
     pub fn split(base: &Path, path: &Path) -> Option<Self> {
         let rest = path.strip_prefix(base).ok()?;
@@ -24,7 +24,7 @@ impl Below {
         Some(Self { base: base.to_owned(), rest: rest.to_owned() })
     }
 
-    /// Returns the whole path, to be shown.
+    /// Returns the whole path, for display.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         if self.rest == Path::new(".") { self.base.clone() } else { self.base.join(&self.rest) }

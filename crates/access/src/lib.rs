@@ -1,8 +1,8 @@
-//! Kernel calls about callers with limited rights: who they are, and what of the host they may name.
+//! Kernel calls that serve limited users: their groups, and opening what they name on the host.
 //!
-//! Takes in a directory that a rule of the operator allows and a path that a caller names. Gives out a descriptor of what
-//! lies there, found without leaving the directory, and attaches just that descriptor as a mount. Never judges a rule,
-//! and never looks a path up a second time: what was checked is what is used.
+//! Takes in a directory that an access rule allows and a path that a caller names. Gives out a descriptor of the file
+//! there, found without leaving the directory, and attaches exactly that descriptor as a mount. Never judges a rule,
+//! and never looks a path up a second time: the checked file is the one that is used.
 //!
 //! ```text
 //!  rule: /srv/alice ──► descriptor, no symlinks ─┐

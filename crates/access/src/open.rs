@@ -1,4 +1,4 @@
-//! Opening below an allowed directory.
+//! Opens files below an allowed directory.
 
 use std::fs::File;
 use std::io;
@@ -13,10 +13,10 @@ use nix::sys::stat::{Mode, fstat};
 use crate::below::Below;
 use crate::sys;
 
-/// Why something could not be opened.
+/// An attempt to open a file below an allowed directory failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The directory of the rule.
+    /// The directory that the rule names could not be opened.
     #[error("open the directory {} that a rule allows", base.display())]
     Base {
         /// The directory.
@@ -24,7 +24,7 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// What the caller names.
+    /// The path that the caller names could not be opened.
     #[error("open {path}, which must not lead out of {}", path.base.display())]
     Below {
         /// The place.
@@ -32,13 +32,13 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// It is there, and no regular file.
+    /// The file is not a regular file.
     #[error("open {path}: it is not a regular file")]
     NotAFile {
         /// The place.
         path: Below,
     },
-    /// The thread that was to have the caller's rights.
+    /// No thread with the caller's rights could be made.
     #[error("open {path} with the rights of uid {uid}: take these rights")]
     Rights {
         /// The place.
@@ -58,7 +58,7 @@ impl OpenError {
         }
     }
 
-    /// Tells whether a symlink, or a change while it was looked up, is in the way.
+    /// Tells whether a symlink, or a change during the lookup, is the reason.
     fn is_link(&self) -> bool {
         let number = self.io().and_then(io::Error::raw_os_error);
         matches!(number, Some(libc::ELOOP | libc::EXDEV | libc::EAGAIN))
@@ -104,23 +104,23 @@ impl Explain for OpenError {
     }
 }
 
-/// Opens a place with the daemon's own rights. Symlinks are followed as long as they stay below the allowed directory, whose
-/// own path may have none.
+/// Opens a path with the daemon's own rights. Symlinks are followed as long as they stay below the allowed directory,
+/// whose own path may have none.
 ///
 /// # Errors
 /// [`OpenError`].
 pub fn open(place: &Below, flags: OFlag) -> Result<OwnedFd, OpenError> {
     let base = open_base(&place.base)?;
     if place.rest == Path::new(".") {
-        // Also when the rule names a file.
+        // The rule's own path may be a file.
         return open_rule(&place.base, flags).map_err(|source| OpenError::Below { path: place.clone(), source });
     }
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     open_at(&base, &place.rest, flags, resolve).map_err(|source| OpenError::Below { path: place.clone(), source })
 }
 
-/// Opens a regular file for reading with the rights that the caller has itself, supplementary groups included. Anything else
-/// (a device, a pipe) is refused before it is opened: that alone may have an effect.
+/// Opens a regular file for reading with the caller's own rights, supplementary groups included. Other kinds of files
+/// (a device, a pipe) are refused before they are opened, because opening one may have an effect.
 ///
 /// # Errors
 /// [`OpenError`]; also when this process cannot take the caller's rights.
@@ -132,12 +132,12 @@ pub fn open_file_as(caller: &Caller, place: &Below) -> Result<File, OpenError> {
         if kind != libc::S_IFREG {
             return Err(OpenError::NotAFile { path: place.clone() });
         }
-        // Of what was found, and nothing else; here the kernel asks whether the caller may read it.
+        // Reopen exactly the file that was found; here the kernel checks the caller's right to read it.
         File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(failed)
     })
 }
 
-/// Opens a directory with the rights that the caller has itself, which must be able to list it.
+/// Opens a directory with the caller's own rights, which must allow listing it.
 ///
 /// # Errors
 /// As [`open_file_as`].
@@ -145,7 +145,7 @@ pub fn open_dir_as(caller: &Caller, place: &Below) -> Result<OwnedFd, OpenError>
     with_rights_of(caller, place, || open(place, OFlag::O_RDONLY | OFlag::O_DIRECTORY))
 }
 
-/// Runs `work` on a thread of its own that has the caller's rights to files, which end with it.
+/// Runs `work` on a new thread that has the caller's rights to files and ends afterwards.
 fn with_rights_of<T: Send>(
     caller: &Caller,
     place: &Below,
@@ -162,10 +162,10 @@ fn with_rights_of<T: Send>(
     })
 }
 
-/// Opens one entry of a directory that is open; a symlink is never followed.
+/// Opens one entry of an open directory; a symlink is never followed.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn open_entry(dir: impl AsFd, name: &str, flags: OFlag) -> io::Result<OwnedFd> {
     open_at(dir, Path::new(name), flags, ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS)
 }
@@ -174,7 +174,7 @@ fn open_base(base: &Path) -> Result<OwnedFd, OpenError> {
     open_rule(base, OFlag::O_PATH).map_err(|source| OpenError::Base { base: base.to_owned(), source })
 }
 
-/// Opens what a rule names. A symlink in its path could be one that the caller has put there.
+/// Opens the path that a rule names. A symlink in it is refused: the caller could have put it there.
 fn open_rule(path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     let root = open_path("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     open_at(root, path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS)
@@ -222,7 +222,7 @@ mod tests {
             assert!(matches!(refused, OpenError::Below { .. }), "{outside}: {refused:?}");
             assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{outside}");
         }
-        // The directory of the rule itself must not be one that somebody has swapped for a link.
+        // A rule's directory that was replaced by a symlink is refused.
         let refused = open(&below(&dir.path().join("linked"), "sub"), OFlag::O_PATH).unwrap_err();
         assert!(matches!(refused, OpenError::Base { .. }), "{refused:?}");
         assert!(refused.hint().unwrap().contains("realpath"));
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
         assert!(refused.hint().unwrap().contains("your own rights"), "{refused:?}");
         assert!(read(&Caller { groups: vec![], ..caller.clone() }, "of-a-group").is_err());
-        // This thread has its own rights still.
+        // The calling thread still has its own rights.
         assert_eq!(text(File::open(dir.path().join("of-root")).unwrap()), "of-root");
         assert!(open_dir_as(&caller, &below(dir.path(), "")).is_ok());
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();

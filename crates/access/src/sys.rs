@@ -8,13 +8,13 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 /// The most supplementary groups that the kernel has for one process (`NGROUPS_MAX`).
 const MAX_GROUPS: usize = 65_536;
-/// Groups asked for at first: nobody has more, but for the odd directory service.
+/// The groups asked for at first: enough for almost every user.
 const USUAL_GROUPS: usize = 64;
 
 /// Returns the supplementary groups that the peer of a connected Unix socket had when it connected.
 ///
 /// # Errors
-/// What the kernel says; before Linux 4.13 it knows no such option.
+/// The kernel's error; before Linux 4.13 the option does not exist.
 pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     let socket = socket.as_fd();
     let mut groups = vec![0_u32; USUAL_GROUPS];
@@ -28,7 +28,7 @@ pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     Ok(groups)
 }
 
-/// Fills `groups` and shortens it to what came.
+/// Fills `groups` and truncates it to the groups received.
 fn read_peer_groups(socket: BorrowedFd<'_>, groups: &mut Vec<u32>) -> io::Result<()> {
     let bytes = size_of::<libc::gid_t>() * groups.len();
     let mut len = libc::socklen_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -48,7 +48,7 @@ fn read_peer_groups(socket: BorrowedFd<'_>, groups: &mut Vec<u32>) -> io::Result
     Ok(())
 }
 
-/// Gives this thread, and no other, the rights to files of a user. There is no way back: the thread must end.
+/// Gives this thread, and no other, a user's rights to files. This cannot be undone: the thread must end.
 ///
 /// The real and effective uid stay, so that the user can neither signal nor trace the process; without the file system's uid 0
 /// the kernel takes away all capabilities over files (`CAP_DAC_OVERRIDE` and its like, see capabilities(7)).
@@ -60,11 +60,11 @@ pub(crate) fn take_file_rights(uid: u32, gid: u32, groups: &[u32]) -> io::Result
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setfsgid(gid);
     setfsuid(uid);
-    // They report no failure, only what was before: so they are asked again.
+    // These calls report no failure, they only return the previous id; so call them again to check.
     if setfsgid(gid) == gid && setfsuid(uid) == uid { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
-/// Makes a copy of a mount, with all that is mounted below, which is attached nowhere.
+/// Makes a detached copy of a mount and all mounts below it.
 pub(crate) fn open_tree(source: impl AsFd) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     let flags = flags | libc::AT_EMPTY_PATH.cast_unsigned() | libc::AT_RECURSIVE.cast_unsigned();
@@ -77,7 +77,7 @@ pub(crate) fn open_tree(source: impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Cuts a tree of mounts off from what happens elsewhere, and makes all of it read-only on request.
+/// Makes a tree of mounts private, so that it receives no mounts from elsewhere, and read-only on request.
 pub(crate) fn set_attributes(tree: impl AsFd, is_read_only: bool) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: if is_read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
@@ -102,7 +102,7 @@ pub(crate) fn set_attributes(tree: impl AsFd, is_read_only: bool) -> io::Result<
     check(result)
 }
 
-/// Attaches a tree of mounts at what is open as `target`.
+/// Attaches a detached tree of mounts at the file open as `target`.
 pub(crate) fn move_mount(tree: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     let empty: &CStr = c"";

@@ -1,4 +1,4 @@
-//! Attaching what a descriptor stands for as a mount of its own.
+//! Attaches the file behind a descriptor as a mount.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,26 +11,26 @@ use nix::sys::stat::{Mode, fstat};
 
 use crate::sys;
 
-/// Why it could not be attached.
+/// An attempt to attach a mount failed.
 #[derive(Debug, thiserror::Error)]
 #[error("attach an allowed source at {}: {what}", at.display())]
 pub struct AttachError {
-    /// The step.
+    /// The step that failed.
     pub what: &'static str,
-    /// Where.
+    /// The mount point.
     pub at: PathBuf,
-    /// Why.
+    /// The error.
     pub source: io::Error,
 }
 
-/// Mounts what `source` stands for at `at`, which is made: a directory, or a file for anything else. What is mounted below the
-/// source comes along. The mount is private, and read-only in all its parts on request, before anybody can see it.
+/// Mounts the file behind `source` at `at`, which is made: a directory, or a file for anything else. Mounts below the
+/// source are copied too. The mount is private, and read-only in all its parts on request, before it becomes visible.
 ///
 /// # Errors
 /// [`AttachError`]; the mount point may be left.
 pub fn attach(source: impl AsFd, at: &Path, is_read_only: bool) -> Result<(), AttachError> {
     let step = |what| move |source| AttachError { what, at: at.to_owned(), source };
-    let kind = fstat(&source).map_err(|errno| step("look at the source")(errno.into()))?.st_mode & libc::S_IFMT;
+    let kind = fstat(&source).map_err(|errno| step("examine the source")(errno.into()))?.st_mode & libc::S_IFMT;
     let made = if kind == libc::S_IFDIR {
         fs::DirBuilder::new().mode(0o700).create(at)
     } else {
@@ -63,7 +63,7 @@ mod tests {
         fs::create_dir(&source).unwrap();
         fs::write(source.join("mine"), "").unwrap();
         let opened = open_point(&source).unwrap();
-        // The race: between the check and the mount somebody puts a link there.
+        // The race: a link is put there between the check and the mount.
         fs::rename(&source, dir.path().join("moved")).unwrap();
         std::os::unix::fs::symlink("/etc", &source).unwrap();
         attach(&opened, &at, true).unwrap();

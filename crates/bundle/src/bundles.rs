@@ -13,16 +13,16 @@ use crate::error::BundleError;
 use crate::own_names;
 use crate::request::BundleRequest;
 
-/// The directory of a bundle inside its container's.
+/// The name of the bundle's directory in its container's directory.
 const BUNDLE_DIR: &str = "bundle";
-/// The file that a runtime reads.
+/// The file that the runtime reads.
 const CONFIG_FILE: &str = "config.json";
-/// A configuration holds the environment, and with it secrets: for the owner only.
+/// A configuration holds the environment, which may hold secrets: only the owner may read it.
 const DIR_MODE: u32 = 0o700;
 /// As [`DIR_MODE`].
 const FILE_MODE: u32 = 0o600;
 
-/// Which container a bundle belongs to.
+/// The container that a bundle belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleKey {
     /// The namespace.
@@ -31,28 +31,28 @@ pub struct BundleKey {
     pub id: ContainerId,
 }
 
-/// Where bundles are kept. All calls block, and every one may be repeated after any failure.
+/// Stores bundles. All calls block, and each may be repeated after any failure.
 pub trait Bundles: Send + Sync + Debug {
-    /// Makes the bundle, or replaces the one that is there, and returns its directory; it is on disk then.
+    /// Makes or replaces a container's bundle and returns its directory.
     ///
     /// # Errors
-    /// A [`BundleError`]; an earlier bundle of this container stands.
+    /// A [`BundleError`]; an earlier bundle of this container is unchanged.
     fn write(&self, request: &BundleRequest<'_>) -> Result<PathBuf, BundleError>;
 
-    /// Removes a bundle; it is fine when there is none. Only legal when no runtime uses it.
+    /// Removes a bundle; an absent one is no error. Only legal while no runtime uses it.
     ///
     /// # Errors
     /// [`BundleError::Remove`].
     fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), BundleError>;
 
-    /// Lists the containers that have a bundle, sorted; what is not named like a container is not a bundle.
+    /// Lists the containers that have a bundle, sorted. Directories with other names are ignored.
     ///
     /// # Errors
     /// [`BundleError::List`].
     fn list(&self) -> Result<Vec<BundleKey>, BundleError>;
 }
 
-/// Bundles in the state directory.
+/// Stores bundles in the state directory.
 #[derive(Debug, Clone)]
 pub struct DirBundles {
     fs: Arc<dyn Fs>,
@@ -68,7 +68,7 @@ impl DirBundles {
     fn list_names(&self, dir: &Path) -> Result<Vec<String>, BundleError> {
         match self.fs.list(dir) {
             Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
-            // Gone meanwhile, or a plain file of the store's beside the directories.
+            // The directory was removed meanwhile, or it is a file that the store keeps beside the directories.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Ok(Vec::new())
             }
@@ -82,7 +82,7 @@ impl Bundles for DirBundles {
         let text = preview(request)?;
         let relative = container_dir(request.namespace, request.id).join(BUNDLE_DIR);
         let bundle = self.state_dir.join(&relative);
-        // Not brought to the disk: it is written again before each start, and a power loss leaves no container that uses it.
+        // Not synced: a bundle is written again before each start, so after a power loss no container uses an old one.
         contd_durable::create_dirs_volatile(self.fs.as_ref(), &self.state_dir, &relative, DIR_MODE)
             .map_err(|source| BundleError::CreateDir { path: bundle.clone(), source })?;
         own_names::write(request.root, request.spec.name.as_str())
@@ -98,7 +98,7 @@ impl Bundles for DirBundles {
         let bundle = container.join(BUNDLE_DIR);
         let failed = |source| BundleError::Remove { path: bundle.clone(), source };
         absent_is_fine(self.fs.remove_dir_all(&bundle)).map_err(failed)?;
-        // Whoever of the owners of this directory is the last one takes it away.
+        // Several crates keep files in this directory; the last one to remove its files removes the directory.
         match absent_is_fine(self.fs.remove_dir(&container)) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(failed(error)),
             _ => Ok(()),
@@ -122,7 +122,7 @@ impl Bundles for DirBundles {
     }
 }
 
-/// Names one container's directory below the state directory; both parts are names by their types.
+/// Returns a container's directory, relative to the state directory. The types guarantee that both parts are names.
 fn container_dir(namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
     Path::new(namespace.as_str()).join(id.as_str())
 }

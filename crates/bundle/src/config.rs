@@ -1,4 +1,4 @@
-//! The whole configuration, put together from its parts.
+//! Assembles the whole OCI configuration from its parts.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,12 +16,12 @@ pub const ANNOTATION_NAMESPACE: &str = "tech.contd.namespace";
 /// The annotation that carries the container's name.
 pub const ANNOTATION_NAME: &str = "tech.contd.name";
 
-/// The OCI version that is written: old enough for every supported runtime, and we use nothing newer.
+/// The OCI version in the configuration: every supported runtime knows it, and we use no newer feature.
 const OCI_VERSION: &str = "1.0.2";
 
 /// Makes the OCI configuration of a container.
 ///
-/// Pure, except that it reads users inside the root and looks at sources and targets of mounts.
+/// Reads users inside the root and looks at the sources and targets of mounts; has no other effect.
 ///
 /// # Errors
 /// A [`BundleError`]; nothing was changed.
@@ -30,7 +30,7 @@ pub fn config(request: &BundleRequest<'_>) -> Result<Spec, BundleError> {
     with_profile(request, profile.map_err(|source| not_assembled(request.spec, source))?)
 }
 
-/// Makes the configuration with a seccomp profile that is given.
+/// Makes the configuration with the given seccomp profile.
 fn with_profile(request: &BundleRequest<'_>, profile: LinuxSeccomp) -> Result<Spec, BundleError> {
     let name = request.spec.name.to_string();
     check_spec(request.spec)?;
@@ -66,12 +66,13 @@ fn not_assembled(spec: &ContainerSpec, source: OciSpecError) -> BundleError {
 /// As [`config`].
 pub fn preview(request: &BundleRequest<'_>) -> Result<String, BundleError> {
     let profile = seccomp::text(request.spec)?;
-    // Under the text stands what refuses every call: should it ever not be put in place, nothing is allowed by that.
+    // The real profile replaces this placeholder in the text. The placeholder refuses every call, so a missed
+    // replacement allows nothing.
     let nothing = seccomp::nothing().map_err(|source| not_assembled(request.spec, source))?;
     json::encode(&request.spec.name, &with_profile(request, nothing)?, profile)
 }
 
-/// Refuses what can be refused without looking at the machine.
+/// Checks a spec as far as possible without looking at the machine.
 pub(crate) fn check_spec(spec: &ContainerSpec) -> Result<(), BundleError> {
     spec.validate().map_err(|source| BundleError::Spec { name: spec.name.to_string(), source })?;
     process::args(spec).map(drop)

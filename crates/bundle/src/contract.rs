@@ -1,4 +1,4 @@
-//! One contract, two keepers: what every [`Bundles`] promises, run on the fake and on the real one.
+//! The contract of [`Bundles`], tested on the fake and on the real implementation.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -50,7 +50,7 @@ impl Case {
     }
 }
 
-/// Runs a test of the contract on both.
+/// Runs a test of the contract on both implementations.
 fn on_both(test: impl Fn(&dyn Bundles)) {
     test(&FakeBundles::new());
     let state = tempfile::tempdir().expect("tempdir");
@@ -169,7 +169,7 @@ fn strange_names_in_the_state_directory_are_not_bundles() {
     assert_eq!(DirBundles::new(Arc::new(RealFs), state.path()).list().expect("list"), []);
 }
 
-/// Steps of one write or one remove, with room: a run that needs more never ends in success, and the test says so.
+/// An upper bound of the steps of one write or remove: if more are needed the test would not end, so it fails.
 const MAX_STEPS: usize = 64;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What can go wrong between a spec and its bundle on disk.
+//! The errors between a spec and its bundle on disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use oci_spec::OciSpecError;
 
 use crate::root_file::RootFileError;
 
-/// Why there is no bundle; nothing half-made is left that a repetition or [`crate::Bundles::remove`] does not clear.
+/// An operation on a bundle that failed. Repeating it or [`crate::Bundles::remove`] clears any half-made bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The spec is not valid by itself.
@@ -17,7 +17,7 @@ pub enum BundleError {
     Spec {
         /// The container.
         name: String,
-        /// What is wrong.
+        /// The error in the spec.
         source: SpecError,
     },
     /// The root is not an absolute path of a directory.
@@ -27,10 +27,10 @@ pub enum BundleError {
         name: String,
         /// The root as given.
         root: PathBuf,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
-    /// Neither the caller nor the flist says what to run.
+    /// Neither the caller nor the flist gives an entrypoint.
     #[error("make the configuration of {name}: it has no entrypoint")]
     MissingEntrypoint {
         /// The container.
@@ -42,8 +42,8 @@ pub enum BundleError {
         /// The container.
         name: String,
     },
-    /// The program is in the root, but its first bytes cannot be had: a block of the flist is missing or damaged, or its
-    /// store does not answer.
+    /// The program's first bytes cannot be read: a block of the flist is missing or damaged, or its store does not
+    /// answer.
     #[error("read the entrypoint {program}")]
     UnreadableProgram {
         /// The path inside the root.
@@ -71,50 +71,50 @@ pub enum BundleError {
         /// The group's name.
         group: String,
     },
-    /// What should be bound is not there.
-    #[error("mount {from:?} on {target:?}: the source is not there")]
+    /// The source of a bind does not exist.
+    #[error("mount {from:?} on {target:?}: the source does not exist")]
     MissingMountSource {
         /// The host path.
         from: PathBuf,
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
     },
-    /// What should be bound cannot be looked at.
-    #[error("mount {from:?} on {target:?}: look at the source")]
+    /// The source of a bind cannot be examined.
+    #[error("mount {from:?} on {target:?}: examine the source")]
     MountSource {
         /// The host path.
         from: PathBuf,
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
         /// Why.
         source: io::Error,
     },
-    /// A file system that only an elevated container may mount.
+    /// Only an elevated container may mount this type of file system.
     #[error("mount a {fs_type} on {target}: only an elevated container may")]
     MountTypeRefused {
         /// The file system type.
         fs_type: String,
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
     },
-    /// A place that carries the container's isolation, or that leads to one.
+    /// The target carries the container's isolation, or leads to a place that does.
     #[error("mount on {target:?}, which is {} in the container: only an elevated container may mount there", leads_to.display())]
     MountTargetRefused {
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
-        /// Where the links of the root lead from there.
+        /// The place that the target's symlinks lead to in the root.
         leads_to: PathBuf,
     },
-    /// A bind of a file system that is the kernel itself.
+    /// The source of a bind is in a file system that gives access to the kernel.
     #[error(
         "mount {from:?} on {target:?}: the source lies in a {kind} of the host, and only an elevated container may have that"
     )]
     MountSourceRefused {
         /// The host path.
         from: PathBuf,
-        /// The file system.
+        /// The type of that file system.
         kind: &'static str,
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
     },
     /// A file is to be mounted on a directory, or a directory on a file.
@@ -124,12 +124,12 @@ pub enum BundleError {
         from: Option<PathBuf>,
         /// The mount's type.
         fs_type: String,
-        /// Where it was to go.
+        /// The mount's target.
         target: String,
         /// Whether the source is a directory.
         is_dir: bool,
     },
-    /// The container's own name cannot be written down in its root.
+    /// The file with the container's own name cannot be written in its root.
     #[error("write {}, by which the container knows its own name", path.display())]
     OwnNames {
         /// The file.
@@ -138,7 +138,7 @@ pub enum BundleError {
         source: io::Error,
     },
     /// The cgroup parent is not a plain relative path.
-    #[error("put the container's cgroup below {parent:?}: not a plain relative path")]
+    #[error("make the container's cgroup below {parent:?}: not a plain relative path")]
     CgroupParent {
         /// The parent as given.
         parent: String,
@@ -231,16 +231,16 @@ impl Explain for BundleError {
         Some(match self {
             Self::Spec { source, .. } => source.hint().to_owned(),
             Self::Root { .. } => "prepare the root file system before the bundle".to_owned(),
-            Self::MissingEntrypoint { .. } => "name a command, or use an flist that has one".to_owned(),
+            Self::MissingEntrypoint { .. } => "name a command, or use a flist that has one".to_owned(),
             Self::UnbalancedEntrypoint { .. } => "close every quote, or give the arguments one by one".to_owned(),
             Self::UserFile { source, .. } => return source.hint(),
             Self::UnreadableProgram { .. } => {
-                "a block of the flist cannot be had: check that its stores answer, then repeat".to_owned()
+                "a block of the flist cannot be read: check that its stores answer, then repeat".to_owned()
             }
             Self::UnknownUser { .. } => "use a user of the flist's /etc/passwd, or a number such as 1000".to_owned(),
             Self::UnknownGroup { .. } => "use a group of the flist's /etc/group, or a number such as 1000".to_owned(),
             Self::MissingMountSource { from, .. } => {
-                // A path with a NUL has been refused before; without quotes it is still what was meant.
+                // Paths with a NUL were refused before. Lossy is good enough: this text is only for people.
                 let path = from.to_string_lossy();
                 let quoted = shlex::try_quote(&path).unwrap_or_else(|_| path.clone());
                 format!("contd makes no directories of the host: mkdir -p {quoted}")
@@ -253,7 +253,7 @@ impl Explain for BundleError {
                 "a directory needs a directory as its target: name another one, or bind a single file".to_owned()
             }
             Self::MountKind { is_dir: false, .. } => {
-                "a file needs a file as its target: write the file's name behind the directory".to_owned()
+                "a file needs a file as its target: write the file's name after the directory".to_owned()
             }
             Self::OwnNames { .. } => "look at the disk of the writable layer and at the kernel log".to_owned(),
             Self::CgroupParent { .. } => "configure a name such as contd".to_owned(),
@@ -278,7 +278,7 @@ fn kinds(is_dir: bool) -> &'static str {
     }
 }
 
-/// Classifies what the system said.
+/// Returns the kind for a system's error.
 pub(crate) fn of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {
         _ if Shortage::of(error).is_some() => ErrorKind::OutOfResources,

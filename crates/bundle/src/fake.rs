@@ -1,4 +1,4 @@
-//! Bundles that keep nothing on disk, remember every call and follow a script.
+//! Bundles in memory for tests: record every call and follow a script.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -13,7 +13,7 @@ use crate::config::check_spec;
 use crate::error::BundleError;
 use crate::request::BundleRequest;
 
-/// One call that was made.
+/// One call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// [`Bundles::write`].
@@ -24,18 +24,18 @@ pub enum Call {
     List,
 }
 
-/// What happens at a call.
+/// The outcome of a scripted call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// What the real one does.
+    /// The call works, as with the real implementation.
     Work,
-    /// An I/O error of this kind; nothing changes.
+    /// The call fails with an I/O error of this kind and changes nothing.
     Fail(io::ErrorKind),
-    /// The call blocks its thread for so long, then works.
+    /// The call blocks its thread for this long, then works.
     Delay(Duration),
 }
 
-/// A stand-in for [`crate::DirBundles`] that keeps the same contract.
+/// A fake of [`crate::DirBundles`] that fulfils the same contract.
 #[derive(Debug, Default)]
 pub struct FakeBundles {
     state: Mutex<State>,
@@ -53,45 +53,45 @@ struct State {
 }
 
 impl FakeBundles {
-    /// Makes one where every call works.
+    /// Makes a fake where every call works.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes one whose first calls, of any kind, end as scripted; the rest work.
+    /// Makes a fake whose first calls, of any kind, end as scripted; later calls work.
     pub fn scripted(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
         let fake = Self::new();
         fake.lock().script.extend(outcomes);
         fake
     }
 
-    /// Adds to the script.
+    /// Appends an outcome to the script.
     pub fn push(&self, outcome: Outcome) {
         self.lock().script.push_back(outcome);
     }
 
-    /// Has every call work from now on: what is left of the script is forgotten.
+    /// Clears the script: every call works from now on.
     pub fn heal(&self) {
         self.lock().script.clear();
     }
 
-    /// Has every write of a namespace hang, as one does that looks into a root whose store is silent, until [`Self::let_go`].
+    /// Makes every write of a namespace hang until [`Self::let_go`], as with a root whose store does not answer.
     pub fn hang(&self, namespace: NamespaceId) {
         self.lock().hung.insert(namespace);
     }
 
-    /// Lets everything go on that hangs.
+    /// Ends the effect of [`Self::hang`]: hanging writes continue.
     pub fn let_go(&self) {
         self.lock().hung.clear();
         self.let_go.notify_all();
     }
 
-    /// Returns how many writes hang.
+    /// Returns the number of writes that hang.
     pub fn hanging(&self) -> usize {
         self.lock().hanging
     }
 
-    /// Returns the bundles that are there, without counting as a call.
+    /// Returns the containers that have a bundle; this does not count as a call.
     pub fn there(&self) -> Vec<BundleKey> {
         self.lock().there.iter().cloned().collect()
     }
@@ -102,7 +102,7 @@ impl FakeBundles {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panicking test must not turn every later look into a second panic.
+        // Ignore poison: a panicking test must not cause a second panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +132,7 @@ impl FakeBundles {
     }
 }
 
-/// Where a container's bundle pretends to be; nothing is ever there.
+/// Returns the path that a container's bundle would have; no file is ever made there.
 fn path_of(key: &BundleKey) -> PathBuf {
     ["/nonexistent", key.namespace.as_str(), key.id.as_str(), "bundle"].iter().collect()
 }
@@ -146,8 +146,8 @@ impl Bundles for FakeBundles {
             path: path.clone(),
             source: contd_durable::DurableError::Write { path: path.join("config.json"), source },
         })?;
-        // What can be refused without a disk is refused: a test of a caller must not pass on a spec that could never run.
-        // The root is not looked at, since that of such a test is a fake as well.
+        // Check the spec as far as possible without a disk, so that no test passes with a spec that could never run.
+        // The root is not examined: in such tests it is a fake too.
         check_spec(request.spec)?;
         self.lock().there.insert(key);
         Ok(path)

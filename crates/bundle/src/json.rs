@@ -1,4 +1,4 @@
-//! The configuration as text: the same text for the same configuration.
+//! Writes the configuration as JSON; equal configurations give equal texts.
 
 use contd_types::ContainerName;
 use oci_spec::runtime::Spec;
@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::error::BundleError;
 
-/// Where the seccomp profile stands.
+/// The path of the seccomp profile in the configuration.
 const PROFILE_PATH: [&str; 2] = ["linux", "seccomp"];
-/// How far each level of a text is indented.
+/// The indentation of one level.
 const INDENT: &str = "  ";
 
 /// Writes a configuration as indented JSON with a final newline, with `profile` in place of its seccomp profile: see
@@ -29,16 +29,16 @@ pub(crate) fn encode(name: &ContainerName, config: &Spec, profile: &RawValue) ->
     Ok(text)
 }
 
-/// Writes a profile once for all configurations that it will stand in: it is nine tenths of each of them.
+/// Encodes a profile once for all configurations that use it: it is nine tenths of each.
 pub(crate) fn encode_profile(profile: &impl Serialize) -> Result<Box<RawValue>, serde_json::Error> {
-    // By way of a value, which puts the keys in order, as everywhere else.
+    // Going through a `Value` sorts the keys, as in the rest of the text.
     let text = serde_json::to_string_pretty(&serde_json::to_value(profile)?)?;
     let line = format!("\n{}", INDENT.repeat(PROFILE_PATH.len()));
-    // A line can only end between two tokens: inside a string it is written as an escape.
+    // A newline can only separate tokens: inside a string it is escaped.
     RawValue::from_string(text.replace('\n', &line))
 }
 
-/// An object with a text in place of what stands at `path`.
+/// An object in which a text replaces the value at `path`.
 struct Spliced<'a> {
     object: &'a Map<String, Value>,
     path: &'a [&'a str],
@@ -61,7 +61,7 @@ impl Serialize for Spliced<'_> {
     }
 }
 
-/// Puts the capability sets in order: the library keeps them in hash sets, which come out differently each time.
+/// Sorts the capability sets: the library keeps them in hash sets, whose order changes from run to run.
 fn sort_capabilities(config: &mut Value) {
     let Some(Value::Object(sets)) = config.pointer_mut("/process/capabilities") else { return };
     for set in sets.values_mut() {

@@ -1,8 +1,8 @@
-//! From our container spec to an OCI bundle: `config.json` with the secure defaults, in a directory of its own.
+//! Makes an OCI bundle from a container spec: `config.json` with the secure defaults, in its own directory.
 //!
 //! Takes in: a [`BundleRequest`]: a valid spec, a prepared root, a network namespace, the node's default limits.
 //! Gives out: the OCI configuration ([`config`], [`preview`]), or a bundle directory ([`Bundles`]).
-//! Never does: mounts, cgroups, processes, or reading anything of an flist other than inside its root
+//! Never does: mounts, cgroups, processes, or reading anything of a flist other than inside its root
 //! ([`root_file`]). Writes nothing into a root but the container's names (`own_names`).
 //!
 //! ```text

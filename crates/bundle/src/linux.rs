@@ -1,4 +1,4 @@
-//! The kernel's side of a container: namespaces, limits, devices, and what of `/proc` and `/sys` it may see.
+//! The `linux` section: namespaces, limits, devices, and the hidden and read-only paths of `/proc` and `/sys`.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,8 +13,8 @@ use oci_spec::runtime::{
 use crate::error::BundleError;
 use crate::request::{BundleRequest, Defaults, Netns};
 
-/// What a container does not see of `/proc` and `/sys`: containerd's list (pkg/oci/spec.go), and `/proc/interrupts`, as moby
-/// masks it: a side channel of the host.
+/// The paths that are hidden from a container: containerd's list (pkg/oci/spec.go), and `/proc/interrupts`, a side
+/// channel of the host that moby hides too.
 pub const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -30,23 +30,23 @@ pub const MASKED_PATHS: [&str; 12] = [
     "/sys/firmware",
 ];
 
-/// What a container sees and cannot write: containerd's list.
+/// The paths that a container can read and not write: containerd's list.
 pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The period in which CPU time is counted, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
-/// CPU shares of one whole CPU, and the bounds of what the kernel takes.
+/// The CPU shares of one whole CPU, and the bounds that the kernel accepts.
 const SHARES_PER_CPU: u64 = 1024;
 const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 
-/// A character device by its numbers; `None` is every minor.
+/// A character device by its numbers; `None` stands for every minor.
 struct CharDevice {
     major: i64,
     minor: Option<i64>,
 }
 
-/// What a container may read, write and make nodes of: containerd's list (`oci.WithDefaultUnixDevices`).
+/// The devices that a container may read, write and make nodes of: containerd's list (`oci.WithDefaultUnixDevices`).
 const ALLOWED_DEVICES: [CharDevice; 9] = [
     CharDevice { major: 1, minor: Some(3) }, // null
     CharDevice { major: 1, minor: Some(5) }, // zero
@@ -133,7 +133,7 @@ pub fn limits(spec: &ContainerSpec, defaults: &Defaults) -> ResourceLimits {
     }
 }
 
-/// Makes the limits; every container has all of them.
+/// Makes the limits. Every container has all of them.
 ///
 /// Swap is left out: on cgroup v1 a kernel without swap accounting has no such file and the runtime would fail, and
 /// whether it has one is not part of the request. Where there is swap, a container may use it beyond its memory limit,
@@ -141,7 +141,7 @@ pub fn limits(spec: &ContainerSpec, defaults: &Defaults) -> ResourceLimits {
 fn resources(request: &BundleRequest<'_>) -> Result<LinuxResources, OciSpecError> {
     let spec = request.spec;
     let ResourceLimits { memory_bytes, cpu, pids_limit } = limits(spec, request.defaults);
-    // A limit over 2^63 bytes is no limit either way.
+    // A limit above 2^63 bytes is the same as none.
     let memory_bytes = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
     LinuxResourcesBuilder::default()
         .devices(device_rules(spec.is_elevated)?)
@@ -161,7 +161,7 @@ fn shares(cpu: CpuLimit) -> u64 {
     (u64::from(cpu.millis()) * SHARES_PER_CPU / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
-/// Makes the device rules: nothing, then what is allowed.
+/// Makes the device rules: first deny all, then allow the listed ones.
 fn device_rules(is_elevated: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
     let mut rules = vec![LinuxDeviceCgroupBuilder::default().allow(false).access(ANY_ACCESS).build()?];
     let fuse = is_elevated.then_some(&FUSE_DEVICE);
@@ -179,7 +179,7 @@ fn device_rules(is_elevated: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecErro
     Ok(rules)
 }
 
-/// Makes the node that an elevated container serves its file systems by.
+/// Makes the `/dev/fuse` node, by which an elevated container serves file systems.
 fn fuse_node() -> Result<LinuxDevice, OciSpecError> {
     LinuxDeviceBuilder::default()
         .path("/dev/fuse")

@@ -1,8 +1,8 @@
-//! What is mounted into a container: the defaults first, then the caller's, what lies deeper later.
+//! The mounts of a container: the defaults first, then the caller's, ordered by depth.
 //!
-//! A default at or below the place of a mount of the caller's is left out: theirs takes its place. What an option means is
-//! said by [`contd_types::mount`]. A symlink in the target is followed inside the root by the runtime; what it says is looked
-//! at here as well, because where a mount leads decides whether it is allowed.
+//! A default at or below the target of a caller's mount is left out: the caller's replaces it. [`contd_types::mount`]
+//! says what each option means. The runtime follows a symlink in the target inside the root; this module follows it
+//! too, because the place it leads to decides whether the mount is allowed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,13 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use crate::error::BundleError;
 use crate::root_file::Inside;
 
-/// File systems that any container may have: what the caller has already, and memory that its own limit counts.
+/// File systems that any container may mount: binds of the caller's files, and memory that the container's own limit
+/// counts.
 const PLAIN_TYPES: [&str; 2] = ["bind", "tmpfs"];
-/// Directories whose content is the container's isolation.
+/// Directories whose content makes up the container's isolation.
 const GUARDED_DIRS: [&str; 2] = ["/proc", "/sys"];
-/// File systems that are the kernel itself, by what statfs(2) says of a path in them: whatever the path is called, a bind of
-/// one would give a container the host's in place of its own. From linux/magic.h.
+/// File systems that give access to the kernel, by their statfs(2) magic (linux/magic.h). A bind of one, whatever its
+/// path, would give a container the host's instead of its own.
 const KERNEL_FILE_SYSTEMS: [(u32, &str); 13] = [
     (0x9fa0, "procfs"),
     (0x6265_6572, "sysfs"),
@@ -43,8 +44,9 @@ struct DefaultMount {
     options: &'static [&'static str],
 }
 
-/// containerd's (`oci.defaultMounts` and `oci.WithCgroup`) but for the tmpfs on `/run`, which would hide what images bring
-/// there; docker, podman and CRI have none either. The order matters: what lies below comes later.
+/// containerd's defaults (`oci.defaultMounts` and `oci.WithCgroup`) without the tmpfs on `/run`, which would hide the
+/// image's files there; docker, podman and CRI have none either. The order matters: a mount comes after the one it lies
+/// on.
 const DEFAULTS: [DefaultMount; 7] = [
     DefaultMount { target: "/proc", fs_type: "proc", options: &["nosuid", "noexec", "nodev"] },
     DefaultMount { target: "/dev", fs_type: "tmpfs", options: &["nosuid", "strictatime", "mode=755", "size=65536k"] },
@@ -79,7 +81,7 @@ pub(crate) fn mounts(spec: &ContainerSpec, root: &Path) -> Result<Vec<Mount>, Bu
         check(mount, spec, &inside)?;
     }
     let mut own: Vec<&MountSpec> = spec.mounts.iter().collect();
-    // Stable: of two side by side the first stays the first.
+    // The sort is stable: mounts of equal depth keep their order.
     own.sort_by_key(|mount| mount.depth());
     let mut mounts = Vec::with_capacity(DEFAULTS.len() + own.len());
     for mount in DEFAULTS.iter().filter(|mount| !is_replaced(mount.target, &own)) {
@@ -99,7 +101,7 @@ fn build(target: &str, fs_type: &str, source: &str, options: Vec<String>) -> Res
     MountBuilder::default().destination(target).typ(fs_type).source(source).options(options).build()
 }
 
-/// Tells whether a mount of the caller's takes this place, or covers it.
+/// Tells whether a caller's mount has this target, or covers it.
 fn is_replaced(target: &str, own: &[&MountSpec]) -> bool {
     own.iter().any(|mount| Path::new(target).starts_with(mount.place()))
 }
@@ -107,7 +109,7 @@ fn is_replaced(target: &str, own: &[&MountSpec]) -> bool {
 fn check(mount: &MountSpec, spec: &ContainerSpec, inside: &Inside) -> Result<(), BundleError> {
     let target = || mount.target.clone();
     let place = PathBuf::from(mount.place());
-    // A place that cannot be followed is for the runtime to refuse, with what the kernel says.
+    // If the target cannot be followed, the runtime refuses it with the kernel's reason.
     let leads_to = inside.follow(&place).unwrap_or_else(|_| place.clone());
     if !spec.is_elevated {
         if !PLAIN_TYPES.contains(&mount.fs_type.as_str()) {
@@ -147,18 +149,18 @@ fn look_at(from: &Path, mount: &MountSpec) -> Result<std::fs::Metadata, BundleEr
     })
 }
 
-/// Names the kernel's file system that a path lies in, if it does.
+/// Returns the type of a kernel file system, if the path is in one.
 fn kernel_file_system(path: &Path) -> Option<&'static str> {
     let magic = statfs(path).ok().and_then(|found| u32::try_from(found.filesystem_type().0).ok())?;
     KERNEL_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name)
 }
 
-/// Tells whether a path is, or lies below, a directory whose content is the container's isolation.
+/// Tells whether a path is at or below a directory whose content makes up the container's isolation.
 fn is_guarded(path: &Path) -> bool {
     GUARDED_DIRS.iter().any(|guarded| path.starts_with(guarded))
 }
 
-/// Tells whether another mount lies over this path: then what the root has there is not what is mounted on.
+/// Tells whether another mount covers this path: then the mount's target is not in the root.
 fn is_covered(path: &Path, spec: &ContainerSpec, but: &MountSpec) -> bool {
     let others = spec.mounts.iter().filter(|mount| !std::ptr::eq(*mount, but)).map(MountSpec::place);
     let defaults = DEFAULTS.iter().map(|mount| mount.target.to_owned()).filter(|target| Path::new(target) != path);
@@ -306,7 +308,7 @@ mod tests {
             assert!(matches!(refused, BundleError::MountKind { .. }), "{refused:?}");
             assert!(words.contains(source) && words.contains(target) && words.contains("directory"), "{words}");
         }
-        // What another mount brings there is not the root's.
+        // The target is in the other mount, not in the root.
         let own = vec![mount("bind", "/etc", "/data", &[]), mount("bind", "/etc/passwd", "/data/passwd", &[])];
         assert!(mounts(&spec(own), root().path()).is_ok());
         for target in ["/dev/shm", "/missing/dir"] {

@@ -1,4 +1,4 @@
-//! From the name of a network namespace to a file that a runtime may join.
+//! Resolves the name of a network namespace to a file that a runtime may join.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -13,29 +13,29 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use crate::error::of_io;
 use crate::sys;
 
-/// Where `ip netns` keeps network namespaces.
+/// The directory where `ip netns` keeps network namespaces.
 pub const DEFAULT_DIR: &str = "/run/netns";
 
 /// This process's own network namespace: for a daemon, the host's.
 const OWN_NAMESPACE: &str = "/proc/self/ns/net";
-/// That of the first process: the host's also when the daemon was started in another one.
+/// The network namespace of the first process: the host's, also when the daemon was started in another one.
 const INIT_NAMESPACE: &str = "/proc/1/ns/net";
 /// The inode number of the kernel's first network namespace (`NET_NS_INIT_INO` of linux/nsfs.h, since 6.18). Earlier
-/// kernels hand out numbers from 0xF0000000 on, so it never is another one's.
+/// kernels number namespaces from 0xF0000000 on, so no other namespace has this number.
 const INIT_INODE: u64 = 0xEFFF_FFF9;
 
-/// Why a network namespace cannot be joined.
+/// A network namespace cannot be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
-    /// There is none of this name.
+    /// No network namespace has this name.
     #[error("join network namespace {name}: there is none in {}", dir.display())]
     Missing {
         /// The name.
         name: NetnsName,
-        /// Where it was looked for.
+        /// The directory that was searched.
         dir: PathBuf,
     },
-    /// The file is something else: a plain file, a symlink, a FIFO, a namespace of another kind.
+    /// The file is not a network namespace: a plain file, a symlink, a FIFO, a namespace of another kind.
     #[error("join network namespace {name}: {} is not a network namespace", path.display())]
     NotANamespace {
         /// The name.
@@ -43,20 +43,20 @@ pub enum NetnsError {
         /// The file.
         path: PathBuf,
     },
-    /// It is the host's own, which no container may have.
+    /// The network namespace is the host's own; no container may join it.
     #[error("join network namespace {name}: it is the host's own")]
     IsHost {
         /// The name.
         name: NetnsName,
     },
-    /// It cannot be looked at.
-    #[error("join network namespace {name}: look at {}", path.display())]
+    /// The file, or the host's network namespace, cannot be examined.
+    #[error("join network namespace {name}: examine {}", path.display())]
     Inspect {
         /// The name.
         name: NetnsName,
-        /// What was looked at.
+        /// The path that was examined.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
 }
@@ -85,9 +85,9 @@ impl Explain for NetnsError {
 
 /// Returns `dir/name` after checking that it is a network namespace and not the host's.
 ///
-/// The name is one path component by its type. The file is opened without following a symlink and without running any
-/// driver's open (`O_PATH`); only when it is known to lie on nsfs is it opened for the question of its kind. Whoever
-/// can replace files in `dir` (root) can do so after the check as well: the directory itself must be trusted.
+/// The name's type guarantees that it is one path component. The file is opened with `O_PATH`, so without following a
+/// symlink or running a driver's open; only after it is known to be on nsfs is it opened to ask for its kind. A user
+/// who can replace files in `dir` (root) can do so after the check too: the directory itself must be trusted.
 ///
 /// # Errors
 /// A [`NetnsError`]; nothing was joined or changed.
@@ -117,7 +117,7 @@ pub fn resolve(name: &NetnsName, dir: &Path) -> Result<PathBuf, NetnsError> {
     let init = match std::fs::metadata(INIT_NAMESPACE) {
         Ok(metadata) => Some(metadata),
         // The first process has capabilities that this one lacks (a node in a guarded virtual machine), so the kernel
-        // does not show it. The number of the first namespace and our own namespace then have to do.
+        // does not show its namespace. Compare with the number of the first namespace and with our own namespace only.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
         Err(error) => return Err(inspect(Path::new(INIT_NAMESPACE), error)),
     };

@@ -1,19 +1,19 @@
-//! How many files a process of a container may have open.
+//! The limit of open files for a container's process.
 
 use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// Open files of one process, soft and hard, as docker and podman give them, where the node allows so many.
+/// The limit of open files of one process, soft and hard, as docker and podman set it, where the node allows so many.
 pub const NOFILE_LIMIT: u64 = 1_048_576;
 
 /// The kernel's number of the capability to raise a hard limit.
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// Returns the limit that a container gets.
+/// Returns the limit of open files for a container.
 ///
-/// Nobody may have more than `fs.nr_open`, and without `CAP_SYS_RESOURCE`, which a node inside a virtual machine or a
-/// container may lack, no more than this process has itself: a container that wanted more would not start at all.
+/// It cannot exceed `fs.nr_open`, nor, without `CAP_SYS_RESOURCE` (which a node in a virtual machine or a container may
+/// lack), this process's own limit: a container with a higher one would not start.
 pub fn limit() -> u64 {
     let own = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_soft, hard)| hard);
     let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());

@@ -1,9 +1,9 @@
-//! By which names a container knows itself: `/etc/hosts` and `/etc/hostname`, where its image brings none or empty ones, as
-//! base images do because every engine fills them in.
+//! Writes `/etc/hosts` and `/etc/hostname` with the container's own name into its root, if its image has none or empty
+//! ones. Base images have empty ones, because every engine fills them in.
 //!
-//! They are files of the container's own layer: there they count against its size, and the container may change them. A
-//! read-only root has such a layer too, which the runtime closes. What an image, or a layer that was kept, says itself stays.
-//! No byte of a file is read for that: it might have to come from a store.
+//! The files are in the container's writable layer: they count against its size, and the container may change them. A
+//! read-only root has such a layer too, which the runtime makes read-only. Files with content, from an image or a kept
+//! layer, are not changed. No file's content is read, because it might have to come from a store.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
@@ -15,12 +15,12 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::root_file::{Inside, is_empty_file, reopen_for};
 
-/// The mode of the files: everybody in the container looks names up.
+/// The mode of the files: every user in the container resolves names.
 const MODE: u32 = 0o644;
 
-/// One of the files.
+/// One of the two files.
 struct OwnFile {
-    /// Inside the container.
+    /// The path inside the container.
     place: &'static str,
     text: fn(&str) -> String,
 }
@@ -28,7 +28,8 @@ struct OwnFile {
 const FILES: [OwnFile; 2] =
     [OwnFile { place: "/etc/hosts", text: hosts }, OwnFile { place: "/etc/hostname", text: hostname }];
 
-/// The container's own name is on 127.0.0.1, as podman has it without a network: contd knows no other address of it.
+/// Returns `/etc/hosts` with the container's name on 127.0.0.1, as podman has it without a network: contd knows no
+/// other address of it.
 fn hosts(name: &str) -> String {
     format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{name}\n")
 }
@@ -37,10 +38,10 @@ fn hostname(name: &str) -> String {
     format!("{name}\n")
 }
 
-/// Writes the files into a root with a writable layer, which no process uses yet.
+/// Writes the files into a root with a writable layer, before any process uses it.
 ///
 /// # Errors
-/// The path and why. A layer without room goes without them.
+/// The path and the error. A full layer is no error: then the files are missing.
 pub(crate) fn write(root: &Path, container: &str) -> Result<(), (PathBuf, io::Error)> {
     for file in &FILES {
         match write_one(root, file, container) {
@@ -55,18 +56,19 @@ pub(crate) fn write(root: &Path, container: &str) -> Result<(), (PathBuf, io::Er
 
 fn write_one(root: &Path, file: &OwnFile, container: &str) -> io::Result<()> {
     let inside = Inside::open(root)?;
-    // A root that is not a mount of a container's own would be somebody else's files.
+    // If the root is not a mount of the container's own, it holds another owner's files.
     if root == Path::new("/") || fstatvfs(inside.dir()).map_err(io::Error::from)?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
-    // A loop, a directory in its place: the image has its reasons, or is broken, and starts without.
+    // A loop, or a directory in the file's place: the image is odd or broken, and the container starts without the
+    // file.
     let Ok(place) = inside.follow(Path::new(file.place)) else { return Ok(()) };
     let text = (file.text)(container);
     let found = match inside.open_plain(&place) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => match inside.create(&place, MODE) {
             Ok(created) => return fill(&created, &text),
-            // What the link of an image promises is for the image to make, and a name in a file's place is none.
+            // The target of a link is for the image to make, and a file used as a directory leads nowhere.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(());
             }
@@ -92,7 +94,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 
-    /// A root with `etc`, and beside it what must stay as it is.
+    /// Makes a root with `etc`, and beside it a file that must not change.
     fn root() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("tempdir");
         let root = dir.path().join("root");
@@ -144,7 +146,7 @@ mod tests {
             assert!(!dir.path().join("created").exists(), "{says}");
             fs::remove_file(link).expect("remove");
         }
-        // Inside of the root they are followed as ever.
+        // Inside the root, links are followed as usual.
         fs::create_dir(root.join("run")).expect("run");
         symlink("../run/hosts", root.join("etc/hosts")).expect("link");
         write(&root, "web").expect("write");

@@ -1,4 +1,4 @@
-//! The first process: what it runs, its environment, and what it may do.
+//! The `process` section: command, environment, and rights of the first process.
 
 use std::collections::HashSet;
 
@@ -15,10 +15,10 @@ use crate::program;
 use crate::request::BundleRequest;
 use crate::user::{self, Identity};
 
-/// `PATH` of a container that brings none.
+/// The `PATH` of a container whose image and spec give none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What root in a container may do: the fourteen of containerd (`oci.defaultUnixCaps`).
+/// The capabilities of root in a container: the fourteen of containerd (`oci.defaultUnixCaps`).
 pub(crate) const DEFAULT_CAPABILITIES: [Capability; 14] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -57,7 +57,7 @@ fn assemble(
 ) -> Result<Process, OciSpecError> {
     let granted = capabilities(spec.is_elevated);
     let none = Capabilities::new();
-    // Not inheritable and not ambient: only root, or a file with capabilities, gets any of them over an exec.
+    // The inheritable and ambient sets stay empty: only root, or a file with capabilities, gains any by an exec.
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(granted.clone())
         .effective(granted.clone())
@@ -85,7 +85,7 @@ fn assemble(
         .build()
 }
 
-/// Returns what goes into the bounding, effective and permitted sets.
+/// Returns the bounding, effective and permitted set, which are the same.
 pub(crate) fn capabilities(is_elevated: bool) -> Capabilities {
     let mut granted: Capabilities = DEFAULT_CAPABILITIES.into_iter().collect();
     if is_elevated {
@@ -104,14 +104,14 @@ pub(crate) fn args(spec: &ContainerSpec) -> Result<Vec<String>, BundleError> {
             shlex::split(line).ok_or_else(|| BundleError::UnbalancedEntrypoint { name: name() })?
         }
     };
-    // A line of nothing but a comment or empty quotes also says nothing.
+    // A line of only a comment or empty quotes has no program either.
     match args.first() {
         Some(program) if !program.is_empty() => Ok(args),
         _ => Err(BundleError::MissingEntrypoint { name: name() }),
     }
 }
 
-/// Returns the environment: of a key given twice the later one, then `PATH` and `HOME` where they were not given.
+/// Returns the environment: the last value of each key counts; then `PATH` and `HOME` are added if missing.
 fn env(spec: &ContainerSpec, home: &str) -> Vec<String> {
     let mut seen = HashSet::new();
     let mut env: Vec<String> = spec.env.iter().rev().filter(|entry| seen.insert(key(entry))).cloned().collect();

@@ -1,50 +1,50 @@
-//! The seccomp profile as data: which system calls a container may make, by what they are for.
+//! The seccomp profile as data: the system calls that a container may make, grouped by purpose.
 //!
 //! Source: the behaviour of containerd's default profile (`contrib/seccomp/seccomp_default.go`, release line 2), looked
-//! up there and written down anew, grouped by purpose and ordered within a group. Two deliberate differences: the kernel
-//! version is not asked, since every kernel that can run contd is newer than 4.8, and only the architectures that
-//! contd runs on are there. A name that an older libseccomp does not know is passed over by the runtimes.
+//! up there and written down anew, grouped by purpose and ordered within a group. Two deliberate differences: the
+//! kernel version is not checked, since every kernel that can run contd is newer than 4.8, and only the architectures
+//! that contd runs on are listed. The runtimes skip a name that an older libseccomp does not know.
 //!
-//! What is not named here gives EPERM. Missing on purpose, because the kernel does not tell containers apart there or its
-//! history is bad: keyrings (`add_key`, `keyctl`, `request_key`), `userfaultfd`, `io_uring_*`, `kexec_*`, `swapon`,
-//! `pivot_root`, `nfsservctl`, `vm86`, `_sysctl`, `uselib`, `move_pages`.
+//! A call that is not named here gives EPERM. Missing on purpose, because the kernel does not tell containers apart
+//! there or its history is bad: keyrings (`add_key`, `keyctl`, `request_key`), `userfaultfd`, `io_uring_*`, `kexec_*`,
+//! `swapon`, `pivot_root`, `nfsservctl`, `vm86`, `_sysctl`, `uselib`, `move_pages`.
 
 use oci_spec::runtime::{Capability, LinuxSeccompOperator};
 
-/// Calls that are treated alike, and why they belong together.
+/// Calls that are treated alike.
 pub(crate) struct Group {
-    /// What the calls are for; read by people and by tests.
+    /// The purpose of the calls, for people and tests.
     #[cfg_attr(not(test), expect(dead_code, reason = "documents the data; tests name the group that is wrong"))]
     pub(crate) purpose: &'static str,
-    /// For which containers the group counts.
+    /// The containers that the group applies to.
     pub(crate) when: When,
-    /// What happens.
+    /// The result of the call.
     pub(crate) action: Action,
-    /// Under which condition on an argument; `None` is any.
+    /// The condition on an argument; `None` is no condition.
     pub(crate) condition: Option<Condition>,
     /// The calls.
     pub(crate) names: &'static [&'static str],
 }
 
-/// For which containers a group counts.
+/// The containers that a group applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
-    /// For all.
+    /// All containers.
     Always,
-    /// On this architecture, as Rust names it.
+    /// Containers on this architecture, by its Rust name.
     Arch(&'static str),
-    /// When the bounding set has this capability.
+    /// Containers whose bounding set has this capability.
     With(Capability),
-    /// When it has not.
+    /// Containers whose bounding set lacks this capability.
     Without(Capability),
 }
 
-/// What happens to a call.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// It is made.
+    /// The call is made.
     Allow,
-    /// It fails with this errno.
+    /// The call fails with this errno.
     Errno(u32),
 }
 
@@ -57,9 +57,9 @@ pub(crate) struct Condition {
     pub(crate) value_two: Option<u64>,
 }
 
-/// "Not implemented": a libc then falls back to the older call, where EPERM would make it give up.
+/// "Not implemented": a libc then falls back to the older call, whereas it gives up on EPERM.
 const ENOSYS: u32 = 38;
-/// Sockets to the hypervisor: not part of a network namespace, so they would reach around it.
+/// Sockets to the hypervisor: they belong to no network namespace, so they would bypass it.
 const AF_VSOCK: u64 = 40;
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET together.
 const CLONE_NEW_NAMESPACES: u64 = 0x7E02_0000;

@@ -1,8 +1,8 @@
-//! The program that a container runs, looked at before it is run: its first bytes must be there.
+//! Checks before a start that the first bytes of the container's program can be read.
 //!
-//! A flist is lazy, so an unreachable store or a damaged block shows only when somebody reads. An OCI runtime would start
-//! the container all the same and have the kernel refuse the exec with an I/O error, which nobody could tell from an exit of
-//! the program itself. Reading the first block here costs nothing: the exec needs the very same one.
+//! A flist is lazy, so an unreachable store or a damaged block shows only at a read. An OCI runtime would start the
+//! container all the same, the kernel would fail the exec with an I/O error, and that could not be told from an exit of
+//! the program itself. Reading the first block here costs nothing: the exec needs the same one.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ use crate::error::BundleError;
 use crate::request::BundleRequest;
 use crate::root_file::{RootFileError, head_in_root};
 
-/// Enough for the kernel to tell what a file is (`BINPRM_BUF_SIZE` of execve).
+/// The bytes by which the kernel recognises a file's format (`BINPRM_BUF_SIZE` of execve).
 const HEAD_BYTES: u64 = 256;
 
-/// Reads the beginning of the program. That it is missing, or not executable, is for the runtime to say: it knows the
-/// mounts that come over the root.
+/// Reads the beginning of the program. A program that is missing or not executable is no error here: the runtime knows
+/// the mounts over the root, and reports it.
 pub(crate) fn check_readable(request: &BundleRequest<'_>, args: &[String], env: &[String]) -> Result<(), BundleError> {
     let Some(program) = args.first() else { return Ok(()) };
     for path in candidates(request.spec, program, env) {
@@ -34,7 +34,7 @@ pub(crate) fn check_readable(request: &BundleRequest<'_>, args: &[String], env: 
     Ok(())
 }
 
-/// Lists where the kernel will look: one place for a path, each directory of `PATH` for a name.
+/// Lists the paths where the kernel will look: the path itself, or each directory of `PATH` for a name.
 fn candidates(spec: &ContainerSpec, program: &str, env: &[String]) -> Vec<PathBuf> {
     let cwd = Path::new(spec.working_dir.as_deref().unwrap_or("/"));
     if program.contains('/') {
@@ -44,7 +44,7 @@ fn candidates(spec: &ContainerSpec, program: &str, env: &[String]) -> Vec<PathBu
     path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(program)).collect()
 }
 
-/// Tells whether a mount of the caller's lies over the path: then the root's own file is not what runs.
+/// Tells whether a caller's mount covers the path: then the program is not the root's own file.
 fn is_covered(spec: &ContainerSpec, path: &Path) -> bool {
     spec.mounts.iter().any(|mount| path.starts_with(&mount.target))
 }

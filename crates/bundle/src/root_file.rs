@@ -1,7 +1,7 @@
-//! Reads a file of a container's root as the container would see it, trusting nothing in that root.
+//! Reads a file of a container's root as the container would see it, without trusting the root.
 //!
-//! A root comes from an flist, so whoever made the flist chooses what `/etc/passwd` is: a symlink to the host's file or
-//! into `/proc`, a FIFO that blocks its reader, a device whose opening does something, a loop, a terabyte.
+//! A root comes from a flist, so the flist's author decides what `/etc/passwd` is: a symlink to the host's file or into
+//! `/proc`, a FIFO that blocks its reader, a device whose opening has an effect, a loop, a terabyte.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -18,10 +18,10 @@ use nix::sys::stat::{Mode, mkdirat};
 
 use crate::error::of_io;
 
-/// How often a lookup is repeated when the kernel says that a rename went on beside it.
+/// How often a lookup is repeated when the kernel reports a concurrent rename.
 const MAX_RACES: u32 = 16;
 
-/// Why a file of a root cannot be read.
+/// A file of a root cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RootFileError {
     /// The root itself cannot be opened.
@@ -33,28 +33,28 @@ pub enum RootFileError {
         source: io::Error,
     },
     /// The path cannot be followed inside the root: a loop, a magic link, a mount, a file used as a directory.
-    #[error("follow {} inside the container's root", path.display())]
+    #[error("resolve {} inside the container's root", path.display())]
     Follow {
         /// The path inside the root.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// It is a directory, FIFO, socket or device.
+    /// The file is a directory, FIFO, socket or device.
     #[error("read {} inside the container's root: not a regular file", path.display())]
     NotRegular {
         /// The path inside the root.
         path: PathBuf,
     },
-    /// It has more bytes than are ever read.
+    /// The file is larger than the limit.
     #[error("read {} inside the container's root: more than {max_bytes} bytes", path.display())]
     TooLarge {
         /// The path inside the root.
         path: PathBuf,
-        /// The bound.
+        /// The limit in bytes.
         max_bytes: u64,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("read {} inside the container's root", path.display())]
     Read {
         /// The path inside the root.
@@ -84,7 +84,7 @@ impl Explain for RootFileError {
     }
 }
 
-/// Returns the content of a regular file inside a root, or `None` when there is none.
+/// Returns the content of a regular file inside a root, or `None` when it does not exist.
 ///
 /// `path` and every symlink on the way, absolute ones and `..` included, are taken relative to `root`, as chroot would
 /// (`openat2` with `RESOLVE_IN_ROOT`); magic links of procfs and other mounts inside the root are never crossed. The
@@ -92,7 +92,7 @@ impl Explain for RootFileError {
 /// `max_bytes` are read, whatever the file claims to be.
 ///
 /// # Errors
-/// A [`RootFileError`]; a path that leads to nothing is `Ok(None)`.
+/// A [`RootFileError`]; a path that does not exist is `Ok(None)`.
 pub fn read_in_root(root: &Path, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>, RootFileError> {
     let Some(bytes) = head_in_root(root, path, max_bytes.saturating_add(1))? else { return Ok(None) };
     if u64::try_from(bytes.len()).is_ok_and(|len| len <= max_bytes) {
@@ -116,7 +116,7 @@ pub(crate) fn open_in_root(root: &Path, path: &Path) -> Result<Option<File>, Roo
     let inside = Inside::open(root).map_err(|source| RootFileError::OpenRoot { root: root.to_owned(), source })?;
     let handle = match find_in_root(&inside.dir, path) {
         Ok(handle) => File::from(handle),
-        // A file used as a directory: below it there is nothing.
+        // A file used as a directory: nothing exists below it.
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         Err(errno) => return Err(RootFileError::Follow { path: path.to_owned(), source: errno.into() }),
     };
@@ -127,7 +127,7 @@ pub(crate) fn open_in_root(root: &Path, path: &Path) -> Result<Option<File>, Roo
     reopen_for(&handle, File::options().read(true)).map(Some).map_err(failed)
 }
 
-/// A root, open: paths are found inside of it, without a way out.
+/// An open root. Lookups cannot leave it.
 #[derive(Debug)]
 pub(crate) struct Inside {
     dir: File,
@@ -140,13 +140,13 @@ impl Inside {
         Ok(Self { dir })
     }
 
-    /// The root itself (`O_PATH`).
+    /// Returns a descriptor of the root itself (`O_PATH`).
     pub(crate) fn dir(&self) -> &File {
         &self.dir
     }
 
-    /// Says where a path leads: links are followed as far as they are there, what is missing is taken as it is written.
-    /// The result has neither links nor `..` in it.
+    /// Resolves a path inside the root. Existing links are followed; parts that do not exist are kept as written. The
+    /// result has no link and no `..` in it.
     pub(crate) fn follow(&self, path: &Path) -> io::Result<PathBuf> {
         let mut left: Vec<OsString> = names(path);
         let mut found = PathBuf::from("/");
@@ -159,7 +159,7 @@ impl Inside {
             found.push(name);
             let link = match open_at(&self.dir, &found, OFlag::O_NOFOLLOW, ResolveFlag::RESOLVE_NO_SYMLINKS) {
                 Ok(link) => link,
-                // Below a file there is nothing either.
+                // There is nothing below a file either.
                 Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
                 Err(errno) => return Err(errno.into()),
             };
@@ -180,13 +180,13 @@ impl Inside {
         Ok(found)
     }
 
-    /// Opens (`O_PATH`) what is at a path that [`Self::follow`] has found; a link in it now is an error.
+    /// Opens (`O_PATH`) the file at a path that [`Self::follow`] returned; a link in it now is an error.
     pub(crate) fn open_plain(&self, path: &Path) -> io::Result<File> {
         let found = open_at(&self.dir, path, OFlag::O_NOFOLLOW, ResolveFlag::RESOLVE_NO_SYMLINKS);
         Ok(File::from(found.map_err(io::Error::from)?))
     }
 
-    /// Makes a file at a path that [`Self::follow`] has found, with the directory that it lies in if that is missing.
+    /// Makes a file at a path that [`Self::follow`] returned, and its directory if that is missing.
     pub(crate) fn create(&self, path: &Path, mode: u32) -> io::Result<File> {
         let how = OpenHow::new()
             .flags(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC)
@@ -204,21 +204,21 @@ impl Inside {
     }
 }
 
-/// Tells whether what was found is a regular file with nothing in it.
+/// Tells whether the file is regular and empty.
 pub(crate) fn is_empty_file(found: &File) -> bool {
     found.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
-/// The mode of a directory that is made.
+/// The mode of new directories.
 const DIR_MODE: u32 = 0o755;
-/// How many links a path may have in it, as the kernel counts.
+/// The most links in a path: the kernel's limit.
 const MAX_LINKS: u32 = 40;
 
-/// NO_XDEV: a prepared root is one mount. Without it a procfs inside a `dir:` root would serve our own environ.
+/// NO_XDEV: a prepared root is one mount. Without this flag a procfs inside a `dir:` root would show our own environ.
 const INSIDE: ResolveFlag =
     ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS).union(ResolveFlag::RESOLVE_NO_XDEV);
 
-/// Splits a path into names, the last one first.
+/// Splits a path into names, in reverse order.
 fn names(path: &Path) -> Vec<OsString> {
     let part = |part: Component<'_>| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -228,7 +228,7 @@ fn names(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(part).collect()
 }
 
-/// Finds a path inside a root without opening what is there.
+/// Finds a path inside a root without opening the file there.
 fn find_in_root(root: &File, path: &Path) -> nix::Result<OwnedFd> {
     open_at(root, path, OFlag::empty(), ResolveFlag::empty())
 }
@@ -238,14 +238,14 @@ fn open_at(root: &File, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix:
     let mut races = 0;
     loop {
         match openat2(root, path, how) {
-            // The kernel asks to try again when a rename anywhere made `..` uncertain.
+            // The kernel asks for a retry when a rename anywhere made `..` uncertain.
             Err(Errno::EAGAIN) if races < MAX_RACES => races += 1,
             result => return result,
         }
     }
 }
 
-/// Opens what an `O_PATH` descriptor stands for: the very same file, whatever has its name now.
+/// Opens the file behind an `O_PATH` descriptor: exactly that file, whichever file has its name now.
 pub(crate) fn reopen_for(handle: &File, options: &mut OpenOptions) -> io::Result<File> {
     let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(link)

@@ -1,4 +1,4 @@
-//! From the profile's data to the rules for one container.
+//! Makes the seccomp rules of a container from the profile's data.
 
 use std::sync::OnceLock;
 
@@ -19,8 +19,8 @@ pub(crate) fn profile(bounding: &Capabilities) -> Result<LinuxSeccomp, OciSpecEr
     profile_for(std::env::consts::ARCH, bounding)
 }
 
-/// Returns the profile of a container as it stands in its configuration. It is made once for each kind of container: made
-/// anew for each of them it is most of what the daemon allocates for one.
+/// Returns the encoded profile of a container. It is made once for each kind of container: made anew for each one, it
+/// would be most of the memory that the daemon allocates for it.
 pub(crate) fn text(spec: &ContainerSpec) -> Result<&'static RawValue, BundleError> {
     static PLAIN: OnceLock<Box<RawValue>> = OnceLock::new();
     static ELEVATED: OnceLock<Box<RawValue>> = OnceLock::new();
@@ -32,7 +32,7 @@ pub(crate) fn text(spec: &ContainerSpec) -> Result<&'static RawValue, BundleErro
     let profile = profile(&process::capabilities(spec.is_elevated))
         .map_err(|source| BundleError::Assemble { name: name(), source })?;
     let text = json::encode_profile(&profile).map_err(|source| BundleError::Encode { name: name(), source })?;
-    // Of two that are made at once one stands; they are the same.
+    // If two threads make it at once, either text will do; they are equal.
     Ok(made.get_or_init(|| text))
 }
 
@@ -81,12 +81,12 @@ fn argument(condition: Condition) -> Result<LinuxSeccompArg, OciSpecError> {
     }
 }
 
-/// Returns the calling conventions that the filter covers; a call by any other is refused by the kernel.
+/// Returns the calling conventions that the filter covers; the kernel refuses calls by any other.
 fn architectures(arch: &str) -> Vec<Arch> {
     match arch {
         "x86_64" => vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32],
         "aarch64" => vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm],
-        // The machine's own one.
+        // Only the machine's own one.
         _ => Vec::new(),
     }
 }
@@ -282,7 +282,7 @@ mod tests {
         let mut always = BTreeSet::new();
         for group in GROUPS {
             assert!(!group.purpose.is_empty() && !group.names.is_empty());
-            // In the order of LC_ALL=C, which puts `_` first.
+            // The order of LC_ALL=C, which puts `_` first.
             assert!(group.names.is_sorted(), "{}: {:?}", group.purpose, group.names);
             if group.when == When::Always && group.condition.is_none() {
                 for name in group.names {

@@ -1,4 +1,4 @@
-//! The one ioctl of this crate that nix has no safe name for.
+//! The one ioctl of this crate, for which nix has no safe wrapper.
 
 use std::os::fd::{AsFd, AsRawFd};
 

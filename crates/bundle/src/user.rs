@@ -1,6 +1,6 @@
-//! Who a container runs as, looked up in its own `/etc/passwd` and `/etc/group`.
+//! Looks up the container's user in its own `/etc/passwd` and `/etc/group`.
 //!
-//! A text of digits is always a number, even when a passwd file has a user of that name: otherwise an flist could turn
+//! A text of digits is always an id, even when the passwd file has a user of that name: otherwise a flist could turn
 //! the `1000` that a caller asked for into root.
 
 use std::collections::BTreeSet;
@@ -14,15 +14,15 @@ use contd_types::UserSpec;
 use crate::error::BundleError;
 use crate::root_file::{RootFileError, open_in_root};
 
-/// Where a user lives who has no home, as podman has it.
+/// The home of a user without one, as in podman.
 const NO_HOME: &str = "/";
 /// The most supplementary groups a process can have (`NGROUPS_MAX`).
 const MAX_GROUPS: usize = 65_536;
-/// The id that the kernel takes as "leave unchanged" and that nobody can have.
+/// The id that means "leave unchanged" to the kernel; no user can have it.
 const INVALID_ID: u32 = u32::MAX;
-/// How much of a file of users is looked through: a site's 30,000 accounts have 3 MB, and a hostile file has no end.
+/// How many bytes of a passwd or group file are read: 30,000 accounts take 3 MB, and a hostile file may have no end.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
-/// The most of one line that is kept in memory: a group of 50,000 members. Longer ones are passed over.
+/// The most bytes of one line that are kept: a group of 50,000 members. Longer lines are skipped.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
 /// A user as the kernel and the environment know it.
@@ -30,8 +30,8 @@ const MAX_LINE_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Identity {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Supplementary groups, the primary one included and first: without it a program that drops its primary group
-    /// would slip out of files that deny that group.
+    /// Supplementary groups, beginning with the primary one: without it a program that drops its primary group would
+    /// regain access to files that deny that group.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: String,
 }
@@ -39,8 +39,8 @@ pub(crate) struct Identity {
 /// Looks up a user; `None` is uid 0.
 ///
 /// The gid is the named group, else that of the passwd entry, else 0. Supplementary groups are those of `/etc/group`
-/// that list the user, unless a group was named: then only that one, as docker does it. Who is given by number needs no
-/// file, and is not refused because of one that is odd.
+/// that list the user, unless a group was named: then only that one, as with docker. A user given by number needs no
+/// file, and is not refused because of an odd one.
 pub(crate) fn look_up(root: &Path, user: Option<&UserSpec>) -> Result<Identity, BundleError> {
     let shown = user.map_or_else(|| "0".to_owned(), ToString::to_string);
     let failed = |source| BundleError::UserFile { user: shown.clone(), source };
@@ -73,7 +73,7 @@ pub(crate) fn look_up(root: &Path, user: Option<&UserSpec>) -> Result<Identity, 
     Ok(Identity { uid, gid, groups, home: home.unwrap_or_else(|| NO_HOME.to_owned()) })
 }
 
-/// Passes over what is wrong with the file itself where nothing of it is needed; that it cannot be read now is always told.
+/// Ignores an invalid file if its content is not needed. A read error that may pass is always returned.
 fn needed<T>(is_needed: bool, found: Result<Option<T>, RootFileError>) -> Result<Option<T>, RootFileError> {
     match found {
         Err(RootFileError::Follow { .. } | RootFileError::NotRegular { .. } | RootFileError::TooLarge { .. })
@@ -94,7 +94,7 @@ struct PasswdEntry {
 }
 
 impl PasswdEntry {
-    /// Reads `name:password:uid:gid:comment:home:shell`; a line that is not that is passed over, as libc does.
+    /// Parses `name:password:uid:gid:comment:home:shell`; other lines are skipped, as by libc.
     fn read(line: &str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
@@ -111,7 +111,7 @@ fn passwd_entry(root: &Path, name: &str, uid: Option<u32>) -> Result<Option<Pass
     })
 }
 
-/// Reads `name:password:gid:member,member` into name, gid and members.
+/// Parses `name:password:gid:member,member` into name, gid and members.
 fn group_entry(line: &str) -> Option<(&str, u32, &str)> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
@@ -138,8 +138,8 @@ fn groups_of(root: &Path, name: &str) -> Result<BTreeSet<u32>, RootFileError> {
     Ok(found)
 }
 
-/// Returns what `find` makes of the first line that it makes something of. Lines that are no text, or have a NUL in them, do
-/// not count: what follows one would not survive in an environment.
+/// Returns the first result that `find` gives for a line. Lines that are not UTF-8 or have a NUL are skipped: the text
+/// after a NUL would be cut off in an environment.
 fn find_line<T>(root: &Path, path: &str, mut find: impl FnMut(&str) -> Option<T>) -> Result<Option<T>, RootFileError> {
     let path = Path::new(path);
     let Some(file) = open_in_root(root, path)? else { return Ok(None) };
@@ -158,7 +158,7 @@ fn find_line<T>(root: &Path, path: &str, mut find: impl FnMut(&str) -> Option<T>
     }
 }
 
-/// Reads the next line, without its end; one that is too long is empty. `false` at the end of the file.
+/// Reads the next line, without its end; a line that is too long is returned empty. `false` at the end of the file.
 fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     let mut is_long = false;
     loop {

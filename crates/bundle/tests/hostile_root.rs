@@ -1,4 +1,4 @@
-//! A root whose maker wants what is not in it.
+//! Hostile roots: none of their files may lead outside the root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::fs;
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use contd_bundle::root_file::{RootFileError, read_in_root};
 
-/// How long a read may take that must not block; a blocked one never returns.
+/// The time limit of a read that must not block.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What is read at most.
+/// The most bytes that are read.
 const CAP: u64 = 1024 * 1024;
 
 const SECRET: &[u8] = b"outside";
 
-/// A directory with `root/etc` and, beside the root, a file that must stay unread.
+/// A directory with `root/etc` and, beside the root, a file that must not be read.
 struct Hostile {
     dir: tempfile::TempDir,
 }
@@ -35,7 +35,7 @@ impl Hostile {
         self.dir.path().join("root/etc/passwd")
     }
 
-    /// Reads on another thread, so that a read which blocks fails the test instead of hanging it.
+    /// Reads on another thread, so that a read that blocks fails the test instead of hanging it.
     #[track_caller]
     fn read(&self) -> Result<Option<Vec<u8>>, RootFileError> {
         let root = self.dir.path().join("root");
@@ -136,7 +136,7 @@ fn a_procfs_inside_the_root_is_not_entered() {
     symlink("/proc/self/environ", hostile.passwd()).expect("symlink");
     let mounted = Command::new("mount").args(["-t", "proc", "proc"]).arg(&proc).status().expect("mount");
     assert!(mounted.success());
-    // Caught, so that the mount goes before a failure is reported.
+    // Catch a panic, so that the mount is removed before the failure is reported.
     let refused = std::panic::catch_unwind(|| hostile.read());
     let unmounted = Command::new("umount").arg(&proc).status().expect("umount");
     assert!(unmounted.success());

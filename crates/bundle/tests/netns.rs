@@ -1,4 +1,4 @@
-//! Which files may be joined as a network namespace.
+//! Tests which files may be joined as a network namespace.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::Command;
 use contd_bundle::netns::{NetnsError, resolve};
 use contd_types::{Explain, NetnsName};
 
-/// A directory like `/run/netns`, whose mounts are taken away with it.
+/// A directory like `/run/netns`, whose mounts are removed with it.
 struct Dir {
     dir: tempfile::TempDir,
     mounted: Vec<PathBuf>,
@@ -26,7 +26,7 @@ impl Dir {
         path
     }
 
-    /// Puts a namespace of the host on a file.
+    /// Binds a namespace of the host to a file.
     fn bind(&mut self, source: &str, name: &str) {
         let path = self.file(name);
         let bound = Command::new("mount").args(["--bind", source]).arg(&path).status().expect("mount");
@@ -79,7 +79,7 @@ fn the_hosts_own_is_refused() {
     let mut dir = Dir::new();
     dir.bind("/proc/self/ns/net", "self");
     assert!(matches!(dir.resolve("self"), Err(NetnsError::IsHost { .. })));
-    // Not every root may look at the first process.
+    // Some nodes do not let root look at the first process.
     if fs::metadata("/proc/1/ns/net").is_ok() {
         dir.bind("/proc/1/ns/net", "init");
         assert!(matches!(dir.resolve("init"), Err(NetnsError::IsHost { .. })));

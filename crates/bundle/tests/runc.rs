@@ -1,4 +1,4 @@
-//! What a container really gets: generated bundles run by `runc` over a busybox root. Needs root and `runc`.
+//! Generated bundles run by `runc` over a busybox root: tests what a container really gets. Needs root and `runc`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod support;
@@ -13,7 +13,7 @@ use contd_durable::RealFs;
 use contd_types::{ContainerSpec, CpuLimit, Entrypoint, MountSpec, NetnsName, UserSpec};
 use support::Case;
 
-/// One container; it, its cgroups and its directories go when this goes, whatever the test found.
+/// One container. Dropping it removes it, its cgroups and its directories, whatever the test found.
 struct Bed {
     case: Case,
 }
@@ -37,7 +37,7 @@ impl Bed {
         self.case.with_request(|request| bundles.write(request)).expect("bundle")
     }
 
-    /// Runs a shell line to its end and returns what it said.
+    /// Runs a shell line to its end and returns its output.
     #[track_caller]
     fn run(mut self, line: &str) -> String {
         let args = ["/bin/sh", "-c", line].map(str::to_owned).to_vec();
@@ -77,7 +77,7 @@ impl Drop for Bed {
     }
 }
 
-/// Reads `Key:\tvalue` out of a status file.
+/// Returns the value of a line `Key:\tvalue` of a status file.
 #[track_caller]
 fn field<'a>(status: &'a str, key: &str) -> &'a str {
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -89,7 +89,7 @@ fn bind(source: &Path, target: &str, options: &[&str]) -> MountSpec {
     MountSpec { source: source.to_str().unwrap().into(), target: target.into(), fs_type: "bind".into(), options }
 }
 
-/// The fourteen default capabilities as the kernel shows them.
+/// The fourteen default capabilities in the kernel's notation.
 const DEFAULT_CAPABILITIES: &str = "00000000a80425fb";
 /// The same with CAP_SYS_ADMIN (bit 21).
 const ELEVATED_CAPABILITIES: &str = "00000000a82425fb";
@@ -120,8 +120,8 @@ fn an_elevated_process_has_sys_admin_and_fuse_and_is_still_filtered() {
 
 #[test]
 fn mounts_namespaces_and_foreign_devices_are_refused() {
-    // A user namespace needs no capability, and a fuse node none to be opened: only the filter and the device rules can
-    // refuse these two. That the node works where it is allowed is seen in the elevated container.
+    // A user namespace needs no capability, and opening a fuse node needs none: only the filter and the device rules
+    // can refuse these two. The elevated container shows that the node works where it is allowed.
     let said = Bed::new(|_| {}).run(
         "mount -t tmpfs t /tmp || echo no-mount; unshare -U true || echo no-userns; hostname x || echo no-hostname; \
          [ -e /dev/fuse ] || echo no-fuse-node; mknod /tmp/fuse c 10 229 && echo node; \
@@ -175,7 +175,7 @@ fn a_read_only_bind_refuses_writes_and_a_plain_one_reaches_the_host() {
     assert_eq!(fs::read_to_string(host.path().join("new")).expect("written"), "hello\n");
 }
 
-/// A directory with a file and, below it, a mount of its own with another one; unmounted when this goes.
+/// A directory with a file and, below it, a mount of its own with another one; unmounted on drop.
 struct Nested {
     dir: tempfile::TempDir,
 }
@@ -271,7 +271,7 @@ fn a_target_that_leads_to_proc_by_a_symlink_of_the_root_does_not_start() {
                 assert!(matches!(refused, Err(BundleError::MountTargetRefused { .. })), "{target}: {refused:?}");
                 continue;
             }
-            // What the bundle lets pass, the runtime does not.
+            // The bundle lets it pass, and the runtime refuses it.
             let output = bed.run_bundle();
             let complained = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success() && complained.contains("proc"), "{fs_type} {target}: {complained}");
@@ -287,7 +287,7 @@ fn a_read_only_root_refuses_writes_and_keeps_its_tmpfs_mounts_writable() {
     assert_eq!(said, "refused\nrun\nwritable\n");
 }
 
-/// Finds a limit in whichever hierarchy has it.
+/// Returns a limit from the hierarchy that has it.
 #[track_caller]
 fn read_limit(bed: &Bed, v1: (&str, &str), v2: &str) -> String {
     let below = Path::new(&bed.case.cgroup_parent).join(bed.case.id.as_str());
@@ -350,7 +350,7 @@ fn a_private_network_has_loopback_only_and_it_is_up() {
     assert!(!interfaces.iter().any(|name| name.starts_with("eth") || name.starts_with("en")), "{said}");
 }
 
-/// A network namespace with one interface of a name of its own; it is unmounted when this goes.
+/// A network namespace with one interface of its own name; unmounted on drop.
 struct NamedNet {
     dir: tempfile::TempDir,
 }
@@ -398,8 +398,8 @@ fn threads_and_processes_start_under_the_filter() {
     assert_eq!(Bed::new(|_| {}).run("(echo a; (echo b | cat) | cat) | grep b"), "b\n");
 }
 
-/// Lets an elevated container mount something below a bind of a shared host directory, in a mount namespace of the
-/// test's own where everything is shared, as systemd makes it, and counts what of it arrived on the outside.
+/// Lets an elevated container mount something below a bind of a shared host directory, and counts the mounts that reach
+/// the outside. Runs in a mount namespace of the test's own where everything is shared, as systemd sets it up.
 #[track_caller]
 fn mounts_that_leaked(options: &[&str]) -> String {
     let host = tempfile::tempdir().expect("tempdir");
@@ -427,6 +427,6 @@ fn mounts_that_leaked(options: &[&str]) -> String {
 #[test]
 fn mounts_below_a_bind_reach_the_host_only_where_the_spec_says_shared() {
     assert_eq!(mounts_that_leaked(&[]), "0");
-    // The counter-example, which also shows that a leak would be seen.
+    // The counter-example: it shows that a leak would be detected.
     assert_eq!(mounts_that_leaked(&["rshared"]), "1");
 }

@@ -1,4 +1,4 @@
-//! The shape of the configuration, whatever the spec.
+//! Properties of the configuration that hold for every spec.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod support;
@@ -56,7 +56,7 @@ fn the_isolation_defaults_are_all_there() {
     assert!(made.get("hooks").is_none() && made["process"].get("oomScoreAdj").is_none());
 }
 
-/// How "not at all" is written.
+/// The word for "no propagation".
 const EXPECTED_PRIVATE: &str = "private";
 
 #[test]
@@ -196,7 +196,7 @@ fn an_invalid_spec_is_refused_before_anything_else() {
     assert!(matches!(case.with_request(config), Err(BundleError::Spec { .. })));
 }
 
-/// A mount at a place of its own, with options that do not contradict each other.
+/// A mount at a target of its own, with options that do not contradict each other.
 fn any_mount() -> impl Strategy<Value = MountSpec> {
     let target = "/(data|mnt|srv|opt)(/[a-z]{1,8}){0,3}/?";
     let words = |words: &[&'static str]| proptest::option::of(proptest::sample::select(words.to_vec()));

@@ -1,4 +1,4 @@
-//! One container's cgroup: a directory in each hierarchy it is in.
+//! One container's cgroup: a directory in each hierarchy that the container joins.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,12 +14,12 @@ use crate::hierarchies::{Hierarchies, Hierarchy, is_plain};
 use crate::limits::Limits;
 use crate::{clock, device_program, members, v1, v2};
 
-/// How long a v1 freezer may take: processes in an uninterruptible wait freeze late.
+/// The time limit for a v1 freezer: processes in an uninterruptible wait freeze late.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it is looked at: v1 announces nothing.
+/// The interval between two reads of the v1 freezer's state, which announces no changes.
 const FREEZE_LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// A directory in one hierarchy.
+/// The cgroup's directory in one hierarchy.
 #[derive(Debug)]
 pub(crate) struct Dir {
     pub(crate) is_v2: bool,
@@ -32,15 +32,15 @@ pub(crate) struct Dir {
 pub struct Cgroup {
     pub(crate) dirs: Vec<Dir>,
     v2: Option<File>,
-    /// Whether v2 has the controllers too.
+    /// Whether v2 has all the controllers.
     is_pure_v2: bool,
 }
 
 impl Cgroup {
-    /// Makes the directories of a path such as `/contd/<id>`; it is fine when some are there.
+    /// Makes the directories of a path such as `/contd/<id>`; existing ones are kept.
     ///
     /// # Errors
-    /// [`CgroupError`]; what was made until then stays, for [`Self::open`] and a removal.
+    /// [`CgroupError`]; directories made until then stay, for [`Self::open`] and a removal.
     pub fn create(hierarchies: &Hierarchies, path: &Path, needs: Controllers) -> Result<Self, CgroupError> {
         let below = below(path)?;
         let is_pure_v2 = hierarchies.kind() == crate::Kind::V2;
@@ -53,7 +53,7 @@ impl Cgroup {
         Self::of(dirs, is_pure_v2)
     }
 
-    /// Finds the directories of a path that are there; `None` when there is none.
+    /// Opens the existing directories of a path; `None` when none exists.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -79,16 +79,16 @@ impl Cgroup {
         Ok(Self { dirs, v2, is_pure_v2 })
     }
 
-    /// Puts the calling process into it; its children begin in it and migrate nowhere.
+    /// Moves the calling process into the cgroup. Its children start in it, so they need no migration.
     ///
     /// # Errors
     /// [`CgroupError::File`].
     pub fn attach_self(&self) -> Result<(), CgroupError> {
-        // 0 is whoever writes.
+        // 0 stands for the writing process.
         self.attach("0")
     }
 
-    /// Puts a process into it.
+    /// Moves a process into the cgroup.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -103,20 +103,22 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Puts the calling thread, the only one of its process, into the v1 directories. For v2 a process is cloned into
+    /// Moves the calling thread, the only one of its process, into the v1 directories. For v2, clone a process into
     /// [`Self::v2_dir`].
     ///
     /// # Errors
     /// [`CgroupError::File`].
     pub fn enter_v1(&self) -> Result<(), CgroupError> {
         for dir in self.dirs.iter().filter(|dir| !dir.is_v2) {
-            // A thread that moves itself, by `tasks`, is spared the grace period that `cgroup.procs` waits for (Linux 5.15).
+            // A thread that moves itself, by `tasks`, avoids the RCU grace period that `cgroup.procs` waits for (Linux
+            // 5.15).
             write(&dir.path.join("tasks"), "0", None)?;
         }
         Ok(())
     }
 
-    /// Tells whether a process with these lines in its `/proc/<pid>/cgroup` is in it, or in a cgroup below, everywhere.
+    /// Tells whether a process with these lines in its `/proc/<pid>/cgroup` is in this cgroup, or in one below it, in
+    /// every hierarchy.
     pub fn holds(&self, hierarchies: &Hierarchies, memberships: &str) -> bool {
         let is_member = |dir: &Dir| {
             let hierarchy = hierarchies.all.iter().find(|one| dir.path.starts_with(&one.point));
@@ -127,7 +129,7 @@ impl Cgroup {
         self.dirs.iter().all(is_member)
     }
 
-    /// Tells whether its processes are stopped, or about to be.
+    /// Tells whether the processes are frozen, or are about to be.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -141,7 +143,7 @@ impl Cgroup {
         }
     }
 
-    /// Returns its v2 directory, for `CLONE_INTO_CGROUP`.
+    /// Returns the v2 directory, for `CLONE_INTO_CGROUP`.
     pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(AsFd::as_fd)
     }
@@ -149,7 +151,7 @@ impl Cgroup {
     /// Writes the limits.
     ///
     /// # Errors
-    /// [`CgroupError`], with the limit in OCI's words.
+    /// [`CgroupError`], with the limit's name in OCI's words.
     pub fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
         if self.is_pure_v2 {
             let Some(dir) = self.dirs.iter().find(|dir| dir.is_v2) else { return Ok(()) };
@@ -168,12 +170,12 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Returns the directory of a v1 controller.
+    /// Returns the directory in the hierarchy of a v1 controller.
     pub(crate) fn v1_dir(&self, controller: Controllers) -> Option<&Path> {
         self.dirs.iter().find(|dir| dir.controllers.contains(controller)).map(|dir| dir.path.as_path())
     }
 
-    /// Stops all processes until [`Self::thaw`]; returns when none runs any more.
+    /// Freezes all processes until [`Self::thaw`]; returns when none runs any more.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -194,7 +196,7 @@ impl Cgroup {
             }
             (None, None) => return Err(CgroupError::NoController { field: "freezer" }),
         };
-        // What forks while it is being frozen keeps it FREEZING: said again, it gets there.
+        // A process that forks during the freeze keeps the state at FREEZING; writing it again completes the freeze.
         while clock::monotonic() < deadline {
             write(&file, frozen, None)?;
             if read(&file)?.trim() == frozen {
@@ -205,7 +207,7 @@ impl Cgroup {
         Err(late(path))
     }
 
-    /// Lets frozen processes run again; fine when they are not frozen.
+    /// Lets frozen processes run again; processes that are not frozen are no error.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -219,7 +221,8 @@ impl Cgroup {
         }
     }
 
-    /// Kills all processes, also those that are being forked, and those in cgroups below. Does not wait for their end.
+    /// Kills all processes, also those that are being forked, and those in cgroups below. Does not wait until they have
+    /// ended.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -227,7 +230,7 @@ impl Cgroup {
         if let Some(dir) = self.dirs.iter().find(|dir| dir.is_v2) {
             let file = dir.path.join("cgroup.kill");
             match write(&file, "1", None) {
-                // Before Linux 5.14.
+                // `cgroup.kill` is missing before Linux 5.14.
                 Err(CgroupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 result => return result,
             }
@@ -246,13 +249,13 @@ impl Cgroup {
         }
     }
 
-    /// Returns a directory that all its processes are in.
+    /// Returns a directory that all processes of the container are in.
     pub(crate) fn membership_dir(&self) -> Option<&Path> {
         let dir = self.dirs.iter().find(|dir| dir.is_v2).or_else(|| self.dirs.first());
         dir.map(|dir| dir.path.as_path())
     }
 
-    /// Returns its processes, and those in cgroups below.
+    /// Returns the processes of this cgroup and of those below.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -266,7 +269,7 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Returns its processes.
+    /// Returns the processes of this cgroup.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -282,7 +285,7 @@ fn below(path: &Path) -> Result<&Path, CgroupError> {
     }
 }
 
-/// Makes a directory and what is missing above it, with what each kind of hierarchy wants on the way.
+/// Makes a directory and its missing parents, with the settings that each kind of hierarchy needs.
 fn make_dir(hierarchy: &Hierarchy, path: &Path, v2_needs: Option<Controllers>) -> Result<(), CgroupError> {
     let below = path.strip_prefix(&hierarchy.point).unwrap_or(path);
     let mut dir = hierarchy.point.clone();

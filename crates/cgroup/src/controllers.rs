@@ -1,4 +1,4 @@
-//! Which controllers: a small set.
+//! Sets of cgroup controllers.
 
 use std::ops::BitOr;
 
@@ -7,7 +7,7 @@ use std::ops::BitOr;
 pub struct Controllers(u16);
 
 impl Controllers {
-    /// None.
+    /// The empty set.
     pub const NONE: Self = Self(0);
     /// The number of processes.
     pub const PIDS: Self = Self(1);
@@ -21,7 +21,7 @@ impl Controllers {
     pub const DEVICES: Self = Self(1 << 4);
     /// Freezing; v1 only, built in on v2.
     pub const FREEZER: Self = Self(1 << 5);
-    /// Which CPUs and memory nodes.
+    /// The allowed CPUs and memory nodes.
     pub const CPUSET: Self = Self(1 << 6);
 
     const NAMES: [(Self, &'static str); 7] = [
@@ -34,7 +34,7 @@ impl Controllers {
         (Self::CPUSET, "cpuset"),
     ];
 
-    /// What every container of ours needs: its limits, and what pausing and device rules take.
+    /// Returns the controllers that every container of ours needs: for its limits, pausing and device rules.
     pub fn usual() -> Self {
         Self::PIDS | Self::MEMORY | Self::CPU | Self::DEVICES | Self::FREEZER
     }
@@ -44,22 +44,22 @@ impl Controllers {
         self.0 & other.0 == other.0
     }
 
-    /// Tells whether one of `other` is in this set.
+    /// Tells whether any of `other` is in this set.
     pub fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Returns the controller of a kernel's name; none for one that is not ours.
+    /// Returns the controller with a name of the kernel; the empty set for one that we do not use.
     pub(crate) fn named(name: &str) -> Self {
         Self::NAMES.iter().find(|(_, known)| *known == name).map_or(Self::NONE, |(controller, _)| *controller)
     }
 
-    /// Returns each controller in this set with its name.
+    /// Returns the controllers in this set with their names.
     pub(crate) fn each(self) -> impl Iterator<Item = (Self, &'static str)> {
         Self::NAMES.into_iter().filter(move |(one, _)| self.contains(*one))
     }
 
-    /// Returns the names that v2 has of those in this set.
+    /// Returns the v2 names of the controllers in this set.
     pub(crate) fn v2_names(self) -> impl Iterator<Item = &'static str> {
         let on_v2 = Self::PIDS | Self::MEMORY | Self::CPU | Self::CPUSET;
         Self::NAMES.iter().filter(move |(one, _)| self.contains(*one) && on_v2.contains(*one)).map(|(_, name)| *name)

@@ -1,4 +1,4 @@
-//! v2 has no files for device rules: a small BPF program decides each access.
+//! Compiles device rules to BPF for v2, which has no files for them: a program decides each access.
 //!
 //! The program gets `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`, where `access_type` is
 //! `(access << 16) | kind`. Rules are tested from the last to the first; the first that matches decides.
@@ -36,14 +36,14 @@ const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 const SCRATCH: u8 = 6;
 
-/// One test of a rule: what must be equal for the rule to go on matching.
+/// One condition of a rule; if it does not hold, the rule does not match.
 #[derive(Debug, Clone, Copy)]
 enum Test {
     Equal {
         register: u8,
         number: i32,
     },
-    /// All asked-for kinds of access are among these.
+    /// All requested kinds of access are among these.
     Within(i32),
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn attach(cgroup: BorrowedFd<'_>, path: &Path, rules: &[DeviceRule]) 
     })
 }
 
-/// Puts an instruction together: `struct bpf_insn`, little-endian.
+/// Encodes an instruction: `struct bpf_insn`, little-endian.
 fn instruction(opcode: u8, target: u8, source: u8, offset: i16, number: i32) -> u64 {
     let [low, high] = offset.to_le_bytes();
     let [a, b, c, d] = number.to_le_bytes();
@@ -83,7 +83,7 @@ fn compile(rules: &[DeviceRule]) -> Vec<u64> {
             return program;
         }
     }
-    // What no rule speaks of is refused.
+    // An access that no rule matches is refused.
     program.extend(decide(false));
     program
 }
@@ -114,7 +114,7 @@ fn compile_rule(rule: &DeviceRule) -> Vec<u64> {
         Test::Within(_) => 3,
     };
     let decision = decide(rule.is_allowed);
-    // How far it is from each test to the next rule, in instructions.
+    // The distance, in instructions, from each test to the next rule.
     let mut left: i16 = 2 + tests.iter().map(length).sum::<i16>();
     let mut code = Vec::new();
     for test in &tests {

@@ -1,10 +1,10 @@
-//! What can fail around a cgroup.
+//! The errors around a cgroup.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a cgroup did not do what was asked.
+/// An operation on a cgroup that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// The mounts could not be read.
@@ -16,26 +16,26 @@ pub enum CgroupError {
     /// No hierarchy is mounted.
     #[error("find the cgroups: none is mounted")]
     NoneMounted,
-    /// The path is not one.
+    /// The path is not an absolute path of plain names.
     #[error("use the cgroup path {}: it is not an absolute path of plain names", path.display())]
     Path {
         /// As given.
         path: PathBuf,
     },
-    /// A controller that a limit needs is mounted nowhere.
+    /// A limit needs a controller that no hierarchy has.
     #[error("limit the container: this node has no controller for it")]
     NoController {
-        /// The limit, in OCI's words.
+        /// The limit's name in OCI's words.
         field: &'static str,
     },
-    /// A file or directory.
+    /// An operation on a file or directory failed.
     #[error("{verb} {}", path.display())]
     File {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// The limit it was for, in OCI's words.
+        /// The name, in OCI's words, of the limit that it was for.
         field: Option<&'static str>,
         /// Why.
         source: io::Error,
@@ -43,31 +43,31 @@ pub enum CgroupError {
     /// A limit has a value that makes no sense.
     #[error("limit the container: {what}")]
     Value {
-        /// The limit, in OCI's words.
+        /// The limit's name in OCI's words.
         field: &'static str,
-        /// What is wrong.
+        /// The error in the value.
         what: &'static str,
     },
-    /// Processes do not go away.
+    /// Processes are left in the cgroup.
     #[error("empty the cgroup {}: processes are left in it after {waited:?}", path.display())]
     NotEmpty {
         /// The directory.
         path: PathBuf,
-        /// How long was waited.
+        /// The time that was waited.
         waited: Duration,
     },
-    /// The kernel did not freeze it in time.
+    /// The kernel did not freeze the cgroup in time.
     #[error("freeze the cgroup {}: it was not frozen after {waited:?}", path.display())]
     NotFrozen {
         /// The directory.
         path: PathBuf,
-        /// How long was waited.
+        /// The time that was waited.
         waited: Duration,
     },
 }
 
 impl CgroupError {
-    /// Returns the limit that it is about, in OCI's words.
+    /// Returns the name, in OCI's words, of the limit that the error is about.
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::NoController { field } | Self::Value { field, .. } => Some(field),
@@ -84,7 +84,7 @@ impl CgroupError {
         }
     }
 
-    /// Says what to do next.
+    /// Returns the next step for a person.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Mounts { .. } => "/proc must be mounted",

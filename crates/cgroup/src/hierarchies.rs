@@ -1,14 +1,16 @@
-//! Where the hierarchies are mounted; read once.
+//! The mounted cgroup hierarchies; read once.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use contd_mountinfo::{Mount, parse_line};
+
 use crate::controllers::Controllers;
 use crate::error::CgroupError;
 
-/// Which of the three arrangements a node has.
+/// The arrangement of hierarchies on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// v1 only.
@@ -19,13 +21,13 @@ pub enum Kind {
     V2,
 }
 
-/// One hierarchy.
+/// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
-    /// v1's controllers by name, `name=...` included; empty for v2.
+    /// The names of v1's controllers, `name=...` included; empty for v2.
     pub(crate) names: Vec<String>,
     pub(crate) controllers: Controllers,
-    /// Which part of it is mounted.
+    /// The part of the hierarchy that is mounted.
     root: PathBuf,
     pub(crate) point: PathBuf,
 }
@@ -36,10 +38,10 @@ pub struct Hierarchies {
     pub(crate) all: Vec<Hierarchy>,
 }
 
-/// A hierarchy that a container is in, as it is to be mounted for it.
+/// A hierarchy that a container joins, in the form in which it is mounted in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// v1's controllers; empty for v2.
+    /// The names of v1's controllers; empty for v2.
     pub names: Vec<String>,
     /// The name of its directory below `/sys/fs/cgroup`.
     pub dir: String,
@@ -57,15 +59,18 @@ impl Hierarchies {
     /// # Errors
     /// [`CgroupError::Mounts`], [`CgroupError::NoneMounted`].
     pub fn read() -> Result<Self, CgroupError> {
-        let text = fs::read_to_string("/proc/self/mountinfo").map_err(|source| CgroupError::Mounts { source })?;
+        let text = fs::read(contd_mountinfo::PATH).map_err(|source| CgroupError::Mounts { source })?;
         let hierarchies = Self::parse(&text);
         if hierarchies.all.is_empty() { Err(CgroupError::NoneMounted) } else { Ok(hierarchies) }
     }
 
-    pub(crate) fn parse(mountinfo: &str) -> Self {
+    pub(crate) fn parse(mountinfo: &[u8]) -> Self {
+        /// A busy node has thousands of other mounts.
+        const MARK: &[u8] = b" - cgroup";
         let mut all: Vec<Hierarchy> = Vec::new();
-        for found in mountinfo.lines().filter(|line| line.contains(" - cgroup")).filter_map(parse_mount) {
-            // A hierarchy that is mounted twice counts once, at its first place.
+        let lines = mountinfo.split(|byte| *byte == b'\n').filter(|line| line.windows(MARK.len()).any(|at| at == MARK));
+        for found in lines.filter_map(parse_line).filter_map(hierarchy) {
+            // If a hierarchy is mounted twice, the first mount is used.
             if !all.iter().any(|known| known.names == found.names) {
                 all.push(found);
             }
@@ -73,7 +78,7 @@ impl Hierarchies {
         Self { all }
     }
 
-    /// Returns the arrangement.
+    /// Returns the arrangement of the hierarchies.
     pub fn kind(&self) -> Kind {
         let has_v2 = self.all.iter().any(Hierarchy::is_v2);
         let has_controllers = self.all.iter().any(|hierarchy| hierarchy.controllers != Controllers::NONE);
@@ -84,12 +89,12 @@ impl Hierarchies {
         }
     }
 
-    /// Returns the hierarchies that a container with these needs is in: those of the controllers, and v2.
+    /// Returns the hierarchies that a container with these needs joins: those of the controllers, and v2.
     pub(crate) fn needed(&self, needs: Controllers) -> impl Iterator<Item = &Hierarchy> {
         self.all.iter().filter(move |one| one.is_v2() || one.controllers.intersects(needs))
     }
 
-    /// Returns the same for whoever mounts them in a container.
+    /// Returns the same hierarchies in the form in which a container mounts them.
     pub fn joined(&self, needs: Controllers) -> Vec<Joined> {
         let is_only_v2 = self.kind() == Kind::V2;
         self.needed(needs)
@@ -101,7 +106,7 @@ impl Hierarchies {
             .collect()
     }
 
-    /// Returns the needed controllers that this node does not have: mounted nowhere on v1, not offered on v2.
+    /// Returns the needed controllers that this node lacks: mounted nowhere on v1, not offered on v2.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -115,13 +120,13 @@ impl Hierarchies {
         Ok(needs.v2_names().filter(|name| !offered.split_ascii_whitespace().any(|known| known == *name)).collect())
     }
 
-    /// Returns where the hierarchies are mounted that a container with these needs is in.
+    /// Returns the mount points of the hierarchies that a container with these needs joins.
     pub fn points(&self, needs: Controllers) -> Vec<&Path> {
         self.needed(needs).map(|hierarchy| hierarchy.point.as_path()).collect()
     }
 
-    /// Lists the names of the cgroups right below a path such as `/contd`, in whichever hierarchy; none when it is not
-    /// there.
+    /// Lists the names of the cgroups directly below a path such as `/contd`, in all hierarchies; empty when the path
+    /// does not exist.
     ///
     /// # Errors
     /// [`CgroupError::Path`], [`CgroupError::File`].
@@ -146,7 +151,7 @@ impl Hierarchies {
         Ok(names)
     }
 
-    /// Finds the directory of a controller (empty: v2) for the lines of `/proc/<pid>/cgroup`.
+    /// Finds the directory of a controller (empty: v2) in the lines of `/proc/<pid>/cgroup`.
     pub(crate) fn dir(&self, controller: &str, memberships: &str) -> Option<PathBuf> {
         let path = memberships.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -157,54 +162,29 @@ impl Hierarchies {
             if controller.is_empty() { one.is_v2() } else { one.names.iter().any(|name| name == controller) }
         })?;
         let below = path.strip_prefix(&hierarchy.root).ok()?;
-        // `..` stands for what lies outside our cgroup namespace.
+        // A path with `..` is outside our cgroup namespace.
         is_plain(below).then(|| hierarchy.point.join(below))
     }
 }
 
-/// Tells whether a path is made of names only.
+/// Tells whether a path consists of names only.
 pub(crate) fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-fn parse_mount(line: &str) -> Option<Hierarchy> {
-    let (mount, source) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(3);
-    let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
-    let mut source = source.split(' ');
-    let names: Vec<String> = match source.next()? {
+fn hierarchy(mount: Mount) -> Option<Hierarchy> {
+    let names: Vec<String> = match mount.fs_type.as_str() {
         "cgroup2" => Vec::new(),
         "cgroup" => {
             let general = ["rw", "ro", "xattr", "clone_children", "noprefix"];
-            let names = source.nth(1)?.split(',');
+            let options = String::from_utf8_lossy(&mount.super_options);
             let is_name = |name: &&str| !general.contains(name) && !name.starts_with("release_agent");
-            names.filter(is_name).map(str::to_owned).collect()
+            options.split(',').filter(is_name).map(str::to_owned).collect()
         }
         _ => return None,
     };
     let controllers = names.iter().fold(Controllers::NONE, |set, name| set | Controllers::named(name));
-    Some(Hierarchy { names, controllers, root: root.into(), point: point.into() })
-}
-
-/// Undoes the kernel's `\040` for blanks, tabs, newlines and backslashes.
-fn unescape(field: &str) -> String {
-    let mut text = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((before, after)) = rest.split_once('\\') {
-        text.push_str(before);
-        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                text.push(char::from(byte));
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                text.push('\\');
-                rest = after;
-            }
-        }
-    }
-    text.push_str(rest);
-    text
+    Some(Hierarchy { names, controllers, root: mount.root, point: mount.point })
 }
 
 #[cfg(test)]
@@ -219,7 +199,7 @@ mod tests {
 
     #[test]
     fn each_controller_is_found_in_its_own_hierarchy() {
-        let hierarchies = Hierarchies::parse(HYBRID);
+        let hierarchies = Hierarchies::parse(HYBRID.as_bytes());
         assert_eq!(hierarchies.kind(), Kind::Hybrid);
         let memberships = "4:memory:/a/b\n3:cpu,cpuacct:/c\n0::/sub/d\n";
         let dir = |controller| hierarchies.dir(controller, memberships);
@@ -231,21 +211,21 @@ mod tests {
 
     #[test]
     fn a_path_outside_of_what_is_mounted_is_not_followed() {
-        let hierarchies = Hierarchies::parse(HYBRID);
+        let hierarchies = Hierarchies::parse(HYBRID.as_bytes());
         assert_eq!(hierarchies.dir("memory", "4:memory:/../../etc\n"), None);
         assert_eq!(hierarchies.dir("", "0::/elsewhere\n"), None);
     }
 
     #[test]
     fn only_what_is_needed_is_joined_and_v2_always() {
-        let joined = Hierarchies::parse(HYBRID).joined(Controllers::CPU);
+        let joined = Hierarchies::parse(HYBRID.as_bytes()).joined(Controllers::CPU);
         let dirs: Vec<&str> = joined.iter().map(|one| one.dir.as_str()).collect();
         assert_eq!(dirs, ["cpu,cpuacct", "uni fied"]);
     }
 
     #[test]
     fn what_is_lacking_is_named_and_where_the_rest_is_mounted_told() {
-        let hierarchies = Hierarchies::parse(HYBRID);
+        let hierarchies = Hierarchies::parse(HYBRID.as_bytes());
         let needs = Controllers::CPU | Controllers::MEMORY | Controllers::PIDS;
         assert_eq!(hierarchies.lacking(needs).expect("no file is read on v1"), ["pids"]);
         let points = hierarchies.points(needs);
@@ -262,7 +242,7 @@ mod tests {
             fs::create_dir_all(dir.path().join(path)).expect("made");
         }
         let line = |name: &str, kind| format!("1 1 0:1 / {}/{name} rw - {kind} x rw,memory\n", dir.path().display());
-        let hierarchies = Hierarchies::parse(&(line("v1", "cgroup") + &line("v2", "cgroup2")));
+        let hierarchies = Hierarchies::parse((line("v1", "cgroup") + &line("v2", "cgroup2")).as_bytes());
         let names = hierarchies.names_below(Path::new("/contd")).expect("listed");
         assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "b"]);
         assert!(hierarchies.names_below(Path::new("/none")).expect("listed").is_empty());
@@ -272,10 +252,10 @@ mod tests {
     #[test]
     fn the_arrangements_are_told_apart() {
         let v2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(Hierarchies::parse(v2).kind(), Kind::V2);
+        assert_eq!(Hierarchies::parse(v2.as_bytes()).kind(), Kind::V2);
         let with_systemd = format!("{v2}40 31 0:37 / /run/systemd rw - cgroup cgroup rw,name=systemd\n");
-        assert_eq!(Hierarchies::parse(&with_systemd).kind(), Kind::V2);
+        assert_eq!(Hierarchies::parse(with_systemd.as_bytes()).kind(), Kind::V2);
         let v1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n";
-        assert_eq!(Hierarchies::parse(v1).kind(), Kind::V1);
+        assert_eq!(Hierarchies::parse(v1.as_bytes()).kind(), Kind::V1);
     }
 }

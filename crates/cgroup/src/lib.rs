@@ -3,8 +3,8 @@
 //! Takes in: a path such as `/contd/<id>`, limits in OCI's terms. Gives out: directories that were made, entered, limited,
 //! frozen, killed and removed. Never does: choose names, touch anything outside the path it was given.
 //!
-//! Only the controllers that a limit needs are joined. Where there is a v2 tree it is joined as well, without any
-//! controller: it can kill a whole cgroup at once (`cgroup.kill`) and announces that one is empty (`cgroup.events`).
+//! Only the controllers that a limit needs are joined. Where there is a v2 tree it is joined too, without any
+//! controller: it can kill a whole cgroup at once (`cgroup.kill`) and tells when one is empty (`cgroup.events`).
 #![deny(unsafe_code)]
 
 mod cgroup;

@@ -1,10 +1,10 @@
-//! The limits, in OCI's terms: `linux.resources` of the runtime specification.
+//! The limits of a container, in OCI's terms: `linux.resources` of the runtime specification.
 
 use std::collections::BTreeMap;
 
 use crate::controllers::Controllers;
 
-/// All limits of one container; what is `None` is left as the kernel has it.
+/// All limits of one container; a `None` leaves the kernel's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Limits {
     /// `memory`.
@@ -13,7 +13,7 @@ pub struct Limits {
     pub cpu: Cpu,
     /// `pids.limit`: the most processes and threads; 0 or less is no limit.
     pub pids: Option<i64>,
-    /// `devices`, in order: of the rules that match the last one counts.
+    /// `devices`, in order: the last matching rule decides.
     pub devices: Vec<DeviceRule>,
     /// `unified`: files of v2, written as they are.
     pub unified: BTreeMap<String, String>,
@@ -22,15 +22,15 @@ pub struct Limits {
 /// `memory`, in bytes; -1 is no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Memory {
-    /// The most.
+    /// The most memory.
     pub limit: Option<i64>,
-    /// What it gets back to under pressure.
+    /// The amount that the container is reduced to under memory pressure.
     pub reservation: Option<i64>,
-    /// The most of memory and swap together.
+    /// The most memory and swap together.
     pub swap: Option<i64>,
-    /// How readily it is swapped, 0 to 100; v1 only.
+    /// How readily the container's memory is swapped out, 0 to 100; v1 only.
     pub swappiness: Option<u64>,
-    /// Whether it waits instead of being killed; v1 only.
+    /// Whether the container waits for memory instead of being killed; v1 only.
     pub is_oom_killer_disabled: bool,
 }
 
@@ -41,22 +41,22 @@ pub struct Cpu {
     pub shares: Option<u64>,
     /// Microseconds of CPU time in each period; -1 is no limit.
     pub quota: Option<i64>,
-    /// Microseconds that may be saved up.
+    /// Microseconds of unused CPU time that may be saved up.
     pub burst: Option<u64>,
-    /// Microseconds.
+    /// The period in microseconds.
     pub period: Option<u64>,
-    /// Which CPUs, such as `0-3,7`.
+    /// The allowed CPUs, such as `0-3,7`.
     pub cpus: Option<String>,
-    /// Which memory nodes.
+    /// The allowed memory nodes.
     pub mems: Option<String>,
-    /// Whether it runs only when nobody else wants to.
+    /// Whether the container runs only when no other process wants the CPU.
     pub idle: Option<i64>,
 }
 
-/// Which devices a rule is about.
+/// The kind of devices that a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// All.
+    /// All devices.
     All,
     /// Character devices.
     Char,
@@ -64,14 +64,14 @@ pub enum DeviceKind {
     Block,
 }
 
-/// What a rule is about.
+/// The kinds of access that a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     /// Reading.
     pub read: bool,
     /// Writing.
     pub write: bool,
-    /// Making a node.
+    /// Making a device node.
     pub make: bool,
 }
 
@@ -80,30 +80,30 @@ impl Access {
     pub const ALL: Self = Self { read: true, write: true, make: true };
 }
 
-/// One of `devices`.
+/// One rule of `devices`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceRule {
-    /// Whether it allows.
+    /// Whether the rule allows the access.
     pub is_allowed: bool,
-    /// Which.
+    /// The kind of devices.
     pub kind: DeviceKind,
-    /// `None` is every one.
+    /// The major number; `None` matches every one.
     pub major: Option<u32>,
-    /// `None` is every one.
+    /// The minor number; `None` matches every one.
     pub minor: Option<u32>,
-    /// What.
+    /// The kinds of access.
     pub access: Access,
 }
 
 impl DeviceRule {
-    /// Tells whether it is about everything.
+    /// Tells whether the rule matches every device and access.
     pub(crate) fn is_for_all(&self) -> bool {
         self.kind == DeviceKind::All && self.major.is_none() && self.minor.is_none() && self.access == Access::ALL
     }
 }
 
 impl Limits {
-    /// Returns the controllers that these limits need; pausing needs its own one in any case.
+    /// Returns the controllers that these limits need, and always the one that pausing needs.
     pub fn needs(&self) -> Controllers {
         let mut needs = Controllers::FREEZER;
         let mut need = |is_needed: bool, controller| {

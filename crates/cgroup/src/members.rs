@@ -1,4 +1,4 @@
-//! Who is in a cgroup: listed, signalled, waited for.
+//! The processes in a cgroup: lists them, signals them, waits for their end.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
+use contd_descriptors::pidfd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -14,10 +15,10 @@ use crate::cgroup::read;
 use crate::clock;
 use crate::error::CgroupError;
 
-/// Rounds of killing before giving up on a container that forks faster than we read.
+/// The most rounds of killing, for a container that forks faster than we read.
 const MAX_KILL_ROUNDS: usize = 64;
 
-/// Returns the processes of a directory; none when it is gone.
+/// Returns the processes of a directory; none when the directory does not exist.
 pub(crate) fn pids(dir: &Path) -> Result<Vec<i32>, CgroupError> {
     match read(&dir.join("cgroup.procs")) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
@@ -28,7 +29,8 @@ pub(crate) fn pids(dir: &Path) -> Result<Vec<i32>, CgroupError> {
     }
 }
 
-/// Sends a signal to each process of a directory. SIGKILL is repeated until nobody new is found: they may fork meanwhile.
+/// Sends a signal to each process of a directory. SIGKILL is repeated until no new process is found, because they may
+/// fork meanwhile.
 pub(crate) fn signal_all(dir: &Path, signal: i32) -> Result<(), CgroupError> {
     let mut done = BTreeSet::new();
     for _ in 0..MAX_KILL_ROUNDS {
@@ -46,24 +48,20 @@ pub(crate) fn signal_all(dir: &Path, signal: i32) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// Signals by pidfd, after the process behind it was seen in the cgroup: its pid may have a new owner by now.
+/// Signals by pidfd, and only after the process behind the pidfd was seen in the cgroup: the pid may have been reused.
 fn signal_member(dir: &Path, pid: i32, signal: i32) -> Result<(), CgroupError> {
-    let failed = |errno: Errno| CgroupError::file("signal a process in", dir, errno.into());
-    let pidfd = match crate::sys::pidfd_open(pid) {
-        Ok(pidfd) => pidfd,
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
-        Err(source) => return Err(CgroupError::file("signal a process in", dir, source)),
+    let gone_is_fine = |error: io::Error| match error.raw_os_error() {
+        Some(libc::ESRCH) => Ok(()),
+        _ => Err(CgroupError::file("signal a process in", dir, error)),
     };
-    if !pids(dir)?.contains(&pid) {
-        return Ok(());
-    }
-    match crate::sys::pidfd_signal(pidfd.as_fd(), signal) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(failed(errno)),
+    match pidfd::open(pid) {
+        Ok(process) if pids(dir)?.contains(&pid) => pidfd::send_signal(process, signal).or_else(gone_is_fine),
+        Ok(_another) => Ok(()),
+        Err(error) => gone_is_fine(error),
     }
 }
 
-/// Waits until a v2 events file has a line; `false` at the deadline. The kernel announces every change of it.
+/// Waits until a v2 events file has a line; `false` at the deadline. The kernel announces every change of the file.
 pub(crate) fn await_event(file: &Path, line: &str, deadline: Instant) -> Result<bool, CgroupError> {
     let failed = |source| CgroupError::file("watch", file, source);
     let mut events = match File::open(file) {
@@ -75,7 +73,7 @@ pub(crate) fn await_event(file: &Path, line: &str, deadline: Instant) -> Result<
         let mut text = String::new();
         match events.seek(SeekFrom::Start(0)).and_then(|_| events.read_to_string(&mut text)) {
             Ok(_) => {}
-            // It was removed meanwhile, by somebody who found it empty.
+            // The cgroup was removed meanwhile, so it was empty.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(true),
             Err(error) => return Err(failed(error)),
         }

@@ -1,4 +1,4 @@
-//! The removal: waits until nobody is left, by the kernel's word where there is one.
+//! Removes a cgroup after waiting until it is empty; v2 announces that, v1 is polled.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,13 @@ use crate::clock;
 use crate::error::CgroupError;
 use crate::members;
 
-/// On v1 alone nothing announces that a cgroup is empty.
+/// The polling interval on v1, which does not announce that a cgroup is empty.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// Containers may make cgroups of their own below theirs; nobody nests deeper in earnest.
+/// The most levels of cgroups that a container may have made below its own.
 const MAX_DEPTH: usize = 32;
 
 impl Cgroup {
-    /// Removes all its directories if nobody is in them, without waiting; `false` when somebody is.
+    /// Removes all directories of the cgroup if it is empty, without waiting; `false` when a process is in it.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -29,10 +29,10 @@ impl Cgroup {
         Ok(is_gone)
     }
 
-    /// Waits until nobody is in it and removes it.
+    /// Waits until the cgroup is empty and removes it.
     ///
     /// # Errors
-    /// [`CgroupError::NotEmpty`] when it was `waited` for in vain.
+    /// [`CgroupError::NotEmpty`] when it is not empty after `waited`.
     pub fn remove(&self, waited: Duration) -> Result<(), CgroupError> {
         let deadline = clock::monotonic() + waited;
         if let Some(dir) = self.dirs.iter().find(|dir| dir.is_v2) {
@@ -49,7 +49,7 @@ impl Cgroup {
     }
 }
 
-/// Removes a directory with those below it; `false` when somebody is in one.
+/// Removes a directory with those below it; `false` when a process is in one of them.
 fn remove_tree(dir: &Path, depth: usize) -> Result<bool, CgroupError> {
     match fs::remove_dir(dir) {
         Ok(()) => return Ok(true),

@@ -3,16 +3,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use nix::errno::Errno;
-
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_ATTACH: libc::c_long = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
-/// Replaces nothing: a second program only forbids more.
+/// Keeps existing programs attached: one more program can only forbid more.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
-/// `bpf_attr` for BPF_PROG_LOAD, as far as it is used; the kernel takes a shorter one than its own.
+/// `bpf_attr` for BPF_PROG_LOAD, up to the last field in use; the kernel accepts one shorter than its own.
 #[repr(C)]
 struct Load {
     prog_type: u32,
@@ -35,24 +33,7 @@ struct Attach {
     attach_flags: u32,
 }
 
-/// Opens a pidfd.
-pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    let flags: libc::c_uint = 0;
-    // SAFETY: pidfd_open takes two integers and touches no memory.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
-    owned(result)
-}
-
-/// Sends a signal to the process of a pidfd.
-pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
-    let flags: libc::c_uint = 0;
-    let info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: with a null siginfo pidfd_send_signal reads no memory; the descriptor is borrowed.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, flags) };
-    Errno::result(result).map(drop)
-}
-
-/// Loads a program that decides about devices.
+/// Loads a BPF program that decides about device access.
 pub(crate) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let attr = Load {
@@ -72,7 +53,7 @@ pub(crate) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
     owned(result)
 }
 
-/// Attaches such a program to a v2 cgroup.
+/// Attaches a device program to a v2 cgroup.
 pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
     let attr = Attach {

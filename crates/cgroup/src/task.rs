@@ -1,4 +1,4 @@
-//! The cgroup of a process that somebody else has put there: found by `/proc/<pid>/cgroup`, whatever a runtime chose.
+//! The cgroup of a running process that another program placed there, found by `/proc/<pid>/cgroup`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use crate::error::CgroupError;
 use crate::hierarchies::Hierarchies;
 use crate::members;
 
-/// The controllers to find a container's processes by, best first. The empty one is v2.
+/// The controllers by which a container's processes are found, best first. The empty one is v2.
 const MEMBERSHIP: [&str; 6] = ["", "pids", "memory", "freezer", "cpu", "name=systemd"];
 
-/// The cgroup of one container, as far as its parent needs it; written down for the parent's successor.
+/// The parts of a container's cgroup that its parent needs; serialized for the parent's successor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCgroup {
-    /// A directory in which only the container's processes are; `None` when it shares its parent's.
+    /// A directory that only the container's processes are in; `None` when the container shares its parent's.
     own_dir: Option<PathBuf>,
     oom_file: Option<PathBuf>,
     oom_kills_before: u64,
@@ -30,7 +30,7 @@ enum Freezer {
 }
 
 impl Hierarchies {
-    /// Finds the cgroup of a process that is alive.
+    /// Finds the cgroup of a running process.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -57,12 +57,12 @@ impl Hierarchies {
 }
 
 impl TaskCgroup {
-    /// Returns how many processes were killed for lack of memory since it was looked at first.
+    /// Returns how many processes were OOM-killed since this value was made.
     pub fn oom_kills(&self) -> u64 {
         self.oom_file.as_deref().map_or(0, read_oom_kills).saturating_sub(self.oom_kills_before)
     }
 
-    /// Sends a signal to all processes in the container's own cgroup; `false` when it has none.
+    /// Sends a signal to all processes in the container's own cgroup; `false` when it has none of its own.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -73,7 +73,7 @@ impl TaskCgroup {
         }
     }
 
-    /// Tells whether its processes are frozen, as far as can be told.
+    /// Tells whether the processes are frozen; `false` when that cannot be read.
     pub fn is_frozen(&self) -> bool {
         let says = |file: &PathBuf, word: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == word);
         match &self.freezer {
@@ -83,7 +83,7 @@ impl TaskCgroup {
         }
     }
 
-    /// Lets frozen processes run again, so that a SIGKILL reaches them: v1 keeps it waiting otherwise.
+    /// Lets frozen processes run again, so that a SIGKILL reaches them: v1 delays it otherwise.
     ///
     /// # Errors
     /// [`CgroupError::File`].

@@ -1,4 +1,4 @@
-//! The files of v1's controllers.
+//! Writes limits to the files of v1's controllers.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ fn memory(dir: &Path, memory: &Memory) -> Result<(), CgroupError> {
     let write_swap = |value: i64| write(&swap, &value.to_string(), Some(MEMORY_SWAP));
     match (memory.limit, memory.swap) {
         (Some(limit), Some(swap)) => {
-            // Memory may at no moment be above memory and swap together: when both grow, the sum goes first.
+            // The memory limit may never exceed the limit of memory and swap: when both grow, write the latter first.
             if write_limit(limit).is_ok() {
                 write_swap(swap)?;
             } else {
@@ -68,7 +68,7 @@ fn cpu(cgroup: &Cgroup, cpu: &Cpu) -> Result<(), CgroupError> {
     let Cpu { shares, quota, burst, period, cpus, mems, idle } = cpu;
     let numbers: [(&str, &'static str, Option<String>); 5] = [
         ("cpu.shares", "linux.resources.cpu.shares", shares.map(|value| value.to_string())),
-        // The period first: a quota is checked against it.
+        // Write the period first: the kernel checks a quota against it.
         ("cpu.cfs_period_us", "linux.resources.cpu.period", period.map(|value| value.to_string())),
         ("cpu.cfs_quota_us", "linux.resources.cpu.quota", quota.map(|value| value.to_string())),
         ("cpu.cfs_burst_us", "linux.resources.cpu.burst", burst.map(|value| value.to_string())),
@@ -88,7 +88,7 @@ fn cpu(cgroup: &Cgroup, cpu: &Cpu) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// A new cpuset has no CPU and no memory, and takes no process until it has: it gets its parent's.
+/// Copies the parent's CPUs and memory nodes: a new cpuset has none, and accepts no process until it has.
 pub(crate) fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), CgroupError> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if read(&dir.join(file))?.trim().is_empty() {
@@ -109,12 +109,12 @@ fn devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// Says what is written into which file for these rules.
+/// Returns the writes, file and value, for these rules.
 ///
-/// The kernel keeps a list of what it allows, and a denial takes only an entry with the very same numbers from it: any other
-/// one it passes over in silence. So a denial is written for each entry that it is about.
+/// The kernel keeps a list of allowed entries. A denial removes only an entry with exactly the same numbers, and has no
+/// effect on any other; so one denial is written for each entry that it is about.
 fn writes(rules: &[DeviceRule]) -> Result<Vec<(&'static str, String)>, CgroupError> {
-    // What comes before the last rule about everything has no effect.
+    // Rules before the last one about everything have no effect.
     let start = rules.iter().rposition(DeviceRule::is_for_all).unwrap_or(0);
     let is_closed = rules.get(start).is_some_and(|first| first.is_for_all() && !first.is_allowed);
     let (mut made, mut open) = (Vec::new(), Vec::<DeviceRule>::new());
@@ -141,7 +141,7 @@ fn writes(rules: &[DeviceRule]) -> Result<Vec<(&'static str, String)>, CgroupErr
     Ok(made)
 }
 
-/// Tells whether there is an access that both are about.
+/// Tells whether some access matches both rules.
 fn overlap(one: &DeviceRule, other: &DeviceRule) -> bool {
     let meets = |one: Option<u32>, other: Option<u32>| one.is_none() || other.is_none() || one == other;
     let (a, b) = (one.access, other.access);
@@ -149,8 +149,8 @@ fn overlap(one: &DeviceRule, other: &DeviceRule) -> bool {
     one.kind == other.kind && meets(one.major, other.major) && meets(one.minor, other.minor) && is_common
 }
 
-/// Takes a rule apart by the kinds of devices. `a` is everything to the kernel, whatever stands behind it: a rule for both
-/// kinds with numbers, or with less than all access, is one for each kind.
+/// Splits a rule by the kinds of devices. The kernel takes `a` as everything, whatever follows it: so a rule for both
+/// kinds with numbers, or with less than all access, becomes one rule for each kind.
 fn by_kind(rule: &DeviceRule) -> Vec<DeviceRule> {
     if rule.kind != DeviceKind::All || rule.is_for_all() {
         return vec![*rule];
@@ -158,7 +158,7 @@ fn by_kind(rule: &DeviceRule) -> Vec<DeviceRule> {
     [DeviceKind::Char, DeviceKind::Block].map(|kind| DeviceRule { kind, ..*rule }).to_vec()
 }
 
-/// Writes a rule as the kernel reads it.
+/// Formats a rule for the kernel.
 fn text(rule: &DeviceRule) -> String {
     let kind = match rule.kind {
         DeviceKind::All => return "a".to_owned(),

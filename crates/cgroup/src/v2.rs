@@ -1,4 +1,4 @@
-//! The files of v2.
+//! Writes limits to the files of v2.
 
 use std::fs;
 use std::path::Path;
@@ -8,15 +8,15 @@ use crate::controllers::Controllers;
 use crate::error::CgroupError;
 use crate::limits::{Cpu, Limits, Memory};
 
-/// The kernel's own period, in microseconds.
+/// The kernel's default period, in microseconds.
 const DEFAULT_PERIOD_US: u64 = 100_000;
-/// v1's range of shares and v2's of weights, which the specification maps linearly.
+/// The ranges of v1's shares and v2's weights; the specification maps one linearly to the other.
 const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 const MAX_WEIGHT: u64 = 10_000;
 
-/// Passes controllers on to the children of a directory. One that cannot be is missed by the limit that needs it, which
-/// says so.
+/// Enables controllers for the children of a directory. A controller that cannot be enabled is reported later, by the
+/// limit that needs it.
 pub(crate) fn enable(dir: &Path, needs: Controllers) {
     let file = dir.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&file).unwrap_or_default();
@@ -27,7 +27,7 @@ pub(crate) fn enable(dir: &Path, needs: Controllers) {
     }
 }
 
-/// Writes all limits but the devices'.
+/// Writes all limits except device rules.
 pub(crate) fn apply(dir: &Path, limits: &Limits) -> Result<(), CgroupError> {
     memory(dir, &limits.memory)?;
     cpu(dir, &limits.cpu)?;
@@ -99,7 +99,7 @@ fn cpu(dir: &Path, cpu: &Cpu) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// From v1's shares to v2's weight, as the OCI runtimes map it.
+/// Converts v1's shares to v2's weight, as the OCI runtimes do.
 fn weight(shares: u64) -> u64 {
     let shares = shares.clamp(MIN_SHARES, MAX_SHARES);
     1 + (shares - MIN_SHARES) * (MAX_WEIGHT - 1) / (MAX_SHARES - MIN_SHARES)

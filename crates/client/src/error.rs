@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_protocol::{CodecError, FrameError, Kind, Refusal};
+use contd_protocol::{CodecError, Refusal, Violation};
 use contd_types::{ApiError, ErrorKind, Explain};
 
 /// A failed connection or call. `what` is the call, as a person would name it.
@@ -64,60 +64,17 @@ pub enum ClientError {
     Api(ApiError),
 }
 
-/// What a daemon must not say.
+/// A message that a daemon must not send.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
-    /// The bytes are no frame.
-    #[error("read a frame")]
-    Frame(#[source] FrameError),
-    /// The frame holds no such message.
-    #[error("read a message")]
-    Message(#[source] CodecError),
-    /// A frame of another version than the one agreed on.
-    #[error("a frame of version {got} came where {agreed} was agreed on")]
-    FrameVersion {
-        /// What the hello said.
-        agreed: u16,
-        /// What the frame says.
-        got: u16,
-    },
-    /// The hello names a version that this side does not speak.
-    #[error("the daemon chose version {got}, which was not offered")]
-    ChosenVersion {
-        /// What it chose.
-        got: u16,
-    },
-    /// A kind of frame that only callers send.
-    #[error("a frame of kind {got:?} came where {wanted} was due")]
-    FrameKind {
-        /// What came.
-        got: Kind,
-        /// What was due.
-        wanted: &'static str,
-    },
-    /// A reply or an item of a call that is not under way.
-    #[error("an answer came to call {id}, which is not under way")]
-    UnknownCall {
-        /// The call.
-        id: u64,
-    },
-    /// More items than credit was given for.
-    #[error("more items came on call {id} than it had credit for")]
-    OverCredit {
-        /// The call.
-        id: u64,
-    },
+    /// It broke the rules that hold for every message: frames, versions, ids, credit.
+    #[error(transparent)]
+    Session(Arc<Violation>),
     /// An item that does not belong to the call.
     #[error("an item came that does not belong to the call: {got}")]
     WrongItem {
         /// The name of the item.
         got: &'static str,
-    },
-    /// Output in a larger piece than the protocol allows.
-    #[error("an item with {bytes} bytes of output came")]
-    LargeItem {
-        /// Its size.
-        bytes: usize,
     },
     /// An answer that does not belong to the call.
     #[error("an answer came that does not belong to the call: {got}")]

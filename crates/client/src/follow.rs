@@ -19,7 +19,7 @@ use crate::error::ClientError;
 use crate::requests::{Client, LogsOptions};
 use crate::stream::{EventItem, EventStream, LogStream};
 
-/// How long the daemon may be away: a restart by its service manager takes a second or two, a takeover a fraction of one.
+/// How long the daemon may be away: a restart by its service manager takes a second or two, a handover a fraction of one.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two tries: the first one comes at once, since a successor has the socket already.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -78,14 +78,8 @@ impl Follower {
     /// # Errors
     /// As [`Self::wait`].
     pub async fn logs(&self, target: Target, options: LogsOptions) -> Result<FollowedLog, ClientError> {
-        let mut line = self.line().await;
-        let stream = loop {
-            match line.client.logs(target.clone(), options, Deadline::Never).await {
-                Err(error) => line.again(error).await?,
-                Ok(stream) => break Some(stream),
-            }
-        };
-        Ok(FollowedLog { line, target, options, stream, place: Place::default() })
+        let source = LogSource { target, options, place: Place::default() };
+        Followed::begin(self.line().await, source).await.map(FollowedLog)
     }
 
     /// Follows what happens, from a sequence number on or from now on.
@@ -97,14 +91,7 @@ impl Follower {
         from: Option<u64>,
         namespace: Option<NamespaceId>,
     ) -> Result<FollowedEvents, ClientError> {
-        let mut line = self.line().await;
-        let stream = loop {
-            match line.client.events(from, namespace.clone(), Deadline::Never).await {
-                Err(error) => line.again(error).await?,
-                Ok(stream) => break Some(stream),
-            }
-        };
-        Ok(FollowedEvents { line, from, namespace, stream })
+        Followed::begin(self.line().await, EventSource { from, namespace }).await.map(FollowedEvents)
     }
 
     async fn line(&self) -> Line {
@@ -192,27 +179,80 @@ fn is_passing(error: &ClientError) -> bool {
 
 /// The output of a container, across daemons.
 #[derive(Debug)]
-pub struct FollowedLog {
-    line: Line,
-    target: Target,
-    options: LogsOptions,
-    /// `None` behind the end.
-    stream: Option<LogStream>,
-    place: Place,
-}
+pub struct FollowedLog(Followed<LogSource>);
 
 impl FollowedLog {
     /// Waits for the next piece; `None` at the end or behind an error.
     pub async fn next(&mut self) -> Option<Result<LogItem, ClientError>> {
+        self.0.next().await
+    }
+}
+
+/// The events of the node, across daemons.
+#[derive(Debug)]
+pub struct FollowedEvents(Followed<EventSource>);
+
+impl FollowedEvents {
+    /// Waits for the next event; `None` when the daemon has ended the stream or behind an error.
+    pub async fn next(&mut self) -> Option<Result<EventItem, ClientError>> {
+        self.0.next().await
+    }
+}
+
+/// A stream of a daemon that can be asked for again, from the last item on that was seen.
+trait Source {
+    type Stream;
+    type Item;
+
+    /// Asks for the rest of the stream.
+    async fn open(&mut self, client: &Client) -> Result<Self::Stream, ClientError>;
+
+    /// Waits for the next item of a stream.
+    async fn next(stream: &mut Self::Stream) -> Option<Result<Self::Item, ClientError>>;
+
+    /// Notes an item, and tells whether it is new to the reader.
+    fn note(&mut self, item: &Self::Item) -> bool;
+}
+
+/// A stream that is asked for again when the daemon was replaced.
+#[derive(Debug)]
+struct Followed<S: Source> {
+    line: Line,
+    source: S,
+    /// `None` behind the end.
+    stream: Option<S::Stream>,
+}
+
+impl<S: Source> Followed<S> {
+    async fn begin(line: Line, source: S) -> Result<Self, ClientError> {
+        let mut followed = Self { line, source, stream: None };
+        followed.open(None).await?;
+        Ok(followed)
+    }
+
+    /// Asks for the stream, after a failure and as long as failures may pass.
+    async fn open(&mut self, mut failure: Option<ClientError>) -> Result<(), ClientError> {
         loop {
-            match self.stream.as_mut()?.next().await {
-                Some(Ok(item)) => {
-                    if self.place.is_new(&item) {
-                        return Some(Ok(item));
-                    }
+            if let Some(failure) = failure.take() {
+                self.line.again(failure).await?;
+            }
+            match self.source.open(&self.line.client).await {
+                Ok(stream) => {
+                    self.stream = Some(stream);
+                    return Ok(());
                 }
+                Err(error) => failure = Some(error),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<S::Item, ClientError>> {
+        loop {
+            match S::next(self.stream.as_mut()?).await {
+                Some(Ok(item)) if self.source.note(&item) => return Some(Ok(item)),
+                Some(Ok(_seen)) => {}
                 Some(Err(error)) => {
-                    if let Err(error) = self.go_on(error).await {
+                    if let Err(error) = self.open(Some(error)).await {
                         self.stream = None;
                         return Some(Err(error));
                     }
@@ -224,18 +264,61 @@ impl FollowedLog {
             }
         }
     }
+}
 
-    async fn go_on(&mut self, failure: ClientError) -> Result<(), ClientError> {
-        let mut failure = failure;
-        loop {
-            self.line.again(failure).await?;
-            let options = self.place.options(self.options);
-            match self.line.client.logs(self.target.clone(), options, Deadline::Never).await {
-                Ok(stream) => {
-                    self.stream = Some(stream);
-                    return Ok(());
-                }
-                Err(error) => failure = error,
+#[derive(Debug)]
+struct LogSource {
+    target: Target,
+    options: LogsOptions,
+    place: Place,
+}
+
+impl Source for LogSource {
+    type Stream = LogStream;
+    type Item = LogItem;
+
+    async fn open(&mut self, client: &Client) -> Result<LogStream, ClientError> {
+        client.logs(self.target.clone(), self.place.options(self.options), Deadline::Never).await
+    }
+
+    async fn next(stream: &mut LogStream) -> Option<Result<LogItem, ClientError>> {
+        stream.next().await
+    }
+
+    fn note(&mut self, item: &LogItem) -> bool {
+        self.place.is_new(item)
+    }
+}
+
+#[derive(Debug)]
+struct EventSource {
+    /// The sequence number of the next one, as far as it is known.
+    from: Option<u64>,
+    namespace: Option<NamespaceId>,
+}
+
+impl Source for EventSource {
+    type Stream = EventStream;
+    type Item = EventItem;
+
+    async fn open(&mut self, client: &Client) -> Result<EventStream, ClientError> {
+        client.events(self.from, self.namespace.clone(), Deadline::Never).await
+    }
+
+    async fn next(stream: &mut EventStream) -> Option<Result<EventItem, ClientError>> {
+        stream.next().await
+    }
+
+    fn note(&mut self, item: &EventItem) -> bool {
+        match *item {
+            EventItem::Gap { from, to } => {
+                self.from = Some(to);
+                // An empty one only says where the stream stands.
+                from < to
+            }
+            EventItem::Event { seq, .. } => {
+                self.from = Some(seq.saturating_add(1));
+                true
             }
         }
     }
@@ -290,62 +373,6 @@ impl Place {
             _ => Some((item.at, 1)),
         };
         true
-    }
-}
-
-/// What happens on the node, across daemons.
-#[derive(Debug)]
-pub struct FollowedEvents {
-    line: Line,
-    /// The next one wanted, as far as it is known.
-    from: Option<u64>,
-    namespace: Option<NamespaceId>,
-    /// `None` behind the end.
-    stream: Option<EventStream>,
-}
-
-impl FollowedEvents {
-    /// Waits for the next event; `None` when the daemon has ended the stream or behind an error.
-    pub async fn next(&mut self) -> Option<Result<EventItem, ClientError>> {
-        loop {
-            match self.stream.as_mut()?.next().await {
-                Some(Ok(EventItem::Gap { from, to })) => {
-                    self.from = Some(to);
-                    // An empty one only says where the stream stands.
-                    if from < to {
-                        return Some(Ok(EventItem::Gap { from, to }));
-                    }
-                }
-                Some(Ok(EventItem::Event { seq, event })) => {
-                    self.from = Some(seq.saturating_add(1));
-                    return Some(Ok(EventItem::Event { seq, event }));
-                }
-                Some(Err(error)) => {
-                    if let Err(error) = self.go_on(error).await {
-                        self.stream = None;
-                        return Some(Err(error));
-                    }
-                }
-                None => {
-                    self.stream = None;
-                    return None;
-                }
-            }
-        }
-    }
-
-    async fn go_on(&mut self, failure: ClientError) -> Result<(), ClientError> {
-        let mut failure = failure;
-        loop {
-            self.line.again(failure).await?;
-            match self.line.client.events(self.from, self.namespace.clone(), Deadline::Never).await {
-                Ok(stream) => {
-                    self.stream = Some(stream);
-                    return Ok(());
-                }
-                Err(error) => failure = error,
-            }
-        }
     }
 }
 

@@ -17,7 +17,6 @@
 
 mod call;
 mod connect;
-mod connection;
 mod deadline;
 mod error;
 mod follow;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::api::{
-    CacheInfo, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest, Target,
-    VersionInfo,
+    ApiSocket, CacheInfo, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest,
+    Target, VersionInfo,
 };
+use contd_protocol::session::Welcome;
+use contd_session_tokio::Connection;
 use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, RestartPolicy, Signal};
 
 use tokio::sync::Mutex;
 
 use crate::call::{Underway, wrong};
-use crate::connection::Connection;
 use crate::deadline::{CACHE_WALK, CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
 use crate::error::{ClientError, ProtocolError};
 use crate::stream::{EventStream, LogStream, Progress, RunStream};
@@ -32,9 +33,9 @@ pub struct Client {
 #[derive(Debug)]
 struct Wire {
     path: PathBuf,
-    current: Mutex<Arc<Connection>>,
-    agent: String,
-    version: u16,
+    current: Mutex<Arc<Connection<ApiSocket>>>,
+    /// The answer to the first hello.
+    welcome: Welcome,
 }
 
 /// What to list.
@@ -63,25 +64,25 @@ impl Client {
     /// [`ClientError::TimedOut`].
     pub async fn connect(path: &Path, deadline: Deadline) -> Result<Self, ClientError> {
         let connection = crate::connect::connect(path, deadline.resolve(Some(CONNECT))).await?;
-        let (agent, version) = (connection.agent.clone(), connection.version);
-        let wire = Wire { path: path.to_owned(), current: Mutex::new(connection), agent, version };
+        let welcome = connection.welcome().clone();
+        let wire = Wire { path: path.to_owned(), current: Mutex::new(connection), welcome };
         Ok(Self { wire: Arc::new(wire) })
     }
 
     /// Returns the daemon's name and version, as its first hello said.
     pub fn agent(&self) -> &str {
-        &self.wire.agent
+        &self.wire.welcome.agent
     }
 
     /// Returns the version of the protocol that both sides speak.
     pub fn protocol_version(&self) -> u16 {
-        self.wire.version
+        self.wire.welcome.version
     }
 
     /// Returns the connection, or another one when the daemon has closed it while it was idle.
-    async fn connection(&self) -> Result<Arc<Connection>, ClientError> {
+    async fn connection(&self) -> Result<Arc<Connection<ApiSocket>>, ClientError> {
         let mut current = self.wire.current.lock().await;
-        if current.calls.is_closed_idle() {
+        if current.is_closed_idle() {
             *current = crate::connect::connect(&self.wire.path, Some(CONNECT)).await?;
         }
         Ok(Arc::clone(&current))
@@ -90,7 +91,7 @@ impl Client {
     /// Tells whether it was closed while it was idle.
     #[cfg(test)]
     pub(crate) async fn is_closed_idle(&self) -> bool {
-        self.wire.current.lock().await.calls.is_closed_idle()
+        self.wire.current.lock().await.is_closed_idle()
     }
 
     /// Tells whether both share one connection.

@@ -1,5 +1,5 @@
-//! A file system that fails when told to: on a real directory, at the n-th operation, before, in or after it. It also
-//! counts the bytes read from open files, and holds these reads when told to.
+//! A file system for tests: works on a real directory and fails the n-th operation on request, before, in the middle of
+//! or after it. It also counts the bytes read from open files, and can make these reads hang.
 
 use std::ffi::OsString;
 use std::io;
@@ -29,23 +29,23 @@ pub enum Operation {
     Len,
 }
 
-/// What was asked of the file system.
+/// One call that a test or the code under test made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Which method.
+    /// The method that was called.
     pub operation: Operation,
-    /// On what; for a rename, what it was renamed from.
+    /// The path it was called with; for a rename, the old name.
     pub path: PathBuf,
 }
 
-/// When, in the operation, it fails.
+/// The moment within an operation at which it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing was done.
+    /// The operation fails before it has done anything.
     Before,
-    /// Half of the bytes were written; for an operation that writes none: nothing was done.
+    /// Half of the bytes are written; an operation that writes none does nothing.
     Torn,
-    /// All was done, and an error returned nevertheless.
+    /// The operation is done completely, and returns an error all the same.
     After,
 }
 
@@ -63,14 +63,15 @@ struct Script {
     plan: Option<Plan>,
 }
 
-/// Works on the real disk and fails by plan. Operations are counted from 1, from the last plan on.
+/// Works on the real disk and fails by plan. Operations are counted from 1, beginning with the last call that set a
+/// plan.
 #[derive(Debug, Default)]
 pub struct FaultyFs {
     script: Mutex<Script>,
     pieces: Arc<Pieces>,
 }
 
-/// What was read from the files that are open, and whether such reads hang.
+/// Counts the bytes read from open files, and makes such reads hang on request.
 #[derive(Debug, Default)]
 pub struct Pieces {
     state: Mutex<PiecesState>,
@@ -90,18 +91,18 @@ impl Pieces {
         self.state().bytes
     }
 
-    /// Lets every later read from an open file hang until [`Self::release`].
+    /// Makes every later read from an open file hang until [`Self::release`].
     pub fn hold(&self) {
         self.state().is_held = true;
     }
 
-    /// Lets reads go on.
+    /// Ends the effect of [`Self::hold`]: hanging reads continue.
     pub fn release(&self) {
         self.state().is_held = false;
         self.changed.notify_all();
     }
 
-    /// Returns how many reads hang.
+    /// Returns the number of reads that hang.
     pub fn waiting(&self) -> usize {
         self.state().waiting
     }
@@ -145,7 +146,7 @@ impl ReadFile for Counted {
 }
 
 impl FaultyFs {
-    /// Makes one that does not fail yet.
+    /// Makes a file system that does not fail yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -175,7 +176,7 @@ impl FaultyFs {
         self.script().calls.len()
     }
 
-    /// Returns what is known of, and done to, the reads from open files.
+    /// Returns the counter and control of reads from open files.
     pub fn pieces(&self) -> Arc<Pieces> {
         Arc::clone(&self.pieces)
     }

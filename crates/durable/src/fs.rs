@@ -1,4 +1,4 @@
-//! The one door to the disk for state, small enough that a test can stand in it.
+//! The boundary to the disk: [`Fs`] with one method per operation, so that a test can make each of them fail.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -9,7 +9,8 @@ use std::path::Path;
 
 use contd_failpoint::Failpoint;
 
-/// Which file it is, whatever its name: device and inode. Another file has the same only after this one is closed and gone.
+/// The identity of a file, whatever its name: device and inode. Another file can have the same only after this one is
+/// closed and removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
     device: u64,
@@ -22,24 +23,24 @@ impl FileId {
     }
 }
 
-/// A file that is open for reading, at any place, also after it was renamed or removed.
+/// A file open for reading at any offset, also after it was renamed or removed.
 pub trait ReadFile: Send + Debug {
-    /// Reads at most as much as the buffer takes from this place on, and returns how much that was; 0 at the end.
+    /// Reads at most `buffer.len()` bytes from `offset` on and returns how many it read; 0 at the end of the file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Tells which file it is.
+    /// Returns the identity of the file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn id(&self) -> io::Result<FileId>;
 
     /// Returns its size in bytes.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn size(&self) -> io::Result<u64>;
 }
 
@@ -60,98 +61,98 @@ impl ReadFile for File {
     }
 }
 
-/// What the sequences of this crate need from a file system; each method is one step that can fail.
+/// The file operations that the sequences of this crate are made of; each method is one step that can fail.
 ///
-/// Paths are taken as they are: whoever builds them out of names has checked the names.
+/// Paths are used as given: the caller has checked the names that it builds them from.
 pub trait Fs: Send + Sync + Debug {
     /// Reads a whole file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::FileTooLarge`] when it has more than `max_bytes`, otherwise what the system says.
+    /// [`io::ErrorKind::FileTooLarge`] when it has more than `max_bytes`, otherwise the system's error.
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
 
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`], otherwise what the system says.
+    /// [`io::ErrorKind::NotFound`], otherwise the system's error.
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
 
-    /// Tells which file has a name now.
+    /// Returns the identity of the file that has this name now.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`], otherwise what the system says.
+    /// [`io::ErrorKind::NotFound`], otherwise the system's error.
     fn id(&self, path: &Path) -> io::Result<FileId>;
 
     /// Lists the names in a directory, sorted.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
 
-    /// Makes a directory and its parents, each new one with this mode (and the umask); an existing one stays as it is.
+    /// Makes a directory and its parents, each new one with this mode (less the umask); an existing one is not changed.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()>;
 
-    /// Makes a file that must not exist yet and writes all bytes to it. On an error a part of it may be there.
+    /// Makes a file that must not exist yet and writes all bytes to it. After an error a part of them may be there.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`], otherwise what the system says.
+    /// [`io::ErrorKind::AlreadyExists`], otherwise the system's error.
     fn write_new(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>;
 
-    /// Adds bytes to the end of a file, which is made (0600) if absent. On an error a part of them may be there.
+    /// Adds bytes to the end of a file, which is made (0600) if absent. After an error a part of them may be there.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
     /// Waits until the content of a file is on the disk.
     ///
     /// # Errors
-    /// What the system says; the content must then be taken as lost.
+    /// The system's error; the content must then be taken as lost.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
 
     /// Waits until the names in a directory are on the disk.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Renames, replacing what `to` was, in one step.
+    /// Renames a file and replaces an existing `to`, in one step.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`], otherwise what the system says.
+    /// [`io::ErrorKind::NotFound`], otherwise the system's error.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// [`io::ErrorKind::DirectoryNotEmpty`], [`io::ErrorKind::NotFound`], otherwise what the system says.
+    /// [`io::ErrorKind::DirectoryNotEmpty`], [`io::ErrorKind::NotFound`], otherwise the system's error.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Removes a directory with all that is in it; symlinks are removed, not followed.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`], otherwise what the system says.
+    /// [`io::ErrorKind::NotFound`], otherwise the system's error.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Tells whether there is something at the path, a dangling symlink included.
+    /// Tells whether a file of any kind has this path, a dangling symlink included.
     ///
     /// # Errors
-    /// What the system says when it cannot tell.
+    /// The system's error, when it cannot tell.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 
     /// Returns the size of a file in bytes.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`], otherwise what the system says.
+    /// [`io::ErrorKind::NotFound`], otherwise the system's error.
     fn len(&self, path: &Path) -> io::Result<u64>;
 }
 
@@ -163,7 +164,7 @@ impl Fs for RealFs {
     fn read(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         operation()?;
         let file = File::open(path)?;
-        // What it says of its length saves reads in tiny pieces; what counts is what comes.
+        // The reported size is only a hint that avoids many small reads; the bytes that are read decide.
         let hint = file.metadata().map_or(0, |metadata| metadata.len()).min(max_bytes);
         let mut bytes = Vec::with_capacity(usize::try_from(hint).unwrap_or_default().saturating_add(1));
         file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -253,7 +254,7 @@ impl Fs for RealFs {
     }
 }
 
-/// Each operation begins here: in a test, any of them may be told to fail.
+/// Runs at the beginning of each operation; the failpoint in it lets a test fail any of them.
 fn operation() -> io::Result<()> {
     contd_failpoint::check(Failpoint::FsOperation)
 }

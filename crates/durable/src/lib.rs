@@ -1,18 +1,18 @@
-//! Files that are whole or absent, whatever happens in the middle.
+//! Durable file operations: after a crash or a power loss a file is whole or absent.
 //!
-//! Takes in: bytes and paths. Gives out: [`Fs`], the one door to the disk for state, and on top of it the few sequences
-//! of operations that keep a promise across a crash or a power loss:
+//! Takes in: bytes and paths. Gives out: [`Fs`], the boundary to the disk, and on top of it the few sequences of
+//! operations that survive a crash or a power loss:
 //!
 //! ```text
 //! replace           temp file ─ write ─ fsync ─ rename ─ fsync directory     old or new, never a mixture
 //! replace_volatile  temp file ─ write ─ rename                               the same, but not across a power loss
 //! create_dirs       mkdir each part ─ fsync each parent                      the directory is there after a power loss
-//! remove            unlink ─ fsync directory                                 gone stays gone
+//! remove            unlink ─ fsync directory                                 a removed file stays removed
 //! ```
 //!
-//! Never does: decide what is stored where, keep descriptors open but those it gives away, follow a format. All calls block; an async caller
-//! makes them on a blocking pool. Every sequence may be repeated after any failure. Feature `testing` adds
-//! `FaultyFs`, which fails at the n-th operation.
+//! Never does: decide where data is stored, follow a format, keep a descriptor open that it did not return. All calls
+//! block; an async caller makes them on a blocking pool. Every sequence may be repeated after any failure. Feature
+//! `testing` adds `FaultyFs`, which fails at the n-th operation.
 #![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "testing"))]

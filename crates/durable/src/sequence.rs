@@ -1,4 +1,5 @@
-//! The sequences that keep a promise: replace, remove, make directories. Each may be repeated after any failure.
+//! Sequences of file operations that survive a crash: replace, remove, make directories. Each may be repeated after any
+//! failure.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,10 +13,10 @@ use crate::fs::Fs;
 /// that had the same pid.
 const MAX_TEMP_NAMES: u32 = 64;
 
-/// What stands between a file's name and the number in the name of its temp file.
+/// The text between a file's name and the number in the name of its temp file.
 const TEMP_MARK: &[u8] = b".tmp-";
 
-/// What can fail on the way to the disk. The path is the one the caller gave, or the one it leads to.
+/// A step that failed on the way to the disk. The path is the one the caller gave, or one that it leads to.
 #[derive(Debug, thiserror::Error)]
 pub enum DurableError {
     /// The path has no file name or no parent.
@@ -41,7 +42,7 @@ pub enum DurableError {
         source: io::Error,
     },
     /// The new content could not be brought to the disk; the old one is untouched.
-    #[error("bring new content for {} to the disk", path.display())]
+    #[error("sync new content for {}", path.display())]
     Sync {
         /// The file to be replaced.
         path: PathBuf,
@@ -49,7 +50,7 @@ pub enum DurableError {
         source: io::Error,
     },
     /// The new content could not take the name; the old one is untouched.
-    #[error("put new content in the place of {}", path.display())]
+    #[error("replace {} by its new content", path.display())]
     Rename {
         /// The file to be replaced.
         path: PathBuf,
@@ -57,7 +58,7 @@ pub enum DurableError {
         source: io::Error,
     },
     /// The change is made, but may not survive a power loss.
-    #[error("bring directory {} to the disk", path.display())]
+    #[error("sync directory {}", path.display())]
     SyncDir {
         /// The directory.
         path: PathBuf,
@@ -91,7 +92,7 @@ pub enum DurableError {
 }
 
 impl DurableError {
-    /// Returns what the system said, where it said something.
+    /// Returns the system's error, if the step failed by one.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::NoParent { .. } | Self::NotBelow { .. } => None,
@@ -105,7 +106,7 @@ impl DurableError {
         }
     }
 
-    /// Says what to do next.
+    /// Returns the next step for a person.
     pub fn hint(&self) -> &'static str {
         match self.io().map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "free space on this disk and repeat",
@@ -117,10 +118,10 @@ impl DurableError {
     }
 }
 
-/// Replaces (or makes) a file so that after any crash it has its old content or all of the new one.
+/// Replaces (or makes) a file. After a crash at any point it has its old content or all of the new one.
 ///
-/// The directory must exist. `mode` is that of the new file. After an error other than [`DurableError::SyncDir`] the
-/// old content stands; after that one the new content is in place, and only a power loss could bring the old one back.
+/// The directory must exist. `mode` is the mode of the new file. After [`DurableError::SyncDir`] the new content is in
+/// place, and only a power loss can bring the old one back; after any other error the old content is still there.
 ///
 /// # Errors
 /// A [`DurableError`] naming the step; repeating is safe.
@@ -132,14 +133,14 @@ pub fn replace(fs: &dyn Fs, path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
         .map_err(|source| DurableError::Sync { path: path.to_owned(), source })
         .and_then(|()| fs.rename(&temp, path).map_err(|source| DurableError::Rename { path: path.to_owned(), source }));
     if let Err(error) = renamed {
-        // What cannot be removed now is found by its name in `sweep_temps`.
+        // If the temp file cannot be removed now, `sweep_temps` finds it later by its name.
         let _swept_later = fs.remove_file(&temp);
         return Err(error);
     }
     fs.sync_dir(dir).map_err(|source| DurableError::SyncDir { path: dir.to_owned(), source })
 }
 
-/// Replaces a file so that a reader sees its old or its new content, without waiting for a disk: for tmpfs.
+/// Replaces a file so that a reader sees its old or its new content, but does not sync it. For tmpfs.
 ///
 /// # Errors
 /// A [`DurableError`] naming the step; the old content stands and repeating is safe.
@@ -152,14 +153,14 @@ pub fn replace_volatile(fs: &dyn Fs, path: &Path, bytes: &[u8], mode: u32) -> Re
     })
 }
 
-/// Removes a file so that it stays removed; it is fine when it is not there, or its directory is not.
+/// Removes a file so that it stays removed after a power loss. An absent file or directory is no error.
 ///
 /// # Errors
 /// [`DurableError::Remove`] or [`DurableError::SyncDir`]; repeating is safe.
 pub fn remove(fs: &dyn Fs, path: &Path) -> Result<(), DurableError> {
     let dir = parent_of(path)?;
     ignore_absent(fs.remove_file(path)).map_err(|source| DurableError::Remove { path: path.to_owned(), source })?;
-    // Also when nothing was there: an earlier call may have failed between the two steps.
+    // Sync even when the file was absent: an earlier call may have failed between the two steps.
     ignore_absent(fs.sync_dir(dir)).map_err(|source| DurableError::SyncDir { path: dir.to_owned(), source })
 }
 
@@ -172,7 +173,7 @@ pub fn create_dirs(fs: &dyn Fs, base: &Path, relative: &Path, mode: u32) -> Resu
     sync_dirs(fs, base, relative)
 }
 
-/// Makes `base/relative` without waiting for a disk. `base` must exist; each part of `relative` is a name.
+/// Makes `base/relative` without syncing. `base` must exist; each part of `relative` is a name.
 ///
 /// # Errors
 /// [`DurableError::NotBelow`] or [`DurableError::CreateDir`]; repeating is safe.
@@ -186,8 +187,8 @@ pub fn create_dirs_volatile(fs: &dyn Fs, base: &Path, relative: &Path, mode: u32
     Ok(())
 }
 
-/// Brings the directories of `base/relative` to the disk, also those that were there: an earlier call may have failed
-/// between making and syncing one. What is in the last one is not its business.
+/// Syncs all directories of `base/relative`, also those that existed: an earlier call may have failed between making
+/// and syncing one. The content of the last directory is not synced.
 ///
 /// # Errors
 /// [`DurableError::NotBelow`] or [`DurableError::SyncDir`]; repeating is safe.
@@ -211,7 +212,7 @@ fn check_below(base: &Path, relative: &Path) -> Result<(), DurableError> {
 
 /// Removes the temp files that a crash left in a directory and returns how many there were; an absent directory has none.
 ///
-/// Only legal while nobody replaces a file in that directory.
+/// Only legal while no file in that directory is being replaced.
 ///
 /// # Errors
 /// [`DurableError::List`] or [`DurableError::Remove`]; repeating is safe.
@@ -245,7 +246,8 @@ fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Writes the content beside its final place and returns where; on an error nothing is left, or only a temp file.
+/// Writes the content to a temp file beside its final place and returns the temp file's path. On an error it leaves
+/// nothing, or only a temp file.
 fn write_temp(fs: &dyn Fs, path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, DurableError> {
     let failed = |source| DurableError::Write { path: path.to_owned(), source };
     let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
@@ -299,7 +301,7 @@ mod tests {
         [Fault::Before, Fault::Torn, Fault::After]
     }
 
-    /// Runs `work` on a fresh directory with a fault at operation 1, 2, 3… until it gets through, and checks after each.
+    /// Runs `work` on a fresh directory with a fault at operation 1, 2, 3… until it succeeds, and checks after each.
     fn for_every_fault(prepare: impl Fn(&Path), work: impl Fn(&FaultyFs, &Path) -> bool, check: impl Fn(&Path, bool)) {
         for fault in kinds() {
             for lasting in [false, true] {

@@ -1,9 +1,9 @@
-//! The list: each point, its name, and what is true when it is reached. A test holds it to the sources.
+//! The table of all failpoints: name, and the state when each is reached. A test compares it with the sources.
 
-/// Makes the enum and its list from one table, so that no point can be in one and not in the other.
+/// Makes the enum and its list from one table, so that no failpoint is missing in one of them.
 macro_rules! failpoints {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
-        /// One place in the code. The first word of its name says which process comes by.
+        /// A place in the code. The first word of its name says which process reaches it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Failpoint {
             $($(#[$doc])* $variant,)+
@@ -13,14 +13,14 @@ macro_rules! failpoints {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// Returns the name, as an order gives it.
+            /// Returns the name, as an order uses it.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
                 }
             }
 
-            /// Returns how the sources call it.
+            /// Returns the name of the variant, as the sources use it.
             pub const fn variant(self) -> &'static str {
                 match self {
                     $(Self::$variant => stringify!($variant),)+
@@ -31,50 +31,50 @@ macro_rules! failpoints {
 }
 
 failpoints! {
-    /// Any operation on a file by `RealFs`, of the daemon or of a shim; it can be made to fail.
+    /// A file operation of `RealFs`, in the daemon or a shim, is about to begin; it can be made to fail.
     FsOperation = "fs.operation",
 
     /// The container is admitted; nothing of it is on disk.
     MakeAdmitted = "daemon.make.admitted",
-    /// The intent is written.
+    /// The record of the container, in state `Creating`, is written.
     MakeRecorded = "daemon.make.recorded",
-    /// Its root is there.
+    /// The container's root is prepared.
     MakeRootPrepared = "daemon.make.root-prepared",
-    /// Its bundle is there.
+    /// The container's bundle is written.
     MakeBundleWritten = "daemon.make.bundle-written",
-    /// Its log is there.
+    /// The container's log exists.
     MakeLogOpened = "daemon.make.log-opened",
-    /// The lease and the task of its shim are written.
+    /// The lease and the task of the shim are written.
     SpawnReserved = "daemon.spawn.reserved",
-    /// The process of its shim was started and said that it is ready.
+    /// The process of the shim was started and reported that it is ready.
     SpawnLaunched = "daemon.spawn.launched",
     /// A warm slot was given the task.
     SlotTold = "daemon.slot.told",
-    /// Its shim answers.
+    /// The shim answers.
     MakeShimSpawned = "daemon.make.shim-spawned",
-    /// The runtime has made it.
+    /// The runtime has made the container.
     MakeCreated = "daemon.make.created",
-    /// The actor knows that it was made.
+    /// The container's actor knows that the container was made.
     MakeTold = "daemon.make.told",
-    /// Its entrypoint runs.
+    /// The container's entrypoint runs.
     MakeStarted = "daemon.make.started",
-    /// That it runs is written; nobody has been answered.
+    /// The record says that the container runs; the caller has no answer yet.
     MakeCommitted = "daemon.make.committed",
-    /// That it waits to be started is written; nobody has been answered.
+    /// The record says that the container is prepared; the caller has no answer yet.
     MakePrepared = "daemon.make.prepared",
 
-    /// It shall stop; neither is that written, nor was a signal sent.
+    /// A stop was requested; it is not recorded, and no signal was sent.
     StopRequested = "daemon.stop.requested",
     /// The shim has answered that the signal was sent.
     StopSignalled = "daemon.stop.signalled",
-    /// The shim has told the end, which is not written.
+    /// The shim has reported the exit; it is not recorded.
     ExitTaken = "daemon.exit.taken",
-    /// The end is written; nobody has been answered.
+    /// The exit is recorded; waiting callers have no answer yet.
     ExitStored = "daemon.exit.stored",
-    /// The shim of the ended container has gone.
+    /// The shim of the ended container is gone.
     ExitSettled = "daemon.exit.settled",
 
-    /// The shim is about to be asked to hand over.
+    /// The shim is about to be asked for a handover.
     UpgradeAsked = "daemon.upgrade.asked",
     /// The successor has answered.
     UpgradeDone = "daemon.upgrade.done",
@@ -89,80 +89,80 @@ failpoints! {
     LogRemoved = "daemon.undo.log-removed",
     /// The root was released, in a deletion or a rollback.
     RootReleased = "daemon.undo.root-released",
-    /// The record was removed, in a deletion or a rollback; nobody has been answered.
+    /// The record was removed, in a deletion or a rollback; the caller has no answer yet.
     RecordRemoved = "daemon.undo.record-removed",
 
-    /// The lease of a shim was looked at.
+    /// The lease of a shim was read.
     AttachLooked = "daemon.attach.looked",
     /// The lease is reserved for a successor.
     AttachReserved = "daemon.attach.reserved",
     /// The successor was started and said that it is ready.
     AttachLaunched = "daemon.attach.launched",
-    /// The shim has answered where its container is.
+    /// The shim has reported the state of its container.
     AttachDone = "daemon.attach.done",
 
-    /// The lease has this process in it.
+    /// The lease names this process.
     ShimClaimed = "shim.up.claimed",
-    /// The socket can be connected to.
+    /// The socket accepts connections.
     ShimBound = "shim.up.bound",
-    /// The task is known.
+    /// The shim has read its task.
     ShimTaskRead = "shim.up.task-read",
-    /// All is ready, and the daemon was told.
+    /// The shim is ready and has told the daemon.
     ShimReady = "shim.up.ready",
     /// A warm slot waits for its task.
     SlotReady = "shim.slot.ready",
     /// The runtime was asked to make the container.
     CreateBegun = "shim.create.begun",
-    /// The runtime has made it; that is not written.
+    /// The runtime has made the container; that is not recorded.
     CreateMade = "shim.create.made",
-    /// Who init is, is written.
+    /// The init process is recorded.
     CreateRecorded = "shim.create.recorded",
-    /// The runtime was asked to start it.
+    /// The runtime was asked to start the container.
     StartBegun = "shim.start.begun",
-    /// That it was started is written.
+    /// The start is recorded.
     StartRecorded = "shim.start.recorded",
 
     /// Output has left the FIFO and is in the spool.
     SpoolTaken = "shim.spool.taken",
-    /// Where it goes in the log is noted.
+    /// The output's position in the log is noted in the spool.
     SpoolNoted = "shim.spool.noted",
-    /// It is in the log.
+    /// The output is in the log.
     SpoolLogged = "shim.spool.logged",
-    /// It is done with.
+    /// The spool's entry is finished.
     SpoolFinished = "shim.spool.finished",
-    /// The spool was cut, its last entry is still there.
+    /// The spool was truncated; its last entry is still there.
     SpoolCut = "shim.spool.cut",
-    /// One file of the log has its next name.
+    /// One file of the log was renamed by rotation.
     RotationRenamed = "shim.rotation.renamed",
-    /// The new file is open.
+    /// The new log file is open.
     RotationReopened = "shim.rotation.reopened",
 
-    /// Init has ended; its output is not read to the end.
+    /// Init has ended; its output is not yet read to the end.
     EndSeen = "shim.end.seen",
-    /// The end is about to be written.
+    /// The output is read to the end; the exit is about to be written.
     EndDrained = "shim.end.drained",
-    /// The end is written.
+    /// The exit is written.
     EndWritten = "shim.end.written",
-    /// Whoever waits is about to hear of it.
+    /// Waiting clients are about to be told of the exit.
     EndTold = "shim.end.told",
 
     /// The runtime was asked to remove the container.
     DeleteBegun = "shim.delete.begun",
-    /// Nothing of it runs, its cgroup is gone.
+    /// No process of the container runs, and its cgroup is removed.
     DeleteCgroupRemoved = "shim.delete.cgroup-removed",
-    /// Who init was is forgotten.
+    /// The record of the init process is removed.
     DeleteForgotten = "shim.delete.forgotten",
     /// The shim was told to end.
     ShimShutDown = "shim.down.told",
 
-    /// What a dead predecessor had written is read.
+    /// The files of the dead predecessor are read.
     AdoptRead = "shim.adopt.read",
-    /// What it had taken of the output is in the log.
+    /// The output in the predecessor's spool is in the log.
     AdoptReplayed = "shim.adopt.replayed",
-    /// Init is known again.
+    /// The successor has the init process under watch.
     AdoptTaken = "shim.adopt.taken",
-    /// The other program is about to be executed.
+    /// The successor's program is about to be executed.
     HandOverBegun = "shim.hand-over.begun",
-    /// The other program has the lease.
+    /// The successor holds the lease.
     HandOverClaimed = "shim.hand-over.claimed",
 }

@@ -1,4 +1,4 @@
-//! The list of points is that of the code: each is come by at exactly one place.
+//! Compares the table of failpoints with the code: each is used at exactly one place.
 #![expect(clippy::expect_used, reason = "tests end loudly")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use contd_failpoint::Failpoint;
 
-/// Collects the sources that end up in one of our programs; this crate only names the points.
+/// Lists the sources that are linked into our programs. This crate is left out: it only names the failpoints.
 fn sources() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut dirs = vec![root.join("src"), root.join("actors/src")];
@@ -30,7 +30,7 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// Finds `Failpoint::Name` in all of them.
+/// Finds `Failpoint::Name` in all of these sources.
 fn uses() -> BTreeMap<String, Vec<PathBuf>> {
     let mut uses: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for path in sources() {
@@ -44,7 +44,7 @@ fn uses() -> BTreeMap<String, Vec<PathBuf>> {
 }
 
 #[test]
-fn each_point_is_come_by_at_exactly_one_place() {
+fn each_failpoint_is_used_at_exactly_one_place() {
     let uses = uses();
     for point in Failpoint::ALL {
         let places = uses.get(point.variant()).map(Vec::as_slice).unwrap_or_default();

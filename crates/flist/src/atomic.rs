@@ -19,7 +19,7 @@ const MAX_NAME_ATTEMPTS: u32 = 16;
 
 /// A file under a temporary name. Dropped before [`TempFile::commit`], it removes itself.
 #[derive(Debug)]
-pub(crate) struct TempFile {
+pub struct TempFile {
     path: PathBuf,
     file: File,
     committed: bool,
@@ -28,7 +28,10 @@ pub(crate) struct TempFile {
 
 impl TempFile {
     /// Makes an empty file in `folder`, which must exist, under a name that no one else has.
-    pub(crate) fn create_in(folder: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The folder cannot be written to, or is full of leftovers.
+    pub fn create_in(folder: &Path) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         for _ in 0..MAX_NAME_ATTEMPTS {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -47,12 +50,13 @@ impl TempFile {
     }
 
     /// Gives the file to write to.
-    pub(crate) fn file(&mut self) -> &mut File {
+    pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
     /// Gives the temporary path, for writers that want a name (SQLite).
-    pub(crate) fn path(&self) -> &Path {
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 

@@ -7,7 +7,7 @@
 //! id     = blake2b-256(stored)
 //! ```
 //!
-//! The legacy format has another cipher and shorter digests, told by the length of the names: see `legacy/xxtea.rs`.
+//! The legacy format has another cipher and shorter digests, told by the length of the names: see `xxtea.rs`.
 //!
 //! ```text
 //! stored = XXTEA(key)(packed)      key and id are blake2b-128
@@ -21,7 +21,7 @@ use aes_gcm::{Aes256Gcm, Nonce};
 
 use crate::error::FlistErrorKind;
 use crate::hash::{BlockId, BlockKey, BlockRef, Digest, HASH_LEN, blake2b_256};
-use crate::legacy::xxtea;
+use crate::xxtea;
 
 /// Bytes of plain text in every block but the last of a file. Fixed by the format (`rfs`: `BLOB_SIZE`).
 pub const BLOCK_SIZE: usize = 512 * 1024;
@@ -219,6 +219,14 @@ fn encrypt(stored: &mut Vec<u8>, key: BlockKey) -> Result<BlockRef, BlockError> 
 pub fn seal_anything(mut packed: Vec<u8>, key: BlockKey) -> Result<SealedBlock, BlockError> {
     let names = encrypt(&mut packed, key)?;
     Ok(SealedBlock { names, stored: packed })
+}
+
+/// For fuzzing: decrypts a stored block of the legacy format with that key, and counts the bytes that are packed in it.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn decrypt_legacy(key: &[u8; 16], stored: &[u8]) -> usize {
+    let mut stored = stored.to_vec();
+    xxtea::decrypt(key, &mut stored).map_or(0, |()| stored.len())
 }
 
 /// Decrypts and unpacks what a store gave for `block`: the id is checked before, the key after.

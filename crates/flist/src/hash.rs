@@ -8,13 +8,13 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// Bytes of a BLAKE2b-256 digest.
-pub(crate) const HASH_LEN: usize = 32;
+pub const HASH_LEN: usize = 32;
 
 /// Bytes hashed at once.
 const HASH_CHUNK: usize = 64 * 1024;
 
 /// Bytes of a BLAKE2b-128 digest, as the legacy format has them.
-pub(crate) const LEGACY_HASH_LEN: usize = 16;
+pub const LEGACY_HASH_LEN: usize = 16;
 
 /// A digest of either format.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,14 +51,16 @@ pub struct BlockRef {
 }
 
 /// Returns the unkeyed BLAKE2b-256 of `bytes`.
-pub(crate) fn blake2b_256(bytes: &[u8]) -> [u8; HASH_LEN] {
+#[must_use]
+pub fn blake2b_256(bytes: &[u8]) -> [u8; HASH_LEN] {
     let mut state = hasher();
     state.update(bytes);
     finish(&state)
 }
 
 /// Returns the unkeyed BLAKE2b-128 of `bytes`.
-pub(crate) fn blake2b_128(bytes: &[u8]) -> [u8; LEGACY_HASH_LEN] {
+#[must_use]
+pub fn blake2b_128(bytes: &[u8]) -> [u8; LEGACY_HASH_LEN] {
     let mut digest = [0; LEGACY_HASH_LEN];
     let full = blake2b_simd::Params::new().hash_length(LEGACY_HASH_LEN).hash(bytes);
     // Made with this length, so the zip covers all of both.
@@ -103,7 +105,8 @@ pub fn hash_file(path: &Path) -> io::Result<String> {
 }
 
 /// Writes bytes as lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     // By digits and not by `write!`: every read of a cached block needs the name of its file.
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.fold(String::with_capacity(bytes.len() * 2), |mut text, digit| {

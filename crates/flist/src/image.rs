@@ -113,7 +113,8 @@ impl ImageDefaults {
 }
 
 /// `ENTRYPOINT [""]` is how a Dockerfile takes back the entrypoint of its base: engines take it for none.
-pub(crate) fn without_cleared(entrypoint: Vec<String>) -> Vec<String> {
+#[must_use]
+pub fn without_cleared(entrypoint: Vec<String>) -> Vec<String> {
     if entrypoint.iter().all(String::is_empty) && entrypoint.len() == 1 { Vec::new() } else { entrypoint }
 }
 

@@ -150,7 +150,10 @@ impl Output {
 }
 
 /// Refuses a place that is taken; with `force` only what is no file: a device or a directory is never replaced.
-pub(crate) fn check_place(out: &Path, force: bool) -> Result<(), PackError> {
+///
+/// # Errors
+/// It is taken.
+pub fn check_place(out: &Path, force: bool) -> Result<(), PackError> {
     match fs::symlink_metadata(out) {
         Ok(metadata) if metadata.is_file() || metadata.is_symlink() => {
             if force {

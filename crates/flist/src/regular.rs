@@ -79,12 +79,18 @@ pub fn open(path: &Path) -> io::Result<Opened> {
 }
 
 /// Opens for reading what an `O_PATH` descriptor stands for; `None` if it is no regular file.
-pub(crate) fn reopen(found: &File) -> io::Result<Option<File>> {
+///
+/// # Errors
+/// As opening a file has them.
+pub fn reopen(found: &File) -> io::Result<Option<File>> {
     if found.metadata()?.is_file() { again(found).map(Some) } else { Ok(None) }
 }
 
 /// Opens what a path leads to, if it is a regular file; the error of anything else says what it is.
-pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// As opening a file has them; or it is something else.
+pub fn open_file(path: &Path) -> io::Result<File> {
     let what = match open(path)? {
         Opened::File(file) => return Ok(file),
         Opened::Directory(_) => "a directory".to_owned(),

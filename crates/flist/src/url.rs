@@ -9,7 +9,8 @@ use url::Url;
 const MAX_SHOWN_CHARS: usize = 300;
 
 /// Splits `scheme://rest`. No scheme gives `None`.
-pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
+#[must_use]
+pub fn split_scheme(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
     (!scheme.is_empty() && scheme.chars().all(plain)).then_some((scheme, rest))

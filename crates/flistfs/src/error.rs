@@ -4,11 +4,10 @@ use std::io;
 use std::path::PathBuf;
 
 use contd_flist::{CacheError, MetadataError, StoreError};
-use contd_handover::RightsError;
 use contd_lease::{LeaseError, ProcessError};
 use contd_protocol::flistfs::SERVE_SPEC_VERSION;
-use contd_protocol::{CodecError, FrameError, Refusal};
-use contd_types::{ApiError, ErrorKind, Explain, Shortage};
+use contd_session::SessionError as ControlError;
+use contd_types::{ErrorKind, Explain, Shortage};
 
 use crate::mount::MountError;
 use crate::session::SessionError;
@@ -155,27 +154,15 @@ pub(crate) enum ServeError {
 /// Why a predecessor gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
-    /// Nobody listens, or the connection broke.
+    /// Nobody listens.
+    #[error("connect to it")]
+    Connect(#[source] io::Error),
+    /// The connection broke, or it refused.
     #[error("talk to it")]
-    Talk(#[from] io::Error),
-    /// Descriptors could not be received.
-    #[error("receive its descriptors")]
-    Rights(#[from] RightsError),
-    /// What it said is no frame.
-    #[error("understand its frames")]
-    Frame(#[from] FrameError),
-    /// What it said is no message.
-    #[error("understand its messages")]
-    Codec(#[from] CodecError),
-    /// It is too old or too new.
-    #[error("agree with it on a version")]
-    Refused(#[source] Refusal),
+    Talk(#[from] ControlError),
     /// It is of a version that cannot hand over.
     #[error("it is of a version that cannot hand over")]
     TooOld,
-    /// It refused.
-    #[error("it refuses")]
-    Answer(#[source] ApiError),
     /// It sent something else than was asked for.
     #[error("it sent something else than was asked for")]
     Unexpected,
@@ -206,8 +193,10 @@ impl Explain for ServeError {
                 }
             }
             Self::Ending { .. } => ErrorKind::Conflict,
-            Self::Ask { source: AskError::Refused(_) | AskError::TooOld, .. } => ErrorKind::VersionMismatch,
-            Self::Ask { source: AskError::Answer(answer), .. } => answer.kind,
+            Self::Ask { source: AskError::Talk(ControlError::Refused { .. }) | AskError::TooOld, .. } => {
+                ErrorKind::VersionMismatch
+            }
+            Self::Ask { source: AskError::Talk(ControlError::Answer { source }), .. } => source.kind,
             Self::Ask { .. } | Self::GivenUp { .. } => ErrorKind::Unavailable,
             Self::Mount { .. }
             | Self::Session { .. }
@@ -242,7 +231,7 @@ impl Explain for ServeError {
             Self::PredecessorLives { .. } => {
                 "it waits in the kernel: see /proc/<pid>/stack, and repeat when it has ended".to_owned()
             }
-            Self::Ask { source: AskError::Refused(_) | AskError::TooOld, .. } => {
+            Self::Ask { source: AskError::Talk(ControlError::Refused { .. }) | AskError::TooOld, .. } => {
                 "end its containers, so that a server of this version can start".to_owned()
             }
             Self::Ask { .. } => "see flistfs.log in its directory, then repeat".to_owned(),

@@ -3,7 +3,7 @@
 //! ```text
 //! contd-flistfs --dir DIR ──► keeper ── fork ──► server       /dev/fuse, the lock and the socket are open in both
 //!                               ▲                  │
-//!          server died: fork another                keeper died: start its successor (`succession`)
+//!          server died: fork another                keeper died: start its successor (`handover`)
 //! ```
 //!
 //! The tree is in the keeper's memory before it forks, so a new server has it at once and the two share its pages. Whoever
@@ -31,11 +31,11 @@ use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use crate::error::ServeError;
-use crate::estate::{self, Estate, SOCKET_FILE};
+use crate::handover;
 use crate::launch::{Reporter, Start};
 use crate::log::BoundedLog;
+use crate::mount_state::{self, MountState, SOCKET_FILE};
 use crate::serve::{self, SERVES};
-use crate::succession;
 use crate::sys::{self, Fork};
 
 /// What `ps` shows for the keeper; its command line is that of the server.
@@ -82,29 +82,29 @@ pub(crate) fn run(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<()
 fn keep(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<(), ServeError> {
     // First of all: threads and children inherit the mask, and an early SIGTERM must not kill between mount and serving.
     let signals = catch_signals()?;
-    estate::check_not_ending(dir)?;
-    let spec = estate::read_spec(dir)?;
-    let (estate, flist) = match start {
+    mount_state::check_not_ending(dir)?;
+    let spec = mount_state::read_spec(dir)?;
+    let (state, flist) = match start {
         Start::Fresh => {
             let claimed = LeaseDir::new(dir).claim(env!("CARGO_PKG_VERSION"));
             let lease = claimed.map_err(|source| ServeError::Lease { source })?;
             let flist = open(&spec)?;
-            (Estate::found(dir, spec, lease)?, flist)
+            (MountState::create(dir, spec, lease)?, flist)
         }
         Start::Succeed => {
-            let offer = succession::ask(dir)?;
+            let offer = handover::ask(dir)?;
             let flist = open(&spec)?;
             // What could keep a server from serving is tried before the one that serves is ended.
             serve::rehearse(dir, &spec, &flist)?;
-            (Estate::inherit(dir, spec, offer)?, flist)
+            (MountState::take_over(dir, spec, offer)?, flist)
         }
     };
-    Keeper { estate, flist, signals, failures: 0, killed_early: 0 }.run(reporter)
+    Keeper { state, flist, signals, failures: 0, killed_early: 0 }.run(reporter)
 }
 
 fn open(spec: &ServeSpec) -> Result<Arc<Flist>, ServeError> {
     let path = &spec.flist;
-    let opened = Flist::open(path);
+    let opened = contd_flist_legacy::open(path);
     opened.map(Arc::new).map_err(|error| ServeError::Flist { path: path.clone(), source: Box::new(error) })
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn take_signals(signals: &SignalFd) -> bool {
 }
 
 struct Keeper {
-    estate: Estate,
+    state: MountState,
     flist: Arc<Flist>,
     signals: SignalFd,
     /// Servers that failed in a row.
@@ -164,9 +164,9 @@ impl Keeper {
             match sys::fork().map_err(|source| ServeError::Fork { source })? {
                 Fork::Child => {
                     drop(ours);
-                    let Self { estate, flist, signals, .. } = self;
+                    let Self { state, flist, signals, .. } = self;
                     let reporter = is_first.then_some(reporter);
-                    return serve::run(estate, flist, &signals, &theirs, reporter);
+                    return serve::run(state, flist, &signals, &theirs, reporter);
                 }
                 Fork::Parent(child) => {
                     drop(theirs);
@@ -220,16 +220,16 @@ impl Keeper {
     fn is_another_wanted(&mut self, life: &Life, is_first: bool) -> Result<bool, ServeError> {
         if matches!(life.status, WaitStatus::Exited(_, 0)) {
             // It has done so itself, unless it could not.
-            let _usually_gone = std::fs::remove_file(self.estate.dir.join(SOCKET_FILE));
+            let _usually_gone = std::fs::remove_file(self.state.dir.join(SOCKET_FILE));
             info!("ended");
             return Ok(false);
         }
-        if is_first && !life.has_served && self.estate.predecessors.is_empty() {
+        if is_first && !life.has_served && self.state.predecessors.is_empty() {
             // It has told why. There is no one above the mount yet.
-            crate::mount::abandon(&self.estate.spec.mount_point);
+            crate::mount::abandon(&self.state.spec.mount_point);
             return Ok(false);
         }
-        estate::check_not_ending(&self.estate.dir)?;
+        mount_state::check_not_ending(&self.state.dir)?;
         if matches!(life.status, WaitStatus::Signaled(_, Signal::SIGKILL, _)) {
             warn!(status = ?life.status, "the process that serves was killed, another goes on in its place");
             // That is no fault of its own. But one that is killed whenever it begins (out of memory) is given up some day.
@@ -257,7 +257,7 @@ impl Keeper {
 
     /// Writes down why there will be no server any more, for the daemon to tell.
     fn leave_word(&self, error: &ServeError) {
-        let path = self.estate.dir.join(LAST_WORDS_FILE);
+        let path = self.state.dir.join(LAST_WORDS_FILE);
         let text = serde_json::to_vec(&ApiError::from_error(error)).unwrap_or_default();
         if let Err(error) = contd_durable::replace_volatile(&contd_durable::RealFs, &path, &text, 0o600) {
             warn!(path = %path.display(), error = %contd_types::one_line(&error), "the last words cannot be written");

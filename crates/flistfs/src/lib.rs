@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Either of the two may be killed at any moment, and both may be replaced by a newer program, while containers read: the mount
-//! stays, and the kernel sends again what was not answered (see `keeper` and `succession`). Node ids are the flist's own
+//! stays, and the kernel sends again what was not answered (see `keeper` and `handover`). Node ids are the flist's own
 //! inode numbers and nothing is remembered per lookup, so any server can answer for any other.
 //! What is remembered per open file is in a file of the lease directory, for the same successors.
 //! Content never changes, so every answer may be cached for a year. See docs/flist-serving.md.
@@ -22,19 +22,19 @@
 
 mod ahead;
 mod error;
-mod estate;
 mod handles;
+mod handover;
 mod keeper;
 pub mod launch;
 pub mod log;
 pub mod mount;
+mod mount_state;
 pub mod negotiate;
 pub mod ops;
 mod passthrough;
 mod serve;
 mod server;
 pub mod session;
-mod succession;
 #[expect(unsafe_code, reason = "fork, which nix marks unsafe, and mallopt")]
 mod sys;
 pub mod wire;

@@ -3,9 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use contd_mountinfo::Mount as Line;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -17,7 +18,6 @@ pub const SOURCE: &str = "contd-flistfs";
 pub const FSTYPE: &str = "fuse.contd";
 
 const DEVICE: &str = "/dev/fuse";
-const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// What can go wrong with a mount.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum MountError {
         source: io::Error,
     },
     /// The mount table could not be read.
-    #[error("read {MOUNTINFO}")]
+    #[error("read {}", contd_mountinfo::PATH)]
     Table {
         /// Why.
         source: io::Error,
@@ -84,16 +84,6 @@ pub struct Mount {
     device: String,
 }
 
-/// One line of the mount table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
-    id: u64,
-    device: String,
-    point: PathBuf,
-    fstype: String,
-    super_options: Vec<u8>,
-}
-
 /// Mounts an empty FUSE file system and returns the device that serves it.
 ///
 /// # Errors
@@ -126,7 +116,7 @@ impl Mount {
             .map_err(|errno| MountError::Private { path: path.to_owned(), source: errno.into() })?;
         let lines = table()?;
         let not_found = || MountError::NotFound { path: path.to_owned() };
-        let line = lines.iter().rev().find(|line| line.point == path && line.fstype == FSTYPE);
+        let line = lines.iter().rev().find(|line| line.point == path && line.fs_type == FSTYPE);
         let line = line.ok_or_else(not_found)?;
         let mount = Self { path: path.to_owned(), id: line.id, device: line.device.clone() };
         // Only speed depends on it, and /sys may be read-only in a container.
@@ -176,7 +166,7 @@ impl Mount {
         let path = self.path.as_os_str().as_bytes();
         lines.iter().find_map(|line| {
             let is_bind = line.device == self.device && line.id != self.id;
-            let is_overlay = line.fstype == "overlay" && names_path(&line.super_options, path);
+            let is_overlay = line.fs_type == "overlay" && names_path(&line.super_options, path);
             (is_bind || is_overlay).then(|| format!("it is part of the mount at {}", line.point.display()))
         })
     }
@@ -191,57 +181,12 @@ fn names_path(options: &[u8], path: &[u8]) -> bool {
 }
 
 fn table() -> Result<Vec<Line>, MountError> {
-    let text = std::fs::read(MOUNTINFO).map_err(|source| MountError::Table { source })?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(line).collect())
-}
-
-/// Parses `36 35 98:0 /root /point rw,… master:1 - ext3 /dev/root rw,…`; lines of another form are none of ours.
-fn line(text: &[u8]) -> Option<Line> {
-    let mut fields = text.split(|byte| *byte == b' ');
-    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let _parent = fields.next()?;
-    let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
-    let _root = fields.next()?;
-    let point = PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.next()?)));
-    fields.find(|field| *field == b"-")?;
-    let fstype = String::from_utf8(fields.next()?.to_vec()).ok()?;
-    let _source = fields.next()?;
-    Some(Line { id, device, point, fstype, super_options: unescape(fields.next().unwrap_or_default()) })
-}
-
-/// Undoes the `\ooo` of the mount table.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.split_first_chunk::<3>().filter(|_| *first == b'\\');
-        let number = digits.and_then(|(digits, _)| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match (number, digits) {
-            (Some(byte), Some((_, behind))) => {
-                plain.push(byte);
-                rest = behind;
-            }
-            _ => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
+    contd_mountinfo::read().map_err(|source| MountError::Table { source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_the_mount_table_is_understood_with_spaces_and_optional_fields() {
-        let text = br"36 35 0:41 / /run/a\040b ro,nosuid shared:1 master:2 - fuse.contd contd-flistfs ro,user_id=0";
-        let line = line(text).unwrap();
-        assert_eq!((line.id, line.device.as_str(), line.fstype.as_str()), (36, "0:41", FSTYPE));
-        assert_eq!(line.point, Path::new("/run/a b"));
-        assert!(super::line(b"").is_none() && super::line(b"x y z").is_none());
-    }
 
     #[test]
     fn an_overlay_names_a_lower_only_as_a_whole_path() {

@@ -49,6 +49,13 @@ impl Negotiated {
         })
     }
 
+    /// Writes it down for a successor.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Four integers can always be written; a successor would refuse an empty text.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// Tells whether a feature was agreed on.
     #[must_use]
     pub fn has(&self, flag: u64) -> bool {

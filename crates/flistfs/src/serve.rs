@@ -25,14 +25,14 @@ use nix::sys::signalfd::SignalFd;
 use tracing::{debug, error, info, warn};
 
 use crate::error::ServeError;
-use crate::estate::{Estate, SOCKET_FILE, check_not_ending};
+use crate::handover;
 use crate::keeper::take_signals;
 use crate::launch::Reporter;
 use crate::mount::{Mount, MountError};
+use crate::mount_state::{MountState, SOCKET_FILE, check_not_ending};
 use crate::ops::Ops;
 use crate::server::Control;
 use crate::session::Session;
-use crate::succession;
 
 /// What a server tells its keeper once it serves.
 pub(crate) const SERVES: [u8; 1] = *b"s";
@@ -59,7 +59,7 @@ const LOOK_FOR: Duration = Duration::from_secs(120);
 /// # Errors
 /// [`ServeError`]; if it served before, another one can go on.
 pub(crate) fn run(
-    estate: Estate,
+    state: MountState,
     flist: Arc<Flist>,
     signals: &SignalFd,
     keeper: &UnixStream,
@@ -67,20 +67,20 @@ pub(crate) fn run(
 ) -> Result<(), ServeError> {
     // How `ps` shows us is no reason to fail.
     let _only_a_name = prctl::set_name(NAME);
-    let estate = Arc::new(estate);
-    let spec = &estate.spec;
-    let us = note_server(&estate.dir)?;
-    let content = content(&estate.dir, spec, flist)?;
+    let state = Arc::new(state);
+    let spec = &state.spec;
+    let us = note_server(&state.dir)?;
+    let content = content(&state.dir, spec, flist)?;
     // The limits may be others than before, and a server that only reads would never find out.
     content.cache().see_to_limits();
-    let ops = Arc::new(Ops::with_passthrough(content, estate.dir.join(HANDLES_FILE)));
-    succession::end_all(&estate.predecessors)?;
-    let device = estate.device.try_clone().map_err(|source| ServeError::Fork { source })?;
-    let is_first = reporter.is_some() && estate.predecessors.is_empty();
+    let ops = Arc::new(Ops::with_passthrough(content, state.dir.join(HANDLES_FILE)));
+    handover::end_all(&state.predecessors)?;
+    let device = state.device.try_clone().map_err(|source| ServeError::Fork { source })?;
+    let is_first = reporter.is_some() && state.predecessors.is_empty();
     let session = if is_first {
-        Ok(Session::new(device, estate.negotiated, Arc::clone(&ops)))
+        Ok(Session::new(device, state.negotiated, Arc::clone(&ops)))
     } else {
-        Session::resume(device, estate.negotiated, Arc::clone(&ops))
+        Session::resume(device, state.negotiated, Arc::clone(&ops))
     };
     let gone = session.and_then(Session::start).map_err(|source| ServeError::Session { source })?;
     let mount = match Mount::adopt(&spec.mount_point) {
@@ -89,16 +89,16 @@ pub(crate) fn run(
         found => found.map_err(|source| ServeError::Mount { source })?,
     };
     info!(hash = %spec.hash, mount = %spec.mount_point.display(), inodes = ops.inodes(), is_first, "serving");
-    let control = Control::new(Arc::clone(&estate), us, ops, mount);
+    let control = Control::new(Arc::clone(&state), us, ops, mount);
     // A keeper that has died meanwhile is noticed below.
     let _unheard = (&mut &*keeper).write_all(&SERVES);
     if let Some(reporter) = reporter {
         reporter.ready();
     }
-    let ended = attend(&estate, signals, gone.as_fd(), keeper, &control);
+    let ended = attend(&state, signals, gone.as_fd(), keeper, &control);
     control.wait_for_farewells();
     // The socket goes before the lease: whoever finds no socket finds a lease that is dead or about to be.
-    let _swept_by_the_daemon = std::fs::remove_file(estate.dir.join(SOCKET_FILE));
+    let _swept_by_the_daemon = std::fs::remove_file(state.dir.join(SOCKET_FILE));
     info!("the file system is gone");
     ended
 }
@@ -138,7 +138,7 @@ fn note_server(dir: &Path) -> Result<ProcessIdentity, ServeError> {
     let us = ProcessIdentity::of_self().map_err(|source| ServeError::Process { source })?;
     let path = dir.join(SERVER_FILE);
     let failed = |source| ServeError::NoteServer { path: path.clone(), source };
-    let text = serde_json::to_vec(&succession::process(&us)).map_err(|error| failed(error.into()))?;
+    let text = serde_json::to_vec(&handover::process(&us)).map_err(|error| failed(error.into()))?;
     replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| {
         let number = error.io().and_then(std::io::Error::raw_os_error);
         failed(number.map_or_else(|| std::io::Error::other(error.to_string()), std::io::Error::from_raw_os_error))
@@ -150,7 +150,7 @@ fn note_server(dir: &Path) -> Result<ProcessIdentity, ServeError> {
 
 /// Answers the control socket and SIGTERM until the file system is gone, and sees to it that there is a keeper.
 fn attend(
-    estate: &Arc<Estate>,
+    state: &Arc<MountState>,
     signals: &SignalFd,
     gone: impl AsFd,
     keeper: &UnixStream,
@@ -161,7 +161,7 @@ fn attend(
     loop {
         let mut fds = [
             PollFd::new(gone.as_fd(), PollFlags::POLLIN),
-            PollFd::new(estate.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(state.listener.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(keeper.as_fd(), PollFlags::POLLIN),
         ];
@@ -181,12 +181,12 @@ fn attend(
         }
         farewell.look(control);
         if is_called {
-            control.accept(&estate.listener);
+            control.accept(&state.listener);
         }
         if has_keeper && is_orphaned {
             has_keeper = false;
-            let (control, estate) = (Arc::clone(control), Arc::clone(estate));
-            in_background("successor", move || find_keeper(&estate.dir, &control));
+            let (control, state) = (Arc::clone(control), Arc::clone(state));
+            in_background("successor", move || find_keeper(&state.dir, &control));
         }
     }
 }

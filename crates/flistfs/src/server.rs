@@ -1,26 +1,21 @@
-//! The control socket: Status, Shutdown and the hand-over to a successor, in the frames of `contd-protocol`.
+//! The control socket: status, shutdown and the handover to a successor.
 
-use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use contd_handover::RightsError;
 use contd_lease::ProcessIdentity;
-use contd_protocol::flistfs::{self, Call, Reply, Request, Response, Status, VERSIONS};
-use contd_protocol::hello::HELLO_VERSION;
-use contd_protocol::{
-    CodecError, Frame, FrameError, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal, negotiate,
-};
+use contd_protocol::flistfs::{Call, FlistSocket, Handover, Request, Response, Status};
+use contd_session::{Blocking, SessionError};
 use contd_types::{ApiError, ErrorKind, Explain};
 use tracing::{debug, info, warn};
 
-use crate::estate::Estate;
+use crate::handover::process;
 use crate::mount::{Mount, MountError};
+use crate::mount_state::MountState;
 use crate::ops::Ops;
-use crate::succession::process;
 
 /// Connections at the same time: the daemon has one per flist, a person with a tool another.
 const MAX_CONNECTIONS: usize = 16;
@@ -65,7 +60,7 @@ impl Explain for ShutdownError {
 /// What the connections share.
 #[derive(Debug)]
 pub(crate) struct Control {
-    estate: Arc<Estate>,
+    state: Arc<MountState>,
     us: ProcessIdentity,
     ops: Arc<Ops>,
     mount: Mount,
@@ -85,29 +80,10 @@ struct Ending {
     successors: usize,
 }
 
-/// Why a connection ends early.
-#[derive(Debug, thiserror::Error)]
-enum ConnectionError {
-    #[error("read from or write to a connection")]
-    Io(#[from] io::Error),
-    #[error("split the bytes of a connection in frames")]
-    Frame(#[from] FrameError),
-    #[error("encode or decode a message")]
-    Codec(#[from] CodecError),
-    #[error("take a frame of kind {0:?}: it is not expected here")]
-    Unexpected(Kind),
-    #[error("agree with the caller")]
-    Refused(#[source] Refusal),
-    #[error("hand over to a successor")]
-    HandOver(#[from] RightsError),
-    #[error("write down for a successor what was agreed with the kernel")]
-    Session(#[source] serde_json::Error),
-}
-
 impl Control {
-    pub(crate) fn new(estate: Arc<Estate>, us: ProcessIdentity, ops: Arc<Ops>, mount: Mount) -> Arc<Self> {
+    pub(crate) fn new(state: Arc<MountState>, us: ProcessIdentity, ops: Arc<Ops>, mount: Mount) -> Arc<Self> {
         Arc::new(Self {
-            estate,
+            state,
             us,
             ops,
             mount,
@@ -174,69 +150,42 @@ impl Control {
         if ending.is_gone { Ok(()) } else { Err(ShutdownError::StillUsed) }
     }
 
-    fn serve(&self, mut stream: UnixStream) -> Result<(), ConnectionError> {
-        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
-        stream.set_write_timeout(Some(IDLE_TIMEOUT))?;
-        let mut frames = FrameReader::new(MAX_CONTROL_BODY_BYTES);
-        let Some(first) = next_frame(&mut stream, &mut frames)? else { return Ok(()) };
-        if first.kind != Kind::Hello {
-            return Err(ConnectionError::Unexpected(first.kind));
+    fn serve(&self, stream: UnixStream) -> Result<(), SessionError> {
+        let mut session = Blocking::<FlistSocket>::new(stream, IDLE_TIMEOUT)?;
+        if session.welcome(concat!("contd-flistfs ", env!("CARGO_PKG_VERSION")))?.is_none() {
+            return Ok(());
         }
-        let hello: Hello = contd_protocol::decode(&first.body)?;
-        let negotiated = negotiate(hello.versions, VERSIONS);
-        let reply = match &negotiated {
-            Ok(version) => HelloReply::Welcome {
-                version: *version,
-                agent: concat!("contd-flistfs ", env!("CARGO_PKG_VERSION")).to_owned(),
-                features: Vec::new(),
-            },
-            Err(refusal) => HelloReply::Refused(refusal.clone()),
-        };
-        stream.write_all(&Frame::new(HELLO_VERSION, Kind::HelloReply, &reply)?.to_bytes())?;
-        let version = negotiated.map_err(ConnectionError::Refused)?;
-        // Until this connection closes, whatever it is that ends it.
-        let mut _succession = None;
-        while let Some(frame) = next_frame(&mut stream, &mut frames)? {
-            if frame.kind != Kind::Call {
-                return Err(ConnectionError::Unexpected(frame.kind));
-            }
-            let call: Call = contd_protocol::decode(&frame.body)?;
+        // Until this connection closes, for whatever reason.
+        let mut _handover = None;
+        while let Some(call) = session.next_call()? {
             if matches!(call.request, Request::HandOver) {
-                _succession = Some(Succession::new(self));
+                _handover = Some(HandoverUnderWay::new(self));
             }
-            self.answer(&mut stream, version, &call)?;
+            self.answer(&session, &call)?;
         }
         Ok(())
     }
 
-    fn answer(&self, stream: &mut UnixStream, version: u16, call: &Call) -> Result<(), ConnectionError> {
-        let mut send = |result| -> Result<(), ConnectionError> {
-            let reply = Reply { id: call.id, result };
-            stream.write_all(&Frame::new(version, Kind::Reply, &reply)?.to_bytes())?;
-            Ok(())
-        };
+    fn answer(&self, session: &Blocking<FlistSocket>, call: &Call) -> Result<(), SessionError> {
         match call.request {
-            Request::Status => send(Ok(Response::Status(self.status()))),
+            Request::Status => session.reply(call.id, Ok(Response::Status(self.status())), &[]),
             Request::Shutdown => {
                 // Counted before the end can begin, so that the end waits for this answer.
                 self.count_farewell(|count| count.saturating_add(1));
                 info!("asked to shut down");
-                let result = self.shut_down().map(|()| Response::Done);
-                let sent = send(result.map_err(|error| ApiError::from_error(&error)));
+                let result = self.shut_down().map(|()| Response::Done).map_err(|error| ApiError::from_error(&error));
+                let sent = session.reply(call.id, result, &[]);
                 self.count_farewell(|count| count.saturating_sub(1));
                 sent
             }
-            Request::HandOver => self.hand_over(stream, version, call.id),
+            Request::HandOver => {
+                let MountState { device, lease, listener, negotiated, .. } = &*self.state;
+                let handover = Handover { server: process(&self.us), session: negotiated.to_json() };
+                info!("handing over to a successor");
+                let fds = [device.as_fd(), lease.as_fd(), listener.as_fd()];
+                session.reply(call.id, Ok(Response::Handover(handover)), &fds)
+            }
         }
-    }
-
-    fn hand_over(&self, stream: &UnixStream, version: u16, id: u64) -> Result<(), ConnectionError> {
-        let Estate { device, lease, listener, negotiated, .. } = &*self.estate;
-        let session = serde_json::to_string(negotiated).map_err(ConnectionError::Session)?;
-        let estate = flistfs::Estate { server: process(&self.us), session };
-        let frame = Frame::new(version, Kind::Reply, &Reply { id, result: Ok(Response::Estate(estate)) })?;
-        info!("handing over to a successor");
-        Ok(contd_handover::send(stream, &frame.to_bytes(), &[device.as_fd(), lease.as_fd(), listener.as_fd()])?)
     }
 
     fn count_farewell(&self, change: impl FnOnce(usize) -> usize) {
@@ -249,7 +198,7 @@ impl Control {
     fn status(&self) -> Status {
         Status {
             pid: nix::unistd::getpid().as_raw(),
-            hash: self.estate.spec.hash.clone(),
+            hash: self.state.spec.hash.clone(),
             mount_point: self.mount.path().to_owned(),
             inodes: self.ops.inodes(),
             failed_reads: self.ops.failed_reads(),
@@ -258,9 +207,9 @@ impl Control {
 }
 
 /// Counted as long as a successor's connection is open.
-struct Succession<'a>(&'a Control);
+struct HandoverUnderWay<'a>(&'a Control);
 
-impl<'a> Succession<'a> {
+impl<'a> HandoverUnderWay<'a> {
     fn new(control: &'a Control) -> Self {
         let mut ending = control.ending();
         ending.successors = ending.successors.saturating_add(1);
@@ -268,26 +217,11 @@ impl<'a> Succession<'a> {
     }
 }
 
-impl Drop for Succession<'_> {
+impl Drop for HandoverUnderWay<'_> {
     fn drop(&mut self) {
         let mut ending = self.0.ending();
         ending.successors = ending.successors.saturating_sub(1);
         drop(ending);
         self.0.changed.notify_all();
-    }
-}
-
-/// Reads until a frame is whole; `None` when the caller has closed.
-fn next_frame(stream: &mut UnixStream, frames: &mut FrameReader) -> Result<Option<Frame>, ConnectionError> {
-    let mut chunk = [0; 4096];
-    loop {
-        if let Some(frame) = frames.next_frame()? {
-            return Ok(Some(frame));
-        }
-        let len = stream.read(&mut chunk)?;
-        if len == 0 {
-            return Ok(None);
-        }
-        frames.push(chunk.get(..len).unwrap_or_default());
     }
 }

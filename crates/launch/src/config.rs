@@ -1,7 +1,8 @@
-//! `config.json`, typed: every field of the OCI runtime specification 1.0–1.2 is here, honoured or refused by name.
+//! The types of `config.json`: every field of the OCI runtime specification 1.0–1.2 is here, honoured or refused by
+//! name.
 //!
-//! The specification lets a runtime ignore what it does not know; a launcher of isolated processes that does so drops
-//! somebody's restriction in silence. So an unknown field is an error here, with its place.
+//! The specification lets a runtime ignore unknown fields. A launcher of isolated processes must not: it would silently
+//! drop a restriction that a user asked for. So an unknown field is an error here, with its path.
 
 mod place;
 pub(crate) mod resources;
@@ -20,7 +21,7 @@ pub use resources::Resources;
 
 use crate::fault::Fault;
 
-/// A configuration with a large seccomp profile has some 100 KiB.
+/// The most bytes of a configuration; one with a large seccomp profile has about 100 KiB.
 const MAX_CONFIG_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The whole configuration.
@@ -35,7 +36,7 @@ pub struct Config {
     #[serde(default)]
     pub(crate) mounts: Option<Vec<MountConfig>>,
     hooks: Option<Value>,
-    /// For whoever reads the bundle; they mean nothing to a runtime.
+    /// Annotations for readers of the bundle; a runtime ignores them.
     #[serde(rename = "annotations")]
     _annotations: Option<BTreeMap<String, String>>,
     pub(crate) linux: Option<Linux>,
@@ -55,7 +56,7 @@ pub(crate) struct RootConfig {
     pub(crate) readonly: bool,
 }
 
-/// `process`, also as it stands alone for an exec.
+/// `process`; also used alone, for an exec.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Process {
@@ -152,7 +153,7 @@ pub(crate) struct Linux {
     intel_rdt: Option<Value>,
     memory_policy: Option<Value>,
     pub(crate) rootfs_propagation: Option<String>,
-    /// As it stands: the cache of compiled filters is keyed by its bytes.
+    /// The unparsed text: the cache of compiled filters is keyed by its bytes.
     pub(crate) seccomp: Option<Box<RawValue>>,
     #[serde(default)]
     pub(crate) sysctl: Option<BTreeMap<String, String>>,
@@ -218,7 +219,7 @@ impl Config {
         Self::parse(&text)
     }
 
-    /// As [`Self::read`], from its text.
+    /// Does the same as [`Self::read`], from the text.
     ///
     /// # Errors
     /// [`Fault`] with the field.
@@ -260,7 +261,7 @@ impl Config {
 }
 
 impl Process {
-    /// Reads a process that stands alone: what is to be executed in a running container.
+    /// Parses a `process` that stands alone: the one to execute in a running container.
     ///
     /// # Errors
     /// [`Fault`] with the field.
@@ -287,7 +288,7 @@ impl Process {
     }
 }
 
-/// Refuses the first of these fields that says something.
+/// Refuses the first of these fields that is present.
 fn refuse<'a>(fields: impl IntoIterator<Item = (&'static str, &'a Option<Value>)>) -> Result<(), Fault> {
     for (name, value) in fields {
         if value.as_ref().is_some_and(|value| !is_empty(value)) {
@@ -310,7 +311,7 @@ fn is_empty(value: &Value) -> bool {
 
 fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Fault> {
     serde_json::from_str(text).map_err(|error| {
-        // The position is all that the parser knows; the path is found by a second, slow look.
+        // The parser knows only the position; a second, slow scan finds the path.
         let field = place::path_at(text, error.line(), error.column());
         Fault::invalid(field, error.to_string())
     })

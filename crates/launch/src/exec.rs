@@ -1,8 +1,8 @@
-//! One more process in a running container, with the restrictions of its first one.
+//! Executes one more process in a running container, with the restrictions of its init.
 //!
-//! Takes in: the bundle, whose `process` is the default; what differs from it ([`ExecRequest`]); a pidfd of the container's
-//! init. Gives out: a [`Launcher`] whose answer is a process that waits for "go", as a container's init does. Never does:
-//! give it a right that the bundle does not give.
+//! Takes in: the bundle, whose `process` is the default; the differences from it ([`ExecRequest`]); a pidfd of the
+//! container's init. Gives out: a [`Launcher`] whose answer is a process that waits for "go", as a container's init
+//! does. Never does: give it a right that the bundle does not give.
 //!
 //! ```text
 //! caller (single-threaded, reaps both)
@@ -11,10 +11,10 @@
 //!                                 └ clone ► process   its session; waits for "go"; exec
 //! ```
 //!
-//! A process is visible in a PID namespace only if it was cloned in it. So the launcher does all that takes rights where the
-//! container cannot see it, and what the container sees is a copy that has no more rights than the container itself, no
-//! descriptor of the host's, is not dumpable, and whose program is sealed ([`crate::sealed`]): even one that may trace
-//! everybody (CAP_SYS_PTRACE) gains nothing by it.
+//! A process is visible in a PID namespace only if it was cloned in it. So the launcher does everything that needs
+//! rights where the container cannot see it. The process that the container sees is a clone with no more rights than
+//! the container itself and no descriptor of the host's; it is not dumpable, and its program is sealed
+//! ([`crate::sealed`]). Even a container process that may trace every other (CAP_SYS_PTRACE) gains nothing from it.
 
 mod target;
 
@@ -42,26 +42,26 @@ use target::Init;
 /// A running container.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// As it was launched.
+    /// The settings that the container was launched with.
     pub settings: &'a Settings,
-    /// Where the cgroups are.
+    /// The node's cgroup hierarchies.
     pub hierarchies: &'a Hierarchies,
-    /// The directory with its `config.json`.
+    /// The directory with the container's `config.json`.
     pub bundle: &'a Path,
-    /// A pidfd of its init.
+    /// A pidfd of the container's init.
     pub init: BorrowedFd<'a>,
 }
 
-/// What is executed; everything else is as the bundle has it.
+/// The process to execute; all other settings come from the bundle.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExecRequest {
     /// The program and its arguments.
     pub args: Vec<String>,
     /// More of the environment, `NAME=value`; the last value of a name counts.
     pub env: Vec<String>,
-    /// Where instead of `process.cwd`; it must be there.
+    /// The working directory, in place of `process.cwd`; it must exist.
     pub cwd: Option<String>,
-    /// As whom instead of `process.user`.
+    /// The user, in place of `process.user`.
     pub user: Option<ExecUser>,
     /// More supplementary groups.
     pub additional_gids: Vec<u32>,
@@ -69,26 +69,26 @@ pub struct ExecRequest {
     pub terminal: bool,
 }
 
-/// As whom.
+/// The user and group of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExecUser {
     /// The user.
     pub uid: u32,
-    /// The group; without one the bundle's.
+    /// The group; `None` takes the bundle's.
     pub gid: Option<u32>,
 }
 
-/// Opens a pidfd of a process. Whether it is still the one that was meant is found out by [`Target::exec`].
+/// Opens a pidfd of a process. [`Target::exec`] checks whether it is still the container's init.
 ///
 /// # Errors
-/// There is no such process.
+/// The process does not exist.
 pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
-    sys::pidfd_open(pid)
+    contd_descriptors::pidfd::open(pid)
 }
 
 impl Target<'_> {
-    /// Forks a launcher that brings the process about. Only legal with one thread, in a program that was sealed by
-    /// [`sealed::ensure`]. The launcher's pid and that of its answer are the caller's to reap.
+    /// Forks a launcher that makes the process. Only legal with one thread, in a program that was sealed by
+    /// [`sealed::ensure`]. The caller must reap the launcher and the process in its answer.
     ///
     /// # Errors
     /// [`LaunchError::Fault`] when the container is gone or has no room for a process, [`LaunchError::Talk`].
@@ -101,7 +101,7 @@ impl Target<'_> {
         }
         let cgroup = Cgroup::open(self.hierarchies, &self.settings.cgroup);
         let cgroup = cgroup.map_err(|error| cgroup_fault("linux.cgroupsPath", &error))?.ok_or_else(target::ended)?;
-        // A launcher that is frozen could not even be told to end.
+        // A launcher in a frozen cgroup could not even be told to end.
         if cgroup.is_frozen().map_err(|error| cgroup_fault("", &error))? {
             let what = "exec in a container: it is paused";
             return Err(Fault::kernel("", what, &io::Error::from_raw_os_error(libc::EBUSY)).into());
@@ -109,7 +109,7 @@ impl Target<'_> {
         let talk = |source| LaunchError::Talk { source };
         let (orders, their_orders) = Wire::pair().map_err(talk)?;
         let (line, their_line) = Wire::pair().map_err(talk)?;
-        // Into v2 by the clone, which waits for no grace period as a migration does.
+        // Cloning into the v2 cgroup waits for no grace period, as a migration does.
         let failed = |error: io::Error| Fault::kernel("linux.cgroupsPath", "begin a process in the cgroup", &error);
         match sys::clone_process(0, Parent::Caller, cgroup.v2_dir()).map_err(failed)? {
             Cloned::Parent(pid) => Ok(Launcher::forked(pid, orders, line)),
@@ -124,7 +124,7 @@ impl Target<'_> {
         }
     }
 
-    /// Is the launcher.
+    /// Runs in the launcher process.
     fn launch(
         &self,
         cgroup: &Cgroup,
@@ -137,13 +137,13 @@ impl Target<'_> {
             Ok(pid) => Report::Ready { pid },
             Err(fault) => Report::Failed(fault),
         };
-        // When nobody listens any more, the process ends by itself: its line has no other end.
+        // If the caller is gone, the process ends by itself: its socket has no other end.
         u8::from(orders.send(&report, &[]).is_err())
     }
 
-    /// Enters the container and becomes what is to be executed, but for the exec.
+    /// Enters the container and prepares the process up to its exec.
     fn join(&self, cgroup: &Cgroup, request: &ExecRequest, stdio: [BorrowedFd<'_>; 3]) -> Result<PreparedExec, Fault> {
-        // Before anything of the container is touched: nobody in it may look at this program or its descriptors.
+        // Hide first: no process in the container may look at this program or its descriptors.
         hide()?;
         let init = Init::open(self.init)?;
         let config = Config::read(self.bundle)?;
@@ -163,10 +163,11 @@ impl Target<'_> {
         }
         cgroup.enter_v1().map_err(|error| cgroup_fault("linux.cgroupsPath", &error))?;
         let joined = init.join_namespaces()?;
-        // New credentials make it what `fs.suid_dumpable` says.
+        // Changing credentials sets dumpable to `fs.suid_dumpable`.
         hide()?;
         if joined & namespaces::NEW_USER != 0 {
-            // As init was until it became the entrypoint: the host's root has rights here that the container's has not.
+            // Become root inside the user namespace, as init was: the host's root has rights here that the container's
+            // has not.
             rights::set_user(0, 0, None)
                 .map_err(|error| Fault::kernel("linux.uidMappings", "become root in the user namespace", &error))?;
             hide()?;
@@ -179,9 +180,9 @@ fn hide() -> Result<(), Fault> {
     rights::set_dumpable(false).map_err(|error| Fault::kernel("", "hide the launcher from the container", &error))
 }
 
-/// Begins the process itself: from here on the container can see it.
+/// Clones the process: from here on the container can see it.
 fn begin(prepared: PreparedExec, orders: &Wire, mut line: Wire) -> Result<i32, Fault> {
-    // The pidfd and whatever else is the host's may not be in the copy, not for a moment.
+    // The clone must not have the pidfd, or any other descriptor of the host's, at any moment.
     process::close_all_but(&[orders.as_fd(), line.as_fd()])
         .map_err(|error| Fault::kernel("", "close the launcher's descriptors", &error))?;
     match sys::clone_under_filter() {
@@ -201,7 +202,7 @@ fn begin(prepared: PreparedExec, orders: &Wire, mut line: Wire) -> Result<i32, F
 }
 
 impl ExecRequest {
-    /// Puts what is asked for into the place of what the bundle says.
+    /// Replaces the bundle's values by those of the request.
     fn apply(&self, process: &mut Process) -> Result<(), Fault> {
         if self.terminal {
             return Err(Fault::unsupported("process.terminal"));

@@ -1,11 +1,11 @@
-//! Why a container could not be launched: one type that travels from init to the launcher and to its caller.
+//! The reason why a container could not be launched; one type for init, the launcher and its caller.
 
 use std::fmt;
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of reason it is; decides the exit code and the API's error kind.
+/// The kind of reason; decides the exit code and the API's error kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FaultKind {
     /// A field has a value that cannot be honoured.
@@ -22,32 +22,33 @@ pub enum FaultKind {
     Kernel,
 }
 
-/// The reason: which field, what was tried on what, and what the kernel said.
+/// A failed step: the field, the step, and the kernel's error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// What kind.
+    /// The kind of reason.
     pub kind: FaultKind,
-    /// The field of `config.json`, as `linux.resources.pids.limit` or `mounts[3].destination`; empty when none.
+    /// The field of `config.json`, such as `linux.resources.pids.limit` or `mounts[3].destination`; empty when there is
+    /// none.
     pub field: String,
-    /// What was tried, on what.
+    /// The step, and its object.
     pub what: String,
     /// The kernel's error number.
     pub errno: Option<i32>,
 }
 
 impl Fault {
-    /// A field whose value cannot be honoured.
+    /// Returns the fault of a field whose value cannot be honoured.
     pub fn invalid(field: impl Into<String>, what: impl Into<String>) -> Self {
         Self { kind: FaultKind::Invalid, field: field.into(), what: what.into(), errno: None }
     }
 
-    /// A field that the launcher does not implement.
+    /// Returns the fault of a field that the launcher does not implement.
     pub fn unsupported(field: impl Into<String>) -> Self {
         let what = "the native runtime does not implement this".to_owned();
         Self { kind: FaultKind::Unsupported, field: field.into(), what, errno: None }
     }
 
-    /// A step that the kernel refused.
+    /// Returns the fault of a step that the kernel refused.
     pub fn kernel(field: impl Into<String>, what: impl Into<String>, error: &io::Error) -> Self {
         let errno = error.raw_os_error();
         let kind = match errno {
@@ -60,14 +61,14 @@ impl Fault {
         Self { kind, field: field.into(), what, errno }
     }
 
-    /// The same with another kind.
+    /// Returns the fault with another kind.
     #[must_use]
     pub fn of_kind(mut self, kind: FaultKind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// Returns the exit code that a shell would give: 127, 126, or 125 for what is not the entrypoint's fault.
+    /// Returns the exit code that a shell would give: 127, 126, or 125 when the entrypoint is not at fault.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             FaultKind::NotFound => 127,
@@ -76,7 +77,7 @@ impl Fault {
         }
     }
 
-    /// Says what to do next.
+    /// Returns the next step for a person.
     pub fn hint(&self) -> &'static str {
         match self.kind {
             FaultKind::Invalid => "correct the field that is named",

@@ -1,4 +1,4 @@
-//! The container's first process, from its clone to its exec: carries out a [`Plan`] in one straight line.
+//! The container's first process, from its clone to its exec: carries out a [`Plan`] step by step.
 //!
 //! ```text
 //! session, user namespace's root, namespaces, loopback, hostname
@@ -8,8 +8,8 @@
 //!   → user, rights                                      "ready"; waits for "go"; seccomp, exec
 //! ```
 //!
-//! Targets are resolved by `openat2` inside the new root, descriptor by descriptor: what an image's symlinks say never
-//! leads out of it (`mounts`).
+//! Targets are resolved by `openat2` inside the new root, descriptor by descriptor, so an image's symlinks never lead
+//! out of it (`mounts`).
 
 mod devices;
 mod exec;
@@ -25,25 +25,24 @@ use std::io;
 pub use exec::PreparedExec;
 pub use fds::FdTable;
 pub use process::{ProcessContext, become_process};
-pub(crate) use root::leave_host;
+pub(crate) use root::unmount_host;
 
 use crate::fault::Fault;
 use crate::plan::{Join, Plan};
+use crate::prepare::namespaces::NEW_CGROUP;
 use crate::sys::{self, rights};
 
-const NEW_CGROUP: u64 = 0x0200_0000;
-
-/// Does everything up to the entrypoint's user and rights. Only legal in a process of one thread in namespaces of its
-/// own: a mount namespace at least.
+/// Carries out the plan up to the entrypoint's user and rights. Only legal in a process with one thread in namespaces
+/// of its own: a mount namespace at least.
 ///
 /// # Errors
-/// [`Fault`]; the process is of no use then.
+/// [`Fault`]; the process must end then.
 pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<(), Fault> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Fault::kernel("", what, &error)
     };
-    // Nobody in the container may look at this program or its descriptors before they are gone.
+    // No process in the container may look at this program or its descriptors before they are gone.
     rights::set_dumpable(false).map_err(failed("hide init from the container"))?;
     rights::new_session().map_err(failed("begin a session"))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
@@ -80,10 +79,10 @@ pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<(), Fault> {
         devices::make_all(&root, &plan.devices, fds)?;
         devices::link_all(&root)?;
     }
-    mounts::close_dev(&root, plan)?;
+    mounts::make_dev_read_only(&root, plan)?;
     paths::write_sysctls(&root, &plan.sysctls)?;
     paths::make_cwd(&root, &plan.process.cwd)?;
-    paths::close_all(&root, &plan.readonly_paths)?;
+    paths::make_all_read_only(&root, &plan.readonly_paths)?;
     paths::mask_all(&root, &plan.masked_paths)?;
     root::finish(&root, &plan.root)
 }

@@ -1,8 +1,8 @@
-//! The launcher process: forked by a single-threaded caller, blocking, gone once init waits for "go".
+//! The launcher process: forked by a single-threaded caller, blocking, ends once init waits for "go".
 //!
-//! Cold, it reads the bundle first and clones init into what the bundle wants. As a warm slot it has made and entered the
-//! cgroup and cloned init into the default namespaces before there is a bundle: entering a cgroup is what takes 12–17 ms
-//! on an idle host (FACTS: kernel), and init inherits the membership.
+//! A cold launcher reads the bundle first, and clones init into the namespaces that the bundle asks for. A warm slot
+//! has made and entered the cgroup, and cloned init into the default namespaces, before there is a bundle: entering a
+//! cgroup takes 12–17 ms on an idle host (docs/architecture.md, facts), and init inherits the membership.
 //!
 //! Init is cloned with `CLONE_PARENT`: it is the caller's child, not the launcher's, from its first moment on.
 
@@ -16,6 +16,7 @@ use contd_cgroup::{Cgroup, Controllers, Hierarchies, Kind, Limits};
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
 use crate::plan::{FdIndex, Join, MountPlan, MountSource};
+use crate::prepare::namespaces::{NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET, NEW_PID, NEW_UTS};
 use crate::prepare::{self, Context, Prepared};
 use crate::seccomp::{Cache, FilterError};
 use crate::sys::{self, Cloned, Parent};
@@ -25,71 +26,64 @@ pub(crate) mod child;
 #[expect(unsafe_code, reason = "fork and _exit, which must run nothing of the parent's")]
 pub(crate) mod process;
 
-/// The namespaces of a warm slot's init: what every container of ours has. The network's is entered later.
+/// The namespaces of a warm slot's init, which every container of ours has. The network namespace is entered later.
 const SLOT_NAMESPACES: u64 = NEW_PID | NEW_MOUNT | NEW_UTS | NEW_IPC;
 
-/// File systems that need nothing of the host's to be made.
+/// The file systems that can be mounted without a file or device of the host's.
 const FREESTANDING: [&str; 6] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "ramfs"];
 
-const NEW_MOUNT: u64 = 0x0002_0000;
-const NEW_CGROUP: u64 = 0x0200_0000;
-const NEW_UTS: u64 = 0x0400_0000;
-const NEW_IPC: u64 = 0x0800_0000;
-const NEW_PID: u64 = 0x2000_0000;
-const NEW_NET: u64 = 0x4000_0000;
-
-/// What a launcher must know before its bundle.
+/// The settings that a launcher needs before its bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The container's cgroup in each hierarchy, such as `/contd/<id>`. A bundle that names another is refused.
     pub cgroup: PathBuf,
     /// The directory of compiled seccomp filters.
     pub filters: PathBuf,
-    /// `contd-seccomp`.
+    /// The path of the program `contd-seccomp`.
     pub compiler: PathBuf,
 }
 
 /// The container's standard descriptors.
 #[derive(Debug)]
 pub struct Stdio {
-    /// 0.
+    /// Descriptor 0.
     pub stdin: OwnedFd,
-    /// 1.
+    /// Descriptor 1.
     pub stdout: OwnedFd,
-    /// 2.
+    /// Descriptor 2.
     pub stderr: OwnedFd,
 }
 
-/// A launcher under way, as its parent sees it. Its pid must be reaped by the parent.
+/// The parent's handle of a running launcher. The parent must reap its pid.
 #[derive(Debug)]
 pub struct Launcher {
     pid: i32,
     orders: Wire,
-    /// The line to init, kept for "go".
+    /// The socket to init, kept for "go".
     line: Wire,
 }
 
 /// An init that waits for "go".
 #[derive(Debug)]
 pub struct Waiting {
-    /// On the host; a child of the launcher's parent.
+    /// The init's pid on the host; it is a child of the launcher's parent.
     pub pid: i32,
     line: Wire,
 }
 
-/// Why a launcher gave no init.
+/// A launcher made no init.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The bundle, or the kernel.
+    /// The bundle is wrong, or the kernel refused a step.
     #[error("launch the process")]
     Fault(#[from] Fault),
-    /// It ended without a word.
+    /// The launcher ended without an answer.
     #[error("launch the process: the launcher ended without an answer")]
     Silent,
-    /// The line to it broke.
+    /// The socket to the launcher failed.
     #[error("talk to the launcher")]
     Talk {
-        /// Why.
+        /// The error.
         source: io::Error,
     },
 }
@@ -101,14 +95,15 @@ impl Launcher {
     /// runs anything.
     ///
     /// # Errors
-    /// No processes or descriptors.
+    /// No more processes or descriptors.
     pub fn fork(settings: &Settings, is_warm: bool) -> io::Result<Self> {
         let (orders, theirs) = Wire::pair()?;
         let (line, init_line) = Wire::pair()?;
         match process::fork()? {
             Some(pid) => Ok(Self { pid, orders, line }),
             None => {
-                // The caller's lease, socket and log must not stay open in a process that it does not know of.
+                // Close the caller's lease, socket and log here: they must not stay open in a process that the caller
+                // does not know of.
                 let kept = [theirs.as_fd(), line.as_fd(), init_line.as_fd()];
                 if process::close_all_but(&kept).is_err() {
                     process::exit_now(1);
@@ -120,25 +115,25 @@ impl Launcher {
         }
     }
 
-    /// Takes the caller's ends of the lines to a launcher that was forked.
+    /// Makes the handle from the caller's ends of the sockets to a forked launcher.
     pub(crate) fn forked(pid: i32, orders: Wire, line: Wire) -> Self {
         Self { pid, orders, line }
     }
 
-    /// Returns the launcher's pid: a child of the caller, to be reaped by it.
+    /// Returns the launcher's pid; the caller must reap it.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Gives it a bundle. Legal once.
+    /// Sends the launcher its bundle. Only legal once.
     ///
     /// # Errors
-    /// It has ended.
+    /// The launcher has ended.
     pub fn request(&mut self, request: &LaunchRequest, stdio: &Stdio) -> io::Result<()> {
         self.orders.send(request, &[stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()])
     }
 
-    /// Returns the descriptor that becomes readable with the answer, or at the launcher's end.
+    /// Returns a descriptor that becomes readable when the launcher has answered or ended.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.orders.as_fd()
     }
@@ -146,11 +141,11 @@ impl Launcher {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// [`LaunchError`]. An init that was cloned already ends by itself, and is the caller's to reap.
+    /// [`LaunchError`]. An init that was cloned already ends by itself; the caller must reap it.
     pub fn answer(mut self) -> Result<Waiting, LaunchError> {
         match self.orders.receive::<Report>().map_err(|source| LaunchError::Talk { source })? {
             Some((Report::Ready { pid }, fds)) => {
-                // A slot that did not fit has made another init, with a line of its own.
+                // A slot that did not fit the bundle has made another init, with another socket.
                 let line = fds.into_iter().next().map_or(self.line, Wire::from);
                 Ok(Waiting { pid, line })
             }
@@ -161,10 +156,10 @@ impl Launcher {
 }
 
 impl Waiting {
-    /// Lets init run the entrypoint.
+    /// Tells init to execute the entrypoint.
     ///
     /// # Errors
-    /// It has ended.
+    /// Init has ended.
     pub fn go(&mut self) -> io::Result<()> {
         self.line.send_go()
     }
@@ -174,20 +169,20 @@ impl Waiting {
         self.line.as_fd()
     }
 
-    /// Waits until init has executed the entrypoint; also `Ok` when it died on the way, which its status tells.
+    /// Waits until init has executed the entrypoint. Also `Ok` when init died before that; its status tells.
     ///
     /// # Errors
     /// [`Fault`] when the entrypoint could not be executed.
     pub fn outcome(mut self) -> Result<(), Fault> {
         match self.line.receive::<Fault>() {
             Ok(Some((fault, _))) => Err(fault),
-            // A connection that was reset is an init that was killed.
+            // The connection is reset when init was killed.
             Ok(None) | Err(_) => Ok(()),
         }
     }
 }
 
-/// The launcher's own side.
+/// The state inside the launcher process.
 struct Own {
     settings: Settings,
     orders: Wire,
@@ -195,10 +190,10 @@ struct Own {
     init_line: Wire,
 }
 
-/// What goes wrong in the launcher.
+/// A failure in the launcher.
 enum Failure {
     Fault(Fault),
-    /// The caller has gone.
+    /// The caller is gone.
     Orphaned,
 }
 
@@ -208,16 +203,16 @@ impl From<Fault> for Failure {
     }
 }
 
-/// An init that was cloned; killed by the end of its line unless it is told a plan.
+/// A cloned init. It ends when its socket closes, unless it was given a plan.
 struct ClonedInit {
     pid: i32,
     line: Wire,
 }
 
-/// What a launcher has brought about.
+/// The result of a launcher.
 struct Made {
     pid: i32,
-    /// Where "go" is to be said, if not on the first line.
+    /// The socket for "go", if not the first one.
     other_line: Option<Wire>,
 }
 
@@ -240,7 +235,7 @@ impl Own {
             Err(Failure::Fault(fault)) => orders.send(&Report::Failed(fault), &[]),
             Err(Failure::Orphaned) => Ok(()),
         };
-        // When nobody listens any more, init ends by itself: its line has no other end.
+        // If the caller is gone, init ends by itself: its socket has no other end.
         u8::from(sent.is_err())
     }
 }
@@ -255,7 +250,7 @@ fn launch_warm(settings: &Settings, orders: &mut Wire, line: Wire, init_line: Wi
         let pid = conduct(prepared, &cgroup, init)?;
         return Ok(Made { pid, other_line: None });
     }
-    // The first init ends when its line does, which the caller brings about with our answer.
+    // The first init ends when its socket closes, which the caller does when it gets our answer.
     let (line, init_line) = Wire::pair().map_err(|error| Fault::kernel("", "make a line to init", &error))?;
     let other_line = line.try_clone().map_err(|error| Fault::kernel("", "keep the line to init", &error))?;
     let made = launch_cold(settings, &hierarchies, prepared, line, init_line)?;
@@ -303,7 +298,7 @@ fn enter(cgroup: &Cgroup, settings: &Settings) -> Result<(), Fault> {
     })
 }
 
-/// The whole chain of a cgroup's error as one fault; its own field when it names one.
+/// Turns a cgroup's error, with all its sources, into one fault; about the error's own field if it has one.
 pub(crate) fn cgroup_fault(field: &str, error: &contd_cgroup::CgroupError) -> Fault {
     let field = error.field().unwrap_or(field).to_owned();
     match error.errno() {
@@ -329,13 +324,7 @@ fn read_bundle(settings: &Settings, hierarchies: &Hierarchies, orders: &mut Wire
 }
 
 pub(crate) fn filter_fault(error: &FilterError) -> Fault {
-    let mut what = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        what = format!("{what}: {cause}");
-        source = cause.source();
-    }
-    Fault::invalid("linux.seccomp", what)
+    Fault::invalid("linux.seccomp", contd_types::one_line(error))
 }
 
 pub(crate) fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<(), Fault> {
@@ -348,11 +337,12 @@ pub(crate) fn check_cgroup(settings: &Settings, named: Option<&Path>) -> Result<
     }
 }
 
-/// Turns what the launcher would do before it clones init into what init does by itself; `false` when that cannot be.
+/// Moves the network namespace into init's plan, because a slot's init is cloned already; `false` when the bundle does
+/// not fit into a slot.
 fn fit_into_slot(prepared: &mut Prepared) -> Result<bool, Fault> {
     let own = prepared.clone_flags & !NEW_CGROUP;
     let only_network = prepared.joins.iter().all(|(_, flag)| *flag == NEW_NET);
-    // Nothing of the host's is visible to a slot's init, so it makes only file systems that lie on nothing.
+    // A slot's init does not see the host's mounts, so it can mount only file systems without a source there.
     let lies_on_host = |mount: &MountPlan| match &mount.source {
         MountSource::New { fs_type, .. } => !FREESTANDING.contains(&fs_type.as_str()),
         MountSource::Tree { .. } | MountSource::Cgroups { .. } => false,
@@ -389,25 +379,26 @@ fn clone_init(
     }
 }
 
-/// Sends the plan, limits the cgroup meanwhile, and waits until init is ready.
+/// Sends the plan, applies the cgroup's limits meanwhile, and waits until init is ready.
 fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<i32, Failure> {
     let Prepared { plan, fds, limits, oom_score_adj, .. } = prepared;
     if let Some(score) = oom_score_adj {
-        // From here: init may have given up the right to, and its /proc is not the host's.
+        // Write it from here: init may have given up the right to, and its /proc is not the host's.
         fs::write(format!("/proc/{}/oom_score_adj", init.pid), score.to_string())
             .map_err(|error| Fault::kernel("process.oomScoreAdj", format!("set it to {score}"), &error))?;
     }
     let broken = |error: io::Error| match error.raw_os_error() {
-        Some(libc::E2BIG) => Fault::invalid("mounts", "more binds than the 200 that the native runtime takes"),
+        Some(libc::E2BIG) => prepare::too_many_mounts(),
         _ => Fault::kernel("", "send the plan to init", &error),
     };
-    // Before init makes its device nodes: cgroup v1 takes the rules one by one, after the one that forbids everything.
+    // Apply the device rules before init makes its nodes: cgroup v1 takes the rules one by one, and until the last one
+    // is written a node may be refused that the bundle allows.
     let devices = Limits { devices: limits.devices, ..Limits::default() };
     cgroup.apply(&devices).map_err(|error| cgroup_fault("linux.resources.devices", &error))?;
     let limits = Limits { devices: Vec::new(), ..limits };
     init.line.send_plan(&plan, &fds).map_err(broken)?;
     drop(fds);
-    // Init runs nothing of the container's before "go", so the limits are in force in time.
+    // Init runs no program of the container before "go", so the limits are in force in time.
     cgroup.apply(&limits).map_err(|error| cgroup_fault("linux.resources", &error))?;
     match init.line.receive::<Readiness>() {
         Ok(Some((Readiness::Ready, _))) => Ok(init.pid),

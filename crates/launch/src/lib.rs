@@ -1,8 +1,8 @@
-//! The native launcher: from an OCI bundle to a running, isolated process, in straight lines and without a thread.
+//! The native launcher: makes a running, isolated process from an OCI bundle, without threads.
 //!
 //! Takes in: a bundle's `config.json`, the name of its cgroup, the container's output. Gives out: init, waiting for
-//! "go" as OCI has it, or the one reason why not, with the field it is about. Never does: supervision, logs, networks,
-//! retries; nothing in `config.json` is ignored in silence.
+//! "go" as in OCI, or the reason why not, with the field that it is about. Never does: supervision, logs, networks,
+//! retries. No field of `config.json` is ignored silently.
 //!
 //! ```text
 //! caller (contd-shim: single-threaded, reaps init)
@@ -12,10 +12,10 @@
 //!                              waits for "go"; seccomp, exec
 //! ```
 //!
-//! One more process in a running container comes about in the same way, without a plan that travels ([`exec`]).
+//! One more process in a running container is made in the same way, but its plan is not sent ([`exec`]).
 //!
-//! The plan travels over a socket with the descriptors beside it ([`wire`]), so init may have been cloned long before
-//! anyone knew what it will run: that is a warm slot.
+//! The plan is sent over a socket together with the descriptors ([`wire`]), so init may have been cloned long before
+//! its program was known: that is a warm slot.
 #![deny(unsafe_code)]
 
 pub mod config;

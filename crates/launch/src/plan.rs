@@ -1,35 +1,35 @@
-//! What init is to do, as plain data: made by [`crate::prepare`], sent over [`crate::wire`], carried out by
-//! [`crate::init`]. Everything that lies on the host is a descriptor in the table beside the plan, never a path.
+//! Init's instructions as plain data: made by [`crate::prepare`], sent over [`crate::wire`], carried out by
+//! [`crate::init`]. Every file of the host is a descriptor in the table sent with the plan, never a path.
 
 use serde::{Deserialize, Serialize};
 
 use crate::seccomp::Program;
 
-/// A descriptor: its place in the table that travels beside the plan.
+/// The index of a descriptor in the table that is sent with the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdIndex(pub u16);
 
-/// All that init does, in this order.
+/// All steps of init, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Network and other namespaces that init enters or makes by itself; those that the launcher could enter before it
-    /// cloned init are not here.
+    /// The namespaces that init enters or makes itself; those that the launcher could enter before the clone are not
+    /// here.
     pub joins: Vec<Join>,
-    /// Whether init makes itself a cgroup namespace; it is in its cgroup by now.
+    /// Whether init makes a new cgroup namespace; it is in its cgroup by then.
     pub has_cgroup_namespace: bool,
-    /// Whether the network namespace is new: its loopback interface is down then.
+    /// Whether the network namespace is new, so that its loopback interface is down.
     pub has_new_network: bool,
-    /// Whether init is the first of a new user namespace; becomes root in it before the mounts.
+    /// Whether init is the first process of a new user namespace; it becomes root there before the mounts.
     pub is_in_new_user_namespace: bool,
     /// `hostname`.
     pub hostname: Option<String>,
     /// `domainname`.
     pub domainname: Option<String>,
-    /// The root.
+    /// The root file system.
     pub root: Root,
-    /// In order.
+    /// The mounts, in order.
     pub mounts: Vec<MountPlan>,
-    /// Whether `/dev` gets the nodes and links that OCI wants; not when the caller binds a `/dev` of their own.
+    /// Whether `/dev` gets OCI's default nodes and links; not when the caller binds its own `/dev`.
     pub has_default_devices: bool,
     /// `linux.devices`, the default ones first.
     pub devices: Vec<DeviceNode>,
@@ -46,7 +46,7 @@ pub struct Plan {
 /// A namespace that init enters or makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Join {
-    /// Enters this one; the flag is its `CLONE_NEW*`.
+    /// Enters an existing one.
     Enter {
         /// The namespace.
         fd: FdIndex,
@@ -60,12 +60,12 @@ pub enum Join {
     },
 }
 
-/// How mounts travel.
+/// A propagation type to set on a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PropagationPlan {
     /// One of `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`.
     pub flag: u64,
-    /// Also below.
+    /// Whether it is also set on all mounts below.
     pub is_recursive: bool,
 }
 
@@ -74,20 +74,20 @@ pub struct PropagationPlan {
 pub struct Root {
     /// A detached copy of the tree (`open_tree` with `OPEN_TREE_CLONE | AT_RECURSIVE`), made in the host's namespace.
     pub tree: FdIndex,
-    /// `root.readonly`: closed after everything else is mounted.
+    /// `root.readonly`; applied after all mounts.
     pub is_read_only: bool,
-    /// `linux.rootfsPropagation`; `None` is the runtime's default (as `runc`: the host's mounts travel in, none out).
+    /// `linux.rootfsPropagation`; `None` is the default, as with `runc`: the host's mounts propagate in, none out.
     pub propagation: Option<PropagationPlan>,
 }
 
 /// One entry of `mounts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPlan {
-    /// Its place in `mounts`, for errors.
+    /// The entry's index in `mounts`, for errors.
     pub index: u16,
-    /// Inside the root; resolved there with `openat2`, made when it is missing.
+    /// The path inside the root; resolved with `openat2`, made when missing.
     pub target: String,
-    /// What.
+    /// The source.
     pub source: MountSource,
     /// `MOUNT_ATTR_*` to set on the mount, or on a bind's whole tree when `is_recursive`.
     pub set: u64,
@@ -99,36 +99,36 @@ pub struct MountPlan {
     pub recursive_clear: u64,
     /// Propagation options, in order.
     pub propagation: Vec<PropagationPlan>,
-    /// `tmpcopyup` and the like are refused before; this is for `proc` and `sysfs`: the target may not be a symlink.
+    /// Whether the target may not be a symlink: for `proc` and `sysfs`.
     pub must_be_plain_target: bool,
     /// Whether the target may lie in a procfs.
     pub may_cover_proc: bool,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
     /// A bind: a detached copy of the source, made in the host's namespace.
     Tree {
-        /// By `open_tree`.
+        /// The copy, made by `open_tree`.
         fd: FdIndex,
         /// Its path on the host, for errors.
         path: String,
-        /// Whether the source is a directory; else a file is the target.
+        /// Whether the source is a directory; if not, the target is a file.
         is_dir: bool,
     },
-    /// A file system of its own: `fsopen`, `fsconfig`, `fsmount`.
+    /// A new file system: `fsopen`, `fsconfig`, `fsmount`.
     New {
-        /// `proc`, `tmpfs`, ...
+        /// The type: `proc`, `tmpfs`, ...
         fs_type: String,
         /// The `source` parameter.
         source: String,
         /// Superblock parameters: flags without a value, others with one.
         parameters: Vec<(String, Option<String>)>,
     },
-    /// `/sys/fs/cgroup`: v2, or a tmpfs with one mount for each hierarchy that the container has joined, and links.
+    /// `/sys/fs/cgroup`: v2, or a tmpfs with one mount for each joined hierarchy, and links.
     Cgroups {
-        /// Each: directory name, parameters (`cpu,cpuacct`, `none,name=systemd`); v2 when empty parameters.
+        /// The hierarchies; one with empty parameters is v2.
         hierarchies: Vec<CgroupMount>,
         /// Link name → directory name, for comounted controllers.
         links: Vec<(String, String)>,
@@ -138,7 +138,7 @@ pub enum MountSource {
 /// One hierarchy below `/sys/fs/cgroup`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupMount {
-    /// Directory below `/sys/fs/cgroup`; empty when v2 is the whole of it.
+    /// The directory below `/sys/fs/cgroup`; empty when v2 is mounted at `/sys/fs/cgroup` itself.
     pub name: String,
     /// `fsopen("cgroup")` parameters, such as `memory`, or `none` and `name=systemd`; empty for `cgroup2`.
     pub parameters: Vec<(String, Option<String>)>,
@@ -147,11 +147,11 @@ pub struct CgroupMount {
 /// A device node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNode {
-    /// Inside the root.
+    /// The path inside the root.
     pub path: String,
     /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`.
     pub file_type: u32,
-    /// Device number, as `makedev`.
+    /// The device number, as by `makedev`.
     pub device: u64,
     /// Permissions.
     pub mode: u32,
@@ -159,16 +159,16 @@ pub struct DeviceNode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// In a user namespace nodes cannot be made: the host's is bound instead, this tree.
+    /// A mount of the host's node, which is bound instead where a user namespace does not allow making nodes.
     pub bind: Option<FdIndex>,
 }
 
-/// Which process, as whom, with what rights. Shared by init and by exec.
+/// The process: program, user and rights. Shared by init and by exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessPlan {
     /// `process.args`.
     pub args: Vec<String>,
-    /// `process.env`; `HOME` is added from the container's passwd when it is missing, as `runc` does.
+    /// `process.env`; `HOME` is added from the container's passwd if missing, as with `runc`.
     pub env: Vec<String>,
     /// `process.cwd`, absolute.
     pub cwd: String,
@@ -190,12 +190,12 @@ pub struct ProcessPlan {
     pub personality: Option<u64>,
     /// `linux.seccomp`, compiled.
     pub seccomp: Option<Program>,
-    /// Descriptors 0, 1, 2.
+    /// Descriptors 0, 1 and 2.
     pub stdio: [FdIndex; 3],
 }
 
-/// The five sets. `None` in the configuration leaves them as they are, which is all of the launcher's: so it is an
-/// explicit choice here.
+/// The five capability sets. A `None` in the configuration would leave the launcher's own sets, which are full, so each
+/// is explicit here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CapabilitySets {
     /// Bounding.

@@ -1,4 +1,4 @@
-//! From a configuration to a [`Plan`]: checks every value, opens everything that lies on the host.
+//! Makes a [`Plan`] from a configuration: checks every value and opens every file of the host.
 
 mod capabilities;
 mod devices;
@@ -24,50 +24,51 @@ use crate::fault::Fault;
 use crate::plan::{FdIndex, Plan, ProcessPlan, PropagationPlan, Root};
 use crate::seccomp::Program;
 use crate::sys;
+use crate::wire::MAX_FDS;
 use namespaces::Namespaces;
 
-/// What preparing needs beside the configuration.
+/// The input of preparing, other than the configuration.
 pub struct Context<'a> {
-    /// Compiles a seccomp section, or finds it compiled.
+    /// Returns the compiled program of a seccomp section, from the cache or the compiler.
     pub filters: &'a mut dyn FnMut(&[u8]) -> Result<Program, Fault>,
     /// The container's descriptors 0, 1 and 2.
     pub stdio: [OwnedFd; 3],
-    /// Where the cgroups are.
+    /// The node's cgroup hierarchies.
     pub hierarchies: &'a Hierarchies,
 }
 
-/// A container that is ready to be made.
+/// A container that is checked and ready to be made.
 #[derive(Debug)]
 pub struct Prepared {
-    /// For init.
+    /// The plan for init.
     pub plan: Plan,
-    /// Beside the plan.
+    /// The descriptors sent with the plan.
     pub fds: Vec<OwnedFd>,
-    /// `CLONE_NEW*` of the namespaces that are new.
+    /// The `CLONE_NEW*` flags of the new namespaces.
     pub clone_flags: u64,
-    /// Those that exist, with their `CLONE_NEW*`.
+    /// The existing namespaces to join, with their `CLONE_NEW*`.
     pub joins: Vec<(OwnedFd, u64)>,
-    /// For a new user namespace.
+    /// The id mappings of a new user namespace.
     pub id_maps: Option<IdMaps>,
     /// `linux.cgroupsPath`.
     pub cgroup_path: Option<PathBuf>,
     /// `linux.resources`.
     pub limits: Limits,
-    /// The controllers for them.
+    /// The controllers that the limits need.
     pub needs: Controllers,
     /// `process.oomScoreAdj`.
     pub oom_score_adj: Option<i32>,
 }
 
-/// Descriptors that travel beside the plan, by their place.
+/// The descriptors sent with the plan, by index.
 #[derive(Debug, Default)]
 pub(crate) struct Table(Vec<OwnedFd>);
 
 impl Table {
     pub(crate) fn add(&mut self, fd: OwnedFd) -> Result<FdIndex, Fault> {
-        // The launcher may add the network namespace.
-        if self.0.len() + 1 >= crate::wire::MAX_FDS {
-            return Err(Fault::invalid("mounts", "there are more binds than one launch can carry (240)"));
+        // Keep one place free: the launcher may add the network namespace.
+        if self.0.len() + 1 >= MAX_FDS {
+            return Err(too_many_mounts());
         }
         let index = u16::try_from(self.0.len()).map_err(|_| Fault::invalid("mounts", "there are too many"))?;
         self.0.push(fd);
@@ -75,10 +76,16 @@ impl Table {
     }
 }
 
+/// The fault of a bundle whose mounts need more descriptors than go with one plan: the kernel's limit of one message, for
+/// the mounts and some ten others (root, output, devices, namespaces).
+pub(crate) fn too_many_mounts() -> Fault {
+    Fault::invalid("mounts", format!("they and the rest need more than the {MAX_FDS} descriptors of one launch"))
+}
+
 /// Makes the plan of a bundle. Runs in the host's mount namespace, with one thread.
 ///
 /// # Errors
-/// [`Fault`] with the field; nothing was changed.
+/// [`Fault`] with the field. The node is unchanged.
 pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Prepared, Fault> {
     let linux = config.linux.unwrap_or_default();
     let Some(process_config) = &config.process else { return Err(Fault::invalid("process", "it is missing")) };
@@ -139,7 +146,7 @@ pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Pr
     })
 }
 
-/// Makes the plan of one process of a container, its first or one more: `process` with what `linux` adds to it.
+/// Makes the plan of one process of a container, init or exec: `process` and the fields of `linux` that apply to it.
 pub(crate) fn process_plan(
     process: &Process,
     linux: &Linux,
@@ -154,7 +161,7 @@ pub(crate) fn process_plan(
     process::process(process, stdio, seccomp, personality.transpose()?)
 }
 
-/// Reads `linux.cgroupsPath`.
+/// Checks `linux.cgroupsPath`.
 pub(crate) fn cgroup_path(path: Option<PathBuf>) -> Result<Option<PathBuf>, Fault> {
     match path {
         Some(path) if path.as_os_str().is_empty() => Ok(None),
@@ -168,7 +175,7 @@ pub(crate) fn cgroup_path(path: Option<PathBuf>) -> Result<Option<PathBuf>, Faul
 
 fn root_tree(path: &Path) -> Result<OwnedFd, Fault> {
     let failed = |error: &std::io::Error| Fault::kernel("root.path", format!("open {}", path.display()), error);
-    // Through a descriptor: what is checked is what is copied.
+    // Open a descriptor first, so that the directory that is checked is the one that is copied.
     let dir = File::open(path).map_err(|error| failed(&error))?;
     if !dir.metadata().map_err(|error| failed(&error))?.is_dir() {
         return Err(Fault::invalid("root.path", format!("{} is no directory", path.display())));
@@ -192,7 +199,7 @@ fn inside(field: &str, paths: Option<Vec<String>>) -> Result<Vec<String>, Fault>
     }
 }
 
-/// Opens a path of the host as a detached tree; relative ones lie in the bundle.
+/// Opens a path of the host as a detached tree; a relative path starts at the bundle.
 pub(crate) fn host_tree(base: &Path, path: &str, is_recursive: bool) -> std::io::Result<OwnedFd> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(base.join(path).as_os_str().as_bytes())

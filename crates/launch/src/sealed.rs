@@ -1,13 +1,13 @@
-//! This program's own file, out of the reach of containers (CVE-2019-5736).
+//! Keeps containers from changing this program's own file (CVE-2019-5736).
 //!
-//! Init is a copy of its caller until it executes the entrypoint, and `/proc/self/exe` in there is the caller's file on the
-//! host: an image whose entrypoint is a link to it, or a script for it, makes the kernel execute that file with the image's
-//! own loader, which may keep a descriptor of it. To write through that, the container only has to wait until nobody
-//! executes the file any more (`ETXTBSY`; Linux 6.11 did not even have that).
+//! Init is a copy of its caller until it executes the entrypoint, and `/proc/self/exe` there is the caller's file on
+//! the host. An image whose entrypoint is a link to it, or a script for it, makes the kernel execute that file with the
+//! image's own loader, which may keep a descriptor of it. To write through that descriptor, the container only has to
+//! wait until no process executes the file any more (`ETXTBSY`; Linux 6.11 did not even have that).
 //!
-//! So the caller executes itself from a read-only mount of that one file, which is in no mount namespace: whoever gets at the
-//! file by `/proc/self/exe` gets it by that mount. Nobody can make it writable again, not even with CAP_SYS_ADMIN: once its
-//! only descriptor is closed, which the exec does, the kernel takes the mount for none that can be changed.
+//! So the caller executes itself from a read-only mount of that one file, which is in no mount namespace:
+//! `/proc/self/exe` leads to the file by that mount. The mount cannot be made writable again, not even with
+//! CAP_SYS_ADMIN: once its only descriptor is closed, which the exec does, the kernel does not allow changing it.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -21,22 +21,22 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::sys;
 
-/// What this process executes.
+/// The link to the program that this process executes.
 const OWN: &str = "/proc/self/exe";
 
-/// Opens a program by a read-only mount of its own, for executing it by the descriptor.
+/// Opens a program through a read-only mount of its own, to execute it by the descriptor.
 ///
 /// # Errors
-/// No such file, or no right to mount.
+/// The program does not exist, or there is no right to mount.
 pub fn open(program: &Path) -> io::Result<OwnedFd> {
     seal(&open_path(program)?)
 }
 
-/// Executes this program again from a read-only mount of its file, unless it is executed from one already. Only legal as
-/// the first thing a process does: it begins anew.
+/// Executes this program again from a read-only mount of its file, unless it runs from one already. Only legal as the
+/// first action of a process: it starts again from the beginning.
 ///
 /// # Errors
-/// No right to mount; the process may go on, but must not make containers.
+/// There is no right to mount. The process may continue, but must not make containers.
 pub fn ensure() -> io::Result<()> {
     let own = open_path(Path::new(OWN))?;
     if is_read_only(&own)? {
@@ -52,8 +52,8 @@ pub fn ensure() -> io::Result<()> {
     Err(sys::execute_fd(sealed.as_fd(), &args, &env))
 }
 
-/// Gives this process the name that it was started by: before Linux 6.14 one that is executed by a descriptor is named
-/// after that.
+/// Sets this process's name to the one that it was started with: before Linux 6.14 a program executed by a descriptor
+/// is named after the descriptor.
 fn keep_name() -> io::Result<()> {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or_default();
@@ -63,7 +63,7 @@ fn keep_name() -> io::Result<()> {
 /// Tells whether a program is executed from a read-only mount, by its link in `/proc`.
 ///
 /// # Errors
-/// No such process.
+/// The process does not exist.
 pub fn is_sealed(link: &Path) -> io::Result<bool> {
     is_read_only(&open_path(link)?)
 }

@@ -1,8 +1,9 @@
-//! Compiled seccomp filters: made once for each profile, kept by the hash of its text, loaded as they are.
+//! Compiled seccomp filters: compiled once for each profile, cached by the hash of its text.
 //!
-//! A filter takes libseccomp 11–13 ms to compile (FACTS: runtimes) and the kernel a third of one to load. So the text of
-//! `linux.seccomp` is hashed, without its insignificant blanks, and the compiled program is looked up: in memory, then in
-//! a directory of root's own. Only a profile that nobody has seen is compiled, by `contd-seccomp` in a process of its own.
+//! libseccomp takes 11–13 ms to compile a filter (docs/architecture.md, facts); loading one takes the kernel a third of a
+//! millisecond. So the text of `linux.seccomp` is hashed, without insignificant blanks, and the compiled program is
+//! looked up: in memory, then in a directory that only root can write. Only an unknown profile is compiled, by
+//! `contd-seccomp` in a process of its own.
 
 mod compiler;
 mod file;
@@ -16,32 +17,32 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Files above this number are removed, the oldest first: a node has a handful of profiles.
+/// The most files in the cache; above it the oldest are removed. A node has a handful of profiles.
 const MAX_FILES: usize = 64;
 
 /// A compiled program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// `struct sock_filter`, one each, in the machine's own byte order.
+    /// The instructions (`struct sock_filter`), in the machine's own byte order.
     pub instructions: Vec<u64>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
 }
 
 impl Program {
-    /// Puts the filter on this process, for ever. Wants no-new-privileges or CAP_SYS_ADMIN.
+    /// Loads the filter into this process, for good. Needs no-new-privileges or CAP_SYS_ADMIN.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn install(&self) -> io::Result<()> {
         sys::install(&self.instructions, self.flags)
     }
 }
 
-/// Why there is no filter.
+/// A filter could not be provided.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// The directory cannot be trusted or used.
+    /// The directory cannot be used, or cannot be trusted.
     #[error("use the directory of compiled filters {}", path.display())]
     Directory {
         /// The directory.
@@ -49,7 +50,7 @@ pub enum FilterError {
         /// Why.
         source: io::Error,
     },
-    /// The compiler did not run.
+    /// The compiler could not be run.
     #[error("compile the filter with {}", path.display())]
     Run {
         /// The compiler.
@@ -57,13 +58,13 @@ pub enum FilterError {
         /// Why.
         source: io::Error,
     },
-    /// The profile is not one.
+    /// The compiler refused the profile.
     #[error("compile the filter: {words}")]
     Refused {
-        /// What the compiler said.
+        /// The compiler's message.
         words: String,
     },
-    /// The compiler said something else than a program.
+    /// The compiler's output is not a program.
     #[error("compile the filter: {} did not answer with a program", path.display())]
     Damaged {
         /// The compiler.
@@ -71,7 +72,7 @@ pub enum FilterError {
     },
 }
 
-/// The compiled filters of a node.
+/// The cache of a node's compiled filters.
 #[derive(Debug)]
 pub struct Cache {
     dir: PathBuf,
@@ -80,7 +81,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Names the directory and the compiler; nothing is touched yet.
+    /// Makes the cache of a directory and a compiler; touches neither yet.
     pub fn new(dir: PathBuf, compiler: PathBuf) -> Self {
         Self { dir, compiler, memory: HashMap::new() }
     }
@@ -88,7 +89,7 @@ impl Cache {
     /// Returns the program of a section of `config.json`.
     ///
     /// # Errors
-    /// [`FilterError`]. A directory that cannot be written only costs the next one its time.
+    /// [`FilterError`]. If the directory cannot be written, the next process compiles again.
     pub fn get(&mut self, section: &[u8]) -> Result<Program, FilterError> {
         let compact = without_blanks(section);
         let key = key(&compact);
@@ -113,7 +114,8 @@ impl Cache {
         Ok(program)
     }
 
-    /// Makes the directory; one that others can write could hand us a filter that forbids nothing.
+    /// Makes the directory and checks it: if other users could write to it, they could plant a filter that forbids
+    /// nothing.
     fn check_dir(&self) -> Result<(), FilterError> {
         let failed = |source| FilterError::Directory { path: self.dir.clone(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(failed)?;
@@ -127,7 +129,7 @@ impl Cache {
     }
 }
 
-/// Two texts that differ in blanks outside of strings are one profile.
+/// Removes blanks outside of strings: texts that differ only in these are the same profile.
 fn without_blanks(section: &[u8]) -> Vec<u8> {
     let (mut is_string, mut is_escaped) = (false, false);
     let keep = |byte: &u8| {
@@ -181,7 +183,7 @@ mod tests {
         let mut second = Cache::new(filters.clone(), compiler);
         assert_eq!(second.get(b"{}").unwrap(), expected);
         assert_eq!(std::fs::read(dir.path().join("runs")).unwrap(), b"x\n");
-        // One that was damaged is made anew.
+        // A damaged file is compiled again.
         let path = std::fs::read_dir(&filters).unwrap().next().unwrap().unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[20] ^= 1;

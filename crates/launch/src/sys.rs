@@ -2,7 +2,12 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
 
 pub(crate) mod mount;
 mod network;
@@ -14,25 +19,25 @@ pub(crate) use mount::{
 };
 pub(crate) use network::bring_loopback_up;
 
-/// Whose child a clone is.
+/// The parent of a cloned process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parent {
-    /// The caller's.
+    /// The caller.
     Caller,
-    /// The caller's parent's: `CLONE_PARENT`.
+    /// The caller's parent: `CLONE_PARENT`.
     Grand,
 }
 
-/// Which side of a clone this is.
+/// The result of a clone, in each of the two processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cloned {
-    /// The new process.
+    /// This is the new process.
     Child,
-    /// The caller, with the new one's pid.
+    /// This is the caller; the new process has this pid.
     Parent(i32),
 }
 
-const CLONE_PARENT: u64 = 0x8000;
+/// In the width of `clone3`; libc has it in that of `clone`, which it does not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Clones this process, as fork does, into new namespaces. Only legal with one thread.
@@ -42,8 +47,8 @@ pub(crate) fn clone_process(flags: u64, parent: Parent, into_cgroup: Option<Borr
     args.flags = flags;
     match parent {
         Parent::Caller => args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs()),
-        // The exit signal is the caller's own, and must be given as 0.
-        Parent::Grand => args.flags |= CLONE_PARENT,
+        // With CLONE_PARENT the kernel uses the caller's exit signal and wants 0 here.
+        Parent::Grand => args.flags |= u64::from(libc::CLONE_PARENT.unsigned_abs()),
     }
     if let Some(dir) = into_cgroup {
         args.flags |= CLONE_INTO_CGROUP;
@@ -56,8 +61,8 @@ pub(crate) fn clone_process(flags: u64, parent: Parent, into_cgroup: Option<Borr
     cloned(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) })
 }
 
-/// As [`clone_process`] with [`Parent::Grand`], by the older call: seccomp filters look into its arguments and let it
-/// pass, but refuse clone3.
+/// Does the same as [`clone_process`] with [`Parent::Grand`], by clone(2): seccomp filters can examine its arguments
+/// and allow it, but refuse clone3.
 pub(crate) fn clone_under_filter() -> io::Result<Cloned> {
     let none: libc::c_ulong = 0;
     let flags = libc::c_ulong::from(libc::CLONE_PARENT.unsigned_abs() | libc::SIGCHLD.unsigned_abs());
@@ -75,41 +80,33 @@ fn cloned(result: libc::c_long) -> io::Result<Cloned> {
     }
 }
 
-/// Opens a pidfd.
-pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    let flags: libc::c_uint = 0;
-    // SAFETY: pidfd_open takes two integers and touches no memory.
-    new_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) })
-}
-
-/// Enters a namespace of a kind (`CLONE_NEW*`), or several of a process by its pidfd.
+/// Enters a namespace of a kind (`CLONE_NEW*`), or several namespaces of a process by its pidfd.
 pub(crate) fn setns(fd: BorrowedFd<'_>, flag: u64) -> io::Result<()> {
-    let flag = i32::try_from(flag).map_err(io::Error::other)?;
-    // SAFETY: setns takes two integers and touches no memory of ours; the descriptor is open as long as the borrow.
-    check(unsafe { libc::setns(fd.as_raw_fd(), flag) }).map(drop)
+    Ok(nix::sched::setns(fd, clone_flags(flag)?)?)
 }
 
 /// Makes a new namespace of a kind.
 pub(crate) fn unshare(flag: u64) -> io::Result<()> {
-    let flag = i32::try_from(flag).map_err(io::Error::other)?;
-    // SAFETY: unshare takes one integer and touches no memory of ours; CLONE_FILES and the like are never given.
-    check(unsafe { libc::unshare(flag) }).map(drop)
+    Ok(nix::sched::unshare(clone_flags(flag)?)?)
+}
+
+fn clone_flags(flag: u64) -> io::Result<CloneFlags> {
+    Ok(CloneFlags::from_bits_retain(i32::try_from(flag).map_err(io::Error::other)?))
 }
 
 /// How `openat2` resolves a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Resolve(pub(crate) u64);
+pub(crate) struct Resolve(ResolveFlag);
 
 impl Resolve {
-    /// As if the directory were the root; no magic link is followed.
-    pub(crate) const IN_ROOT: Self = Self(libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS);
-    /// As [`Self::IN_ROOT`], and no symlink at all.
-    pub(crate) const PLAIN: Self =
-        Self(libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_SYMLINKS);
+    /// Resolves as if the directory were the root; follows no magic link.
+    pub(crate) const IN_ROOT: Self = Self(ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS));
+    /// Resolves as [`Self::IN_ROOT`], and follows no symlink at all.
+    pub(crate) const PLAIN: Self = Self(Self::IN_ROOT.0.union(ResolveFlag::RESOLVE_NO_SYMLINKS));
 }
 
-/// A `..` is resolved anew when anything at all was renamed or mounted on the host meanwhile: never so often in a row but by
-/// somebody who means it.
+/// The most retries of `openat2`, which wants one for a `..` whenever a rename or mount anywhere on the host came
+/// between. Only an attacker can cause so many in a row.
 const MAX_RESOLVE_ATTEMPTS: u32 = 1000;
 
 /// Opens a path below a directory.
@@ -120,20 +117,14 @@ pub(crate) fn openat2(
     mode: u32,
     resolve: Resolve,
 ) -> io::Result<OwnedFd> {
-    // SAFETY: open_how is plain old data for which all zeros is a valid value.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = u64::try_from(flags | libc::O_CLOEXEC).map_err(io::Error::other)?;
-    how.mode = u64::from(mode);
-    how.resolve = resolve.0;
-    let size = std::mem::size_of::<libc::open_how>();
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).mode(Mode::from_bits_retain(mode)).resolve(resolve.0);
     let mut attempts = 0;
     loop {
         attempts += 1;
-        // SAFETY: openat2 reads a NUL-terminated path and `size` bytes of the live local `how`, and writes nothing.
-        let result = unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size) };
-        match new_fd(result) {
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < MAX_RESOLVE_ATTEMPTS => {}
-            opened => return opened,
+        match nix::fcntl::openat2(dir, path, how) {
+            Err(Errno::EAGAIN) if attempts < MAX_RESOLVE_ATTEMPTS => {}
+            opened => return Ok(opened?),
         }
     }
 }
@@ -145,7 +136,7 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Executes a program in the place of this one; returns only when that fails.
+/// Executes a program in place of this one; returns only when that fails.
 pub(crate) fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const libc::c_char]) -> io::Error {
     debug_assert!(args.last().is_some_and(|last| last.is_null()) && env.last().is_some_and(|last| last.is_null()));
     // SAFETY: the path is NUL-terminated; both arrays end with a null pointer and their other elements point to
@@ -154,28 +145,15 @@ pub(crate) fn execve(path: &CStr, args: &[*const libc::c_char], env: &[*const li
     io::Error::last_os_error()
 }
 
-/// Executes the program that a descriptor names (`O_PATH` will do) in the place of this one; returns only when that fails.
+/// Executes the program that a descriptor names (`O_PATH` is enough) in place of this one; returns only when that
+/// fails.
 pub(crate) fn execute_fd(program: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let (args, env) = (pointers(args), pointers(env));
-    let (number, empty, flags) = (program.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the path is NUL-terminated and empty; both arrays are live locals that end with a null pointer, and their
-    // other elements point to the NUL-terminated strings of the borrowed slices.
-    unsafe { libc::syscall(libc::SYS_execveat, number, empty, args.as_ptr(), env.as_ptr(), flags) };
-    io::Error::last_os_error()
+    match nix::unistd::execveat(program, c"", args, env, AtFlags::AT_EMPTY_PATH) {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn new_fd(result: libc::c_long) -> io::Result<OwnedFd> {
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let number = i32::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

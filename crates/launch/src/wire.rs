@@ -1,4 +1,4 @@
-//! What the shim, the launcher and init say to each other: frames with descriptors beside them, over socket pairs.
+//! The messages between shim, launcher and init: frames with descriptors, over socket pairs.
 //!
 //! ```text
 //! shim ──► launcher   [`LaunchRequest`] + the container's output
@@ -9,54 +9,51 @@
 //! init ──► shim       end of file: the entrypoint runs; or the [`Fault`] that its exec met
 //! ```
 //!
-//! A frame is a length in bytes (u32, little-endian), then bincode (legacy). Both ends are of one build, forked from one
-//! process, so there is no version.
+//! A frame is a length in bytes (u32, little-endian), then bincode (legacy). Both ends are of one build, forked from
+//! one process, so there is no version.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
+use contd_descriptors::RightsError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::plan::Plan;
 
-#[expect(unsafe_code, reason = "descriptors that arrive as numbers become owned ones")]
-mod sys;
-
-/// The most descriptors in one frame: the kernel's own limit of one message (SCM_MAX_FD).
-pub const MAX_FDS: usize = 253;
-/// The largest frame: arguments and environment have at most 2 MiB together by the kernel's own limit (ARG_MAX).
+/// The most descriptors in one frame: one message.
+pub const MAX_FDS: usize = contd_descriptors::MAX_DESCRIPTORS_AT_ONCE;
+/// The largest frame: the kernel limits arguments and environment to 2 MiB together (ARG_MAX).
 const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the launcher is to make.
+/// The order to the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRequest {
     /// The directory with `config.json`.
     pub bundle: PathBuf,
 }
 
-/// What init answers to its plan.
+/// Init's answer to its plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Readiness {
-    /// It waits for "go".
+    /// Init waits for "go".
     Ready,
-    /// It cannot be.
+    /// Init failed.
     Failed(Fault),
 }
 
-/// What the launcher tells its caller.
+/// The launcher's answer to its caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Init waits for "go"; a descriptor beside it is the line to it, if not the first one.
+    /// Init waits for "go". A descriptor sent with it is the socket to init, if it is not the first one.
     Ready {
-        /// On the host; a child of the caller.
+        /// The init's pid on the host; it is a child of the caller.
         pid: i32,
     },
-    /// There is none.
+    /// There is no init.
     Failed(Fault),
 }
 
@@ -67,16 +64,16 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Makes both ends; each closes when its process executes something.
+    /// Makes both ends; each is closed on exec.
     ///
     /// # Errors
-    /// No descriptors.
+    /// No more descriptors.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, two) = UnixStream::pair()?;
         Ok((Self { stream: one }, Self { stream: two }))
     }
 
-    /// Makes a second owner of this end.
+    /// Duplicates this end.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { stream: self.stream.try_clone()? })
     }
@@ -88,41 +85,15 @@ impl Wire {
             return Err(io::Error::from_raw_os_error(libc::E2BIG));
         }
         let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
-        let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&numbers)];
-        let control: &[ControlMessage<'_>] = if numbers.is_empty() { &[] } else { &rights };
-        // The descriptors go with the first bytes; what does not fit into the socket's buffer follows without them.
-        let whole = [IoSlice::new(&length), IoSlice::new(&body)];
-        let sent = loop {
-            match sendmsg::<()>(self.stream.as_raw_fd(), &whole, control, MsgFlags::MSG_NOSIGNAL, None) {
-                Err(nix::errno::Errno::EINTR) => {}
-                sent => break sent?,
-            }
-        };
-        let (head, rest) = if sent < length.len() {
-            (length.get(sent..).unwrap_or_default(), body.as_slice())
-        } else {
-            (&[][..], body.get(sent - length.len()..).unwrap_or_default())
-        };
-        self.stream.write_all(head)?;
-        self.stream.write_all(rest)
+        let bytes = [&length[..], &body].concat();
+        contd_descriptors::send(&self.stream, &bytes, fds).map_err(unwrapped)
     }
 
     /// Receives a frame with its descriptors; `None` at the end of the file.
     pub(crate) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut length = [0; 4];
-        let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
-        let (count, fds) = {
-            let mut buffers = [IoSliceMut::new(&mut length)];
-            let fd = self.stream.as_raw_fd();
-            let message = loop {
-                match recvmsg::<()>(fd, &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
-                    Err(nix::errno::Errno::EINTR) => {}
-                    message => break message?,
-                }
-            };
-            (message.bytes, sys::take_rights(&message)?)
-        };
+        let mut fds = Vec::new();
+        let count = contd_descriptors::receive(&self.stream, &mut length, &mut fds).map_err(unwrapped)?;
         if count == 0 {
             return Ok(None);
         }
@@ -157,6 +128,14 @@ impl Wire {
     pub(crate) fn send_plan(&mut self, plan: &Plan, fds: &[OwnedFd]) -> io::Result<()> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         self.send(plan, &fds)
+    }
+}
+
+/// Returns what the kernel said, which callers tell apart by its number.
+fn unwrapped(error: RightsError) -> io::Error {
+    match error {
+        RightsError::Send { source, .. } | RightsError::Receive { source } | RightsError::Take { source, .. } => source,
+        RightsError::TooMany => io::Error::from_raw_os_error(libc::E2BIG),
     }
 }
 

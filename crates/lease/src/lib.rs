@@ -21,10 +21,12 @@
 mod dir;
 mod file;
 mod lock;
+mod log;
 mod process;
-#[expect(unsafe_code, reason = "pidfd calls that nix does not have")]
+#[expect(unsafe_code, reason = "an ioctl that no crate has")]
 mod sys;
 
 pub use dir::{HeldLease, LeaseDir, LeaseError, LeaseState};
 pub use file::{LEASE_VERSION, Lease};
+pub use log::ProcessLog;
 pub use process::{BootId, ExitInfo, ProcessError, ProcessExit, ProcessIdentity, exit_info, pidfd, signal, wait_dead};

@@ -173,7 +173,7 @@ pub fn pidfd(identity: &ProcessIdentity) -> Result<Option<OwnedFd>, ProcessError
     if pid <= 0 {
         return Ok(None);
     }
-    let fd = match sys::pidfd_open(pid) {
+    let fd = match contd_descriptors::pidfd::open(pid) {
         Ok(fd) => fd,
         // EINVAL: the number is a thread now, not a process.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => return Ok(None),
@@ -188,7 +188,7 @@ pub fn pidfd(identity: &ProcessIdentity) -> Result<Option<OwnedFd>, ProcessError
 /// # Errors
 /// [`ProcessError::Signal`] when it may not or cannot be sent.
 pub fn signal(pidfd: impl AsFd, signal: i32) -> Result<bool, ProcessError> {
-    match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
+    match contd_descriptors::pidfd::send_signal(pidfd, signal) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
         Err(source) => Err(ProcessError::Signal { signal, source }),

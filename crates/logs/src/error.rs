@@ -1,11 +1,11 @@
-//! What can fail around a log file.
+//! The errors around a log file.
 
 use std::io;
 use std::path::PathBuf;
 
 use contd_types::{ErrorKind, Explain, Shortage};
 
-/// What was tried on a log file, and why it failed.
+/// An operation on a log file that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file could not be opened or made.
@@ -48,18 +48,18 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
-    /// What lies there is not ours, and is left alone.
+    /// A file or directory that contd did not make is in the way. It is left alone.
     #[error("use {} for a log: {what}", path.display())]
     Foreign {
         /// The file or directory.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file found there.
         what: &'static str,
     },
 }
 
 impl LogError {
-    /// Returns what the system said, if it was the system that refused.
+    /// Returns the system's error, if the operation failed by one.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Open { source, .. }

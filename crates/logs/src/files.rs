@@ -1,5 +1,6 @@
-//! The files of one log, and which of them are ours. All calls go through a descriptor of the directory; nothing is
-//! followed, and nothing is opened but a regular file that is certainly ours.
+//! The files of one log, and which of the files at their names belong to it. All calls use a descriptor of the
+//! directory, follow no symlink, and open only regular files that bear the log's mark or pass the checks for unmarked
+//! ones.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,20 +18,20 @@ use rustix::io::Errno;
 use crate::error::LogError;
 use crate::mark::{DIRECTORY, Marks};
 
-/// Logs may hold secrets: for the owner and the group of the logs.
+/// Logs may hold secrets: only the owner and the group of the logs may read them.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 /// As [`FILE_MODE`].
 const DIR_MODE: Mode = Mode::from_raw_mode(0o750);
 
-/// Of the directory of all logs: for operators to read.
+/// The mode of the directory of all logs: operators may list it.
 const ROOT_MODE: u32 = 0o755;
 
-/// Names the files of one log and says which of those that lie there are its own.
+/// Names the files of one log and tells which of the files at these names belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFiles {
-    /// Where all logs are; whoever configured it may have put links into it.
+    /// The directory of all logs. Its configured path may contain symlinks.
     root: PathBuf,
-    /// The directory below it.
+    /// The directory of this log, below `root`.
     dir: PathBuf,
     name: OsString,
     owner: Option<String>,
@@ -38,7 +39,7 @@ pub struct LogFiles {
     takes_unmarked: bool,
 }
 
-/// What lies at a name.
+/// The result of a look at a name.
 #[derive(Debug)]
 pub(crate) enum Found {
     Absent,
@@ -46,7 +47,7 @@ pub(crate) enum Found {
     Ours(File),
     /// A file of another log of contd, and its owner.
     OfOwner(String, File),
-    /// Somebody else's: what it is.
+    /// A file that is not of contd; the text says why.
     Foreign(&'static str),
 }
 
@@ -54,9 +55,9 @@ pub(crate) enum Found {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Access {
     Read,
-    /// At its end, and to be read.
+    /// Opens for reading and for appending.
     Append,
-    /// At any place.
+    /// Opens for writing at any offset.
     Write,
 }
 
@@ -71,13 +72,14 @@ impl Access {
 }
 
 impl LogFiles {
-    /// Names the log `<root>/<dir>/<name>` of an owner. Only what bears its mark is its own. `notes` is a directory for
-    /// marks of file systems that have no extended attributes; it is made when it is needed.
+    /// Names the log `<root>/<dir>/<name>` of an owner. Only files that bear the owner's mark belong to it. `notes` is
+    /// a directory for the marks on file systems without extended attributes; it is made when needed.
     pub fn marked(path: &Path, owner: impl Into<String>, notes: impl Into<PathBuf>) -> Self {
         Self { owner: Some(owner.into()), marks: Marks::new(notes), takes_unmarked: false, ..Self::by_name(path) }
     }
 
-    /// Names a log whose files are known by their names alone, but for those that bear a mark: as before there were marks.
+    /// Names a log whose files are known by their names alone, as in versions without marks. A file with a mark does
+    /// not belong to it.
     pub fn by_name(path: &Path) -> Self {
         let dir = path.parent().unwrap_or(Path::new("/"));
         let (root, dir) = match (dir.parent(), dir.file_name()) {
@@ -88,7 +90,7 @@ impl LogFiles {
         Self { root, dir, name, owner: None, marks: Marks::default(), takes_unmarked: true }
     }
 
-    /// Tells whose log a file is, if it bears a mark. `notes` as in [`Self::marked`].
+    /// Returns the owner of a log file, if it bears a mark. `notes` as in [`Self::marked`].
     ///
     /// # Errors
     /// [`LogError::Open`] or [`LogError::Foreign`].
@@ -101,18 +103,18 @@ impl LogFiles {
         }
     }
 
-    /// Takes files without a mark for its own as well.
+    /// Accepts files without a mark as files of this log too.
     #[must_use]
     pub fn with_unmarked(self) -> Self {
         Self { takes_unmarked: true, ..self }
     }
 
-    /// The same names, of another owner.
+    /// Returns the same names with another owner.
     pub(crate) fn of(&self, owner: &str) -> Self {
         Self { owner: Some(owner.to_owned()), takes_unmarked: false, ..self.clone() }
     }
 
-    /// The same owner, in another directory below the same root.
+    /// Returns the log with the same owner in another directory below the same root.
     pub(crate) fn in_dir(&self, dir: PathBuf, name: OsString) -> Self {
         Self { dir, name, ..self.clone() }
     }
@@ -142,7 +144,7 @@ impl LogFiles {
         &self.marks
     }
 
-    /// Names the file of this age; age 0 is the log itself.
+    /// Returns the name of the file of this age; age 0 is the log itself.
     pub(crate) fn aged(&self, age: u32) -> OsString {
         let mut name = self.name.clone();
         if age > 0 {
@@ -151,14 +153,14 @@ impl LogFiles {
         name
     }
 
-    /// Tells whether this is a name of the log or of one of its rotated files: what comes behind the log's own name.
+    /// Returns the part of the name that follows the log's own name, if `found` is the log or one of its rotated files.
     pub(crate) fn suffix_of<'a>(&self, found: &'a OsStr) -> Option<&'a str> {
         let rest = found.to_str()?.strip_prefix(self.name.to_str()?)?;
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         (rest.is_empty() || rest.strip_prefix('.').is_some_and(is_number)).then_some(rest)
     }
 
-    /// Opens the directory above the log's own, and says what that is called in it.
+    /// Opens the parent of the log's directory, and returns the directory's name in it.
     fn open_above(&self) -> io::Result<(OwnedFd, &OsStr)> {
         let above = self.dir.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
         Ok((open_below(self.open_root()?, above)?, self.dir.file_name().unwrap_or(OsStr::new("."))))
@@ -168,7 +170,7 @@ impl LogFiles {
         Ok(openat(CWD, &self.root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
-    /// Opens the directory; `None` when it is not there.
+    /// Opens the directory; `None` when it does not exist.
     pub(crate) fn open_dir(&self) -> Result<Option<OwnedFd>, LogError> {
         let failed = |source: io::Error| LogError::Open { path: self.dir_path(), source };
         let root = match self.open_root() {
@@ -188,8 +190,8 @@ impl LogFiles {
         }
     }
 
-    /// Opens the directory, and makes it when it is not there: then it is ours. So is where all logs are, but for the mark:
-    /// that stays.
+    /// Opens the directory, or makes it and marks it as ours. Also makes the directory of all logs, which gets no mark
+    /// and is never removed.
     pub(crate) fn make_dir(&self) -> Result<OwnedFd, LogError> {
         if let Some(dir) = self.open_dir()? {
             return Ok(dir);
@@ -199,7 +201,7 @@ impl LogFiles {
         let (above, name) = self.open_above().map_err(failed)?;
         match mkdirat(&above, name, DIR_MODE) {
             Ok(()) => {}
-            // Somebody was faster, and the directory is his.
+            // Another process made it first, so it is not ours.
             Err(Errno::EXIST) => return self.open_dir()?.ok_or_else(|| failed(Errno::NOENT.into())),
             Err(errno) => return Err(failed(errno.into())),
         }
@@ -211,7 +213,7 @@ impl LogFiles {
         Ok(dir)
     }
 
-    /// Removes the directory if it is ours and nothing is in it.
+    /// Removes the directory if it bears our mark and is empty.
     pub(crate) fn remove_dir(&self) -> Result<(), LogError> {
         let Some(dir) = self.open_dir()? else { return Ok(()) };
         let failed = |source: io::Error| LogError::Remove { path: self.dir_path(), source };
@@ -226,13 +228,13 @@ impl LogFiles {
         }
     }
 
-    /// Opens what lies at a name, if it is of this log.
+    /// Looks at a name, and opens the file if it belongs to this log.
     pub(crate) fn find(&self, dir: &OwnedFd, name: &OsStr, access: Access) -> Result<Found, LogError> {
         self.look(dir, name, access).map_err(|source| LogError::Open { path: self.path_of(name), source })
     }
 
     fn look(&self, dir: &OwnedFd, name: &OsStr, access: Access) -> io::Result<Found> {
-        // To open a device or a FIFO may do something, so it is looked at first.
+        // Opening a device or a FIFO may have an effect, so look at its type first.
         let there = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) => there,
             Err(Errno::NOENT) => return Ok(Found::Absent),
@@ -255,14 +257,14 @@ impl LogFiles {
         Ok(match (self.marks.get(&file)?, &self.owner) {
             (Some(mark), Some(owner)) if mark == *owner => Found::Ours(file.into()),
             (Some(mark), _) => Found::OfOwner(mark, file.into()),
-            // By another name it may be anybody's.
+            // An unmarked file with a second name may belong to anybody.
             (None, _) if there.st_nlink > 1 => Found::Foreign("it is a hard link"),
             (None, _) if self.takes_unmarked => Found::Ours(file.into()),
             (None, _) => Found::Foreign("contd has not made it"),
         })
     }
 
-    /// [`Self::find`], where only a file of this log or nothing may lie.
+    /// Does the same as [`Self::find`], but fails when a file of another owner has the name.
     pub(crate) fn find_own(&self, dir: &OwnedFd, name: &OsStr, access: Access) -> Result<Option<File>, LogError> {
         match self.find(dir, name, access)? {
             Found::Absent => Ok(None),
@@ -276,7 +278,7 @@ impl LogFiles {
         LogError::Foreign { path: self.path_of(name), what }
     }
 
-    /// Makes a file that has no name yet and bears the mark; `None` where the file system cannot.
+    /// Makes a file without a name that bears the mark (`O_TMPFILE`); `None` where the file system does not support it.
     pub(crate) fn make_nameless(&self, dir: &OwnedFd) -> io::Result<Option<File>> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
         let file = match openat(dir, ".", flags, FILE_MODE) {
@@ -290,13 +292,13 @@ impl LogFiles {
         Ok(Some(file.into()))
     }
 
-    /// Gives a file of [`Self::make_nameless`] its name, or makes one. The name must be free.
+    /// Links a file of [`Self::make_nameless`] to a name, or makes one. The name must be free.
     pub(crate) fn place(&self, dir: &OwnedFd, name: &OsStr, made: Option<File>) -> io::Result<File> {
         if let Some(file) = made {
             let handle = format!("/proc/self/fd/{}", file.as_raw_fd());
             match linkat(CWD, &handle, dir, name, AtFlags::SYMLINK_FOLLOW) {
                 Ok(()) => return Ok(file),
-                // No /proc.
+                // Without /proc there is no path to link from.
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
                     let _gone_with_its_file = self.marks.forget(&file);
@@ -309,14 +311,14 @@ impl LogFiles {
         if let Some(owner) = &self.owner
             && let Err(error) = self.marks.set(&file, owner)
         {
-            // Without its mark it would be another's for ever.
+            // A file without a mark would never be recognised as ours.
             unlinkat(dir, name, AtFlags::empty())?;
             return Err(error);
         }
         Ok(file.into())
     }
 
-    /// Opens the log at its end, or makes it.
+    /// Opens the log for appending, or makes it.
     pub(crate) fn open_log(&self, dir: &OwnedFd) -> Result<File, LogError> {
         if let Some(file) = self.find_own(dir, &self.name, Access::Append)? {
             return Ok(file);
@@ -330,7 +332,7 @@ impl LogFiles {
         }
     }
 
-    /// Removes a name of a file of ours.
+    /// Removes one name of a file of this log.
     pub(crate) fn unlink(&self, dir: &OwnedFd, name: &OsStr, file: &File) -> io::Result<()> {
         match unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => self.marks.forget(file),
@@ -357,7 +359,7 @@ impl From<&PathBuf> for LogFiles {
     }
 }
 
-/// Says what something is that is no regular file.
+/// Returns the kind of a file that is not regular.
 fn not_regular(there: &Stat) -> Option<&'static str> {
     match FileType::from_raw_mode(there.st_mode) {
         FileType::RegularFile => None,
@@ -368,16 +370,16 @@ fn not_regular(there: &Stat) -> Option<&'static str> {
     }
 }
 
-/// Opens a directory below another one, where nothing on the way is a link.
+/// Opens a directory below another one; no part of the path may be a symlink.
 pub(crate) fn open_below(root: impl AsFd, dir: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(root, dir, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
-/// Renames a file to a name that is free.
+/// Renames a file to a name that must be free.
 pub(crate) fn rename_to_free(from: (&OwnedFd, &OsStr), to: (&OwnedFd, &OsStr)) -> io::Result<()> {
     match renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE) {
-        // The file system does not know the flag: a look must do.
+        // The file system does not support the flag: check the name before the rename.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match statat(to.0, to.1, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?),
             Ok(_) => Err(Errno::EXIST.into()),

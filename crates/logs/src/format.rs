@@ -1,15 +1,15 @@
-//! One record as one line: `<time> <stream> <F|P> <content>\n`.
+//! The line format of a log: one record is `<time> <stream> <F|P> <content>\n`.
 
 use contd_types::Timestamp;
 use std::io::Write;
 
-/// The most content in one record; a longer line is written in parts, as CRI has it.
+/// The most content in one record; a longer line is written in parts, as in CRI.
 pub const MAX_CONTENT_BYTES: usize = 16 * 1024;
 
-/// More than any record's time, stream and tag take.
+/// More than the time, stream and tag of any record take.
 pub(crate) const MAX_HEADER_BYTES: usize = 64;
 
-/// Which output of the container.
+/// One of the container's output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Standard output.
@@ -19,7 +19,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Returns the name as it stands in the file.
+    /// Returns the name as it is written in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -31,17 +31,17 @@ impl Stream {
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
-    /// When the writer got it.
+    /// The time when the writer got the bytes.
     pub time: Timestamp,
-    /// Where it came from.
+    /// The stream of the bytes.
     pub stream: Stream,
-    /// Whether the line goes on in the next record of the stream; otherwise a newline follows the content.
+    /// Whether the line continues in the next record of the stream; otherwise a newline follows the content.
     pub is_partial: bool,
     /// The bytes, without the newline.
     pub content: Vec<u8>,
 }
 
-/// Adds all records for these bytes to the buffer; the last one is partial unless the bytes end with a newline.
+/// Appends all records for these bytes to the buffer; the last one is partial unless the bytes end with a newline.
 pub(crate) fn encode(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp, bytes: &[u8]) {
     for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
         let (line, is_whole) = match piece.split_last() {
@@ -59,22 +59,22 @@ pub(crate) fn encode(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp, byte
     }
 }
 
-/// What a reader finds where the output of a run is not whole.
+/// The text of the line that marks lost output.
 const LOST_TEXT: &[u8] = b"[contd: output before this line was lost: the log could not be written]";
 
-/// Adds the end of a line that is still open.
+/// Appends the end of a line that is still open.
 pub(crate) fn encode_line_end(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp) {
     encode_one(buffer, stream, time, b"F", &[]);
 }
 
-/// Adds a line that says that output was lost before it.
+/// Appends a line that says that output before it was lost.
 pub(crate) fn encode_loss(buffer: &mut Vec<u8>, time: Timestamp) {
     encode_one(buffer, Stream::Stderr, time, b"F", LOST_TEXT);
 }
 
 fn encode_one(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp, tag: &[u8; 1], content: &[u8]) {
     let start = buffer.len();
-    // Writing to a vector cannot fail; its memory is reused, so neither does this allocate once it has grown.
+    // Writing to a vector cannot fail. The vector is reused, so this does not allocate either once it has grown.
     if write!(buffer, "{time} {} ", stream.as_str()).is_err() {
         buffer.truncate(start);
         return;
@@ -85,7 +85,7 @@ fn encode_one(buffer: &mut Vec<u8>, stream: Stream, time: Timestamp, tag: &[u8; 
     buffer.push(b'\n');
 }
 
-/// Reads one line, without its newline; `None` when it is not a record.
+/// Parses one line, without its newline; `None` when it is not a record.
 pub(crate) fn decode(line: &[u8]) -> Option<LogRecord> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(fields.next()?).ok()?;
@@ -94,7 +94,7 @@ pub(crate) fn decode(line: &[u8]) -> Option<LogRecord> {
     Some(LogRecord { time, stream, is_partial, content: fields.next()?.to_vec() })
 }
 
-/// Reads only stream and kind of a line whose content may be cut off: enough to count lines.
+/// Parses only the stream and kind of a line whose content may be cut off. Lines are counted by it.
 pub(crate) fn decode_header(line: &[u8]) -> Option<(Stream, bool)> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
     let _time = fields.next()?;
@@ -107,7 +107,7 @@ fn decode_kind(stream: &[u8], tags: &[u8]) -> Option<(Stream, bool)> {
         b"stderr" => Stream::Stderr,
         _ => return None,
     };
-    // CRI allows more tags behind a colon; none has a meaning yet.
+    // CRI allows more tags after a colon; none has a meaning yet.
     match tags.split(|byte| *byte == b':').next()? {
         b"F" => Some((stream, false)),
         b"P" => Some((stream, true)),

@@ -10,28 +10,28 @@
 //! name.log     written        ── at max_bytes: rename ──►  name.log.1 ──► name.log.2 ──► … removed
 //! ```
 //!
-//! - The directory is shared with the host. A file or directory is ours when it bears our mark ([`LogFiles`]); nothing else
-//!   is opened, written, moved or removed.
-//! - Nothing waits in memory: a part of a line is a `P` record at once; the newline that comes later is an `F`, perhaps an
-//!   empty one. So the bytes of a stream are exactly: the content of each record, and a newline behind each `F`.
+//! - The directory is shared with the host. A file or directory is ours when it bears our mark ([`LogFiles`]); no other
+//!   file is opened, written, moved or removed.
+//! - No bytes wait in memory: a part of a line is a `P` record at once; the newline that comes later is an `F`, perhaps an
+//!   empty one. So the bytes of a stream are exactly: the content of each record, and a newline after each `F`.
 //! - A part is at most 16 KiB of content; all records of one call share one time stamp and one `write(2)`.
 #![forbid(unsafe_code)]
 
-mod custody;
 mod error;
 mod files;
 mod format;
 mod mark;
+mod prepare;
 mod reader;
 mod removed;
 mod rotation;
 mod tail;
 mod writer;
 
-pub use custody::RunStart;
 pub use error::LogError;
 pub use files::LogFiles;
 pub use format::{LogRecord, MAX_CONTENT_BYTES, Stream};
+pub use prepare::RunStart;
 pub use reader::{LogItem, LogReader, Tail};
 pub use removed::{KeptFile, REMOVED_DIR, RemovedLogs};
 pub use rotation::Rotation;

@@ -1,7 +1,8 @@
-//! Which files are ours: those that bear a mark with the name of their owner.
+//! Marks: they say which log files are of contd, and name the owner.
 //!
-//! The mark is an extended attribute that only root may set. A file system that has none gets a note instead, in a
-//! directory of our own: named by the inode and its time of birth, so that a later file with the same number is another.
+//! The mark is an extended attribute that only root may set. On a file system without extended attributes a note in a
+//! directory of contd takes its place. The note's name has the inode and its time of birth, so that a later file with
+//! the same inode number does not match.
 
 use std::fs;
 use std::io;
@@ -11,9 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, StatxFlags, XattrFlags, fgetxattr, fsetxattr, statx};
 use rustix::io::Errno;
 
-/// The attribute. The owner is its value.
+/// The extended attribute. Its value is the owner.
 const ATTRIBUTE: &str = "trusted.contd.log";
-/// The owner of directories: contd itself.
+/// The owner of directories that contd made.
 pub(crate) const DIRECTORY: &str = "contd";
 /// More than any owner's name takes.
 const MAX_OWNER_BYTES: usize = 128;
@@ -21,7 +22,7 @@ const MAX_OWNER_BYTES: usize = 128;
 /// Reads and writes marks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
-    /// Where the notes are.
+    /// The directory of the notes.
     notes: Option<PathBuf>,
 }
 
@@ -30,7 +31,7 @@ impl Marks {
         Self { notes: Some(notes.into()) }
     }
 
-    /// Says whose a file is from now on.
+    /// Sets the owner of a file.
     pub(crate) fn set(&self, file: impl AsFd, owner: &str) -> io::Result<()> {
         match (fsetxattr(file.as_fd(), ATTRIBUTE, owner.as_bytes(), XattrFlags::empty()), &self.notes) {
             (Ok(()), _) => Ok(()),
@@ -39,19 +40,19 @@ impl Marks {
         }
     }
 
-    /// Returns whose a file is, if it is of contd at all.
+    /// Returns the owner of a file, if it has a mark.
     pub(crate) fn get(&self, file: impl AsFd) -> io::Result<Option<String>> {
         let mut owner = [0; MAX_OWNER_BYTES];
         match fgetxattr(file.as_fd(), ATTRIBUTE, &mut owner) {
             Ok(length) => Ok(Some(String::from_utf8_lossy(owner.get(..length).unwrap_or_default()).into_owned())),
-            // Too long, so nothing that we wrote.
+            // The value is longer than any that we write, so the owner is unknown.
             Err(Errno::RANGE) => Ok(Some(String::new())),
             Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::NOSYS) => self.noted(file.as_fd()),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Forgets what was noted about a file that is about to be removed.
+    /// Removes the note on a file that is about to be removed.
     pub(crate) fn forget(&self, file: impl AsFd) -> io::Result<()> {
         let Some(notes) = self.notes.as_deref().filter(|notes| notes.exists()) else { return Ok(()) };
         match fs::remove_file(notes.join(note_name(file.as_fd())?)) {
@@ -77,7 +78,8 @@ fn note(notes: &Path, file: BorrowedFd<'_>, owner: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     let mut note = options.write(true).create(true).truncate(true).mode(0o600).open(notes.join(note_name(file)?))?;
     note.write_all(owner.as_bytes())?;
-    // The log's own file system decides when the log is on disk; without its note it would be another's then.
+    // The log's own file system decides when the log is on disk; without its note it would count as a foreign file
+    // after a power loss.
     note.sync_all()
 }
 

@@ -1,4 +1,4 @@
-//! The reader: records in order, over all rotated files, following the writer as it goes on.
+//! The reader of a log: returns records in order over all rotated files, and follows the writer.
 
 use std::fs::File;
 use std::io;
@@ -15,71 +15,71 @@ use crate::format::{self, LogRecord, MAX_CONTENT_BYTES, MAX_HEADER_BYTES};
 use crate::rotation::MAX_FILES;
 use crate::tail::Counter;
 
-/// The longest line that is looked at as one; the writer's are far shorter, so a longer one is garbage.
+/// The longest line that is decoded; the writer's lines are far shorter, so a longer one is garbage.
 const MAX_LINE_BYTES: usize = 4 * (MAX_CONTENT_BYTES + MAX_HEADER_BYTES);
 
-/// How much is read from a file at once.
+/// How many bytes are read from a file at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How often the way to the next file is looked for again when the writer rotates meanwhile.
+/// How often the next file is looked for again when the writer rotates meanwhile.
 const MAX_ROUNDS: u32 = 8;
 
-/// From where a log is read.
+/// The place where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
     /// From the oldest record there is.
     All,
-    /// So many last lines; 0 begins with what is written from now on.
+    /// The last N lines; 0 begins with the output that is written from now on.
     Lines(u64),
 }
 
-/// What stands in a log.
+/// An item that the reader returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogItem {
     /// A record.
     Record(LogRecord),
-    /// A line, or a piece of a too long one, that is not a record: damage, or another program's writing.
+    /// A line, or a piece of a too long one, that is not a record: damage, or the output of another program.
     Garbage(Vec<u8>),
-    /// Files were removed by rotation before they could be read: records are missing here.
+    /// Rotation removed files before they could be read: records are missing here.
     Gap,
 }
 
-/// Reads one container's log. It never waits: what is not there yet comes with a later call.
+/// Reads one container's log. It never waits: new output is returned by a later call.
 #[derive(Debug)]
 pub struct LogReader {
     files: LogFiles,
-    /// `None` until there is one.
+    /// `None` until the directory exists.
     dir: Option<OwnedFd>,
     current: Option<Source>,
-    /// What was read and not yet given out: the beginning of a record.
+    /// The bytes that were read and not returned yet: the beginning of a record.
     pending: Vec<u8>,
-    /// Whether the rest of a line that was too long is being skipped to.
+    /// Whether to skip to the end of a line that was too long.
     is_in_garbage: bool,
 }
 
-/// An open file and how far it was read. It is held open, so its inode number is not given to another.
+/// An open file and how far it was read. While it is open, its inode number is not given to another file.
 #[derive(Debug)]
 struct Source {
     file: File,
     offset: u64,
 }
 
-/// Where the file that is being read is now, as the names go.
+/// The place of the open file among the names of the log.
 enum Place {
-    /// It is the log itself: the writer may add to it.
+    /// The open file is the log itself: the writer may append to it.
     Written,
-    /// It is so old.
+    /// The open file is a rotated one of this age.
     Aged(u32),
-    /// It was removed.
+    /// The open file has no name any more.
     Removed,
 }
 
 impl LogReader {
-    /// Opens a log. It may not exist yet; then reading begins when it does. What is not of this log is as if it were not
-    /// there.
+    /// Opens a log. If it does not exist yet, reading begins when it does. Files that do not belong to this log are
+    /// ignored.
     ///
     /// # Errors
-    /// [`LogError::Open`], [`LogError::Read`], or [`LogError::Foreign`] when only what is not ours has the name.
+    /// [`LogError::Open`], [`LogError::Read`], or [`LogError::Foreign`] when only foreign files have the names.
     pub fn open(files: impl Into<LogFiles>, tail: Tail) -> Result<Self, LogError> {
         let mut reader =
             Self { files: files.into(), dir: None, current: None, pending: Vec::new(), is_in_garbage: false };
@@ -102,7 +102,7 @@ impl LogReader {
                 // Between two renames of the writer the log itself may be missing.
                 if age == 0 { continue } else { break }
             };
-            // The writer has rotated since the last look: this is the file that was scanned just now.
+            // The writer has rotated since the last look: this is the file that was scanned in the round before.
             if let Some(last) = &begin
                 && is_same(&source, last).map_err(|error| self.failed(error))?
             {
@@ -118,15 +118,16 @@ impl LogReader {
         Ok(begin)
     }
 
-    /// Returns the next items, reading about so many bytes (at least one block of 64 KiB); empty when there is nothing
-    /// new. A record that is not complete yet comes when it is.
+    /// Returns the next items from about `max_bytes` (at least one block of 64 KiB); empty when there is no new output.
+    /// An incomplete record is returned by a later call, when it is complete.
     ///
     /// # Errors
-    /// [`LogError::Open`] or [`LogError::Read`]; what was read before stays, and the call may be repeated.
+    /// [`LogError::Open`] or [`LogError::Read`]; the items read before are kept, and the call may be repeated.
     pub fn read_records(&mut self, max_bytes: usize) -> Result<Vec<LogItem>, LogError> {
         let mut items = Vec::new();
         let mut left = max_bytes.max(1);
-        // Also on, when all that was read is the beginning of one long line: empty means that there is nothing new.
+        // Read on when all bytes so far are the beginning of one long line: an empty result means that there is no new
+        // output.
         while left > 0 || items.is_empty() {
             if self.current.is_none() {
                 if self.dir.is_none() {
@@ -152,13 +153,13 @@ impl LogReader {
         self.files.path()
     }
 
-    /// Reads one block into `pending`; 0 at the end of the file.
+    /// Reads one block into `pending`; returns 0 at the end of the file.
     fn read_block(&mut self) -> Result<usize, LogError> {
         let Some(source) = &mut self.current else { return Ok(0) };
         let failed = |source| LogError::Read { path: self.files.path(), source };
         let size = source.file.metadata().map_err(failed)?.len();
         if size < source.offset {
-            // The writer took back what it could not write whole, or somebody emptied the file.
+            // The writer took back a record that it could not write completely, or another program emptied the file.
             source.offset = size;
             self.pending.clear();
             return Ok(0);
@@ -178,7 +179,7 @@ impl LogReader {
         result.map_err(failed)
     }
 
-    /// Turns what is complete in `pending` into items.
+    /// Turns the complete lines in `pending` into items.
     fn take_lines(&mut self, items: &mut Vec<LogItem>) {
         let mut done = 0;
         while let Some(rest) = self.pending.get(done..)
@@ -195,7 +196,7 @@ impl LogReader {
         }
     }
 
-    /// Called at the end of a file: goes over to the next one, if the writer has; `false` when there is nothing new.
+    /// Runs at the end of a file: switches to the next file if the writer has one; `false` when there is no new output.
     fn go_on(&mut self, items: &mut Vec<LogItem>) -> Result<bool, LogError> {
         for _ in 0..MAX_ROUNDS {
             let next = match self.place()? {
@@ -203,14 +204,14 @@ impl LogReader {
                 Place::Aged(age) => self.open_aged(age - 1)?,
                 Place::Removed => self.oldest()?,
             };
-            // The new name is not there yet: the writer is between two steps.
+            // The new name does not exist yet: the writer is between two steps of a rotation.
             let Some(next) = next else { return Ok(false) };
-            // What was added before the rename is still to be read; after it, nothing is added.
+            // Read first what was appended before the rename; after it, the writer appends to the next file.
             if self.read_block()? > 0 {
                 self.take_lines(items);
                 return Ok(true);
             }
-            // Renamed once more while we looked: then what we opened is not the next one, or there is one before it.
+            // The writer rotated again meanwhile: the opened file is not the next one, or another one precedes it.
             let is_next = match self.place()? {
                 Place::Written => false,
                 Place::Aged(age) => self.is_file_at(&next.file, age - 1)?,
@@ -228,7 +229,7 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Gives out what a file ended with in the middle of a record: nothing will complete it.
+    /// Returns an incomplete record at the end of a file: the writer will not complete it.
     fn finish_pending(&mut self, items: &mut Vec<LogItem>) {
         if !self.pending.is_empty() {
             items.push(item(&std::mem::take(&mut self.pending), self.is_in_garbage));
@@ -242,7 +243,7 @@ impl LogReader {
             if self.is_file_at(&source.file, age)? {
                 return Ok(if age == 0 { Place::Written } else { Place::Aged(age) });
             }
-            // While the writer shifts, one name in the middle is free: only two in a row are the end.
+            // While the writer rotates, one name in the middle is free: only two free names in a row are the end.
             let is_end = !self.exists(age) && !self.exists(age + 1);
             if is_end {
                 break;
@@ -268,7 +269,7 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Opens the file of this age, if there is one of this log.
+    /// Opens the file of this age, if it exists and belongs to this log.
     fn open_aged(&self, age: u32) -> Result<Option<Source>, LogError> {
         let Some(dir) = &self.dir else { return Ok(None) };
         match self.files.find(dir, &self.files.aged(age), Access::Read)? {

@@ -1,4 +1,4 @@
-//! Logs of containers that were removed, kept for a while: `<ns>/.removed/<name>.<id>.log`, with their rotated files.
+//! The logs of removed containers, kept for a while: `<ns>/.removed/<name>.<id>.log`, with their rotated files.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -8,32 +8,32 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, statat};
 
-use crate::custody::names_in;
 use crate::error::LogError;
 use crate::files::{Access, Found, LogFiles, rename_to_free};
 use crate::mark::DIRECTORY;
+use crate::prepare::names_in;
 
-/// In the directory of their namespace; no container's or namespace's name begins with a dot.
+/// The directory of these logs in their namespace's. No name of a container or namespace begins with a dot.
 pub const REMOVED_DIR: &str = ".removed";
 /// How many digits of a container's id are in the name: as many as people are shown.
 const ID_DIGITS: usize = 12;
-/// What the smallest file takes, with its inode.
+/// The disk space that the smallest file takes, with its inode.
 const LEAST_BYTES: u64 = 4096;
-/// What every log's name ends with.
+/// The end of every log's name.
 const LOG: &str = ".log";
 
 /// A file of a removed container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptFile {
-    /// Its namespace.
+    /// The container's namespace.
     pub namespace: String,
-    /// Its name in the directory.
+    /// The file's name in the directory.
     pub name: OsString,
-    /// The id of its container.
+    /// The id of the container.
     pub owner: String,
     /// When it was put there, or last changed.
     pub since: SystemTime,
-    /// How much it takes: no less than a page, for many small files fill a disk as well.
+    /// The bytes that it takes; at least a page, because many small files fill a disk as well.
     pub bytes: u64,
 }
 
@@ -45,11 +45,11 @@ pub struct RemovedLogs {
 }
 
 impl LogFiles {
-    /// Moves the log and its rotated files to those of removed containers, and returns how many bytes these are. A log
-    /// without a byte is removed.
+    /// Moves the log and its rotated files to the logs of removed containers, and returns how many bytes they take. An
+    /// empty log is removed.
     ///
     /// # Errors
-    /// [`LogError`]; it may be repeated, or [`Self::remove`] be called.
+    /// [`LogError`]; it may be repeated, or [`Self::remove`] may be called instead.
     pub fn keep(&self) -> Result<u64, LogError> {
         let Some(dir) = self.open_own_dir()? else { return Ok(0) };
         let files = self.own_files(&dir)?;
@@ -69,7 +69,7 @@ impl LogFiles {
             let kept = OsString::from(format!("{stem}.{short}{LOG}{}", own.suffix));
             match rename_to_free((&dir, &own.name), (&to, &kept)) {
                 Ok(()) => {}
-                // Gone meanwhile.
+                // The file was removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(LogError::Remove { path: self.path_of(&own.name), source }),
             }
@@ -79,7 +79,7 @@ impl LogFiles {
 }
 
 impl RemovedLogs {
-    /// Names them: where all logs are, and the notes of [`LogFiles::marked`].
+    /// Makes the value from the directory of all logs and the notes of [`LogFiles::marked`].
     pub fn new(root: impl Into<PathBuf>, notes: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), notes: notes.into() }
     }
@@ -89,7 +89,8 @@ impl RemovedLogs {
         of_anybody.in_dir(Path::new(namespace).join(REMOVED_DIR), OsString::new())
     }
 
-    /// Lists the directories below that of the logs. It looks into none of them: one may be a file system that hangs.
+    /// Lists the namespaces' directories in the directory of all logs. Opens none of them: one may be on a file system
+    /// that hangs.
     ///
     /// # Errors
     /// [`LogError::Read`].
@@ -109,7 +110,7 @@ impl RemovedLogs {
         listed().map_err(|source| LogError::Read { path: self.root.clone(), source })
     }
 
-    /// Returns the size of the file system that they are on.
+    /// Returns the size, in bytes, of the file system that holds the logs.
     ///
     /// # Errors
     /// [`LogError::Read`].
@@ -119,7 +120,7 @@ impl RemovedLogs {
         Ok(found.f_blocks.saturating_mul(found.f_frsize))
     }
 
-    /// Lists what is kept of one namespace.
+    /// Lists the kept files of one namespace.
     ///
     /// # Errors
     /// [`LogError::Open`] or [`LogError::Read`].
@@ -134,7 +135,7 @@ impl RemovedLogs {
         for name in names_in(&dir).map_err(failed)? {
             let Found::OfOwner(owner, file) = place.find(&dir, &name, Access::Read)? else { continue };
             let there = file.metadata().map_err(failed)?;
-            // To be renamed is a change of the inode.
+            // A rename changes the inode's ctime.
             let changed = (there.ctime(), there.ctime_nsec()).max((there.mtime(), there.mtime_nsec()));
             let since = Duration::new(to_u64(changed.0), u32::try_from(changed.1).unwrap_or_default());
             let since = SystemTime::UNIX_EPOCH + since;
@@ -149,7 +150,7 @@ impl RemovedLogs {
         Ok(kept)
     }
 
-    /// Removes a file, and what is empty then.
+    /// Removes a file, and its directories if they are empty then.
     ///
     /// # Errors
     /// [`LogError::Open`] or [`LogError::Remove`]; it may be repeated.
@@ -165,7 +166,7 @@ impl RemovedLogs {
         place.in_dir(PathBuf::from(&kept.namespace), OsString::new()).clear_up()
     }
 
-    /// Finds the log of a removed container by its name or the beginning of its id; of several, the last one removed.
+    /// Finds the log of a removed container by its name or the beginning of its id; of several, the one removed last.
     ///
     /// # Errors
     /// As [`Self::list`].
@@ -188,7 +189,7 @@ fn to_u64(seconds: i64) -> u64 {
     u64::try_from(seconds).unwrap_or_default()
 }
 
-/// Returns the name of the container, of `<name>.<id>.log`.
+/// Returns the container's name from `<name>.<id>.log`.
 fn name_of(file: &OsStr) -> Option<&str> {
     Some(file.to_str()?.strip_suffix(LOG)?.rsplit_once('.')?.0)
 }

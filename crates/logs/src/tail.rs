@@ -1,4 +1,4 @@
-//! Finds where the last lines of a log begin, reading backwards and no more than needed.
+//! Finds where the last lines of a log begin. Reads backwards, and no more than needed.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 
 use crate::format::{MAX_HEADER_BYTES, Stream, decode_header};
 
-/// How much is read at once.
+/// How many bytes are read at once.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
-/// How far back a line without an end is looked for.
+/// How many bytes back a line without an end is looked for.
 const MAX_LOOKED_BYTES: u64 = 1024 * 1024;
 
 /// Counts lines from the end of the newest file towards the beginning of the oldest.
@@ -28,7 +28,7 @@ impl Counter {
         Self { wanted, counted: 0, has_seen: [false; 2] }
     }
 
-    /// Takes the next record towards the beginning; `true` when it is one too many.
+    /// Counts the next record towards the beginning; `true` when it is one too many.
     fn is_too_many(&mut self, line: &[u8]) -> bool {
         let ends_line = match decode_header(line) {
             Some((stream, is_partial)) => {
@@ -43,10 +43,11 @@ impl Counter {
         self.counted > self.wanted
     }
 
-    /// Returns the offset at which to begin in this file; `None` when all of it is wanted, and perhaps more before it.
+    /// Returns the offset where reading begins in this file; `None` when the whole file is wanted, and perhaps older
+    /// ones.
     pub(crate) fn scan(&mut self, file: &File) -> io::Result<Option<u64>> {
         let mut position = file.metadata()?.len();
-        // Where the line begins whose end was seen last, and the beginning of what is known of the line before it.
+        // The position of the last line end seen, and the known beginning of the line before it.
         let mut line_end: Option<u64> = None;
         let mut head: Vec<u8> = Vec::new();
         while position > 0 {
@@ -59,7 +60,7 @@ impl Counter {
                 let begin = newline + 1;
                 let line = header_of(chunk.get(begin..end).unwrap_or_default(), &head);
                 let begin_offset = position + u64::try_from(begin).map_err(io::Error::other)?;
-                // What follows the last newline of the file is a torn record: it is shown, not counted.
+                // The bytes after the last newline of the file are a torn record: it is returned, not counted.
                 if let Some(next_line) = line_end
                     && self.is_too_many(&line)
                 {
@@ -78,14 +79,14 @@ impl Counter {
     }
 }
 
-/// Tells which streams of a file end, before this offset, in the middle of a line. It looks at the last
-/// [`MAX_LOOKED_BYTES`]: a stream that has said nothing in these has no line that anybody still looks at.
+/// Returns the streams that end, at this offset, in the middle of a line. It looks at the last [`MAX_LOOKED_BYTES`]
+/// only: an open line that is older is not closed.
 pub(crate) fn open_lines(file: &File, offset: u64) -> io::Result<Vec<Stream>> {
     let begin = offset.saturating_sub(MAX_LOOKED_BYTES);
     let mut bytes = vec![0; usize::try_from(offset - begin).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, begin)?;
     let mut last: Vec<(Stream, bool)> = Vec::new();
-    // The first may be the end of a record only; its content could look like a record.
+    // The first line may be the end of a record only, and its content could look like a record.
     let skipped = usize::from(begin > 0);
     for line in bytes.split(|byte| *byte == b'\n').skip(skipped) {
         if let Some((stream, is_partial)) = decode_header(line) {
@@ -96,7 +97,7 @@ pub(crate) fn open_lines(file: &File, offset: u64) -> io::Result<Vec<Stream>> {
     Ok(last.into_iter().filter(|(_, is_partial)| *is_partial).map(|(stream, _)| stream).collect())
 }
 
-/// Joins the beginning of a line with what is known of its rest; more than its header is never needed.
+/// Joins the beginning of a line with the known part of its rest, up to the length of a header.
 fn header_of(begin: &[u8], rest: &[u8]) -> Vec<u8> {
     begin.iter().chain(rest).take(MAX_HEADER_BYTES).copied().collect()
 }

@@ -1,4 +1,4 @@
-//! The writer: bytes in, records out, one `write(2)` per call, nothing kept back.
+//! The writer of a log: turns bytes into records, with one `write(2)` per call and no buffering between calls.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,43 +8,43 @@ use std::path::PathBuf;
 use contd_failpoint::Failpoint;
 use contd_types::Timestamp;
 
-use crate::custody::RunStart;
 use crate::error::LogError;
 use crate::files::{Access, Found, LogFiles};
 use crate::format::{self, MAX_CONTENT_BYTES, MAX_HEADER_BYTES, Stream};
+use crate::prepare::RunStart;
 use crate::rotation::{self, Rotation};
 use crate::tail;
 
-/// The most bytes that are taken into one `write(2)`: a pipe is not larger, and the buffer stays bounded.
+/// The most input bytes in one `write(2)`: a pipe is not larger, and the buffer stays bounded.
 const MAX_INPUT_BYTES: usize = 1024 * 1024;
 
-/// Writes one container's log. There must be one writer per log at a time; the shim's lease sees to that.
+/// Writes one container's log. A log may have one writer at a time; the shim's lease guarantees that.
 #[derive(Debug)]
 pub struct LogWriter {
     files: LogFiles,
     rotation: Rotation,
     /// `None` until the log can be opened.
     current: Option<Opened>,
-    /// Where the first output of this run goes, or went.
+    /// The place of the first output of this run.
     start: Option<RunStart>,
-    /// Before this size a failed rotation is not tried again.
+    /// A failed rotation is not tried again before the file has this size, in bytes.
     retry_size: u64,
     rotation_error: Option<LogError>,
-    /// Whether the last record of each stream is partial: then its line is still being written.
+    /// Whether the last record of each stream is partial, so that its line is still being written.
     open_lines: OpenLines,
     buffer: Vec<u8>,
 }
 
-/// Where staged records go: a place in a file, whatever its name.
+/// The place where staged records are written: a file, whatever its name, and an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The device of the file.
     pub device: u64,
-    /// Its inode.
+    /// The inode of the file.
     pub inode: u64,
-    /// In bytes from its beginning.
+    /// The offset in bytes.
     pub offset: u64,
-    /// Whether a line end comes first, because the file ends in the middle of a record.
+    /// Whether a newline is written first, because the file ends in the middle of a record.
     pub begins_anew: bool,
 }
 
@@ -67,19 +67,19 @@ impl OpenLines {
     }
 }
 
-/// A log as it was opened.
+/// An open log file.
 #[derive(Debug)]
 struct Opened {
     file: File,
     /// Device and inode.
     identity: (u64, u64),
     size: u64,
-    /// Whether it may end in the middle of a record.
+    /// Whether the file may end in the middle of a record.
     is_torn: bool,
 }
 
 impl Opened {
-    /// Looks how a file ends.
+    /// Checks whether the file ends in the middle of a record.
     fn at_end(mut file: File) -> io::Result<Self> {
         let there = file.metadata()?;
         let size = there.len();
@@ -98,15 +98,15 @@ impl LogWriter {
     /// When the file ends in the middle of a record, as after a crash, the next write begins a new line.
     ///
     /// # Errors
-    /// [`LogError::Open`], or [`LogError::Foreign`] when what lies there is not ours.
+    /// [`LogError::Open`], or [`LogError::Foreign`] when a foreign file has the name.
     pub fn open(files: impl Into<LogFiles>, rotation: Rotation) -> Result<Self, LogError> {
         let mut writer = Self::closed(files, rotation);
         writer.reopen()?;
         Ok(writer)
     }
 
-    /// Makes a writer that opens its log with the first write that can: for whoever goes on with a container whose log
-    /// cannot be opened now.
+    /// Makes a writer that opens its log at the first write. For a container that is adopted while its log cannot be
+    /// opened.
     pub fn closed(files: impl Into<LogFiles>, rotation: Rotation) -> Self {
         Self {
             files: files.into(),
@@ -120,8 +120,8 @@ impl LogWriter {
         }
     }
 
-    /// Says where the output of this run begins: what is written there first ends the lines that the run before has left
-    /// without an end. Whoever goes on with the run says the same.
+    /// Sets where the output of this run begins. The first write there also ends the lines that the run before left
+    /// open. A successor that continues the run passes the same start.
     #[must_use]
     pub fn with_start(self, start: RunStart) -> Self {
         Self { start: Some(start), ..self }
@@ -140,8 +140,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Encodes the bytes, rotates when that is due, and returns where [`Self::flush`] will put them. Whoever notes the
-    /// position first can have the write repeated by a successor: [`Self::redo`].
+    /// Encodes the bytes, rotates when that is due, and returns where [`Self::flush`] will write them. If the caller
+    /// records that position before the flush, a successor can repeat the write by [`Self::redo`].
     ///
     /// # Errors
     /// As [`Self::open`], while the log is not open; [`LogError::Read`]. It may be repeated.
@@ -151,13 +151,13 @@ impl LogWriter {
         }
         let begins_run = self.begin_buffer(self.current.as_ref().map_or(0, |current| current.size), now)?;
         format::encode(&mut self.buffer, stream, now, bytes);
-        // The beginning of a run is known by its place, so it stays in this file.
+        // The beginning of a run is known by its inode and offset, so the file is not rotated before it.
         if !begins_run {
             self.rotate_when_due();
         }
         let Some(current) = &self.current else { return Err(self.not_open()) };
         if current.is_torn {
-            // What stands there half is no line of ours: it gets an end.
+            // The file ends in an incomplete record: end that line first.
             self.buffer.insert(0, b'\n');
         }
         if begins_run {
@@ -168,9 +168,9 @@ impl LogWriter {
         Ok(Position { device, inode, offset: current.size, begins_anew: current.is_torn })
     }
 
-    /// Writes again what a predecessor has staged and perhaps written, in whole or in part: the same bytes at the same
-    /// place. Nothing is done when the log is another file by now, for then that write was complete: a file is left only
-    /// between two writes.
+    /// Writes again the records that a predecessor staged and perhaps wrote, in whole or in part: the same bytes at the
+    /// same place. Does nothing when the log is another file by now: a writer changes files only between two writes, so
+    /// that write was complete.
     ///
     /// # Errors
     /// [`LogError::Write`], or as [`Self::stage`]; it may be repeated.
@@ -187,7 +187,7 @@ impl LogWriter {
         let length = current.file.metadata().map_err(failed)?.len();
         current.is_torn = at.begins_anew;
         if length < at.offset {
-            // Somebody has cut it meanwhile.
+            // Another program truncated the file meanwhile.
             self.stage(stream, bytes, now)?;
             return self.flush();
         }
@@ -196,7 +196,7 @@ impl LogWriter {
         if at.begins_anew {
             self.buffer.insert(0, b'\n');
         }
-        // The log's own descriptor appends wherever it is told to write.
+        // The log's own descriptor has O_APPEND and would write at the end.
         let place = self.open_to_overwrite(at)?;
         place.write_all_at(&self.buffer, at.offset).map_err(failed)?;
         let end = at.offset.saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
@@ -211,10 +211,10 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Writes what was staged, all or nothing; the file ends in whole records then.
+    /// Writes the staged records, all or none; the file then ends in a whole record.
     ///
     /// # Errors
-    /// [`LogError::Write`]. Nothing of it stays in the file; stage it again and repeat.
+    /// [`LogError::Write`]. No byte of them stays in the file; stage them again and repeat.
     pub fn flush(&mut self) -> Result<(), LogError> {
         let Some(current) = &mut self.current else { return Err(self.not_open()) };
         match current.file.write_all(&self.buffer) {
@@ -224,8 +224,8 @@ impl LogWriter {
                 Ok(())
             }
             Err(source) => {
-                // The half-written records go, so that the call can be repeated without doubling anything. If even that
-                // fails, the next write begins a new line.
+                // Cut off the half-written records, so that a repeated call does not double anything. If that fails
+                // too, the next write begins a new line.
                 let was_cut = current.file.set_len(current.size);
                 current.is_torn = current.is_torn || was_cut.is_err();
                 Err(LogError::Write { path: self.path(), source })
@@ -233,10 +233,10 @@ impl LogWriter {
         }
     }
 
-    /// Opens the path again, for whoever renames the log from outside.
+    /// Opens the path again, for programs that rename the log from outside.
     ///
     /// # Errors
-    /// As [`Self::open`]; the writer then goes on in the file it had.
+    /// As [`Self::open`]; the writer then continues in the file it had.
     pub fn reopen(&mut self) -> Result<(), LogError> {
         let failed = |source| LogError::Open { path: self.files.path(), source };
         let absent = || failed(io::ErrorKind::NotFound.into());
@@ -247,7 +247,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Brings what was written to the disk; once, when the container has ended. No byte waits in the writer itself.
+    /// Syncs the log to the disk; called once, when the container has ended. The writer itself holds no bytes back.
     ///
     /// # Errors
     /// [`LogError::Write`].
@@ -256,7 +256,7 @@ impl LogWriter {
         current.file.sync_data().map_err(|source| LogError::Write { path: self.path(), source })
     }
 
-    /// Returns and forgets why the last rotation failed; the log meanwhile grows in the file it has.
+    /// Returns and clears the error of the last rotation; until one succeeds the log grows in the same file.
     pub fn take_rotation_error(&mut self) -> Option<LogError> {
         self.rotation_error.take()
     }
@@ -271,7 +271,7 @@ impl LogWriter {
         self.files.path()
     }
 
-    /// How much input goes into one write, so that its records do not exceed a file by much.
+    /// Returns how many input bytes go into one write, so that its records do not exceed a file by much.
     fn max_input(&self) -> usize {
         usize::try_from(self.rotation.max_bytes).unwrap_or(usize::MAX).clamp(MAX_CONTENT_BYTES, MAX_INPUT_BYTES)
     }
@@ -280,7 +280,7 @@ impl LogWriter {
         LogError::Open { path: self.path(), source: io::ErrorKind::NotFound.into() }
     }
 
-    /// Empties the buffer, and puts into it what comes before the first output of a run. Tells whether that is something.
+    /// Clears the buffer and fills in the records that precede the first output of a run; tells whether there are any.
     fn begin_buffer(&mut self, offset: u64, now: Timestamp) -> Result<bool, LogError> {
         self.buffer.clear();
         let Some(current) = &self.current else { return Ok(false) };
@@ -296,7 +296,7 @@ impl LogWriter {
         Ok(!self.buffer.is_empty())
     }
 
-    /// Opens the log at any place, by its own name or by that which its rotation gave it just now.
+    /// Opens the log for writing at any offset, by its own name.
     fn open_to_overwrite(&self, at: Position) -> Result<File, LogError> {
         let failed = |source| LogError::Write { path: self.files.path(), source };
         if let Some(dir) = self.files.open_dir()?
@@ -328,15 +328,15 @@ impl LogWriter {
         let failed = |source| LogError::Rotate { path: self.files.path(), source };
         let Some(dir) = self.files.open_dir()? else { return Err(failed(io::ErrorKind::NotFound.into())) };
         let name = self.files.aged(0);
-        // Only our own file is shifted: after a failed attempt, or a rename from outside, the name may be free already.
+        // Shift only our own file: after a failed attempt, or a rename from outside, the name may be free already.
         let there = self.files.find_own(&dir, &name, Access::Append)?;
         let identity = there.as_ref().map(File::metadata).transpose().map_err(failed)?;
         let identity = identity.map(|there| (there.dev(), there.ino()));
         let next = if identity.is_some() && identity != self.current.as_ref().map(|current| current.identity) {
-            // Another writer of ours was here, or whoever renamed the log has made it anew.
+            // Another writer of ours, or a program that renamed the log, has made the next file.
             there
         } else {
-            // The next file first: on a full disk there is none, and then all stays as it is.
+            // Make the next file first: if the disk is full that fails, and no file was moved.
             let made = self.files.make_nameless(&dir).map_err(failed)?;
             if identity.is_some()
                 && let Err(error) = rotation::shift(&self.files, &dir, self.rotation.max_files)
@@ -355,5 +355,5 @@ impl LogWriter {
     }
 }
 
-// The arithmetic of `max_input` relies on it.
+// `max_input` clamps between these limits.
 const _: () = assert!(MAX_HEADER_BYTES < MAX_CONTENT_BYTES && MAX_CONTENT_BYTES <= MAX_INPUT_BYTES);

@@ -1,4 +1,4 @@
-//! The log directory is shared: what contd has not made is never opened, written, moved or removed.
+//! The log directory is shared: files that contd did not make are never opened, written, moved or removed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::fs;
@@ -43,7 +43,7 @@ impl Scratch {
     }
 }
 
-/// Prepares a log where nothing of another container may be.
+/// Prepares a log; fails when a file of another container is at its name.
 fn prepare(log: &LogFiles) -> Result<contd_logs::RunStart, LogError> {
     log.prepare(true, 5, |_| panic!("there is nothing to take away"))
 }
@@ -75,7 +75,7 @@ fn assert_foreign(result: Result<impl std::fmt::Debug, LogError>, path: &Path) {
     }
 }
 
-/// All that lies below a directory, with what tells it from another.
+/// Lists everything below a directory, with the attributes that identify each file.
 fn inventory(dir: &Path) -> Vec<(PathBuf, u32, u64, u64, Vec<u8>)> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
@@ -114,7 +114,7 @@ fn whatever_has_the_name_of_a_log_is_refused_at_once_and_stays_as_it_is() {
             let path = scratch.path("ns").join(name);
             plant(&path);
             let before = inventory(&scratch.root());
-            // Whoever opened the FIFO to wait for its other end would be here for ever.
+            // Opening the FIFO would wait for its other end forever.
             assert_foreign(prepare(&scratch.log(ONE)), &path);
             if name == "web.log" {
                 assert_foreign(LogWriter::open(scratch.log(ONE), Rotation::never()), &path);
@@ -192,7 +192,7 @@ fn rotation_stops_before_a_file_of_others_that_appeared_meanwhile_and_loses_noth
     assert_eq!(fs::read_to_string(scratch.path("ns/web.log.1")).unwrap(), "precious");
     let all: String = (0..20).map(|number| format!("{number}\n")).collect();
     assert_eq!(read(&scratch.log(ONE)), all, "and a reader does not take it for ours");
-    // Once it is gone, rotation works again, and the rotated files are ours.
+    // After the foreign file is removed, rotation works again, and the rotated files are ours.
     fs::remove_file(scratch.path("ns/web.log.1")).unwrap();
     for _ in 0..100 {
         writer.write(Stream::Stdout, b"more\n", NOW).unwrap();
@@ -225,7 +225,7 @@ fn the_log_of_one_container_is_not_that_of_the_next() {
     let scratch = Scratch::new();
     prepare(&scratch.log(ONE)).unwrap();
     write(&scratch.log(ONE), "one\n");
-    // Not even when its record says so: it is a log of contd, and another's.
+    // It bears another owner's mark, so it is refused even when unmarked files are accepted.
     assert!(scratch.log(TWO).with_unmarked().prepare(false, 5, |_| Ok(())).is_err());
     scratch.log(TWO).remove().unwrap();
     scratch.log(TWO).with_unmarked().remove().unwrap();
@@ -264,7 +264,7 @@ fn a_file_system_without_attributes_has_notes_instead() {
         assert!(writer.take_rotation_error().is_none());
         assert_eq!(fs::read_dir(scratch.path("ns")).unwrap().count(), 3);
         assert!(read(&scratch.log(ONE)).ends_with("98\n99\n"));
-        // Three files and a directory: what rotation has removed is forgotten.
+        // Three files and a directory: the notes on files that rotation removed are gone.
         assert_eq!(fs::read_dir(scratch.notes()).unwrap().count(), 4);
         fs::write(scratch.path("ns/api.log"), "precious").unwrap();
         let api = LogFiles::marked(&scratch.path("ns/api.log"), TWO, scratch.notes());
@@ -298,7 +298,7 @@ fn logs_of_removed_containers_are_kept_beside_each_other_and_found_by_name_and_i
     assert_eq!(read(&removed.find("ns", "1111").unwrap().unwrap()), "one\n");
     assert_eq!(read(&removed.find("ns", "web").unwrap().unwrap()), "two\n", "the last of the name");
     assert!(removed.find("ns", "we").unwrap().is_none() && removed.find("other", "web").unwrap().is_none());
-    // What others put there is neither counted nor removed.
+    // Files that other programs put there are neither counted nor removed.
     fs::write(scratch.path("ns/.removed/mine.333333333333.log"), "precious").unwrap();
     let kept = removed.list("ns").unwrap();
     assert_eq!(kept.len(), 2);

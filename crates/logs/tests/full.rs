@@ -1,4 +1,4 @@
-//! A disk of logs that is full: nothing is written by half, nothing is moved in vain, and it goes on once there is room.
+//! A full disk: no record is written by half, no file is moved in vain, and logging continues once there is space.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::fs;
@@ -11,7 +11,7 @@ use contd_types::{ErrorKind, Explain, Timestamp};
 
 const NOW: Timestamp = Timestamp(1_764_000_000_000_000_000);
 
-/// Works in a small file system of its own.
+/// Runs `work` in a small file system of its own.
 fn on_small(options: &str, work: impl FnOnce(&Path)) {
     let scratch = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(scratch.path()).status();
@@ -21,7 +21,7 @@ fn on_small(options: &str, work: impl FnOnce(&Path)) {
     result.unwrap();
 }
 
-/// Takes every inode that is free.
+/// Uses up every free inode.
 fn fill(root: &Path) -> Vec<PathBuf> {
     (0..).map(|number| root.join(format!("filler{number}"))).take_while(|path| fs::write(path, "").is_ok()).collect()
 }
@@ -43,7 +43,7 @@ fn names(root: &Path) -> Vec<String> {
 
 #[test]
 fn without_an_inode_for_the_next_file_rotation_moves_nothing_and_the_log_goes_on_where_it_is() {
-    // The root, the directory, the log, its first rotated file.
+    // These take the inodes: the root, the directory, the log, its first rotated file.
     for max_files in [1, 2, 3] {
         on_small("size=1m,nr_inodes=5", |root| {
             log(root).prepare(true, max_files, |_| panic!("nothing to take away")).unwrap();

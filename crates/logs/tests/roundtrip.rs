@@ -1,4 +1,4 @@
-//! Written, rotated, followed, torn: the bytes of each stream come back as they went in.
+//! Round trips through rotation, following and torn writes: the bytes of each stream come back as they went in.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 use std::io::Write;
@@ -23,7 +23,7 @@ impl Scratch {
     }
 }
 
-/// Reads until there is nothing new.
+/// Reads until there is no new output.
 fn read_on(reader: &mut LogReader, items: &mut Vec<LogItem>) {
     loop {
         let more = reader.read_records(BATCH).unwrap();
@@ -260,7 +260,7 @@ fn a_symlink_in_the_place_of_the_log_is_not_followed() {
 
 #[test]
 fn a_full_disk_is_a_typed_error_that_leaves_no_half_record_and_may_be_repeated() {
-    // A limit on this mount, not on the process: other tests of this program write too.
+    // Limit this mount, not the process: other tests of this program write too.
     let scratch = Scratch::new();
     let dir = scratch.0.path().join("tmpfs");
     std::fs::create_dir(&dir).unwrap();
@@ -291,7 +291,7 @@ fn a_follower_keeps_up_with_a_writer_that_rotates_all_the_time() {
     let mut reader = LogReader::open(&log, Tail::All).unwrap();
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            // Files enough that none is removed before it is read: here only the order and the seams are in question.
+            // Keep so many files that none is removed before it is read: this test is about order and seams only.
             let mut writer = LogWriter::open(&log, small(20_000, 1000)).unwrap();
             for number in 0..LINES {
                 writer.write(Stream::Stdout, format!("{number}\n").as_bytes(), NOW).unwrap();

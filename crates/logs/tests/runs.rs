@@ -32,7 +32,7 @@ impl Scratch {
         self.0.path().join("ns/web.log")
     }
 
-    /// Stream, kind and content of each record.
+    /// Returns stream, kind and content of each record.
     fn records(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.path()).unwrap();
         text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
@@ -60,7 +60,7 @@ fn a_successor_ends_the_lines_of_the_run_before_only_if_nobody_has() {
     let scratch = Scratch::new();
     scratch.writer(scratch.begin()).write(Stream::Stdout, b"half", NOW).unwrap();
     let start = scratch.begin();
-    // Killed before it wrote, then killed in the middle of a line.
+    // The first run was killed before it wrote, the second in the middle of a line.
     drop(scratch.writer(start));
     scratch.writer(start).write(Stream::Stdout, b"one ", NOW).unwrap();
     scratch.writer(start).write(Stream::Stdout, b"line\n", NOW).unwrap();

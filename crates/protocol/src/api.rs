@@ -1,4 +1,4 @@
-//! What callers and the daemon say to each other on the API socket.
+//! The messages between callers and the daemon on the API socket.
 //!
 //! After the hello, a caller sends [`Call`]s, each with an id of its choice that is not in use on this connection. Many
 //! may be under way. The daemon sends any number of [`Item`]s for those that stream, then exactly one [`Reply`].
@@ -9,12 +9,15 @@
 use std::time::Duration;
 
 use contd_types::{
-    ApiError, ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, Exit,
-    NamespaceId, RestartPolicy, Signal, Timestamp,
+    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, Exit, NamespaceId,
+    RestartPolicy, Signal, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_API_BODY_BYTES;
 use crate::hello::VersionRange;
+use crate::session::{self, Protocol, Violation};
+pub use crate::session::{Cancel, Credit};
 
 /// The versions of this module.
 pub const VERSIONS: VersionRange = VersionRange { min: 2, max: 2 };
@@ -29,48 +32,37 @@ pub const MAX_LIST_PAGE: u32 = 256;
 /// The longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 64;
 
+/// The protocol of this module.
+#[derive(Debug)]
+pub enum ApiSocket {}
+
+impl Protocol for ApiSocket {
+    type Request = Request;
+    type Item = Item;
+    type Response = Response;
+    const VERSIONS: VersionRange = VERSIONS;
+    const MAX_BODY_BYTES: usize = MAX_API_BODY_BYTES;
+    const MAX_CALLS: usize = MAX_CALLS_PER_CONNECTION;
+    const CREDIT: u32 = INITIAL_CREDIT;
+    /// A whole log item with its head.
+    const READ_BYTES: usize = MAX_LOG_ITEM_BYTES + 4096;
+
+    fn check_item(item: &Item) -> Result<(), Violation> {
+        match item {
+            Item::Log(log) if log.content.len() > MAX_LOG_ITEM_BYTES => {
+                Err(Violation::LargeItem { bytes: log.content.len() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A request with its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
-    /// Chosen by the caller.
-    pub id: u64,
-    /// What is asked.
-    pub request: Request,
-}
-
-/// The last word on a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
-    /// The call's id.
-    pub id: u64,
-    /// The answer.
-    pub result: Result<Response, ApiError>,
-}
-
+pub type Call = session::Call<Request>;
+/// The last answer to a call.
+pub type Reply = session::Reply<Response>;
 /// One piece of a call's stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamItem {
-    /// The call's id.
-    pub id: u64,
-    /// The piece.
-    pub item: Item,
-}
-
-/// The caller wants no more of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cancel {
-    /// The call's id.
-    pub id: u64,
-}
-
-/// The caller can take more items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credit {
-    /// The call's id.
-    pub id: u64,
-    /// How many more.
-    pub items: u32,
-}
+pub type StreamItem = session::StreamItem<Item>;
 
 /// A container, as a caller means it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

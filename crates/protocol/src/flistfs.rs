@@ -1,11 +1,12 @@
-//! What the daemon, one flist's server and the server's successor say to each other.
+//! The messages between the daemon, one flist's server and the server's successor.
 
 use std::path::PathBuf;
 
-use contd_types::ApiError;
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_CONTROL_BODY_BYTES;
 use crate::hello::VersionRange;
+use crate::session::{self, NoItem, Protocol};
 
 /// The versions of this module.
 pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
@@ -16,9 +17,9 @@ pub const SERVE_SPEC_VERSION: u32 = 1;
 
 /// The file in the lease directory that says which process serves: a [`Process`] as JSON. The lease names its keeper.
 pub const SERVER_FILE: &str = "server.json";
-/// Why there is no server any more: an [`ApiError`] as JSON, left by a keeper that has given up.
+/// Why there is no server any more: a [`contd_types::ApiError`] as JSON, left by a keeper that has given up.
 pub const LAST_WORDS_FILE: &str = "last-words.json";
-/// While this file is in the lease directory, nobody starts a process there any more: somebody is ending them all.
+/// While this file is in the lease directory, no process is started there any more: all of them are being ended.
 pub const ENDING_FILE: &str = "ending";
 
 /// What a server is to serve; a JSON file in its lease directory.
@@ -64,23 +65,24 @@ pub struct CacheLimits {
     pub min_free_bytes: Option<u64>,
 }
 
-/// A request with its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
-    /// Chosen by the caller.
-    pub id: u64,
-    /// What is asked.
-    pub request: Request,
+/// The protocol of this module.
+#[derive(Debug)]
+pub enum FlistSocket {}
+
+impl Protocol for FlistSocket {
+    type Request = Request;
+    type Item = NoItem;
+    type Response = Response;
+    const VERSIONS: VersionRange = VERSIONS;
+    const MAX_BODY_BYTES: usize = MAX_CONTROL_BODY_BYTES;
+    // Calls are answered one after the other.
+    const MAX_CALLS: usize = 1;
 }
 
+/// A request with its id.
+pub type Call = session::Call<Request>;
 /// The answer to a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
-    /// The call's id.
-    pub id: u64,
-    /// The answer.
-    pub result: Result<Response, ApiError>,
-}
+pub type Reply = session::Reply<Response>;
 
 /// What can be asked of a flist server. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +93,7 @@ pub enum Request {
     Shutdown,
     /// Gives all that a successor needs: the device, the lock of the lease and the listening socket come with the answer, in
     /// this order. It goes on serving until the successor ends it, and waits that long with starting one of its own.
-    /// → [`Response::Estate`]
+    /// → [`Response::Handover`]
     HandOver,
 }
 
@@ -102,8 +104,8 @@ pub enum Response {
     Done,
     /// What is served.
     Status(Status),
-    /// What a successor inherits.
-    Estate(Estate),
+    /// What the predecessor hands over.
+    Handover(Handover),
 }
 
 /// One process of this boot.
@@ -115,9 +117,9 @@ pub struct Process {
     pub start_ticks: u64,
 }
 
-/// What a successor inherits, beside the descriptors.
+/// What a predecessor hands over, beside the descriptors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Estate {
+pub struct Handover {
     /// The process that serves now.
     pub server: Process,
     /// What was agreed with the kernel when the file system was mounted: JSON of the server's own.

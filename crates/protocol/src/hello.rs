@@ -14,7 +14,7 @@ pub struct VersionRange {
     pub max: u16,
 }
 
-/// What the caller says first.
+/// The caller's first message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The versions it speaks.
@@ -23,7 +23,7 @@ pub struct Hello {
     pub agent: String,
 }
 
-/// What the other side answers; after a refusal it closes.
+/// The other side's answer; after a refusal it closes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HelloReply {
     /// The call goes on.

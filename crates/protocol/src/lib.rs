@@ -1,8 +1,8 @@
 //! The messages of contd's local sockets, and how they become bytes. No I/O: callers bring the socket.
 //!
 //! ```text
-//!  socket bytes ──► FrameReader ──► Frame { version, kind, body } ──► codec::decode::<T>(body) ──► T
-//!  T ──► codec::encode ──► Frame::to_bytes ──► socket bytes
+//!  socket bytes ──► FrameReader ──► Frame { version, kind, body } ──► codec::decode::<T>(body) ──► T  ┐ Session: hello,
+//!  T ──► codec::encode ──► Frame::to_bytes ──► socket bytes                                             ┘ versions, limits
 //! ```
 //!
 //! A frame on the wire, all numbers little-endian:
@@ -24,20 +24,24 @@
 //! - [`api`]: callers and the daemon. Many calls at once, streams with credit.
 //! - [`shim`]: the daemon and one container's shim.
 //! - [`flistfs`]: the daemon and one flist's server.
-//! - [`takeover`]: a daemon and its successor.
+//! - [`handover`]: a daemon and its successor.
+//!
+//! A [`session`] is one connection of any of them, without its socket.
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod codec;
 pub mod flistfs;
 pub mod frame;
+pub mod handover;
 pub mod hello;
+pub mod session;
 pub mod shim;
-pub mod takeover;
 
 pub use codec::{CodecError, decode, encode};
 pub use frame::{Frame, FrameError, FrameReader, Kind};
 pub use hello::{Hello, HelloReply, Refusal, VersionRange, negotiate};
+pub use session::{Protocol, Session, Violation};
 
 /// The most bytes of a frame's body on the API socket: a spec of 256 KiB with room for the rest.
 pub const MAX_API_BODY_BYTES: usize = 1024 * 1024;

@@ -1,4 +1,4 @@
-//! What the daemon and one container's shim say to each other, in the shape of containerd's Task v3 API.
+//! The messages between the daemon and one container's shim, in the shape of containerd's Task v3 API.
 //!
 //! The shim is told what to make by its task file ([`TaskSpec`], JSON in its lease directory), which its successor reads
 //! as well; the socket carries only verbs. Calls may overlap: a `Wait` stays open while others are answered, and a `Kill`
@@ -7,10 +7,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use contd_types::{ApiError, ContainerId, Exit, NamespaceId, Pid, Signal};
+use contd_types::{ContainerId, Exit, NamespaceId, Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use crate::MAX_CONTROL_BODY_BYTES;
 use crate::hello::VersionRange;
+use crate::session::{self, NoItem, Protocol};
 
 /// The versions of this module.
 pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
@@ -146,23 +148,23 @@ pub struct InitRecord {
 /// The exit code of a shim that does not come up because the node has run out of something (`EX_OSERR`).
 pub const EXIT_RUN_OUT: i32 = 71;
 
-/// A request with its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
-    /// Chosen by the caller.
-    pub id: u64,
-    /// What is asked.
-    pub request: Request,
+/// The protocol of this module.
+#[derive(Debug)]
+pub enum ShimSocket {}
+
+impl Protocol for ShimSocket {
+    type Request = Request;
+    type Item = NoItem;
+    type Response = Response;
+    const VERSIONS: VersionRange = VERSIONS;
+    const MAX_BODY_BYTES: usize = MAX_CONTROL_BODY_BYTES;
+    const MAX_CALLS: usize = MAX_CALLS_PER_CONNECTION;
 }
 
+/// A request with its id.
+pub type Call = session::Call<Request>;
 /// The answer to a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
-    /// The call's id.
-    pub id: u64,
-    /// The answer.
-    pub result: Result<Response, ApiError>,
-}
+pub type Reply = session::Reply<Response>;
 
 /// What can be asked of a shim. Append only. Each may be asked twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,28 +1,14 @@
 //! The kernel's mount table, as far as roots need it.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use contd_mountinfo::Mount;
+
 use crate::provider::RootfsError;
-
-const MOUNTINFO: &str = "/proc/self/mountinfo";
-
-/// One mount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// Where.
-    pub point: PathBuf,
-    /// The kind of file system.
-    pub fs_type: String,
-    /// What is mounted; our own mounts say `contd` or `contd-flistfs`.
-    pub source: String,
-    /// The options of the file system, unescaped.
-    super_options: Vec<u8>,
-}
 
 /// All mounts of this namespace, at one moment.
 #[derive(Debug, Clone)]
@@ -34,13 +20,8 @@ impl MountTable {
     /// # Errors
     /// [`RootfsError::Disk`] without a usable `/proc`.
     pub fn read() -> Result<Self, RootfsError> {
-        let failed = |source| RootfsError::Disk { what: "read", path: PathBuf::from(MOUNTINFO), source };
-        let text = std::fs::read(MOUNTINFO).map_err(failed)?;
-        Ok(Self::parse(&text))
-    }
-
-    fn parse(text: &[u8]) -> Self {
-        Self(text.split(|byte| *byte == b'\n').filter_map(entry).collect())
+        let failed = |source| RootfsError::Disk { what: "read", path: PathBuf::from(contd_mountinfo::PATH), source };
+        contd_mountinfo::read().map(Self).map_err(failed)
     }
 
     /// Tells whether something is mounted there. `path` must be without symlinks, as the table has it.
@@ -59,33 +40,6 @@ impl MountTable {
         wanted.extend_from_slice(upper.as_os_str().as_bytes());
         self.0.iter().any(|entry| entry.super_options.split(|byte| *byte == b',').any(|option| option == wanted))
     }
-}
-
-/// Parses `36 35 98:0 /root /point rw,… shared:1 - ext3 /dev/root rw,…`; a line of another form is none.
-fn entry(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(4)?)));
-    fields.find(|field| *field == b"-")?;
-    let mut text = || fields.next().map(|field| String::from_utf8_lossy(&unescape(field)).into_owned());
-    let (fs_type, source) = (text().unwrap_or_default(), text().unwrap_or_default());
-    Some(Mount { point, fs_type, source, super_options: unescape(fields.next().unwrap_or_default()) })
-}
-
-/// Undoes the `\ooo` of the table.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let escape = tail.split_first_chunk::<3>().filter(|_| *first == b'\\');
-        let byte = escape.and_then(|(digits, behind)| {
-            let text = std::str::from_utf8(digits).ok()?;
-            Some((u8::from_str_radix(text, 8).ok()?, behind))
-        });
-        let (byte, behind) = byte.unwrap_or((*first, tail));
-        plain.push(byte);
-        rest = behind;
-    }
-    plain
 }
 
 /// Tells whether something is mounted on a path, without looking at every mount of the node; an absent one is no mount
@@ -123,10 +77,10 @@ mod tests {
 
     #[test]
     fn mount_points_with_spaces_and_uppers_are_found() {
-        let table = MountTable::parse(
+        let table = MountTable(contd_mountinfo::parse(
             b"30 1 0:27 / /a\\040b rw shared:1 master:2 - overlay o rw,lowerdir=/l,upperdir=/u/upper,workdir=/w\n\
               31 1 0:28 / /plain rw - tmpfs t rw\n\nnonsense\n",
-        );
+        ));
         assert!(table.is_mounted(Path::new("/a b")) && table.is_mounted(Path::new("/plain")));
         assert!(!table.is_mounted(Path::new("/a")));
         assert!(table.is_upper(Path::new("/u/upper")) && !table.is_upper(Path::new("/u/upp")));
@@ -151,10 +105,10 @@ mod tests {
 
     #[test]
     fn what_lies_below_a_directory_is_told_with_its_kind_and_source() {
-        let table = MountTable::parse(
+        let table = MountTable(contd_mountinfo::parse(
             b"30 1 0:27 / /s rw - tmpfs t rw\n31 1 0:28 / /s/a\\040b rw - overlay contd rw,upperdir=/u\n\
               32 1 0:28 / /sa rw - tmpfs t rw\n",
-        );
+        ));
         let below: Vec<&Mount> = table.below(Path::new("/s")).collect();
         let [only] = below.as_slice() else { panic!("got {below:?}") };
         assert_eq!((only.point.as_path(), only.fs_type.as_str()), (Path::new("/s/a b"), "overlay"));

@@ -26,7 +26,6 @@ use crate::client::{self, ANSWER_TIMEOUT, ClientError};
 use crate::detach::{MountPoint, detach, remove_mount_point};
 use crate::mount_table::is_mount_point;
 use crate::provider::RootfsError;
-use crate::source::flatten;
 use crate::users::{self, disk};
 
 /// How long a server that does not listen is watched: so often, each time so long.
@@ -206,13 +205,13 @@ impl Server {
     }
 
     fn process_failed(&self, error: &contd_lease::ProcessError) -> RootfsError {
-        let source = flatten(ErrorKind::Internal, error, error.hint());
+        let source = ApiError::flatten(ErrorKind::Internal, error, error.hint());
         RootfsError::Server { flist: self.flist.clone(), source }
     }
 
     pub(crate) fn lease_failed(&self, error: &LeaseError) -> RootfsError {
         let kind = if matches!(error, LeaseError::Held { .. }) { ErrorKind::Busy } else { ErrorKind::Internal };
-        RootfsError::Server { flist: self.flist.clone(), source: flatten(kind, error, error.hint()) }
+        RootfsError::Server { flist: self.flist.clone(), source: ApiError::flatten(kind, error, error.hint()) }
     }
 
     fn call_failed(&self, error: &ClientError) -> RootfsError {

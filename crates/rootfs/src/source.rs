@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use contd_flist::{FetchError, FetchedFlist, Flist, FlistErrorKind, FlistSource, ImageDefaults, SourceError};
-use contd_types::{ApiError, ErrorKind, Shortage};
+use contd_types::{ApiError, ErrorKind};
 
 use crate::grant::{FlistGrant, Grant};
 use crate::provider::{FetchProgress, RootfsError};
@@ -87,7 +87,7 @@ fn as_base(fetched: Result<FetchedFlist, FetchError>, shown: &str) -> Result<Bas
     match fetched {
         Ok(fetched) => Ok(Base::Flist { fetched, shown: shown.to_owned() }),
         Err(error) => {
-            let source = flatten(error.kind().into(), &error, error.hint());
+            let source = ApiError::flatten(error.kind().into(), &error, error.hint());
             Err(RootfsError::Flist { flist: shown.to_owned(), source })
         }
     }
@@ -106,7 +106,7 @@ pub(crate) fn cached(text: &str, hash: &str, cache: &Path) -> Option<Base> {
 pub(crate) fn image(path: &Path, shown: &str) -> Result<ImageDefaults, RootfsError> {
     let failed = |kind: FlistErrorKind, error: &(dyn Error + 'static), hint| RootfsError::Flist {
         flist: shown.to_owned(),
-        source: flatten(kind.into(), error, hint),
+        source: ApiError::flatten(kind.into(), error, hint),
     };
     let tags = Flist::tags_of(path).map_err(|error| failed(error.kind(), &error, error.hint()))?;
     ImageDefaults::from_tags(&tags).map_err(|error| failed(error.kind(), &error, error.hint()))
@@ -118,7 +118,7 @@ fn refused(error: &SourceError) -> RootfsError {
         SourceError::Invalid { source_text, .. } | SourceError::UnsupportedScheme { source_text, .. } => source_text,
         _ => "(unreadable)",
     };
-    let source = flatten(error.kind().into(), error, error.hint());
+    let source = ApiError::flatten(error.kind().into(), error, error.hint());
     RootfsError::Flist { flist: flist.to_owned(), source }
 }
 
@@ -126,18 +126,4 @@ fn directory(path: &Path) -> Result<PathBuf, RootfsError> {
     let failed = |source| RootfsError::Directory { path: path.to_owned(), source };
     let path = std::fs::canonicalize(path).map_err(failed)?;
     if path.is_dir() { Ok(path) } else { Err(failed(io::ErrorKind::NotADirectory.into())) }
-}
-
-/// Turns an error of another crate into the one that travels. Whatever ran out counts before `kind` and `hint`.
-pub(crate) fn flatten(kind: ErrorKind, error: &(dyn Error + 'static), hint: impl Into<String>) -> ApiError {
-    let mut flat = match Shortage::behind(error) {
-        Some(shortage) => ApiError::new(ErrorKind::OutOfResources, error.to_string()).with_hint(shortage.hint()),
-        None => ApiError::new(kind, error.to_string()).with_hint(hint),
-    };
-    let mut next = error.source();
-    while let Some(source) = next {
-        flat.causes.push(source.to_string());
-        next = source.source();
-    }
-    flat
 }

@@ -9,7 +9,6 @@ use contd_lease::{ProcessError, ProcessIdentity, pidfd, wait_dead};
 use contd_types::{ApiError, ErrorKind, Shortage};
 
 use crate::provider::RootfsError;
-use crate::source::flatten;
 
 /// How long a server may take until its mount is ready. 20,000 inodes take 30 ms, a million a second or two.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +51,7 @@ fn run(binary: &Path, dir: &Path, more: &[&str], flist: &str) -> Result<(), Root
         Ok(Some(status)) if status.success() => Ok(()),
         Ok(Some(status)) => Err(failed(explain(&mut child, status))),
         Ok(None) => Err(RootfsError::ServerSilent { flist: flist.to_owned(), waited: START_TIMEOUT }),
-        Err(error) => Err(failed(flatten(ErrorKind::Internal, &error, error.hint()))),
+        Err(error) => Err(failed(ApiError::flatten(ErrorKind::Internal, &error, error.hint()))),
     }
 }
 

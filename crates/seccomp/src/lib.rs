@@ -1,7 +1,7 @@
-//! From the seccomp section of an OCI configuration to BPF, as `runc` means it, by libseccomp.
+//! Compiles the seccomp section of an OCI configuration to BPF with libseccomp, with the same meaning as `runc`.
 //!
-//! Takes in: the JSON of `linux.seccomp`. Gives out: a classic BPF program in binary-tree form and the flags it is to be
-//! loaded with. Never does: load it, cache it. It is a program of its own so that nothing else links libseccomp.
+//! Takes in: the JSON of `linux.seccomp`. Gives out: a classic BPF program in binary-tree form and the flags for
+//! loading it. Never does: load it, cache it. It is a program of its own so that no other program links libseccomp.
 #![forbid(unsafe_code)]
 
 mod newer;
@@ -15,9 +15,9 @@ use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpFilterContext, ScmpSy
 
 pub use section::{Argument, Section, Syscall};
 
-/// What is refused when an action says errno without a number, as the specification has it.
+/// The errno of the action "errno" when the section gives no number, from the specification.
 const DEFAULT_ERRNO: u32 = 1;
-/// libseccomp's binary tree: a third of the time of a linear filter (FACTS: runtimes).
+/// libseccomp's binary tree: a third of the time of a linear filter (docs/architecture.md, facts).
 const OPTIMIZE_BINARY_TREE: u32 = 2;
 /// The most bytes of a program: the kernel takes 4096 instructions of 8 bytes.
 const MAX_PROGRAM_BYTES: u64 = 4096 * 8;
@@ -32,37 +32,37 @@ const FLAG_SPEC_ALLOW: u32 = 1 << 2;
 pub struct Filter {
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
-    /// `struct sock_filter`, one behind the other.
+    /// The instructions (`struct sock_filter`), one after the other.
     pub program: Vec<u8>,
 }
 
-/// Why a section cannot be compiled.
+/// A section cannot be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
-    /// It is not a section.
+    /// The text is not a valid section.
     #[error("read the section")]
     Decode {
         /// Why.
         source: serde_json::Error,
     },
-    /// A word that is not known.
+    /// The section has an unknown word.
     #[error("linux.seccomp.{field}: {word:?} is not known")]
     Unknown {
-        /// Where.
+        /// The field.
         field: &'static str,
         /// The word.
         word: String,
     },
-    /// What a container's launcher cannot honour.
+    /// The section asks for a feature that the launcher does not support.
     #[error("linux.seccomp.{field} is not supported")]
     Unsupported {
-        /// Which.
+        /// The field.
         field: &'static str,
     },
-    /// libseccomp refuses it.
+    /// libseccomp returned an error.
     #[error("{what}")]
     Library {
-        /// What was tried.
+        /// The call that failed.
         what: String,
         /// Why.
         source: LibraryError,
@@ -92,7 +92,7 @@ pub fn compile(json: &[u8]) -> Result<Filter, SeccompError> {
     let context = |source| SeccompError::Library { what: "begin a filter".to_owned(), source };
     let mut filter = ScmpFilterContext::new(default).map_err(context)?;
     filter.set_ctl_optimize(OPTIMIZE_BINARY_TREE).map_err(context)?;
-    // The launcher decides about new privileges.
+    // The launcher decides about no-new-privileges.
     filter.set_ctl_nnp(false).map_err(context)?;
     let mut architectures = vec![ScmpArch::native()];
     for word in &section.architectures {
@@ -125,7 +125,7 @@ fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
     export().map_err(|source| SeccompError::Export { source })
 }
 
-/// Makes a file that has no name: libseccomp writes to descriptors only.
+/// Makes a file without a name: libseccomp writes to descriptors only.
 fn scratch() -> io::Result<File> {
     let fd = nix::sys::memfd::memfd_create(c"filter", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
     Ok(File::from(fd))
@@ -143,7 +143,7 @@ fn flags(section: &Section) -> Result<u32, SeccompError> {
 fn action(word: &str, errno: Option<u32>, field: &'static str) -> Result<ScmpAction, SeccompError> {
     let number = || i32::try_from(errno.unwrap_or(DEFAULT_ERRNO)).unwrap_or(i32::MAX);
     Ok(match word {
-        // The specification's oldest word means the thread.
+        // The specification's oldest word, KILL, means the thread.
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => ScmpAction::KillThread,
         "SCMP_ACT_KILL_PROCESS" => ScmpAction::KillProcess,
         "SCMP_ACT_TRAP" => ScmpAction::Trap,
@@ -181,7 +181,7 @@ fn arch(word: &str) -> Result<ScmpArch, SeccompError> {
 
 fn add(filter: &mut ScmpFilterContext, rule: &Syscall, default: ScmpAction) -> Result<(), SeccompError> {
     let action = action(&rule.action, rule.errno_ret, "syscalls[].action")?;
-    // What is the default anyway libseccomp refuses to add.
+    // libseccomp refuses to add a rule with the default action.
     if action == default {
         return Ok(());
     }
@@ -194,7 +194,8 @@ fn add(filter: &mut ScmpFilterContext, rule: &Syscall, default: ScmpAction) -> R
             continue;
         }
         let compares = rule.args.iter().map(Argument::compare).collect::<Result<Vec<ScmpArgCompare>, _>>()?;
-        // libseccomp takes each argument once in a rule; if one is there twice, each condition is a rule of its own.
+        // libseccomp accepts each argument once in a rule; if one occurs twice, each condition becomes a rule of its
+        // own.
         let mut indexes: Vec<u32> = rule.args.iter().map(|argument| argument.index).collect();
         indexes.sort_unstable();
         if indexes.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {

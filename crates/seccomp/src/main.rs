@@ -1,11 +1,11 @@
-//! `contd-seccomp < section.json > filter`: the filter's flags (u32, little-endian), then its instructions.
+//! `contd-seccomp < section.json > filter`: writes the filter's flags (u32, little-endian), then its instructions.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-/// A profile that names every system call there is has some 100 KiB.
+/// The most bytes of a section; a profile that names every system call has about 100 KiB.
 const MAX_SECTION_BYTES: u64 = 4 * 1024 * 1024;
 
 fn main() -> ExitCode {
@@ -14,15 +14,7 @@ fn main() -> ExitCode {
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut words = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                words = format!("{words}: {cause}");
-                source = cause.source();
-            }
-            say(&mut io::stderr(), &words, ExitCode::FAILURE)
-        }
+        Err(error) => say(&mut io::stderr(), &contd_types::one_line(&*error), ExitCode::FAILURE),
     }
 }
 
@@ -38,7 +30,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn say(to: &mut dyn Write, words: &str, code: ExitCode) -> ExitCode {
-    // Who has closed it does not ask.
+    // If standard error is closed, the exit code must do.
     let _nobody_listens = writeln!(to, "{words}");
     code
 }

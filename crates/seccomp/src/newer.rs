@@ -1,9 +1,10 @@
-//! The answer to system calls that a profile cannot know, because they are newer than all that it names: ENOSYS.
+//! Answers ENOSYS to system calls that are newer than all that a profile names.
 //!
-//! A C library tries the new call first and takes the old one only when the kernel says that there is no new one. The
-//! usual default of a profile, EPERM, would break programs that are newer than their profile. So a few instructions stand
-//! before libseccomp's: on each architecture a number above the highest that the profile names is answered with ENOSYS, as
-//! `runc` does; all else goes on into the filter. Nothing is let through that the filter would not let through.
+//! A C library tries a new call first, and uses the old one only when the kernel says that the new one does not exist.
+//! EPERM, the usual default of a profile, would break programs that are newer than their profile. So a few instructions
+//! run before libseccomp's: on each architecture a call with a number above the highest that the profile names gets
+//! ENOSYS, as with `runc`; every other call continues into the filter. No call is allowed that the filter would not
+//! allow.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use libseccomp::{ScmpAction, ScmpArch, ScmpSyscall};
 
 use crate::section::Section;
 
-/// What the kernel says to a call that it does not have.
+/// The errno of a call that the kernel does not have.
 const ENOSYS: i32 = 38;
 
 /// Bit of the numbers of the x32 ABI, which shares its architecture token with x86_64 (asm/unistd.h).
@@ -60,15 +61,15 @@ impl Instruction {
     }
 }
 
-/// The highest number that is named, for each ABI.
+/// The highest number that the profile names, for each ABI.
 #[derive(Debug, Default, Clone, Copy)]
 struct Highest {
     own: u32,
-    /// Of x32, when the profile has that too.
+    /// The highest number of x32, when the profile includes that ABI.
     x32: Option<u32>,
 }
 
-/// Returns what stands before the filter; nothing where the default lets calls through or says ENOSYS itself.
+/// Returns the instructions before the filter; empty where the default action lets calls through or is ENOSYS itself.
 pub(crate) fn prelude(section: &Section, architectures: &[ScmpArch], default: ScmpAction) -> Vec<u8> {
     match default {
         ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_) | ScmpAction::Errno(ENOSYS) => return Vec::new(),
@@ -95,13 +96,13 @@ pub(crate) fn prelude(section: &Section, architectures: &[ScmpArch], default: Sc
     for block in blocks {
         left -= block.len() + 1;
         program.extend(block);
-        // Into the filter, over the blocks that are left.
+        // Jump over the remaining blocks into the filter.
         program.push(Instruction::new(JUMP, u32::try_from(left).unwrap_or_default()));
     }
     program.into_iter().flat_map(Instruction::bytes).collect()
 }
 
-/// What is asked about one architecture; the instruction behind it leads into the filter.
+/// Returns the instructions for one architecture; the one after them leads into the filter.
 fn block(token: u32, highest: Highest) -> Vec<Instruction> {
     let no_such_call = Instruction::new(RETURN, RETURN_ERRNO | ENOSYS.unsigned_abs());
     let number = Instruction::new(LOAD_WORD, NUMBER_OFFSET);
@@ -126,11 +127,11 @@ fn block(token: u32, highest: Highest) -> Vec<Instruction> {
 fn highest_named(section: &Section, arch: ScmpArch) -> Option<u32> {
     let names = section.syscalls.iter().flat_map(|rule| &rule.names);
     let numbers = names.filter_map(|name| ScmpSyscall::from_name_by_arch(name, arch).ok());
-    // Calls that an architecture does not have are negative.
+    // libseccomp gives calls that an architecture lacks a negative number.
     numbers.filter_map(|call| u32::try_from(call.as_raw_syscall()).ok()).max()
 }
 
-/// The kernel's name of an architecture; one that is not here gets the profile's default.
+/// Returns the kernel's token of an architecture; `None` leaves calls of that architecture to the profile's default.
 fn token(arch: ScmpArch) -> Option<u32> {
     match arch {
         ScmpArch::X86 => Some(AUDIT_X86),

@@ -1,11 +1,11 @@
-//! `linux.seccomp`, typed.
+//! The types of `linux.seccomp`.
 
 use libseccomp::{ScmpArgCompare, ScmpCompareOp};
 use serde::Deserialize;
 
 use crate::SeccompError;
 
-/// The section.
+/// The whole section.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Section {
@@ -21,7 +21,7 @@ pub struct Section {
     pub(crate) syscalls: Vec<Syscall>,
 }
 
-/// One of `syscalls`.
+/// One entry of `syscalls`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Syscall {
@@ -52,7 +52,7 @@ impl Argument {
             "SCMP_CMP_EQ" => (ScmpCompareOp::Equal, self.value),
             "SCMP_CMP_GE" => (ScmpCompareOp::GreaterEqual, self.value),
             "SCMP_CMP_GT" => (ScmpCompareOp::Greater, self.value),
-            // The mask is the first value, what the masked argument must be the second.
+            // The first value is the mask; the masked argument is compared with the second value.
             "SCMP_CMP_MASKED_EQ" => (ScmpCompareOp::MaskedEqual(self.value), self.value_two),
             other => return Err(SeccompError::Unknown { field: "syscalls[].args[].op", word: other.to_owned() }),
         };

@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
-mod connection;
 pub mod deadline;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;

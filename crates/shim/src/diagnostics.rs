@@ -42,14 +42,7 @@ impl Diagnostics {
 
     /// Notes an error with all its causes.
     pub(crate) fn error(&self, error: &dyn std::error::Error) {
-        let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(source) = next {
-            text.push_str(": ");
-            text.push_str(&source.to_string());
-            next = source.source();
-        }
-        self.line("WARN", &text);
+        self.line("WARN", &contd_types::one_line(error));
     }
 
     fn line(&self, level: &str, text: &dyn Display) {

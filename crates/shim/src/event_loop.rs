@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use contd_logs::Stream;
 use contd_protocol::Refusal;
-use contd_protocol::shim::{MAX_CONNECTIONS, Reply};
+use contd_protocol::shim::{MAX_CONNECTIONS, ShimSocket};
+use contd_session::{ConnectionEnd, Polled, refuse};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -18,9 +19,11 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::clock;
-use crate::connection::{Connection, ConnectionEnd};
 use crate::diagnostics::Diagnostics;
 use crate::task::{CallRef, HandOver, Task};
+
+/// The name and version in our hello and our lease.
+pub(crate) const AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
 
 /// How long the last answers may take on their way before we end all the same.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -53,7 +56,7 @@ pub(crate) struct EventLoop {
     listener: UnixListener,
     signals: SignalFd,
     task: Task,
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u64, Polled<ShimSocket>>,
     next_connection: u64,
     accept_after: Option<Instant>,
     /// Until when somebody must have called, or we are not needed.
@@ -106,7 +109,7 @@ impl EventLoop {
             }
             if self.task.is_shut_down() {
                 let until = *farewell_until.get_or_insert(now + FAREWELL);
-                if until <= now || !self.connections.values().any(Connection::has_output) {
+                if until <= now || !self.connections.values().any(Polled::has_output) {
                     return Ok(Ending::Done);
                 }
             }
@@ -134,7 +137,7 @@ impl EventLoop {
         let (tokens, mut descriptors): (Vec<Token>, Vec<PollFd<'_>>) =
             self.wanted().map(|(token, fd, flags)| (token, PollFd::new(fd, flags))).unzip();
         let deadlines = [self.task.deadline(), self.accept_after, self.unclaimed_until, farewell_until];
-        let hellos = self.connections.values().filter_map(Connection::deadline);
+        let hellos = self.connections.values().filter_map(Polled::deadline);
         let timeout = if self.is_reaping_due {
             PollTimeout::ZERO
         } else {
@@ -193,14 +196,15 @@ impl EventLoop {
             return self.diagnostics.warn(format_args!("make a connection non-blocking: {error}"));
         }
         if uid != 0 && uid != nix::unistd::getuid().as_raw() {
-            return Connection::refuse(&stream, Refusal::Forbidden { uid });
+            return refuse::<ShimSocket>(&stream, &Refusal::Forbidden { uid });
         }
         if self.connections.len() >= MAX_CONNECTIONS {
             let limit = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-            return Connection::refuse(&stream, Refusal::TooManyConnections { limit });
+            return refuse::<ShimSocket>(&stream, &Refusal::TooManyConnections { limit });
         }
         self.unclaimed_until = None;
-        self.connections.insert(self.next_connection, Connection::new(stream, clock::monotonic()));
+        let connection = Polled::new(stream, AGENT, clock::monotonic());
+        self.connections.insert(self.next_connection, connection);
         self.next_connection += 1;
     }
 
@@ -228,7 +232,7 @@ impl EventLoop {
     fn deliver(&mut self) {
         for (caller, result) in self.task.take_replies() {
             let Some(connection) = self.connections.get_mut(&caller.connection) else { continue };
-            if let Err(end) = connection.answer(&Reply { id: caller.call, result }) {
+            if let Err(end) = connection.answer(caller.call, result) {
                 self.end(caller.connection, &end);
             }
         }

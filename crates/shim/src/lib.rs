@@ -4,7 +4,7 @@
 //! [`runtime::Runtime`], its log, its true exit. Never does: threads, async, network, decisions about restarts.
 //!
 //! ```text
-//!            sock ──► connection ──► task ──► runtime (create, start, pause, resume, delete)
+//!            sock ──► session ─────► task ──► runtime (create, start, pause, resume, delete)
 //!   poll ──┤ init's pidfd ─────────►  │  ──► init.json, exit.json
 //!            FIFOs ──► pump ──► log   │
 //!            SIGCHLD ──► reaper ◄─────┘   descendants of the container that nobody waits for
@@ -19,7 +19,6 @@
 
 mod args;
 mod clock;
-mod connection;
 mod daemonize;
 mod diagnostics;
 mod error;

@@ -24,11 +24,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::execv;
 
 use crate::args::{self, Args, Role};
-use crate::connection::AGENT;
 use crate::daemonize::{self, ReadyPipe, Side};
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
-use crate::event_loop::{Ending, EventLoop};
+use crate::event_loop::{AGENT, Ending, EventLoop};
 use crate::pump::{self, Pump, PumpError};
 use crate::runtime::Runtime;
 use crate::runtime::native::NativeRuntime;

@@ -1,4 +1,4 @@
-//! The store on disk: one directory per container, one file in it that is ours.
+//! The store on disk: one directory per container, with one file of the store in it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::store::{Damaged, Loaded, Store};
 
 const RECORD_FILE: &str = "record.json";
 
-/// More than any record takes: a spec is at most 256 KiB of text, and JSON escapes some of it.
+/// Larger than any record: a spec is at most 256 KiB of text, and JSON escapes some of it.
 const MAX_RECORD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How many damaged records of one container are kept beside each other.
@@ -49,12 +49,12 @@ impl DirStore {
         }
     }
 
-    /// Returns the directory of a container; files of others may be in it too.
+    /// Returns the directory of a container. Other crates keep files in it too.
     pub fn container_dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
         self.root.join(namespace.as_str()).join(id.as_str())
     }
 
-    /// Writes a record by the given steps, unless a later call was faster.
+    /// Writes a record by the given steps, unless a later generation was written or the record was removed.
     fn write(
         &self,
         record: &ContainerRecord,
@@ -103,7 +103,7 @@ impl DirStore {
     fn load_container(&self, namespace: &NamespaceId, id: &ContainerId, loaded: &mut Loaded) {
         let dir = self.container_dir(namespace, id);
         if let Err(error) = sweep_temps(self.fs.as_ref(), &dir) {
-            warn!(dir = %dir.display(), error = &error as &dyn std::error::Error, "temp files of records stay");
+            warn!(dir = %dir.display(), error = &error as &dyn std::error::Error, "temp files not removed");
         }
         match self.get(namespace, id) {
             Ok(Some(record)) => loaded.records.push(record),
@@ -116,12 +116,12 @@ impl DirStore {
         }
     }
 
-    /// Removes a directory that nobody has anything in. That it stays is no harm: the next start tries again.
+    /// Removes an empty directory. A failure does no harm: the next start tries again.
     fn drop_if_empty(&self, dir: &Path) {
         match self.fs.remove_dir(dir) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
-            Err(error) => warn!(dir = %dir.display(), %error, "empty directory stays"),
+            Err(error) => warn!(dir = %dir.display(), %error, "empty directory not removed"),
         }
     }
 
@@ -137,7 +137,7 @@ impl DirStore {
                         None => Ok(()),
                     });
                     if let Err(error) = moved {
-                        warn!(path = %path.display(), %error, "damaged record may not be set aside");
+                        warn!(path = %path.display(), %error, "damaged record not set aside");
                     }
                     return self.fs.exists(&aside).unwrap_or(false).then_some(aside);
                 }
@@ -155,7 +155,8 @@ impl Store for DirStore {
                 return replace(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600);
             }
             create_dirs_volatile(fs, root, relative, 0o700)?;
-            // The file first: its way to the disk takes the new directories along, and syncing them is nothing then.
+            // Sync the file first: the file system then commits the new directories with it, and syncing them costs
+            // nothing.
             replace(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600)?;
             sync_dirs(fs, root, relative)
         });
@@ -184,7 +185,8 @@ impl Store for DirStore {
         let dir = self.container_dir(namespace, id);
         let path = dir.join(RECORD_FILE);
         if slot.is_removal_announced {
-            // Should a power loss bring it back, it says itself that it is on its way out.
+            // No sync: if a power loss brings the record back, its state is `Deleting`, and the deletion is finished
+            // then.
             match fs.remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(DurableError::Remove { path, source }));
@@ -195,7 +197,7 @@ impl Store for DirStore {
             remove(fs, &path).map_err(failed)?;
         }
         sweep_temps(fs, &dir).map_err(failed)?;
-        // The record is gone for good; that an empty directory may come back after a power loss does no harm.
+        // The record's removal is durable. An empty directory may come back after a power loss; it does no harm.
         self.drop_if_empty(&dir);
         slot.has_directory = false;
         if !std::mem::replace(&mut slot.is_removed, true) {
@@ -235,7 +237,7 @@ fn decode(path: &Path, bytes: &[u8], namespace: &NamespaceId, id: &ContainerId) 
         version: u32,
     }
     let failed = |source| StoreError::Decode { path: path.to_owned(), source };
-    // The version first: what else a newer one has may not decode at all.
+    // Decode the version alone first: the other fields of a newer version may not decode.
     let OnlyVersion { version: found } = serde_json::from_slice(bytes).map_err(failed)?;
     if found > RECORD_VERSION {
         return Err(StoreError::NewerVersion { path: path.to_owned(), found });

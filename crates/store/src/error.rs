@@ -1,4 +1,4 @@
-//! What can fail around a record.
+//! The errors of the record store.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use contd_durable::DurableError;
 use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId, Shortage};
 
-/// What was tried on which record, and why it failed.
+/// An operation on a record or on the store that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory of all records could not be made.
@@ -27,7 +27,7 @@ pub enum StoreError {
         /// Why.
         source: serde_json::Error,
     },
-    /// A record could not be written; the old one stands, or the new one without a promise to survive a power loss.
+    /// A record could not be written; the old one is stored, or the new one, which a power loss may undo.
     #[error("write the record of container {namespace}/{id}")]
     Write {
         /// Its namespace.
@@ -44,12 +44,12 @@ pub enum StoreError {
         namespace: NamespaceId,
         /// Its id.
         id: ContainerId,
-        /// What was given.
+        /// The generation of the record that was given.
         given: u64,
-        /// What is stored.
+        /// The generation of the record that is stored.
         stored: u64,
     },
-    /// The record was removed before: what is deleted stays deleted.
+    /// The record was removed before. A deleted container stays deleted.
     #[error("write the record of container {namespace}/{id}: it was removed")]
     Removed {
         /// Its namespace.
@@ -83,7 +83,7 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
-    /// A record is not what this code writes.
+    /// A record is not valid JSON of the current version.
     #[error("decode record {}", path.display())]
     Decode {
         /// The file.
@@ -99,7 +99,7 @@ pub enum StoreError {
         /// The version in it.
         found: u32,
     },
-    /// A record is of another container than its path says.
+    /// A record names another container than its path does.
     #[error("read record {}: it is of container {namespace}/{id}", path.display())]
     Misfiled {
         /// The file.
@@ -112,7 +112,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Tells whether the content is at fault, not the disk: then reading again gives the same.
+    /// Tells whether the content is damaged, not the disk: then a second read would fail in the same way.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Decode { .. } | Self::NewerVersion { .. } | Self::Misfiled { .. } => true,

@@ -1,4 +1,4 @@
-//! The store for tests of others: in memory, records its calls, fails by script.
+//! A store in memory for the tests of other crates: records its calls and fails by script.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -13,7 +13,7 @@ use crate::record::ContainerRecord;
 use crate::sequencer::{Key, Sequencer, lock};
 use crate::store::{Loaded, Store};
 
-/// What was asked of the store.
+/// One call of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreCall {
     /// [`Store::put`], with the whole record.
@@ -26,18 +26,18 @@ pub enum StoreCall {
     LoadAll,
 }
 
-/// How a call ends.
+/// The outcome of a scripted call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Well.
+    /// The call succeeds.
     Succeed,
-    /// With an error, and nothing was done.
+    /// The call fails and does nothing.
     Fail,
-    /// With an error, although it was done.
+    /// The call fails after it has done its work.
     FailAfter,
 }
 
-/// A store in memory. The script is taken from for every call, in order; when it is used up, calls succeed.
+/// A store in memory. Each call takes the next outcome of the script; calls succeed when the script is used up.
 #[derive(Debug, Default)]
 pub struct FakeStore {
     inner: Mutex<Inner>,
@@ -65,12 +65,12 @@ impl FakeStore {
         fake
     }
 
-    /// Adds to the script.
+    /// Appends outcomes to the script.
     pub fn script(&self, outcomes: impl IntoIterator<Item = Outcome>) {
         lock(&self.inner).script.extend(outcomes);
     }
 
-    /// Has every call succeed from now on: what is left of the script is forgotten.
+    /// Clears the script: every call succeeds from now on.
     pub fn heal(&self) {
         lock(&self.inner).script.clear();
     }
@@ -80,7 +80,7 @@ impl FakeStore {
         lock(&self.inner).calls.clone()
     }
 
-    /// Returns what is stored, without counting as a call.
+    /// Returns the stored records; this does not count as a call.
     pub fn records(&self) -> Vec<ContainerRecord> {
         lock(&self.inner).records.values().cloned().collect()
     }

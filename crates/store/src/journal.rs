@@ -1,5 +1,5 @@
-//! The journal of events: numbered JSON lines in two generations. Not synced: state is the truth, events are its log.
-//! Its readers go beside its writer: [`crate::JournalReader`].
+//! The event journal: numbered JSON lines in two generations of a file. It is not synced, because the records are the
+//! truth and the journal is only their log. [`crate::JournalReader`] reads it while it is written.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reader::{JournalFiles, older_than};
 
-/// More than any event takes, so that a file that is due for rotation can still be read whole.
+/// Larger than any event, so that a file that is due for rotation can still be read whole.
 pub(crate) const MAX_EVENT_BYTES: u64 = 1024 * 1024;
 
 /// One event with its number.
@@ -19,16 +19,16 @@ pub(crate) const MAX_EVENT_BYTES: u64 = 1024 * 1024;
 pub struct JournalEntry {
     /// Its number; it grows by one with each event, also over restarts.
     pub sequence: u64,
-    /// What happened.
+    /// The event.
     pub event: ContainerEvent,
 }
 
-/// What a reader of the journal gets.
+/// An item that a reader of the journal returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalItem {
     /// An event.
     Event(Box<JournalEntry>),
-    /// Events that are lost: rotated away, or torn by a crash.
+    /// Events that are lost: removed by rotation, or torn by a crash.
     Gap {
         /// The first lost number.
         first: u64,
@@ -37,7 +37,7 @@ pub enum JournalItem {
     },
 }
 
-/// What can fail around the journal.
+/// An operation on the journal that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// It could not be read.
@@ -80,7 +80,7 @@ impl Explain for JournalError {
     }
 }
 
-/// The writer of the journal. One owner; all calls block.
+/// Writes the journal. There is one writer per journal; all calls block.
 #[derive(Debug)]
 pub struct EventJournal {
     fs: Arc<dyn Fs>,
@@ -103,7 +103,7 @@ impl EventJournal {
         journal.size = u64::try_from(current.len()).unwrap_or(u64::MAX);
         journal.is_torn = current.last().is_some_and(|byte| *byte != b'\n');
         let older = journal.read_file(&older_than(&journal.path))?;
-        // The number of a torn last line may have been given out: it is not used again.
+        // The number of a torn last line may have been returned to a caller, so it is not used again.
         let last = entries(&older).chain(entries(&current)).map(|entry| entry.sequence).max();
         journal.next = last.map_or(1, |last| last.saturating_add(1)).saturating_add(u64::from(journal.is_torn));
         Ok(journal)
@@ -116,7 +116,7 @@ impl EventJournal {
     pub fn append(&mut self, event: &ContainerEvent) -> Result<u64, JournalError> {
         let sequence = self.next;
         let entry = JournalEntry { sequence, event: event.clone() };
-        // Used up from here on, whatever happens: a failed line may be there in part, or whole.
+        // The number is used from here on, also when the append fails: the line may be in the file in part, or whole.
         self.next = self.next.saturating_add(1);
         self.rotate_when_due().map_err(|source| JournalError::Append { path: self.path.clone(), source })?;
         let mut line = if self.is_torn { vec![b'\n'] } else { Vec::new() };
@@ -136,7 +136,7 @@ impl EventJournal {
         }
     }
 
-    /// Returns the way to its files, for readers.
+    /// Returns the paths of the journal's files, for readers.
     pub fn files(&self) -> JournalFiles {
         JournalFiles::new(Arc::clone(&self.fs), self.path.clone())
     }
@@ -146,7 +146,8 @@ impl EventJournal {
         self.next
     }
 
-    /// Begins a new generation. A failure is borne for a while, but not until the file is too long to be read.
+    /// Begins a new generation when the file is full. A failure is ignored until the file is almost too long to be
+    /// read.
     fn rotate_when_due(&mut self) -> io::Result<()> {
         if self.size < self.max_bytes {
             return Ok(());
@@ -162,7 +163,7 @@ impl EventJournal {
     }
 
     fn read_file(&self, path: &Path) -> Result<Vec<u8>, JournalError> {
-        // A rotation that failed lets a file grow on; what is far too long for this is not a journal.
+        // A failed rotation lets the file grow. A file much longer than that is not a journal.
         let max_bytes = self.max_bytes.saturating_mul(4).saturating_add(MAX_EVENT_BYTES);
         match self.fs.read(path, max_bytes) {
             Ok(bytes) => Ok(bytes),
@@ -172,7 +173,7 @@ impl EventJournal {
     }
 }
 
-/// Reads what can be read; lines that are damaged are missing, which their numbers show.
+/// Decodes all valid lines. Damaged lines are skipped; the gap in the numbers shows them.
 fn entries(bytes: &[u8]) -> impl Iterator<Item = JournalEntry> + '_ {
     bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }

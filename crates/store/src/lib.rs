@@ -1,8 +1,8 @@
-//! What the daemon knows after a crash: one record per container, and the journal of what happened.
+//! The daemon's durable knowledge: one record per container, and the event journal.
 //!
-//! Takes in: [`ContainerRecord`]s and events. Gives out: the same, after any crash whole or absent, and a report of what
-//! was damaged. Never does: decide what a record means, touch what others keep in a container's directory, wait on
-//! anything but the disk. All calls block; the actors make them on a blocking pool.
+//! Takes in: [`ContainerRecord`]s and events. Gives out: the same, whole or absent after any crash, and a report of the
+//! damaged ones. Never does: decide what a record means, touch the files of other crates in a container's directory,
+//! wait on anything but the disk. All calls block; the actors make them on a blocking pool.
 //!
 //! ```text
 //! <root>/<namespace>/<id>/record.json              0600, replaced atomically, durable when the call returns

@@ -3,8 +3,9 @@
 //! ```text
 //! journal.1 ──► journal ──► (rotated meanwhile: what is open is journal.1 now) ──► the new journal
 //! ```
-//! A reader keeps its place between calls. It begins near the number that it wants, found by halving, and is at most one
-//! piece of a file in memory. What was rotated away before it came there, or never written, is a gap.
+//! A reader keeps its position between calls. It starts near the wanted number, which it finds by bisection, and holds
+//! at most one piece of a file in memory. Events that were rotated away before it read them, or were never written, are
+//! a gap.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,12 @@ use crate::journal::{JournalEntry, JournalError, JournalItem, MAX_EVENT_BYTES};
 
 /// Bytes read at once: some hundred events.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How near to the wanted number halving ends: what one piece has anyway.
+/// The distance to the wanted number at which bisection ends: one piece holds that much anyway.
 const NEAR_BYTES: u64 = 64 * 1024;
-/// How often a rotation may come between two looks at the names before a reader tries again with its next call.
+/// How often one call looks again when the journal is rotated between two looks; after that the next call tries again.
 const MAX_LOOKS: usize = 4;
 
-/// Where the files of a journal are.
+/// The paths of a journal's files.
 #[derive(Debug, Clone)]
 pub struct JournalFiles {
     fs: Arc<dyn Fs>,
@@ -33,7 +34,7 @@ impl JournalFiles {
         Self { fs, path }
     }
 
-    /// Makes a reader that begins with this number. Nothing is opened yet.
+    /// Makes a reader that begins with this number. It opens no file yet.
     pub fn reader(&self, from: u64) -> JournalReader {
         JournalReader { files: self.clone(), expected: from.max(1), generation: None, held: None }
     }
@@ -55,27 +56,27 @@ impl JournalFiles {
     }
 }
 
-/// Returns where the generation before the current one is.
+/// Returns the path of the generation before the current one.
 pub(crate) fn older_than(path: &Path) -> PathBuf {
     let mut name = path.to_path_buf().into_os_string();
     name.push(".1");
     PathBuf::from(name)
 }
 
-/// One reader of the journal; see the module. All calls block.
+/// Reads the journal beside its writer; see the module. All calls block.
 #[derive(Debug)]
 pub struct JournalReader {
     files: JournalFiles,
-    /// The number that comes next.
+    /// The number of the next event.
     expected: u64,
     generation: Option<Generation>,
-    /// Read already, to be given after the gap before it.
+    /// An event that was read already, and is returned after the gap before it.
     held: Option<JournalEntry>,
 }
 
 impl JournalReader {
-    /// Returns the next event, or the gap before it; `None` when there is none yet. `next` is the number that the next
-    /// event to be written gets: what is not there of those before it is lost.
+    /// Returns the next event, or the gap before it; `None` when there is no new event. `next` is the number that the
+    /// writer gives to the next event: an event with a lower number that is not in the files is lost.
     ///
     /// # Errors
     /// [`JournalError::Read`].
@@ -121,7 +122,7 @@ impl JournalReader {
         Ok(None)
     }
 
-    /// Opens the generation that has the wanted number, or the first that there is, at its place.
+    /// Opens the generation that holds the wanted number, or else the oldest one, and seeks to it.
     fn begin(&self) -> io::Result<Option<Generation>> {
         let current = self.files.open(&self.files.path)?;
         let mut last = None;
@@ -141,26 +142,26 @@ impl JournalReader {
         Ok(last)
     }
 
-    /// Goes on behind the end of what is open; tells whether there may be more to read.
+    /// Continues with the file that follows the open one; tells whether there may be more to read.
     fn go_on(&mut self) -> io::Result<bool> {
         let Some(generation) = &mut self.generation else { return Ok(false) };
         let id = generation.id;
         if self.files.id_of(&self.files.path)? == Some(id) {
             return Ok(false);
         }
-        // It was rotated. What was written to it before that, and after we came to its end, comes first.
+        // The open file was rotated. Read first what was appended between our last read and the rotation.
         if generation.fill()? {
             return Ok(true);
         }
         let older = older_than(&self.files.path);
         for _ in 0..MAX_LOOKS {
             let is_older = self.files.id_of(&older)? == Some(id);
-            // What was rotated away twice is followed by whatever is the older one now.
+            // The open file was rotated away twice: the older generation of now comes next.
             let mut next = if is_older { None } else { self.files.open(&older)? };
             if next.is_none() {
                 next = self.files.open(&self.files.path)?;
             }
-            // A rotation between the two looks would have us pass over a generation.
+            // If a rotation came between the two looks, we would skip a generation.
             if is_older && self.files.id_of(&older)? != Some(id) {
                 continue;
             }
@@ -172,17 +173,18 @@ impl JournalReader {
     }
 }
 
-/// One file of the journal and a place in it.
+/// One file of the journal and a position in it.
 #[derive(Debug)]
 struct Generation {
     file: Box<dyn ReadFile>,
     id: FileId,
     /// Where the next piece begins.
     offset: u64,
-    /// What was read and is not used up: from `at` on.
+    /// The bytes that were read; those from `at` on are not decoded yet.
     buffer: Vec<u8>,
     at: usize,
-    /// Whether the bytes up to the next newline are the rest of a line that is not wanted, or is too long for an event.
+    /// Whether to skip the bytes up to the next newline: they belong to a line before the wanted one, or to one too
+    /// long for an event.
     is_in_rest: bool,
 }
 
@@ -192,7 +194,7 @@ impl Generation {
         Ok(Self { file, id, offset: 0, buffer: Vec::new(), at: 0, is_in_rest: false })
     }
 
-    /// Reads up to the next line that can be understood; damaged ones are missing, which the numbers show.
+    /// Reads up to the next valid line. Damaged lines are skipped; the gap in the numbers shows them.
     fn next_entry(&mut self) -> io::Result<Option<JournalEntry>> {
         loop {
             while let Some(line) = self.next_line() {
@@ -206,7 +208,7 @@ impl Generation {
         }
     }
 
-    /// Uses up one whole line of the buffer and returns where it is there.
+    /// Consumes one whole line of the buffer and returns its range.
     fn next_line(&mut self) -> Option<std::ops::Range<usize>> {
         loop {
             let begin = self.at;
@@ -218,7 +220,7 @@ impl Generation {
         }
     }
 
-    /// Reads one more piece; tells whether there was any.
+    /// Reads one more piece; tells whether there was any byte.
     fn fill(&mut self) -> io::Result<bool> {
         self.buffer.drain(..self.at);
         self.at = 0;
@@ -235,11 +237,11 @@ impl Generation {
         read.map(|count| count > 0)
     }
 
-    /// Returns the number of the first event, and is at the beginning again.
+    /// Returns the number of the first event, and seeks back to the beginning.
     fn first_sequence(&mut self) -> io::Result<Option<u64>> {
         let first = self.next_entry()?.map(|entry| entry.sequence);
         if u64::try_from(self.buffer.len()).is_ok_and(|len| len == self.offset) {
-            // All of it is still there.
+            // The buffer still holds everything from the beginning on.
             (self.at, self.is_in_rest) = (0, false);
         } else {
             self.jump(0);
@@ -247,7 +249,7 @@ impl Generation {
         Ok(first)
     }
 
-    /// Goes to a place before the wanted number and near it: numbers only grow.
+    /// Seeks to a position shortly before the wanted number by bisection: the numbers only grow.
     fn seek(&mut self, wanted: u64) -> io::Result<()> {
         let (mut low, mut high) = (0, self.file.size()?);
         if high <= NEAR_BYTES {
@@ -263,7 +265,7 @@ impl Generation {
         Ok(())
     }
 
-    /// Goes to any place; what is left there of a line is passed over.
+    /// Seeks to any position; the rest of the line there is skipped.
     fn jump(&mut self, offset: u64) {
         self.buffer.clear();
         (self.offset, self.at, self.is_in_rest) = (offset, 0, offset > 0);

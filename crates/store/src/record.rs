@@ -1,4 +1,4 @@
-//! What is stored about one container. Not what is published, and not what the shim reports.
+//! The stored record of one container. It is neither the published state nor the shim's report.
 
 use std::path::PathBuf;
 
@@ -10,32 +10,32 @@ use serde::{Deserialize, Serialize};
 /// The version of the record format that this code writes, and the newest that it reads.
 pub const RECORD_VERSION: u32 = 1;
 
-/// What the user last asked for.
+/// The state that the user last asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Desired {
-    /// That it runs.
+    /// The container shall run.
     Run,
-    /// That it is stopped; remembered over reboots.
+    /// The container shall be stopped, also after a reboot.
     Stop,
 }
 
-/// What a container was made with where its spec leaves the choice to the flist.
+/// The settings that the flist supplied where the container's spec leaves them open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeWith {
-    /// What it runs.
+    /// The command to run.
     pub entrypoint: Option<Entrypoint>,
     /// Environment, each `KEY=VALUE`.
     pub env: Vec<String>,
     /// Working directory.
     pub working_dir: Option<String>,
-    /// Who it runs as.
+    /// The user and group it runs as.
     pub user: Option<UserSpec>,
-    /// The signal that asks it to end.
+    /// The signal that asks the container to end.
     pub stop_signal: Option<Signal>,
 }
 
 impl MadeWith {
-    /// Notes what `complete` has; `None` if that is what `spec` has.
+    /// Returns the settings of `complete`; `None` if `spec` has the same.
     pub fn of(complete: &ContainerSpec, spec: &ContainerSpec) -> Option<Self> {
         let of = |spec: &ContainerSpec| Self {
             entrypoint: spec.entrypoint.clone(),
@@ -54,57 +54,61 @@ impl MadeWith {
 pub struct ContainerRecord {
     /// The version of this format.
     pub version: u32,
-    /// The boot in which it was written last.
+    /// The boot id of the last write.
     pub boot_id: String,
     /// Counts the writes; of two records the one with the lower number loses. See [`ContainerRecord::bump`].
     pub generation: u64,
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// Its namespace.
+    /// The container's namespace.
     pub namespace: NamespaceId,
-    /// What it was asked to be.
+    /// The spec as the user gave it.
     pub spec: ContainerSpec,
-    /// Where it is, or where a step that was begun will lead.
+    /// The state, or the target of a step that has begun.
     pub state: State,
-    /// When `Run` was accepted.
+    /// The time when `Run` was accepted.
     pub created_at: Timestamp,
-    /// When it last began to run.
+    /// The time when the container last began to run.
     pub started_at: Option<Timestamp>,
-    /// When it last ended.
+    /// The time when the container last ended.
     pub finished_at: Option<Timestamp>,
     /// How often the restart policy has started it again.
     pub restart_count: u32,
-    /// What the user last asked for.
+    /// The state that the user last asked for.
     pub desired: Desired,
-    /// Whether `Run` was answered: from then on it is never rolled back.
+    /// Whether `Run` was answered. An acknowledged container is never rolled back.
     pub is_acknowledged: bool,
-    /// Joins a repeated `Run` to the first.
+    /// The key that joins a repeated `Run` to the first.
     pub idempotency_key: Option<String>,
-    /// How its last run ended, also while it runs again.
+    /// How the last run ended; kept while the container runs again.
     pub exit: Option<Exit>,
-    /// The host path of its log.
+    /// The host path of the log.
     pub log_path: PathBuf,
-    /// Whether its log files bear marks. Those of an earlier version do not, and are its own by this record.
+    /// Whether the log files bear marks. Log files of an earlier version bear none, and this record proves whose they
+    /// are.
     #[serde(default)]
     pub has_log_marks: bool,
-    /// Its prepared root, once there is one.
+    /// The prepared root, once it exists.
     pub root: Option<PathBuf>,
-    /// Whether it ran when its node was shut down, and was ended for that: the next daemon treats it as after a reboot.
+    /// Whether the container ran when the node was shut down and was ended for that. The next daemon treats it as after
+    /// a reboot.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub went_down_with_node: bool,
-    /// What its flist added to the spec when it was last made; `None` if nothing, or if it was not made yet.
+    /// The settings that the flist supplied when the container was last made; `None` if it supplied none, or if it was
+    /// not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_with: Option<MadeWith>,
-    /// Who asked for it, if that is somebody with limited rights: each start is judged by its rules of the day.
+    /// The user who asked for the container, if a limited user. Each start is checked against the rules that hold then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Caller>,
-    /// What the node decided when it was last made; `None` if it was not made yet, or by a daemon that did not note it.
+    /// The node's decisions when the container was last made; `None` if it was not made yet, or was made by a daemon
+    /// that did not record them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_force: Option<InForce>,
 }
 
 impl ContainerRecord {
-    /// Makes the first record of a container: being created, wanted to run, not acknowledged.
+    /// Makes the first record of a container: being created, desired to run, not acknowledged.
     pub fn new(
         namespace: NamespaceId,
         id: ContainerId,
@@ -139,25 +143,26 @@ impl ContainerRecord {
         }
     }
 
-    /// Tells whether its times are those of a run that has begun and not ended. Otherwise they are of the run before, or
-    /// there was none.
+    /// Tells whether the times are those of a run that has begun and not ended. Otherwise they belong to the run
+    /// before, or there was none.
     pub fn is_run_known(&self) -> bool {
         self.started_at.is_some() && self.finished_at.is_none()
     }
 
-    /// Notes that it runs: the end of the run before is not that of this one.
+    /// Records the begin of a run, and clears the end of the run before.
     pub fn begin_run(&mut self, at: Timestamp) {
         (self.started_at, self.finished_at) = (Some(at), None);
     }
 
-    /// Notes how and when its run has ended: never before it began, whatever became of the clock or of whoever watched.
+    /// Records how and when the run ended. The end is never before the begin, even if the clock was set back or the
+    /// begin was not recorded.
     pub fn end_run(&mut self, exit: &Exit) {
         let began = self.started_at.filter(|_| self.is_run_known()).unwrap_or(exit.at);
         (self.started_at, self.finished_at) = (Some(began), Some(exit.at.max(began)));
         self.exit = Some(exit.clone());
     }
 
-    /// Gives the spec with what the flist added to it, as people are shown it.
+    /// Returns the spec with the settings that the flist supplied, for display.
     pub fn complete_spec(&self) -> ContainerSpec {
         let mut spec = self.spec.clone();
         if let Some(MadeWith { entrypoint, env, working_dir, user, stop_signal }) = self.made_with.clone() {
@@ -202,7 +207,7 @@ mod tests {
         assert_eq!(times(&record), (Some(10), None));
         record.end_run(&exit(20));
         assert_eq!(times(&record), (Some(10), Some(20)));
-        // It was started again, and nobody wrote when.
+        // It was started again, and the start was not recorded.
         record.end_run(&exit(40));
         assert_eq!(times(&record), (Some(40), Some(40)));
         record.begin_run(Timestamp(50));

@@ -1,28 +1,28 @@
-//! One call at a time per container, and none that comes too late.
+//! Orders the calls for each container: one at a time, and late ones are refused.
 //!
-//! Writes run on a pool of threads, so two of one container may overtake each other. Here the later generation wins, and
-//! a removed container stays removed.
+//! Writes run on a pool of threads, so two writes of one container may overtake each other. The sequencer lets the
+//! later generation win, and keeps a removed container removed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contd_types::{ContainerId, NamespaceId};
 
-/// How many removed containers are remembered: far more than writes can be in flight.
+/// How many removed containers are remembered: far more than writes that can be in flight.
 const MAX_REMOVED: usize = 512;
 
 pub(crate) type Key = (NamespaceId, ContainerId);
 
-/// What is known of one container's record.
+/// The sequencer's knowledge of one container's record.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     /// The highest generation that was tried to be written.
     pub(crate) generation: u64,
-    /// Whether its directory is there, durably.
+    /// Whether the container's directory exists durably.
     pub(crate) has_directory: bool,
-    /// Whether the disk has a record that says that the container is being deleted.
+    /// Whether the record on the disk says that the container is being deleted.
     pub(crate) is_removal_announced: bool,
-    /// Whether it was removed.
+    /// Whether the record was removed.
     pub(crate) is_removed: bool,
 }
 
@@ -55,7 +55,7 @@ impl Sequencer {
     }
 }
 
-/// Locks; a panic of another thread leaves nothing half-done behind these locks.
+/// Locks. A thread that panicked leaves nothing half-changed behind these locks, so poison is ignored.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The boundary: what a store of records does, whatever it is made of.
+//! The boundary to a store of records, on disk or in memory.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use crate::record::ContainerRecord;
 
 /// Keeps the records of all containers. All calls block; calls for different containers do not wait for each other.
 pub trait Store: Send + Sync + Debug {
-    /// Writes a record, durably, in the place of the older one. A repetition of the same generation is fine.
+    /// Writes a record durably in place of the older one. Repeating the same generation is allowed.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] and [`StoreError::Removed`] when a later call was faster; otherwise the old or the new
-    /// record stands, and the call may be repeated.
+    /// [`StoreError::Stale`] and [`StoreError::Removed`] when a later call came first; otherwise the old or the new
+    /// record is stored, and the call may be repeated.
     fn put(&self, record: &ContainerRecord) -> Result<(), StoreError>;
 
-    /// Writes the first record of a container that nobody was told of yet. It is there after the death of any process; a
-    /// power loss may take it, with all that it announces.
+    /// Writes the first record of a container that no caller was told of yet. It survives the death of any process; a
+    /// power loss may lose it, together with everything that it announces.
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -26,7 +26,7 @@ pub trait Store: Send + Sync + Debug {
         self.put(record)
     }
 
-    /// Removes a record so that it stays removed. It is fine when there is none.
+    /// Removes a record so that it stays removed. An absent record is no error.
     ///
     /// # Errors
     /// [`StoreError::Remove`]; the call may be repeated.
@@ -35,33 +35,34 @@ pub trait Store: Send + Sync + Debug {
     /// Reads one record; `None` when there is none.
     ///
     /// # Errors
-    /// Why it could not be read or understood.
+    /// The reason why it could not be read or decoded.
     fn get(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<Option<ContainerRecord>, StoreError>;
 
     /// Reads all records, sorted by namespace and id, and cleans up what a crash left. Only legal at start, before any
     /// other call.
     ///
     /// # Errors
-    /// Only when nothing can be read at all: what is wrong with one record stands in [`Loaded::damaged`].
+    /// Only when nothing can be read at all; the error of one record is in [`Loaded::damaged`].
     fn load_all(&self) -> Result<Loaded, StoreError>;
 }
 
-/// What was found at start.
+/// The result of [`Store::load_all`].
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The records.
     pub records: Vec<ContainerRecord>,
-    /// What could not be read.
+    /// The records and directories that could not be read.
     pub damaged: Vec<Damaged>,
 }
 
 /// A record, or a directory of records, that could not be read.
 #[derive(Debug)]
 pub struct Damaged {
-    /// Where it was.
+    /// The path it was found at.
     pub path: PathBuf,
-    /// Where it is now; `None` when it stayed, because the disk and not the content is at fault, or did not let it go.
+    /// The path it was moved to; `None` when it was left in place, because the disk and not the content failed, or
+    /// because it could not be moved.
     pub set_aside: Option<PathBuf>,
-    /// Why.
+    /// The error.
     pub why: StoreError,
 }

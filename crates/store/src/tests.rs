@@ -1,4 +1,4 @@
-//! The contract of a store, on the disk and in memory; and the disk failing at every operation.
+//! The contract of a store, tested on disk and in memory; and a disk that fails at every operation.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -143,7 +143,7 @@ fn only_what_somebody_was_told_of_waits_for_the_disk() {
     store.put_intent(&first).expect("intent");
     assert_eq!((syncs(), store.get(&first.namespace, &first.id).expect("get")), (before, Some(first.clone())));
     store.put(&record("a", 1, 2)).expect("put");
-    // The file, its directory, and the two above, which the intent has made without waiting.
+    // The file, its directory, and the two above, which the intent has made without a sync.
     assert_eq!(syncs() - before, 4);
     last.state = State::Deleting;
     store.put(&last).expect("put");
@@ -199,7 +199,7 @@ fn loading_loses_no_record_whichever_operation_fails() {
             let result = store.load_all();
             let was_hit = fs.count() >= at;
             if let Ok(loaded) = &result {
-                // A namespace that could not be listed is one report; no report means that all is there.
+                // A namespace that could not be listed is one report; no report means that all records are there.
                 assert!(!loaded.damaged.is_empty() || loaded.records == records, "{fault:?} at {at}: silently lost");
                 assert!(loaded.damaged.iter().all(|damaged| damaged.set_aside.is_none()), "the disk was at fault");
             }
@@ -305,19 +305,19 @@ fn journal(path: &Path, max_bytes: u64) -> EventJournal {
     EventJournal::open(Arc::new(RealFs), path, max_bytes).expect("open")
 }
 
-/// Returns how an event stands in the journal.
+/// Returns an event's line in the journal.
 fn line_of(sequence: u64) -> Vec<u8> {
     let mut line = serde_json::to_vec(&crate::JournalEntry { sequence, event: event(sequence) }).expect("encode");
     line.push(b'\n');
     line
 }
 
-/// Reads with a reader of its own.
+/// Reads with a new reader.
 fn read_from(journal: &EventJournal, from: u64, max_events: usize) -> Vec<JournalItem> {
     read_on(&mut journal.files().reader(from), journal, max_events)
 }
 
-/// Goes on with a reader, for at most so many events.
+/// Continues with a reader, for at most this many events.
 fn read_on(reader: &mut JournalReader, journal: &EventJournal, max_events: usize) -> Vec<JournalItem> {
     let mut items = Vec::new();
     while items.iter().filter(|item| matches!(item, JournalItem::Event(_))).count() < max_events {
@@ -394,7 +394,7 @@ fn the_journal_goes_on_whichever_operation_fails() {
 
 #[test]
 fn a_reader_reads_each_byte_once_wherever_rotations_come() {
-    // One generation takes about eight events; the reader takes so many after each append.
+    // One generation takes about eight events; the reader takes this many after each append.
     for taken in 1..=3 {
         let dir = tempfile::tempdir().expect("scratch");
         let fs = Arc::new(FaultyFs::new());
@@ -424,7 +424,7 @@ fn a_reader_that_is_overtaken_by_two_rotations_sees_a_gap_and_goes_on() {
         journal.append(&event(number)).expect("append");
     }
     let items = read_on(&mut reader, &journal, 100);
-    // What was in its own file is still there, whatever name that file has lost.
+    // The events of its own file are still there, whatever name that file has lost.
     let Some(gap) = items.iter().position(|item| matches!(item, JournalItem::Gap { .. })) else {
         panic!("no gap: {}", shown(&items))
     };
@@ -472,7 +472,7 @@ fn a_reader_in_the_middle_does_not_keep_the_writer() {
     while pieces.waiting() == 0 {
         std::thread::yield_now();
     }
-    // It can return while the read still hangs.
+    // The append can return while the read still hangs.
     journal.append(&event(2)).expect("append");
     assert_eq!(pieces.waiting(), 1);
     pieces.release();

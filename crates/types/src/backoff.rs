@@ -1,4 +1,4 @@
-//! The one way to wait before trying again: doubling, bounded, with jitter.
+//! Back-off for all retries: doubling, bounded, with jitter.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Restarts of a container: 0.5 s to 5 min, as DESIGN section 5 promises.
+    /// The schedule for restarts of a container: 0.5 s to 5 min.
     pub const RESTART: Self = Self { min: Duration::from_millis(500), max: Duration::from_secs(300) };
 
-    /// Rebuilds of an actor: quick at first, since a panic is usually one bad message, then calm.
+    /// The schedule for rebuilding an actor: quick at first, since one bad message usually causes a panic; then slow.
     pub const REBUILD: Self = Self { min: Duration::from_millis(10), max: Duration::from_secs(10) };
 
-    /// Removals that meet resistance: soon at first, since a mount is busy for moments; then rarely enough to be nothing
-    /// for hundreds of them.
+    /// The schedule for removals that fail: soon at first, since a mount is usually busy for moments only; then rarely
+    /// enough that hundreds of them cost nothing.
     pub const REMOVE: Self = Self { min: Duration::from_millis(500), max: Duration::from_secs(60) };
 
     /// Makes a schedule; `max` below `min` is taken as `min`.

@@ -1,22 +1,25 @@
-//! Errors that travel: what a caller of the API gets, whoever failed.
+//! The error that callers of the API get, whichever module failed.
 //!
-//! Inside, every module has its own enum with sources; [`ApiError::from_error`] turns the chain into this one shape at
-//! the edge, once. `message` is what was tried on what, `causes` is why (outermost first), `hint` is what to do next.
+//! Inside, every module has its own enum with sources; [`ApiError::from_error`] converts the chain once, at the edge.
+//! `message` is the step that failed and its object, `causes` are the reasons (outermost first), `hint` is the next
+//! step for a person.
 
 use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The most causes that travel; a longer chain is a bug, not an explanation.
+use crate::shortage::Shortage;
+
+/// The most causes in an [`ApiError`]; a longer chain is a bug, not an explanation.
 const MAX_CAUSES: usize = 16;
 
-/// What kind of failure it is, for programs. Append only: the order is the wire format.
+/// The kind of a failure, for programs. Append only: the order is the wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ErrorKind {
-    /// The request itself is wrong; repeating it will not help.
+    /// The request itself is wrong; repeating it does not help.
     InvalidArgument,
-    /// What was named does not exist.
+    /// The named object does not exist.
     NotFound,
     /// The name is taken.
     AlreadyExists,
@@ -24,25 +27,25 @@ pub enum ErrorKind {
     Conflict,
     /// A bound on work in flight is reached; try again.
     Busy,
-    /// It took longer than its deadline.
+    /// The operation took longer than its deadline.
     Timeout,
-    /// Something that is needed does not answer: a store, a shim, a server.
+    /// A store, a shim or a server that is needed does not answer.
     Unavailable,
     /// The caller may not do this.
     PermissionDenied,
-    /// What was read is damaged: a flist, a block, a frame.
+    /// Data that was read is damaged: a flist, a block, a frame.
     Corrupt,
-    /// The entrypoint is not in the root file system (a shell's 127).
+    /// The entrypoint does not exist in the root file system (a shell's 127).
     EntrypointNotFound,
-    /// The entrypoint is there but cannot be run (a shell's 126).
+    /// The entrypoint exists but cannot be executed (a shell's 126).
     EntrypointNotExecutable,
     /// The peers speak different versions.
     VersionMismatch,
-    /// The node ran out of something: disk, memory, descriptors, pids.
+    /// A resource of the node is used up: disk, memory, descriptors, pids.
     OutOfResources,
-    /// It is not supported, by this version or on this node.
+    /// This version, or this node, does not support the request.
     Unsupported,
-    /// A fault of contd's own.
+    /// A bug of contd.
     Internal,
 }
 
@@ -68,25 +71,25 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error that knows its kind and what to do next. Every error enum that can reach a caller implements it.
+/// An error with a kind and a hint. Every error enum that can reach a caller implements it.
 pub trait Explain: Error {
-    /// Classifies the failure for programs.
+    /// Returns the kind, for programs.
     fn kind(&self) -> ErrorKind;
 
-    /// Says what to do next, where there is something.
+    /// Returns the next step for a person, if there is one.
     fn hint(&self) -> Option<String>;
 }
 
-/// A failure as it crosses a socket or an actor's edge.
+/// A failure in the form that crosses a socket or an actor's edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
-    /// What kind, for programs.
+    /// The kind, for programs.
     pub kind: ErrorKind,
-    /// What was tried, on what.
+    /// The step that failed, and its object.
     pub message: String,
-    /// Why, outermost first.
+    /// The reasons, outermost first.
     pub causes: Vec<String>,
-    /// What to do next.
+    /// The next step for a person.
     pub hint: Option<String>,
 }
 
@@ -96,7 +99,7 @@ impl ApiError {
         Self { kind, message: message.into(), causes: Vec::new(), hint: None }
     }
 
-    /// Adds what to do next.
+    /// Adds the next step for a person.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -105,19 +108,21 @@ impl ApiError {
 
     /// Flattens an error and its sources.
     pub fn from_error(error: &(impl Explain + ?Sized)) -> Self {
-        let mut causes = Vec::new();
-        let mut next = error.source();
-        while let Some(source) = next {
-            if causes.len() == MAX_CAUSES {
-                break;
-            }
-            causes.push(source.to_string());
-            next = source.source();
-        }
+        let causes = walk(error.source()).take(MAX_CAUSES).map(ToString::to_string).collect();
         Self { kind: error.kind(), message: error.to_string(), causes, hint: error.hint() }
     }
 
-    /// Returns message and causes on one line, as people read it.
+    /// Flattens an error that does not explain itself. A shortage behind it counts before `kind` and `hint`.
+    pub fn flatten(kind: ErrorKind, error: &(dyn Error + 'static), hint: impl Into<String>) -> Self {
+        let (kind, hint) = match Shortage::behind(error) {
+            Some(shortage) => (ErrorKind::OutOfResources, shortage.hint().to_owned()),
+            None => (kind, hint.into()),
+        };
+        let causes = causes(error).take(MAX_CAUSES).map(ToString::to_string).collect();
+        Self { kind, message: error.to_string(), causes, hint: Some(hint) }
+    }
+
+    /// Returns message and causes on one line, for people.
     pub fn chain(&self) -> String {
         let mut text = self.message.clone();
         for cause in &self.causes {
@@ -128,19 +133,26 @@ impl ApiError {
     }
 }
 
-/// Returns an error with its sources on one line.
-pub fn one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
+/// Walks over the sources of an error, nearest first; the error itself is not among them.
+pub fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    walk(error.source())
 }
 
-/// Shows the whole chain: here it is handled, there is no further source.
+fn walk<'a>(first: Option<&'a (dyn Error + 'static)>) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = first;
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// Returns an error with its sources on one line.
+pub fn one_line(error: &dyn Error) -> String {
+    causes(error).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Shows the whole chain, because an `ApiError` has no sources.
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.chain())

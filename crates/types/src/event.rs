@@ -1,4 +1,4 @@
-//! What happened, in order. State is the truth; events are its log.
+//! Events: the ordered log of changes. The state is the truth; events only report it.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,59 +8,59 @@ use crate::lifecycle::{Pid, Step};
 use crate::name::{ContainerName, NamespaceId};
 use crate::time::Timestamp;
 
-/// One thing that happened to one container.
+/// A change of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerEvent {
-    /// Its namespace.
+    /// The container's namespace.
     pub namespace: NamespaceId,
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// Its name.
+    /// The container's name.
     pub name: ContainerName,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// What.
+    /// The kind of change.
     pub kind: EventKind,
 }
 
-/// What can happen. Append only: the order is the wire format.
+/// The kinds of changes. Append only: the order is the wire format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventKind {
     /// `Run` was accepted and recorded.
     Accepted,
-    /// It runs.
+    /// The container runs.
     Started {
-        /// Its init.
+        /// The pid of its init.
         pid: Pid,
     },
-    /// It could not be made.
+    /// The container could not be made.
     Failed {
-        /// The step.
+        /// The step that failed.
         step: Step,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It was told to end.
+    /// A stop was requested.
     StopRequested,
-    /// It has ended.
+    /// The container has ended.
     Exited {
-        /// How.
+        /// How it ended.
         exit: Exit,
     },
-    /// The restart policy will start it again.
+    /// The restart policy will start the container again.
     BackoffBegun {
-        /// Which restart in a row, from 1.
+        /// The number of the coming restart in a row, from 1.
         attempt: u32,
     },
-    /// A new daemon has found it again.
+    /// A new daemon has re-attached to the container.
     Recovered,
-    /// It is gone.
+    /// The container is removed.
     Deleted,
-    /// All but its processes is there; it can be started.
+    /// The container is created, without its processes; it can be started.
     Created,
-    /// Nobody serves its root any more: reads of what is not cached fail.
+    /// No server serves the container's root any more: reads of data that is not cached fail.
     RootLost {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,19 +1,19 @@
-//! What execve(2) takes of a command and its environment (`bprm_stack_limits` of the kernel).
+//! The limits of execve(2) on a command and its environment (`bprm_stack_limits` of the kernel).
 
 use crate::spec::{ContainerSpec, Entrypoint, SpecError};
 
 /// The longest argument or `KEY=VALUE`: `MAX_ARG_STRLEN` less the NUL.
 pub const MAX_STRING_BYTES: usize = 32 * 4096 - 1;
-/// What all strings together may take however small the stack is, and however large: `ARG_MAX`, and three quarters of the
-/// default stack.
+/// The bounds of the limit on all strings together, for a small and for a large stack: `ARG_MAX`, and three quarters of
+/// the default stack.
 const LEAST_LIMIT: u64 = 128 * 1024;
 const MOST_LIMIT: u64 = 6 * 1024 * 1024;
-/// Kept for what is not in a spec: the path of the program (4 KiB at the most), `PATH`, `HOME`.
+/// The bytes for strings that are not in a spec: the path of the program (4 KiB at the most), `PATH`, `HOME`.
 const RESERVED: u64 = 8 * 1024;
-/// Each string has its NUL and a pointer.
+/// The extra bytes of each string: its NUL and a pointer.
 const PER_STRING: usize = 1 + size_of::<u64>();
 
-/// Returns how many bytes a command and its environment may take under a stack limit.
+/// Returns how many bytes a command and its environment may take under a stack limit in bytes.
 pub fn exec_limit_bytes(stack_limit: u64) -> usize {
     let limit = (stack_limit / 4).clamp(LEAST_LIMIT, MOST_LIMIT) - RESERVED;
     usize::try_from(limit).unwrap_or(usize::MAX)
@@ -76,7 +76,7 @@ mod tests {
             error.to_string().contains("environment variable KEY has 131072 bytes")
                 && !error.to_string().contains("xx")
         );
-        // Also where the spec as a whole would be too large.
+        // Even where the spec as a whole would be too large.
         let error = spec(&[format!("BIG={}", "x".repeat(600_000))], &[]).validate().expect_err("far too long");
         assert!(error.to_string().contains("environment variable BIG"), "{error}");
         let error = spec(&[], &["a".into(), "y".repeat(MAX_STRING_BYTES + 1)]).validate().expect_err("too long");

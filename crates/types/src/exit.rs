@@ -1,4 +1,4 @@
-//! How a container ended, and how that is known. Nothing here is ever invented.
+//! How a container ended, and how that is known. No exit is ever invented.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 pub struct Exit {
     /// Code, signal, or the reason why neither is known.
     pub cause: ExitCause,
-    /// When it was noticed.
+    /// The time when the end was noticed.
     pub at: Timestamp,
     /// How many processes of the container the kernel's OOM killer ended, read after the exit.
     pub oom_kills: u64,
@@ -22,16 +22,16 @@ pub struct Exit {
     pub is_drained: bool,
 }
 
-/// What ended the process.
+/// The cause of a process's end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitCause {
-    /// It returned this code.
+    /// The process returned this code.
     Code(u8),
     /// This signal ended it.
     Signal(Signal),
-    /// The node restarted while it ran.
+    /// The node restarted while the process ran.
     Reboot,
-    /// It is over, but the cause was lost; the text says why.
+    /// The process has ended, but the cause was lost; the text says why.
     Unknown(String),
 }
 
@@ -44,11 +44,11 @@ pub enum ExitSource {
     Pidfd,
     /// The boot id changed.
     BootId,
-    /// It is not known.
+    /// The cause is not known.
     Unknown,
 }
 
-/// What a shell calls an exit whose cause is not known, as CRI does.
+/// The exit code of an unknown cause, as in CRI.
 pub const UNKNOWN_EXIT_CODE: u8 = 255;
 
 impl Exit {
@@ -61,13 +61,13 @@ impl Exit {
         }
     }
 
-    /// Tells whether the container did what it was started for: code 0.
+    /// Tells whether the container ended with code 0.
     pub fn is_success(&self) -> bool {
         self.cause == ExitCause::Code(0)
     }
 
-    /// Tells whether its output is not whole although its end was seen: the log took no more, or something still held the
-    /// pipes when the time to read them was over.
+    /// Tells whether output is missing although the end was seen: the log accepted no more, or another process held the
+    /// pipes open when the time for reading them was over.
     pub fn has_lost_output(&self) -> bool {
         !self.is_drained && matches!(self.cause, ExitCause::Code(_) | ExitCause::Signal(_))
     }
@@ -77,7 +77,7 @@ impl Exit {
         Self { cause: ExitCause::Reboot, at, oom_kills: 0, source: ExitSource::BootId, is_drained: false }
     }
 
-    /// Makes an exit whose cause is lost, with the reason.
+    /// Makes an exit of unknown cause, with the reason.
     pub fn unknown(reason: impl Into<String>, at: Timestamp) -> Self {
         let cause = ExitCause::Unknown(reason.into());
         Self { cause, at, oom_kills: 0, source: ExitSource::Unknown, is_drained: false }
@@ -115,7 +115,7 @@ mod tests {
     fn output_is_lost_when_the_end_was_seen_and_its_output_not() {
         let lost = Exit { is_drained: false, ..exit(ExitCause::Code(0)) };
         assert!(lost.has_lost_output() && !exit(ExitCause::Code(0)).has_lost_output());
-        // Nobody has seen these: that there is more is not known either.
+        // The end was not seen, so it is not known whether output is missing.
         assert!(!Exit::by_reboot(Timestamp(0)).has_lost_output());
         assert!(!Exit::unknown("shim lost", Timestamp(0)).has_lost_output());
     }

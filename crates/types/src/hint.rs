@@ -1,17 +1,17 @@
-//! Commands in hints: they can be pasted as they stand, because they reach what the failed request reached.
+//! Commands in hints: completed so that they can be pasted as they are, and reach the same daemon and namespace.
 //!
-//! Whoever writes a hint names a command as `contd VERB ...`, last in the text. The edges complete it: the daemon knows the
-//! namespace of the request, the command line the flags that it was given.
+//! A hint names a command as `contd VERB ...`, at the end of its text. The edges complete it: the daemon adds the
+//! namespace of the request, the command line adds its own flags.
 
 use crate::name::NamespaceId;
 
-/// The verbs that are about the containers of one namespace.
+/// The verbs that act on the containers of one namespace.
 pub const NAMESPACED_VERBS: [&str; 13] =
     ["create", "events", "inspect", "kill", "logs", "ps", "rm", "run", "shim", "start", "stop", "update", "wait"];
-/// How each command begins.
+/// The beginning of each command.
 const PROGRAM: &str = "contd ";
 
-/// Writes `-n NAMESPACE` into each command of a hint that has none, and `flags` (where there are any) behind it.
+/// Adds `-n NAMESPACE` to each command of a hint that has none, and `flags` (if any) after it.
 pub fn complete_commands(hint: &str, namespace: Option<&NamespaceId>, flags: &str) -> String {
     let mut text = String::new();
     let mut rest = hint;
@@ -20,7 +20,7 @@ pub fn complete_commands(hint: &str, namespace: Option<&NamespaceId>, flags: &st
         text.push_str(before);
         text.push_str(PROGRAM);
         rest = command.strip_prefix(PROGRAM).unwrap_or_default();
-        // Not the end of another word, or of a path.
+        // Skip the end of another word or of a path.
         if !text.strip_suffix(PROGRAM).is_some_and(|before| before.ends_with(|c: char| is_of_word(c) || c == '/')) {
             rest = complete_command(rest, namespace, flags, &mut text);
         }
@@ -28,7 +28,7 @@ pub fn complete_commands(hint: &str, namespace: Option<&NamespaceId>, flags: &st
     text + rest
 }
 
-/// Writes what belongs before the verb, and returns what is left of the command.
+/// Writes the flags that belong before the verb, and returns the rest of the command.
 fn complete_command<'a>(command: &'a str, namespace: Option<&NamespaceId>, flags: &str, text: &mut String) -> &'a str {
     let end = |text: &str| text.find(|c: char| !is_of_word(c)).unwrap_or(text.len());
     if let Some((named, rest)) = command.strip_prefix("-n ").map(|named| named.split_at(end(named))) {

@@ -1,4 +1,4 @@
-//! Ids that contd chooses, and the three ways in which a person points at a container.
+//! Ids that contd chooses, and references by which a person names a container.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use crate::name::{self, NameError};
 /// The length of a container id in hexadecimal digits: 128 random bits.
 pub const ID_DIGITS: usize = 32;
 
-/// How many digits `ps` shows; enough to be unique on a node.
+/// The number of digits that `ps` shows; enough to be unique on a node.
 pub const SHORT_ID_DIGITS: usize = 12;
 
 /// A container's id: 32 lower-case hexadecimal digits, chosen by contd, never used again.
@@ -18,7 +18,7 @@ pub const SHORT_ID_DIGITS: usize = 12;
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerId(String);
 
-/// Why a text is not a container id.
+/// A text is not a container id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("container id {text:?}: not {ID_DIGITS} lower-case hexadecimal digits")]
 pub struct IdError {
@@ -27,7 +27,7 @@ pub struct IdError {
 }
 
 impl ContainerId {
-    /// Makes an id out of random bits; the caller brings the randomness.
+    /// Makes an id from random bits, which the caller provides.
     pub fn from_random(bits: [u8; ID_DIGITS / 2]) -> Self {
         Self(bits.iter().map(|byte| format!("{byte:02x}")).collect())
     }
@@ -79,9 +79,9 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// What a person types to mean a container: its name, its id, or the beginning of its id.
+/// A container's name, its id, or the beginning of its id, as a person types it.
 ///
-/// Resolved within one namespace in this order: exact name, exact id, the one id that begins so.
+/// Resolved within one namespace in this order: exact name, exact id, the only id with that beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerRef(String);
@@ -102,7 +102,7 @@ impl ContainerRef {
         &self.0
     }
 
-    /// Tells whether the id is the one meant, or begins with what was typed.
+    /// Tells whether the id equals the reference or begins with it.
     pub fn is_prefix_of(&self, id: &ContainerId) -> bool {
         id.as_str().starts_with(&self.0)
     }

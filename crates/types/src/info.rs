@@ -1,4 +1,4 @@
-//! What contd tells about a container. Published, never stored: the record is another type, and so is the shim's report.
+//! The published information on a container. It is never stored; the record and the shim's report are other types.
 
 use std::collections::BTreeMap;
 
@@ -11,37 +11,37 @@ use crate::name::{ContainerName, NamespaceId};
 use crate::spec::{ContainerSpec, CpuLimit};
 use crate::time::Timestamp;
 
-/// All that is known about one container.
+/// The full information on one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerInfo {
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// Its namespace.
+    /// The container's namespace.
     pub namespace: NamespaceId,
-    /// What it was asked to be.
+    /// The spec as the user gave it, completed by the flist.
     pub spec: ContainerSpec,
-    /// Where it is; carries pid, exit, back-off and the reason of a failure.
+    /// The state, with pid, exit, back-off or the reason of a failure.
     pub state: State,
-    /// When `Run` was accepted.
+    /// The time when `Run` was accepted.
     pub created_at: Timestamp,
-    /// When it last began to run.
+    /// The time when the container last began to run.
     pub started_at: Option<Timestamp>,
-    /// When it last ended.
+    /// The time when the container last ended.
     pub finished_at: Option<Timestamp>,
-    /// How its last run ended, also while it runs again.
+    /// How the last run ended; kept while the container runs again.
     pub last_exit: Option<crate::exit::Exit>,
     /// How often the restart policy has started it again.
     pub restart_count: u32,
-    /// The host path of its log.
+    /// The host path of the log.
     pub log_path: String,
-    /// What is in force of what the node decides; `None` until it was made once.
+    /// The values in force for settings that the spec leaves to the node; `None` until the container was made once.
     pub in_force: Option<InForce>,
 }
 
-/// What a container was last made with, whoever chose it: itself, or the node's configuration of that time.
+/// The values that a container was last made with, from its spec or from the node's configuration of that time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {
-    /// The runtime, by its name on the node.
+    /// The runtime's name on the node.
     pub runtime: String,
     /// Memory limit in bytes.
     pub memory_bytes: u64,
@@ -49,36 +49,36 @@ pub struct InForce {
     pub cpu: CpuLimit,
     /// The most processes and threads.
     pub pids_limit: u32,
-    /// Size of its writable layer in bytes; `None` where nothing limits it: a directory of the caller's, or a file system
-    /// without quotas.
+    /// The size limit of the writable layer in bytes; `None` without a limit: for the caller's own directory, or on a
+    /// file system without quotas.
     pub rootfs_size_bytes: Option<u64>,
     /// The most open files of a process, soft limit; `None` is the daemon's own.
     pub open_files: Option<u64>,
-    /// Where its writable layer lies; `None` for a directory of the caller's.
+    /// The place of the writable layer; `None` for the caller's own directory.
     #[serde(default)]
     pub layer: Option<LayerKind>,
 }
 
-/// One line of a list.
+/// One line of a list of containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSummary {
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// Its namespace.
+    /// The container's namespace.
     pub namespace: NamespaceId,
-    /// Its name.
+    /// The container's name.
     pub name: ContainerName,
-    /// Its root.
+    /// The container's root.
     pub flist: String,
-    /// Where it is.
+    /// The state.
     pub state: State,
-    /// When `Run` was accepted.
+    /// The time when `Run` was accepted.
     pub created_at: Timestamp,
-    /// When it last began to run.
+    /// The time when the container last began to run.
     pub started_at: Option<Timestamp>,
     /// How often the restart policy has started it again.
     pub restart_count: u32,
-    /// Key and value pairs of its caller.
+    /// The caller's key and value pairs.
     pub labels: BTreeMap<String, String>,
 }
 

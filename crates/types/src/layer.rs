@@ -1,26 +1,26 @@
-//! Where the writable layer of a container lies.
+//! The place of a container's writable layer.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where what a container writes lies, unless the caller gives a directory.
+/// The place of the writable layer, unless the caller gives a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LayerKind {
-    /// On disk, below the state directory: kept until the container is removed, also over a reboot.
+    /// On disk, below the state directory: kept until the container is removed, also across a reboot.
     #[default]
     Disk,
-    /// In memory that the container's own limit counts: gone with each end of the container.
+    /// In memory, which counts against the container's own limit: lost at each end of the container.
     Memory,
 }
 
-/// Not a [`LayerKind`].
+/// A text is not a [`LayerKind`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} is no kind of layer: use disk or memory")]
 pub struct UnknownLayer {
-    /// What was given.
+    /// The given text.
     pub given: String,
 }
 

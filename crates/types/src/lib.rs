@@ -1,22 +1,23 @@
-//! The words that every part of contd shares: ids, specs, the lifecycle table, events and the errors that travel.
+//! The shared types of contd: ids, specs, the lifecycle table, events and the errors of the API.
 //!
 //! Takes in: text and numbers from outside, through parsing constructors. Gives out: values that can only be valid.
-//! Never does: I/O, threads, async, randomness. Whoever depends on this crate gets vocabulary and nothing else.
+//! Never does: I/O, threads, async, randomness.
 //!
 //! ```text
-//! id, name      who            ContainerId, NamespaceId, ContainerName, ContainerRef
-//! spec          what to run    ContainerSpec and its parts
-//! exec          what execve takes
-//! layer         where what it writes lies  LayerKind
-//! lifecycle     where it is    State × Event -> State, one pure table
-//! caller        who asked     Caller: a user with limited rights
-//! exit          how it ended   Exit: code or signal, and how that is known
-//! info          what we tell   ContainerInfo, ContainerSummary
-//! event         what happened  ContainerEvent
-//! error         what went wrong ApiError, ErrorKind, trait Explain
-//! hint          what to type  complete_commands
-//! shortage      what ran out   Shortage
-//! time          when           Timestamp, trait Clock
+//! id, name      names          ContainerId, NamespaceId, ContainerName, ContainerRef
+//! spec          a container    ContainerSpec and its parts
+//! exec          execve's limits on a command
+//! layer         place of the writable layer  LayerKind
+//! lifecycle     states         State × Event -> State, one pure table
+//! caller        limited user   Caller: a user with limited rights
+//! exit          end of a run   Exit: code or signal, and how that is known
+//! info          published      ContainerInfo, ContainerSummary
+//! event         changes        ContainerEvent
+//! error         API errors     ApiError, ErrorKind, trait Explain
+//! hint          commands       complete_commands
+//! request       id of an operation, for logs  RequestId
+//! shortage      used up        Shortage
+//! time          wall clock     Timestamp, trait Clock
 //! ```
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod layer;
 pub mod lifecycle;
 pub mod mount;
 pub mod name;
+pub mod request;
 pub mod shortage;
 pub mod signal;
 pub mod spec;
@@ -40,7 +42,7 @@ pub mod time;
 
 pub use backoff::Backoff;
 pub use caller::Caller;
-pub use error::{ApiError, ErrorKind, Explain, one_line};
+pub use error::{ApiError, ErrorKind, Explain, causes, one_line};
 pub use event::{ContainerEvent, EventKind};
 pub use exec::exec_limit_bytes;
 pub use exit::{Exit, ExitCause, ExitSource};
@@ -51,6 +53,7 @@ pub use layer::LayerKind;
 pub use lifecycle::{Event, IllegalTransition, Pid, State, StateName, Step};
 pub use mount::MountSpec;
 pub use name::{ContainerName, NameError, NamespaceId, NetnsName};
+pub use request::{RequestId, RequestIdError};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{

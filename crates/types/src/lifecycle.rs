@@ -1,35 +1,51 @@
 //! The lifecycle of a container: one pure table, the only way to change state.
 //!
 //! ```text
-//!                     ┌────────────────────── Restarted ───────────────────────┐
-//!                     ▼                                                        │
-//!   Creating ──► Created ──► Starting ──► Running ⇄ Paused                 Backoff
-//!      │            │            │           │         │                       ▲
-//!      │            └────────────┴───────────┴────┬────┘                       │ BackoffBegun
-//!      │                          StopRequested ▼ │ ShimExited                 │
-//!      │ Aborted                         Stopping ┴──────────► Stopped ────────┤
-//!      ▼                                                          │            │
-//!   Failed ────────────────────────── DeleteRequested ────────────┴────────────┴──► Deleting ──► (gone)
-//!
-//!   Recovering: what a record of a live container is while the daemon re-attaches to its shim.
+//!   Creating ──► Created ──► Starting ──► Running ⇄ Paused          the way of a container that is run, stopped
+//!                                            │                      and removed; the table below is complete
+//!                                            ▼
+//!   Creating ◄── Backoff ◄── Stopped ◄── Stopping
+//!                               │
+//!                               ▼
+//!                            Deleting ──► (gone)
 //! ```
 //!
-//! - `Creating`: root, bundle, log and shim are being made; nothing of it runs.
-//! - `Created`: the runtime has made the container; its init waits.
-//! - `Prepared`: its root, bundle and log are there and nothing of it runs, until it is told to start. `ps` calls that
-//!   `created` too: which of the two it is concerns nobody who looks.
-//! - `Starting`: its init was told to go on.
-//! - `Running`, `Paused`: it runs, or is frozen.
-//! - `Stopping`: it was told to end; `pid` is there once the runtime has made it.
-//! - `Stopped`: it has ended, with its exit.
-//! - `Backoff`: it has ended and will be started again.
-//! - `Failed`: it could not be made; everything half-made was undone.
-//! - `Deleting`: on its way out; no way back.
-//! - `Lingering`: the same, and something resists: it is tried again until it is gone, its name is free meanwhile. `ps`
-//!   calls that `deleting` too, and says why.
+//! - `Creating`: root file system, bundle, log and shim are being made. No process of the container runs.
+//! - `Created`: the runtime has created the container; its init waits. This is OCI's "created".
+//! - `Prepared`: `contd create` has made the root file system, bundle and log. There is no shim and no process until the
+//!   first start. [`StateName`] calls both `created`, because a caller can do the same with both.
+//! - `Starting`: init was told to execute the entrypoint.
+//! - `Running`, `Paused`: the entrypoint runs, or its cgroup is frozen.
+//! - `Stopping`: the container was told to end. `pid` is set once the runtime has created it.
+//! - `Stopped`: the container has ended, with its exit.
+//! - `Backoff`: the container has ended and its restart policy will start it again at `until`.
+//! - `Failed`: a step of making it failed, and all earlier steps were undone.
+//! - `Recovering`: a new daemon has read the record of a live container and attaches to its shim again.
+//! - `Deleting`: the container is being removed; no transition leads back.
+//! - `Lingering`: the same, but a process or mount resists. The removal is repeated until nothing is left; the name is
+//!   free meanwhile. [`StateName`] calls it `deleting`.
 //!
-//! Only the container's actor applies events. Late and repeated events that change nothing are listed; all else is an
-//! [`IllegalTransition`], never swallowed.
+//! Every transition, in the order of the states; the test `the_table_in_the_module_doc_is_the_code` compares it with
+//! [`State::after`]. A transition to the same state means that the event is late or repeated and changes nothing.
+//!
+//! | state | event → next state |
+//! |---|---|
+//! | `Creating` | ShimCreated → Created, Prepared → Prepared, StopRequested → Stopping, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Created` | StartRequested → Starting, StopRequested → Stopping, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Prepared` | Restarted → Creating, DeleteRequested → Deleting |
+//! | `Starting` | ShimReady → Running, StopRequested → Stopping, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Running` | Paused → Paused, Resumed → Running, StopRequested → Stopping, ShimExited → Stopped, RecoveryBegun → Recovering |
+//! | `Paused` | Paused → Paused, Resumed → Running, StopRequested → Stopping, ShimExited → Stopped, RecoveryBegun → Recovering |
+//! | `Stopping` | ShimCreated → Stopping, ShimReady → Stopping, StopRequested → Stopping, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering, RemovalResisted → Lingering |
+//! | `Stopped` | StopRequested → Stopped, BackoffBegun → Backoff, Restarted → Creating, DeleteRequested → Deleting |
+//! | `Backoff` | StopRequested → Stopped, Restarted → Creating, DeleteRequested → Deleting |
+//! | `Failed` | StopRequested → Failed, Restarted → Creating, DeleteRequested → Deleting |
+//! | `Recovering` | ShimCreated → Created, ShimReady → Running, ShimExited → Stopped, Aborted → Failed, RecoveryBegun → Recovering |
+//! | `Deleting` | DeleteRequested → Deleting, RemovalResisted → Lingering |
+//! | `Lingering` | ShimExited → Lingering, Aborted → Lingering, DeleteRequested → Lingering, RemovalResisted → Lingering |
+//!
+//! Only the container's actor applies events. Every other pair of state and event is an
+//! [`IllegalTransition`]; none is ignored.
 
 use std::fmt;
 
@@ -48,84 +64,84 @@ impl fmt::Display for Pid {
     }
 }
 
-/// Where a container is.
+/// The state of a container. The module's documentation explains each one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// Being made.
+    /// The container is being made.
     Creating,
-    /// Made; init waits.
+    /// The container is made; init waits.
     Created {
-        /// Its init.
+        /// The pid of its init.
         pid: Pid,
     },
-    /// Told to start.
+    /// Init was told to execute the entrypoint.
     Starting {
-        /// Its init.
+        /// The pid of its init.
         pid: Pid,
     },
-    /// It runs.
+    /// The entrypoint runs.
     Running {
-        /// Its init.
+        /// The pid of its init.
         pid: Pid,
     },
-    /// It is frozen.
+    /// The container's processes are frozen.
     Paused {
-        /// Its init.
+        /// The pid of its init.
         pid: Pid,
     },
-    /// It was told to end.
+    /// The container was told to end.
     Stopping {
-        /// Its init, once there is one.
+        /// The pid of its init, once there is one.
         pid: Option<Pid>,
     },
-    /// It has ended.
+    /// The container has ended.
     Stopped {
-        /// How.
+        /// How it ended.
         exit: Exit,
     },
-    /// It has ended and waits to be started again.
+    /// The container has ended and waits for its next start.
     Backoff {
         /// How it ended.
         exit: Exit,
-        /// Which restart in a row comes next, from 1.
+        /// The number of the coming restart in a row, from 1.
         attempt: u32,
-        /// When it comes, for people; the daemon counts on the monotonic clock.
+        /// The time of the restart, for display; the daemon counts on the monotonic clock.
         until: Timestamp,
     },
-    /// It could not be made.
+    /// The container could not be made.
     Failed {
         /// The step that failed.
         step: Step,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The daemon is re-attaching to it.
+    /// The daemon is re-attaching to the container.
     Recovering,
-    /// It is being removed.
+    /// The container is being removed.
     Deleting,
-    /// All but its processes is there, and it was never started.
+    /// The container is made without its processes, and was never started.
     Prepared,
-    /// It is being removed, and something of it does not go yet.
+    /// The container is being removed, and a process or mount of it resists.
     Lingering {
-        /// What, and why.
+        /// The process or mount, and the reason.
         reason: String,
     },
 }
 
-/// The steps by which a container is made, in their order.
+/// The steps of making a container, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Step {
-    /// Name, quota, validity.
+    /// Checks of name, quota and spec.
     Admit,
-    /// The record on disk.
+    /// Writing the record.
     Record,
-    /// The root file system.
+    /// Preparing the root file system.
     Rootfs,
-    /// The OCI bundle.
+    /// Writing the OCI bundle.
     Bundle,
-    /// The log file.
+    /// Making the log file.
     Log,
-    /// The shim process.
+    /// Starting the shim process.
     Shim,
     /// Creation by the runtime.
     Create,
@@ -148,7 +164,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The name of a state, without what it carries.
+/// The name of a state, without its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "each is documented at `State`")]
@@ -184,68 +200,68 @@ impl fmt::Display for StateName {
     }
 }
 
-/// What may happen to a container.
+/// The inputs of the lifecycle table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The shim's runtime has made it.
+    /// The shim's runtime has made the container.
     ShimCreated {
-        /// Its init.
+        /// The pid of its init.
         pid: Pid,
     },
-    /// All but its processes was made, and no more was asked for.
+    /// The container is made without its processes, as requested.
     Prepared,
-    /// It is told to start.
+    /// A start was requested.
     StartRequested,
-    /// The shim says that its init runs the entrypoint.
+    /// The shim reports that init has executed the entrypoint.
     ShimReady {
-        /// Its init.
+        /// The pid of its init.
         pid: Pid,
     },
-    /// It was frozen.
+    /// The container's processes were frozen.
     Paused,
-    /// It was thawed.
+    /// The container's processes were thawed.
     Resumed,
-    /// It is told to end.
+    /// A stop was requested.
     StopRequested,
-    /// Its init has ended.
+    /// Init has ended.
     ShimExited {
-        /// How.
+        /// How it ended.
         exit: Exit,
     },
-    /// A step of making it failed, and what was made is undone.
+    /// A step of making the container failed, and the earlier steps were undone.
     Aborted {
-        /// The step.
+        /// The step that failed.
         step: Step,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The restart policy wants it again.
+    /// The restart policy will start the container again.
     BackoffBegun {
-        /// Which restart in a row comes next, from 1.
+        /// The number of the coming restart in a row, from 1.
         attempt: u32,
-        /// When.
+        /// The time of the restart.
         until: Timestamp,
     },
-    /// It is made anew, by policy or by request.
+    /// The container is made again, by policy or by request.
     Restarted,
-    /// The daemon has read its record and looks for its shim.
+    /// The daemon has read the record and looks for the shim.
     RecoveryBegun,
-    /// It is told to go.
+    /// A deletion was requested.
     DeleteRequested,
-    /// Something of it does not go yet.
+    /// A process or mount of the container resists its removal.
     RemovalResisted {
-        /// What, and why.
+        /// The process or mount, and the reason.
         reason: String,
     },
 }
 
-/// A move that the table does not have.
+/// A transition that the table does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a container that is {from} cannot take the event {event}")]
 pub struct IllegalTransition {
-    /// Where it was, and stays.
+    /// The state, which stays as it is.
     pub from: StateName,
-    /// What was asked of it.
+    /// The event's name.
     pub event: &'static str,
 }
 
@@ -280,7 +296,7 @@ impl State {
         use Event as E;
         use State as S;
         Ok(match (self, event) {
-            // Making it, the first time and each further time.
+            // Making the container, the first time and each further time.
             (S::Creating | S::Recovering, E::ShimCreated { pid }) => S::Created { pid },
             (S::Created { pid }, E::StartRequested) => S::Starting { pid },
             (S::Starting { .. } | S::Recovering, E::ShimReady { pid }) => S::Running { pid },
@@ -291,12 +307,12 @@ impl State {
             (S::Creating, E::Prepared) => S::Prepared,
             (S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. } | S::Prepared, E::Restarted) => S::Creating,
 
-            // Freezing it.
+            // Freezing and thawing.
             (S::Running { pid }, E::Paused) => S::Paused { pid },
             (S::Paused { pid }, E::Resumed) => S::Running { pid },
             (state @ S::Paused { .. }, E::Paused) | (state @ S::Running { .. }, E::Resumed) => state,
 
-            // Ending it.
+            // Ending the container.
             (S::Creating, E::StopRequested) => S::Stopping { pid: None },
             (S::Created { pid } | S::Starting { pid } | S::Running { pid } | S::Paused { pid }, E::StopRequested) => {
                 S::Stopping { pid: Some(pid) }
@@ -315,7 +331,7 @@ impl State {
             ) => S::Stopped { exit },
             (S::Stopped { exit }, E::BackoffBegun { attempt, until }) => S::Backoff { exit, attempt, until },
 
-            // Coming back to it.
+            // Recovering after a restart of the daemon.
             (
                 S::Creating
                 | S::Created { .. }
@@ -327,23 +343,23 @@ impl State {
                 E::RecoveryBegun,
             ) => S::Recovering,
 
-            // Letting it go.
+            // Removing the container.
             (
                 S::Stopped { .. } | S::Backoff { .. } | S::Failed { .. } | S::Prepared | S::Deleting,
                 E::DeleteRequested,
             ) => S::Deleting,
-            // A process that SIGKILL does not end keeps it `Stopping`, until whoever wants it gone waits no longer.
+            // A process that survives SIGKILL keeps the container in `Stopping`, until a removal gives up waiting.
             (S::Stopping { .. } | S::Deleting | S::Lingering { .. }, E::RemovalResisted { reason }) => {
                 S::Lingering { reason }
             }
-            // Late: it was being made, or ran, when its removal began.
+            // Late events: the container was being made, or ran, when its removal began.
             (state @ S::Lingering { .. }, E::DeleteRequested | E::ShimExited { .. } | E::Aborted { .. }) => state,
 
             (from, event) => return Err(IllegalTransition { from: from.name(), event: event.name() }),
         })
     }
 
-    /// Returns the name without what the state carries.
+    /// Returns the name, without the state's fields.
     pub fn name(&self) -> StateName {
         match self {
             Self::Creating => StateName::Creating,
@@ -360,7 +376,7 @@ impl State {
         }
     }
 
-    /// Returns the pid of the init process, where there is one.
+    /// Returns the pid of the init process, if there is one.
     pub fn pid(&self) -> Option<Pid> {
         match self {
             Self::Created { pid } | Self::Starting { pid } | Self::Running { pid } | Self::Paused { pid } => Some(*pid),
@@ -376,7 +392,7 @@ impl State {
         }
     }
 
-    /// Returns the exit, where there is one.
+    /// Returns the exit, if there is one.
     pub fn exit(&self) -> Option<&Exit> {
         match self {
             Self::Stopped { exit } | Self::Backoff { exit, .. } => Some(exit),
@@ -384,7 +400,7 @@ impl State {
         }
     }
 
-    /// Tells whether a shim may be there: it must be looked for after a restart of the daemon.
+    /// Tells whether the container may have a shim, for which a new daemon must look.
     pub fn may_have_shim(&self) -> bool {
         match self {
             Self::Creating
@@ -486,6 +502,64 @@ mod tests {
         State::Running { pid: PID }.after(resisted("nobody asked")).expect_err("it was not told to go");
     }
 
+    /// One state of each kind, and one event of each kind.
+    fn all() -> (Vec<State>, Vec<Event>) {
+        let until = Timestamp(5);
+        let reason = || "planted".to_owned();
+        let states = vec![
+            State::Creating,
+            State::Created { pid: PID },
+            State::Prepared,
+            State::Starting { pid: PID },
+            State::Running { pid: PID },
+            State::Paused { pid: PID },
+            State::Stopping { pid: Some(PID) },
+            State::Stopped { exit: exit(0) },
+            State::Backoff { exit: exit(0), attempt: 1, until },
+            State::Failed { step: Step::Create, reason: reason() },
+            State::Recovering,
+            State::Deleting,
+            State::Lingering { reason: reason() },
+        ];
+        let events = vec![
+            Event::ShimCreated { pid: PID },
+            Event::Prepared,
+            Event::StartRequested,
+            Event::ShimReady { pid: PID },
+            Event::Paused,
+            Event::Resumed,
+            Event::StopRequested,
+            Event::ShimExited { exit: exit(0) },
+            Event::Aborted { step: Step::Create, reason: reason() },
+            Event::BackoffBegun { attempt: 1, until },
+            Event::Restarted,
+            Event::RecoveryBegun,
+            Event::DeleteRequested,
+            Event::RemovalResisted { reason: reason() },
+        ];
+        (states, events)
+    }
+
+    /// Returns the name of a variant.
+    fn variant(value: &impl fmt::Debug) -> String {
+        format!("{value:?}").chars().take_while(|c| c.is_alphanumeric()).collect()
+    }
+
+    #[test]
+    fn the_table_in_the_module_doc_is_the_code() {
+        let (states, events) = all();
+        let row = |state: &State| {
+            let moves = events.iter().filter_map(|event| {
+                let next = state.clone().after(event.clone()).ok()?;
+                Some(format!("{} → {}", variant(event), variant(&next)))
+            });
+            format!("//! | `{}` | {} |", variant(state), moves.collect::<Vec<_>>().join(", "))
+        };
+        let table: Vec<String> = states.iter().map(row).collect();
+        let doc: Vec<&str> = include_str!("lifecycle.rs").lines().filter(|line| line.starts_with("//! | `")).collect();
+        assert_eq!(doc, table, "the table as the code has it:\n{}\n", table.join("\n"));
+    }
+
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
             (1..9i32).prop_map(|pid| Event::ShimCreated { pid: Pid(pid) }),
@@ -523,13 +597,13 @@ mod tests {
                 if let Event::ShimExited { exit } = &event {
                     last_exit = Some(exit.clone());
                 }
-                // Deleting has no way back.
+                // Deleting is never left.
                 prop_assert!(before.name() != StateName::Deleting || state.name() == StateName::Deleting);
-                // An exit is only ever the one that was reported, never invented.
+                // A shown exit is always the reported one, never invented.
                 if let Some(shown) = state.exit() {
                     prop_assert_eq!(Some(shown), last_exit.as_ref());
                 }
-                // What runs has a pid; what has ended has none.
+                // A running container has a pid; one that has ended has none.
                 match state.name() {
                     StateName::Created if state == State::Prepared => prop_assert!(!state.may_have_shim()),
                     StateName::Created | StateName::Starting | StateName::Running | StateName::Paused => {

@@ -1,7 +1,7 @@
-//! One mount of a spec: what, where, and its options as people and other engines write them.
+//! One mount of a spec: source, target, and options in the words of people and other engines.
 //!
-//! An option that contd does not know is refused by name: one that were dropped would leave a mount writable that was to be
-//! read-only. [`MountSpec::runtime_options`] says what is left of them for a runtime:
+//! An unknown option is refused by name: ignoring one could leave a mount writable that was meant to be read-only.
+//! [`MountSpec::runtime_options`] returns the options for a runtime:
 //!
 //! | option | of | means |
 //! |---|---|---|
@@ -17,38 +17,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{MAX_PATH_BYTES, SpecError, check_path, check_text, shorten};
 
-/// One mount.
+/// A mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
-    /// What: an absolute host path for a bind, otherwise what the file system type takes (`tmpfs`).
+    /// The source: an absolute host path for a bind, otherwise the value that the file system type takes (`tmpfs`).
     pub source: String,
-    /// Where: an absolute path inside the container.
+    /// The target: an absolute path inside the container.
     pub target: String,
     /// The file system type, or `bind`.
     pub fs_type: String,
-    /// Options; see [`crate::mount`].
+    /// The options; see [`crate::mount`].
     pub options: Vec<String>,
 }
 
-/// Words for an access, in any case: people write `RO`.
+/// The access options, in upper or lower case: people write `RO`.
 const ACCESS: [&str; 4] = ["ro", "readonly", "rro", "rw"];
-/// Limits the reach of `ro` to the bind's own mount.
+/// Restricts `ro` to the bind's own mount.
 const NOT_BELOW: &str = "norecursive";
-/// How far a bind reaches.
+/// The options that say whether mounts below the source are bound too.
 const REACH: [&str; 2] = ["bind", "rbind"];
-/// How mounts travel.
+/// The propagation options.
 const PROPAGATION: [&str; 8] =
     ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
-/// What restricts any mount, and its opposite. An opposite lifts nothing that the host's own mount has: it says no more
-/// than what is the case anyway.
+/// The restricting options of any mount, with their opposites. An opposite does not lift a restriction of the host's
+/// own mount; it only names the default.
 const RESTRICTIONS: [(&str, &str); 4] =
     [("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec"), ("nodiratime", "diratime")];
-/// Of these one at most.
+/// The access time options; at most one may be given.
 const ATIME: [&str; 3] = ["relatime", "noatime", "strictatime"];
-/// As the plain ones, for all below a bind.
+/// The recursive options, which apply to all mounts below a bind too.
 const BELOW: [&str; 8] =
     ["rnosuid", "rnodev", "rnoexec", "rnodiratime", "rrelatime", "rnoatime", "rstrictatime", "rnosymfollow"];
-/// What tmpfs takes, and how a value looks.
+/// The options of tmpfs, with the form of their values.
 const TMPFS: [(&str, Value); 10] = [
     ("size=", Value::Size),
     ("mode=", Value::Mode),
@@ -61,7 +61,7 @@ const TMPFS: [(&str, Value); 10] = [
     ("inode32", Value::None),
     ("inode64", Value::None),
 ];
-/// What other engines know and contd does not do, and why.
+/// Options of other engines that contd refuses, with the reason.
 const REFUSED: [(&str, &str); 15] = [
     ("remount", "a mount that is there cannot be changed"),
     ("z", "contd sets no SELinux labels: label the source on the host, with chcon or semanage"),
@@ -80,10 +80,10 @@ const REFUSED: [(&str, &str); 15] = [
     ("upperdir", "contd lays no overlay over a source: mount one on the host and bind that"),
 ];
 
-/// How the value of an option looks.
+/// The form of an option's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value {
-    /// It has none.
+    /// The option has no value.
     None,
     Any,
     Number,
@@ -94,7 +94,7 @@ enum Value {
 }
 
 impl Value {
-    /// Says what is wrong with a value, if anything.
+    /// Returns the error in a value, if there is one.
     fn fault(self, text: &str) -> Option<&'static str> {
         let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match self {
@@ -112,20 +112,20 @@ impl Value {
     }
 }
 
-/// What a mount's options come to.
+/// The parsed options of a mount.
 #[derive(Debug, Default)]
 struct Meaning<'a> {
     /// `Some(true)` is read-only.
     is_read_only: Option<bool>,
-    /// That `ro` was written as `rro`.
+    /// Whether `ro` was written as `rro`.
     is_all_below: bool,
     is_not_below: bool,
     reach: Option<&'a str>,
     propagation: Option<&'a str>,
     atime: Option<&'a str>,
-    /// For the runtime as they are, each once.
+    /// The options that are passed to the runtime unchanged, each once.
     kept: Vec<&'a str>,
-    /// Opposites of restrictions that were given.
+    /// The opposites of restrictions that were given.
     lifted: Vec<&'a str>,
 }
 
@@ -159,14 +159,14 @@ impl MountSpec {
         self.runtime_options().map(drop)
     }
 
-    /// Returns the target without doubled and closing slashes and without `.`: two mounts of one place have the same.
+    /// Returns the target without `.`, doubled and trailing slashes: equal for two mounts on the same target.
     pub fn place(&self) -> String {
         let names = self.target.split('/').filter(|name| !name.is_empty() && *name != ".");
         let place: String = names.flat_map(|name| ["/", name]).collect();
         if place.is_empty() { "/".to_owned() } else { place }
     }
 
-    /// Tells how far below the root the target is: what lies deeper is mounted later.
+    /// Returns how far below the root the target is: deeper targets are mounted later.
     pub fn depth(&self) -> usize {
         self.place().matches('/').count()
     }
@@ -176,7 +176,7 @@ impl MountSpec {
         self.fs_type == "bind"
     }
 
-    /// Returns the options as an OCI runtime takes them, with the defaults of a bind.
+    /// Returns the options for an OCI runtime, with the defaults of a bind.
     ///
     /// # Errors
     /// [`SpecError`] for one that is not known, is not supported, or contradicts another.
@@ -246,7 +246,7 @@ impl MountSpec {
             "bind" => Err(self.unknown(option)),
             "tmpfs" => self.take_tmpfs(meaning, option),
             _ if REACH.contains(&option) || option == NOT_BELOW => Err(self.refusal(option, "it is for type bind")),
-            // Which options another file system has, only the kernel knows, and says.
+            // Only the kernel knows the options of other file systems, and checks them.
             _ => keep(meaning, option),
         }
     }
@@ -298,7 +298,7 @@ impl MountSpec {
         SpecError::MountOption { target, fs_type, option: shorten(option), nearest }
     }
 
-    /// Finds the option that is meant; half of its letters must be right.
+    /// Finds the option that was probably meant; half of its letters must be right.
     fn nearest(&self, option: &str) -> Option<&'static str> {
         let name = option.split_inclusive('=').next().unwrap_or(option).to_ascii_lowercase();
         let own: Vec<&'static str> = match self.fs_type.as_str() {

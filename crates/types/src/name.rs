@@ -11,31 +11,31 @@ use serde::{Deserialize, Serialize};
 /// The longest name, in bytes. With `.log` and a rotation suffix it stays far below the 255 bytes of a file name.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// Why a text is not a name.
+/// A text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("{what}: the name is empty")]
     Empty {
-        /// What the name is for, for example `container name`.
+        /// The kind of name, for example `container name`.
         what: &'static str,
     },
-    /// More than [`MAX_NAME_BYTES`].
+    /// The text is longer than [`MAX_NAME_BYTES`].
     #[error("{what}: {len} bytes are more than the {MAX_NAME_BYTES} allowed")]
     TooLong {
-        /// What the name is for.
+        /// The kind of name.
         what: &'static str,
-        /// The length that was given, in bytes.
+        /// The text's length in bytes.
         len: usize,
     },
-    /// A character outside the grammar, or one that may not come first.
+    /// The text has a character outside the grammar, or one that may not come first.
     #[error("{what} {name:?}: character {found:?} is not allowed at position {at}")]
     Forbidden {
-        /// What the name is for.
+        /// The kind of name.
         what: &'static str,
-        /// The text that was given.
+        /// The given text.
         name: String,
-        /// The offending character.
+        /// The invalid character.
         found: char,
         /// Its position, in characters from 0.
         at: usize,
@@ -43,7 +43,7 @@ pub enum NameError {
 }
 
 impl NameError {
-    /// Says what a valid name looks like.
+    /// Returns the form of a valid name.
     pub fn hint(&self) -> &'static str {
         "use 1 to 64 characters out of A-Z a-z 0-9 _ . - and begin with a letter or a digit"
     }
@@ -135,7 +135,7 @@ name_type!(
     ContainerName, "container name"
 );
 name_type!(
-    /// A namespace: containers of different namespaces may share a name and know nothing of each other.
+    /// A namespace: containers of different namespaces may share a name and cannot see each other.
     NamespaceId, "namespace"
 );
 name_type!(

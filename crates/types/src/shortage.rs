@@ -1,12 +1,13 @@
-//! What a node can run out of, as the system's errors say it.
+//! The resources that a node can run out of, as recognised by the system's errors.
 //!
-//! [`Shortage::behind`] is asked by each error's [`crate::Explain`]: whatever failed for lack of something is
-//! [`crate::ErrorKind::OutOfResources`], with a hint that names the limit. The path stands in the error's own text.
+//! The [`crate::Explain`] of each error calls [`Shortage::behind`]: a failure for lack of a resource is
+//! [`crate::ErrorKind::OutOfResources`], with a hint that names the limit. The path is in the error's own text.
 
 use std::error::Error;
 use std::io;
 
-/// Error numbers of Linux, the same on all its machines that we build for; this crate has no other use for `libc`.
+/// Linux's error numbers, which are the same on all machines that we build for; this crate needs `libc` for nothing
+/// else.
 mod errno {
     pub(super) const EAGAIN: i32 = 11;
     pub(super) const ENOMEM: i32 = 12;
@@ -16,7 +17,7 @@ mod errno {
     pub(super) const EDQUOT: i32 = 122;
 }
 
-/// What is used up.
+/// The resource that is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shortage {
     /// Space or inodes of a file system.
@@ -34,7 +35,8 @@ pub enum Shortage {
 }
 
 impl Shortage {
-    /// Reads what the system says. `EAGAIN` is none here: it mostly means "not now"; see [`Self::of_spawn`].
+    /// Returns the shortage that an error reports. `EAGAIN` is none here: usually it means "not now"; see
+    /// [`Self::of_spawn`].
     pub fn of(error: &io::Error) -> Option<Self> {
         Some(match (error.raw_os_error(), error.kind()) {
             (Some(errno::ENOSPC), _) | (None, io::ErrorKind::StorageFull) => Self::Space,
@@ -46,7 +48,8 @@ impl Shortage {
         })
     }
 
-    /// Reads why no process or thread could be made: there, `EAGAIN` means that a limit on them is reached.
+    /// Returns the shortage that kept a process or thread from being made: there, `EAGAIN` means that a limit on them
+    /// is reached.
     pub fn of_spawn(error: &io::Error) -> Option<Self> {
         match error.raw_os_error() {
             Some(errno::EAGAIN) => Some(Self::Processes),
@@ -54,19 +57,13 @@ impl Shortage {
         }
     }
 
-    /// Looks for one behind an error, itself included.
+    /// Returns the shortage in an error's chain of sources, itself included.
     pub fn behind(error: &(dyn Error + 'static)) -> Option<Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<io::Error>().and_then(Self::of) {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
+        let mut all = std::iter::once(error).chain(crate::error::causes(error));
+        all.find_map(|error| error.downcast_ref::<io::Error>().and_then(Self::of))
     }
 
-    /// Says which limit it is and what to do next.
+    /// Returns a hint that names the limit and the next step.
     pub fn hint(self) -> &'static str {
         match self {
             Self::Space => "free space (or inodes) on the file system of the path that is named, then repeat",

@@ -1,4 +1,4 @@
-//! Signals by number, as `kill -l` names them.
+//! Signals by number, with the names of `kill -l`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "u8", into = "u8")]
 pub struct Signal(u8);
 
-/// Why a text or number is not a signal.
+/// A text or number is not a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("signal {given:?}: neither a number from 1 to 64 nor a name like TERM, SIGTERM, RTMIN+3 or RTMAX-1")]
 pub struct SignalError {
-    /// What was given.
+    /// The given text or number.
     pub given: String,
 }
 
-/// The real-time signals as programs see them: glibc and musl keep the two below the first for themselves.
+/// The first real-time signal for programs: glibc and musl reserve the two before it.
 const FIRST_REAL_TIME: u8 = 34;
 const LAST_REAL_TIME: u8 = 64;
-/// Up to here a real-time signal is named after the first, beyond after the last, as `kill -l` does.
+/// The last real-time signal that `kill -l` names after the first one; later ones are named after the last.
 const LAST_AFTER_FIRST: u8 = 49;
 
 /// Names and numbers of the x86-64 and arm64 Linux ABI (signal(7)).
@@ -59,13 +59,13 @@ const NAMES: [(&str, u8); 31] = [
     ("SYS", 31),
 ];
 
-/// Other names of some of them.
+/// Alternative names.
 const ALIASES: [(&str, u8); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("UNUSED", 31)];
 
 impl Signal {
-    /// Ends a process at once; cannot be caught.
+    /// SIGKILL: ends a process at once; cannot be caught.
     pub const KILL: Self = Self(9);
-    /// Asks a process to end.
+    /// SIGTERM: asks a process to end.
     pub const TERM: Self = Self(15);
 
     /// Makes a signal from its number.
@@ -82,7 +82,7 @@ impl Signal {
     }
 }
 
-/// Understands numbers, and names with or without `SIG` in either case, as docker, podman and kill(1) do.
+/// Parses numbers, and names with or without `SIG` in either case, as docker, podman and kill(1) do.
 impl FromStr for Signal {
     type Err = SignalError;
     fn from_str(text: &str) -> Result<Self, SignalError> {
@@ -96,7 +96,7 @@ impl FromStr for Signal {
     }
 }
 
-/// Reads `RTMIN`, `RTMIN+n`, `RTMAX` and `RTMAX-n`.
+/// Parses `RTMIN`, `RTMIN+n`, `RTMAX` and `RTMAX-n`.
 fn real_time(bare: &str) -> Option<u8> {
     if let Some(above) = bare.strip_prefix("RTMIN") {
         let above = if above.is_empty() { 0 } else { digits(above.strip_prefix('+')?)? };
@@ -107,7 +107,7 @@ fn real_time(bare: &str) -> Option<u8> {
     LAST_REAL_TIME.checked_sub(below).filter(|number| *number >= FIRST_REAL_TIME)
 }
 
-/// Reads a number of nothing but digits.
+/// Parses a number that consists of digits only.
 fn digits(text: &str) -> Option<u8> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }

@@ -1,7 +1,7 @@
-//! What to run: the spec of a container, as callers give it and as it is stored.
+//! The spec of a container: its program and settings, as callers give them and as they are stored.
 //!
-//! Fields are plain, so that a caller can fill them in; [`ContainerSpec::validate`] is the gate that `Run` passes first.
-//! What is left out (`None`) gets the node's default from the configuration, never from here.
+//! Fields are plain, so that a caller can fill them in; `Run` first checks them by [`ContainerSpec::validate`]. A field
+//! that is `None` gets the node's default from its configuration, never from here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,38 +15,42 @@ use crate::mount::MountSpec;
 use crate::name::{ContainerName, NetnsName};
 use crate::signal::Signal;
 
-/// The longest path, as Linux has it (`PATH_MAX` less the NUL).
+mod error;
+
+pub use error::SpecError;
+
+/// The longest path that Linux accepts (`PATH_MAX` less the NUL).
 pub const MAX_PATH_BYTES: usize = 4095;
-/// The most entries in any list of a spec; far above real use, far below what hurts.
+/// The most entries in any list of a spec; far above real use, and still harmless.
 pub const MAX_LIST_LEN: usize = 1024;
-/// The most bytes of all texts of a spec together, so that it fits into one frame with room for the rest.
+/// The most bytes of all texts of a spec together, so that a spec fits into one frame with room for the rest.
 pub const MAX_SPEC_BYTES: usize = 256 * 1024;
-/// The longest time that a container may be given to end: a year. What asks for longer means "never", and sums of it with
-/// other times and with any clock stay far from overflowing.
+/// The longest stop time-out: a year. A longer one means "never", and sums of it with other times and clocks must not
+/// overflow.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
-/// The smallest memory limit that lets a process start at all, in bytes.
+/// The smallest memory limit under which a process can start, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A container, described.
+/// The description of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
-    /// Its name, unique in its namespace.
+    /// The name, unique in the namespace.
     pub name: ContainerName,
-    /// Its root: a path or URL of a `.fl` file, or `dir:/path` for a plain directory.
+    /// The root: a path or URL of a `.fl` file, or `dir:/path` for a plain directory.
     pub flist: String,
-    /// Free words of the caller, kept and shown.
+    /// The caller's tags, kept and shown.
     pub tags: Vec<String>,
     /// Environment, each `KEY=VALUE`.
     pub env: Vec<String>,
-    /// Which network it joins.
+    /// The network that the container joins.
     pub network: Network,
-    /// What is mounted into it, each at a place of its own; what lies deeper is mounted later.
+    /// The mounts, each with a target of its own; deeper targets are mounted later.
     pub mounts: Vec<MountSpec>,
-    /// What it runs; `None` takes what the flist says, as do working directory, user and stop signal.
+    /// The command to run; `None` takes the flist's, and so it is for working directory, user and stop signal.
     pub entrypoint: Option<Entrypoint>,
     /// Absolute working directory inside the root; `None` is `/`.
     pub working_dir: Option<String>,
-    /// Who it runs as; `None` is root.
+    /// The user and group to run as; `None` is root.
     pub user: Option<UserSpec>,
     /// Memory limit in bytes; `None` is the node's default.
     pub memory_bytes: Option<u64>,
@@ -54,36 +58,36 @@ pub struct ContainerSpec {
     pub cpu: Option<CpuLimit>,
     /// The most processes and threads; `None` is the node's default.
     pub pids_limit: Option<u32>,
-    /// Whether its root file system is read-only.
+    /// Whether the root file system is read-only.
     pub is_read_only: bool,
-    /// Size of its writable layer in bytes, which is refused where nothing can enforce it; `None` is the node's default,
-    /// enforced where that can be.
+    /// The size limit of the writable layer in bytes, refused if it cannot be enforced; `None` is the node's default,
+    /// applied where it can be enforced.
     pub rootfs_size_bytes: Option<u64>,
-    /// A directory of the caller's for the writable layer; kept when the container goes.
+    /// The caller's own directory for the writable layer; kept when the container is removed.
     pub upper_dir: Option<String>,
-    /// What happens when it ends by itself.
+    /// The restart policy for an end that was not requested.
     pub restart: RestartPolicy,
-    /// The signal that asks it to end; `None` is SIGTERM.
+    /// The signal that asks the container to end; `None` is SIGTERM.
     pub stop_signal: Option<Signal>,
-    /// How long it may take to end before SIGKILL; `None` is the node's default.
+    /// The time between that signal and SIGKILL; `None` is the node's default.
     pub shutdown_timeout: Option<Duration>,
     /// Adds `CAP_SYS_ADMIN` and `/dev/fuse`, as 0-OS's own services need.
     pub is_elevated: bool,
-    /// How mounts travel between its root and the host.
+    /// The propagation of mounts between the container's root and the host.
     pub rootfs_propagation: Propagation,
-    /// Key and value pairs of the caller, kept, shown and filtered by.
+    /// The caller's key and value pairs, kept, shown and used in filters.
     pub labels: BTreeMap<String, String>,
-    /// Whether it is deleted as soon as it has ended.
+    /// Whether the container is deleted as soon as it has ended.
     pub is_auto_removed: bool,
-    /// Which of the node's runtimes makes it (`native`, `runc`, ...); `None` is the node's default.
+    /// The name of the node's runtime to use (`native`, `runc`, ...); `None` is the node's default.
     pub runtime: Option<String>,
-    /// Where its writable layer lies; `None` is the node's default. Not together with `upper_dir`.
+    /// The place of the writable layer; `None` is the node's default. Not together with `upper_dir`.
     #[serde(default)]
     pub layer: Option<LayerKind>,
 }
 
 impl ContainerSpec {
-    /// Makes a spec with everything optional left out and an own, empty network namespace.
+    /// Makes a spec with all optional fields left out and a new, empty network namespace.
     pub fn new(name: ContainerName, flist: impl Into<String>) -> Self {
         Self {
             name,
@@ -194,24 +198,24 @@ impl ContainerSpec {
     }
 }
 
-/// Which network a container joins. contd makes and configures none.
+/// The network that a container joins. contd makes and configures none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// An own, empty network namespace: loopback only.
+    /// A new, empty network namespace: loopback only.
     Private,
-    /// The named one, which must exist.
+    /// The network namespace of this name, which must exist.
     Named(NetnsName),
 }
 
-/// What a container runs.
+/// The command of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entrypoint {
-    /// One line, split by the rules of the shell (quotes, backslash), never expanded.
+    /// One line, split by the shell's rules (quotes, backslash), never expanded.
     Line(String),
-    /// Already apart: program, then its arguments. For the flist of an image that has an entrypoint these are its
-    /// arguments, in place of the image's own.
+    /// A program and its arguments. If the flist is of an image with an entrypoint, these are its arguments, in place
+    /// of the image's own.
     Args(Vec<String>),
-    /// As `Args`, in place of whatever entrypoint the image has.
+    /// A program and its arguments, in place of any entrypoint of the image.
     Exact(Vec<String>),
 }
 
@@ -240,7 +244,7 @@ impl Entrypoint {
     }
 }
 
-/// Who a container runs as: `user`, `user:group`, `uid` or `uid:gid`; names are looked up inside its own root.
+/// The user that a container runs as: `user`, `user:group`, `uid` or `uid:gid`; names are looked up in its own root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UserSpec(String);
@@ -267,7 +271,7 @@ impl UserSpec {
         self.0.split_once(':').map_or(self.0.as_str(), |(user, _)| user)
     }
 
-    /// Returns the part behind the colon: a name or a gid.
+    /// Returns the part after the colon: a name or a gid.
     pub fn group(&self) -> Option<&str> {
         self.0.split_once(':').map(|(_, group)| group)
     }
@@ -332,25 +336,25 @@ impl From<CpuLimit> for u32 {
     }
 }
 
-/// What happens when a container ends by itself.
+/// The reaction to an end that was not requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RestartPolicy {
-    /// Nothing.
+    /// The container is not started again.
     #[default]
     No,
-    /// It is started again unless it returned 0, at most so many times (`None`: without end).
+    /// The container is started again unless it returned 0, at most this often (`None`: without limit).
     OnFailure {
         /// The most restarts in a row.
         max_attempts: Option<u32>,
     },
-    /// It is started again, also after a reboot, even when it had been told to stop before that reboot.
+    /// The container is started again, also after a reboot, even if a stop was requested before that reboot.
     Always,
-    /// It is started again, also after a reboot, unless it was told to stop.
+    /// The container is started again, also after a reboot, unless a stop was requested.
     UnlessStopped,
 }
 
 impl RestartPolicy {
-    /// Decides after an exit by itself; `restarts` is how many have been made in a row.
+    /// Decides after an end that was not requested; `restarts` is the number of restarts in a row so far.
     pub fn wants_restart(self, is_success: bool, restarts: u32) -> bool {
         match self {
             Self::No => false,
@@ -359,11 +363,12 @@ impl RestartPolicy {
         }
     }
 
-    /// Decides for a record of an earlier boot: was it told to stop, and did it run when the node went down?
+    /// Decides for a record of an earlier boot: was a stop requested, and did the container run when the node went
+    /// down?
     pub fn wants_start_at_boot(self, was_told_to_stop: bool, was_running: bool) -> bool {
         match self {
             Self::No => false,
-            // A reboot is not a success, and not a failure of the container: it goes on where it was.
+            // A reboot is neither a success nor a failure of the container: a running one is started again.
             Self::OnFailure { .. } => was_running && !was_told_to_stop,
             Self::Always => true,
             Self::UnlessStopped => !was_told_to_stop,
@@ -376,7 +381,7 @@ impl FromStr for RestartPolicy {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         match text.split_once(':') {
             None => match text {
-                // The second is podman's.
+                // "never" is podman's word.
                 "no" | "never" => Ok(Self::No),
                 "on-failure" => Ok(Self::OnFailure { max_attempts: None }),
                 "always" => Ok(Self::Always),
@@ -404,192 +409,16 @@ impl fmt::Display for RestartPolicy {
     }
 }
 
-/// How mounts travel between a container's root and the host (mount_namespaces(7)).
+/// The propagation of mounts between a container's root and the host (mount_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Propagation {
-    /// Not at all.
+    /// No propagation.
     #[default]
     Private,
     /// From the host into the container.
     Slave,
-    /// Both ways.
+    /// In both directions.
     Shared,
-}
-
-/// Why a spec is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpecError {
-    /// A field that cannot be left out.
-    #[error("spec: {field} is missing or empty")]
-    Missing {
-        /// The field.
-        field: &'static str,
-    },
-    /// A list with more than [`MAX_LIST_LEN`] entries.
-    #[error("spec: {field} has {len} entries, more than {MAX_LIST_LEN}")]
-    TooMany {
-        /// The field.
-        field: &'static str,
-        /// How many there are.
-        len: usize,
-    },
-    /// More text than [`MAX_SPEC_BYTES`].
-    #[error("spec: {bytes} bytes of text are more than {MAX_SPEC_BYTES}")]
-    TooLarge {
-        /// How much there is.
-        bytes: usize,
-    },
-    /// A string that the kernel does not take.
-    #[error(
-        "spec: {what} has {bytes} bytes, more than the {} that the kernel takes in one string",
-        crate::exec::MAX_STRING_BYTES
-    )]
-    StringTooLong {
-        /// Which; the value of a variable may be a secret and is not shown.
-        what: String,
-        /// How long it is.
-        bytes: usize,
-    },
-    /// More of a command and its environment than the kernel takes.
-    #[error("spec: command and environment take {bytes} bytes, more than the {limit} that the kernel takes")]
-    ExecTooLarge {
-        /// How much they take.
-        bytes: usize,
-        /// The most.
-        limit: usize,
-    },
-    /// A text that is too long or holds a control character.
-    #[error("spec: {field} {given:?} is too long or holds a control character")]
-    BadText {
-        /// The field.
-        field: &'static str,
-        /// Its beginning.
-        given: String,
-    },
-    /// A path that must be absolute and without `..`.
-    #[error("spec: {field} {given:?} is not an absolute path without `..`")]
-    BadPath {
-        /// The field.
-        field: &'static str,
-        /// What was given.
-        given: String,
-    },
-    /// A mount over the root of the container.
-    #[error("spec: a mount may not cover the container's root")]
-    MountOverRoot,
-    /// Two mounts at one place.
-    #[error("spec: {target:?} is the target of two mounts")]
-    MountTwice {
-        /// The place.
-        target: String,
-    },
-    /// An option that the mount's type does not have.
-    #[error("spec: mount on {target:?}: {option:?} is no option of a {fs_type} mount{nearest}")]
-    MountOption {
-        /// Where it was to go.
-        target: String,
-        /// The mount's type.
-        fs_type: String,
-        /// The option.
-        option: String,
-        /// What may have been meant, with the words around it; or nothing.
-        nearest: String,
-    },
-    /// An option that contd does not support, or whose value makes no sense.
-    #[error("spec: mount on {target:?}: option {option:?} is refused: {why}")]
-    MountOptionRefused {
-        /// Where it was to go.
-        target: String,
-        /// The option.
-        option: String,
-        /// Why.
-        why: &'static str,
-    },
-    /// Two options of which only one can hold.
-    #[error("spec: mount on {target:?}: options {one:?} and {other:?} contradict each other")]
-    MountContradiction {
-        /// Where it was to go.
-        target: String,
-        /// One of them.
-        one: String,
-        /// The other.
-        other: String,
-    },
-    /// An environment entry without a key.
-    #[error("spec: environment entry {key:?} is not KEY=VALUE")]
-    BadEnv {
-        /// The part before the `=`; the value may be a secret and is not shown.
-        key: String,
-    },
-    /// Not a user.
-    #[error("spec: user {given:?} is not user[:group] or uid[:gid]")]
-    BadUser {
-        /// What was given.
-        given: String,
-    },
-    /// A directory of the caller's, and another place for the same layer.
-    #[error("spec: layer and upper_dir both say where the writable layer lies")]
-    TwoLayers,
-    /// Not a restart policy.
-    #[error("spec: {given:?} is not a restart policy")]
-    BadRestartPolicy {
-        /// What was given.
-        given: String,
-    },
-    /// A time that is longer than anybody waits.
-    #[error("spec: {field} of {} seconds is more than {} seconds", given.as_secs(), most.as_secs())]
-    TooLong {
-        /// Which time.
-        field: &'static str,
-        /// What was given.
-        given: Duration,
-        /// The most that is accepted.
-        most: Duration,
-    },
-    /// A limit under which nothing can run.
-    #[error("spec: {field} limit {given} is less than {least}")]
-    LimitTooSmall {
-        /// Which limit.
-        field: &'static str,
-        /// What was given.
-        given: u64,
-        /// The least that is accepted.
-        least: u64,
-    },
-}
-
-impl SpecError {
-    /// Says what would be accepted.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Missing { field: "entrypoint" } => "name a command, or use an flist that has one",
-            Self::Missing { .. } => "give a value",
-            Self::TooMany { .. } | Self::TooLarge { .. } | Self::StringTooLong { .. } => {
-                "pass large inputs by a mounted file"
-            }
-            Self::ExecTooLarge { .. } => {
-                "pass large inputs by a mounted file, or run the daemon with a larger stack limit (ulimit -s)"
-            }
-            Self::BadText { .. } => "use a shorter text without control characters",
-            Self::BadPath { .. } => "write the path from / on, without `..`",
-            Self::MountOverRoot => "use the flist for the root, and mount below it",
-            Self::MountTwice { .. } => "mount one of them elsewhere, or leave it out",
-            Self::MountOption { fs_type, .. } if fs_type == "tmpfs" => {
-                "a tmpfs takes ro, size=, mode=, uid=, gid=, nr_inodes=, nosuid, nodev, noexec, noatime"
-            }
-            Self::MountOption { .. } => {
-                "a bind takes ro, rw, norecursive (with ro), bind, rbind, nosuid, nodev, noexec, noatime, rprivate, rslave, rshared"
-            }
-            Self::MountOptionRefused { .. } => "leave the option out",
-            Self::MountContradiction { .. } => "keep one of the two",
-            Self::BadEnv { .. } => "write KEY=VALUE; the key may not be empty and neither may hold a NUL",
-            Self::BadUser { .. } => "for example 1000:1000, nobody, or www-data:www-data",
-            Self::BadRestartPolicy { .. } => "use no, on-failure, on-failure:N, always or unless-stopped",
-            Self::TooLong { .. } => "use at most a year: nothing waits longer",
-            Self::TwoLayers => "give only one of them",
-            Self::LimitTooSmall { .. } => "raise the limit, or leave it out for the node's default",
-        }
-    }
 }
 
 fn check_nul(field: &'static str, text: &str) -> Result<(), SpecError> {
@@ -601,7 +430,7 @@ pub(crate) fn check_text(field: &'static str, text: &str, max: usize) -> Result<
     if is_bad { Err(SpecError::BadText { field, given: shorten(text) }) } else { Ok(()) }
 }
 
-/// Checks a path that may have any character a file's name can have: it is never shown but in quotes.
+/// Checks a path. Any character of a file name is allowed, because paths are only shown in quotes.
 pub(crate) fn check_path(field: &'static str, text: &str) -> Result<(), SpecError> {
     if text.len() > MAX_PATH_BYTES || text.contains('\0') {
         return Err(SpecError::BadText { field, given: shorten(text) });
@@ -621,7 +450,7 @@ fn check_env(entry: &str) -> Result<(), SpecError> {
     if is_good { Ok(()) } else { Err(SpecError::BadEnv { key: shorten(key.unwrap_or(entry)) }) }
 }
 
-/// Keeps an error readable whatever was given.
+/// Shortens a text of any length for an error message.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(80).collect()
 }

@@ -1,4 +1,4 @@
-//! Wall time as it is stored and shown. Deadlines and back-off never use it: they live on tokio's monotonic clock.
+//! Wall-clock time for storage and display. Deadlines and back-off use tokio's monotonic clock instead.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,13 +16,13 @@ impl Timestamp {
         Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Adds a duration, staying at the end of time when it would overflow (the year 2554).
+    /// Adds a duration; an overflow gives the last time that fits (the year 2554).
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Returns how long ago `earlier` was, or zero when it lies ahead.
+    /// Returns the time since `earlier`, or zero when that is later.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -34,9 +34,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where wall time comes from; a test brings its own.
+/// The source of wall-clock time; tests use their own.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Returns the time of day. It may jump; never measure with it.
+    /// Returns the wall-clock time. It may jump; never measure durations with it.
     fn now(&self) -> Timestamp;
 }
 

@@ -1,8 +1,8 @@
 //! Layers of images, and archives of whole ones. The checksums of tar headers are made right first: they keep a fuzzer
 //! out, and nobody else.
 
-use contd_flist::import::testing::{Laid, lay, pack_accepts};
-use contd_flist::{ImportLimits, ImportOptions};
+use contd_image::testing::{Laid, lay, pack_accepts};
+use contd_image::{ImportLimits, ImportOptions};
 
 use super::Scratch;
 
@@ -61,7 +61,7 @@ fn archive(bytes: &[u8]) {
     let mut options = ImportOptions { limits: LIMITS, ..ImportOptions::default() };
     // A thread for each input would be most of the work.
     options.pack.workers = std::num::NonZeroUsize::new(1);
-    match contd_flist::import(&source, &out, &[store], &options, &|_| {}) {
+    match contd_image::import(&source, &out, &[store], &options, &|_| {}) {
         Ok(report) => {
             let flist = contd_flist::Flist::open(&out).unwrap();
             assert_eq!(flist.inode_count() as u64, report.pack.entries);

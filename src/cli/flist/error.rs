@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use contd_flist::route::RouteError;
 use contd_flist::{
-    CacheError, FetchError, FlistErrorKind, ImportError, MetadataError, PackError, SourceError, StoreError, UnpackError,
+    CacheError, FetchError, FlistErrorKind, MetadataError, PackError, SourceError, StoreError, UnpackError,
 };
+use contd_image::ImportError;
 use contd_types::ErrorKind;
 
 /// What went wrong with a flist. The library's errors say it all themselves.

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 
 use contd_client::Progress;
-use contd_flist::import::{ImportProgress, Platform};
-use contd_flist::{ImportLimits, ImportOptions, PackOptions};
+use contd_flist::PackOptions;
+use contd_image::{ImportLimits, ImportOptions, ImportProgress, Platform};
 
 use crate::cli::error::CliError;
 use crate::cli::flist::{FlistError, ending};
@@ -90,7 +90,7 @@ pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
         };
         view.borrow_mut().show(&Progress { what: what.to_owned(), done_bytes, total_bytes: Some(total_bytes) });
     };
-    let report = contd_flist::import(&args.source, &args.out, &args.store, &options, &show)
+    let report = contd_image::import(&args.source, &args.out, &args.store, &options, &show)
         .map_err(|error| FlistError::Import(Box::new(error)))?;
     drop(view);
     host.output.tell(&format!(

@@ -55,7 +55,7 @@ impl Opened {
                 (download(host, &source, &scratch.path)?, Some(scratch))
             }
         };
-        let flist = Arc::new(Flist::open(&path)?);
+        let flist = Arc::new(contd_flist_legacy::open(&path)?);
         Ok(Self { flist, name, path, policy, _scratch: scratch })
     }
 

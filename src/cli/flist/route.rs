@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use contd_flist::{Flist, Route, route};
+use contd_flist::{Route, route};
 use serde_json::json;
 
 use crate::cli::error::CliError;
@@ -92,7 +92,7 @@ fn parsed(args: &ChangeArgs) -> Result<Vec<Route>, FlistError> {
 }
 
 fn ls(host: &Host, args: &LsArgs) -> Result<(), CliError> {
-    let flist = Flist::open(&args.flist).map_err(FlistError::from)?;
+    let flist = contd_flist_legacy::open(&args.flist).map_err(FlistError::from)?;
     let range = |route: &Route| (format!("{:02x}", route.start), format!("{:02x}", route.end));
     if args.json {
         for route in flist.routes() {

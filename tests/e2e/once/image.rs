@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::harness::{Node, busybox_tree, eventually};
 
-#[path = "../../../crates/flist/tests/support/image.rs"]
+#[path = "../../../crates/image/tests/support/image.rs"]
 mod made;
 
 use made::{Form, Layout};

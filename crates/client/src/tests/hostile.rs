@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use contd_protocol::api::{Item, LogItem, LogStream, MAX_LOG_ITEM_BYTES, Reply, Request, Response, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
-use contd_protocol::{Frame, FrameError, HelloReply, Kind, Refusal, VersionRange};
+use contd_protocol::{Frame, FrameError, HelloReply, Kind, Refusal, VersionRange, Violation};
 use contd_types::{ErrorKind, Explain, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -61,6 +61,13 @@ fn reason(error: ClientError) -> ProtocolError {
     std::sync::Arc::into_inner(source).unwrap_or(ProtocolError::PageOrder)
 }
 
+#[track_caller]
+fn violation(error: &ClientError) -> &Violation {
+    let ClientError::Protocol { source, .. } = error else { panic!("got {error:?}") };
+    let ProtocolError::Session(violation) = &**source else { panic!("got {source:?}") };
+    violation
+}
+
 #[tokio::test]
 async fn no_daemon_is_an_error_with_the_way_to_start_one() {
     let place = place();
@@ -108,7 +115,7 @@ async fn a_version_that_was_not_offered_is_not_accepted() {
         stream.read_to_end(&mut Vec::new()).await.ok();
     });
     let error = patiently("an error", Client::connect(&place.socket, Deadline::Never)).await.expect_err("version 99");
-    assert!(matches!(reason(error), ProtocolError::ChosenVersion { got: 99 }));
+    assert!(matches!(violation(&error), Violation::ChosenVersion { got: 99 }));
 }
 
 #[tokio::test]
@@ -133,8 +140,8 @@ async fn a_silent_daemon_ends_connecting_and_calls_by_their_deadline() {
 async fn an_oversize_frame_is_refused_by_its_head() {
     let mut head = u32::MAX.to_le_bytes().to_vec();
     head.extend_from_slice(&[1, 0, 4, 0]);
-    let error = reason(protocol_error_after(head).await);
-    assert!(matches!(error, ProtocolError::Frame(FrameError::TooLarge { .. }) | ProtocolError::PageOrder));
+    let error = protocol_error_after(head).await;
+    assert!(matches!(violation(&error), Violation::Frame(FrameError::TooLarge { .. })), "got {error:?}");
 }
 
 #[tokio::test]
@@ -187,10 +194,10 @@ async fn items_without_credit_and_too_large_items_end_the_connection() {
         let mut logs = client.logs(target(), options, Deadline::Usual).await.expect("sent");
         // Nobody reads until the connection has ended, or a window would be free again.
         let error = patiently("the end", client.wait(target(), Deadline::Never)).await.expect_err("ended");
-        let ClientError::Protocol { source, .. } = &error else { panic!("got {error:?}") };
+        let source = violation(&error);
         assert!(
-            matches!(**source, ProtocolError::LargeItem { .. }) == is_large
-                && matches!(**source, ProtocolError::OverCredit { .. }) != is_large,
+            matches!(source, Violation::LargeItem { .. }) == is_large
+                && matches!(source, Violation::OverCredit { .. }) != is_large,
             "got {source:?}"
         );
         let last = patiently("the stream's end", async {

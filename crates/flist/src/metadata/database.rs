@@ -21,7 +21,7 @@ use crate::regular::{self, Opened};
 use crate::source::MAX_FLIST_BYTES;
 
 /// The longest that reading may take. 20,000 inodes take 25 ms; a slow generated column could take for ever.
-pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(30);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// SQLite instructions between two looks at the clock: well under a millisecond.
 const PROGRESS_STEP: i32 = 20_000;
@@ -36,10 +36,10 @@ const MAX_SCHEMA_OBJECTS: usize = 64;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Bytes of SQLite's header.
-pub(crate) const HEADER_LEN: usize = 100;
+pub const HEADER_LEN: usize = 100;
 
 /// The tables of a format, and the columns of each in order.
-pub(crate) type Tables = &'static [(&'static str, &'static [&'static str])];
+pub type Tables = &'static [(&'static str, &'static [&'static str])];
 
 /// The columns of each table, in order. Anything else is not this format.
 const TABLES: Tables = &[
@@ -52,27 +52,42 @@ const TABLES: Tables = &[
 
 /// One row of `inode`, its types and ranges checked, its meaning not yet.
 #[derive(Debug, Default)]
-pub(crate) struct InodeRow {
-    pub(crate) ino: u64,
-    pub(crate) parent: u64,
-    pub(crate) name: Vec<u8>,
-    pub(crate) size: u64,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mode: u32,
-    pub(crate) rdev: u64,
-    pub(crate) ctime: i64,
-    pub(crate) mtime: i64,
+pub struct InodeRow {
+    /// Its number, from 1.
+    pub ino: u64,
+    /// The number of its directory; 0 for the root.
+    pub parent: u64,
+    /// Its name; empty for the root.
+    pub name: Vec<u8>,
+    /// Bytes of its content, or of its target.
+    pub size: u64,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The whole `st_mode`.
+    pub mode: u32,
+    /// The device number as glibc's `dev_t`; 0 for all that is not a device.
+    pub rdev: u64,
+    /// Last change of the inode, in seconds since 1970.
+    pub ctime: i64,
+    /// Last change of the content, in seconds since 1970.
+    pub mtime: i64,
 }
 
 /// All rows of a flist.
 #[derive(Debug)]
-pub(crate) struct Rows {
-    pub(crate) inodes: Vec<InodeRow>,
-    pub(crate) links: Vec<(u64, Vec<u8>)>,
-    pub(crate) blocks: Vec<(u64, BlockRef)>,
-    pub(crate) tags: Vec<(String, String)>,
-    pub(crate) routes: Vec<Route>,
+pub struct Rows {
+    /// In any order; the root has number 1.
+    pub inodes: Vec<InodeRow>,
+    /// Targets of symbolic links, by number of the link.
+    pub links: Vec<(u64, Vec<u8>)>,
+    /// Blocks by number of their file; those of one file in the order of its content.
+    pub blocks: Vec<(u64, BlockRef)>,
+    /// Keys and values, sorted.
+    pub tags: Vec<(String, String)>,
+    /// Where the blocks are, in the order in which stores are asked.
+    pub routes: Vec<Route>,
 }
 
 /// Reads all of a flist and closes it.
@@ -137,7 +152,8 @@ fn check_file(path: &Path) -> Result<(), MetadataError> {
 /// Computes the length of the file from SQLite's header. SQLite itself would read a file without its last bytes.
 ///
 /// `None` if it is not SQLite, or was written by a version so old (before 3.7) that the field means nothing.
-pub(crate) fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
+#[must_use]
+pub fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
     let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
     let page_size = u16::from_be_bytes(header.get(16..18)?.try_into().ok()?);
     let page_size = if page_size == 1 { 65_536 } else { u64::from(page_size) };
@@ -145,19 +161,17 @@ pub(crate) fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
     (header.starts_with(MAGIC) && changes == valid_for && pages > 0).then(|| u64::from(pages) * page_size)
 }
 
-/// Opens the database so that nothing in it can act, and nothing is written.
+/// Opens the database so that nothing is written.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Immutable: no locks, no journal and no WAL is looked for beside the file, and nothing is ever written.
     let absolute = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let uri = format!("file:{}?mode=ro&immutable=1", escape(absolute.as_os_str().as_bytes()));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(uri, flags)?;
-    harden(&mut connection, MAX_VALUE_BYTES)?;
-    Ok(connection)
+    Connection::open_with_flags(uri, flags)
 }
 
 /// Lets nothing in a database act: untrusted schema, no views, triggers or extensions, bounded values and time.
-pub(crate) fn harden(connection: &mut Connection, max_value_bytes: i32) -> rusqlite::Result<()> {
+fn harden(connection: &mut Connection, max_value_bytes: i32, deadline: Deadline) -> rusqlite::Result<()> {
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -185,7 +199,6 @@ pub(crate) fn harden(connection: &mut Connection, max_value_bytes: i32) -> rusql
     ] {
         connection.set_limit(limit, value)?;
     }
-    let deadline = Deadline::after(READ_TIMEOUT);
     connection.progress_handler(PROGRESS_STEP, Some(move || deadline.has_passed()))?;
     connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;")
 }
@@ -203,8 +216,9 @@ fn escape(path: &[u8]) -> String {
     })
 }
 
-/// Tells a database that is too slow from one that is damaged.
-pub(crate) fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> MetadataError {
+/// Tells a database that is too slow from one that is damaged; `what` is the part that was being read.
+#[must_use]
+pub fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> MetadataError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => MetadataError::TooSlow { path, limit: READ_TIMEOUT },
@@ -213,19 +227,54 @@ pub(crate) fn classify(path: &Path, what: &'static str, source: rusqlite::Error)
 }
 
 /// A hardened database and the tables that are read from it.
-pub(crate) struct Reader<'a> {
-    pub(crate) path: &'a Path,
-    pub(crate) connection: Connection,
-    pub(crate) tables: Tables,
+#[derive(Debug)]
+pub struct Reader<'a> {
+    path: &'a Path,
+    connection: Connection,
+    tables: Tables,
+    deadline: Deadline,
 }
 
 impl<'a> Reader<'a> {
-    /// Opens the database and checks its schema.
+    /// Opens a `.fl` and checks its schema.
     fn open(path: &'a Path) -> Result<Self, MetadataError> {
         let connection = connect(path).map_err(|source| classify(path, "the header", source))?;
-        let reader = Self { path, connection, tables: TABLES };
-        reader.check_schema()?;
+        let mut reader = Self::harden(path, connection, MAX_VALUE_BYTES)?;
+        reader.check_schema(TABLES)?;
         Ok(reader)
+    }
+
+    /// Takes a database that an enemy may have written: nothing in it can act, no value is longer than the limit in bytes, and
+    /// all reading together ends after [`READ_TIMEOUT`]. Nothing is read before [`Self::check_schema`]. `path` is for errors.
+    ///
+    /// # Errors
+    /// It is no database.
+    pub fn harden(path: &'a Path, mut connection: Connection, max_value_bytes: i32) -> Result<Self, MetadataError> {
+        let deadline = Deadline::after(READ_TIMEOUT);
+        let hardened = harden(&mut connection, max_value_bytes, deadline);
+        hardened.map_err(|source| classify(path, "the header", source))?;
+        Ok(Self { path, connection, tables: &[], deadline })
+    }
+
+    /// Gives the file, for errors.
+    #[must_use]
+    pub fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// Gives the database, for queries that [`Self::rows`] has no form for.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Ends the sum of many short queries; SQLite's own handler ends a long one.
+    ///
+    /// # Errors
+    /// [`READ_TIMEOUT`] is over.
+    pub fn check_time(&self) -> Result<(), MetadataError> {
+        let too_slow = || MetadataError::TooSlow { path: self.path.to_owned(), limit: READ_TIMEOUT };
+        if self.deadline.has_passed() { Err(too_slow()) } else { Ok(()) }
     }
 
     fn tags(&self) -> Result<Vec<(String, String)>, MetadataError> {
@@ -234,12 +283,19 @@ impl<'a> Reader<'a> {
         Ok(tags)
     }
 
-    pub(crate) fn refuse(&self, reason: Malformed) -> MetadataError {
+    /// Makes the error for a database of another shape.
+    #[must_use]
+    pub fn refuse(&self, reason: Malformed) -> MetadataError {
         MetadataError::Schema { path: self.path.to_owned(), reason }
     }
 
-    /// Accepts only plain tables with exactly our columns. Reads the schema as text, so that nothing in it is used yet.
-    pub(crate) fn check_schema(&self) -> Result<(), MetadataError> {
+    /// Accepts only plain tables, and these with exactly their columns. Reads the schema as text, so that nothing in it is used
+    /// yet.
+    ///
+    /// # Errors
+    /// The first object that is of another shape, or a table that is missing.
+    pub fn check_schema(&mut self, tables: Tables) -> Result<(), MetadataError> {
+        self.tables = tables;
         let objects = self.schema_objects().map_err(|source| classify(self.path, "the schema", source))?;
         if objects.len() > MAX_SCHEMA_OBJECTS {
             return Err(self.refuse(Malformed::TooManyRows { table: "sqlite_schema", limit: MAX_SCHEMA_OBJECTS }));
@@ -279,8 +335,11 @@ impl<'a> Reader<'a> {
         columns.collect()
     }
 
-    /// Reads a whole table by its own b-tree (an index could lie), in the order of the rowids.
-    pub(crate) fn rows<T>(
+    /// Reads a whole table by its own b-tree (an index could lie), in the order of the rowids; at most `limit` rows.
+    ///
+    /// # Errors
+    /// A damaged table, too many rows, or what `convert` refuses.
+    pub fn rows<T>(
         &self,
         table: &'static str,
         limit: usize,
@@ -340,7 +399,8 @@ impl SchemaObject {
 }
 
 /// One row, whose cells are taken out with their type and range checked.
-pub(crate) struct Cells<'a> {
+#[derive(Debug)]
+pub struct Cells<'a> {
     table: &'static str,
     rowid: i64,
     row: &'a Row<'a>,
@@ -396,7 +456,11 @@ impl Cells<'_> {
         }
     }
 
-    pub(crate) fn text(&self, index: usize, column: &'static str) -> Result<String, Malformed> {
+    /// Takes text, and counts it against the limit on all text.
+    ///
+    /// # Errors
+    /// Another type, not UTF-8, or too much text.
+    pub fn text(&self, index: usize, column: &'static str) -> Result<String, Malformed> {
         let bytes = self.text_bytes(index, column)?;
         String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(column, "text that is not UTF-8".to_owned()))
     }

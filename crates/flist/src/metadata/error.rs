@@ -1,11 +1,11 @@
 //! Why a flist was refused.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::FlistErrorKind;
-use crate::legacy::LegacyError;
 
 /// What went wrong while opening a flist.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +80,19 @@ pub enum MetadataError {
         #[source]
         reason: Malformed,
     },
-    /// It is a legacy flist, but not a good one.
-    #[error("open legacy flist {}", path.display())]
-    Legacy {
+    /// It is of another format, whose reader refuses it.
+    #[error("open {format} {}", path.display())]
+    OtherFormat {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: Box<LegacyError>,
+        /// The format, such as `legacy flist`.
+        format: &'static str,
+        /// What to do next.
+        hint: &'static str,
+        /// What sort of trouble it is.
+        kind: FlistErrorKind,
+        /// Why; an error of the crate that reads the format.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The tables are right, what they hold is not a file tree.
     #[error("accept the content of flist {}", path.display())]
@@ -280,7 +286,7 @@ impl MetadataError {
             Self::TooLarge { .. } | Self::TooSlow { .. } => "split the tree in several flists",
             Self::CutShort { .. } => "the file was not copied whole: fetch it again",
             Self::Database { .. } => "the file is damaged or not a flist: fetch it again",
-            Self::Legacy { source, .. } => source.hint(),
+            Self::OtherFormat { hint, .. } => hint,
             Self::Schema { .. } | Self::Malformed { .. } => "the flist is damaged or hostile: pack it again",
         }
     }
@@ -297,7 +303,7 @@ impl MetadataError {
                 Some(rusqlite::ErrorCode::SystemIoFailure | rusqlite::ErrorCode::CannotOpen) => FlistErrorKind::Io,
                 _ => FlistErrorKind::Corrupt,
             },
-            Self::Legacy { source, .. } => source.kind(),
+            Self::OtherFormat { kind, .. } => *kind,
             Self::CutShort { .. } | Self::Schema { .. } | Self::Malformed { .. } => FlistErrorKind::Corrupt,
         }
     }

@@ -7,18 +7,18 @@
 //! A [`Flist`] that exists is a tree: whoever serves it never meets a malformed row. Inode numbers are the flist's own,
 //! so they stay the same over restarts of a server. Nothing here touches the file again after [`Flist::open`].
 
-pub(crate) mod database;
+pub mod database;
 mod error;
 mod tree;
 
 use std::path::Path;
 
 pub(crate) use database::is_database;
+pub use database::{InodeRow, Rows};
 pub use error::{Malformed, MetadataError};
 
 use crate::block::BLOCK_SIZE;
 use crate::hash::BlockRef;
-use crate::legacy;
 use tree::{Node, Tree};
 
 /// The inode number of the root in every flist.
@@ -133,14 +133,19 @@ pub struct Flist {
 impl Flist {
     /// Reads a `.fl` file, validates it and closes it again. Never writes to it or beside it.
     ///
-    /// A legacy `.flist` is told by its content and read too; see [`crate::legacy`].
-    ///
     /// Takes about 25 ms for 20,000 inodes and never more than 30 s.
     ///
     /// # Errors
     /// No such file, not a database, not of the expected shape, or not a tree: with the first reason found.
     pub fn open(path: &Path) -> Result<Self, MetadataError> {
-        let rows = if legacy::is_archive(path) { legacy::read(path)? } else { database::read(path)? };
+        Self::from_rows(path, database::read(path)?)
+    }
+
+    /// Makes a flist of the rows that a reader of another format found in `path`, and validates them like those of a `.fl`.
+    ///
+    /// # Errors
+    /// The rows are not a tree: with the first reason found.
+    pub fn from_rows(path: &Path, rows: Rows) -> Result<Self, MetadataError> {
         let tree = Tree::build(rows.inodes, rows.links, rows.blocks)
             .map_err(|reason| MetadataError::Malformed { path: path.to_owned(), reason })?;
         Ok(Self { tree, tags: rows.tags, routes: rows.routes })
@@ -401,7 +406,8 @@ impl<'a> Children<'a> {
 }
 
 /// Makes glibc's `dev_t`.
-pub(crate) fn device_number(major: u32, minor: u32) -> u64 {
+#[must_use]
+pub fn device_number(major: u32, minor: u32) -> u64 {
     let (major, minor) = (u64::from(major), u64::from(minor));
     ((major & 0xfff) << 8) | ((major & !0xfff) << 32) | (minor & 0xff) | ((minor & !0xff) << 12)
 }

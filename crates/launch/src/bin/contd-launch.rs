@@ -23,9 +23,9 @@ use contd_launch::wire::LaunchRequest;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How long the cgroup may take to become empty after the container's end.
+/// The time limit for the cgroup to become empty after the container's end.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a shell adds to a signal's number.
+/// The number that a shell adds to a signal's for an exit code.
 const SIGNAL_BASE: u8 = 128;
 const REFUSED: u8 = 125;
 const USAGE: &str = "usage: contd-launch run --bundle DIR --cgroup PATH --filters DIR --compiler PATH [--warm]\n       \
@@ -40,13 +40,8 @@ fn main() -> ExitCode {
                 Some(LaunchError::Fault(fault)) => fault.exit_code(),
                 _ => REFUSED,
             };
-            let mut words = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                words = format!("{words}: {cause}");
-                source = cause.source();
-            }
-            // Who has closed it does not ask.
+            let words = contd_types::one_line(&*error);
+            // If standard error is closed, the exit code must do.
             let _nobody_listens = writeln!(io::stderr(), "contd-launch: {words}");
             ExitCode::from(code)
         }
@@ -75,7 +70,7 @@ struct Options {
     settings: Settings,
     is_warm: bool,
     is_each_line: bool,
-    /// Of the container that is running.
+    /// The pid of the running container's init.
     pid: Option<i32>,
     request: ExecRequest,
 }
@@ -167,13 +162,13 @@ fn exec(options: &Options) -> Result<u8, Box<dyn Error>> {
     Ok(0)
 }
 
-/// Sees a launcher through, and its process to the end.
+/// Follows a launcher until its process has ended.
 fn follow(launcher: Launcher) -> Result<u8, Box<dyn Error>> {
     let pid = launcher.pid();
     let mut answer = launcher.answer();
     if let Ok(waiting) = &mut answer {
-        // Before the launcher is reaped: its end takes as long as a good part of an exec. A process that has died closes its
-        // line; its status tells the rest.
+        // Say "go" before the launcher is reaped: its end takes as long as a good part of an exec. A process that has
+        // died closes its socket; its status tells the rest.
         let _told_by_its_status = waiting.go();
     }
     waitpid(Pid::from_raw(pid), None)?;

@@ -1,4 +1,4 @@
-//! From a position in a JSON text to the path of the field there, for errors.
+//! Finds the path of the field at a position in a JSON text, for errors.
 
 /// Returns the path at a line and a column (both from 1), such as `linux.resources.pids.limit`; empty at the top.
 pub(super) fn path_at(text: &str, line: usize, column: usize) -> String {
@@ -24,10 +24,10 @@ enum Open {
 #[derive(Debug, Default)]
 struct Scan {
     open: Vec<Open>,
-    /// The string being read.
+    /// The string that is being read.
     string: Option<Vec<u8>>,
     is_escaped: bool,
-    /// The string that was read last: a key, if a colon follows.
+    /// The last complete string: a key, if a colon follows.
     latest: String,
 }
 
@@ -82,7 +82,7 @@ impl Scan {
                 Open::Array(index) => path = format!("{path}[{index}]"),
             }
         }
-        // An unknown key is complained about before its colon is read.
+        // The parser reports an unknown key before it reads the colon.
         if let Some(Open::Object(key)) = self.open.last()
             && key.is_empty()
             && !self.latest.is_empty()

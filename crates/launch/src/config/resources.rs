@@ -1,4 +1,4 @@
-//! `linux.resources`.
+//! The types of `linux.resources`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The init of a running container: looked at and entered by its pidfd, so that none of it can be of a later owner of its pid.
+//! The init of a running container, examined and entered by its pidfd, so that a reused pid cannot stand in for it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::prepare::namespaces::{NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, NEW_UTS};
 use crate::sys;
 
-/// By the names that `/proc/<pid>/ns` has.
+/// The names in `/proc/<pid>/ns`, with their `CLONE_NEW*`.
 const KINDS: [(&str, u64); 7] = [
     ("user", NEW_USER),
     ("mnt", NEW_MOUNT),
@@ -29,11 +29,11 @@ const KINDS: [(&str, u64); 7] = [
 /// The first process of a running container.
 pub(super) struct Init<'a> {
     pidfd: BorrowedFd<'a>,
-    /// Its directory in `/proc`: of this process for ever, and empty when it has ended.
+    /// The init's directory in `/proc`: it never shows another process, and is empty when init has ended.
     proc: OwnedFd,
 }
 
-/// Says that there is no container any more.
+/// Returns the fault that the container has ended.
 pub(super) fn ended() -> Fault {
     Fault::kernel("", "exec in a container: it has ended", &io::Error::from_raw_os_error(libc::ESRCH))
 }
@@ -46,7 +46,7 @@ impl<'a> Init<'a> {
             fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).map_err(|error| failed(&error))?;
         let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
         let pid = pid.ok_or_else(|| Fault::invalid("", "exec in a container: what it was given is no pidfd"))?;
-        // Negative once it was reaped, zero in a PID namespace that is not ours or below.
+        // The pid is negative once the process was reaped, and zero in a PID namespace that is not ours or below ours.
         if pid <= 0 {
             return Err(ended());
         }
@@ -57,7 +57,7 @@ impl<'a> Init<'a> {
             Err(errno) => return Err(failed(&errno.into())),
         };
         let init = Self { pidfd, proc };
-        // The directory belongs to whoever had the pid when it was opened: to init, if that lives even now.
+        // The directory shows the process that had the pid when it was opened: that is init, if init is still alive.
         if init.is_alive() { Ok(init) } else { Err(ended()) }
     }
 
@@ -66,7 +66,7 @@ impl<'a> Init<'a> {
         matches!(poll(&mut ended, PollTimeout::ZERO), Ok(0))
     }
 
-    /// Makes of a step's failure that the container has ended, if it has.
+    /// Returns the fault of a failed step: that the container has ended, if it has.
     fn failed(&self, field: &str, what: impl Into<String>, error: &io::Error) -> Fault {
         if self.is_alive() { Fault::kernel(field, what, error) } else { ended() }
     }
@@ -80,7 +80,8 @@ impl<'a> Init<'a> {
         read().map_err(|error| self.failed("", format!("read {name} of the container's init"), &error))
     }
 
-    /// Demands that it is the init of this very container: in its cgroup, and the first of a PID namespace if it has one.
+    /// Checks that the process is the init of this container: in its cgroup, and the first of a PID namespace if the
+    /// container has one.
     pub(super) fn check(&self, cgroup: &Cgroup, hierarchies: &Hierarchies, linux: &Linux) -> Result<(), Fault> {
         let memberships = self.read("cgroup")?;
         if !cgroup.holds(hierarchies, &memberships) {
@@ -92,7 +93,8 @@ impl<'a> Init<'a> {
             namespaces.any(|one| one.kind == "pid" && one.path.as_ref().is_none_or(|path| path.as_os_str().is_empty()));
         let status = self.read("status")?;
         let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-        // Its pid here, and one namespace below: of a container inside of the container there are more.
+        // Exactly two pids: ours and that of one namespace below. The init of a container inside the container has
+        // more.
         let is_first = matches!(pids.split_whitespace().collect::<Vec<_>>().as_slice(), [_, "1"]);
         if has_own_pids && !is_first {
             let what = "exec in a container: the process that it was given is not the container's first";
@@ -101,8 +103,8 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    /// Enters all namespaces that are not this process's already, in one step; returns which. With the mounts the working
-    /// directory becomes the container's root.
+    /// Enters all namespaces of the container that this process is not in yet, in one step; returns which. Entering the
+    /// mount namespace sets the working directory to the container's root.
     pub(super) fn join_namespaces(&self) -> Result<u64, Fault> {
         let mut differing = 0;
         for (name, flag) in KINDS {
@@ -116,7 +118,7 @@ impl<'a> Init<'a> {
                 differing |= flag;
             }
         }
-        // A container without its own mounts does not exist; an init that has the host's is none.
+        // Every container has its own mount namespace; an init in the host's is not one of ours.
         if differing & NEW_MOUNT == 0 {
             return Err(Fault::invalid("linux.namespaces", "the container's init is in our own mount namespace"));
         }

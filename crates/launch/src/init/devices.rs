@@ -1,4 +1,4 @@
-//! Device nodes and the links that every `/dev` has.
+//! Makes device nodes and the links that every `/dev` has.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::plan::DeviceNode;
 use crate::sys::{self, Empty, Resolve};
 
-/// The links of OCI's default file systems; a link's name and what it says.
+/// The links of OCI's default file systems: name and target.
 const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -39,7 +39,7 @@ fn make(root: &OwnedFd, device: &DeviceNode) -> io::Result<()> {
     let (kind, mode) = (SFlag::from_bits_truncate(device.file_type), Mode::from_bits_truncate(device.mode));
     match mknodat(parent.as_fd(), name, kind, mode, device.device) {
         Ok(()) => {}
-        // One that is there is taken as it is, as `runc` does.
+        // An existing node is kept as it is, as with `runc`.
         Err(Errno::EEXIST) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     }
@@ -52,7 +52,7 @@ fn bind(root: &OwnedFd, device: &DeviceNode, tree: std::os::fd::BorrowedFd<'_>) 
     sys::move_mount(tree, Empty, place.as_fd())
 }
 
-/// Makes the links: to a process's own descriptors, to the terminals' multiplexer, to the kernel's core if it has one.
+/// Makes the links: to a process's own descriptors, to the terminal multiplexer, and to `/proc/kcore` if it exists.
 pub(super) fn link_all(root: &OwnedFd) -> Result<(), Fault> {
     let link = || -> io::Result<()> {
         let dev = paths::find_or_make(root, "/dev", Kind::Dir, Resolve::IN_ROOT)?;

@@ -1,4 +1,4 @@
-//! The last step: everything that it needs is made before "go", so that nothing but the kernel can refuse it.
+//! The exec of the entrypoint: prepared before "go", so that after it only the kernel can refuse.
 
 use std::ffi::{CString, NulError};
 use std::fs::OpenOptions;
@@ -10,9 +10,9 @@ use crate::fault::{Fault, FaultKind};
 use crate::seccomp::Program;
 use crate::sys;
 
-/// Where programs are looked for when the environment has no `PATH`, as `execvp` does.
+/// The search path when the environment has no `PATH`, as with `execvp`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The kernel looks at so many bytes of a script's first line.
+/// How many bytes of a script's first line the kernel reads.
 const INTERPRETER_LINE_BYTES: u64 = 256;
 
 /// An entrypoint that is ready to be executed.
@@ -22,14 +22,14 @@ pub struct PreparedExec {
     c_path: CString,
     args: Strings,
     env: Strings,
-    /// The filter, unless it is in force already.
+    /// The filter to load, unless it is loaded already.
     filter: Option<Program>,
 }
 
-/// Strings and the array of pointers to them that the kernel wants.
+/// Strings, and the array of pointers to them that the kernel takes.
 #[derive(Debug)]
 struct Strings {
-    /// Owns what `pointers` points to; never changed after.
+    /// The owners of the strings that `pointers` points to; never changed afterwards.
     _strings: Vec<CString>,
     pointers: Vec<*const libc::c_char>,
 }
@@ -44,7 +44,7 @@ impl Strings {
 }
 
 impl PreparedExec {
-    /// Finds the program and makes its arguments. Legal inside the container, as its user.
+    /// Finds the program and makes its arguments. Only legal inside the container, as its user.
     pub(super) fn new(args: &[String], env: &[String], filter: Option<Program>) -> Result<Self, Fault> {
         let name = args.first().ok_or_else(|| Fault::invalid("process.args", "there is no program"))?;
         let path = look_up(name, env)?;
@@ -53,9 +53,9 @@ impl PreparedExec {
         Ok(Self { path, c_path, args, env, filter })
     }
 
-    /// Becomes the program; returns only when that fails.
+    /// Executes the program; returns only when that fails.
     pub fn exec(self) -> Fault {
-        // Descriptors 0, 1 and 2 are the container's; whatever else is open here is not.
+        // Descriptors 0, 1 and 2 are the container's; all others that are open here are not.
         if let Err(error) = sys::close_on_exec_from(3) {
             return Fault::kernel("", "close the launcher's descriptors", &error);
         }
@@ -71,7 +71,7 @@ impl PreparedExec {
     fn refused(&self, error: &io::Error) -> Fault {
         let fault = Fault::kernel("process.args", format!("execute {}", self.path), error);
         match error.raw_os_error() {
-            // The program is there, so it is what runs it that is missing: a script's interpreter, or the loader.
+            // The program exists, so its interpreter is missing: a script's, or the loader.
             Some(libc::ENOENT | libc::ENOTDIR) => match interpreter_of(&self.path) {
                 Some(interpreter) => Fault { what: format!("execute {} by {interpreter}", self.path), ..fault },
                 None => fault,
@@ -122,10 +122,10 @@ fn check(path: &str) -> Result<(), i32> {
     if metadata.is_dir() || metadata.permissions().mode() & 0o111 == 0 { Err(libc::EACCES) } else { Ok(()) }
 }
 
-/// Returns what a script names in its first line.
+/// Returns the interpreter that a script names in its first line.
 fn interpreter_of(path: &str) -> Option<String> {
     let mut line = Vec::new();
-    // A FIFO in its place must not make init wait.
+    // Open without blocking: the file could be a FIFO.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     file.ok()?.take(INTERPRETER_LINE_BYTES).read_to_end(&mut line).ok()?;
     let line = line.split(|byte| *byte == b'\n').next()?.strip_prefix(b"#!")?;

@@ -1,4 +1,4 @@
-//! The mounts: made before the old root is gone, attached after, each at a place that was found inside the new root.
+//! Makes the mounts before the old root is gone, and attaches them afterwards at targets found inside the new root.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,11 +10,11 @@ use crate::fault::{Fault, FaultKind};
 use crate::plan::{CgroupMount, MountPlan, MountSource, Plan};
 use crate::sys::{self, Empty, Resolve};
 
-/// A mount that was made and is attached to nothing yet.
+/// A detached mount.
 pub(super) enum Made<'a> {
     Own(OwnedFd),
     Given(BorrowedFd<'a>),
-    /// `/sys/fs/cgroup` with what comes below it: name and mount.
+    /// `/sys/fs/cgroup` and the mounts below it, by name.
     Cgroups(OwnedFd, Vec<(String, OwnedFd)>),
 }
 
@@ -67,21 +67,21 @@ fn make_cgroups<'a>(hierarchies: &[CgroupMount], set: u64) -> io::Result<Made<'a
     {
         return cgroup(only).map(Made::Own);
     }
-    // Writable until the mount points and links are in it.
+    // Writable until its mount points and links are made.
     let mode = [("mode".to_owned(), Some("755".to_owned()))];
     let top = make_new("tmpfs", "tmpfs", &mode, set & !libc::MOUNT_ATTR_RDONLY)?;
     let below = hierarchies.iter().map(|mount| Ok((mount.name.clone(), cgroup(mount)?)));
     Ok(Made::Cgroups(top, below.collect::<io::Result<_>>()?))
 }
 
-/// Attaches every mount at its place, in order.
+/// Attaches every mount at its target, in order.
 pub(super) fn attach_all(root: &OwnedFd, plan: &Plan, made: Vec<Made<'_>>) -> Result<(), Fault> {
     let shares = shares_with_host(&plan.root);
     for (mount, made) in plan.mounts.iter().zip(made) {
         attach(root, mount, &made, shares).map_err(|error| {
             let what = format!("mount at {}", mount.target);
             let fault = Fault::kernel(format!("mounts[{}].destination", mount.index), what, &error);
-            // What is refused here and not by the kernel is the bundle's.
+            // Without an errno it was refused here, not by the kernel, so the bundle is at fault.
             if error.raw_os_error().is_none() { fault.of_kind(FaultKind::Invalid) } else { fault }
         })?;
     }
@@ -96,7 +96,7 @@ fn attach(root: &OwnedFd, mount: &MountPlan, made: &Made<'_>, shares: bool) -> i
     if mount.must_be_plain_target && !paths::is_dir(place.as_fd())? {
         return Err(io::ErrorKind::NotADirectory.into());
     }
-    // `prepare` knows what the bundle says; where the image's links lead is known only here.
+    // `prepare` checks the target's path; only here is it known where the image's links lead.
     if !mount.may_cover_proc && paths::is_in_proc(place.as_fd())? {
         return Err(io::Error::other("it leads into /proc, which tells processes apart; it may not be covered"));
     }
@@ -132,7 +132,7 @@ fn attach(root: &OwnedFd, mount: &MountPlan, made: &Made<'_>, shares: bool) -> i
     }
 }
 
-/// Refuses a file on a directory, and a directory on a file.
+/// Refuses to mount a file on a directory, or a directory on a file.
 fn check_kind(mount: &MountPlan, place: BorrowedFd<'_>) -> io::Result<()> {
     let (what, is_dir) = match &mount.source {
         MountSource::Tree { path, is_dir, .. } => (path.as_str(), *is_dir),
@@ -172,8 +172,8 @@ fn is_dev(mount: &MountPlan) -> bool {
     mount.target.trim_end_matches('/') == "/dev"
 }
 
-/// Makes a `/dev` read-only that is to be: its nodes had to come first.
-pub(super) fn close_dev(root: &OwnedFd, plan: &Plan) -> Result<(), Fault> {
+/// Makes `/dev` read-only if the bundle says so; that comes after its nodes are made.
+pub(super) fn make_dev_read_only(root: &OwnedFd, plan: &Plan) -> Result<(), Fault> {
     for mount in &plan.mounts {
         let is_new = matches!(mount.source, MountSource::New { .. });
         if is_new && is_dev(mount) && mount.set & libc::MOUNT_ATTR_RDONLY != 0 {

@@ -1,19 +1,20 @@
-//! The home directory that the container's own `/etc/passwd` gives a user.
+//! Finds a user's home directory in the container's own `/etc/passwd`.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// The most of the file that is looked through, a line at a time: an image may bring any, and a site has 30,000 accounts.
+/// The most bytes of the file that are read, line by line: an image may bring any file, and a site may have 30,000
+/// accounts.
 const MAX_PASSWD_BYTES: u64 = 64 * 1024 * 1024;
-/// What of a line is kept; longer ones are none of a user's.
+/// The most bytes of a line that are kept; a longer line is skipped.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
-/// As `runc` has it for a user without an entry.
+/// The home of a user without an entry, as with `runc`.
 const NO_HOME: &str = "/";
 
-/// Returns the home of a user; `/` when nothing is known of it. Only legal inside the container's root.
+/// Returns the home of a user; `/` when it has no entry. Only legal inside the container's root.
 pub(super) fn home_of(uid: u32) -> String {
-    // A FIFO or a device in its place must not make init wait.
+    // Open without blocking: the file could be a FIFO or a device.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/etc/passwd");
     let regular = file.ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
     let found = regular.and_then(|file| home_in(BufReader::new(file.take(MAX_PASSWD_BYTES)), uid).ok().flatten());

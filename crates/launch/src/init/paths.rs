@@ -1,4 +1,4 @@
-//! Paths inside the new root: found, made, closed, masked. None of them can lead out of it.
+//! Paths inside the new root: finds them, makes them, makes them read-only, masks them. None can lead out of the root.
 
 use std::ffi::CString;
 use std::io;
@@ -15,15 +15,15 @@ use crate::sys::{self, Empty, Resolve};
 /// The mode of directories and files that are made as mount points, as `runc` makes them.
 const POINT_MODE: u32 = 0o755;
 
-/// What statfs(2) calls a sysfs: linux/magic.h.
+/// The statfs(2) magic of a sysfs: linux/magic.h.
 const SYSFS_MAGIC: FsType = FsType(0x6265_6572);
 
-/// What a mount point must be.
+/// The required type of a mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A directory.
     Dir,
-    /// Anything else.
+    /// Any other type.
     File,
 }
 
@@ -37,18 +37,18 @@ pub(super) fn find(root: &OwnedFd, path: &str, resolve: Resolve) -> io::Result<O
     sys::openat2(root.as_fd(), &c_path(path)?, libc::O_PATH, 0, resolve)
 }
 
-/// How many links a path may have in it, as the kernel counts.
+/// The most links in a path: the kernel's limit.
 const MAX_LINKS: u32 = 40;
 
-/// Finds a path inside the root; makes what is missing of it. A link that leads to nothing is followed, as the kernel would
-/// follow it inside the root, and what it names is made.
+/// Finds a path inside the root, and makes missing parts. A dangling link is followed as the kernel would follow it
+/// inside the root, and its target is made.
 pub(super) fn find_or_make(root: &OwnedFd, path: &str, kind: Kind, resolve: Resolve) -> io::Result<OwnedFd> {
     match find(root, path, resolve) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
         found => return found,
     }
-    // From directory to directory, each by its descriptor: nobody who renames meanwhile leads it elsewhere, and `..` goes
-    // back to where it came from.
+    // Go from directory to directory, each by its descriptor: a concurrent rename cannot lead elsewhere, and `..`
+    // returns to the directory that we came from.
     let mut left = names(path);
     let mut dirs = vec![find(root, "/", resolve)?];
     let mut links = 0;
@@ -84,17 +84,17 @@ pub(super) fn find_or_make(root: &OwnedFd, path: &str, kind: Kind, resolve: Reso
     dirs.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Splits a path into names, the last one first.
+/// Splits a path into names, in reverse order.
 fn names(path: &str) -> Vec<String> {
     path.split('/').rev().filter(|name| !name.is_empty() && *name != ".").map(str::to_owned).collect()
 }
 
-/// Opens what has a name in a directory: a link is opened itself.
+/// Opens the file of a name in a directory; a link itself is opened.
 fn open_name(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     sys::openat2(dir.as_fd(), &c_path(name)?, libc::O_PATH | libc::O_NOFOLLOW, 0, Resolve::PLAIN)
 }
 
-/// Makes a mount point; one that somebody else has made meanwhile will do.
+/// Makes a mount point; one that another process has made meanwhile is used.
 fn make(dir: &OwnedFd, name: &str, is_file: bool) -> io::Result<()> {
     let mode = Mode::from_bits_truncate(POINT_MODE);
     let made =
@@ -129,8 +129,8 @@ pub(super) fn write_sysctls(root: &OwnedFd, sysctls: &[(String, String)]) -> Res
     Ok(())
 }
 
-/// Makes paths read-only; those that are missing need not be.
-pub(super) fn close_all(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
+/// Makes paths read-only; missing ones are skipped.
+pub(super) fn make_all_read_only(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
     for path in paths {
         close(root, path)
             .map_err(|error| Fault::kernel("linux.readonlyPaths", format!("make {path} read-only"), &error))?;
@@ -145,7 +145,7 @@ fn close(root: &OwnedFd, path: &str) -> io::Result<()> {
     sys::move_mount(copy.as_fd(), Empty, target.as_fd())
 }
 
-/// Hides paths: a file behind `/dev/null`, a directory behind an empty one; those that are missing need not be.
+/// Masks paths: a file by `/dev/null`, a directory by an empty one; missing ones are skipped.
 pub(super) fn mask_all(root: &OwnedFd, paths: &[String]) -> Result<(), Fault> {
     let mut null = None;
     for path in paths {
@@ -171,7 +171,7 @@ fn mask(root: &OwnedFd, path: &str, null: &mut Option<OwnedFd>) -> io::Result<()
     sys::move_mount(cover.as_fd(), Empty, target.as_fd())
 }
 
-/// Opens the container's `/dev/null`, which must be one: an image could bring a link or a file of its own.
+/// Opens the container's `/dev/null` and checks that it is the device: an image could bring a link or a file.
 fn open_null(root: &OwnedFd) -> io::Result<OwnedFd> {
     let null = find(root, "/dev/null", Resolve::PLAIN)?;
     let stat = fstat(&null)?;
@@ -191,7 +191,7 @@ fn find_if_there(root: &OwnedFd, path: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Splits a path into the directory, which is found or made, and the last name.
+/// Splits a path into its directory, which is found or made, and its last name.
 pub(super) fn parent_of<'a>(root: &OwnedFd, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
     let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
     if name.is_empty() || name == "." || name == ".." {
@@ -201,13 +201,13 @@ pub(super) fn parent_of<'a>(root: &OwnedFd, path: &'a str) -> io::Result<(OwnedF
     Ok((find_or_make(root, parent, Kind::Dir, Resolve::IN_ROOT)?, name))
 }
 
-/// Tells whether a place lies in a procfs.
+/// Tells whether a file is in a procfs.
 pub(super) fn is_in_proc(place: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(fstatfs(place)?.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
-/// Tells whether a place lies in what `/sys` is made of: a sysfs, the cgroups, or a directory of links to those that is
-/// mounted in a sysfs.
+/// Tells whether a file is in `/sys`: in a sysfs, in a cgroup file system, or in a directory of links to cgroups that
+/// is mounted in a sysfs.
 pub(super) fn is_in_sys(place: BorrowedFd<'_>) -> io::Result<bool> {
     let mut dir = place.try_clone_to_owned()?;
     loop {
@@ -215,7 +215,7 @@ pub(super) fn is_in_sys(place: BorrowedFd<'_>) -> io::Result<bool> {
         if [SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found) {
             return Ok(true);
         }
-        // A file in such a directory is none of its links; the root's parent is the root.
+        // A file in such a directory is not one of its links. The root's parent is the root.
         if !is_dir(dir.as_fd())? {
             return Ok(false);
         }
@@ -228,7 +228,7 @@ pub(super) fn is_in_sys(place: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// Tells whether a place is a directory.
+/// Tells whether a file is a directory.
 pub(super) fn is_dir(place: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(file_type(place)? == SFlag::S_IFDIR)
 }

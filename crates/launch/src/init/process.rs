@@ -1,4 +1,4 @@
-//! Who the entrypoint is and what it may do. Shared by a container's first process and by exec into a running one.
+//! Takes on the entrypoint's user and rights. Shared by a container's init and by exec into a running container.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,19 +14,19 @@ use crate::fault::Fault;
 use crate::plan::ProcessPlan;
 use crate::sys::rights;
 
-/// Whose process it is.
+/// The role of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessContext {
-    /// A container's first.
+    /// A container's init.
     Init,
-    /// One more in a running container.
+    /// One more process in a running container.
     Exec,
 }
 
 /// Takes on the user and the rights of the entrypoint, and finds its program. Only legal inside the container's root.
 ///
 /// # Errors
-/// [`Fault`]; the process is of no use then.
+/// [`Fault`]; the process must end then.
 pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext) -> Result<PreparedExec, Fault> {
     for (resource, soft, hard) in &plan.rlimits {
         rights::set_rlimit(*resource, *soft, *hard).map_err(|error| {
@@ -50,10 +50,10 @@ pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext
     if !plan.no_new_privileges
         && let Some(filter) = filter.take()
     {
-        // It takes CAP_SYS_ADMIN, which goes below.
+        // Without no-new-privileges, loading needs CAP_SYS_ADMIN, which is dropped below.
         filter.install().map_err(|error| Fault::kernel("linux.seccomp", "load the filter", &error))?;
     }
-    // Once as root, once as the user: either alone may be refused on the way (a network file system, a 0700 directory).
+    // Change directory as root and as the user: either alone may be refused (a network file system, a 0700 directory).
     let as_root = chdir(plan.cwd.as_str());
     let failed = |what: &'static str| move |error: io::Error| Fault::kernel("process.capabilities", what, &error);
     rights::bound(plan.capabilities.bounding).map_err(failed("reduce the bounding set"))?;
@@ -61,9 +61,9 @@ pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext
     umask(Mode::from_bits_truncate(plan.umask.unwrap_or(DEFAULT_UMASK)));
     rights::set_user(plan.uid, plan.gid, Some(&plan.additional_gids))
         .map_err(|error| Fault::kernel("process.user", format!("become {}:{}", plan.uid, plan.gid), &error))?;
-    // Another user is as open to looks as the host's fs.suid_dumpable says; until the entrypoint runs nobody may look.
+    // After a change of user the host's fs.suid_dumpable applies; hide until the entrypoint runs.
     rights::set_dumpable(false).map_err(io_failed("stay hidden from the container"))?;
-    // As the user without a right to pass: the way in that root had stays.
+    // If the user has no right to the directory, the one that root entered stays.
     let as_user = chdir(plan.cwd.as_str());
     as_root.or(as_user).map_err(|errno| Fault::kernel("process.cwd", format!("go to {}", plan.cwd), &errno.into()))?;
     check_cwd(&plan.cwd)?;
@@ -74,10 +74,10 @@ pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext
     PreparedExec::new(&plan.args, &environment(plan), filter)
 }
 
-/// The mask of a process that asks for none: as `runc` has it.
+/// The umask of a process whose configuration gives none, as with `runc`.
 const DEFAULT_UMASK: u32 = 0o022;
 
-/// Makes the container's descriptors 0, 1 and 2, which its user must be able to open again by `/dev/stdout`.
+/// Sets the container's descriptors 0, 1 and 2, and lets its user open them again by `/dev/stdout`.
 fn take_stdio(plan: &ProcessPlan, fds: &FdTable) -> Result<(), Fault> {
     for (index, number) in plan.stdio.iter().zip(0..) {
         let fd = fds.get(*index)?;
@@ -90,20 +90,22 @@ fn take_stdio(plan: &ProcessPlan, fds: &FdTable) -> Result<(), Fault> {
 
 fn give_to_user(fd: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
     let status = fstat(fd)?;
-    // By its number, not by the container's `/dev/null`: the image may have brought that, and the host's is for all.
+    // Compare by device number, not with the container's `/dev/null`, which the image may have brought. The host's
+    // belongs to every user.
     let is_device = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
     let is_null = is_device && status.st_rdev == makedev(1, 3);
     if is_null || status.st_uid == uid {
         return Ok(());
     }
     match fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(status.st_gid))) {
-        // Of a pipe's owner, of a read-only file system, of an id that a user namespace does not map: it works without.
+        // The owner cannot be changed for some pipes, on a read-only file system, or to an id that a user namespace
+        // does not map. The container works without.
         Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// A working directory that is a descriptor of the host's would be a way out (CVE-2024-21626).
+/// Refuses a working directory outside the root: a leaked descriptor of the host's would be a way out (CVE-2024-21626).
 fn check_cwd(cwd: &str) -> Result<(), Fault> {
     match getcwd() {
         Ok(path) if path.is_absolute() => Ok(()),
@@ -112,7 +114,7 @@ fn check_cwd(cwd: &str) -> Result<(), Fault> {
     }
 }
 
-/// Returns the environment: of a name that is given twice the last value counts, and `HOME` is never missing.
+/// Returns the environment: the last value of each name counts, and `HOME` is added if missing.
 fn environment(plan: &ProcessPlan) -> Vec<String> {
     let name_of = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
     let mut env: Vec<String> = Vec::with_capacity(plan.env.len() + 1);

@@ -1,4 +1,4 @@
-//! The new root: attached, entered, and in the end closed.
+//! The new root: attaches it, enters it, and makes it read-only at the end.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,8 +12,9 @@ use crate::fault::Fault;
 use crate::plan::Root;
 use crate::sys::{self, Empty};
 
-/// Lets go of all of the host's mounts: a warm slot that kept copies of them would keep alive what the host unmounts.
-pub(crate) fn leave_host() -> io::Result<()> {
+/// Unmounts all of the host's mounts: otherwise a warm slot's copies would keep file systems busy that the host
+/// unmounts.
+pub(crate) fn unmount_host() -> io::Result<()> {
     sys::set_propagation(libc::MS_PRIVATE, true)?;
     let fs = sys::fs_open(c"tmpfs")?;
     sys::fs_create(fs.as_fd())?;
@@ -27,11 +28,11 @@ pub(crate) fn leave_host() -> io::Result<()> {
     Ok(chdir("/")?)
 }
 
-/// Makes the root's tree the root of this mount namespace, and lets go of the old one; returns the new root.
+/// Makes the root's tree the root of this mount namespace, and unmounts the old one; returns the new root.
 pub(super) fn enter(root: &Root, fds: &FdTable) -> Result<OwnedFd, Fault> {
     let tree = fds.get(root.tree)?;
     let failed = |what: &'static str| move |error: io::Error| Fault::kernel("root.path", what, &error);
-    // Nothing that happens here may reach the host; what the host mounts later comes in only where the plan says so.
+    // Mounts made here must not reach the host; later mounts of the host come in only where the plan says so.
     sys::set_propagation(libc::MS_SLAVE, true).map_err(failed("part with the host's mounts"))?;
     if !shares_with_host(root) {
         sys::mount_set(tree, 0, 0, libc::MS_SLAVE, true).map_err(failed("part with the host's mounts"))?;
@@ -45,19 +46,20 @@ pub(super) fn enter(root: &Root, fds: &FdTable) -> Result<OwnedFd, Fault> {
     chdir("/").map_err(|errno| failed("go to the new root")(errno.into()))?;
     let new_root = open_root().map_err(failed("open the new root"))?;
     if let Some(propagation) = root.propagation {
-        // Before the mounts, which have words of their own about it; after the pivot, which no shared root can make.
+        // Set it before the mounts, which have propagation options of their own, and after the pivot, which fails with
+        // a shared root.
         sys::mount_set(new_root.as_fd(), 0, 0, propagation.flag, propagation.is_recursive)
             .map_err(|error| Fault::kernel("linux.rootfsPropagation", "set the root's propagation", &error))?;
     }
     Ok(new_root)
 }
 
-/// Whether the host's mounts and the container's are to be peers: only where the bundle asks for it.
+/// Tells whether the host's and the container's mounts are peers: only if the bundle asks for it.
 pub(super) fn shares_with_host(root: &Root) -> bool {
     root.propagation.is_some_and(|propagation| propagation.flag == libc::MS_SHARED)
 }
 
-/// Sets what must come last.
+/// Applies the settings that must come last.
 pub(super) fn finish(new_root: &OwnedFd, root: &Root) -> Result<(), Fault> {
     if root.is_read_only {
         sys::mount_set(new_root.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, false)

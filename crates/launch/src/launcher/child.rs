@@ -1,4 +1,4 @@
-//! Init's side: receives its plan, carries it out, waits for "go", executes the entrypoint.
+//! Init's side of a launch: receives its plan, carries it out, waits for "go", executes the entrypoint.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,18 +9,18 @@ use crate::init::{self, FdTable, PreparedExec, ProcessContext};
 use crate::plan::Plan;
 use crate::wire::{Readiness, Wire};
 
-/// Is init, from its first moment to the entrypoint; returns an exit code only when it could not become the entrypoint.
+/// Runs init up to the entrypoint; returns an exit code only when the entrypoint was not executed.
 pub(super) fn run(mut line: Wire, is_warm: bool) -> u8 {
-    // Of the launcher's descriptors nothing may stay open: its end of a socket would hide its death.
+    // Close the launcher's descriptors: an open end of its socket would hide its death.
     if let Err(error) = process::close_all_but(&[line.as_fd()]) {
         return tell(&mut line, Fault::kernel("", "close the launcher's descriptors", &error));
     }
-    if is_warm && let Err(error) = init::leave_host() {
+    if is_warm && let Err(error) = init::unmount_host() {
         return tell(&mut line, Fault::kernel("", "let go of the host's mounts", &error));
     }
     let (plan, fds) = match line.receive::<Plan>() {
         Ok(Some(received)) => received,
-        // There will be no container.
+        // The launcher is gone, so there will be no container.
         Ok(None) => return 0,
         Err(error) => return tell(&mut line, Fault::kernel("", "receive the plan", &error)),
     };
@@ -38,11 +38,11 @@ pub(super) fn run(mut line: Wire, is_warm: bool) -> u8 {
     await_go(line, prepared)
 }
 
-/// Waits for "go", and executes; tells whoever said it why it could not.
+/// Waits for "go" and executes the program; if that fails, sends the reason to the caller.
 pub(crate) fn await_go(mut line: Wire, prepared: PreparedExec) -> u8 {
     match line.receive_go() {
         Ok(true) => {}
-        // Whoever could say "go" has gone.
+        // The caller is gone, so no "go" will come.
         Ok(false) => return 0,
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return 0,
         Err(_) => return 1,
@@ -50,14 +50,14 @@ pub(crate) fn await_go(mut line: Wire, prepared: PreparedExec) -> u8 {
     give_up(&mut line, &prepared.exec())
 }
 
-/// Tells why the process is not what it should be.
+/// Sends the reason why the process could not be made.
 pub(crate) fn give_up(line: &mut Wire, fault: &Fault) -> u8 {
-    // The caller sees the status in any case.
+    // If the caller is gone, the exit status must do.
     let _nobody_listens = line.send(fault, &[]);
     fault.exit_code()
 }
 
-/// Tells why there will be no container.
+/// Sends the reason why there will be no container.
 pub(super) fn tell(line: &mut Wire, fault: Fault) -> u8 {
     let code = fault.exit_code();
     let _nobody_listens = line.send(&Readiness::Failed(fault), &[]);

@@ -1,9 +1,10 @@
-//! Fork, and the end of a forked process.
+//! Forks, and ends a forked process.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Forks; the child gets `None`. Only legal with one thread: a lock held by another would stay held in the child.
+/// Forks; the child gets `None`. Only legal with one thread: a lock held by another thread would stay held in the
+/// child.
 pub(crate) fn fork() -> io::Result<Option<i32>> {
     // SAFETY: fork's one danger is a lock that another thread holds for ever in the child; `Launcher::fork` is documented
     // to be legal with one thread only, and its callers (contd-shim, contd-launch) never start another.
@@ -13,14 +14,15 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
     }
 }
 
-/// Ends this forked process without running what the parent has registered for its own end.
+/// Ends this forked process without running the parent's exit handlers.
 pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: _exit takes an integer, touches no memory and does not return. Destructors do not run, which is meant:
     // the objects in this memory are copies of the parent's, which destroys its own.
     unsafe { libc::_exit(i32::from(code)) }
 }
 
-/// Closes every descriptor from 3 on but these. Only legal in a forked process that uses no other owner of one again.
+/// Closes every descriptor from 3 on except these. Only legal in a forked process that uses no other owner of one
+/// afterwards.
 pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
     kept.sort_unstable();

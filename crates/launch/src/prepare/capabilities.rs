@@ -1,10 +1,10 @@
-//! `process.capabilities`: names to bits.
+//! `process.capabilities`: converts names to bit sets.
 
 use crate::config::Capabilities;
 use crate::fault::Fault;
 use crate::plan::CapabilitySets;
 
-/// By number: linux/capability.h.
+/// The names by number: linux/capability.h.
 const NAMES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

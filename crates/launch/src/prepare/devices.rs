@@ -1,4 +1,4 @@
-//! `linux.devices`, and those that every container has.
+//! `linux.devices` and OCI's default devices.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const DEFAULTS: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const DEFAULT_MODE: u32 = 0o666;
 
-/// Makes the list, each path once: what the bundle says of a default one counts.
+/// Makes the list, each path once: the bundle's entry replaces a default one.
 pub(super) fn devices(
     configs: &[Device],
     is_user_namespaced: bool,

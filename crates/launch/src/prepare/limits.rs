@@ -1,4 +1,4 @@
-//! `linux.resources`.
+//! `linux.resources`: converts it to the limits of a cgroup.
 
 use contd_cgroup::{Access, Cpu, DeviceKind, DeviceRule, Limits, Memory};
 use serde_json::Value;
@@ -37,7 +37,7 @@ fn says_something(value: &Value) -> bool {
 
 fn memory(memory: Option<&config::Memory>) -> Result<Memory, Fault> {
     let Some(memory) = memory else { return Ok(Memory::default()) };
-    // Kernel memory has no limit of its own since Linux 5.16; 0 and -1 asked for none before.
+    // Kernel memory has no limit of its own since Linux 5.16; before that, 0 and -1 meant none.
     let has_kernel_limit = |limit: Option<i64>| limit.is_some_and(|limit| limit > 0);
     if has_kernel_limit(memory.kernel) {
         return Err(Fault::unsupported("linux.resources.memory.kernel"));
@@ -51,7 +51,7 @@ fn memory(memory: Option<&config::Memory>) -> Result<Memory, Fault> {
     if memory.check_before_update == Some(true) {
         return Err(Fault::unsupported("linux.resources.memory.checkBeforeUpdate"));
     }
-    // 0 is "not given" to the other runtimes.
+    // The other runtimes take 0 as "not given".
     let given = |limit: Option<i64>| limit.filter(|limit| *limit != 0);
     Ok(Memory {
         limit: given(memory.limit),
@@ -82,8 +82,8 @@ fn cpu(cpu: Option<&config::Cpu>) -> Result<Cpu, Fault> {
     })
 }
 
-/// What every container may use, whatever its rules say, because every container has it: the default devices, its
-/// terminals, and making nodes that it then cannot open. As `runc` has it, but for `/dev/net/tun`.
+/// The devices that every container may use, whatever its rules say, because every container has them: the default
+/// devices, its terminals, and making nodes that it then cannot open. As with `runc`, without `/dev/net/tun`.
 const ALWAYS_ALLOWED: [(DeviceKind, Option<u32>, Option<u32>, Access); 10] = [
     (DeviceKind::Char, None, None, ONLY_MAKE),
     (DeviceKind::Block, None, None, ONLY_MAKE),
@@ -100,7 +100,7 @@ const ONLY_MAKE: Access = Access { read: false, write: false, make: true };
 const DENY_ALL: DeviceRule =
     DeviceRule { is_allowed: false, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
 
-/// Makes the rules: nothing, then what the bundle says, then what is always allowed.
+/// Makes the rules: first deny all, then the bundle's, then those that always apply.
 fn devices(rules: &[config::DeviceRule]) -> Result<Vec<DeviceRule>, Fault> {
     let mut found = vec![DENY_ALL];
     for (index, rule) in rules.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `mounts`.
+//! `mounts`: checks each entry and opens its source.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,8 +13,8 @@ use crate::config::MountConfig;
 use crate::fault::Fault;
 use crate::plan::{CgroupMount, MountPlan, MountSource};
 
-/// What of `/proc` may be covered by something else than a procfs: what `lxcfs` gives, and nothing that says who a
-/// process is. The same list as `runc`'s.
+/// The paths of `/proc` that a mount other than a procfs may cover: those that `lxcfs` provides; none of them
+/// identifies a process. The same list as `runc`'s.
 const COVERABLE: [&str; 10] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -28,7 +28,7 @@ const COVERABLE: [&str; 10] = [
     "/proc/sys/kernel/ns_last_pid",
 ];
 
-/// Where the mounts belong.
+/// The container that the mounts are for.
 pub(super) struct Scene<'a> {
     pub(super) bundle: &'a Path,
     pub(super) root: &'a Path,
@@ -66,7 +66,7 @@ fn mount(index: u16, config: &MountConfig, scene: &Scene<'_>, table: &mut Table)
         return Err(Fault::invalid(field("type"), "it is missing"));
     } else if kind == "cgroup" || kind == "cgroup2" {
         if !scene.has_cgroup_namespace {
-            // It would show every cgroup of the host.
+            // Without a cgroup namespace the mount would show every cgroup of the host.
             let what = format!("{} (a {kind} mount without a cgroup namespace in linux.namespaces)", field("type"));
             return Err(Fault::unsupported(what));
         }
@@ -104,7 +104,8 @@ fn name_field(fault: Fault, index: u16) -> Fault {
     Fault { field: format!("mounts[{index}].{}", fault.field), ..fault }
 }
 
-/// Makes a target absolute inside the root. One that begins with the root's own path means the same, as with `runc`.
+/// Returns the target as an absolute path inside the root. A target that begins with the root's own path means the
+/// same, as with `runc`.
 fn target(destination: &str, scene: &Scene<'_>) -> Result<String, String> {
     if destination.is_empty() || destination.contains('\0') {
         return Err("it is no path".to_owned());
@@ -150,7 +151,8 @@ fn cgroups(scene: &Scene<'_>) -> MountSource {
     MountSource::Cgroups { hierarchies: hierarchies.collect(), links: links.collect() }
 }
 
-/// A controller is a flag; a hierarchy with a name and no controller says so.
+/// Returns the mount parameters of a hierarchy: a controller is a flag; a named hierarchy without a controller is
+/// `none,name=…`.
 fn parameter(name: &str) -> Vec<(String, Option<String>)> {
     match name.split_once('=') {
         Some((key, value)) => vec![("none".to_owned(), None), (key.to_owned(), Some(value.to_owned()))],
@@ -158,7 +160,7 @@ fn parameter(name: &str) -> Vec<(String, Option<String>)> {
     }
 }
 
-/// Tells whether the container gets a `/dev` of somebody else's.
+/// Tells whether a bind provides the container's `/dev`.
 pub(super) fn binds_dev(mounts: &[MountPlan]) -> bool {
     mounts.iter().any(|mount| mount.target == "/dev" && matches!(mount.source, MountSource::Tree { .. }))
 }

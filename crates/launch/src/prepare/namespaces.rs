@@ -7,13 +7,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::config::{IdMapping, Linux};
 use crate::fault::Fault;
 
-pub(crate) const NEW_MOUNT: u64 = 0x0002_0000;
-pub(crate) const NEW_CGROUP: u64 = 0x0200_0000;
-pub(crate) const NEW_UTS: u64 = 0x0400_0000;
-pub(crate) const NEW_IPC: u64 = 0x0800_0000;
-pub(crate) const NEW_USER: u64 = 0x1000_0000;
-pub(crate) const NEW_PID: u64 = 0x2000_0000;
-pub(crate) const NEW_NET: u64 = 0x4000_0000;
+/// The flags of `clone3` for new namespaces, in its width.
+pub(crate) const NEW_MOUNT: u64 = flag(libc::CLONE_NEWNS);
+pub(crate) const NEW_CGROUP: u64 = flag(libc::CLONE_NEWCGROUP);
+pub(crate) const NEW_UTS: u64 = flag(libc::CLONE_NEWUTS);
+pub(crate) const NEW_IPC: u64 = flag(libc::CLONE_NEWIPC);
+pub(crate) const NEW_USER: u64 = flag(libc::CLONE_NEWUSER);
+pub(crate) const NEW_PID: u64 = flag(libc::CLONE_NEWPID);
+pub(crate) const NEW_NET: u64 = flag(libc::CLONE_NEWNET);
+
+const fn flag(number: libc::c_int) -> u64 {
+    number.unsigned_abs() as u64
+}
 
 const KINDS: [(&str, u64); 7] = [
     ("mount", NEW_MOUNT),
@@ -83,7 +88,7 @@ impl Namespaces {
         Ok(Self { new_flags, joins, id_maps })
     }
 
-    /// Tells whether there is one of its own, new or joined.
+    /// Tells whether the container has its own namespace of this kind, new or joined.
     pub(crate) fn has(&self, flag: u64) -> bool {
         self.is_new(flag) || self.joins.iter().any(|(_, joined)| *joined == flag)
     }
@@ -130,7 +135,7 @@ fn text(mappings: &[IdMapping]) -> String {
 }
 
 impl IdMaps {
-    /// Gives the mappings to the first process of a user namespace.
+    /// Writes the mappings of a user namespace's first process.
     pub(crate) fn write(&self, pid: i32) -> Result<(), Fault> {
         let write = |field: &str, file: &str, text: &str| {
             let failed = |error: io::Error| Fault::kernel(field, format!("write {file} of init"), &error);

@@ -1,8 +1,8 @@
-//! Mount options, as mount(8) and the OCI runtimes know them.
+//! Mount options, with the meaning that mount(8) and the OCI runtimes give them.
 
 use crate::plan::PropagationPlan;
 
-/// What a mount's options come to.
+/// The parsed options of a mount.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) set: u64,
@@ -10,11 +10,11 @@ pub(super) struct Options {
     pub(super) recursive_set: u64,
     pub(super) recursive_clear: u64,
     pub(super) propagation: Vec<PropagationPlan>,
-    /// `bind` or `rbind`, and whether all below comes too.
+    /// `bind` or `rbind`; true when all mounts below are included.
     pub(super) bind: Option<bool>,
-    /// The superblock's.
+    /// The parameters of the superblock.
     pub(super) parameters: Vec<(String, Option<String>)>,
-    /// One that cannot be honoured.
+    /// The first option that cannot be honoured.
     pub(super) refused: Option<String>,
 }
 
@@ -42,12 +42,12 @@ const ATTRIBUTES: [(&str, u64, u64); 18] = [
     ("nostrictatime", 0, 0),
 ];
 
-/// Flags of the superblock that mount(2) has as bits and fsconfig(2) as words.
+/// Flags of the superblock, which are bits in mount(2) and words in fsconfig(2).
 const SUPERBLOCK_FLAGS: [&str; 6] = ["sync", "dirsync", "mand", "lazytime", "silent", "iversion"];
-/// Options that mean what is the case anyway.
+/// Options that name the default.
 const DEFAULTS: [&str; 8] = ["defaults", "async", "nomand", "nolazytime", "loud", "noiversion", "", "acl"];
 
-/// Reads a word such as `rprivate`.
+/// Parses a propagation option such as `rprivate`.
 pub(super) fn propagation(word: &str) -> Option<PropagationPlan> {
     let (plain, is_recursive) = match word.strip_prefix('r') {
         Some(plain) => (plain, true),
@@ -63,7 +63,7 @@ pub(super) fn propagation(word: &str) -> Option<PropagationPlan> {
     Some(PropagationPlan { flag, is_recursive })
 }
 
-/// Reads all options of a mount.
+/// Parses all options of a mount.
 pub(super) fn parse(words: &[String]) -> Options {
     let mut options = Options::default();
     for word in words {
@@ -73,8 +73,8 @@ pub(super) fn parse(words: &[String]) -> Options {
 }
 
 impl Options {
-    /// Names what means nothing for a bind, which has no superblock of its own. A word that was meant to restrict it and is
-    /// mistyped must not be dropped.
+    /// Returns an option that has no meaning for a bind, which has no superblock of its own. A mistyped restriction
+    /// must not be dropped.
     pub(super) fn unknown_of_bind(&self) -> Option<&str> {
         self.parameters.iter().map(|(key, _)| key.as_str()).find(|key| !SUPERBLOCK_FLAGS.contains(key))
     }
@@ -103,11 +103,12 @@ impl Options {
     }
 }
 
-/// The last word about an attribute counts. What is cleared before it is set is set.
+/// Records a change of an attribute; the last option about it decides. An attribute that is both cleared and set is
+/// set.
 fn change(set: &mut u64, clear: &mut u64, add: u64, remove: u64) {
     *set &= !remove;
     *set |= add;
-    // The atime modes are one field: the kernel wants it cleared as a whole whenever one is set.
+    // The atime modes are one field: the kernel requires clearing all of it whenever one is set.
     *clear &= !(add & !ATIME);
     *clear |= remove;
 }

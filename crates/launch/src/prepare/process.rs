@@ -1,4 +1,4 @@
-//! `process`: of a container, or of what is executed in one.
+//! `process`: of a container, or of an exec in one.
 
 use super::capabilities;
 use crate::config::{Process, Rlimit};
@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::plan::{FdIndex, ProcessPlan};
 use crate::seccomp::Program;
 
-/// By number: asm-generic/resource.h.
+/// The names by number: asm-generic/resource.h.
 const RLIMITS: [&str; 16] = [
     "RLIMIT_CPU",
     "RLIMIT_FSIZE",

@@ -1,11 +1,11 @@
-//! `linux.sysctl`: only what belongs to a namespace that the container has for itself.
+//! `linux.sysctl`: accepts only sysctls of namespaces that the container has for itself.
 
 use std::collections::BTreeMap;
 
 use super::namespaces::{NEW_IPC, NEW_NET, NEW_UTS, Namespaces};
 use crate::fault::Fault;
 
-/// What the IPC namespace has of `kernel.`.
+/// The sysctls of `kernel.` that belong to the IPC namespace.
 const IPC: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",

@@ -1,4 +1,4 @@
-//! The compiler: `contd-seccomp`, which links libseccomp so that nothing else has to.
+//! Runs the compiler `contd-seccomp`, which links libseccomp so that no other program has to.
 //!
 //! It gets the section on standard input and answers on standard output with the filter's flags (u32, little-endian) and
 //! its instructions as they lie in memory.
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use super::{FilterError, Program, file};
 
-/// What is kept of what it says.
+/// The most bytes of its error output that are kept.
 const MAX_WORDS_BYTES: u64 = 4096;
 
 /// Compiles a section.
@@ -22,7 +22,7 @@ pub(super) fn run(compiler: &Path, section: &[u8]) -> Result<Program, FilterErro
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    // It reads all of its input before it answers, and its answer and its words fit into a pipe each.
+    // It reads all of its input before it answers, and its answer and its error output fit into a pipe each.
     if let Some(mut stdin) = child.stdin.take() {
         let _told_by_its_status = stdin.write_all(section);
     }

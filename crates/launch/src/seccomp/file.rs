@@ -1,4 +1,4 @@
-//! A compiled program as a file: a header, the instructions, a checksum.
+//! The file format of a compiled program: a header, the instructions, a checksum.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use super::Program;
 
-/// Of the file's layout; part of the key, so that another version is another file.
+/// The version of the layout; part of the key, so that another version uses another file.
 pub(super) const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"contdbpf";
-/// Magic, version, flags, number of instructions.
+/// The header: magic, version, flags, number of instructions.
 const HEADER_BYTES: usize = 20;
 const CHECKSUM_BYTES: usize = 32;
-/// The kernel takes no more (BPF_MAXINSNS).
+/// The most instructions that the kernel accepts (BPF_MAXINSNS).
 const MAX_INSTRUCTIONS: usize = 4096;
-/// The largest file.
+/// The size in bytes of the largest file.
 pub(super) const MAX_BYTES: usize = HEADER_BYTES + MAX_INSTRUCTIONS * 8 + CHECKSUM_BYTES;
 
 pub(super) fn encode(program: &Program) -> Vec<u8> {
@@ -32,7 +32,7 @@ pub(super) fn encode(program: &Program) -> Vec<u8> {
     bytes
 }
 
-/// Reads a program; `None` when it is not whole.
+/// Decodes a program; `None` when it is damaged.
 pub(super) fn decode(bytes: &[u8]) -> Option<Program> {
     let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     let (header, code) = body.split_at_checked(HEADER_BYTES)?;
@@ -57,7 +57,7 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     sum
 }
 
-/// Reads a file of ours; `None` when it is absent, damaged, or somebody else could have written it.
+/// Reads a cached file; `None` when it is absent, damaged, or another user could have written it.
 pub(super) fn read(path: &Path) -> Option<Program> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
     let metadata = file.metadata().ok()?;
@@ -70,7 +70,7 @@ pub(super) fn read(path: &Path) -> Option<Program> {
     decode(&bytes)
 }
 
-/// Writes a file in one piece. Not synced: a lost one is made again.
+/// Writes a file by rename. Not synced: a lost file is compiled again.
 pub(super) fn write(path: &Path, program: &Program) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let write = || {
@@ -80,12 +80,12 @@ pub(super) fn write(path: &Path, program: &Program) -> io::Result<()> {
         fs::rename(&temporary, path)
     };
     write().inspect_err(|_| {
-        // The failure that led here is the one to tell.
+        // Return the first failure, not one of the removal.
         let _left_behind = fs::remove_file(&temporary);
     })
 }
 
-/// Makes room for one more file. Best effort: too many files cost nothing but space.
+/// Makes room for one more file. A failure is ignored: too many files only take space.
 pub(super) fn remove_oldest(dir: &Path, max: usize) {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let dated = |path: PathBuf| Some((fs::symlink_metadata(&path).ok()?.modified().ok()?, path));

@@ -1,11 +1,11 @@
-//! seccomp(2).
+//! The system call seccomp(2).
 
 use std::io;
 
-/// Puts a filter on this process.
+/// Loads a filter into this process.
 pub(super) fn install(instructions: &[u64], flags: u32) -> io::Result<()> {
     let length = libc::c_ushort::try_from(instructions.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    // The kernel does not write to it, whatever the type of the pointer says.
+    // The kernel only reads it, although the pointer's type is mutable.
     let program = libc::sock_fprog { len: length, filter: instructions.as_ptr().cast_mut().cast() };
     let flags = libc::c_ulong::from(flags);
     // SAFETY: seccomp reads one sock_fprog, a live local, and `len` sock_filter of 8 bytes each from the slice behind it,

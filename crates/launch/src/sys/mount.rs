@@ -4,71 +4,49 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{check, new_fd};
+use nix::mount::{MntFlags, MsFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
-const FSCONFIG_SET_FLAG: libc::c_uint = 0;
-const FSCONFIG_SET_STRING: libc::c_uint = 1;
-const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-const FSOPEN_CLOEXEC: libc::c_uint = 1;
-const FSMOUNT_CLOEXEC: libc::c_uint = 1;
-const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
-const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
-const OPEN_TREE_CLONE: libc::c_uint = 1;
-
-/// That a path is empty: the descriptor itself is meant.
+/// An empty path: the call is about the descriptor itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Empty;
 
-/// Makes a detached copy of the mount at a path, with all below it when recursive.
+/// Makes a detached copy of the mount at a path, with all mounts below it if recursive.
 pub(crate) fn open_tree(dir: BorrowedFd<'_>, path: &CStr, is_recursive: bool) -> io::Result<OwnedFd> {
-    let recursive = if is_recursive { libc::AT_RECURSIVE } else { 0 };
-    let empty = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
-    let flags = OPEN_TREE_CLONE | u32::try_from(libc::O_CLOEXEC | recursive | empty).map_err(io::Error::other)?;
-    // SAFETY: open_tree reads a NUL-terminated path and writes nothing; the descriptor lives as long as the borrow.
-    new_fd(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, is_recursive);
+    flags.set(OpenTreeFlags::AT_EMPTY_PATH, path.is_empty());
+    Ok(rustix::mount::open_tree(dir, path, flags)?)
 }
 
-/// Attaches a detached mount at the place that `target` (`O_PATH`) names.
+/// Attaches a detached mount at the file that `target` (`O_PATH`) names.
 pub(crate) fn move_mount(mount: BorrowedFd<'_>, _: Empty, target: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    let (from, to, empty) = (mount.as_raw_fd(), target.as_raw_fd(), c"".as_ptr());
-    // SAFETY: move_mount reads two NUL-terminated (empty) paths and writes nothing; the descriptors are borrowed.
-    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, c"", target, c"", flags)?)
 }
 
-/// Begins a file system of a type.
+/// Opens a configuration of a file system type.
 pub(crate) fn fs_open(fs_type: &CStr) -> io::Result<OwnedFd> {
-    // SAFETY: fsopen reads a NUL-terminated name and writes nothing.
-    new_fd(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) })
+    Ok(rustix::mount::fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?)
 }
 
-/// Sets a parameter: a flag without a value, a string with one.
+/// Sets a parameter: a flag without a value, or a string with one.
 pub(crate) fn fs_configure(fs: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> io::Result<()> {
-    let (command, value) = match value {
-        Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
-        None => (FSCONFIG_SET_FLAG, std::ptr::null()),
-    };
-    let aux: libc::c_int = 0;
-    // SAFETY: fsconfig reads NUL-terminated strings (the value may be null for a flag) and writes nothing.
-    let result = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), command, key.as_ptr(), value, aux) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(match value {
+        Some(value) => rustix::mount::fsconfig_set_string(fs, key, value),
+        None => rustix::mount::fsconfig_set_flag(fs, key),
+    }?)
 }
 
-/// Makes the superblock.
+/// Creates the superblock.
 pub(crate) fn fs_create(fs: BorrowedFd<'_>) -> io::Result<()> {
-    let none = std::ptr::null::<libc::c_char>();
-    let aux: libc::c_int = 0;
-    // SAFETY: for this command fsconfig wants null for both strings and 0, and reads no memory.
-    let result = unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, aux) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(rustix::mount::fsconfig_create(fs)?)
 }
 
 /// Makes a detached mount of a superblock, with `MOUNT_ATTR_*`.
 pub(crate) fn fs_mount(fs: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
-    let attributes = u32::try_from(attributes).map_err(io::Error::other)?;
-    // SAFETY: fsmount takes integers only; the descriptor is borrowed.
-    new_fd(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).map_err(io::Error::other)?);
+    Ok(rustix::mount::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Changes the attributes (`MOUNT_ATTR_*`) and the propagation (`MS_PRIVATE`, ...; 0 keeps it) of a mount.
@@ -82,7 +60,7 @@ pub(crate) fn mount_set(
     mount_set_at(mount, c"", set, clear, propagation, is_recursive)
 }
 
-/// As [`mount_set`], of the mount whose root a path names.
+/// Does the same as [`mount_set`], for the mount whose root a path names.
 pub(crate) fn mount_set_at(
     dir: BorrowedFd<'_>,
     path: &CStr,
@@ -106,23 +84,19 @@ pub(crate) fn mount_set_at(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sets the propagation of the mount at `/` with all below it.
+/// Sets the propagation of the mount at `/` and all mounts below it.
 pub(crate) fn set_propagation(flag: u64, is_recursive: bool) -> io::Result<()> {
-    let flags = flag | if is_recursive { libc::MS_REC } else { 0 };
-    let none = std::ptr::null();
-    // SAFETY: for a change of propagation mount(2) reads the NUL-terminated target only; the other pointers may be null.
-    check(unsafe { libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()) }).map(drop)
+    let mut flags = MsFlags::from_bits_retain(flag);
+    flags.set(MsFlags::MS_REC, is_recursive);
+    Ok(nix::mount::mount(None::<&str>, c"/", None::<&str>, flags, None::<&str>)?)
 }
 
-/// Makes the working directory the root; the old root then lies over it.
+/// Makes the working directory the root; the old root then covers it.
 pub(crate) fn pivot_to_cwd() -> io::Result<()> {
-    // SAFETY: pivot_root reads two NUL-terminated paths.
-    let result = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(nix::unistd::pivot_root(c".", c".")?)
 }
 
-/// Detaches what is mounted at the working directory, with all below it.
+/// Detaches the mount at the working directory with all mounts below it.
 pub(crate) fn unmount_cwd() -> io::Result<()> {
-    // SAFETY: umount2 reads one NUL-terminated path.
-    check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }).map(drop)
+    Ok(nix::mount::umount2(c".", MntFlags::MNT_DETACH)?)
 }

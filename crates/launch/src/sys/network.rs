@@ -7,9 +7,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 nix::ioctl_write_ptr_bad!(set_interface_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 
-/// Brings up `lo`, which gets its addresses by that. Only legal in a network namespace of one's own.
+/// Brings up `lo`; the kernel then assigns its addresses. Only legal in a network namespace of one's own.
 pub(crate) fn bring_loopback_up() -> io::Result<()> {
-    // Any socket takes requests about interfaces; this kind there is on every kernel.
+    // Any socket accepts interface requests; Unix sockets exist on every kernel.
     let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: ifreq is plain old data for which all zeros is a valid value: an empty name, and a union of integers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

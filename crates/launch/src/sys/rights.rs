@@ -3,34 +3,24 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag};
+use nix::sys::signal::SigSet;
+use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::thread::CapabilitySet;
+
 use super::check;
 use crate::plan::CapabilitySets;
 
 /// The highest capability that a set can hold.
 const CAPABILITY_BITS: u32 = 64;
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct CapData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
 fn prctl(option: libc::c_int, two: libc::c_ulong, three: libc::c_ulong) -> io::Result<()> {
     let zero: libc::c_ulong = 0;
     // SAFETY: only options that take integers are given (see the callers in this file).
     check(unsafe { libc::prctl(option, two, three, zero, zero) }).map(drop)
 }
 
-/// Takes everything but these out of the bounding set. Those that the kernel does not know are not there anyway.
+/// Drops all capabilities except these from the bounding set. Those that the kernel does not know are in no set.
 pub(crate) fn bound(kept: u64) -> io::Result<()> {
     for number in 0..CAPABILITY_BITS {
         if kept & (1 << number) != 0 {
@@ -38,7 +28,7 @@ pub(crate) fn bound(kept: u64) -> io::Result<()> {
         }
         match prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0) {
             Ok(()) => {}
-            // The first number that the kernel does not know: there are none above it.
+            // The first number that the kernel does not know; there are no higher ones.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -48,19 +38,16 @@ pub(crate) fn bound(kept: u64) -> io::Result<()> {
 
 /// Sets the permitted, effective and inheritable sets.
 pub(crate) fn set_capabilities(sets: &CapabilitySets) -> io::Result<()> {
-    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let half = |shift: u32| {
-        let part = |set: u64| u32::try_from((set >> shift) & 0xffff_ffff).unwrap_or_default();
-        let (effective, permitted) = (part(sets.effective), part(sets.permitted));
-        CapData { effective, permitted, inheritable: part(sets.inheritable) }
+    let set = CapabilitySet::from_bits_retain;
+    let sets = rustix::thread::CapabilitySets {
+        effective: set(sets.effective),
+        permitted: set(sets.permitted),
+        inheritable: set(sets.inheritable),
     };
-    let data = [half(0), half(32)];
-    // SAFETY: capset of version 3 reads one header and two data structs, which are live locals of the kernel's layout.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-/// Makes these the ambient set, as far as they are permitted and inheritable: the kernel allows no other.
+/// Sets the ambient set to those of these that are permitted and inheritable: the kernel allows no other.
 pub(crate) fn set_ambient(set: u64) -> io::Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
     for number in (0..CAPABILITY_BITS).filter(|number| set & (1 << number) != 0) {
@@ -74,26 +61,25 @@ pub(crate) fn keep_capabilities(keep: bool) -> io::Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0)
 }
 
-/// Nothing executed from now on gains rights.
+/// Keeps every later exec from gaining rights.
 pub(crate) fn set_no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
 }
 
-/// Whether others of the same user may look into this process: its memory, its descriptors, its program.
+/// Sets whether processes of the same user may look into this process: its memory, its descriptors, its program.
 pub(crate) fn set_dumpable(is_dumpable: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(is_dumpable), 0)
 }
 
-/// Sets the groups, the group and the user, in this order; all four of each identity.
+/// Sets the groups, the group and the user, in this order; real, effective, saved and file system id of each.
 pub(crate) fn set_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
     if let Some(groups) = groups {
-        // SAFETY: setgroups reads `len` group ids of the live slice.
-        check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+        let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+        nix::unistd::setgroups(&groups)?;
     }
-    // SAFETY: setresgid takes integers only; this process has one thread, so there are no others to be left behind.
-    check(unsafe { libc::setresgid(gid, gid, gid) })?;
-    // SAFETY: as above.
-    check(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    nix::unistd::setresgid(gid, gid, gid)?;
+    Ok(nix::unistd::setresuid(uid, uid, uid)?)
 }
 
 /// Sets a resource limit.
@@ -109,18 +95,17 @@ pub(crate) fn set_personality(persona: u64) -> io::Result<()> {
     check(unsafe { libc::personality(persona) }).map(drop)
 }
 
-/// Becomes the leader of a session of its own.
+/// Makes this process the leader of a new session.
 pub(crate) fn new_session() -> io::Result<()> {
-    // SAFETY: setsid takes nothing and touches no memory.
-    match check(unsafe { libc::setsid() }) {
-        // It leads one already.
-        Err(error) if error.raw_os_error() != Some(libc::EPERM) => Err(error),
-        _ => Ok(()),
+    match nix::unistd::setsid() {
+        // It leads a session already.
+        Ok(_) | Err(Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
-/// The kernel's `struct sigaction`, all zeros of which is the default action with nothing masked: the C library's own call
-/// refuses the two signals that it keeps for itself, and they too may have been ignored by whoever started us.
+/// The kernel's `struct sigaction`; all zeros are the default action with nothing masked. The C library's own call
+/// refuses the two signals that it reserves, and the parent may have ignored these too.
 #[repr(C)]
 #[derive(Default)]
 struct KernelSigaction {
@@ -140,7 +125,7 @@ fn default_action(signal: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives every signal its default action and blocks none.
+/// Sets every signal to its default action and unblocks all.
 pub(crate) fn reset_signals() -> io::Result<()> {
     /// The highest number, real-time signals included.
     const LAST_SIGNAL: libc::c_int = 64;
@@ -150,27 +135,24 @@ pub(crate) fn reset_signals() -> io::Result<()> {
         }
         default_action(signal)?;
     }
-    // SAFETY: sigset_t is plain old data; sigemptyset below makes it valid.
-    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is a live local.
-    check(unsafe { libc::sigemptyset(&raw mut none) })?;
-    // SAFETY: sigprocmask reads the set; the old mask is not asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) }).map(drop)
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// Makes `fd` also the descriptor `number`, which stays open over an exec.
+/// Duplicates `fd` to the descriptor `number`, which stays open across an exec.
 pub(crate) fn duplicate_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     if fd.as_raw_fd() == number {
-        let flags: libc::c_int = 0;
-        // SAFETY: F_SETFD takes an integer.
-        return check(unsafe { libc::fcntl(number, libc::F_SETFD, flags) }).map(drop);
+        nix::fcntl::fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        return Ok(());
     }
-    // SAFETY: dup2 takes integers; `number` is 0, 1 or 2, which no object of this process owns.
-    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+    Ok(match number {
+        0 => dup2_stdin(fd),
+        1 => dup2_stdout(fd),
+        2 => dup2_stderr(fd),
+        _ => Err(Errno::EBADF),
+    }?)
 }
 
 /// Sets the NIS domain name.
 pub(crate) fn set_domainname(name: &str) -> io::Result<()> {
-    // SAFETY: setdomainname reads `len` bytes of the live string.
-    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+    Ok(rustix::system::setdomainname(name.as_bytes())?)
 }

@@ -1,4 +1,4 @@
-//! The family of bundles.
+//! Generates the family of bundles.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
-/// One bundle, and what is expected of it when it is refused.
+/// One bundle, and the expected refusal if it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) config: Value,
-    /// What a refusal must name.
+    /// The field that a refusal must name.
     pub(crate) field: Option<&'static str>,
     /// The exit code of a native refusal.
     pub(crate) native_code: Option<i32>,
@@ -120,7 +120,7 @@ fn seccomp() -> impl Strategy<Value = Value> {
     prop_oneof![1 => Just(Value::Null), 1 => Just(small), 1 => Just(default_profile())]
 }
 
-/// What containers of ours have.
+/// The seccomp profile of our containers.
 fn default_profile() -> Value {
     let (namespace, id) = (NamespaceId::new("differential").unwrap(), ContainerId::from_random([7; 16]));
     let mut spec = ContainerSpec::new(ContainerName::new("one").unwrap(), "dir:/");
@@ -194,7 +194,7 @@ fn linux() -> impl Strategy<Value = Value> {
     )
 }
 
-/// Something that both must refuse: how the configuration is spoilt, what is named, and the exit code.
+/// A fault that both must refuse: the change of the configuration, the field to name, and the exit code.
 type Spoiler = (fn(&mut Value), &'static str, i32);
 
 fn spoilers() -> Vec<Spoiler> {
@@ -262,7 +262,7 @@ fn push(config: &mut Value, mount: Value) {
     config["mounts"].as_array_mut().unwrap().push(mount);
 }
 
-/// Returns the whole family: one in six is spoilt.
+/// Returns the whole family: one bundle in six has a fault.
 pub(crate) fn cases() -> impl Strategy<Value = Case> {
     let sound = (process(), more_mounts(), linux(), any::<bool>()).prop_map(|(process, more, linux, readonly)| {
         let mounts: Vec<Value> = base_mounts().into_iter().chain(more).collect();
@@ -283,7 +283,7 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
             if field.starts_with("linux.namespaces") {
                 config.as_object_mut().unwrap().remove("hostname");
             }
-            // One fault each: which of two is found first is nobody's promise.
+            // One fault each: which of two faults is reported first is not specified.
             config["mounts"] = Value::Array(base_mounts());
             spoil(&mut config);
             Case { config, field: Some(field), native_code: Some(code) }

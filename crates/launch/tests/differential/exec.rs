@@ -1,4 +1,5 @@
-//! One more process in a running container, by `runc exec` and natively, of the same bundle: a probe must see the same.
+//! Executes one more process in a running container, by `runc exec` and natively, with the same bundle: a probe must
+//! see the same.
 
 use std::fs;
 use std::path::Path;
@@ -11,23 +12,24 @@ use crate::bundle::Case;
 use crate::normal;
 use crate::run::{Bench, Outcome, outcome};
 
-/// How often a container is looked at until its init sleeps, and how many times: 20 s.
+/// The interval and number of looks at a container until its init sleeps: 20 s.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 const MAX_LOOKS: usize = 20_000;
 
-/// What is executed where.
+/// An exec and its container.
 struct Spec {
     name: &'static str,
     config: Value,
     options: &'static [&'static str],
     args: &'static [&'static str],
-    /// What a native refusal must name, and its code.
+    /// The field that a native refusal must name, and its exit code.
     refusal: Option<(&'static str, i32)>,
 }
 
 const PROBE: &[&str] = &["/bin/probe", "--option", "a b"];
 
-/// The soft limit of descriptors is the hard one: Go's runtime inside of `runc exec` raises it, sometimes after it was set.
+/// Makes a configuration whose soft limit of descriptors equals the hard one: Go's runtime in `runc exec` raises it,
+/// sometimes after it was set.
 fn config(change: impl FnOnce(&mut Value)) -> Value {
     let set = json!(["CAP_CHOWN", "CAP_KILL", "CAP_SYS_CHROOT", "CAP_SETUID"]);
     let mut config = json!({
@@ -113,7 +115,7 @@ fn by_runc(bench: &Bench, spec: &Spec, case: &Case) -> Outcome {
     let (bundle, id) = bench.bundle(case);
     furnish(&bundle);
     let id = format!("{}-{id}", bench.parent);
-    // No pipes: its init would keep them open.
+    // Use no pipes: its init would keep them open.
     let mut run = bench.runc_command();
     run.args(["run", "--detach", "--bundle"]).arg(bundle).arg(&id);
     let status = run.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
@@ -145,7 +147,7 @@ fn natively(bench: &Bench, spec: &Spec, case: &Case, is_warm: bool) -> Outcome {
     outcome(&output)
 }
 
-/// Finds the child of a launcher that has become the entrypoint.
+/// Finds the child of a launcher that has executed the entrypoint.
 fn sleeper(launcher: u32) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap_or_default();
     let mut pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
@@ -154,12 +156,12 @@ fn sleeper(launcher: u32) -> Option<i32> {
     })
 }
 
-/// Each has a pid of its own: `runc` needs more processes until it is there.
+/// Removes pids: `runc` needs more processes before the program starts.
 fn lines(report: &str) -> Vec<String> {
     normal::lines(report).into_iter().filter(|line| !line.starts_with("pid ")).collect()
 }
 
-/// Says in what the two differ.
+/// Returns the difference between the two, if there is one.
 fn difference(spec: &Spec, runc: &Outcome, native: &Outcome) -> Option<String> {
     match (runc, native, spec.refusal) {
         (Outcome::Ran { code: left, report: one }, Outcome::Ran { code: right, report: other }, None) => {

@@ -1,7 +1,8 @@
-//! The same bundle by `runc` and by the native launcher: a probe inside must see the same, and both refuse the same.
+//! Runs the same bundles by `runc` and by the native launcher: a probe inside must see the same, and both refuse the
+//! same.
 //!
-//! The family of bundles is generated; the seed is printed and replays by `CONTD_DIFFERENTIAL_SEED=<64 hex digits>`. What
-//! differs on purpose is in `normal.rs`, with the reasons in docs/decisions/0006.
+//! The family of bundles is generated; the seed is printed and replays by `CONTD_DIFFERENTIAL_SEED=<64 hex digits>`.
+//! The intended differences are in `normal.rs`, with the reasons in docs/decisions/0006.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests end loudly")]
 
 #[path = "../support/built.rs"]
@@ -18,7 +19,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use bundle::{Case, cases};
 use run::{Bench, Outcome};
 
-/// How many bundles; each takes runc some 70 ms.
+/// The number of bundles; each takes runc about 70 ms.
 const CASES: u32 = 400;
 
 fn seed() -> [u8; 32] {
@@ -74,7 +75,7 @@ fn compare(bench: &Bench, case: &Case, ran: &Cell<u32>, refused: &Cell<u32>) -> 
         (Outcome::Refused { code: left, .. }, Outcome::Refused { code: right, words }) => {
             refused.set(refused.get() + 1);
             let names_field = case.field.is_none_or(|field| words.contains(field));
-            // runc gives 1 for whatever it refuses; a shell's codes are ours to keep.
+            // runc exits with 1 for every refusal; a shell's exit codes are our own promise.
             let is_code_right = case.native_code.is_none_or(|code| code == *right);
             if names_field && is_code_right {
                 return Ok(());

@@ -1,4 +1,5 @@
-// What a container sees of itself, line by line. Compiled by the test, static, for an empty root; it knows no crate.
+// Prints what a container sees of itself, line by line. Compiled by the test, static, for an empty root; it uses no
+// crate.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int, c_long};
@@ -106,7 +107,7 @@ fn main() {
             ("getpid of x32", syscall(0x4000_0000 | 39)),
         ]
     };
-    // The results were computed in order, but errno only keeps the last: each is asked again by itself.
+    // The results were computed in order, but errno only keeps the last: make each call again.
     let again: [(&str, &dyn Fn() -> c_long); 15] = [
         ("mount", &|| unsafe { syscall(165, c"proc".as_ptr(), c"/tmp".as_ptr(), c"proc".as_ptr(), 0u64, std::ptr::null::<c_char>()) }),
         ("unshare", &|| unsafe { syscall(272, 0x0002_0000u64) }),

@@ -1,4 +1,4 @@
-//! Runs a bundle by both, in directories and cgroups of its own.
+//! Runs a bundle by both launchers, in directories and cgroups of its own.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -14,16 +14,16 @@ use serde_json::json;
 use crate::built::built;
 use crate::bundle::Case;
 
-/// How a container went.
+/// The outcome of a container.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The probe has reported.
+    /// The container ran, and the probe has reported.
     Ran { code: i32, report: String },
-    /// It was not made.
+    /// The container was refused.
     Refused { code: i32, words: String },
 }
 
-/// The scene: a root with the probe, and the compiler of filters.
+/// The setting: a root with the probe, and the compiler of filters.
 pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,
     compiler: PathBuf,
@@ -32,8 +32,8 @@ pub(crate) struct Bench {
     mounts_before: BTreeSet<String>,
 }
 
-/// Lists the mounts of this thread's mount namespace by number and place. Copies of mounts of others may go from it at any time:
-/// a mount point that is removed takes them along.
+/// Lists the mounts of this thread's mount namespace by number and path. Copies of other processes' mounts may
+/// disappear at any time: with the mount point, when that is removed.
 fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let named = table.lines().map(|line| {
@@ -43,8 +43,8 @@ fn mounts() -> BTreeSet<String> {
     named.collect()
 }
 
-/// Gives this thread, and whatever it starts, a mount namespace of its own: what is mounted meanwhile by anybody else on the
-/// machine does not count, and what is left behind goes with the thread.
+/// Moves this thread, and the processes that it starts, to a new mount namespace: mounts made meanwhile by other
+/// processes do not count, and mounts left behind disappear with the thread.
 fn leave_the_hosts_mounts() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>).unwrap();
@@ -70,7 +70,7 @@ impl Bench {
         Self { dir, compiler, parent, number: Cell::new(0), mounts_before: mounts() }
     }
 
-    /// Makes a fresh bundle: both get the same, untouched.
+    /// Makes a fresh bundle, so that both get the same, untouched.
     pub(crate) fn bundle(&self, case: &Case) -> (PathBuf, String) {
         let number = self.number.get();
         self.number.set(number + 1);
@@ -107,7 +107,7 @@ impl Bench {
         let id = format!("{}-{id}", self.parent);
         let output = self.runc_command().args(["run", "--bundle"]).arg(bundle).arg(&id).output();
         let outcome = outcome(&output.unwrap());
-        // Only one that failed is still there.
+        // Only a container that failed is still there.
         let _absent = self.runc_command().args(["delete", "--force", &id]).output();
         outcome
     }
@@ -116,7 +116,7 @@ impl Bench {
         let (bundle, id) = self.bundle(case);
         let cgroup = format!("/{}/{id}", self.parent);
         let mut native = self.launch("run", &bundle, &cgroup);
-        // Every other one from a warm slot: it must be the same container.
+        // Every other container starts in a warm slot: it must be the same container.
         if self.number.get().is_multiple_of(4) {
             native.arg("--warm");
         }
@@ -138,7 +138,7 @@ impl Bench {
         runc
     }
 
-    /// Returns what is left of all runs, after removing the parents of the cgroups.
+    /// Lists everything that all runs have left, after removing the parents of the cgroups.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for entry in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {

@@ -1,5 +1,5 @@
-// What a hostile container tries, one attempt for each argument, one line of outcome for each. Compiled by the test, static,
-// for an empty root; it knows no crate.
+// A hostile container's program: makes one attempt for each argument and prints one line of outcome for each. Compiled
+// by the test, static, for an empty root; it uses no crate.
 //
 // An attempt is `verb|word|word…`, an outcome `attempt => ok WORDS` or `attempt => errno N`.
 
@@ -35,7 +35,7 @@ const SYS_CLONE3: c_long = 435;
 const SYS_OPEN_TREE: c_long = 428;
 const SYS_MOUNT_SETATTR: c_long = 442;
 const SIGCHLD: u64 = 17;
-/// How often a hunt looks at every process: the test ends it sooner by a file.
+/// The most rounds of a hunt through all processes: the test ends it sooner by a file.
 const MOST_ROUNDS: usize = 2_000_000;
 
 fn c(text: &str) -> CString {
@@ -70,7 +70,7 @@ fn list(path: &str) -> io::Result<String> {
     Ok(names.join(","))
 }
 
-/// The numbers of this process's descriptors, but for the one that looks.
+/// Lists the numbers of this process's descriptors, without the one used for listing.
 fn descriptors() -> io::Result<String> {
     let dir = fs::read_dir("/proc/self/fd")?;
     let names: Vec<String> = dir.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -102,7 +102,7 @@ fn remount(target: &str, flags: u64) -> io::Result<String> {
     check(unsafe { mount(none, target.as_ptr(), none, flags, none) }.into()).map(|_| "remounted".to_owned())
 }
 
-/// As `remount`, by the newer call.
+/// Does the same as `remount`, by the newer call.
 fn set_attributes(target: &str) -> io::Result<String> {
     // attr_set, attr_clr (MOUNT_ATTR_RDONLY), propagation, userns_fd
     let attributes: [u64; 4] = [0, 1, 0, 0];
@@ -124,7 +124,7 @@ fn enter(path: &str) -> io::Result<String> {
     check(unsafe { setns(file.as_raw_fd(), 0) }.into()).map(|_| "entered".to_owned())
 }
 
-/// Both clones end their child at once.
+/// Clones a child in both ways; each child ends at once.
 fn clone(flags: u64) -> io::Result<String> {
     let zero = 0u64;
     match check(unsafe { syscall(SYS_CLONE, flags | SIGCHLD, zero, zero, zero, zero) })? {
@@ -146,7 +146,8 @@ fn reap(pid: c_int) -> io::Result<String> {
     check(unsafe { waitpid(pid, &mut status, 0) }.into()).map(|_| "cloned".to_owned())
 }
 
-/// Makes the mount that a descriptor names writable, or a copy of it, as far as this process has the right; then writes.
+/// Tries to make the mount that a descriptor names writable, or a copy of it, as far as this process has the right;
+/// then writes.
 fn unseal(number: c_int) -> io::Result<String> {
     const AT_EMPTY_PATH: c_int = 0x1000;
     const OPEN_TREE_CLONE: c_int = 1;
@@ -165,8 +166,8 @@ fn unseal(number: c_int) -> io::Result<String> {
     file.write_all(b"#!/overwritten\n").map(|()| "written".to_owned())
 }
 
-/// Keeps the file that this descriptor names, and asks for it again for writing: CVE-2019-5736's second half. `ETXTBSY`
-/// means that only its being executed stands in the way, so it waits for the end of that.
+/// Keeps the file that this descriptor names, and opens it again for writing: the second half of CVE-2019-5736.
+/// `ETXTBSY` means that the file is being executed, so it waits for the end of that.
 fn overwrite(number: &str, until: &str) -> io::Result<String> {
     println!("holding {}", fs::read_link(format!("/proc/self/fd/{number}"))?.display());
     io::stdout().flush()?;
@@ -187,8 +188,8 @@ fn overwrite(number: &str, until: &str) -> io::Result<String> {
     Err(last)
 }
 
-/// Looks at every other process as long as the file `until` is not there: can its program, its root or its descriptors be
-/// named, and if so, be opened for writing?
+/// Looks at every other process until the file `until` exists: can its program, its root or its descriptors be named,
+/// and if so, be opened for writing?
 fn hunt(until: &str) -> io::Result<String> {
     let own = (std::process::id(), fs::metadata("/")?);
     let own_exe = fs::metadata("/proc/self/exe")?;
@@ -223,7 +224,7 @@ fn hunt(until: &str) -> io::Result<String> {
             }
             if let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) {
                 for fd in fds.flatten() {
-                    // When it runs, its output, and what it looks at itself. A socket would be init's line to the launcher.
+                    // These are the files of its own descriptors. A socket would be init's to the launcher.
                     let is_own = |link: &Path| ["/dev/null", "/proc"].iter().any(|own| link.starts_with(own)) || link.to_string_lossy().starts_with("pipe:");
                     if let Ok(link) = fs::read_link(fd.path()) && !is_own(&link) {
                         prey.insert(format!("fd {}", link.display()));
@@ -235,7 +236,7 @@ fn hunt(until: &str) -> io::Result<String> {
     Ok(format!("rounds {} seen {} refused {refused} prey {prey:?}", rounds, seen.len()))
 }
 
-/// Swaps a name between a directory and a symlink as long as the file `until` is not there.
+/// Swaps a name between a directory and a symlink until the file `until` exists.
 fn swap(name: &str, link: &str, until: &str) -> io::Result<String> {
     const RENAME_EXCHANGE: u32 = 2;
     let spare = format!("{name}.spare");
@@ -253,7 +254,7 @@ fn swap(name: &str, link: &str, until: &str) -> io::Result<String> {
     Ok(format!("rounds {rounds}"))
 }
 
-/// Does an attempt in a new user and mount namespace, where this process has every capability.
+/// Makes an attempt in a new user and mount namespace, where this process has every capability.
 fn in_user_namespace(words: &[&str]) -> io::Result<String> {
     let (mut near, far) = io::pipe()?;
     match check(unsafe { fork() }.into())? {
@@ -314,7 +315,7 @@ fn attempt(words: &[&str]) -> io::Result<String> {
     }
 }
 
-/// In a child, which alone is changed.
+/// Makes an attempt in a child process, so that this one is not changed.
 fn in_child(flags: u64) -> io::Result<String> {
     match check(unsafe { fork() }.into())? {
         0 => {

@@ -1,11 +1,11 @@
-//! What there is on the host of one scene: its files outside of the root, mounts, cgroups, processes.
+//! The census of one scene on the host: its files outside of the root, mounts, cgroups, processes.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A count, with names.
+/// A census, by names.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Census {
     /// Each file's type, mode, owner and content.
@@ -16,7 +16,7 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    /// Counts what lies in `dir`, but for `except`, what is mounted there, and the cgroups named `parent`.
+    /// Counts the files in `dir` without `except`, the mounts there, and the cgroups named `parent`.
     pub(crate) fn take(dir: &Path, except: &[PathBuf], parent: &str) -> Self {
         let mut files = BTreeMap::new();
         add_files(dir, except, &mut files);
@@ -74,7 +74,7 @@ fn hierarchies() -> Vec<PathBuf> {
     below.filter(|path| path.is_dir()).chain([top.clone()]).collect()
 }
 
-/// Removes the directories that the scene's cgroups were made in; one that is not empty stays.
+/// Removes the directories that the scene's cgroups were made in; one that is not empty is kept.
 pub(crate) fn remove_parents(parent: &str) {
     for hierarchy in hierarchies() {
         let _absent_here = fs::remove_dir(hierarchy.join(parent));

@@ -1,15 +1,15 @@
-//! A container's own cgroup is there to be read only.
+//! A container can only read its own cgroup.
 
 use std::fs;
 use std::path::Path;
 
 use crate::scene::{EACCES, ENOENT, EPERM, EROFS, Scene, add_capability, on_both, without_seccomp};
 
-/// The files that would let a container out of its limits, or run a program on the host.
+/// The files by which a container could escape its limits, or run a program on the host.
 const FILES: [&str; 6] =
     ["cgroup.procs", "tasks", "release_agent", "notify_on_release", "devices.allow", "memory.limit_in_bytes"];
 
-/// The cgroup directories that a container sees.
+/// Lists the cgroup directories that a container sees.
 fn dirs() -> Vec<String> {
     let top = Path::new("/sys/fs/cgroup");
     let mut dirs = vec![top.display().to_string()];
@@ -26,7 +26,7 @@ fn attempts() -> Vec<String> {
     attempts
 }
 
-/// Demands that nothing could be written, and that there was something that could have been.
+/// Asserts that no file could be written, and that there were files to write.
 #[track_caller]
 fn assert_read_only(scene: &Scene, change: impl Fn(&mut serde_json::Value)) {
     let attempts = attempts();

@@ -1,4 +1,4 @@
-//! Descriptors of the host's that whoever starts the launcher has left open (CVE-2024-21626).
+//! Descriptors of the host's that the launcher's parent has left open (CVE-2024-21626).
 
 use std::process::Command;
 
@@ -82,7 +82,7 @@ fn the_check_sees_a_descriptor_that_is_inherited() {
     });
 }
 
-/// The host's `/dev/null` is what many containers have for their input.
+/// Many containers have the host's `/dev/null` as their input.
 #[test]
 fn an_image_that_brings_a_dev_null_does_not_get_the_hosts() {
     use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! The host's block devices: a node may be made where that is allowed, and opens nothing.
+//! The host's block devices: a node may be made where that is allowed, but cannot be opened.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{EPERM, Scene, on_both, without_seccomp};
 
-/// The numbers of a block device that the host may open: the check could not fail by another.
+/// Returns the numbers of a block device that the host can open: with any other the check could not fail.
 fn block_device() -> (u64, u64) {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let devices = fs::read_dir("/dev").unwrap().flatten();
@@ -22,7 +22,7 @@ fn allow(config: &mut Value, access: &str) {
     rules.push(json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": access}));
 }
 
-/// The attempts: make a node, look at it, read the device.
+/// Returns the attempts: make a node, look at it, read the device.
 fn attempts() -> [String; 3] {
     let (major, minor) = block_device();
     [format!("node|/tmp/disk|{major}|{minor}"), "kind|/tmp/disk".to_owned(), "read|/tmp/disk".to_owned()]
@@ -40,7 +40,7 @@ fn config(scene: &Scene) -> Value {
 fn a_node_of_a_block_device_opens_nothing() {
     on_both(|scene| {
         let outcome = scene.run(&config(scene));
-        // As with runc: who has CAP_MKNOD may make it.
+        // As with runc: a container with CAP_MKNOD may make it.
         outcome.assert_worked(&attempts()[0]);
         outcome.assert_refused(&attempts()[2], &[EPERM]);
     });
@@ -59,7 +59,7 @@ fn a_node_that_the_image_brings_cannot_be_opened() {
     });
 }
 
-/// The kernel of cgroup v1 takes a rule that begins with `a` as one about everything, whatever stands behind it.
+/// The kernel's cgroup v1 takes a rule that begins with `a` as one about everything, whatever follows it.
 #[test]
 fn a_rule_for_both_kinds_of_devices_with_numbers_is_about_those_alone() {
     on_both(|scene| {
@@ -77,7 +77,7 @@ fn a_rule_for_both_kinds_of_devices_with_numbers_is_about_those_alone() {
     });
 }
 
-/// The kernel of cgroup v1 passes over a denial that has not the very numbers of what was allowed.
+/// The kernel's cgroup v1 ignores a denial that does not have exactly the numbers of an allowed entry.
 #[test]
 fn a_device_that_is_taken_back_is_not_there_or_the_bundle_is_refused() {
     on_both(|scene| {

@@ -1,5 +1,5 @@
-// The program that a hostile image brings in the place of the dynamic loader: when the kernel is made to execute one of
-// ours inside the container, this runs in its place. Opens what it runs as, and has the attack keep it as descriptor 100.
+// A hostile image's dynamic loader: when the kernel executes one of our programs inside the container, this runs in its
+// place. Opens the file that it runs as, and lets the attack keep it as descriptor 100.
 #![no_std]
 #![no_main]
 

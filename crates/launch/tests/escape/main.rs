@@ -1,8 +1,9 @@
-//! Attempts to get out of a container, by a hostile image and from the inside: each must fail, on a cold and on a warm start.
+//! Attempts to escape from a container, by a hostile image and from the inside: each must fail, on a cold and on a warm
+//! start.
 //!
-//! The bundles are those that contd makes by default (`contd-bundle`); where a test is about one layer, the others are taken
-//! away: no seccomp, more capabilities. Each topic also shows once that its check can fail: a bundle in which the same
-//! attempt is meant to work, and does. After each container, the host is as it was before (`scene`).
+//! The bundles are those that contd makes by default (`contd-bundle`); where a test is about one layer, the others are
+//! removed: no seccomp, more capabilities. Each topic also shows once that its check can fail, by a bundle in which the
+//! same attempt is meant to work. After each container, the host is as it was before (`scene`).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests end loudly")]
 
 #[path = "../support/built.rs"]

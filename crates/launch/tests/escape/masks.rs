@@ -1,4 +1,4 @@
-//! What `/proc` and `/sys` hide stays hidden, whatever the image brings in their place or in that of `/dev/null`.
+//! Masked files of `/proc` and `/sys` stay masked, whatever the image has in their place or in that of `/dev/null`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{ENOENT, Scene, add_mount, on_both};
 
-/// There on every kernel, and readable for root.
+/// A file that exists on every kernel and is readable for root.
 const MASKED_FILE: &str = "read|/proc/interrupts";
 const MASKED_DIR: &str = "list|/sys/firmware";
 
@@ -110,7 +110,7 @@ fn nothing_may_be_mounted_over_proc() {
             add_mount(&mut config, json!({"destination": target, "type": "tmpfs", "source": "tmpfs"}));
             scene.run(&config).assert_no_container("mounts[7].destination");
         }
-        // A bind by another name is one too.
+        // A bind under another path is refused too.
         let source = scene.root().join("work");
         for kind in ["bind", "proc", "none"] {
             let mut config = scene.config(&["say|here"]);
@@ -125,7 +125,7 @@ fn nothing_may_be_mounted_over_proc() {
 fn an_image_cannot_lead_a_mount_over_proc() {
     on_both(|scene| {
         for says in ["/proc", "/proc/sys", "proc/fs", "/proc/1/attr", "/proc/thread-self"] {
-            // A tmpfs that every bundle has.
+            // Every bundle has a tmpfs there.
             scene.link("dev", says);
             scene.run(&scene.config(&["say|here"])).assert_no_container("mounts[1].destination");
         }
@@ -153,7 +153,7 @@ fn an_image_cannot_lead_a_mount_over_sys() {
                 scene.run(&config).assert_no_container("mounts[7].destination");
             }
         }
-        // A bundle that says so itself has its way, as with runc.
+        // A bundle that itself mounts there is allowed to, as with runc.
         let mut config = scene.config(&["create|/sys/firmware/file"]);
         config["linux"]["maskedPaths"] = json!([]);
         add_mount(&mut config, json!({"destination": "/sys/firmware", "type": "tmpfs", "source": "tmpfs"}));

@@ -1,4 +1,4 @@
-//! Mount targets that are symlinks in the image: nothing is mounted or made outside of the root.
+//! Mount targets that are symlinks in the image: no mount and no file is made outside of the root.
 
 use std::fs;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -15,7 +15,7 @@ fn tmpfs(target: &str) -> Value {
     json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=64k"]})
 }
 
-/// Where a link out of the root points to: the outside, as an absolute path and climbing.
+/// Returns the targets of links that lead out of the root: the outside, as an absolute path and climbing.
 fn ways_out(scene: &Scene) -> Vec<(&'static str, String)> {
     let outside = scene.outside().join("dir").display().to_string();
     vec![
@@ -37,7 +37,7 @@ fn a_symlinked_mount_target_stays_inside_the_root() {
                 let mut config = scene.config(&[&file]);
                 add_mount(&mut config, tmpfs(&format!("/{target}")));
                 let outcome = scene.run(&config);
-                // A link to what is not in the root may be refused, or made inside.
+                // A link to a path that is not in the root may be refused, or its target may be made inside.
                 if outcome.code == 125 {
                     outcome.assert_no_container("mounts[7].destination");
                 } else {
@@ -49,7 +49,7 @@ fn a_symlinked_mount_target_stays_inside_the_root() {
     });
 }
 
-/// As `/etc/resolv.conf` of Debian and `/etc/localtime` of many images.
+/// `/etc/resolv.conf` of Debian and `/etc/localtime` of many images are such links.
 #[test]
 fn what_a_dangling_link_names_is_made_inside_the_root() {
     on_both(|scene| {
@@ -102,7 +102,7 @@ fn a_file_on_a_directory_is_refused_with_both() {
         let mut config = scene.config(&["say|here"]);
         add_mount(&mut config, tmpfs("/file"));
         scene.run(&config).assert_no_container("the target is a file");
-        // What a bind does not have is not dropped either.
+        // An option without a meaning for a bind is not dropped either.
         let mut config = scene.config(&["say|here"]);
         let mount = json!({"destination": "/dir", "type": "bind", "source": scene.root().join("dir"), "options": ["rbind", "r0"]});
         add_mount(&mut config, mount);
@@ -165,7 +165,7 @@ fn a_default_mount_whose_directory_is_a_link_stays_inside_the_root() {
     });
 }
 
-/// A process that swaps a name in the image, as one of another container with the same root would; ends with the test.
+/// A process that swaps a name in the image, as one of another container with the same root could; ends with the test.
 struct Swapper {
     child: Child,
     _stdout: ChildStdout,
@@ -195,7 +195,7 @@ fn a_mount_target_that_is_swapped_meanwhile_stays_inside_the_root() {
     on_both(|scene| {
         let races = if scene.start == Start::Cold { RACES } else { RACES / 2 };
         let outside = scene.outside().join("dir").display().to_string();
-        // Inside of the root there is such a place too, so that both lead somewhere.
+        // Make the same path inside the root, so that both lead somewhere.
         fs::create_dir_all(scene.root().join(outside.trim_start_matches('/'))).unwrap();
         let climbing = format!("../../../../../../../../../../../..{outside}");
         for says in [outside, climbing, "/proc/self/root".to_owned()] {
@@ -218,7 +218,7 @@ fn a_mount_target_that_is_swapped_meanwhile_stays_inside_the_root() {
     });
 }
 
-/// The kernel resolves a `..` anew when something was renamed meanwhile, wherever that was, and may leave it to us.
+/// The kernel resolves a `..` again when any rename came between, and may leave the retry to us.
 #[test]
 fn renames_elsewhere_do_not_hinder_a_mount_behind_a_climbing_link() {
     on_both(|scene| {

@@ -1,4 +1,4 @@
-//! No way into the host's namespaces, and none into new ones where a container would have every right.
+//! A container cannot enter the host's namespaces, nor new ones where it would have every right.
 
 use crate::scene::{EINVAL, ENOSYS, EPERM, add_capability, on_both, without_seccomp};
 
@@ -36,7 +36,7 @@ fn a_container_cannot_enter_a_namespace() {
             }
             let outcome = scene.run(&config);
             for attempt in &attempts {
-                // A process's own user namespace is never entered again.
+                // The kernel refuses to enter a process's own user namespace again.
                 outcome.assert_refused(attempt, if has_filter { &[EPERM] } else { &[EPERM, EINVAL] });
             }
         }
@@ -51,7 +51,7 @@ fn a_container_can_make_no_user_namespace() {
         let outcome = scene.run(&scene.config(&attempts));
         outcome.assert_refused(attempts[0], &[EPERM]);
         outcome.assert_refused(attempts[1], &[EPERM]);
-        // A filter cannot look into its arguments, so it does not exist at all.
+        // A filter cannot examine clone3's arguments, so the call gets ENOSYS.
         outcome.assert_refused(attempts[2], &[ENOSYS]);
     });
 }
@@ -73,7 +73,7 @@ fn the_check_sees_a_user_namespace_that_was_made() {
 #[test]
 fn other_namespaces_want_a_right_that_a_container_lacks() {
     on_both(|scene| {
-        // Mount, cgroup, UTS, IPC, PID, network.
+        // The flags of mount, cgroup, UTS, IPC, PID, network.
         let flags = ["131072", "33554432", "67108864", "134217728", "536870912", "1073741824"];
         let attempts: Vec<String> = flags.iter().map(|flag| format!("unshare|{flag}")).collect();
         let attempts: Vec<&str> = attempts.iter().map(String::as_str).collect();

@@ -1,7 +1,7 @@
-//! The launcher's own file on the host, by `/proc/self/exe` and `/proc/<pid>/exe` (CVE-2019-5736).
+//! Attacks on the launcher's own file on the host, by `/proc/self/exe` and `/proc/<pid>/exe` (CVE-2019-5736).
 //!
-//! `loader.rs` says how: the image is executed as our program, with the image's loader. The launcher is started from a copy,
-//! so that a hole would not destroy the one that the other tests use.
+//! `loader.rs` explains the attack: the image is executed as our program, with the image's loader. The launcher is
+//! started from a copy, so that a hole would not destroy the one that the other tests use.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -14,17 +14,17 @@ use crate::programs::programs;
 use crate::run::{Outcome, Running};
 use crate::scene::{EINVAL, EROFS, ETXTBSY, Scene, Start, add_capability, bind, on_both, without_seccomp};
 
-/// Where the kernel looks for the loader of our programs.
+/// The path where the kernel looks for our programs' loader.
 #[cfg(target_arch = "x86_64")]
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 
-/// How many containers join the PID namespace of the one that hunts.
+/// The number of containers that join the PID namespace of the one that hunts.
 const JOINERS: usize = 12;
 
-/// What `loader.rs` has the attack do.
+/// The attempt that `loader.rs` lets the attack make.
 const OVERWRITE: &str = "overwrite|100|/go";
 
-/// Makes a copy of the launcher outside of the image, and a container with an entrypoint that is a way to it.
+/// Makes a copy of the launcher outside of the image, and a container whose entrypoint leads to it.
 fn victim(scene: &Scene) -> PathBuf {
     let victim = scene.outside().join("launcher");
     fs::copy(env!("CARGO_BIN_EXE_contd-launch"), &victim).unwrap();
@@ -35,12 +35,12 @@ fn victim(scene: &Scene) -> PathBuf {
     victim
 }
 
-/// The launcher as contd starts its own: from a read-only mount of its file.
+/// Starts the launcher as contd starts its own: from a read-only mount of its file.
 fn start_sealed(scene: &Scene, victim: &Path, config: &Value) -> Running {
     let program = contd_launch::sealed::open(victim).unwrap();
     let mut command = scene.command(&PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd())), config, "c");
     command.arg0(victim);
-    // With the end of this the descriptor is closed here, as the exec has closed it there.
+    // When this returns, the descriptor is closed here, as the exec has closed it there.
     Running::start(command)
 }
 
@@ -54,7 +54,7 @@ fn an_image_that_executes_us_cannot_write_our_program() {
             config["process"]["args"] = json!([entrypoint]);
             fs::write(scene.root().join("go"), "").unwrap();
             let outcome = start_sealed(scene, &victim, &config).outcome();
-            // That it is being executed is found first.
+            // The kernel finds first that the file is being executed.
             outcome.assert_refused(OVERWRITE, &[EROFS, ETXTBSY]);
             assert!(fs::read(&victim).unwrap() == text, "{entrypoint}: our program has changed");
         }
@@ -62,7 +62,7 @@ fn an_image_that_executes_us_cannot_write_our_program() {
     });
 }
 
-/// Runs an image that executes us, kills the launcher, and lets the image write.
+/// Runs an image that executes the launcher, kills the launcher, and lets the image write.
 fn write_when_we_are_gone(scene: &Scene, change: impl Fn(&mut Value)) -> Outcome {
     let victim = victim(scene);
     let text = fs::read(&victim).unwrap();
@@ -112,7 +112,8 @@ fn the_check_sees_a_program_that_was_written() {
     scene.assert_untouched();
 }
 
-/// Starts container after container in the PID namespace of one that looks at all it sees there; returns its report.
+/// Starts container after container in the PID namespace of one that examines all that it sees there; returns its
+/// report.
 fn hunt(scene: &Scene, change: impl Fn(&mut Value)) -> String {
     let victim = victim(scene);
     let text = fs::read(&victim).unwrap();
@@ -120,7 +121,7 @@ fn hunt(scene: &Scene, change: impl Fn(&mut Value)) -> String {
     change(&mut config);
     let mut hunter = scene.start(&config, "hunter");
     hunter.await_line("hunting");
-    // The launcher, which came first, may not have left the cgroup yet.
+    // The launcher, which started first, may not have left the cgroup yet.
     let pid = scene.pids("hunter").into_iter().max().unwrap();
     for _ in 0..JOINERS {
         let mut config = scene.config(&["say|here"]);
@@ -147,7 +148,7 @@ fn a_process_in_the_same_pid_namespace_gets_at_nothing_of_another_init() {
     });
 }
 
-/// CAP_SYS_PTRACE is the right to look into a process; whoever gives it to a container must not give it others' PIDs.
+/// CAP_SYS_PTRACE is the right to look into a process; a container that has it must not share a PID namespace.
 #[test]
 fn the_hunt_sees_an_init_that_it_may_look_into() {
     let scene = Scene::prepare(Start::Cold);

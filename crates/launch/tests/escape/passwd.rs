@@ -1,4 +1,5 @@
-//! `/etc/passwd` and `/etc/group` are the image's, and may be anything: nothing waits, and nothing of the host's is read.
+//! The image's `/etc/passwd` and `/etc/group` may be any kind of file: no reader hangs, and no file of the host is
+//! read.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,10 +7,10 @@ use std::path::Path;
 
 use crate::scene::{Scene, on_both};
 
-/// Makes something at a place.
+/// Makes a file at a path.
 type Make = Box<dyn Fn(&Path)>;
 
-/// What the image brings in the place of a file of users.
+/// Lists the kinds of files that the image has as its users' file.
 fn strange_files(scene: &Scene) -> Vec<(&'static str, Make)> {
     let host = scene.outside().join("passwd");
     let climbing = format!("../../../../../../../../../../../..{}", host.display());
@@ -42,7 +43,7 @@ fn put(scene: &Scene, make: &dyn Fn(&Path)) {
 fn a_strange_file_of_users_gives_no_home_and_no_delay() {
     on_both(|scene| {
         fs::write(scene.outside().join("passwd"), "victim:x:0:0::/the/hosts/home:/bin/sh\n").unwrap();
-        // Made before: contd looks at these files too (below).
+        // Make the bundle first: contd reads these files too (below).
         let mut config = scene.config(&["env|HOME"]);
         let env = config["process"]["env"].as_array_mut().unwrap();
         env.retain(|pair| !pair.as_str().unwrap().starts_with("HOME="));

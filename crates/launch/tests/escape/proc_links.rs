@@ -1,4 +1,4 @@
-//! The links in `/proc` that lead to a process's root and directories lead nowhere outside.
+//! The links in `/proc` to a process's root and directories do not lead out of the container.
 
 use crate::programs::programs;
 use crate::run::Running;

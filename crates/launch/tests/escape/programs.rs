@@ -1,4 +1,4 @@
-//! What the containers execute, made once for all tests.
+//! The programs that the containers execute, built once for all tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,20 +7,20 @@ use std::sync::OnceLock;
 
 use crate::built::built;
 
-/// The programs.
+/// The paths of the programs.
 pub(crate) struct Programs {
-    /// Where they lie, and the scenes beside them: one file system, so that they can be linked.
+    /// The directory of the programs and the scenes: one file system, so that programs can be linked.
     pub(crate) dir: PathBuf,
-    /// `attack.rs`.
+    /// The program of `attack.rs`.
     pub(crate) attack: PathBuf,
-    /// `loader.rs`.
+    /// The program of `loader.rs`.
     pub(crate) loader: PathBuf,
     pub(crate) busybox: PathBuf,
-    /// `contd-seccomp`.
+    /// The program `contd-seccomp`.
     pub(crate) compiler: PathBuf,
 }
 
-/// Builds them, or returns them.
+/// Builds the programs at the first call, and returns their paths.
 pub(crate) fn programs() -> &'static Programs {
     static PROGRAMS: OnceLock<Programs> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
@@ -52,7 +52,7 @@ pub(crate) fn programs() -> &'static Programs {
 fn compile(dir: &Path, name: &str, options: &[&str]) -> PathBuf {
     let source = format!("{}/tests/escape/{name}.rs", env!("CARGO_MANIFEST_DIR"));
     let program = dir.join(format!("escape-{name}"));
-    // A program that is being executed cannot be written.
+    // Write to a new file: one that is being executed cannot be written.
     let new = program.with_extension("new");
     let status = Command::new("rustc")
         .args(["--edition", "2024", "-A", "warnings"])

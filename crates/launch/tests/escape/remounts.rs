@@ -1,4 +1,4 @@
-//! What is read-only or masked stays so from the inside.
+//! Read-only and masked paths stay so from the inside.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::scene::{EINVAL, EPERM, EROFS, Scene, add_capability, on_both, without
 
 const PLACES: [&str; 5] = ["/proc/sys", "/proc/bus", "/sys", "/sys/fs/cgroup", "/proc/interrupts"];
 
-/// Each way to change each place.
+/// Returns each way to change each path.
 fn attempts() -> Vec<String> {
     let ways = ["remount", "set-attributes", "unmount", "open-tree"];
     let mut attempts: Vec<String> = PLACES.iter().flat_map(|place| ways.map(|way| format!("{way}|{place}"))).collect();
@@ -44,7 +44,7 @@ fn a_container_cannot_remount_or_unmount_without_the_filter_either() {
     on_both(|scene| assert_all_refused(scene, "", false, &[EPERM]));
 }
 
-/// There a process has every capability, but over mounts that came in locked.
+/// In a user namespace a process has every capability, but inherited mounts are locked.
 #[test]
 fn a_user_namespace_cannot_unmask_either() {
     on_both(|scene| {
@@ -57,7 +57,7 @@ fn a_user_namespace_cannot_unmask_either() {
             ("unmount|/proc", EINVAL),
             ("mount|proc|/work|", EPERM),
             ("mount|sysfs|/work|", EPERM),
-            // Without all that is mounted on it, it would be bare.
+            // Without the mounts on it, it would be bare.
             ("bind|/proc|/work", EINVAL),
         ];
         let words: Vec<String> = attempts.iter().map(|(attempt, _)| format!("in-user-namespace|{attempt}")).collect();

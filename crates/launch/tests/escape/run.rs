@@ -1,4 +1,4 @@
-//! A container under way, and how it went.
+//! A running container, and its outcome.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -7,13 +7,13 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-/// No container here works for longer: one that is silent for so long hangs.
+/// The time limit of silence: no container here works for longer.
 const SILENCE: Duration = Duration::from_secs(300);
 
 /// A container that was started.
 pub(crate) struct Running {
     child: Child,
-    /// What it and the launcher say: standard output by lines, then all of standard error.
+    /// The output of the container and the launcher: standard output by lines, then all of standard error.
     lines: Receiver<Said>,
     said: Vec<String>,
 }
@@ -23,14 +23,14 @@ enum Said {
     Words(String),
 }
 
-/// How a container went.
+/// The outcome of a container.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
-    /// What became of each attempt.
+    /// The outcome of each attempt.
     attempts: BTreeMap<String, String>,
     lines: Vec<String>,
-    /// Of the launcher.
+    /// The error output of the launcher.
     pub(crate) words: String,
 }
 
@@ -39,7 +39,7 @@ impl Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = loop {
             match command.spawn() {
-                // A test beside this one has forked while our copy of the program was being written; its exec ends that.
+                // Another test has forked while our copy of the program was being written; its exec ends that.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
                 spawned => break spawned.unwrap(),
             }
@@ -60,7 +60,7 @@ impl Running {
         Self { child, lines, said: Vec::new() }
     }
 
-    /// Waits until the container has said a line that begins so.
+    /// Waits for a line of output that begins like this.
     #[track_caller]
     pub(crate) fn await_line(&mut self, beginning: &str) -> String {
         loop {
@@ -83,7 +83,7 @@ impl Running {
         self.child.wait().unwrap();
     }
 
-    /// Waits for the end of it and of all that it says.
+    /// Waits for the end of the container and of its output.
     #[track_caller]
     pub(crate) fn outcome(mut self) -> Outcome {
         let mut words = String::new();
@@ -110,14 +110,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that failed must not leave it; one that has ended is not there any more.
+        // A test that failed must not leave the container; one that has ended is no longer there.
         let _has_ended = self.child.kill();
         let _status = self.child.wait();
     }
 }
 
 impl Outcome {
-    /// What an attempt came to: `ok …` or `errno N`.
+    /// Returns the outcome of an attempt: `ok …` or `errno N`.
     #[track_caller]
     pub(crate) fn of(&self, attempt: &str) -> &str {
         match self.attempts.get(attempt) {
@@ -126,7 +126,7 @@ impl Outcome {
         }
     }
 
-    /// Demands that an attempt failed by one of these errors.
+    /// Asserts that an attempt failed with one of these errors.
     #[track_caller]
     pub(crate) fn assert_refused(&self, attempt: &str, errors: &[i32]) {
         let result = self.of(attempt);
@@ -134,7 +134,7 @@ impl Outcome {
         assert!(number.is_some_and(|number| errors.contains(&number)), "{attempt}: {result}, not one of {errors:?}");
     }
 
-    /// Demands that an attempt worked, and returns what it said.
+    /// Asserts that an attempt worked, and returns its output.
     #[track_caller]
     pub(crate) fn assert_worked(&self, attempt: &str) -> &str {
         let result = self.of(attempt);
@@ -144,7 +144,7 @@ impl Outcome {
         }
     }
 
-    /// Demands that there was no container, because of this field.
+    /// Asserts that no container was made, because of this field.
     #[track_caller]
     pub(crate) fn assert_no_container(&self, field: &str) {
         assert!(self.lines.is_empty() && self.code == 125, "there was a container: {self:?}");

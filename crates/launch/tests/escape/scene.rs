@@ -1,4 +1,4 @@
-//! One bundle with a hostile image, and beside it what the host wants to keep.
+//! One bundle with a hostile image, and beside it files of the host that must not change.
 //!
 //! ```text
 //! <scene>/bundle/config.json
@@ -23,7 +23,7 @@ use crate::census::{self, Census};
 use crate::programs::{Programs, programs};
 use crate::run::{Outcome, Running};
 
-/// What is in the canary. No container may see it.
+/// The content of the canary. No container may see it.
 pub(crate) const SECRET: &str = "the host's secret";
 pub(crate) const EPERM: i32 = 1;
 pub(crate) const ENOENT: i32 = 2;
@@ -33,7 +33,7 @@ pub(crate) const ETXTBSY: i32 = 26;
 pub(crate) const EROFS: i32 = 30;
 pub(crate) const ENOSYS: i32 = 38;
 
-/// How a container is started.
+/// The way in which a container is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     Cold,
@@ -50,7 +50,7 @@ pub(crate) struct Scene {
     before: Census,
 }
 
-/// Runs a test on a cold start and on a warm one, and demands each time that the host is as before.
+/// Runs a test on a cold start and on a warm one, and asserts each time that the host is as before.
 #[track_caller]
 pub(crate) fn on_both(test: impl Fn(&Scene)) {
     for start in [Start::Cold, Start::Warm] {
@@ -82,17 +82,17 @@ impl Scene {
         Self { dir, programs, start, parent, before }
     }
 
-    /// The image.
+    /// Returns the path of the image.
     pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("bundle/root")
     }
 
-    /// What the host wants to keep.
+    /// Returns the directory of the host's files that must not change.
     pub(crate) fn outside(&self) -> PathBuf {
         self.dir.path().join("outside")
     }
 
-    /// Copies something into the image.
+    /// Copies a program into the image.
     pub(crate) fn install(&self, program: &Path, place: &str) {
         let place = self.root().join(place);
         fs::create_dir_all(place.parent().unwrap()).unwrap();
@@ -109,12 +109,12 @@ impl Scene {
         symlink(says, place).unwrap();
     }
 
-    /// The bundle that contd makes by default of a container that makes these attempts.
+    /// Returns the bundle that contd makes by default for a container that makes these attempts.
     pub(crate) fn config(&self, attempts: &[&str]) -> Value {
         self.config_for(attempts, None).unwrap()
     }
 
-    /// As [`Self::config`], for a user that is looked up in the image.
+    /// Does the same as [`Self::config`], for a user that is looked up in the image.
     pub(crate) fn config_for(&self, attempts: &[&str], user: Option<&str>) -> Result<Value, String> {
         let mut spec = ContainerSpec::new(ContainerName::new("escape").unwrap(), "/escape.fl");
         let args = ["/attack"].into_iter().chain(attempts.iter().copied());
@@ -149,7 +149,7 @@ impl Scene {
         Running::start(self.command(Path::new(env!("CARGO_BIN_EXE_contd-launch")), config, name))
     }
 
-    /// Makes the launcher's command line, by a copy of it perhaps.
+    /// Returns the launcher's command line, with the given launcher.
     pub(crate) fn command(&self, launcher: &Path, config: &Value, name: &str) -> Command {
         let bundle = self.dir.path().join("bundle");
         let mut config = config.clone();
@@ -171,7 +171,7 @@ impl Scene {
         Path::new("/").join(&self.parent).join(name)
     }
 
-    /// The container's processes, by their pids on the host.
+    /// Lists the container's processes, by their pids on the host.
     pub(crate) fn pids(&self, name: &str) -> Vec<i32> {
         let cgroup = Cgroup::open(&Hierarchies::read().unwrap(), &self.cgroup(name)).unwrap();
         cgroup.map(|cgroup| cgroup.pids().unwrap()).unwrap_or_default()
@@ -185,7 +185,7 @@ impl Scene {
         }
     }
 
-    /// Demands that nothing of the host's has changed: no file outside of the image, mount, cgroup or process.
+    /// Asserts that the host is unchanged: files outside of the image, mounts, cgroups and processes.
     #[track_caller]
     pub(crate) fn assert_untouched(&self) {
         let now = self.census();
@@ -193,7 +193,7 @@ impl Scene {
         assert_eq!(now, self.before, "{:?}: the host has changed", self.start);
     }
 
-    /// What there is now outside of the image.
+    /// Takes a census outside of the image.
     pub(crate) fn census(&self) -> Census {
         Census::take(self.dir.path(), &images(self.dir.path()), &self.parent)
     }
@@ -206,7 +206,7 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // After a test that failed there may be a container still; it must not stay.
+        // A test that failed may have left a container; kill it.
         if thread::panicking() {
             for name in ["c", "hunter"] {
                 self.clean_up(name);
@@ -216,12 +216,12 @@ impl Drop for Scene {
     }
 }
 
-/// What of a scene changes as it may: the image, and what the test writes.
+/// Lists the parts of a scene that may change: the image, and the files that the test writes.
 fn images(scene: &Path) -> [PathBuf; 2] {
     ["bundle/root", "bundle/config.json"].map(|name| scene.join(name))
 }
 
-/// Takes the filter away: what is left must hold by itself.
+/// Removes the filter: the other layers must hold by themselves.
 pub(crate) fn without_seccomp(config: &mut Value) {
     config["linux"].as_object_mut().unwrap().remove("seccomp");
 }
@@ -238,7 +238,7 @@ pub(crate) fn add_mount(config: &mut Value, mount: Value) {
     config["mounts"].as_array_mut().unwrap().push(mount);
 }
 
-/// Binds something of the host's, to be written: where a test shows that its check can fail.
+/// Binds a file of the host, writable: where a test shows that its check can fail.
 pub(crate) fn bind(config: &mut Value, source: &Path, target: &str) {
     add_mount(config, json!({"destination": target, "type": "bind", "source": source, "options": ["rbind", "rw"]}));
 }

@@ -1,4 +1,4 @@
-//! The working directory is found inside the root.
+//! The working directory is resolved inside the root.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn a_working_directory_behind_links_is_inside_the_root() {
             assert_eq!(outcome.assert_worked("cwd"), outside);
             outcome.assert_refused("read|canary", &[crate::scene::ENOENT]);
         }
-        // What is not there is made where the link leads inside, as runc does.
+        // A missing directory is made where the link leads inside the root, as with runc.
         let mut config = scene.config(&["cwd"]);
         config["process"]["cwd"] = json!("/four");
         assert_eq!(scene.run(&config).assert_worked("cwd"), "/outside");

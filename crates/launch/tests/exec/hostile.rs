@@ -1,4 +1,4 @@
-//! A container that wants out by way of whoever executes in it.
+//! A hostile container that attacks a process executed in it.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::scene::{Container, Start, open_for_writing};
 use crate::{assert_refused, told};
 
-/// Runs `contd-launch exec` by a shell that leaves the host's `/` open as descriptors 5 and 7.
+/// Runs `contd-launch exec` from a shell that leaves the host's `/` open as descriptors 5 and 7.
 fn exec_with_leaks(container: &Container, options: &[&str], args: &[&str]) -> std::process::Output {
     let mut command = container.command(container.pid);
     command.args(options).arg("--").args(args);
@@ -60,7 +60,7 @@ fn the_passwd_of_an_image_is_read_inside_of_it_and_never_waited_for() {
     nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
     assert_eq!(home(), "/");
     fs::remove_file(&passwd).unwrap();
-    // Of the host there is one, with root in it.
+    // The host has such a file, with root in it.
     symlink("../../../../../../../../proc/1/root/etc/passwd", &passwd).unwrap();
     assert_eq!(told(&container.exec(&["sh", "-c", "echo $HOME"])).1, "/");
     container.finish();
@@ -74,9 +74,9 @@ fn an_image_that_names_our_program_gets_nothing_that_it_can_write_to() {
     fs::write(bin.join("script"), "#!/proc/self/exe\n").unwrap();
     fs::set_permissions(bin.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
     let before = fs::read(container.program()).unwrap();
-    // The launcher does not see itself in the container's /proc.
+    // The launcher is not visible in the container's /proc.
     assert_refused(&container.exec(&["link"]), 127, &["process.args"]);
-    // The kernel follows this one, to a program without a loader in this root.
+    // The kernel follows this link, to a program without a loader in this root.
     assert_eq!(told(&container.exec(&["script"])).0, 127);
     assert_eq!(fs::read(container.program()).unwrap(), before);
     container.finish();
@@ -86,7 +86,7 @@ fn an_image_that_names_our_program_gets_nothing_that_it_can_write_to() {
 fn whoever_keeps_our_program_open_cannot_write_to_it_when_it_has_ended() {
     let container = Container::start(Start::Cold);
     let running = container.run(&[]);
-    // As root of the host, who may open what no container may.
+    // Try as root of the host, who may open files that no container may.
     let path = format!("/proc/{}/exe", running.launcher());
     let kept = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
     running.finish();
@@ -95,7 +95,7 @@ fn whoever_keeps_our_program_open_cannot_write_to_it_when_it_has_ended() {
     let found = kept.metadata().unwrap();
     use std::os::unix::fs::MetadataExt;
     assert_eq!((found.dev(), found.ino()), (own.dev(), own.ino()), "it is not our program that was kept");
-    // The launcher of init executes it still; by another path it would be writable after that.
+    // The launcher of init still executes it; by another path it would be writable after that.
     let pid = container.pid;
     let program = container.program();
     assert_eq!(open_for_writing(&program).unwrap_err(), Some(libc::ETXTBSY), "init {pid} has no launcher");
@@ -109,9 +109,10 @@ fn whoever_keeps_our_program_open_cannot_write_to_it_when_it_has_ended() {
 
 #[test]
 fn what_a_container_that_may_trace_everybody_sees_of_us_has_its_own_rights_and_cannot_be_written() {
-    /// How often it is tried until init has seen it: what there is to see lasts for some 100 µs.
+    /// The most tries until init has seen the process: it is visible for about 100 µs.
     const MAX_TRIES: usize = 5000;
-    // Init looks at everybody as fast as it can, and tells the rights of our program and whether it can be written.
+    // Init looks at every process as fast as it can, and prints the rights of our program and whether it can be
+    // written.
     let hunt = "echo ready; while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] && continue; n=; \
         while read -r k v; do case $k in Name:) n=$v;; NoNewPrivs:) b=$v;; CapPrm:) c=$v;; esac; done 2>/dev/null < $p/status; \
         [ \"$n\" = contd-launch ] || continue; echo \"$c $b\" >> /tmp/seen; \

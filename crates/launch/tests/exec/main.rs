@@ -1,4 +1,4 @@
-//! Exec in running containers: what the program may do, what it sees, and why it was not executed.
+//! Exec in running containers: rights and view of the program, and the reasons why it was not executed.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests end loudly")]
 
 mod hostile;
@@ -10,7 +10,7 @@ use std::process::{Output, Stdio};
 
 use scene::{Container, Start};
 
-/// Returns exit code, output and words.
+/// Returns exit code, output and error output.
 #[track_caller]
 pub(crate) fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
@@ -53,7 +53,7 @@ fn a_missing_program_gives_127_and_one_that_cannot_be_executed_126() {
     assert_refused(&container.exec(&["nosuch"]), 127, &["process.args", "\"nosuch\""]);
     assert_refused(&container.exec(&["/bin/plain"]), 126, &["process.args", "/bin/plain", "Permission denied"]);
     assert_refused(&container.exec(&["/etc"]), 126, &["process.args", "/etc"]);
-    // Found out by the kernel only, after "go".
+    // Only the kernel finds that out, after "go".
     assert_refused(&container.exec(&["/bin/orphan"]), 127, &["process.args", "/bin/orphan by /no/interpreter"]);
     container.finish();
 }

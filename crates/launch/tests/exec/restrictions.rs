@@ -1,4 +1,4 @@
-//! What holds for init holds for whatever is executed beside it.
+//! The restrictions of init apply to every process that is executed beside it.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::told;
 
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "user", "uts"];
 
-/// Lines of `/proc/<pid>/status` that say what a process may do.
+/// Returns the lines of `/proc/<pid>/status` that describe a process's rights.
 fn rights(status: &str) -> Vec<&str> {
     let kept = ["Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn", "SigCgt"];
     status.lines().filter(|line| kept.iter().any(|name| line.starts_with(name))).collect()
@@ -85,9 +85,9 @@ fn exec_as_another_user_has_its_ids_groups_and_home() {
         line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
     };
     assert_eq!((line("Uid:").as_str(), line("Gid:").as_str()), ("1000 1000 1000 1000", "1001 1001 1001 1001"));
-    // The bundle's own, and those that were asked for.
+    // The bundle's own groups, and those that were asked for.
     assert_eq!(line("Groups:"), "3 5 7");
-    // A user keeps only what is ambient.
+    // A user other than root keeps only ambient capabilities.
     assert_eq!((line("CapPrm:").as_str(), line("CapBnd:").as_str()), ("0000000000000020", "00000000000000a1"));
     assert_eq!(out.lines().last(), Some("/home/user"));
     assert_eq!(told(&container.exec_with(&options, &["ls", "/secret"])).0, 1);
@@ -103,7 +103,7 @@ fn the_filter_refuses_a_forbidden_call_in_an_executed_program() {
         let (code, _, error) = told(&container.exec(&["mkdir", "/tmp/made"]));
         assert!(code == 1 && error.contains("Function not implemented"), "{code}: {error}");
         assert!(!container.root().join("tmp/made").exists());
-        // Nothing but the filter is in its way.
+        // Only the filter keeps it from doing so.
         assert_eq!(told(&container.exec(&["touch", "/tmp/touched"])).0, 0);
         container.finish();
     }

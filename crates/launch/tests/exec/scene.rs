@@ -1,4 +1,4 @@
-//! A running container of busybox, executed in from outside; and nothing of it is left at the end.
+//! A running container of busybox for exec from outside; it must leave nothing behind.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -13,16 +13,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// How often a level is looked at, and how many times before it is given up: 20 s, for a busy machine.
+/// The interval and number of looks at a level before giving up: 20 s, for a busy machine.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 const MAX_LOOKS: usize = 20_000;
 const APPLETS: [&str; 13] =
     ["sh", "sleep", "cat", "true", "ls", "id", "pwd", "echo", "mkdir", "env", "readlink", "kill", "touch"];
 static NUMBER: AtomicU32 = AtomicU32::new(0);
-/// Cargo is asked by one test at a time.
+/// Held by the test that runs Cargo.
 static BUILDING: Mutex<()> = Mutex::new(());
 
-/// How a container is launched.
+/// The way in which a container is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     Cold,
@@ -33,16 +33,16 @@ pub(crate) enum Start {
 pub(crate) struct Container {
     dir: tempfile::TempDir,
     launch: Child,
-    /// Of init, on the host.
+    /// The init's pid on the host.
     pub(crate) pid: i32,
     parent: String,
     compiler: PathBuf,
 }
 
-/// A program that runs in a container, by `contd-launch exec`.
+/// A program that `contd-launch exec` runs in a container.
 pub(crate) struct Running {
     launch: Child,
-    /// On the host.
+    /// The program's pid on the host.
     pub(crate) pid: i32,
 }
 
@@ -56,7 +56,7 @@ fn compiler() -> PathBuf {
     path
 }
 
-/// Returns a configuration with most of what can be restricted.
+/// Returns a configuration with most of the possible restrictions.
 pub(crate) fn config() -> Value {
     let capabilities = json!(["CAP_CHOWN", "CAP_KILL", "CAP_SETUID"]);
     json!({
@@ -89,12 +89,12 @@ pub(crate) fn config() -> Value {
 }
 
 impl Container {
-    /// Starts one of [`config`].
+    /// Starts a container with [`config`].
     pub(crate) fn start(start: Start) -> Self {
         Self::with(start, |_| {})
     }
 
-    /// The same, of a configuration that was changed.
+    /// Starts a container with a changed configuration.
     #[track_caller]
     pub(crate) fn with(start: Start, change: impl FnOnce(&mut Value)) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this makes containers and wants root");
@@ -107,8 +107,8 @@ impl Container {
         config["linux"]["cgroupsPath"] = format!("/{parent}/c").into();
         change(&mut config);
         fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-        // Its own copy: who executes it and who might write to it can be told. Not written by this process, of which other
-        // tests fork: what they execute would keep the copy open, and busy.
+        // Use a copy of its own, so that its executions and writers can be told apart. Let `cp` write it: this process
+        // is forked by other tests, whose programs would keep the copy open, and busy.
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_contd-launch")).arg(dir.path()).status().unwrap();
         assert!(copied.success(), "copy contd-launch");
         let compiler = compiler();
@@ -121,7 +121,7 @@ impl Container {
         BufReader::new(launch.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "the container did not start: {:?}", launch.try_wait());
         let mut container = Self { dir, launch, pid: 0, parent, compiler };
-        // Its launcher may be on its way out yet.
+        // Its launcher may still be about to leave.
         let is_first = |pid: &i32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
@@ -131,7 +131,7 @@ impl Container {
         container
     }
 
-    /// Returns who is in its cgroup.
+    /// Returns the processes in its cgroup.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let dir = self.cgroups().into_iter().find(|dir| dir.join("c/cgroup.procs").exists()).unwrap();
         let text = fs::read_to_string(dir.join("c/cgroup.procs")).unwrap();
@@ -149,12 +149,12 @@ impl Container {
         self.dir.path().join("root")
     }
 
-    /// Returns the program that executes in it.
+    /// Returns the path of the program that executes in it.
     pub(crate) fn program(&self) -> PathBuf {
         self.dir.path().join("contd-launch")
     }
 
-    /// Returns `contd-launch exec` with options, before `--`.
+    /// Returns the command `contd-launch exec` with the options before `--`.
     pub(crate) fn command(&self, pid: i32) -> Command {
         let mut command = command(self.dir.path(), &self.compiler, &self.parent, "exec");
         command.arg("--pid").arg(pid.to_string()).stdin(Stdio::null());
@@ -171,7 +171,7 @@ impl Container {
         self.exec_with(&[], args)
     }
 
-    /// Executes a program that stays.
+    /// Executes a program that keeps running.
     #[track_caller]
     pub(crate) fn run(&self, options: &[&str]) -> Running {
         let known = self.pids();
@@ -187,7 +187,7 @@ impl Container {
         running
     }
 
-    /// Keeps its launcher from reaping init, or lets it.
+    /// Stops its launcher, so that init is not reaped, or lets it continue.
     pub(crate) fn stop_launcher(&self, is_stopped: bool) {
         let signal = if is_stopped { Signal::SIGSTOP } else { Signal::SIGCONT };
         kill(Pid::from_raw(self.launch.id().cast_signed()), signal).unwrap();
@@ -204,7 +204,7 @@ impl Container {
         assert_eq!(status.code(), Some(137));
     }
 
-    /// Ends it, and demands that nothing is left.
+    /// Ends the container, and asserts that it leaves nothing behind.
     #[track_caller]
     pub(crate) fn finish(mut self) {
         if self.launch.try_wait().unwrap().is_none() {
@@ -240,7 +240,7 @@ impl Drop for Container {
 }
 
 impl Running {
-    /// Returns the process that executed it.
+    /// Returns the pid of the launcher that executed it.
     pub(crate) fn launcher(&self) -> i32 {
         self.launch.id().cast_signed()
     }
@@ -250,14 +250,14 @@ impl Running {
         read_of(self.pid, name)
     }
 
-    /// Kills it.
+    /// Kills the program.
     pub(crate) fn finish(mut self) {
         kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
         assert_eq!(self.launch.wait().unwrap().code(), Some(137));
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 pub(crate) fn await_level(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..MAX_LOOKS {
@@ -269,7 +269,7 @@ pub(crate) fn await_level(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("waited in vain: {what}");
 }
 
-/// Reads a file, or what a link says, of a process.
+/// Reads a file or a link's target of a process.
 pub(crate) fn read_of(pid: i32, name: &str) -> String {
     let path = format!("/proc/{pid}/{name}");
     match fs::read_link(&path) {
@@ -304,7 +304,7 @@ fn furnish(root: &Path) {
     }
 }
 
-/// Opens a file for writing and says why not.
+/// Opens a file for writing; returns the errno of a failure.
 pub(crate) fn open_for_writing(path: &Path) -> Result<File, Option<i32>> {
     fs::OpenOptions::new().write(true).open(path).map_err(|error| error.raw_os_error())
 }

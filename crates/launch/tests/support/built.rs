@@ -1,4 +1,4 @@
-//! Programs of our other packages, which tests run.
+//! Builds programs of our other packages for tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use contd_failpoint::Failpoint;
 use contd_lease::LeaseState;
-use contd_protocol::shim::{Request, Response, TaskState};
-use contd_types::{Exit, Pid, Signal};
+use contd_protocol::shim::{Request, Response, ShimSocket, TaskState};
+use contd_session_tokio::{CallError, Connection, Ending, Underway};
+use contd_types::{Exit, Pid, Signal, one_line};
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::keep::Keep;
 use super::{Place, blocking, clean_up};
-use crate::connection::{Connection, Ending};
 use crate::{Shim, ShimError, deadline, greet};
 
 /// How often one wait connects anew; a shim that drops us more often is not worth asking, and the caller attaches again.
@@ -30,13 +30,13 @@ pub(super) struct ProcessShim {
     place: Place,
     keep: Arc<Keep>,
     /// Held only while a broken connection is made anew, which [`deadline::CONNECT`] bounds.
-    connection: Mutex<Arc<Connection>>,
+    connection: Mutex<Arc<Connection<ShimSocket>>>,
 }
 
 impl ProcessShim {
     /// Connects; only legal when a process holds the lease.
     pub(super) async fn connect(place: &Place, keep: Arc<Keep>, verb: &'static str) -> Result<Self, ShimError> {
-        let connection = Connection::start(greet::connect(&place.id, &place.socket, verb).await?);
+        let connection = greet::connect(&place.id, &place.socket, verb).await?;
         Ok(Self { place: place.clone(), keep, connection: Mutex::new(Arc::new(connection)) })
     }
 
@@ -59,17 +59,17 @@ impl ProcessShim {
         let _goes_down = held.await;
     }
 
-    async fn connection(&self, verb: &'static str) -> Result<Arc<Connection>, ShimError> {
+    async fn connection(&self, verb: &'static str) -> Result<Arc<Connection<ShimSocket>>, ShimError> {
         let mut current = self.connection.lock().await;
         if current.has_ended() {
             tracing::info!(container = %self.place.id, "connecting to the shim again");
-            *current = Arc::new(Connection::start(self.greet_again(verb).await?));
+            *current = Arc::new(self.greet_again(verb).await?);
         }
         Ok(Arc::clone(&current))
     }
 
     /// A shim that is handing over lives, and does not listen for a moment.
-    async fn greet_again(&self, verb: &'static str) -> Result<greet::Greeted, ShimError> {
+    async fn greet_again(&self, verb: &'static str) -> Result<Connection<ShimSocket>, ShimError> {
         let until = Instant::now() + deadline::CONNECT;
         loop {
             if !matches!(self.probe(verb).await?, LeaseState::Held(_)) {
@@ -98,12 +98,17 @@ impl ProcessShim {
 
     async fn ask(&self, verb: &'static str, request: Request) -> Result<Response, ShimError> {
         let id = &self.place.id;
-        match self.connection(verb).await?.call(request).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(source)) => Err(ShimError::Refused { id: id.clone(), verb, source }),
-            Err(Ending::Lost) => Err(self.lost(verb)),
-            Err(Ending::Protocol(what)) => Err(ShimError::Protocol { id: id.clone(), what }),
-        }
+        let ended = |ending| match ending {
+            Ending::Lost(_) => self.lost(verb),
+            Ending::Broken(violation) => ShimError::Protocol { id: id.clone(), what: one_line(&*violation) },
+        };
+        let begun = Underway::begin(&self.connection(verb).await?, request, false).await;
+        let mut call = begun.map_err(|error| match error {
+            CallError::Ended(ending) => ended(ending),
+            CallError::Unsendable(source) => ShimError::Protocol { id: id.clone(), what: one_line(&source) },
+        })?;
+        let answer = call.reply().await.map_err(ended)?;
+        answer.map_err(|source| ShimError::Refused { id: id.clone(), verb, source })
     }
 
     async fn within<T>(

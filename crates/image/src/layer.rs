@@ -1,0 +1,317 @@
+//! Lays layers one over the other, as the OCI image specification has it.
+//!
+//! A whiteout hides what the layers below have, never an entry of its own layer, wherever in the tar it stands. So both
+//! wait until the layer was read; then the whiteouts act on the tree of the layers below, and after them come the entries.
+//! Whiteouts act from the root downwards, and where the layer has a directory in the place of a symbolic link of those
+//! below, the link gives way first: what the layer says of things in its directory must not reach the link's old target.
+
+use std::io;
+
+use crate::members::{Member, MemberKind, Members, Source, TarError};
+use crate::model::{Item, Leaf, Meta, Model};
+use crate::path::{Fault, Meaning, components, meaning};
+use crate::scratch::{Extent, Scratch};
+use contd_flist::FlistErrorKind;
+use contd_flist::pack::Entry;
+
+/// The most bytes of all paths and link targets of an image: what is kept in memory of two million entries.
+const MAX_TEXT_BYTES: usize = 512 * 1024 * 1024;
+
+/// The longest target of a symbolic link (`PATH_MAX` without its NUL).
+const MAX_TARGET_BYTES: usize = 4095;
+
+/// The kernel keeps 12 bits of a major number and 20 of a minor one.
+const MAX_MAJOR: u32 = 0xfff;
+const MAX_MINOR: u32 = 0xf_ffff;
+
+/// Bytes of a stream that are not content, but headers and padding: 2 KiB for each of two million entries.
+const MAX_HEADER_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// How much is taken of an image, so that a small archive cannot fill a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportLimits {
+    /// Bytes of the content of all layers, also of files that later layers hide.
+    pub image_bytes: u64,
+    /// Bytes of one file.
+    pub file_bytes: u64,
+    /// Entries of all layers together.
+    pub entries: usize,
+}
+
+impl Default for ImportLimits {
+    fn default() -> Self {
+        // The largest images, of models and their tools, have some 40 GiB; a reader takes no more inodes than this.
+        Self {
+            image_bytes: 64 * 1024 * 1024 * 1024,
+            file_bytes: 32 * 1024 * 1024 * 1024,
+            entries: contd_flist::metadata::MAX_INODES,
+        }
+    }
+}
+
+/// Why a layer could not be applied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// It is no tar, or could not be read or decompressed.
+    #[error("read its tar")]
+    Tar {
+        /// What is wrong.
+        source: TarError,
+    },
+    /// It could not be decompressed or read to its end.
+    #[error("read it to the end")]
+    Read {
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// An entry cannot be part of a tree.
+    #[error("put {path:?} into the tree")]
+    Entry {
+        /// Its path, as it is written in the layer.
+        path: String,
+        /// What is wrong with it.
+        source: Fault,
+    },
+    /// One file is too large.
+    #[error("take the content of {path:?}: {bytes} bytes, and the limit is {limit}")]
+    FileTooLarge {
+        /// Its path.
+        path: String,
+        /// Its size.
+        bytes: u64,
+        /// How much is taken.
+        limit: u64,
+    },
+    /// All files together are too large.
+    #[error("take the content of the image: more than {limit} bytes")]
+    ImageTooLarge {
+        /// How much is taken.
+        limit: u64,
+    },
+    /// The names are too long altogether.
+    #[error("take the paths of the image: more than {MAX_TEXT_BYTES} bytes")]
+    TooMuchText,
+    /// The content could not be kept.
+    #[error("keep the content of {path:?}")]
+    Scratch {
+        /// Its path.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl From<TarError> for LayerError {
+    fn from(source: TarError) -> Self {
+        Self::Tar { source }
+    }
+}
+
+impl LayerError {
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Tar { .. } | Self::Read { .. } => "the layer is damaged or hostile: copy or export the image again",
+            Self::Entry { .. } => "the layer is hostile, or was made by a broken tool: look at what made it",
+            Self::FileTooLarge { .. } => "if the image is meant to be so large, say so: --max-file SIZE",
+            Self::ImageTooLarge { .. } => "if the image is meant to be so large, say so: --max-size SIZE",
+            Self::TooMuchText => "no real image has that: look at what made it",
+            Self::Scratch { .. } => "free some space there, or name another folder: --scratch DIR",
+        }
+    }
+
+    /// Says what sort of trouble it is.
+    #[must_use]
+    pub fn kind(&self) -> FlistErrorKind {
+        match self {
+            Self::Scratch { .. } => FlistErrorKind::Io,
+            _ => FlistErrorKind::Corrupt,
+        }
+    }
+}
+
+/// What is done to the tree of the layers below, at one depth in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Hide,
+    Unlink,
+}
+
+/// An image while its layers come one after the other.
+#[derive(Debug)]
+pub(super) struct Layers {
+    pub(super) model: Model,
+    scratch: Scratch,
+    limits: ImportLimits,
+    content_bytes: u64,
+    stream_bytes: u64,
+    text_bytes: usize,
+    /// Extended attributes that the format has no place for.
+    pub(super) dropped_xattrs: u64,
+}
+
+impl Layers {
+    /// Begins with nothing.
+    pub(super) fn new(scratch: Scratch, limits: ImportLimits) -> Self {
+        Self {
+            model: Model::new(limits.entries),
+            scratch,
+            limits,
+            content_bytes: 0,
+            stream_bytes: 0,
+            text_bytes: 0,
+            dropped_xattrs: 0,
+        }
+    }
+
+    /// How many bytes the tar of the next layer may have.
+    pub(super) fn stream_limit(&self) -> u64 {
+        self.limits.image_bytes.saturating_add(MAX_HEADER_BYTES).saturating_sub(self.stream_bytes)
+    }
+
+    /// Notes how many the last one had.
+    pub(super) fn note_stream(&mut self, bytes: u64) {
+        self.stream_bytes = self.stream_bytes.saturating_add(bytes);
+    }
+
+    /// The error of a stream that was longer than [`Self::stream_limit`].
+    pub(super) fn too_large(&self) -> LayerError {
+        LayerError::ImageTooLarge { limit: self.limits.image_bytes }
+    }
+
+    /// Lays one layer over those before.
+    pub(super) fn apply(&mut self, tar: impl Source) -> Result<(), LayerError> {
+        let mut members = Members::new(tar);
+        let (mut marks, mut waiting) = (Vec::new(), Vec::new());
+        while let Some(member) = members.next()? {
+            let fault = |source| LayerError::Entry { path: shown(&member.path), source };
+            let meaning = meaning(&member.path).map_err(fault)?;
+            if meaning == Meaning::Ignored {
+                continue;
+            }
+            if marks.len().saturating_add(waiting.len()) >= self.limits.entries {
+                return Err(fault(Fault::TooMany { limit: self.limits.entries }));
+            }
+            self.count_text(member.path.len().saturating_add(member.link.len()))?;
+            if matches!(meaning, Meaning::Entry(_)) {
+                let item = self.item(&mut members, &member)?;
+                waiting.push((member.path, item));
+            } else {
+                marks.push(member.path);
+            }
+        }
+        self.make_way(&marks, &waiting)?;
+        for (path, item) in waiting {
+            let put = components(&path).and_then(|names| self.model.put(&names, item));
+            put.map_err(|source| LayerError::Entry { path: shown(&path), source })?;
+        }
+        Ok(())
+    }
+
+    /// Does to the tree of the layers below what the whiteouts and the directories of the next layer ask for.
+    fn make_way(&mut self, marks: &[Vec<u8>], waiting: &[(Vec<u8>, Item)]) -> Result<(), LayerError> {
+        let mut steps = Vec::new();
+        let fault = |path: &[u8]| {
+            let path = shown(path);
+            move |source| LayerError::Entry { path, source }
+        };
+        for path in marks {
+            match meaning(path).map_err(fault(path))? {
+                Meaning::Whiteout(directory, _) => steps.push((directory.len() + 1, Step::Hide, path)),
+                Meaning::Opaque(directory) => {
+                    // Who hides all that a directory has, has that directory.
+                    steps.push((directory.len(), Step::Unlink, path));
+                    steps.push((directory.len() + 1, Step::Hide, path));
+                }
+                Meaning::Entry(_) | Meaning::Ignored => {}
+            }
+        }
+        for (path, _) in waiting.iter().filter(|(_, item)| matches!(item, Item::Directory(_))) {
+            steps.push((components(path).map_err(fault(path))?.len(), Step::Unlink, path));
+        }
+        // Stable, and hiding before unlinking at each depth: what is hidden is no link any more.
+        steps.sort_by_key(|(depth, step, _)| (*depth, *step));
+        for (_, step, path) in steps {
+            let done = match (step, meaning(path).map_err(fault(path))?) {
+                (Step::Hide, Meaning::Whiteout(directory, name)) => self.model.hide(&directory, name),
+                (Step::Hide, Meaning::Opaque(directory)) => self.model.hide_children(&directory),
+                (_, Meaning::Opaque(directory) | Meaning::Entry(directory)) => {
+                    self.model.unlink_for_directory(&directory)
+                }
+                (_, Meaning::Whiteout(..) | Meaning::Ignored) => Ok(()),
+            };
+            done.map_err(fault(path))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the tree to pack.
+    pub(super) fn into_entries(self) -> Result<Vec<Entry>, LayerError> {
+        let entries = self.model.into_entries(&self.scratch.file(), MAX_TEXT_BYTES);
+        entries.ok_or(LayerError::TooMuchText)
+    }
+
+    fn count_text(&mut self, bytes: usize) -> Result<(), LayerError> {
+        self.text_bytes = self.text_bytes.saturating_add(bytes);
+        if self.text_bytes > MAX_TEXT_BYTES { Err(LayerError::TooMuchText) } else { Ok(()) }
+    }
+
+    fn item<R: Source>(&mut self, members: &mut Members<R>, member: &Member) -> Result<Item, LayerError> {
+        let fault = |source| LayerError::Entry { path: shown(&member.path), source };
+        let id = |id: u64| u32::try_from(id).map_err(|_too_large| fault(Fault::BadOwner));
+        let meta = Meta { mode: member.mode, uid: id(member.uid)?, gid: id(member.gid)?, mtime: member.mtime };
+        self.dropped_xattrs = self.dropped_xattrs.saturating_add(member.xattrs);
+        Ok(match member.kind {
+            MemberKind::Directory => Item::Directory(meta),
+            MemberKind::HardLink => {
+                components(&member.link).map_err(fault)?;
+                Item::HardLink(member.link.clone())
+            }
+            MemberKind::File => Item::Leaf(meta, Leaf::File(self.keep(members, member)?)),
+            MemberKind::Symlink => {
+                let target = &member.link;
+                if target.is_empty() || target.len() > MAX_TARGET_BYTES || target.contains(&0) {
+                    return Err(fault(Fault::BadTarget));
+                }
+                Item::Leaf(meta, Leaf::Symlink(target.as_slice().into()))
+            }
+            MemberKind::CharDevice => Item::Leaf(meta, Leaf::CharDevice(rdev(member.device).map_err(fault)?)),
+            MemberKind::BlockDevice => Item::Leaf(meta, Leaf::BlockDevice(rdev(member.device).map_err(fault)?)),
+            MemberKind::Fifo => Item::Leaf(meta, Leaf::Fifo),
+            MemberKind::Unknown => return Err(fault(Fault::UnknownType)),
+        })
+    }
+
+    /// Copies the content of a file to the scratch file.
+    fn keep<R: Source>(&mut self, members: &mut Members<R>, member: &Member) -> Result<Extent, LayerError> {
+        let (path, bytes) = (|| shown(&member.path), member.size);
+        if bytes > self.limits.file_bytes {
+            return Err(LayerError::FileTooLarge { path: path(), bytes, limit: self.limits.file_bytes });
+        }
+        self.content_bytes = self.content_bytes.saturating_add(bytes);
+        if self.content_bytes > self.limits.image_bytes {
+            return Err(self.too_large());
+        }
+        let failed = |source| LayerError::Scratch { path: path(), source };
+        let extent = self.scratch.reserve(bytes).map_err(failed)?;
+        let scratch = &self.scratch;
+        members.content(member, |at, part| scratch.write(extent, at, part).map_err(failed))?;
+        Ok(extent)
+    }
+}
+
+/// Numbers a device as glibc's `dev_t` does.
+fn rdev((major, minor): (u32, u32)) -> Result<u64, Fault> {
+    if major > MAX_MAJOR || minor > MAX_MINOR {
+        return Err(Fault::BadDevice);
+    }
+    let (major, minor) = (u64::from(major), u64::from(minor));
+    Ok((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
+}
+
+/// A path of a layer for people: not more of it than anybody reads.
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).chars().take(300).collect()
+}

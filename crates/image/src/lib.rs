@@ -1,0 +1,256 @@
+//! Makes a flist of a container image: an OCI image layout, a tar of one, an archive of `docker save`, or a directory that
+//! skopeo wrote with its transport `dir:`.
+//!
+//! ```text
+//! layout ──manifest──> configuration ──config──> tags, .startup.toml ─────────────────┐
+//!    │                                                                                │
+//!    └──> layers: verify ─ decompress ─ members ──whiteouts, entries──> model (a tree) ┴─> pack
+//!                                           └──content──> scratch (a file without a name) ─┘
+//! ```
+//!
+//! Nothing is extracted: the layers only shape a tree in memory, so no path of theirs can lead anywhere. The stores get
+//! nothing before every digest was right. Memory is bounded by the entries (some 400 bytes each with a usual path) and what
+//! [`ImportLimits`] says; the disk by the same limits, in a file that is gone whatever happens.
+#![forbid(unsafe_code)]
+
+mod again;
+mod choose;
+mod config;
+mod decompress;
+mod digest;
+mod error;
+mod layer;
+mod layout;
+mod manifest;
+mod members;
+mod model;
+mod odd;
+mod path;
+mod pax;
+mod platform;
+mod saved;
+mod scratch;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use error::ImportError;
+pub use layer::{ImportLimits, LayerError};
+pub use members::TarError;
+pub use odd::{NotAFlist, look_for_image};
+pub use path::Fault;
+pub use platform::{Platform, PlatformError};
+
+use choose::Wanted;
+use contd_flist::pack::{self, Entry, EntryKind, FileContent, PackOptions, PackProgress, PackReport, Tree};
+use digest::Hashed;
+use layer::Layers;
+use layout::Layout;
+use manifest::{Image, Stored};
+use members::{Source, skip_by_reading};
+use scratch::Scratch;
+
+/// The most bytes of one tag: a reader takes no more, and no image has an environment of that length.
+const MAX_TAG_BYTES: usize = 60 * 1024;
+
+/// The tags that say where a flist comes from: the image's name, the digest of its manifest, its platform.
+const NAME_TAG: &str = "oci.ref";
+const DIGEST_TAG: &str = "oci.digest";
+const PLATFORM_TAG: &str = "oci.arch";
+
+/// How to import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// How the tree is packed. A tag given here takes the place of the image's own.
+    pub pack: PackOptions,
+    /// Which image, where there are several: its name, for example `docker.io/library/busybox:1.36`.
+    pub name: Option<String>,
+    /// For which platform; `None` is this machine's, or whichever it is if there is only one.
+    pub platform: Option<Platform>,
+    /// Where the content is kept until it is packed; `None` is the folder of the output.
+    pub scratch: Option<PathBuf>,
+    /// How much is taken.
+    pub limits: ImportLimits,
+}
+
+/// How far an [`import`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportProgress {
+    /// Layers are read: bytes as they are stored.
+    Layers {
+        /// Bytes that were read.
+        done_bytes: u64,
+        /// Bytes of all layers.
+        total_bytes: u64,
+    },
+    /// The tree is packed.
+    Pack(PackProgress),
+}
+
+/// What an [`import`] made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportReport {
+    /// What was packed.
+    pub pack: PackReport,
+    /// How many layers the image has.
+    pub layers: usize,
+    /// What it runs on.
+    pub platform: Platform,
+    /// Extended attributes of its entries, which a flist has no place for.
+    pub dropped_xattrs: u64,
+    /// Entries whose names are not UTF-8, which `rfs` cannot read.
+    pub raw_names: usize,
+}
+
+/// Imports an image into `out` and the stores, as [`pack`](contd_flist::pack::pack()) does a directory. An `out` that was made of
+/// the same source is brought up to date; any other that is there is refused, unless it may be replaced.
+///
+/// # Errors
+/// No image, none that fits, one that is damaged, hostile or larger than the limits; or whatever packing refuses. Then
+/// `out` has not appeared, and the stores have nothing unless the image was read and verified as a whole.
+pub fn import(
+    source: &Path,
+    out: &Path,
+    stores: &[String],
+    options: &ImportOptions,
+    progress: &dyn Fn(ImportProgress),
+) -> Result<ImportReport, ImportError> {
+    let force = options.pack.force || again::is_made_of(out, source);
+    pack::check_place(out, force).map_err(|source| ImportError::Pack { source })?;
+    let layout = Layout::open(source)?;
+    let wanted = Wanted { name: options.name.as_deref(), platform: options.platform.as_ref() };
+    let image = manifest::find(&layout, source, &wanted)?;
+    let tags = tags(&image, &options.pack.tags)?;
+
+    let folder = scratch_folder(out, options);
+    let scratch = Scratch::create_in(&folder).map_err(|source| ImportError::Scratch { folder, source })?;
+    let mut layers = Layers::new(scratch, options.limits);
+    let total_bytes = image.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.bytes));
+    let done_bytes = Cell::new(0_u64);
+    let count = |bytes: u64| {
+        done_bytes.set(done_bytes.get().saturating_add(bytes));
+        progress(ImportProgress::Layers { done_bytes: done_bytes.get(), total_bytes });
+    };
+    for (number, stored) in (1..).zip(&image.layers) {
+        let name = || format!("{number} of {} ({:?})", image.layers.len(), digest::shortened(&stored.path));
+        apply(&layout, stored, &mut layers, &name, &count)?;
+    }
+
+    let dropped_xattrs = layers.dropped_xattrs;
+    let entries = entries(layers, &image)?;
+    let tree = Tree::build(entries).map_err(|source| ImportError::Pack { source })?;
+    let raw_names = entries_with_raw_names(&tree);
+    // Layers hold the names that their machine had; who imports one cannot rename them.
+    let pack_options = PackOptions { tags, raw_names: true, force, ..options.pack.clone() };
+    let show = |progress_of_pack| progress(ImportProgress::Pack(progress_of_pack));
+    let pack = pack::pack_tree(&tree, out, stores, &pack_options, &show);
+    let pack = pack.map_err(|source| ImportError::Pack { source })?;
+    again::note(out, source);
+    Ok(ImportReport { pack, layers: image.layers.len(), platform: image.config.platform(), dropped_xattrs, raw_names })
+}
+
+/// Lays one layer over those before, and verifies all of it.
+fn apply(
+    layout: &Layout,
+    stored: &Stored,
+    layers: &mut Layers,
+    name: &dyn Fn() -> String,
+    count: &dyn Fn(u64),
+) -> Result<(), ImportError> {
+    let failed = |source| ImportError::Layer { layer: name(), source };
+    let unread = |source| failed(LayerError::Read { source });
+    let part = layout.must_have(&stored.path)?;
+    manifest::check_size(&stored.path, stored.bytes, part.len())?;
+    // A layer that is not compressed has the same digest for both: it is computed once.
+    let hasher = stored.digest.as_ref().filter(|digest| **digest != stored.diff_id).map(digest::Digest::hasher);
+    let mut packed = Hashed::new(Watched { inner: part, count }, hasher, stored.bytes);
+    let plain = decompress::plain(&mut packed).map_err(unread)?;
+    let mut tar = Hashed::new(plain, Some(stored.diff_id.hasher()), layers.stream_limit());
+
+    let applied = layers.apply(&mut tar);
+    // What is behind the end of the tar counts for the digests too.
+    let applied = applied.and_then(|()| tar.drain().map_err(|source| LayerError::Read { source }));
+    match applied {
+        Err(_) if tar.is_over() => return Err(failed(layers.too_large())),
+        applied => applied.map_err(failed)?,
+    }
+    layers.note_stream(tar.read_bytes());
+    if let Some(found) = tar.finish() {
+        stored.diff_id.check(&format!("the tar of {}", stored.path), &found)?;
+    }
+    packed.drain().map_err(unread)?;
+    manifest::check_size(&stored.path, stored.bytes, packed.read_bytes())?;
+    match (&stored.digest, packed.finish()) {
+        (Some(digest), Some(found)) => digest.check(&stored.path, &found),
+        _ => Ok(()),
+    }
+}
+
+/// The entries of the tree, with a start for 0-OS unless the image has its own.
+fn entries(layers: Layers, image: &Image) -> Result<Vec<Entry>, ImportError> {
+    let source = |source| ImportError::Layer { layer: "all".to_owned(), source };
+    let mut entries = layers.into_entries().map_err(source)?;
+    let is_there = entries.iter().any(|entry| entry.path == config::STARTUP_FILE);
+    if let Some(text) = config::startup_toml(&image.config.defaults()).filter(|_| !is_there) {
+        let content = FileContent::Bytes(Arc::from(text.into_bytes()));
+        let path = config::STARTUP_FILE.to_vec();
+        entries.push(Entry { path, kind: EntryKind::File(content), mode: 0o644, uid: 0, gid: 0, mtime: 0, ctime: 0 });
+    }
+    Ok(entries)
+}
+
+/// The caller's tags, then the image's where the caller has none of that key.
+fn tags(image: &Image, own: &[(String, String)]) -> Result<Vec<(String, String)>, ImportError> {
+    let mut of_image = image.config.defaults().to_tags();
+    let texts = [
+        (NAME_TAG, image.name.clone()),
+        (DIGEST_TAG, image.digest.as_ref().map(ToString::to_string)),
+        (PLATFORM_TAG, Some(image.config.platform().to_string())),
+    ];
+    of_image.extend(texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    if let Some((key, _)) = of_image.iter().find(|(_, value)| value.len() > MAX_TAG_BYTES) {
+        let what = format!("the configuration, for tag {key}");
+        return Err(ImportError::TooLarge { what, limit: MAX_TAG_BYTES as u64, unit: "bytes" });
+    }
+    if let Some((key, _)) = of_image.iter().find(|(_, value)| value.contains('\0')) {
+        let what = format!("the configuration, for tag {key}");
+        return Err(ImportError::Malformed { what, reason: "it holds a NUL" });
+    }
+    of_image.retain(|(key, _)| !own.iter().any(|(of_caller, _)| of_caller == key));
+    Ok(own.iter().cloned().chain(of_image).collect())
+}
+
+fn entries_with_raw_names(tree: &Tree) -> usize {
+    tree.names().filter(|name| std::str::from_utf8(name).is_err()).count()
+}
+
+fn scratch_folder(out: &Path, options: &ImportOptions) -> PathBuf {
+    let beside = || out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    options.scratch.as_deref().unwrap_or_else(beside).to_owned()
+}
+
+/// Tells how much is read.
+struct Watched<'a, R> {
+    inner: R,
+    count: &'a dyn Fn(u64),
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        (self.count)(read as u64);
+        Ok(read)
+    }
+}
+
+impl<R: Read> Source for &mut Hashed<R> {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        skip_by_reading(self, bytes)
+    }
+}

@@ -1,0 +1,270 @@
+//! One connection of a caller: the table of calls under way, and the task that moves frames for all of them.
+//!
+//! The task never waits for a caller: a call's items fit into its channel, since the other side sends only what it has
+//! credit for, and one that sends more is cut off. Nothing here grows without a bound: calls by their slots, frames to
+//! send by [`OUTBOX_FRAMES`], cancels by the calls.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use contd_protocol::session::{Answered, Cancel, Reply, StreamItem, Welcome};
+use contd_protocol::{CodecError, Frame, Kind, Protocol, Session, Violation};
+use contd_types::ApiError;
+use interprocess::local_socket::tokio::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// Frames on their way to the socket. A few, so that a side that does not read holds its callers back.
+const OUTBOX_FRAMES: usize = 16;
+/// What the other side said before it closed is still read, but not for longer than this.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The callers' side of a connection; when the last user is dropped, the socket is closed.
+#[derive(Debug)]
+pub struct Connection<P: Protocol> {
+    welcome: Welcome,
+    /// Frames to send, from the calls.
+    pub(crate) outbox: mpsc::Sender<Vec<u8>>,
+    /// Calls to cancel; sent by `Drop`, which cannot wait.
+    pub(crate) cancels: mpsc::UnboundedSender<u64>,
+    /// One per call under way, given back with its entry in the table.
+    pub(crate) slots: Arc<Semaphore>,
+    /// The calls under way.
+    pub(crate) calls: Arc<Calls<P>>,
+    next_id: AtomicU64,
+}
+
+/// How a connection ended; the same for all its calls.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// The other side went away.
+    Lost(Arc<io::Error>),
+    /// The other side said what it must not.
+    Broken(Arc<Violation>),
+}
+
+impl Ending {
+    fn lost(error: impl Into<io::Error>) -> Self {
+        Self::Lost(Arc::new(error.into()))
+    }
+}
+
+/// The calls under way, and how the connection ended.
+#[derive(Debug)]
+pub(crate) struct Calls<P: Protocol> {
+    table: Mutex<Table<P>>,
+}
+
+#[derive(Debug)]
+struct Table<P: Protocol> {
+    pending: HashMap<u64, Pending<P>>,
+    ending: Option<Ending>,
+    /// Whether it ended by the other side's closing while no call was under way.
+    is_closed_idle: bool,
+}
+
+/// A call that has no reply yet. Where calls can be cancelled, it stays when its caller has gone.
+#[derive(Debug)]
+pub(crate) struct Pending<P: Protocol> {
+    /// Where its items go; `None` for a call that has none.
+    pub(crate) items: Option<mpsc::Sender<P::Item>>,
+    /// Where its reply goes.
+    pub(crate) reply: oneshot::Sender<Result<P::Response, ApiError>>,
+    /// Held until the reply is there.
+    pub(crate) _slot: OwnedSemaphorePermit,
+}
+
+impl<P: Protocol> Calls<P> {
+    fn new() -> Self {
+        Self { table: Mutex::new(Table { pending: HashMap::new(), ending: None, is_closed_idle: false }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table<P>> {
+        // No code under the lock can panic half-way through a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a call, unless the connection has ended.
+    pub(crate) fn enter(&self, id: u64, pending: Pending<P>) -> Result<(), Ending> {
+        let mut table = self.lock();
+        match &table.ending {
+            Some(ending) => Err(ending.clone()),
+            None => {
+                table.pending.insert(id, pending);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets a call: its late answer finds nobody.
+    pub(crate) fn forget(&self, id: u64) {
+        self.lock().pending.remove(&id);
+    }
+
+    /// Tells why a call has got no reply.
+    pub(crate) fn why_ended(&self) -> Ending {
+        // No ending: the task is gone without a word, since its runtime was shut down.
+        self.lock().ending.clone().unwrap_or_else(|| Ending::lost(io::ErrorKind::ConnectionAborted))
+    }
+
+    /// The first ending stands; dropping the senders tells all callers.
+    fn end(&self, ending: Ending) {
+        let pending = {
+            let mut table = self.lock();
+            if table.ending.is_none() {
+                let is_closed =
+                    matches!(&ending, Ending::Lost(source) if source.kind() == io::ErrorKind::UnexpectedEof);
+                table.is_closed_idle = is_closed && table.pending.is_empty();
+                table.ending = Some(ending);
+            }
+            std::mem::take(&mut table.pending)
+        };
+        drop(pending);
+    }
+
+    /// Hands an answer to its call. A caller that has gone gets nothing; its reply is still to come.
+    fn deliver(&self, answer: Answered<P>) -> Result<(), Violation> {
+        match answer {
+            Answered::Reply(Reply { id, result }) => match self.lock().pending.remove(&id) {
+                // The items' sender goes with the entry: the stream ends behind its last item.
+                Some(pending) => drop(pending.reply.send(result)),
+                // Where calls cannot be cancelled they are forgotten: this one's caller waits no longer.
+                None if P::CREDIT == 0 => tracing::debug!(call = id, "late answer dropped"),
+                None => return Err(Violation::UnknownCall { id }),
+            },
+            Answered::Item(StreamItem { id, item }) => {
+                let table = self.lock();
+                let pending = table.pending.get(&id).ok_or(Violation::UnknownCall { id })?;
+                // A call without items has credit for none.
+                let items = pending.items.as_ref().ok_or(Violation::OverCredit { id })?;
+                if let Err(mpsc::error::TrySendError::Full(_)) = items.try_send(item) {
+                    return Err(Violation::OverCredit { id });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends all calls, also when the task is dropped with its runtime.
+struct EndOnDrop<P: Protocol> {
+    calls: Arc<Calls<P>>,
+    slots: Arc<Semaphore>,
+}
+
+impl<P: Protocol> Drop for EndOnDrop<P> {
+    fn drop(&mut self) {
+        self.calls.end(Ending::lost(io::ErrorKind::ConnectionAborted));
+        self.slots.close();
+    }
+}
+
+impl<P: Protocol> Connection<P> {
+    /// Puts a socket whose hello is done under the care of a task, which ends with the connection's last user. Only legal
+    /// within a tokio runtime.
+    pub fn start(stream: Stream, session: Session<P>, welcome: Welcome) -> Self {
+        let (outbox, frames) = mpsc::channel(OUTBOX_FRAMES);
+        let (cancels, cancelled) = mpsc::unbounded_channel();
+        let slots = Arc::new(Semaphore::new(P::MAX_CALLS));
+        let calls = Arc::new(Calls::new());
+        let writer = Writer { version: welcome.version, frames, cancelled };
+        let guard = EndOnDrop { calls: Arc::clone(&calls), slots: Arc::clone(&slots) };
+        tokio::spawn(async move {
+            let ending = carry(&stream, session, writer, &guard.calls).await;
+            tracing::debug!(?ending, "connection ended");
+            guard.calls.end(ending);
+        });
+        Self { welcome, outbox, cancels, slots, calls, next_id: AtomicU64::new(1) }
+    }
+
+    /// Returns what the other side agreed to.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Tells whether nothing can be called any more.
+    pub fn has_ended(&self) -> bool {
+        self.calls.lock().ending.is_some()
+    }
+
+    /// Tells whether the other side has closed it while it was idle: nothing is lost then, and another will do.
+    pub fn is_closed_idle(&self) -> bool {
+        self.calls.lock().is_closed_idle
+    }
+
+    /// Makes a frame of the version agreed on.
+    pub(crate) fn frame(&self, kind: Kind, message: &impl serde::Serialize) -> Result<Vec<u8>, CodecError> {
+        Ok(Frame::new(self.welcome.version, kind, message)?.to_bytes())
+    }
+
+    /// Chooses an id that this connection has not used.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Moves frames until the connection ends.
+async fn carry<P: Protocol>(stream: &Stream, session: Session<P>, mut writer: Writer, calls: &Calls<P>) -> Ending {
+    let reading = read_answers(stream, session, calls);
+    tokio::pin!(reading);
+    let written = tokio::select! {
+        ending = &mut reading => return ending,
+        result = writer.write_frames(stream) => result,
+    };
+    match written {
+        Ok(()) => Ending::lost(io::ErrorKind::ConnectionAborted),
+        Err(error) => tokio::time::timeout(LAST_WORDS, reading).await.unwrap_or_else(|_elapsed| Ending::lost(error)),
+    }
+}
+
+/// Reads until the connection ends.
+async fn read_answers<P: Protocol>(mut stream: &Stream, mut session: Session<P>, calls: &Calls<P>) -> Ending {
+    let mut buffer = vec![0; P::READ_BYTES];
+    loop {
+        loop {
+            match session.next_answered().and_then(|answer| answer.map(|answer| calls.deliver(answer)).transpose()) {
+                Ok(Some(())) => {}
+                Ok(None) => break,
+                Err(violation) => return Ending::Broken(Arc::new(violation)),
+            }
+        }
+        match stream.read(&mut buffer).await {
+            Ok(0) => return Ending::lost(io::ErrorKind::UnexpectedEof),
+            Ok(count) => session.push(buffer.get(..count).unwrap_or_default()),
+            Err(error) => return Ending::lost(error),
+        }
+    }
+}
+
+/// The sending half of the task.
+struct Writer {
+    version: u16,
+    frames: mpsc::Receiver<Vec<u8>>,
+    cancelled: mpsc::UnboundedReceiver<u64>,
+}
+
+impl Writer {
+    /// Writes until the last user of the connection is gone.
+    async fn write_frames(&mut self, mut stream: &Stream) -> io::Result<()> {
+        loop {
+            // Calls first: a cancel must not overtake the call it cancels.
+            let bytes = tokio::select! {
+                biased;
+                frame = self.frames.recv() => match frame {
+                    Some(bytes) => bytes,
+                    None => return Ok(()),
+                },
+                id = self.cancelled.recv() => match id {
+                    Some(id) => {
+                        Frame::new(self.version, Kind::Cancel, &Cancel { id }).map_err(io::Error::other)?.to_bytes()
+                    }
+                    None => return Ok(()),
+                },
+            };
+            stream.write_all(&bytes).await?;
+        }
+    }
+}
