@@ -10,10 +10,11 @@
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]
 
+use contd_test_harness as harness;
+
 mod bad_input;
 mod command_line;
 mod doctor;
-mod harness;
 mod isolation;
 mod layers;
 mod letting_go;

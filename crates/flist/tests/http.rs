@@ -2,9 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "measures real sockets and waits for real processes")]
 
-#[path = "support/packed.rs"]
-mod packed;
-mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -14,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use contd_flist::store::HttpStore;
 use contd_flist::{BlockId, BlockStore, FlistErrorKind, StoreError};
-use packed::Tree;
-use support::{Answer, Server, chain};
+use crate::packed::Tree;
+use contd_test_harness::flist::{Answer, Server, chain};
 
 const ID: BlockId = BlockId::new([0xab; 32]);
 

@@ -1,7 +1,6 @@
 //! What is packed is read back the same, by this library, from whatever tree.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod support;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,7 +13,7 @@ use contd_flist::pack::{Entry, EntryKind, FileContent, Tree};
 use contd_flist::{FileKind, Flist, FlistErrorKind, PackError, PackOptions, pack, pack_tree};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use proptest::prelude::*;
-use support::{by_path, chain, content, files_below, read_all};
+use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
 use tempfile::TempDir;
 
 /// Over what was there.
@@ -185,7 +184,7 @@ fn the_tables_are_those_of_rfs() {
     };
     let ours = shape(&scratch.fl);
     // On a copy, so that SQLite leaves nothing beside the fixture.
-    let fixture = support::Fixture::copy("small");
+    let fixture = crate::support::Fixture::copy("small");
     assert_eq!(ours.0, shape(&fixture.fl).0);
     assert_eq!(ours.1, "blobblob32");
     let flist = Flist::open(&scratch.fl).unwrap();
@@ -198,7 +197,7 @@ fn the_tables_are_those_of_rfs() {
 
 #[test]
 fn a_tree_of_the_golden_fixture_packs_to_the_golden_blocks() {
-    let fixture = support::Fixture::copy("busybox");
+    let fixture = crate::support::Fixture::copy("busybox");
     let content = fixture.content();
     let scratch = scratch();
     let mut keys = Vec::new();

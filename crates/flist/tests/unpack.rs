@@ -1,7 +1,6 @@
 //! What is unpacked is what the flist says, in its directory and nowhere else; what fails leaves nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod support;
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,7 +11,7 @@ use contd_flist::{
     BlockSource, Flist, FlistErrorKind, PackOptions, RoutePolicy, Routes, UnpackError, UnpackOptions, UnpackReport,
     pack, unpack,
 };
-use support::{Fixture, by_path, chain, files_below, sha256};
+use contd_test_harness::flist::{Fixture, by_path, chain, files_below, sha256};
 
 /// Unpacks the flist from its own routes.
 fn unpack_to(fl: &Path, dir: &Path, options: &UnpackOptions) -> Result<UnpackReport, UnpackError> {

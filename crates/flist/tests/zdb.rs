@@ -2,11 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "measures real sockets and waits for real processes")]
 
-#[path = "support/packed.rs"]
-mod packed;
-#[path = "support/zdb.rs"]
-mod server;
-mod support;
 
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -19,9 +14,9 @@ use contd_flist::store::{ZdbFailure, ZdbStore};
 use contd_flist::{
     BlockId, BlockStore, FlistErrorKind, NetRoutes, PackOptions, Route, RoutePolicy, Routes, StoreError,
 };
-use packed::{Tree, noise};
-use server::{Fault, ZdbServer};
-use support::chain;
+use crate::packed::{Tree, noise};
+use contd_test_harness::zdb::{Fault, ZdbServer};
+use contd_test_harness::flist::chain;
 
 const ID: BlockId = BlockId::new([0xab; 32]);
 const BAD_PASSWORD: &str = "wrong-hunter2";
@@ -331,7 +326,7 @@ fn an_ipv6_host_is_reached() {
 #[test]
 fn a_flist_from_the_network_does_not_reach_this_machine() {
     let zdb = ZdbServer::start();
-    let web = support::Server::start(|_, _| support::Answer::Full(200, b"x".to_vec()));
+    let web = crate::support::Server::start(|_, _| crate::support::Answer::Full(200, b"x".to_vec()));
     let (tree, folder) = (Tree::new(), tempfile::tempdir().unwrap());
     tree.pack(&[&format!("dir://{}", folder.path().display())]).unwrap();
     let block = {

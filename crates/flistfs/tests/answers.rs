@@ -1,9 +1,6 @@
 //! What a program on the mount is told: every errno of docs/flist-serving.md, the figures, and that metadata never waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-#[path = "support/served.rs"]
-mod served;
-mod support;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,8 +15,8 @@ use std::time::Duration;
 use contd_flist::BLOCK_SIZE;
 use nix::errno::Errno;
 use nix::unistd::Whence;
-use served::Served;
-use support::{fixture, manifest};
+use crate::served::Served;
+use contd_test_harness::mounted::{fixture, manifest};
 
 #[track_caller]
 fn assert_errno<T>(result: io::Result<T>, wanted: Errno) {

@@ -7,12 +7,11 @@
     reason = "a test fails by panicking"
 )]
 
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Peer, Scratch, Server, attach, id, namespace};
+use crate::common::{Peer, Scratch, Server, attach, id, namespace};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::shim::{Request, Response, TaskState, VERSIONS};
 use contd_protocol::{Frame, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal, VersionRange};

@@ -1,8 +1,6 @@
 //! The promises of [`ShimClient`], kept by real `contd-shim` processes with `runc` and a busybox container. Needs root.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "common/contract.rs"]
-mod contract;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -119,7 +117,7 @@ impl Drop for RealNode {
     }
 }
 
-use contract::Node;
+use crate::common::contract::Node;
 
 impl Node for RealNode {
     fn client(&self) -> &dyn ShimClient {
@@ -179,7 +177,7 @@ macro_rules! on_the_real_thing {
     ($($salt:literal $promise:ident),+ $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $promise() {
-            contract::$promise(&RealNode::new($salt)).await;
+            crate::common::contract::$promise(&RealNode::new($salt)).await;
         })+
     };
 }

@@ -7,13 +7,12 @@
     reason = "tests end loudly"
 )]
 
-mod common;
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{Scene, TestRuntime, eventually};
+use crate::common::{Scene, TestRuntime, eventually};
 use contd_lease::{ProcessIdentity, wait_dead};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_types::{ErrorKind, ExitCause, ExitSource, Signal};
@@ -74,7 +73,7 @@ fn an_end_that_no_shim_saw_is_told_by_the_pidfd_that_was_kept_with_all_that_was_
         let (kept, fifos) = scene.keep();
         scene.kill_shim();
         fs::write(gate(&scene), "").unwrap();
-        assert!(wait_dead(&kept, common::LIMIT).unwrap());
+        assert!(wait_dead(&kept, crate::common::LIMIT).unwrap());
         eventually("it is reaped", || ProcessIdentity::of(pid.0).unwrap().is_none());
         let mut client = scene.succeed(Some(kept));
         drop(fifos);
@@ -136,7 +135,7 @@ fn a_paused_container_is_paused_for_the_successor_and_can_be_resumed_and_killed(
     assert_eq!(client.call(Request::Resume), Ok(Response::Done));
     assert_eq!(client.call(Request::State), Ok(Response::State(TaskState::Running { pid })));
     client.kill(Signal::KILL);
-    common::assert_killed(&client.wait());
+    crate::common::assert_killed(&client.wait());
     scene.finish(&mut client);
 }
 

@@ -1,12 +1,11 @@
 //! A runtime that hangs, fails or is slow; a daemon that never comes. With the scripted fake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
 
 use std::fs;
 use std::time::Duration;
 
-use common::{Scene, TestRuntime, assert_killed, eventually, exited, pid};
+use crate::common::{Scene, TestRuntime, assert_killed, eventually, exited, pid};
 use contd_lease::{LeaseDir, LeaseState};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_shim::runtime::fake::{Act, Script};

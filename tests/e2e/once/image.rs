@@ -9,10 +9,7 @@ use serde_json::json;
 
 use crate::harness::{Node, busybox_tree, eventually};
 
-#[path = "../../../crates/image/tests/support/image.rs"]
-mod made;
-
-use made::{Form, Layout};
+use contd_test_harness::image::{Form, Layout};
 
 /// What the image runs: shows all that it was given, and then waits for its stop signal if it is told to.
 const ENTRY: &str = "#!/bin/sh\n\
@@ -32,16 +29,16 @@ fn imported(node: &Node, cmd: &[&str]) -> String {
     let tree = input.join("image-tree");
     busybox_tree(&tree);
     fs::write(tree.join("old"), "hidden by the second layer").expect("write");
-    let lower = made::layer(|tar| {
+    let lower = contd_test_harness::image::layer(|tar| {
         tar.follow_symlinks(false);
         tar.append_dir_all(".", &tree).expect("add the tree");
     });
     let entry = input.join("entry.sh");
     fs::write(&entry, ENTRY).expect("write");
     fs::set_permissions(&entry, fs::Permissions::from_mode(0o755)).expect("make it executable");
-    let upper = made::layer(|tar| {
+    let upper = contd_test_harness::image::layer(|tar| {
         tar.append_path_with_name(&entry, "entry.sh").expect("add the entry");
-        made::file(tar, ".wh.old", b"");
+        contd_test_harness::image::file(tar, ".wh.old", b"");
     });
     let run = json!({
         "Entrypoint": ["/entry.sh"], "Cmd": cmd, "Env": ["GREETING=hello", "PATH=/bin"],

@@ -4,7 +4,7 @@ use contd_flist::metadata::Malformed;
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
 
 use crate::support::{Fixture, chain};
-use crate::{malformed, refused};
+use super::{malformed, refused};
 
 #[test]
 fn a_view_in_place_of_a_table_is_refused() {

@@ -3,7 +3,7 @@
 use contd_flist::metadata::Malformed;
 use contd_flist::{BlockId, BlockKey, BlockRef, DirRoutes, FileKind, ReadError, Route, RoutePolicy, Routes};
 
-use crate::malformed;
+use super::malformed;
 use crate::support::{Fixture, chain};
 
 #[test]

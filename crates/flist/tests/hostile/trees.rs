@@ -4,7 +4,7 @@ use contd_flist::Flist;
 use contd_flist::metadata::Malformed;
 
 use crate::support::Fixture;
-use crate::{FILE, LINK, malformed};
+use super::{FILE, LINK, malformed};
 
 #[test]
 fn names_that_leave_their_directory_are_refused() {

@@ -12,7 +12,7 @@ use contd_protocol::flistfs::{Process, SERVER_FILE};
 use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider};
 use contd_types::{ContainerId, LayerKind, NamespaceId};
 
-use crate::support;
+use contd_test_harness::mounted as support;
 
 /// Builds the server's program once, in the profile of this test, and returns where it is.
 pub(crate) fn flistfs() -> PathBuf {

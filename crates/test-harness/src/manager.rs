@@ -35,7 +35,7 @@ struct State {
 
 /// The manager of one service.
 #[derive(Debug)]
-pub(crate) struct Manager {
+pub struct Manager {
     path: PathBuf,
     state: Arc<Mutex<State>>,
     is_over: Arc<AtomicBool>,
@@ -45,7 +45,7 @@ pub(crate) struct Manager {
 
 impl Manager {
     /// Begins to hear at a socket below a node's root.
-    pub(crate) fn new(root: &Path) -> Self {
+    pub fn new(root: &Path) -> Self {
         let path = root.join("input/notify");
         let socket = UnixDatagram::bind(&path).expect("bind the notify socket");
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("set a time-out");
@@ -60,7 +60,7 @@ impl Manager {
     }
 
     /// The same, with a socket unit that listens at the node's address.
-    pub(crate) fn with_socket(root: &Path) -> Self {
+    pub fn with_socket(root: &Path) -> Self {
         fs::create_dir(root.join("run")).expect("make the run directory");
         let socket = UnixListener::bind(root.join("run/contd.sock")).expect("listen");
         let mut manager = Self::new(root);
@@ -69,7 +69,7 @@ impl Manager {
     }
 
     /// Makes of a command what the manager would start.
-    pub(crate) fn dress(&self, command: &Command) -> Command {
+    pub fn dress(&self, command: &Command) -> Command {
         let mut state = self.state.lock().expect("lock");
         state.stored.retain(|stored| !stored.is_polled || !has_hung_up(&stored.fd));
         let socket = self.unit_socket.iter().map(|socket| ("contd.socket".to_owned(), socket.as_fd()));
@@ -102,7 +102,7 @@ impl Manager {
     }
 
     /// Returns the names of what is stored, in order.
-    pub(crate) fn stored(&self) -> Vec<String> {
+    pub fn stored(&self) -> Vec<String> {
         let mut names: Vec<String> =
             self.state.lock().expect("lock").stored.iter().map(|stored| stored.name.clone()).collect();
         names.sort();
@@ -110,12 +110,12 @@ impl Manager {
     }
 
     /// Forgets all that is stored.
-    pub(crate) fn lose_all(&self) {
+    pub fn lose_all(&self) {
         self.state.lock().expect("lock").stored.clear();
     }
 
     /// Tells whether it has heard a line.
-    pub(crate) fn has_heard(&self, line: &str) -> bool {
+    pub fn has_heard(&self, line: &str) -> bool {
         self.state.lock().expect("lock").said.iter().any(|said| said == line)
     }
 }
@@ -166,9 +166,9 @@ fn has_hung_up(fd: &OwnedFd) -> bool {
 }
 
 /// Reads a file that is shipped.
-pub(crate) fn shipped(name: &str) -> String {
+pub fn shipped(name: &str) -> String {
     let mut text = String::new();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib").join(name);
     let mut file = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     std::io::Read::read_to_string(&mut file, &mut text).expect("utf-8");
     text

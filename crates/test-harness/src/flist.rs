@@ -1,6 +1,4 @@
 //! What the tests of this crate share: fixtures on a copy, a tree to compare, a small web server.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -21,9 +19,13 @@ pub fn fixtures() -> PathBuf {
 
 /// A copy of a fixture whose blocks and routes may be changed.
 pub struct Fixture {
+    /// Everything of it lies below.
     pub scratch: TempDir,
+    /// The flist.
     pub fl: PathBuf,
+    /// Its store.
     pub store: PathBuf,
+    /// What the tree must look like, one object per entry.
     pub manifest: Vec<serde_json::Value>,
 }
 
@@ -49,6 +51,7 @@ impl Fixture {
         Self { store: scratch.path().join("store"), scratch, fl, manifest }
     }
 
+    /// The URL of its store.
     pub fn store_url(&self) -> String {
         format!("dir://{}", self.store.display())
     }
@@ -80,10 +83,12 @@ impl Fixture {
         assert_eq!(database.execute(&format!("UPDATE sqlite_schema SET {edit}"), []).unwrap(), 1, "{edit}");
     }
 
+    /// Where its block cache is.
     pub fn cache_root(&self) -> PathBuf {
         self.scratch.path().join("cache")
     }
 
+    /// Opens it with its routes and its cache.
     #[track_caller]
     pub fn content(&self) -> Content {
         content(&self.fl, &self.cache_root())
@@ -133,6 +138,7 @@ pub fn by_path(flist: &Flist) -> BTreeMap<String, u64> {
     all
 }
 
+/// The word of a manifest for a kind of file.
 pub fn kind_name(kind: FileKind) -> &'static str {
     match kind {
         FileKind::File => "file",
@@ -155,6 +161,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
 }
 
+/// Lists the files below a folder.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
@@ -169,6 +176,7 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Copies a tree.
 pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -209,8 +217,11 @@ pub enum Answer {
 
 /// A web server for one test; it ends with the process, its threads only wait on sockets.
 pub struct Server {
+    /// Where it listens: `http://127.0.0.1:PORT`.
     pub url: String,
+    /// The paths that were asked for, in order.
     pub paths: Arc<Mutex<Vec<String>>>,
+    /// How many connections were made.
     pub connections: Arc<AtomicUsize>,
 }
 
@@ -239,6 +250,7 @@ impl Server {
         })
     }
 
+    /// How many requests there were.
     pub fn requests(&self) -> usize {
         self.paths.lock().unwrap().len()
     }

@@ -23,7 +23,7 @@ const BATCH_FORGET: u32 = 42;
 const ENOSYS: i32 = 38;
 
 /// The mount and its server, a thread of this process.
-pub(crate) struct DeadFuse {
+pub struct DeadFuse {
     point: PathBuf,
     ends: Arc<AtomicBool>,
     asked: Arc<AtomicBool>,
@@ -32,7 +32,7 @@ pub(crate) struct DeadFuse {
 
 impl DeadFuse {
     /// Mounts it. Its root can be looked at; nothing in it can.
-    pub(crate) fn mount(point: &Path) -> Self {
+    pub fn mount(point: &Path) -> Self {
         fs::create_dir_all(point).expect("make the mount point");
         let device = OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open("/dev/fuse");
         let device = device.expect("open /dev/fuse");
@@ -46,12 +46,12 @@ impl DeadFuse {
     }
 
     /// Waits until somebody has asked what is never answered: from then on no signal reaches him.
-    pub(crate) fn until_asked(&self) {
-        super::eventually("somebody to ask the dead file system", || self.asked.load(Ordering::SeqCst).then_some(()));
+    pub fn until_asked(&self) {
+        crate::eventually("somebody to ask the dead file system", || self.asked.load(Ordering::SeqCst).then_some(()));
     }
 
     /// Ends the server: the kernel gives everyone who waits an error.
-    pub(crate) fn end(mut self) {
+    pub fn end(mut self) {
         self.end_now();
     }
 

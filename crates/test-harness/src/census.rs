@@ -11,7 +11,7 @@ const SLOT_PROCESSES: usize = 2;
 
 /// A count, with names, so that a difference says what leaked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Census {
+pub struct Census {
     processes: BTreeSet<String>,
     mounts: BTreeSet<String>,
     cgroups: BTreeSet<PathBuf>,
@@ -23,7 +23,7 @@ pub(crate) struct Census {
 impl Census {
     /// Counts. `keep` names files whose growth is the purpose (cache, event journal, the daemon's own log); the logs of
     /// removed containers are kept on purpose, too, and bounded.
-    pub(crate) fn take(root: &Path, cgroup_parent: &str, daemon: Option<u32>, keep: &[&str]) -> Self {
+    pub fn take(root: &Path, cgroup_parent: &str, daemon: Option<u32>, keep: &[&str]) -> Self {
         let cgroups = cgroups_below(cgroup_parent);
         let slots = Slots::find(root);
         let rename_path = |path: PathBuf| PathBuf::from(slots.rename(&path.to_string_lossy()));
@@ -39,24 +39,24 @@ impl Census {
     }
 
     /// Counts the warm slots that are whole ([`is_slot_whole`]).
-    pub(crate) fn warm_slots(root: &Path, cgroup_parent: &str) -> usize {
+    pub fn warm_slots(root: &Path, cgroup_parent: &str) -> usize {
         Slots::find(root).0.iter().filter(|id| is_slot_whole(root, cgroup_parent, id)).count()
     }
 
     /// Tells whether the daemon reads nothing of the kernel's at this moment.
-    pub(crate) fn is_at_rest(&self) -> bool {
+    pub fn is_at_rest(&self) -> bool {
         !self.daemon_descriptors.iter().any(|target| target.starts_with("/proc/"))
     }
 
     /// Tells whether the daemon has the same open as in another census.
-    pub(crate) fn has_same_descriptors(&self, other: &Self) -> bool {
+    pub fn has_same_descriptors(&self, other: &Self) -> bool {
         self.daemon_descriptors == other.daemon_descriptors
     }
 
     /// Says what is here and was not in `before`; nothing if there is no leak.
     ///
     /// The other way round is no leak: `before` may have been taken while something was just ending.
-    pub(crate) fn excess(&self, before: &Self) -> String {
+    pub fn excess(&self, before: &Self) -> String {
         let mut text = String::new();
         let mut compare = |what: &str, now: Vec<String>, mut then: Vec<String>| {
             for item in now {
@@ -80,7 +80,7 @@ impl Census {
 
 /// Tells whether a warm slot is whole: its shim listens, it and the init that waits are in every cgroup, and the process that
 /// started it has ended.
-pub(crate) fn is_slot_whole(root: &Path, cgroup_parent: &str, id: &str) -> bool {
+pub fn is_slot_whole(root: &Path, cgroup_parent: &str, id: &str) -> bool {
     let dir = root.join("run/s").join(&id[..16]);
     let own = cgroups_below(cgroup_parent).into_iter().filter(|cgroup| cgroup.ends_with(id));
     let members: Vec<Vec<i32>> = own.map(|cgroup| members(&cgroup)).collect();
@@ -136,7 +136,7 @@ impl Slots {
 }
 
 /// Lists the directories named `parent` at the top of each cgroup hierarchy, and all below them.
-pub(crate) fn cgroups_below(parent: &str) -> BTreeSet<PathBuf> {
+pub fn cgroups_below(parent: &str) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let top = Path::new("/sys/fs/cgroup");
     let mut roots = vec![top.join(parent)];
@@ -158,7 +158,7 @@ pub(crate) fn cgroups_below(parent: &str) -> BTreeSet<PathBuf> {
 }
 
 /// Lists the pids in a cgroup.
-pub(crate) fn members(cgroup: &Path) -> Vec<i32> {
+pub fn members(cgroup: &Path) -> Vec<i32> {
     let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
@@ -180,7 +180,7 @@ fn processes(root: &Path, cgroups: &BTreeSet<PathBuf>, daemon: Option<u32>) -> B
 }
 
 /// Lists every process with its command line.
-pub(crate) fn command_lines() -> Vec<(i32, String)> {
+pub fn command_lines() -> Vec<(i32, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -194,7 +194,7 @@ pub(crate) fn command_lines() -> Vec<(i32, String)> {
 }
 
 /// Tells whether a process has started another that has not been reaped yet.
-pub(crate) fn has_children(pid: u32) -> bool {
+pub fn has_children(pid: u32) -> bool {
     fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         // Behind the name in parentheses: the state, then the parent.
@@ -204,7 +204,7 @@ pub(crate) fn has_children(pid: u32) -> bool {
 }
 
 /// Tells whether somebody is connected to a listening socket, or was until a moment ago.
-pub(crate) fn is_anybody_connected(socket: &Path) -> bool {
+pub fn is_anybody_connected(socket: &Path) -> bool {
     /// `SS_CONNECTED`; the listening socket itself is not.
     const CONNECTED: &str = "03";
     let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
@@ -216,7 +216,7 @@ pub(crate) fn is_anybody_connected(socket: &Path) -> bool {
 }
 
 /// Lists the mount points below the root.
-pub(crate) fn mounts(root: &Path) -> BTreeSet<String> {
+pub fn mounts(root: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let below = format!("{}/", root.display());
     let point = |line: &str| line.split(' ').nth(4).map(str::to_owned);

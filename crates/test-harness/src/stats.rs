@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 /// Samples of one measurement; durations in milliseconds.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Samples(Vec<f64>);
+pub struct Samples(Vec<f64>);
 
 impl Samples {
     /// Measures the time of one call.
-    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+    pub fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let begin = Instant::now();
         let result = work();
         self.push(begin.elapsed());
@@ -16,34 +16,34 @@ impl Samples {
     }
 
     /// Adds a duration.
-    pub(crate) fn push(&mut self, duration: Duration) {
+    pub fn push(&mut self, duration: Duration) {
         self.0.push(duration.as_secs_f64() * 1e3);
     }
 
     /// Adds a value that is not a duration.
-    pub(crate) fn push_value(&mut self, value: f64) {
+    pub fn push_value(&mut self, value: f64) {
         self.0.push(value);
     }
 
     /// Returns the median.
-    pub(crate) fn median(&self) -> f64 {
+    pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 
     /// Returns the value of a quantile, for example 0.9.
-    pub(crate) fn quantile(&self, at: f64) -> f64 {
+    pub fn quantile(&self, at: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         sorted[((sorted.len() - 1) as f64 * at).round() as usize]
     }
 
     /// Returns the number of samples.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
     /// Prints a line of a table.
-    pub(crate) fn line(&self, what: &str, unit: &str) {
+    pub fn line(&self, what: &str, unit: &str) {
         let (low, high) = (self.quantile(0.1), self.quantile(0.9));
         println!("{what:44} {:9.2} {unit} median   p10 {low:.2}, p90 {high:.2}, n={}", self.median(), self.count());
     }
@@ -58,15 +58,17 @@ impl std::fmt::Display for Samples {
 
 /// The goal of a ratio.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Goal {
+pub enum Goal {
+    /// This or less.
     AtMost(f64),
+    /// This or more.
     AtLeast(f64),
     /// No goal: shown for comparison.
     None,
 }
 
 /// Prints a ratio with its goal.
-pub(crate) fn ratio(what: &str, ours: f64, theirs: f64, goal: Goal) {
+pub fn ratio(what: &str, ours: f64, theirs: f64, goal: Goal) {
     let ratio = ours / theirs;
     let verdict = |is_met: bool| if is_met { "met" } else { "MISSED" };
     let goal = match goal {

@@ -5,14 +5,12 @@ mod bounds;
 mod pages;
 mod schema;
 mod stores;
-#[path = "../support/mod.rs"]
-mod support;
 mod trees;
 mod values;
 
 use contd_flist::metadata::Malformed;
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
-use support::{Fixture, chain};
+use contd_test_harness::flist::{Fixture, chain};
 
 /// Spoils a copy of `small` by SQL, and gives what the reader says.
 #[track_caller]

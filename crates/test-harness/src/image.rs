@@ -1,6 +1,4 @@
 //! Container images for tests, made from nothing: OCI layouts, tars of them, archives of `docker save`.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -13,15 +11,20 @@ use tar::{Builder, EntryType, Header};
 /// How a layer is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
+    /// As it is.
     Tar,
+    /// Compressed by gzip.
     Gzip,
+    /// Compressed by zstd.
     Zstd,
 }
 
+/// SHA-256 in hex.
 pub fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The digest of a blob: `sha256:HEX`.
 pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(bytes))
 }
@@ -33,6 +36,7 @@ pub fn layer(fill: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
+/// A header of a member that root owns.
 pub fn header(kind: EntryType, mode: u32, mtime: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
@@ -44,21 +48,25 @@ pub fn header(kind: EntryType, mode: u32, mtime: u64) -> Header {
     header
 }
 
+/// Adds a file.
 pub fn file(tar: &mut Builder<Vec<u8>>, path: &str, content: &[u8]) {
     let mut header = header(EntryType::Regular, 0o644, 1_650_000_000);
     header.set_size(content.len() as u64);
     tar.append_data(&mut header, path, content).unwrap();
 }
 
+/// Adds a directory.
 pub fn directory(tar: &mut Builder<Vec<u8>>, path: &str) {
     let mut header = header(EntryType::Directory, 0o755, 1_650_000_000);
     tar.append_data(&mut header, path, std::io::empty()).unwrap();
 }
 
+/// Adds a link.
 pub fn link(tar: &mut Builder<Vec<u8>>, kind: EntryType, path: &str, target: &str) {
     tar.append_link(&mut header(kind, 0o777, 1_650_000_000), path, target).unwrap();
 }
 
+/// A layer as it is stored.
 pub fn stored(tar: &[u8], form: Form) -> Vec<u8> {
     match form {
         Form::Tar => tar.to_vec(),
@@ -73,7 +81,9 @@ pub fn stored(tar: &[u8], form: Form) -> Vec<u8> {
 
 /// The files of a layout, which a test may spoil before it writes them.
 pub struct Layout {
+    /// Contents by path.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// The descriptors that its index lists.
     pub manifests: Vec<Value>,
 }
 
@@ -85,6 +95,7 @@ impl Default for Layout {
 }
 
 impl Layout {
+    /// Adds a blob; returns its digest and its size.
     pub fn blob(&mut self, bytes: Vec<u8>) -> (String, usize) {
         let (digest, len) = (digest(&bytes), bytes.len());
         self.files.insert(format!("blobs/sha256/{}", hex(&bytes)), bytes);
@@ -134,6 +145,7 @@ impl Layout {
         files
     }
 
+    /// Writes the layout as a folder.
     pub fn write_folder(&self, folder: &Path) -> PathBuf {
         let root = folder.join("layout");
         for (path, bytes) in self.all() {
@@ -144,11 +156,13 @@ impl Layout {
         root
     }
 
+    /// Writes the layout as one tar.
     pub fn write_tar(&self, folder: &Path) -> PathBuf {
         write_tar(folder, &self.all())
     }
 }
 
+/// Writes files as one tar.
 pub fn write_tar(folder: &Path, files: &BTreeMap<String, Vec<u8>>) -> PathBuf {
     let path = folder.join("image.tar");
     let bytes = layer(|tar| {

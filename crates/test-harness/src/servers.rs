@@ -3,22 +3,22 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::Node;
+use crate::Node;
 
 /// One flist's processes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FlistServer {
+pub struct FlistServer {
     /// The lease directory.
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// The process that the lease names.
-    pub(crate) keeper: i32,
+    pub keeper: i32,
     /// The process that serves.
-    pub(crate) serving: i32,
+    pub serving: i32,
 }
 
 impl FlistServer {
     /// Lists all whose files can be read; one that is just coming or going is left out.
-    pub(crate) fn all(node: &Node) -> Vec<Self> {
+    pub fn all(node: &Node) -> Vec<Self> {
         let Ok(leases) = fs::read_dir(node.root.join("run/f")) else { return Vec::new() };
         let mut all: Vec<Self> = leases.flatten().filter_map(|entry| Self::at(entry.path())).collect();
         all.sort();
@@ -26,7 +26,7 @@ impl FlistServer {
     }
 
     /// Looks again.
-    pub(crate) fn now(&self) -> Option<Self> {
+    pub fn now(&self) -> Option<Self> {
         Self::at(self.dir.clone())
     }
 

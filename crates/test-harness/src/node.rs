@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::census::{cgroups_below, command_lines, has_children, is_anybody_connected, members, mounts};
-use super::{Census, Flist, Manager, eventually};
+use crate::census::{cgroups_below, command_lines, has_children, is_anybody_connected, members, mounts};
+use crate::{Census, Flist, Manager, eventually};
 
 /// What grows on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
 const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d"];
@@ -17,9 +17,9 @@ const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "confi
 const MAX_REVIVALS: u32 = 5;
 
 /// Returns the path of one of our binaries, which `make test` and `cargo test --workspace` have built.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let contd = Path::new(env!("CARGO_BIN_EXE_contd"));
-    let path = contd.with_file_name(name);
+pub fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("our own path");
+    let path = own.ancestors().nth(2).expect("target/<profile>/deps/<test>").join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` (make test does)", path.display());
     path
 }
@@ -40,18 +40,18 @@ fn warm_slots(drop_in: &str) -> usize {
 
 /// What a command gave.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub struct Output {
     /// Its exit code; 128 + n for a signal.
-    pub(crate) code: i32,
+    pub code: i32,
     /// Its standard output.
-    pub(crate) stdout: String,
+    pub stdout: String,
     /// Its standard error.
-    pub(crate) stderr: String,
+    pub stderr: String,
 }
 
 impl Output {
     /// What a command that has ended gave.
-    pub(crate) fn of(output: &std::process::Output) -> Self {
+    pub fn of(output: &std::process::Output) -> Self {
         Self {
             code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -61,14 +61,14 @@ impl Output {
 
     /// Demands code 0 and returns standard output without the last newline.
     #[track_caller]
-    pub(crate) fn ok(&self) -> &str {
+    pub fn ok(&self) -> &str {
         assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self.stdout.trim_end_matches('\n')
     }
 
     /// Demands a failure that says `what` and gives a hint.
     #[track_caller]
-    pub(crate) fn fails_with(&self, code: i32, what: &str) {
+    pub fn fails_with(&self, code: i32, what: &str) {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         assert!(self.stderr.contains(what), "{what:?} is not in: {}", self.stderr);
         assert!(self.stderr.contains("hint: "), "no hint in: {}", self.stderr);
@@ -76,11 +76,11 @@ impl Output {
 }
 
 /// A node under test.
-pub(crate) struct Node {
+pub struct Node {
     /// Everything of the node lies below.
-    pub(crate) root: PathBuf,
+    pub root: PathBuf,
     /// The parent of its containers' cgroups.
-    pub(crate) cgroup_parent: String,
+    pub cgroup_parent: String,
     daemon: Option<Child>,
     baseline: Option<Census>,
     announced: Vec<String>,
@@ -92,22 +92,22 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts a daemon in a new directory and takes the census.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::with_config("")
     }
 
     /// The same, with more lines of configuration.
-    pub(crate) fn with_config(extra: &str) -> Self {
+    pub fn with_config(extra: &str) -> Self {
         Self::prepared(extra, "", |_root| None)
     }
 
     /// Starts a daemon under a scripted service manager.
-    pub(crate) fn managed(make: impl FnOnce(&Path) -> Manager) -> Self {
+    pub fn managed(make: impl FnOnce(&Path) -> Manager) -> Self {
         Self::prepared("", "", |root| Some(make(root)))
     }
 
     /// The same, with one of its directories on a small file system of its own, so that it can be full.
-    pub(crate) fn with_small(dir: &str, bytes: u64) -> Self {
+    pub fn with_small(dir: &str, bytes: u64) -> Self {
         Self::prepared("", "", |root| {
             let point = root.join(dir);
             fs::create_dir(&point).expect("make the directory");
@@ -121,8 +121,7 @@ impl Node {
     }
 
     /// The same, with a file in `conf.d` that overrules the rest.
-    #[allow(dead_code, reason = "the benches do not use it")]
-    pub(crate) fn with_drop_in(extra: &str, drop_in: &str) -> Self {
+    pub fn with_drop_in(extra: &str, drop_in: &str) -> Self {
         Self::prepared(extra, drop_in, |_root| None)
     }
 
@@ -147,7 +146,7 @@ impl Node {
     }
 
     /// Starts the daemon without waiting for it.
-    pub(crate) fn spawn_daemon(&mut self) {
+    pub fn spawn_daemon(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let command = match &self.manager {
             Some(manager) => manager.dress(&self.daemon_command()),
@@ -163,14 +162,14 @@ impl Node {
     }
 
     /// Starts another daemon by hand while one runs, and returns the one that runs.
-    pub(crate) fn spawn_successor(&mut self) -> Child {
+    pub fn spawn_successor(&mut self) -> Child {
         let successor = self.spawn_logged(self.daemon_command());
         self.daemon.replace(successor).expect("a daemon runs")
     }
 
     /// Starts another daemon over the one that runs, which must end well; returns once the new one answers.
     #[track_caller]
-    pub(crate) fn take_over(&mut self) {
+    pub fn take_over(&mut self) {
         let mut old = self.spawn_successor();
         let status = eventually("the old daemon to end", || old.try_wait().expect("wait"));
         assert!(status.success(), "the old daemon ended with {status}\n{}", self.daemon_log());
@@ -179,7 +178,7 @@ impl Node {
 
     /// Waits until the daemon that answers is the newest one.
     #[track_caller]
-    pub(crate) fn wait_for_own_answer(&mut self) {
+    pub fn wait_for_own_answer(&mut self) {
         eventually("the new daemon to answer", || {
             let state = self.daemon.as_mut().and_then(|child| child.try_wait().expect("wait"));
             assert!(state.is_none(), "the daemon ended: {state:?}\n{}", self.daemon_log());
@@ -190,22 +189,22 @@ impl Node {
     }
 
     /// Tells how the newest daemon has ended, if it has.
-    pub(crate) fn daemon_end(&mut self) -> Option<std::process::ExitStatus> {
+    pub fn daemon_end(&mut self) -> Option<std::process::ExitStatus> {
         self.daemon.as_mut().and_then(|child| child.try_wait().expect("wait"))
     }
 
     /// Takes another process as this node's daemon.
-    pub(crate) fn adopt_daemon(&mut self, daemon: Child) {
+    pub fn adopt_daemon(&mut self, daemon: Child) {
         self.daemon = Some(daemon);
     }
 
     /// Returns the service manager.
-    pub(crate) fn manager(&self) -> &Manager {
+    pub fn manager(&self) -> &Manager {
         self.manager.as_ref().expect("a managed node")
     }
 
     /// Starts the daemon and waits until it answers.
-    pub(crate) fn start_daemon(&mut self) {
+    pub fn start_daemon(&mut self) {
         self.spawn_daemon();
         eventually("the daemon to answer", || {
             let state = self.daemon.as_mut().and_then(|child| child.try_wait().expect("wait"));
@@ -215,7 +214,7 @@ impl Node {
     }
 
     /// Tells whether the daemon has ended, and reaps it then; also when there is none.
-    pub(crate) fn is_daemon_dead(&mut self) -> bool {
+    pub fn is_daemon_dead(&mut self) -> bool {
         if let Some(child) = &mut self.daemon
             && child.try_wait().expect("wait for the daemon").is_some()
         {
@@ -226,13 +225,13 @@ impl Node {
 
     /// Starts the daemon again as often as it takes to have one that answers; `true` when it was dead. Whoever supervises
     /// it does the same.
-    pub(crate) fn revive(&mut self) -> bool {
+    pub fn revive(&mut self) -> bool {
         if !self.is_daemon_dead() {
             return false;
         }
         for _ in 0..MAX_REVIVALS {
             self.spawn_daemon();
-            let answers = super::eventually("the daemon to answer or to end", || {
+            let answers = crate::eventually("the daemon to answer or to end", || {
                 if self.is_daemon_dead() {
                     return Some(false);
                 }
@@ -246,7 +245,7 @@ impl Node {
     }
 
     /// Returns the command that starts this node's daemon.
-    pub(crate) fn daemon_command(&self) -> Command {
+    pub fn daemon_command(&self) -> Command {
         let mut command = Command::new(binary("contd"));
         command.arg("daemon").arg("--config").arg(self.root.join("config.toml"));
         for (flag, dir) in
@@ -259,24 +258,24 @@ impl Node {
     }
 
     /// Returns the API socket.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.root.join("run/contd.sock")
     }
 
     /// Returns the daemon's process id.
-    pub(crate) fn daemon_pid(&self) -> u32 {
+    pub fn daemon_pid(&self) -> u32 {
         self.daemon.as_ref().expect("the daemon runs").id()
     }
 
     /// Kills the daemon with SIGKILL and reaps it.
-    pub(crate) fn kill_daemon(&mut self) {
+    pub fn kill_daemon(&mut self) {
         let mut child = self.daemon.take().expect("the daemon runs");
         child.kill().expect("kill the daemon");
         child.wait().expect("reap the daemon");
     }
 
     /// Ends the daemon with SIGTERM and demands that it ends well.
-    pub(crate) fn stop_daemon(&mut self) {
+    pub fn stop_daemon(&mut self) {
         let mut child = self.daemon.take().expect("the daemon runs");
         let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal the daemon");
@@ -286,15 +285,14 @@ impl Node {
 
     /// Runs the command against this node, in namespace `default`.
     #[track_caller]
-    pub(crate) fn contd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
+    pub fn contd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
         Output::of(&self.command().args(args).stdin(Stdio::null()).output().expect("run contd"))
     }
 
     /// Does something while the command waits, which it must still do afterwards; returns what the command gave. So
     /// nothing depends on how fast this machine is.
-    #[allow(dead_code, reason = "neither the fault suite nor the benches use it")]
     #[track_caller]
-    pub(crate) fn while_it_waits(&self, args: &[&str], act: impl FnOnce()) -> Output {
+    pub fn while_it_waits(&self, args: &[&str], act: impl FnOnce()) -> Output {
         let mut command = self.command();
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut waiting = command.spawn().expect("run contd");
@@ -306,40 +304,40 @@ impl Node {
     }
 
     /// Returns the command with this node's address, to be given arguments.
-    pub(crate) fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(binary("contd"));
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("--address").arg(self.socket());
         command
     }
 
     /// Packs a busybox flist for this node.
-    pub(crate) fn flist(&self) -> Flist {
+    pub fn flist(&self) -> Flist {
         Flist::busybox(&self.root.join("input"))
     }
 
     /// Reads a container as JSON.
     #[track_caller]
-    pub(crate) fn inspect(&self, container: &str) -> serde_json::Value {
+    pub fn inspect(&self, container: &str) -> serde_json::Value {
         self.inspect_in("default", container)
     }
 
     /// Reads a container of another namespace as JSON.
     #[track_caller]
-    pub(crate) fn inspect_in(&self, namespace: &str, container: &str) -> serde_json::Value {
+    pub fn inspect_in(&self, namespace: &str, container: &str) -> serde_json::Value {
         let output = self.contd(["-n", namespace, "inspect", container]);
         serde_json::from_str(output.ok()).expect("inspect prints JSON")
     }
 
     /// Returns the directory of a container's shim.
     #[track_caller]
-    pub(crate) fn shim_dir(&self, container: &str) -> PathBuf {
+    pub fn shim_dir(&self, container: &str) -> PathBuf {
         let id = self.inspect(container)["id"].as_str().expect("an id").to_owned();
         self.root.join("run/s").join(&id[..16])
     }
 
     /// Returns the process id of a container's shim.
     #[track_caller]
-    pub(crate) fn shim_pid(&self, container: &str) -> i32 {
+    pub fn shim_pid(&self, container: &str) -> i32 {
         let path = self.shim_dir(container).join("lease.json");
         let lease: serde_json::Value = serde_json::from_slice(&fs::read(path).expect("a lease")).expect("JSON");
         lease["process"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a shim lives")
@@ -347,15 +345,15 @@ impl Node {
 
     /// Sends a signal to a process of this node.
     #[track_caller]
-    pub(crate) fn signal(&self, pid: i32, signal: nix::sys::signal::Signal) {
+    pub fn signal(&self, pid: i32, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("signal a process of the node");
     }
 
     /// Kills a process of this node, which is not our child, and waits until it is dead.
     #[track_caller]
-    pub(crate) fn kill(&self, pid: i32) {
+    pub fn kill(&self, pid: i32) {
         self.signal(pid, nix::sys::signal::Signal::SIGKILL);
-        super::eventually("a process that was killed to be gone", || {
+        crate::eventually("a process that was killed to be gone", || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z")).then_some(())
         });
@@ -363,36 +361,36 @@ impl Node {
 
     /// Waits until a container has a status.
     #[track_caller]
-    pub(crate) fn wait_for_status(&self, container: &str, status: &str) {
+    pub fn wait_for_status(&self, container: &str, status: &str) {
         eventually(&format!("{container} to be {status}"), || {
             (self.inspect(container)["status"] == status).then_some(())
         });
     }
 
     /// Returns the log of a container as it lies on disk.
-    pub(crate) fn log_file(&self, namespace: &str, name: &str) -> String {
+    pub fn log_file(&self, namespace: &str, name: &str) -> String {
         fs::read_to_string(self.root.join("log").join(namespace).join(format!("{name}.log"))).expect("read the log")
     }
 
     /// Returns what the daemon has logged.
-    pub(crate) fn daemon_log(&self) -> String {
+    pub fn daemon_log(&self) -> String {
         fs::read_to_string(self.root.join("daemon.log")).unwrap_or_default()
     }
 
     /// Says that a WARN or ERROR with this text is part of the test.
-    pub(crate) fn announce(&mut self, text: &str) {
+    pub fn announce(&mut self, text: &str) {
         self.announced.push(text.to_owned());
     }
 
     /// Counts what there is of this node.
-    pub(crate) fn census(&self) -> Census {
+    pub fn census(&self) -> Census {
         Census::take(&self.root, &self.cgroup_parent, self.daemon.as_ref().map(Child::id), &KEPT)
     }
 
     /// Waits until the daemon does nothing by itself: all warm slots wait, it has no child (whatever it starts is one until
     /// it is ready), nobody is connected to it, and it reads nothing of the kernel's. Returns the census of that.
     #[track_caller]
-    pub(crate) fn rest(&self) -> Census {
+    pub fn rest(&self) -> Census {
         let rests =
             || self.are_slots_whole() && !has_children(self.daemon_pid()) && !is_anybody_connected(&self.socket());
         let mut last = Vec::<Census>::new();
@@ -420,7 +418,7 @@ impl Node {
 
     /// Demands that nothing is left, that the slots wait, that the daemon said nothing alarming, and that it ends well.
     #[track_caller]
-    pub(crate) fn finish(mut self) {
+    pub fn finish(mut self) {
         let baseline = self.baseline.take().expect("a baseline");
         let begin = std::time::Instant::now();
         loop {
@@ -429,7 +427,7 @@ impl Node {
             if left.is_empty() && are_slots_whole {
                 break;
             }
-            let is_in_time = begin.elapsed() < super::SOON;
+            let is_in_time = begin.elapsed() < crate::SOON;
             assert!(is_in_time, "slots whole: {are_slots_whole}; left:\n{left}\ndaemon log:\n{}", self.daemon_log());
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -459,7 +457,7 @@ impl Drop for Node {
 impl Node {
     /// Does to the node, without its daemon, what a reboot does: nothing runs, nothing is mounted, the run directory is
     /// empty, and what lies on disk carries another boot id.
-    pub(crate) fn simulate_reboot(&self) {
+    pub fn simulate_reboot(&self) {
         assert!(self.daemon.is_none(), "the daemon runs");
         self.end_everything();
         fs::remove_dir_all(self.root.join("run")).expect("empty the run directory");

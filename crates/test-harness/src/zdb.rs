@@ -1,6 +1,5 @@
 //! A server that speaks as a 0-db does (`SELECT` by name and password), or breaks in the ways that a test wants.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -35,18 +34,26 @@ pub enum Fault {
     Slow,
 }
 
+/// A namespace of the server.
 #[derive(Default)]
 pub struct Namespace {
+    /// Needed to write and, unless it is public, to read.
     pub password: Option<&'static str>,
+    /// Whether anyone may read.
     pub public: bool,
+    /// Values by key.
     pub blocks: HashMap<Vec<u8>, Vec<u8>>,
 }
 
+/// What the server has and has seen.
 pub struct State {
+    /// By name.
     pub namespaces: Mutex<HashMap<String, Namespace>>,
     /// The commands in words, keys in hex; no values.
     pub commands: Mutex<Vec<String>>,
+    /// How many connections were made.
     pub connections: AtomicUsize,
+    /// How many were open at once, at most.
     pub most_at_once: AtomicUsize,
     at_once: AtomicUsize,
     gets: AtomicUsize,
@@ -55,7 +62,9 @@ pub struct State {
 
 /// A server for one test; it ends with the process.
 pub struct ZdbServer {
+    /// `127.0.0.1:PORT`.
     pub address: String,
+    /// Shared with its threads.
     pub state: Arc<State>,
 }
 
@@ -70,6 +79,7 @@ impl ZdbServer {
         Self::bind("127.0.0.1:0", fault).unwrap()
     }
 
+    /// Listens at an address; each GET, by its number, may have a fault.
     pub fn bind(address: &str, fault: impl Fn(usize) -> Fault + Send + Sync + 'static) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let protected = |public| Namespace { password: Some("p@ss/word"), public, ..Namespace::default() };
@@ -106,6 +116,7 @@ impl ZdbServer {
         Ok(Self { address, state })
     }
 
+    /// The URL of a namespace.
     pub fn url(&self, userinfo: &str, namespace: &str) -> String {
         format!("zdb://{userinfo}{}{namespace}", self.address)
     }
@@ -115,6 +126,7 @@ impl ZdbServer {
         self.state.gets.load(Ordering::SeqCst)
     }
 
+    /// How many blocks a namespace has.
     pub fn blocks(&self, namespace: &str) -> usize {
         self.state.namespaces.lock().unwrap()[namespace].blocks.len()
     }

@@ -1,6 +1,4 @@
 //! What the tests of the flist server and of the roots share: fixtures on scratch ground, and what they must look like.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -56,20 +54,32 @@ pub fn copy_store(name: &str, to: &Path) {
 /// One line of a manifest.
 #[derive(Debug, serde::Deserialize)]
 pub struct Entry {
+    /// Its path, from the root of the tree.
     pub path: String,
+    /// `dir`, `file`, `symlink` and so on.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Permissions, octal.
     pub mode: String,
+    /// Owner.
     pub uid: u32,
+    /// Group.
     pub gid: u32,
+    /// Seconds since 1970.
     pub mtime: i64,
+    /// Seconds since 1970.
     pub ctime: i64,
+    /// Bytes of a file.
     pub size: Option<u64>,
+    /// Sum of a file.
     pub sha256: Option<String>,
+    /// Of a link.
     pub target: Option<String>,
+    /// Major and minor number of a device.
     pub rdev: Option<[u64; 2]>,
 }
 
+/// Reads the manifest of a fixture.
 pub fn manifest(name: &str) -> Vec<Entry> {
     let text = std::fs::read_to_string(fixtures().join(name).join("manifest.jsonl")).expect("manifest");
     text.lines().map(|line| serde_json::from_str(line).expect("manifest line")).collect()

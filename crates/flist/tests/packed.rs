@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use contd_flist::{BlockCache, Content, Flist, PackError, PackOptions, PackReport, RoutePolicy, Routes, pack};
 use tempfile::TempDir;
 
-use crate::support::read_all;
+use contd_test_harness::flist::read_all;
 
 /// Files whose contents together have blocks of every kind: empty, short, full, several, equal ones.
 pub struct Tree {

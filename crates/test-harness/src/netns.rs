@@ -4,14 +4,14 @@ use std::process::Command;
 
 /// A named network namespace with a dummy interface `test0`.
 #[derive(Debug)]
-pub(crate) struct Netns {
+pub struct Netns {
     /// Its name in `/run/netns`.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 impl Netns {
     /// Makes it.
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let netns = Self { name: format!("contd-t-{name}-{}", std::process::id()) };
         ip(&["netns", "add", &netns.name]);
         ip(&["-n", &netns.name, "link", "add", "test0", "type", "bridge"]);

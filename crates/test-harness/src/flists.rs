@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::node::binary;
+use crate::node::binary;
 
 /// The commands that tests use inside containers.
 const APPLETS: [&str; 36] = [
@@ -15,7 +15,7 @@ const APPLETS: [&str; 36] = [
 ];
 
 /// Makes a small root file system of busybox.
-pub(crate) fn busybox_tree(dir: &Path) {
+pub fn busybox_tree(dir: &Path) {
     for sub in ["bin", "etc", "proc", "sys", "dev", "tmp", "root", "data", "home/app"] {
         fs::create_dir_all(dir.join(sub)).expect("make the tree");
     }
@@ -34,28 +34,28 @@ pub(crate) fn busybox_tree(dir: &Path) {
 
 /// A packed flist with its store.
 #[derive(Debug)]
-pub(crate) struct Flist {
+pub struct Flist {
     /// The `.fl` file.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// The directory store with its blocks.
-    pub(crate) store: PathBuf,
+    pub store: PathBuf,
 }
 
 impl Flist {
     /// Packs a busybox tree below `dir`.
-    pub(crate) fn busybox(dir: &Path) -> Self {
+    pub fn busybox(dir: &Path) -> Self {
         let tree = dir.join("tree");
         busybox_tree(&tree);
         Self::pack(dir, &tree)
     }
 
     /// Packs a tree; the `.fl` and the store lie in `dir`.
-    pub(crate) fn pack(dir: &Path, tree: &Path) -> Self {
+    pub fn pack(dir: &Path, tree: &Path) -> Self {
         Self::pack_as("busybox", dir, tree)
     }
 
     /// Packs a busybox tree that differs from every other.
-    pub(crate) fn another(dir: &Path, name: &str) -> Self {
+    pub fn another(dir: &Path, name: &str) -> Self {
         let tree = dir.join(name);
         busybox_tree(&tree);
         fs::write(tree.join("etc/name"), name).expect("write a file");
@@ -63,7 +63,7 @@ impl Flist {
     }
 
     /// Packs a tree under a name.
-    pub(crate) fn pack_as(name: &str, dir: &Path, tree: &Path) -> Self {
+    pub fn pack_as(name: &str, dir: &Path, tree: &Path) -> Self {
         let flist = Self { path: dir.join(format!("{name}.fl")), store: dir.join("store") };
         let store = format!("dir://{}", flist.store.display());
         let output = Command::new(binary("contd"))
@@ -77,7 +77,7 @@ impl Flist {
     }
 
     /// Returns the path as an argument.
-    pub(crate) fn arg(&self) -> &str {
+    pub fn arg(&self) -> &str {
         self.path.to_str().expect("utf-8")
     }
 }

@@ -1,32 +1,17 @@
-//! A node of its own for each test, the census that shows a leak, and the trees and flists that containers run from.
-
-pub(crate) mod census;
-pub(crate) mod dead_fuse;
-mod flists;
-pub(crate) mod limited_user;
-pub(crate) mod manager;
-mod netns;
-pub(crate) mod node;
-pub(crate) mod servers;
-
-pub(crate) use census::Census;
-pub(crate) use flists::{Flist, busybox_tree};
-pub(crate) use manager::Manager;
-pub(crate) use netns::Netns;
-pub(crate) use node::Node;
+//! Waiting for a condition.
 
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should happen soon. It ends only a wait that is in vain, so it holds for a machine that
 /// many tests and a load share.
-pub(crate) const SOON: Duration = Duration::from_secs(300);
+pub const SOON: Duration = Duration::from_secs(300);
 
 /// The longest pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Waits until `check` gives a value; panics with what was awaited.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let (begin, mut pause) = (Instant::now(), Duration::from_millis(10));
     loop {
         if let Some(value) = check() {

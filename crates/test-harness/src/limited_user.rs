@@ -7,26 +7,27 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::node::{Output, binary};
-use super::{Flist, Node};
+use crate::node::{Output, binary};
+use crate::{Flist, Node};
 
 /// Users and groups that no machine has.
-pub(crate) const UID: u32 = 61_000;
-pub(crate) const GID: u32 = 61_001;
+pub const UID: u32 = 61_000;
+/// Its group.
+pub const GID: u32 = 61_001;
 /// The group of the socket.
-pub(crate) const SOCKET_GID: u32 = 61_002;
+pub const SOCKET_GID: u32 = 61_002;
 
 /// Lets everybody in.
-pub(crate) fn open_to_all(path: &Path) {
+pub fn open_to_all(path: &Path) {
     fs::set_permissions(path, Permissions::from_mode(0o755)).expect("set the mode");
 }
 
 /// A user with limited rights, and what it has on the host: `flists/busybox.fl` with its store, `data` that is its own, and
 /// `shared`, which is root's.
 #[derive(Debug)]
-pub(crate) struct LimitedUser {
+pub struct LimitedUser {
     /// Everything of it lies below.
-    pub(crate) home: PathBuf,
+    pub home: PathBuf,
     contd: PathBuf,
     uid: u32,
     groups: Vec<u32>,
@@ -35,7 +36,7 @@ pub(crate) struct LimitedUser {
 
 impl LimitedUser {
     /// Makes its directories.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let temp = tempfile::Builder::new().prefix("contd-u-").tempdir_in("/tmp").expect("make a directory");
         let home = temp.path().canonicalize().expect("resolve");
         open_to_all(&home);
@@ -54,22 +55,22 @@ impl LimitedUser {
     }
 
     /// The same directories for another user.
-    pub(crate) fn with(self, uid: u32, groups: &[u32]) -> Self {
+    pub fn with(self, uid: u32, groups: &[u32]) -> Self {
         Self { uid, groups: groups.to_vec(), ..self }
     }
 
     /// Returns a path of its own as text.
-    pub(crate) fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.home.join(name).display().to_string()
     }
 
     /// Its flist.
-    pub(crate) fn flist(&self) -> String {
+    pub fn flist(&self) -> String {
         self.path("flists/busybox.fl")
     }
 
     /// A configuration whose socket it may open, and whose one rule has these keys besides. `HOME` in them is its own.
-    pub(crate) fn config(&self, keys: &str) -> String {
+    pub fn config(&self, keys: &str) -> String {
         let keys = keys.replace("HOME", &self.home.display().to_string());
         format!(
             "[api]\ngroup = {SOCKET_GID}\n[[access]]\nname = \"user\"\nuid = {UID}\nnamespaces = [\"t\"]\n\
@@ -79,13 +80,13 @@ impl LimitedUser {
     }
 
     /// Starts a node with that configuration.
-    pub(crate) fn node(&self, keys: &str) -> Node {
+    pub fn node(&self, keys: &str) -> Node {
         open_node(&self.config(keys))
     }
 
     /// Runs a command of contd as this user, against a node and in namespace `t`.
     #[track_caller]
-    pub(crate) fn contd<A: AsRef<OsStr>>(&self, node: &Node, args: impl IntoIterator<Item = A>) -> Output {
+    pub fn contd<A: AsRef<OsStr>>(&self, node: &Node, args: impl IntoIterator<Item = A>) -> Output {
         let output = self.command(node).args(args).stdin(Stdio::null()).output().expect("run contd as another user");
         Output {
             code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
@@ -109,7 +110,7 @@ impl LimitedUser {
 
     /// Runs a script in a container of this user; demands that it works and returns what it printed.
     #[track_caller]
-    pub(crate) fn inside(&self, node: &Node, flags: &[&str], script: &str) -> String {
+    pub fn inside(&self, node: &Node, flags: &[&str], script: &str) -> String {
         let flist = self.flist();
         let command = [&*flist, "/bin/sh", "-c", script];
         self.contd(node, ["run", "--rm"].iter().chain(flags).chain(&command)).ok().to_owned()
@@ -118,14 +119,14 @@ impl LimitedUser {
     /// Demands that a container with these flags is refused, with what and a key of the rule that would give it; and that
     /// nothing of it is left.
     #[track_caller]
-    pub(crate) fn is_refused(&self, node: &Node, flags: &[&str], what: &str, key: &str) {
+    pub fn is_refused(&self, node: &Node, flags: &[&str], what: &str, key: &str) {
         let flist = self.flist();
         self.is_refused_with(node, flags, &flist, what, key);
     }
 
     /// The same, with another root.
     #[track_caller]
-    pub(crate) fn is_refused_with(&self, node: &Node, flags: &[&str], flist: &str, what: &str, key: &str) {
+    pub fn is_refused_with(&self, node: &Node, flags: &[&str], flist: &str, what: &str, key: &str) {
         for verb in [&["run", "--rm"][..], &["create"], &["run", "--dry-run"]] {
             let command = [flist, "/bin/true"];
             let output = self.contd(node, verb.iter().chain(flags).chain(&command));
@@ -142,7 +143,7 @@ impl LimitedUser {
 }
 
 /// Starts a node whose socket other users can get at, and which may say of runs that it took them back.
-pub(crate) fn open_node(config: &str) -> Node {
+pub fn open_node(config: &str) -> Node {
     let mut node = Node::with_config(config);
     node.announce("run rolled back");
     let_in(&node);
@@ -150,7 +151,7 @@ pub(crate) fn open_node(config: &str) -> Node {
 }
 
 /// Lets other users get at the socket of a node: its root is a private directory of the test.
-pub(crate) fn let_in(node: &Node) {
+pub fn let_in(node: &Node) {
     fs::set_permissions(&node.root, Permissions::from_mode(0o711)).expect("set the mode");
 }
 

@@ -14,7 +14,7 @@ use contd_protocol::flistfs::{
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES};
 use contd_types::ApiError;
 
-use crate::support::{servers, wait_until};
+use contd_test_harness::mounted::{servers, wait_until};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_contd-flistfs");
 
