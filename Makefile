@@ -34,9 +34,11 @@ test-repeat: deps ## Runs the whole suite N=10 times, LOAD=half of them beside a
 
 FAULTS := CONTD_BINARIES_ARE_BUILT=1 cargo test --locked -p contd --test faults --
 
-faults: deps ## Strikes every failpoint and fails every file operation (40 minutes on two cores; CONTD_FAULTS_ONLY chooses)
+faults: deps ## Strikes every failpoint, fails every file operation, compares 400 bundles with runc (45 minutes on two cores)
 	cargo build --locked --workspace --bins
 	CONTD_FAULTS=full $(FAULTS) --nocapture --test-threads=1
+	CONTD_BINARIES_ARE_BUILT=1 CONTD_DIFFERENTIAL_CASES=400 cargo test --locked -p contd-launch --test differential
+	CONTD_SCHEDULES=20000 cargo test --locked -p contd-actors --all-features no_schedule
 
 CYCLES ?= 10000
 KILL_S ?= 5
