@@ -1,16 +1,15 @@
 //! The legacy fixture reads back as its manifest says, and its blocks open as the real packer sealed them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use std::collections::BTreeMap;
 
+use crate::made::{Legacy, Object, content, database, flist, gzip, original, plain, tar_of};
 use contd_flist::{
     BlockError, BlockId, BlockKey, BlockRef, FileKind, Flist, FlistErrorKind, FlistSource, Inode, ROOT_INO, block,
     fetch,
 };
-use crate::made::{Legacy, Object, content, database, flist, gzip, original, plain, tar_of};
-use serde_json::Value;
 use contd_test_harness::flist::{chain, files_below, fixtures, kind_name, read_all, sha256};
+use serde_json::Value;
 
 /// All inodes by path, written as the manifest writes it.
 fn by_path(flist: &Flist) -> BTreeMap<String, u64> {

@@ -1,14 +1,13 @@
 //! Legacy flists that an enemy wrote: a typed error each, in bounded time and memory, and nothing on the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
-use contd_flist::metadata::Malformed;
-use contd_flist::{Flist, FlistErrorKind, MetadataError, ROOT_INO};
-use contd_flist_legacy::{CapnpError, LegacyError, Misfit};
 use crate::made::{
     ACL, Field, Object, ROOT, SUB, acl, database, directory, entry, file, fixture_database, flist, frame, gzip, link,
     plain, pointer, special, subdirectory, tar_header, tar_of,
 };
+use contd_flist::metadata::Malformed;
+use contd_flist::{Flist, FlistErrorKind, MetadataError, ROOT_INO};
+use contd_flist_legacy::{CapnpError, LegacyError, Misfit};
 use contd_test_harness::flist::chain;
 
 /// Opens bytes as a flist, which must fail and leave nothing behind.

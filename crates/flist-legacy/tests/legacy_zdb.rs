@@ -1,7 +1,6 @@
 //! The legacy fixture out of a 0-db, as `zflist` left it there: by `backend` with a password, and by `router.yaml`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use crate::made::content;
 use contd_test_harness::flist::{files_below, fixtures, read_all, sha256};
 
@@ -25,8 +24,10 @@ fn blocks_come_out_of_a_0_db_by_their_16_raw_bytes() {
     rusqlite::Connection::open(&db).unwrap().execute("UPDATE metadata SET value = ?1", [backend]).unwrap();
     let by_backend = crate::made::tar_of(&[("./flistdb.sqlite3", std::fs::read(&db).unwrap())]);
     let router = format!("pools: {{p: {{'00:FF': 'ardb://{}/open'}}}}\nlookup: [p]", server.address);
-    let by_router =
-        crate::made::tar_of(&[("flistdb.sqlite3", crate::made::fixture_database()), ("router.yaml", router.into_bytes())]);
+    let by_router = crate::made::tar_of(&[
+        ("flistdb.sqlite3", crate::made::fixture_database()),
+        ("router.yaml", router.into_bytes()),
+    ]);
     let manifest = std::fs::read_to_string(fixtures().join("legacy/manifest.jsonl")).unwrap();
     for (name, archive) in [("backend", by_backend), ("router", by_router)] {
         let path = scratch.path().join(name);

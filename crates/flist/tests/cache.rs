@@ -1,7 +1,6 @@
 //! The cache as one process has it: damage, eviction, what is in use, what was fetched.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -274,7 +273,9 @@ fn a_cache_that_is_larger_than_it_may_be_is_made_smaller_without_any_writing() {
     let _unknown = fs::remove_file(packed.root().join("usage"));
     let reader = packed.reader(&packed.root(), limit(2_000_000));
     reader.content.cache().see_to_limits();
-    eventually("the cache to be small", || crate::cache_support::disk_usage(&packed.root().join("blocks")) <= 2_000_000);
+    eventually("the cache to be small", || {
+        crate::cache_support::disk_usage(&packed.root().join("blocks")) <= 2_000_000
+    });
     (0..40).for_each(|number| reader.read(number).unwrap());
 }
 

@@ -8,7 +8,6 @@
     reason = "a test"
 )]
 
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

@@ -2,16 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "measures real sockets and waits for real processes")]
 
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::packed::Tree;
 use contd_flist::store::HttpStore;
 use contd_flist::{BlockId, BlockStore, FlistErrorKind, StoreError};
-use crate::packed::Tree;
 use contd_test_harness::flist::{Answer, Server, chain};
 
 const ID: BlockId = BlockId::new([0xab; 32]);

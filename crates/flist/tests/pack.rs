@@ -1,7 +1,6 @@
 //! What is packed is read back the same, by this library, from whatever tree.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
@@ -11,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use contd_flist::pack::{Entry, EntryKind, FileContent, Tree};
 use contd_flist::{FileKind, Flist, FlistErrorKind, PackError, PackOptions, pack, pack_tree};
+use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use proptest::prelude::*;
-use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
 use tempfile::TempDir;
 
 /// Over what was there.

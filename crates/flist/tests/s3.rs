@@ -1,11 +1,10 @@
 //! Stores in a bucket: against a server that checks signatures, and ones that break.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
-use contd_flist::store::S3Store;
-use contd_flist::{BlockId, BlockStore, FlistErrorKind, PackOptions, StoreError};
 use crate::packed::{Tree, noise};
 use crate::s3_server::{Request, S3Server, SECRET, SECRET_IN_URL, USER, check};
+use contd_flist::store::S3Store;
+use contd_flist::{BlockId, BlockStore, FlistErrorKind, PackOptions, StoreError};
 use contd_test_harness::flist::{Answer, Server, chain};
 
 const ID: BlockId = BlockId::new([0xab; 32]);

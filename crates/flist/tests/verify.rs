@@ -1,7 +1,6 @@
 //! Every bad block is found, with its files, and every block is asked for once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 

@@ -1,7 +1,6 @@
 //! Stores and flists behind web servers that answer well, badly, late or never.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
@@ -123,8 +122,8 @@ fn a_silent_server_costs_one_attempt_and_the_other_route_saves_the_read() {
 #[test]
 fn an_unreachable_store_is_named_without_its_credentials() {
     let fixture = Fixture::copy("small");
-    // A port that was just closed: nobody listens.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = contd_test_harness::Port::take();
+    let port = taken.number;
     fixture.route(&[(0, 255, &format!("http://me:secret@127.0.0.1:{port}/x?token=hidden"))]);
     let content = fixture.content();
     let hostname = content.flist().resolve(b"etc/hostname").unwrap().ino();

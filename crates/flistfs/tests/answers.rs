@@ -1,7 +1,6 @@
 //! What a program on the mount is told: every errno of docs/flist-serving.md, the figures, and that metadata never waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -12,11 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::served::Served;
 use contd_flist::BLOCK_SIZE;
+use contd_test_harness::mounted::{fixture, manifest};
 use nix::errno::Errno;
 use nix::unistd::Whence;
-use crate::served::Served;
-use contd_test_harness::mounted::{fixture, manifest};
 
 #[track_caller]
 fn assert_errno<T>(result: io::Result<T>, wanted: Errno) {

@@ -1,7 +1,6 @@
 //! Servers and keepers that die, and are replaced, under readers. On real mounts; wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,12 +8,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::server::{BINARY, Server};
 use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{ENDING_FILE, LAST_WORDS_FILE, Process, SERVER_FILE};
+use contd_test_harness::mounted::{
+    assert_matches_manifest, census, copy_store, fixture, manifest, place_fixture, servers, wait_until,
+};
 use contd_types::ApiError;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use crate::server::{BINARY, Server};
-use contd_test_harness::mounted::{assert_matches_manifest, census, copy_store, fixture, manifest, place_fixture, servers, wait_until};
 
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;

@@ -1,7 +1,6 @@
 //! Requests to answers without a mount: what the kernel rarely or never sends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::sync::Arc;
 
 use contd_flist::{BlockCache, Content, Flist, ROOT_INO, RoutePolicy, Routes};

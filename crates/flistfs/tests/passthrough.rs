@@ -1,7 +1,6 @@
 //! Whole cached files are read by the kernel itself; and where that cannot be, the same bytes come by READ. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -13,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::served::{Served, ops};
 use contd_flistfs::mount;
 use contd_flistfs::ops::{Answer, Ops};
 use contd_flistfs::session::Session;
 use contd_flistfs::wire::{Request, reply_header};
+use contd_test_harness::mounted::{assert_matches_manifest, copy_store, fixture, place_fixture, wait_until};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use crate::served::{Served, ops};
-use contd_test_harness::mounted::{assert_matches_manifest, copy_store, fixture, place_fixture, wait_until};
 
 /// Lists the files below a directory.
 fn files(dir: &Path) -> BTreeSet<PathBuf> {
@@ -77,7 +76,8 @@ fn small_files_are_read_without_any_request() {
             assert_matches_manifest(&served.mnt, name);
         }
         assert_eq!((served.ops.reads(), served.ops.failed_reads()), (0, 0));
-        let has_content = |entry: &&crate::support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size > 0);
+        let has_content =
+            |entry: &&crate::support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size > 0);
         let count = u64::try_from(crate::support::manifest(name).iter().filter(has_content).count()).unwrap();
         assert!(count > 0 && served.ops.passed_through() >= 2 * count);
         served.stop();
@@ -95,7 +95,8 @@ fn files_below_a_mebibyte_stay_in_the_page_cache_of_the_mount() {
     assert!(reads > 0);
     assert_matches_manifest(&served.mnt, "small");
     assert_eq!(served.ops.reads(), reads, "what was read before was asked for again");
-    let is_large = |entry: &&crate::support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size >= 1 << 20);
+    let is_large =
+        |entry: &&crate::support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size >= 1 << 20);
     let large = crate::support::manifest("small").iter().filter(is_large).count();
     assert_eq!(served.ops.passed_through(), 2 * u64::try_from(large).unwrap());
     served.stop();

@@ -1,7 +1,6 @@
 //! A session that goes on where a dead one has left off, on a real mount. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

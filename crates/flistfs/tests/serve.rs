@@ -1,7 +1,6 @@
 //! The flist server as a process, on real mounts. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -9,16 +8,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::server::{BINARY, Server, frame};
 use contd_lease::{LeaseDir, LeaseState};
 use contd_protocol::flistfs::Request;
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, VersionRange};
-use contd_types::ErrorKind;
-use nix::errno::Errno;
-use crate::server::{BINARY, Server, frame};
 use contd_test_harness::mounted::{
     assert_directory_links, assert_matches_manifest, census, copy_store, fixture, legacy_fixture, place_fixture,
     sha256, wait_until,
 };
+use contd_types::ErrorKind;
+use nix::errno::Errno;
 
 #[test]
 fn both_fixtures_read_back_exactly_as_their_manifests_say() {
@@ -102,7 +101,8 @@ fn a_missing_block_is_eio_at_its_offsets_and_nowhere_else() {
     let id = String::from_utf8(id).unwrap();
     std::fs::remove_file(store.join(&id[..2]).join(&id)).unwrap();
     let server = Server::start(scratch.path(), &flist);
-    let entry = crate::support::manifest("small").into_iter().find(|entry| entry.path.ends_with(&format!("/{path}"))).unwrap();
+    let entry =
+        crate::support::manifest("small").into_iter().find(|entry| entry.path.ends_with(&format!("/{path}"))).unwrap();
     let file = server.mnt.join(entry.path.trim_start_matches('/'));
     let mut file = std::fs::File::open(file).unwrap();
     let mut read = |offset: u64| {

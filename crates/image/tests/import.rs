@@ -1,15 +1,14 @@
 //! Images become flists: what is in their layers is read back, and what is damaged or hostile is refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use contd_flist::{FileKind, Flist, ImageDefaults, PackOptions};
 use contd_image::{ImportError, ImportLimits, ImportOptions, ImportProgress, ImportReport, import};
+use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
 use contd_test_harness::image::{Form, Layout, directory, file, header, hex, layer, link, write_saved, write_tar};
 use serde_json::{Value, json};
-use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
 use tar::EntryType;
 use tempfile::TempDir;
 

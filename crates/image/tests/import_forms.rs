@@ -1,7 +1,6 @@
 //! Images in the forms that real tools write: which one is taken, and what becomes of what is no image.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -9,9 +8,9 @@ use std::process::Command;
 
 use contd_flist::{Flist, PackOptions};
 use contd_image::{ImportError, ImportOptions, ImportReport, import};
+use contd_test_harness::flist::{chain, content, read_all};
 use contd_test_harness::image::{Form, Layout, digest, file, header, hex, layer, write_tar};
 use serde_json::{Value, json};
-use contd_test_harness::flist::{chain, content, read_all};
 use tar::EntryType;
 use tempfile::TempDir;
 

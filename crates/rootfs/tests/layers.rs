@@ -10,13 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::node::{Node, options_of, prepare, release, request};
 use contd_rootfs::survey::limits_layers;
 use contd_rootfs::{PrepareRootfs, RootfsError, RootfsProvider};
+use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture};
 use contd_types::{ErrorKind, Explain, LayerKind};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use crate::node::{Node, options_of, prepare, release, request};
-use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture};
 
 const MIB: u64 = 1 << 20;
 

@@ -8,18 +8,17 @@
     reason = "tests"
 )]
 
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::node::{Node, prepare, release, request};
 use contd_rootfs::{PrepareRootfs, RootfsProvider};
+use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture, servers};
 use contd_types::{Explain, LayerKind};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use crate::node::{Node, prepare, release, request};
-use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture, servers};
 
 /// Far below the seconds that a server used to be waited for; a loaded machine takes some.
 const AT_ONCE: Duration = Duration::from_secs(5);

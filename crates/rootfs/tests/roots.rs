@@ -1,20 +1,21 @@
 //! Roots out of real mounts and real servers. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use crate::node::{Node, options_of, prepare, release, request};
 use contd_rootfs::fake::FakeRootfs;
 use contd_rootfs::{
     FetchProgress, MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider,
 };
+use contd_test_harness::mounted::{
+    assert_matches_manifest, assert_overlay_matches_manifest, copy_store, fixture, place_fixture, servers,
+};
 use contd_types::{ContainerId, ErrorKind, Explain, LayerKind};
 use nix::errno::Errno;
-use crate::node::{Node, options_of, prepare, release, request};
-use contd_test_harness::mounted::{assert_matches_manifest, assert_overlay_matches_manifest, copy_store, fixture, place_fixture, servers};
 
 /// What every provider promises. `flist` can be prepared, `missing` does not exist.
 fn contract(provider: &dyn RootfsProvider, flist: &str, missing: &str, plain: &str) {

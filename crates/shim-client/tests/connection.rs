@@ -7,7 +7,6 @@
     reason = "a test fails by panicking"
 )]
 
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! The promises of [`ShimClient`], kept by the fake.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-
 use std::time::Duration;
 
 use contd_protocol::shim::{RuntimeSpec, TASK_SPEC_VERSION, TaskSpec};

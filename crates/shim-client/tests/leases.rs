@@ -7,7 +7,6 @@
     reason = "a test fails by panicking"
 )]
 
-
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
 

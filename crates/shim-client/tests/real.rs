@@ -1,7 +1,6 @@
 //! The promises of [`ShimClient`], kept by real `contd-shim` processes with `runc` and a busybox container. Needs root.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,7 +7,6 @@
     reason = "tests end loudly"
 )]
 
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! What every runtime must bring about through the shim: the same scenes with `runc` and with the scripted fake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use crate::common::{Scene, TestRuntime, assert_killed, eventually, exited};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_shim::runtime::fake::{Act, Script};

@@ -1,7 +1,6 @@
 //! A runtime that hangs, fails or is slow; a daemon that never comes. With the scripted fake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::fs;
 use std::time::Duration;
 

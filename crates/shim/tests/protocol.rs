@@ -1,7 +1,6 @@
 //! Hostile, slow, many and mistaken callers of the socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,7 +1,6 @@
 //! A real runtime, a real root file system: what only they can show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

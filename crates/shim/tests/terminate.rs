@@ -2,7 +2,6 @@
 //! knew is on disk. Until then it stays.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-
 use std::fs;
 
 use crate::common::{Scene, TestRuntime, eventually, exited};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A shim and the init that waits.
+/// The launcher and the init that waits: the processes in the cgroup of a slot.
 const SLOT_PROCESSES: usize = 2;
 
 /// A count, with names, so that a difference says what leaked.
@@ -78,19 +78,20 @@ impl Census {
     }
 }
 
-/// Tells whether a warm slot is whole: its shim listens, it and the init that waits are in every cgroup, and the process that
-/// started it has ended.
+/// Tells whether a warm slot is whole: its shim listens, the launcher and the init that waits are in every cgroup, and nothing else bears
+/// its name; the process that has started the shim has ended.
 pub fn is_slot_whole(root: &Path, cgroup_parent: &str, id: &str) -> bool {
     let dir = root.join("run/s").join(&id[..16]);
     let own = cgroups_below(cgroup_parent).into_iter().filter(|cgroup| cgroup.ends_with(id));
     let members: Vec<Vec<i32>> = own.map(|cgroup| members(&cgroup)).collect();
     let is_full = !members.is_empty() && members.iter().all(|pids| pids.len() == SLOT_PROCESSES);
     let named = dir.display().to_string();
-    let has_no_other = || {
-        let mut by_name = command_lines().into_iter().filter(|(_, command)| command.contains(&named));
-        by_name.all(|(pid, _)| members[0].contains(&pid))
+    let others = || {
+        let by_name = command_lines().into_iter().filter(|(_, command)| command.contains(&named));
+        by_name.filter(|(pid, _)| !members[0].contains(pid)).count()
     };
-    is_full && dir.join("sock").exists() && has_no_other()
+    // The shim itself is in no cgroup of the slot.
+    is_full && dir.join("sock").exists() && others() == 1
 }
 
 /// The warm slots that wait: one that is used is replaced by another with other names, so in a census they are numbered.

@@ -206,7 +206,12 @@ pub enum Answer {
     /// Status and body, with its true length.
     Full(u16, Vec<u8>),
     /// A body with another announced length, then the end of the connection.
-    Lying { announced: usize, body: Vec<u8> },
+    Lying {
+        /// Its `Content-Length`.
+        announced: usize,
+        /// The bytes that are sent.
+        body: Vec<u8>,
+    },
     /// Any bytes at all, then the end of the connection.
     Raw(Vec<u8>),
     /// Nothing: the connection stays open until the client goes.

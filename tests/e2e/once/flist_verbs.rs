@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::{Node, busybox_tree, eventually};
+use crate::harness::{Node, Port, busybox_tree, eventually};
 
 fn contd(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_contd"));
@@ -186,11 +186,13 @@ fn what_the_node_has_of_flists_is_asked_of_its_daemon_and_of_its_files_where_the
 struct WebServer {
     child: Child,
     url: String,
+    _taken: Port,
 }
 
 impl WebServer {
     fn start(folder: &Path, root: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address").port();
+        let taken = Port::take();
+        let port = taken.number;
         let dir = folder.join("nginx");
         fs::create_dir(&dir).expect("made");
         // As docs/flist-http.md has it, with files of its own.
@@ -210,7 +212,7 @@ impl WebServer {
             .arg(&dir)
             .spawn()
             .expect("nginx is installed");
-        let server = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let server = Self { child, url: format!("http://127.0.0.1:{port}"), _taken: taken };
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).ok().map(drop));
         server
     }

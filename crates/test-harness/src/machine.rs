@@ -1,0 +1,27 @@
+//! What the machine at hand has: a test asks, and says what it expects then.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where cgroups are.
+const TOP: &str = "/sys/fs/cgroup";
+
+/// Tells whether one hierarchy (cgroup v2) has all controllers; otherwise each of v1 has its own.
+pub fn has_unified_cgroups() -> bool {
+    Path::new(TOP).join("cgroup.controllers").exists()
+}
+
+/// Makes a cgroup at the top of the hierarchy that limits the number of processes, and returns its directory; `pids.max` and
+/// `cgroup.procs` are in it, whichever version that is.
+#[track_caller]
+pub fn make_pids_cgroup(name: &str) -> PathBuf {
+    let parent = if has_unified_cgroups() {
+        fs::write(Path::new(TOP).join("cgroup.subtree_control"), "+pids").expect("the pids controller");
+        PathBuf::from(TOP)
+    } else {
+        Path::new(TOP).join("pids")
+    };
+    let dir = parent.join(name);
+    fs::create_dir(&dir).unwrap_or_else(|error| panic!("make {}: {error}", dir.display()));
+    dir
+}
