@@ -9,8 +9,8 @@ use serde_json::Value;
 
 /// Every edge between our crates. A new one is a decision: argue it in the commit that adds it here.
 /// Floors, from below: failpoints, then words and files (types, durable), then identity and messages (lease, protocol), then one concern
-/// each, then the actors, then the process.
-const ALLOWED: [(&str, &[&str]); 28] = [
+/// each, then the actors, then a whole node, then the process.
+const ALLOWED: [(&str, &[&str]); 30] = [
     ("contd-types", &[]),
     ("contd-access", &["contd-types"]),
     ("contd-mountinfo", &[]),
@@ -99,28 +99,60 @@ const ALLOWED: [(&str, &[&str]); 28] = [
         ],
     ),
     (
-        "contd",
+        "contd-node",
         &[
             "contd-access",
             "contd-actors",
             "contd-bundle",
-            "contd-cgroup",
-            "contd-client",
             "contd-descriptors",
             "contd-durable",
+            "contd-flist",
+            "contd-lease",
+            "contd-protocol",
+            "contd-rootfs",
+            "contd-service-manager",
+            "contd-shim-client",
+            "contd-store",
+            "contd-types",
+        ],
+    ),
+    (
+        "contd-doctor",
+        &[
+            "contd-actors",
+            "contd-bundle",
+            "contd-cgroup",
+            "contd-client",
+            "contd-durable",
+            "contd-lease",
+            "contd-logs",
+            "contd-node",
+            "contd-protocol",
+            "contd-rootfs",
+            "contd-shim-client",
+            "contd-store",
+            "contd-types",
+        ],
+    ),
+    (
+        "contd",
+        &[
+            "contd-access",
+            "contd-actors",
+            "contd-client",
+            "contd-doctor",
             "contd-failpoint",
             "contd-flist",
             "contd-flist-legacy",
             "contd-image",
             "contd-lease",
-            "contd-logs",
+            "contd-node",
             "contd-protocol",
             "contd-rootfs",
             "contd-service-manager",
             "contd-session",
             "contd-session-tokio",
             "contd-shim-client",
-            "contd-store",
             "contd-types",
         ],
     ),
@@ -163,10 +195,13 @@ fn crates_depend_only_on_what_lies_below_them() {
 }
 
 #[test]
-fn only_the_actors_and_the_process_know_actix() {
+fn only_the_actors_and_what_starts_them_know_actix() {
     for (package, dependencies) in dependencies() {
         let knows = dependencies.contains("actix") || dependencies.contains("actix-rt");
-        assert!(!knows || ["contd", "contd-actors"].contains(&package.as_str()), "{package} depends on actix");
+        assert!(
+            !knows || ["contd", "contd-actors", "contd-node"].contains(&package.as_str()),
+            "{package} depends on actix"
+        );
     }
 }
 
@@ -197,6 +232,30 @@ fn the_flist_server_links_nothing_that_makes_flists_of_images() {
     for name in ["contd-image", "ruzstd"] {
         let links = tree.lines().any(|line| line.split(' ').next() == Some(name));
         assert!(!links, "contd-flistfs links {name}: docs/decisions/0026");
+    }
+}
+
+/// The rooms of the program: who of them may name whom. `main` puts them together.
+const ROOMS: [(&str, &[&str]); 3] = [("cli", &["config"]), ("daemon", &["config"]), ("config", &[])];
+
+#[test]
+fn the_rooms_of_the_program_do_not_know_each_other() {
+    fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(dir).expect("a directory of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { files(&path, found) } else { found.push(path) }
+        }
+    }
+    for (room, may_name) in ROOMS {
+        let mut sources = Vec::new();
+        files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room), &mut sources);
+        assert!(!sources.is_empty(), "{room}");
+        for source in sources {
+            let text = std::fs::read_to_string(&source).expect("read");
+            for (other, _) in ROOMS.iter().filter(|(other, _)| *other != room && !may_name.contains(other)) {
+                assert!(!text.contains(&format!("crate::{other}")), "{} names {other}", source.display());
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use contd_types::NamespaceId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
-use crate::lane::PerNamespace;
+use crate::locks::PerNamespace;
 
 /// Runs of a namespace that need no shared place: what a person types at once.
 pub(crate) const OWN_PLACES: usize = 4;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
-use actix::{Actor, Addr, Handler, MailboxError, Message};
+use actix::{Actor, Addr, Handler, MailboxError, Message, Recipient};
 use contd_types::{ApiError, ErrorKind, Explain};
 
 /// Why an actor did not answer.
@@ -61,6 +61,8 @@ where
     M::Result: Send,
 {
     let actor = actor_name::<A>();
+    #[cfg(test)]
+    crate::tests::cost::message::<M>();
     #[expect(clippy::disallowed_methods, reason = "the one place where requests are sent, always with a deadline")]
     let request = addr.send(message);
     match tokio::time::timeout(deadline, request).await {
@@ -97,9 +99,23 @@ where
     if !addr.connected() {
         return false;
     }
+    #[cfg(test)]
+    crate::tests::cost::message::<M>();
     #[expect(clippy::disallowed_methods, reason = "the one place where messages are told")]
     addr.do_send(message);
     true
+}
+
+/// [`tell`], to whatever actor hears this kind of message.
+pub(crate) fn tell_recipient<M>(recipient: &Recipient<M>, message: M)
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    #[cfg(test)]
+    crate::tests::cost::message::<M>();
+    #[expect(clippy::disallowed_methods, reason = "the one place where messages are told")]
+    recipient.do_send(message);
 }
 
 /// Returns the type's own name, without its path.

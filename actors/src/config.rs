@@ -7,9 +7,20 @@ use std::time::Duration;
 use contd_protocol::shim::RuntimeSpec;
 use contd_types::{ContainerId, CpuLimit, LayerKind};
 
+const MIB: u64 = 1024 * 1024;
+
 /// In the state directory: where marks of logs are noted on file systems that have no extended attributes. No namespace
 /// begins with a dot.
 pub const LOG_NOTES_DIR: &str = ".logs";
+
+/// Where `ip netns` and its like keep network namespaces by name.
+pub const DEFAULT_NETNS_DIR: &str = "/run/netns";
+
+/// The cgroup below which the containers of a node are, unless it is told of another.
+pub const DEFAULT_CGROUP_PARENT: &str = "contd";
+
+/// How long one operation of a runtime may take: runc needs 50 ms, a node under heavy load a hundred times that. 20 s is a hang.
+pub const DEFAULT_RUNTIME_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The stack limit of a process, unless somebody has changed it (`ulimit -s`).
 const USUAL_STACK_LIMIT: u64 = 8 * 1024 * 1024;
@@ -213,15 +224,14 @@ impl NodeConfig {
         Self {
             state_dir,
             log_dir,
-            netns_dir: PathBuf::from("/run/netns"),
-            cgroup_parent: "contd".to_owned(),
+            netns_dir: PathBuf::from(DEFAULT_NETNS_DIR),
+            cgroup_parent: DEFAULT_CGROUP_PARENT.to_owned(),
             boot_id,
             defaults,
             runtimes,
             log_rotation: LogRotation::default(),
-            removed_logs: None,
-            // runc needs 20 to 50 ms; a loaded node hundreds of times that, and no caller waits longer.
-            runtime_timeout: Duration::from_secs(30),
+            removed_logs: Some(RemovedLogsRule::default()),
+            runtime_timeout: DEFAULT_RUNTIME_TIMEOUT,
             drain_timeout: Duration::from_secs(2),
             // A large flist over a slow link; progress is streamed meanwhile.
             rootfs_timeout: Duration::from_secs(600),
@@ -234,17 +244,20 @@ impl NodeConfig {
     }
 }
 
-impl Defaults {
-    /// Makes the project's defaults; the CPU limit is the node's to know (all of it, usually).
-    pub fn new(cpu: CpuLimit) -> Self {
+// The one table of defaults: `contd_node::Config`, and so `contd daemon`, takes its own from here. docs/configuration.md lists them.
+
+impl Default for Defaults {
+    fn default() -> Self {
+        // One CPU as 0-OS gives; memory and layer so that a small service runs and a runaway one does not take the node.
+        // The layer on disk, as every engine has it: memory is what a node has least of.
         Self {
             limits: contd_bundle::Defaults {
-                memory_bytes: 512 * 1024 * 1024,
-                cpu,
+                memory_bytes: 1024 * MIB,
+                cpu: CpuLimit::ONE,
                 pids_limit: 1024,
                 oom_score_adj: None,
             },
-            rootfs_size_bytes: 512 * 1024 * 1024,
+            rootfs_size_bytes: 512 * MIB,
             layer: LayerKind::Disk,
             shutdown_timeout: Duration::from_secs(10),
         }
@@ -253,12 +266,21 @@ impl Defaults {
 
 impl Default for LogRotation {
     fn default() -> Self {
-        Self { max_bytes: 16 * 1024 * 1024, max_files: 3 }
+        // As the kubelet.
+        Self { max_bytes: 10 * MIB, max_files: 5 }
+    }
+}
+
+impl Default for RemovedLogsRule {
+    fn default() -> Self {
+        // A failed job is looked at on the next day; where logs are in memory, not much is kept.
+        Self { keep_for: Duration::from_secs(24 * 60 * 60), max_bytes: 256 * MIB }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { containers_per_namespace: 1000, runs_in_flight_per_namespace: 32, runs_in_flight: 128 }
+        // A run waits mostly for the runtime's process: more than a few per core only adds memory.
+        Self { containers_per_namespace: 1024, runs_in_flight_per_namespace: 64, runs_in_flight: 128 }
     }
 }

@@ -1,11 +1,11 @@
 //! Why a container could not be made, changed, ended or removed.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contd_bundle::BundleError;
 use contd_bundle::netns::NetnsError;
+use contd_logs::LogError;
 use contd_rootfs::RootfsError;
 use contd_shim_client::ShimError;
 pub(crate) use contd_types::one_line;
@@ -15,7 +15,6 @@ use contd_types::{
 
 use crate::admission::NoPlace;
 use crate::call::CallError;
-use crate::log::LogActorError;
 use crate::pool::JobLost;
 use crate::records::RecordError;
 use crate::startup::StartupError;
@@ -32,7 +31,7 @@ pub(crate) enum StepError {
     #[error(transparent)]
     Bundle(Box<BundleError>),
     #[error(transparent)]
-    Log(LogActorError),
+    Log(LogJobError),
     #[error(transparent)]
     Shim(Arc<ShimError>),
     #[error(transparent)]
@@ -46,9 +45,6 @@ pub(crate) enum StepError {
     /// No rule allows what its caller asked for.
     #[error(transparent)]
     Denied(ApiError),
-    /// The bundle lies elsewhere than the shim was told.
-    #[error("find the bundle at {}: it was written to {}", expected.display(), written.display())]
-    BundleElsewhere { expected: PathBuf, written: PathBuf },
     /// A step took longer than its deadline.
     #[error("{what}: not done within {waited:?}")]
     Deadline { what: &'static str, waited: Duration },
@@ -94,7 +90,7 @@ impl Explain for StepError {
             Self::Denied(source) => source.kind,
             Self::Illegal(_) | Self::Cancelled => ErrorKind::Conflict,
             Self::Job(source) => source.kind(),
-            Self::BundleElsewhere { .. } | Self::Panicked { .. } => ErrorKind::Internal,
+            Self::Panicked { .. } => ErrorKind::Internal,
             Self::Deadline { .. } | Self::Blocked { .. } => ErrorKind::Timeout,
         }
     }
@@ -112,7 +108,6 @@ impl Explain for StepError {
             Self::Denied(source) => source.hint.clone(),
             Self::Illegal(_) => Some("inspect the container, then repeat what is still wanted".to_owned()),
             Self::Cancelled => Some("run it again if it is still wanted".to_owned()),
-            Self::BundleElsewhere { .. } => Some("set the state directory to the one the bundles use".to_owned()),
             Self::Deadline { .. } | Self::Blocked { .. } => {
                 Some("retry; if it stays slow, look at the node's disk and network".to_owned())
             }
@@ -122,11 +117,40 @@ impl Explain for StepError {
     }
 }
 
+/// Why a log could not be made, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogJobError {
+    #[error("make the log of the container")]
+    Make { source: LogError },
+    #[error("remove the log of the container")]
+    Remove { source: LogError },
+    #[error(transparent)]
+    Read(LogError),
+    #[error(transparent)]
+    Job(JobLost),
+}
+
+impl Explain for LogJobError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Make { source } | Self::Remove { source } | Self::Read(source) => source.kind(),
+            Self::Job(source) => source.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Make { source } | Self::Remove { source } | Self::Read(source) => source.hint(),
+            Self::Job(source) => source.hint(),
+        }
+    }
+}
+
 /// Something of a container that could not be removed.
 #[derive(Debug, thiserror::Error)]
 #[error("remove the {what} of the container")]
 pub(crate) struct Leftover {
-    /// What is left.
+    /// The part that is left.
     pub(crate) what: &'static str,
     /// Why.
     pub(crate) source: StepError,
@@ -165,7 +189,7 @@ fn leftovers_text(leftovers: &[Leftover]) -> String {
     format!(" (and the clean-up failed: {})", texts.join("; "))
 }
 
-/// What to do when nothing is started any more.
+/// The hint when nothing is started any more.
 const GOING_DOWN_HINT: &str = "somebody has said `contd shutdown`: start the daemon again, or the node";
 
 /// Why a container did not do what it was asked. Several callers may get the same one.

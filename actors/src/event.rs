@@ -1,32 +1,34 @@
 //! The node's events: numbers them, writes them to the journal, feeds the subscribers.
 //!
-//! Answers [`SubscribeEvents`]; hears [`PublishEvent`]. Subscribers pull: each has a cursor and is served from the last
-//! [`RECENT_EVENTS`] in memory, then from the journal; what neither has is an explicit gap. A slow subscriber delays
-//! nobody. Events are the log of what happened, not the truth: a lost one loses no state.
+//! Answers [`SubscribeEvents`]; takes what [`Shared::publish`](crate::shared::Shared::publish) has put into the queue. Subscribers
+//! pull: each has a cursor and is served from the last [`RECENT_EVENTS`] in memory, then from the journal; what neither has is
+//! an explicit gap. A slow subscriber delays nobody. Events are the log of what happened, not the truth: a lost one loses no state.
 //!
 //! ```text
-//! publish ──► queue ──► writer (its own thread) ──► journal ┄┄► one reader per subscriber, own descriptors (a few threads)
+//! publish ──► queue ──► actor, one at a time ──► journal (a thread) ┄┄► one reader per subscriber, own descriptors (a few threads)
 //!                                   └──► recent ──► subscribers that are nearly up to date
 //! ```
-//! A subscriber costs one reading of what it asks for, also when it wants little of that, and nothing once it is gone.
+//! Owns the recent events and the number of the next one. A successor begins with none and asks the journal for the number;
+//! subscribers go on with it where they were. A subscriber costs one reading of what it asks for, also when it wants little of
+//! that, and nothing once it is gone.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use contd_store::{EventJournal, JournalEntry, JournalError, JournalFiles, JournalItem, JournalReader};
-use contd_types::{ApiError, ContainerEvent, NamespaceId};
+use contd_types::{ApiError, ContainerEvent, ErrorKind, NamespaceId};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use crate::error::one_line;
-use crate::lineage::Lineage;
-use crate::messages::node::PublishEvent;
 use crate::messages::{EventItem, EventReceiver, SubscribeEvents};
 use crate::pool::Pool;
+use crate::supervision::ParentLink;
 
 /// Events that wait for the journal; a few per container and second, so this is a disk that hangs.
-const QUEUE_EVENTS: usize = 4096;
+pub(crate) const QUEUE_EVENTS: usize = 4096;
 /// Events kept in memory for subscribers that are nearly up to date.
 const RECENT_EVENTS: usize = 1024;
 /// Events given to a subscriber before it has taken any.
@@ -38,7 +40,10 @@ const TURN_EVENTS: usize = 1024;
 /// Subscribers that read the journal at the same moment.
 const READERS: usize = 4;
 
-/// What of the events a subscriber wants.
+/// Between two looks for the end of the journal, when there was no thread for the first.
+const LOOK_RETRY: Duration = Duration::from_secs(1);
+
+/// The events that a subscriber wants.
 #[derive(Debug, Clone)]
 struct Wanted {
     namespace: Option<NamespaceId>,
@@ -51,35 +56,41 @@ impl Wanted {
     }
 }
 
-/// What one look found for a subscriber, and which number it has to go on with.
+/// The events that one look found for a subscriber, and the number with which it goes on.
 #[derive(Debug)]
 struct Found {
     items: Vec<EventItem>,
     following: u64,
 }
 
-/// The newest events, and the way to the older ones.
+/// The newest events, and the way to the older ones; one per actor, which alone writes it.
 #[derive(Debug)]
 struct EventLog {
     recent: Mutex<VecDeque<JournalEntry>>,
     files: JournalFiles,
     readers: Pool,
+    /// The number of the next event; ends with the actor.
+    next: watch::Receiver<u64>,
+}
+
+/// Appends an event. Blocks. Returns the number that the next one gets.
+fn append(journal: &Mutex<EventJournal>, event: ContainerEvent) -> (JournalEntry, u64) {
+    let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+    let sequence = journal.next_sequence();
+    if let Err(failure) = journal.append(&event) {
+        // Subscribers still get it from memory; later ones see a gap.
+        error!(error = one_line(&failure), sequence, "event not written to the journal");
+    }
+    (JournalEntry { sequence, event }, journal.next_sequence())
 }
 
 impl EventLog {
-    /// Writes one event. Blocks. Returns the number that the next one gets.
-    fn append(&self, journal: &mut EventJournal, event: ContainerEvent) -> u64 {
-        let sequence = journal.next_sequence();
-        if let Err(failure) = journal.append(&event) {
-            // Subscribers still get it from memory; later ones see a gap.
-            error!(error = one_line(&failure), sequence, "event not written to the journal");
-        }
+    fn push(&self, entry: JournalEntry) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() == RECENT_EVENTS {
             recent.pop_front();
         }
-        recent.push_back(JournalEntry { sequence, event });
-        journal.next_sequence()
+        recent.push_back(entry);
     }
 
     /// Returns what follows, from memory; `None` when memory does not go back that far.
@@ -150,66 +161,90 @@ impl Found {
     }
 }
 
-/// What outlives the actor. When it goes, the writer ends, and with it the streams.
-#[derive(Debug, Clone)]
-pub(crate) struct EventWork {
-    log: Arc<EventLog>,
-    queue: mpsc::Sender<ContainerEvent>,
-    next: watch::Receiver<u64>,
+/// The journal, the queue before it and the threads, which outlive the actor.
+#[derive(Debug)]
+pub(crate) struct EventParts {
+    journal: Arc<Mutex<EventJournal>>,
+    queue: Arc<tokio::sync::Mutex<mpsc::Receiver<ContainerEvent>>>,
+    files: JournalFiles,
+    readers: Pool,
+    writer: Pool,
+    /// The log of the present actor; `None` until that knows the number of the next event.
+    current: watch::Sender<Option<Arc<EventLog>>>,
 }
 
-impl EventWork {
-    /// Begins to write events; to be called on the arbiter that shall do so.
-    pub(crate) fn new(journal: EventJournal) -> (Self, impl Future<Output = ()> + Send) {
-        let (queue, events) = mpsc::channel(QUEUE_EVENTS);
-        let (sender, next) = watch::channel(journal.next_sequence());
-        let recent = Mutex::new(VecDeque::with_capacity(RECENT_EVENTS));
-        let log = Arc::new(EventLog { recent, files: journal.files(), readers: Pool::new(READERS) });
-        let writer = write_events(Arc::clone(&log), journal, events, sender);
-        (Self { log, queue, next }, writer)
+impl EventParts {
+    pub(crate) fn new(journal: EventJournal, queue: mpsc::Receiver<ContainerEvent>) -> Self {
+        Self {
+            files: journal.files(),
+            journal: Arc::new(Mutex::new(journal)),
+            queue: Arc::new(tokio::sync::Mutex::new(queue)),
+            readers: Pool::new(READERS),
+            writer: Pool::new(1),
+            current: watch::Sender::new(None),
+        }
+    }
+
+    /// Asks the journal for the number of the next event, behind what an earlier actor has begun to write.
+    async fn next_sequence(self: Arc<Self>) -> u64 {
+        loop {
+            let journal = Arc::clone(&self.journal);
+            let look = move || journal.lock().unwrap_or_else(PoisonError::into_inner).next_sequence();
+            match self.writer.run("look where the journal ends", look).await {
+                Ok(next) => return next,
+                Err(lost) => error!(error = one_line(&lost), "the end of the journal is not known yet"),
+            }
+            tokio::time::sleep(LOOK_RETRY).await;
+        }
+    }
+
+    /// Takes the next event from the queue and writes it; `None` when there will be none, `Some(None)` when its thread was lost.
+    async fn write_next(self: Arc<Self>) -> Option<Option<(JournalEntry, u64)>> {
+        let event = self.queue.lock().await.recv().await?;
+        let journal = Arc::clone(&self.journal);
+        Some(self.writer.run("write an event", move || append(&journal, event)).await.ok())
     }
 }
 
-/// Writes what comes, in a thread that readers never have.
-async fn write_events(
-    log: Arc<EventLog>,
-    journal: EventJournal,
-    mut events: mpsc::Receiver<ContainerEvent>,
-    next: watch::Sender<u64>,
-) {
-    let (pool, journal) = (Pool::new(1), Arc::new(Mutex::new(journal)));
-    while let Some(event) = events.recv().await {
-        let (log, journal) = (Arc::clone(&log), Arc::clone(&journal));
-        let write = move || log.append(&mut journal.lock().unwrap_or_else(PoisonError::into_inner), event);
-        if let Ok(following) = pool.run("write an event", write).await {
-            next.send_replace(following);
+/// Feeds one subscriber until it or the node is gone; goes on with the next actor when one is lost.
+async fn feed(mut current: watch::Receiver<Option<Arc<EventLog>>>, mut cursor: u64, wanted: Wanted) {
+    while let Ok(log) = current.wait_for(Option::is_some).await.map(|log| log.clone()) {
+        if let Some(log) = log
+            && !feed_from(&log, &mut cursor, &wanted).await
+        {
+            return;
+        }
+        // The lost actor withdraws what it had, or the next one has replaced it already.
+        tokio::select! {
+            () = wanted.sender.closed() => return,
+            changed = current.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// Feeds one subscriber until it or the node is gone.
-async fn feed(log: Arc<EventLog>, mut next: watch::Receiver<u64>, mut cursor: u64, wanted: Wanted) {
-    let mut reader = None;
+/// Feeds a subscriber for as long as the actor lives; `false` when it shall get no more.
+async fn feed_from(log: &EventLog, cursor: &mut u64, wanted: &Wanted) -> bool {
+    let (mut reader, mut next) = (None, log.next.clone());
     loop {
         let end = *next.borrow_and_update();
-        let found = match look(&log, &mut reader, cursor, end, &wanted).await {
+        let found = match look(log, &mut reader, *cursor, end, wanted).await {
             Ok(found) => found,
             Err(failure) => {
                 error!(error = one_line(&failure), "journal cannot be read, ending an event stream");
-                return;
+                return false;
             }
         };
-        let has_nothing = found.following == cursor;
-        cursor = found.following;
+        let has_nothing = found.following == *cursor;
+        *cursor = found.following;
         for item in found.items {
             if wanted.sender.send(item).await.is_err() {
-                return;
+                return false;
             }
         }
         if has_nothing {
             tokio::select! {
-                () = wanted.sender.closed() => return,
-                changed = next.changed() => if changed.is_err() { return },
+                () = wanted.sender.closed() => return false,
+                changed = next.changed() => if changed.is_err() { return true },
             }
         }
     }
@@ -244,51 +279,73 @@ async fn look(
 /// The actor; see the module.
 #[derive(Debug)]
 pub(crate) struct EventActor {
-    pub(crate) work: EventWork,
-    pub(crate) lineage: Lineage,
+    parts: Arc<EventParts>,
+    parent_link: ParentLink,
+    log: Arc<EventLog>,
+    next: watch::Sender<u64>,
+}
+
+impl EventActor {
+    pub(crate) fn new(parts: Arc<EventParts>, parent_link: ParentLink) -> Self {
+        let (sender, next) = watch::channel(1);
+        let recent = Mutex::new(VecDeque::with_capacity(RECENT_EVENTS));
+        let log = Arc::new(EventLog { recent, files: parts.files.clone(), readers: parts.readers.clone(), next });
+        Self { parts, parent_link, log, next: sender }
+    }
+
+    fn write_next(&self, ctx: &mut Context<Self>) {
+        let write = Arc::clone(&self.parts).write_next().into_actor(self);
+        ctx.spawn(write.map(|written, actor, ctx| {
+            let Some(written) = written else { return };
+            if let Some((entry, following)) = written {
+                actor.log.push(entry);
+                actor.next.send_replace(following);
+            }
+            actor.write_next(ctx);
+        }));
+    }
 }
 
 impl Actor for EventActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
+        self.parent_link.follow(ctx);
+        let look = Arc::clone(&self.parts).next_sequence().into_actor(self);
+        ctx.spawn(look.map(|next, actor, ctx| {
+            actor.next.send_replace(next);
+            actor.parts.current.send_replace(Some(Arc::clone(&actor.log)));
+            actor.write_next(ctx);
+        }));
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
-    }
-}
-
-impl Handler<PublishEvent> for EventActor {
-    type Result = ();
-
-    fn handle(&mut self, PublishEvent(event): PublishEvent, _ctx: &mut Self::Context) {
-        if self.work.queue.try_send(event).is_err() {
-            error!("the journal does not keep up, an event is lost");
-        }
+        self.parts.current.send_replace(None);
+        self.parent_link.tell_parent();
     }
 }
 
 impl Handler<SubscribeEvents> for EventActor {
-    type Result = Result<EventReceiver, ApiError>;
+    type Result = ResponseFuture<Result<EventReceiver, ApiError>>;
 
-    fn handle(
-        &mut self,
-        SubscribeEvents { from, namespace }: SubscribeEvents,
-        _ctx: &mut Self::Context,
-    ) -> Self::Result {
-        let (sender, receiver) = mpsc::channel(STREAM_ITEMS);
-        let cursor = from.unwrap_or_else(|| *self.work.next.borrow()).max(1);
-        if from.is_none() {
-            // Who has seen nothing yet could not go on after us. The channel is new: there is room.
-            let _has_room = sender.try_send(EventItem::Gap { from: cursor, to: cursor });
-        }
-        let wanted = Wanted { namespace, sender };
-        actix_rt::spawn(feed(Arc::clone(&self.work.log), self.work.next.clone(), cursor, wanted));
-        Ok(receiver)
+    fn handle(&mut self, SubscribeEvents { from, namespace }: SubscribeEvents, _: &mut Self::Context) -> Self::Result {
+        let mut current = self.parts.current.subscribe();
+        Box::pin(async move {
+            let found = current.wait_for(Option::is_some).await.map(|log| log.as_ref().map(|log| *log.next.borrow()));
+            let Some(next) = found.ok().flatten() else {
+                return Err(ApiError::new(ErrorKind::Unavailable, "subscribe to events: the node is shutting down"));
+            };
+            let (sender, receiver) = mpsc::channel(STREAM_ITEMS);
+            let cursor = from.unwrap_or(next).max(1);
+            if from.is_none() {
+                // A subscriber that has seen nothing yet could not go on after us. The channel is new: there is room.
+                let _has_room = sender.try_send(EventItem::Gap { from: cursor, to: cursor });
+            }
+            actix_rt::spawn(feed(current, cursor, Wanted { namespace, sender }));
+            Ok(receiver)
+        })
     }
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(EventActor);
+crate::supervision::panics_on_demand!(EventActor);

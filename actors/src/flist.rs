@@ -1,53 +1,51 @@
 //! The node's root file systems: has them prepared and released, each container's one call at a time.
 //!
-//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`FreeMemory`], [`ListRecoveredRoots`]. At its first start it has the provider look for what
-//! an earlier daemon left; preparations wait for that. Every few seconds it looks for roots that nobody serves any more and
+//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`FreeMemory`], [`ListRecoveredRoots`]. Once per node the provider looks for what an
+//! earlier daemon left; preparations wait for that. Every few seconds the actor looks for roots that nobody serves any more and
 //! publishes [`EventKind::RootLost`] for each, once. Never mounts anything itself: the provider does, in threads.
 //!
-//! A provider that hangs keeps only its own container's lane and one thread of its namespace: other namespaces have threads of
+//! Owns the losses that were published. A successor begins with none, looks at the roots, and publishes what is lost then.
+//!
+//! A provider that hangs keeps only its own container's locks and one thread of its namespace: other namespaces have threads of
 //! their own, and a namespace's releases others than its preparations.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
-use contd_rootfs::{PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
+use contd_rootfs::{LostRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider};
 use contd_types::{ContainerEvent, ContainerId, EventKind};
 use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::error::{StepError, one_line};
-use crate::lineage::Lineage;
 use crate::messages::node::{FreeMemory, ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
-use crate::pool::{NamespacePools, Pool, WhenBlocked};
+use crate::pool::{NamespacePools, Pool, UNDO_GRACE, WhenBlocked};
 use crate::shared::Shared;
+use crate::supervision::ParentLink;
 
 /// Preparations of one namespace at once: enough to fill a link, few enough that a hanging store costs little memory.
 const PREPARES_PER_NAMESPACE: usize = 16;
 /// Releases of one namespace at once; each is a few unmounts, and of roots whose store hangs these may take long.
 const RELEASES_PER_NAMESPACE: usize = 32;
-/// How long a release waits for the preparation in its way before it is put off: a healthy one is over by then.
-pub(crate) const UNDO_GRACE: Duration = Duration::from_secs(2);
-
 /// How often it is looked whether all roots are served: a loss is rare, and its containers cannot be helped by haste.
 pub(crate) const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What outlives the actor: the threads, and whether the look at the past was taken.
+/// The boundary and the threads, which outlive the actor: a job that hangs keeps its thread when the actor is lost.
 #[derive(Debug)]
-pub(crate) struct FlistWork {
+pub(crate) struct FlistParts {
     provider: Arc<dyn RootfsProvider>,
     prepares: NamespacePools,
     releases: NamespacePools,
     /// For the looks at all roots, which come one after the other.
     looks: Pool,
-    /// `None` until the provider has looked for what an earlier daemon left.
+    /// `None` until the provider has looked for what an earlier daemon left; then never changed. The look clears away what is
+    /// not mounted, so it must not be taken again while roots are being made.
     recovered: watch::Sender<Option<Vec<RecoveredRootfs>>>,
-    /// The containers whose loss was published.
-    known_losses: Mutex<BTreeSet<ContainerId>>,
 }
 
-impl FlistWork {
+impl FlistParts {
     pub(crate) fn new(provider: Arc<dyn RootfsProvider>) -> Self {
         Self {
             provider,
@@ -55,7 +53,6 @@ impl FlistWork {
             releases: NamespacePools::new(RELEASES_PER_NAMESPACE),
             looks: Pool::new(1),
             recovered: watch::Sender::new(None),
-            known_losses: Mutex::default(),
         }
     }
 
@@ -69,7 +66,8 @@ impl FlistWork {
         }
     }
 
-    async fn recover(self: Arc<Self>) {
+    /// Has the provider look for what an earlier daemon left; once per node, before the first actor starts.
+    pub(crate) async fn recover(self: Arc<Self>) {
         let provider = Arc::clone(&self.provider);
         let found = match self.looks.run("look for earlier roots", move || provider.recover()).await {
             Ok(Ok(found)) => found,
@@ -85,8 +83,8 @@ impl FlistWork {
         self.recovered.send_replace(Some(found));
     }
 
-    /// Looks for roots that nobody serves any more, and publishes those that were served at the last look.
-    async fn check_losses(self: Arc<Self>, shared: Arc<Shared>) {
+    /// Looks for roots that nobody serves any more; `None` when that failed.
+    async fn look_for_losses(self: Arc<Self>) -> Option<Vec<LostRootfs>> {
         self.wait_for_the_past().await;
         let provider = Arc::clone(&self.provider);
         let look = move || {
@@ -96,63 +94,75 @@ impl FlistWork {
             }
             provider.lost()
         };
-        let lost = match self.looks.run("look for roots that are not served", look).await {
-            Ok(Ok(lost)) => lost,
-            Ok(Err(failure)) => return debug!(error = one_line(&failure), "roots could not be looked at"),
-            Err(lost) => return debug!(error = one_line(&lost), "roots could not be looked at"),
-        };
-        let mut known = self.known_losses.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|id| lost.iter().any(|root| root.id == *id));
-        for root in lost {
-            // One that is being made is not shown yet, and its maker sees the loss itself.
-            let Some(info) = shared.view.get(&root.id).filter(|_| !known.contains(&root.id)) else { continue };
-            let (ns, container) = (&root.namespace, root.id.short());
-            error!(%ns, %container, flist = root.flist_hash, error = %root.why, "nobody serves the root any more");
-            known.insert(root.id.clone());
-            shared.publish(ContainerEvent {
-                namespace: root.namespace,
-                id: root.id,
-                name: info.spec.name.clone(),
-                at: shared.clock.now(),
-                kind: EventKind::RootLost { reason: one_line(&root.why) },
-            });
+        match self.looks.run("look for roots that are not served", look).await {
+            Ok(Ok(lost)) => return Some(lost),
+            Ok(Err(failure)) => debug!(error = one_line(&failure), "roots could not be looked at"),
+            Err(lost) => debug!(error = one_line(&lost), "roots could not be looked at"),
         }
+        None
     }
 }
 
 /// The actor; see the module.
 #[derive(Debug)]
 pub(crate) struct FlistActor {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) work: Arc<FlistWork>,
-    pub(crate) lineage: Lineage,
-    /// Only the first of its line looks at the past.
-    pub(crate) is_first: bool,
+    shared: Arc<Shared>,
+    parts: Arc<FlistParts>,
+    parent_link: ParentLink,
+    /// The containers whose loss was published.
+    known_losses: BTreeSet<ContainerId>,
 }
 
 impl Actor for FlistActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
-        if self.is_first {
-            actix_rt::spawn(Arc::clone(&self.work).recover());
-        }
+        self.parent_link.follow(ctx);
         self.check_losses_later(ctx);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
 impl FlistActor {
+    pub(crate) fn new(shared: Arc<Shared>, parts: Arc<FlistParts>, parent_link: ParentLink) -> Self {
+        Self { shared, parts, parent_link, known_losses: BTreeSet::new() }
+    }
+
     /// Each look begins some time after the one before has ended: a disk that hangs has one thread waiting, not many.
     fn check_losses_later(&self, ctx: &mut Context<Self>) {
         ctx.run_later(LOSS_CHECK_INTERVAL, |actor, ctx| {
-            let look = Arc::clone(&actor.work).check_losses(Arc::clone(&actor.shared));
-            ctx.spawn(look.into_actor(actor).map(|(), actor, ctx| actor.check_losses_later(ctx)));
+            let look = Arc::clone(&actor.parts).look_for_losses();
+            ctx.spawn(look.into_actor(actor).map(|lost, actor, ctx| {
+                if let Some(lost) = lost {
+                    actor.publish_losses(lost);
+                }
+                actor.check_losses_later(ctx);
+            }));
         });
+    }
+
+    /// Publishes the losses that are new since the last look.
+    fn publish_losses(&mut self, lost: Vec<LostRootfs>) {
+        self.known_losses.retain(|id| lost.iter().any(|root| root.id == *id));
+        for root in lost {
+            // One that is being made is not shown yet, and its maker sees the loss itself.
+            let Some(info) = self.shared.view.get(&root.id) else { continue };
+            if !self.known_losses.insert(root.id.clone()) {
+                continue;
+            }
+            let (ns, container) = (&root.namespace, root.id.short());
+            error!(%ns, %container, flist = root.flist_hash, error = %root.why, "nobody serves the root any more");
+            self.shared.publish(ContainerEvent {
+                namespace: root.namespace,
+                id: root.id,
+                name: info.spec.name.clone(),
+                at: self.shared.clock.now(),
+                kind: EventKind::RootLost { reason: one_line(&root.why) },
+            });
+        }
     }
 }
 
@@ -160,12 +170,12 @@ impl Handler<PrepareRoot> for FlistActor {
     type Result = ResponseFuture<Result<PreparedRootfs, StepError>>;
 
     fn handle(&mut self, message: PrepareRoot, _ctx: &mut Self::Context) -> Self::Result {
-        let (work, shared) = (Arc::clone(&self.work), Arc::clone(&self.shared));
+        let (parts, shared) = (Arc::clone(&self.parts), Arc::clone(&self.shared));
         Box::pin(async move {
-            work.wait_for_the_past().await;
-            let PrepareRoot { lane, wanted, request, progress } = message;
+            parts.wait_for_the_past().await;
+            let PrepareRoot { locks, wanted, request, progress } = message;
             let still = wanted.clone();
-            let (pool, provider) = (work.prepares.of(&request.namespace), Arc::clone(&work.provider));
+            let (pool, provider) = (parts.prepares.of(&request.namespace), Arc::clone(&parts.provider));
             let job = move || {
                 let report = |piece| {
                     if let Some(sender) = &progress {
@@ -178,7 +188,7 @@ impl Handler<PrepareRoot> for FlistActor {
                 }
                 provider.prepare(&request, &report).map_err(StepError::Rootfs)
             };
-            let prepared = pool.run_locked(&lane.root, "prepare the root", job);
+            let prepared = pool.run_locked(&locks.root, "prepare the root", job);
             let prepared =
                 still.unless_given_up(prepared).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?;
             prepared.map_err(|failure| with_name(failure, &shared))
@@ -190,12 +200,12 @@ impl Handler<ReleaseRoot> for FlistActor {
     type Result = ResponseFuture<Result<Undone, StepError>>;
 
     fn handle(&mut self, message: ReleaseRoot, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let parts = Arc::clone(&self.parts);
         Box::pin(async move {
-            let ReleaseRoot { lane, namespace, id, when_blocked } = message;
-            let (pool, provider) = (work.releases.of(&namespace), Arc::clone(&work.provider));
+            let ReleaseRoot { locks, namespace, id, when_blocked } = message;
+            let (pool, provider) = (parts.releases.of(&namespace), Arc::clone(&parts.provider));
             let job = move || provider.release(&namespace, &id);
-            let done = pool.undo_locked(&lane.root, UNDO_GRACE, "release the root", when_blocked, job).await;
+            let done = pool.undo_locked(&locks.root, UNDO_GRACE, "release the root", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
@@ -208,13 +218,13 @@ impl Handler<FreeMemory> for FlistActor {
     type Result = ResponseFuture<Result<Undone, StepError>>;
 
     fn handle(&mut self, message: FreeMemory, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let parts = Arc::clone(&self.parts);
         Box::pin(async move {
-            let FreeMemory { lane, namespace, id } = message;
-            let (pool, provider) = (work.releases.of(&namespace), Arc::clone(&work.provider));
+            let FreeMemory { locks, namespace, id } = message;
+            let (pool, provider) = (parts.releases.of(&namespace), Arc::clone(&parts.provider));
             let job = move || provider.free_memory(&namespace, &id);
             let done =
-                pool.undo_locked(&lane.root, UNDO_GRACE, "free the layer in memory", WhenBlocked::Queue, job).await;
+                pool.undo_locked(&locks.root, UNDO_GRACE, "free the layer in memory", WhenBlocked::Queue, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
@@ -227,8 +237,8 @@ impl Handler<ListRecoveredRoots> for FlistActor {
     type Result = ResponseFuture<Result<Vec<RecoveredRootfs>, StepError>>;
 
     fn handle(&mut self, _message: ListRecoveredRoots, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
-        Box::pin(async move { Ok(work.wait_for_the_past().await) })
+        let parts = Arc::clone(&self.parts);
+        Box::pin(async move { Ok(parts.wait_for_the_past().await) })
     }
 }
 
@@ -244,4 +254,4 @@ fn with_name(failure: StepError, shared: &Shared) -> StepError {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(FlistActor);
+crate::supervision::panics_on_demand!(FlistActor);

@@ -17,12 +17,12 @@ pub trait Judge: Send + Sync + Debug {
     fn judge(&self, caller: &Caller, namespace: &NamespaceId, spec: &ContainerSpec) -> Result<Judgement, ApiError>;
 }
 
-/// What a rule allows.
+/// The rights that a rule gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     /// How the rule is called, for the audit.
     pub rule: String,
-    /// What of the host is opened for the container.
+    /// The parts of the host that are opened for the container.
     pub grant: Arc<Grant>,
     /// The most containers that the caller may have, over all namespaces.
     pub max_containers: Option<usize>,

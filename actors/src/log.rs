@@ -8,6 +8,8 @@
 //! container's end wakes it at once. A shim announces an exit after the last byte is in the log, so a reader that first
 //! saw the end and then read to the end of the file has everything.
 //!
+//! Owns the count of what is kept of removed containers; a successor counts it again, on the disk.
+//!
 //! - here: the actor, making and removing. `stream`: reading. `removed`: what becomes of the logs of removed containers.
 
 mod removed;
@@ -17,72 +19,40 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
+use contd_failpoint::Failpoint;
 use contd_logs::{LogError, LogFiles, LogReader, RunStart, Tail};
-use contd_types::{ErrorKind, Explain};
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::config::RemovedLogsRule;
-use crate::error::{StepError, one_line};
-use crate::flist::UNDO_GRACE;
-use crate::lane::Held;
-use crate::lineage::Lineage;
+use crate::error::{LogJobError, StepError, one_line};
+use crate::locks::Held;
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
-use crate::pool::{JobLost, NamespacePools, Pool};
+use crate::pool::{NamespacePools, Pool, UNDO_GRACE};
 use crate::shared::Shared;
+use crate::supervision::ParentLink;
 use removed::Removed;
 use stream::{STREAM_ITEMS, Whose};
 
 /// Log files of one namespace that are read, made or removed at once.
 const THREADS_PER_NAMESPACE: usize = 8;
 
-/// Why a log could not be made, read or removed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LogActorError {
-    #[error("make the log of the container")]
-    Make { source: LogError },
-    #[error("remove the log of the container")]
-    Remove { source: LogError },
-    #[error(transparent)]
-    Read(LogError),
-    #[error(transparent)]
-    Job(JobLost),
-}
-
-impl Explain for LogActorError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Make { source } | Self::Remove { source } | Self::Read(source) => source.kind(),
-            Self::Job(source) => source.kind(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Make { source } | Self::Remove { source } | Self::Read(source) => source.hint(),
-            Self::Job(source) => source.hint(),
-        }
-    }
-}
-
-/// What outlives the actor.
+/// The threads and the locks of the files, which outlive the actor: a job that hangs keeps both when the actor is lost.
 #[derive(Debug)]
-pub(crate) struct LogWork {
+pub(crate) struct LogParts {
     pools: NamespacePools,
     /// For the looks at which namespaces have logs of removed containers, which come one after the other.
     looks: Pool,
     shared: Arc<Shared>,
     /// Held by whoever makes or removes the files of a log: of two containers of one name, one may still be leaving.
     locks: Held<PathBuf, Mutex<()>>,
-    removed: Removed,
 }
 
-impl LogWork {
+impl LogParts {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let removed = Removed::new(&shared.config);
         let pools = NamespacePools::new(THREADS_PER_NAMESPACE);
-        Self { pools, looks: Pool::new(1), shared, locks: Held::default(), removed }
+        Self { pools, looks: Pool::new(1), shared, locks: Held::default() }
     }
 
     /// Does something alone with the files of a log.
@@ -92,8 +62,8 @@ impl LogWork {
         work()
     }
 
-    fn open(&self, files: &LogFiles, is_new: bool) -> Result<RunStart, LogActorError> {
-        let take_away = |left: &LogFiles| self.put_away(left);
+    fn open(&self, files: &LogFiles, is_new: bool, removed: &Removed) -> Result<RunStart, LogJobError> {
+        let take_away = |left: &LogFiles| self.put_away(left, removed);
         // Twice: between making the directory and the file, a removal of the namespace's last log may come.
         let max_files = self.shared.settings().log_rotation.max_files;
         let prepare = || files.prepare(is_new, max_files, take_away);
@@ -101,23 +71,23 @@ impl LogWork {
             Err(error @ LogError::Foreign { .. }) => Err(error),
             made => made.or_else(|_first| prepare()),
         });
-        made.map_err(|source| LogActorError::Make { source })
+        made.map_err(|source| LogJobError::Make { source })
     }
 
-    fn remove(&self, files: &LogFiles) -> Result<(), LogActorError> {
-        let removed = self.alone(&files.path(), || self.put_away(files).and_then(|()| files.clear_up()));
-        removed.map_err(|source| LogActorError::Remove { source })
+    fn remove(&self, files: &LogFiles, removed: &Removed) -> Result<(), LogJobError> {
+        let gone = self.alone(&files.path(), || self.put_away(files, removed).and_then(|()| files.clear_up()));
+        gone.map_err(|source| LogJobError::Remove { source })
     }
 
     /// Puts a log to those of removed containers, or removes it when none are kept.
-    fn put_away(&self, files: &LogFiles) -> Result<(), LogError> {
+    fn put_away(&self, files: &LogFiles, removed: &Removed) -> Result<(), LogError> {
         if self.shared.settings().removed_logs.is_some_and(RemovedLogsRule::keeps) {
             match files.keep() {
                 Ok(bytes) => {
-                    self.removed.grow(bytes);
+                    removed.grow(bytes);
                     return Ok(());
                 }
-                // What is asked to go must go, above all when the disk is full.
+                // A log that is asked to go must go, above all when the disk is full.
                 Err(failure) => {
                     warn!(log = %files.path().display(), error = one_line(&failure), "log of a removed container not kept");
                 }
@@ -130,22 +100,31 @@ impl LogWork {
 /// The actor; see the module.
 #[derive(Debug)]
 pub(crate) struct LogActor {
-    pub(crate) work: Arc<LogWork>,
-    pub(crate) lineage: Lineage,
+    parts: Arc<LogParts>,
+    parent_link: ParentLink,
+    /// A job that hangs may hold the one of an earlier actor; nobody reads that any more.
+    removed: Arc<Removed>,
+}
+
+impl LogActor {
+    pub(crate) fn new(parts: Arc<LogParts>, parent_link: ParentLink) -> Self {
+        let removed = Arc::new(Removed::new(&parts.shared.config));
+        Self { parts, parent_link, removed }
+    }
 }
 
 impl Actor for LogActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
-        if self.work.shared.settings().removed_logs.is_some() {
-            ctx.spawn(removed::prune_for_ever(Arc::clone(&self.work)).into_actor(self));
+        self.parent_link.follow(ctx);
+        if self.parts.shared.settings().removed_logs.is_some() {
+            ctx.spawn(removed::prune_for_ever(Arc::clone(&self.parts), Arc::clone(&self.removed)).into_actor(self));
         }
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -153,17 +132,22 @@ impl Handler<OpenLog> for LogActor {
     type Result = ResponseFuture<Result<RunStart, StepError>>;
 
     fn handle(&mut self, message: OpenLog, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let (parts, removed) = (Arc::clone(&self.parts), Arc::clone(&self.removed));
         Box::pin(async move {
-            let OpenLog { lane, wanted, namespace, files, is_new } = message;
-            let pool = work.pools.of(&namespace);
-            let job = move || {
+            let OpenLog { locks, wanted, namespace, intent, files, is_new } = message;
+            let pool = parts.pools.of(&namespace);
+            let job = move |record_lock| {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
                 }
-                work.open(&files, is_new).map_err(StepError::Log)
+                intent.run().map_err(|failure| StepError::Record(Arc::new(failure)))?;
+                // A log directory that hangs must not keep the record.
+                drop(record_lock);
+                contd_failpoint::hit(Failpoint::MakeRecorded);
+                parts.open(&files, is_new, &removed).map_err(StepError::Log)
             };
-            pool.run_locked(&lane.log, "make the log", job).await.map_err(StepError::Job)?
+            let made = pool.run_locked_twice(&locks.log, &locks.record, "write the intent and make the log", job);
+            made.await.map_err(StepError::Job)?
         })
     }
 }
@@ -172,12 +156,12 @@ impl Handler<RemoveLog> for LogActor {
     type Result = ResponseFuture<Result<Undone, StepError>>;
 
     fn handle(&mut self, message: RemoveLog, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let (parts, removed) = (Arc::clone(&self.parts), Arc::clone(&self.removed));
         Box::pin(async move {
-            let RemoveLog { lane, namespace, files, when_blocked } = message;
-            let pool = work.pools.of(&namespace);
-            let job = move || work.remove(&files);
-            let done = pool.undo_locked(&lane.log, UNDO_GRACE, "remove the log", when_blocked, job).await;
+            let RemoveLog { locks, namespace, files, when_blocked } = message;
+            let pool = parts.pools.of(&namespace);
+            let job = move || parts.remove(&files, &removed);
+            let done = pool.undo_locked(&locks.log, UNDO_GRACE, "remove the log", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Log),
@@ -190,13 +174,13 @@ impl Handler<FindRemovedLog> for LogActor {
     type Result = ResponseFuture<Result<Option<LogFiles>, StepError>>;
 
     fn handle(&mut self, message: FindRemovedLog, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let (parts, removed) = (Arc::clone(&self.parts), Arc::clone(&self.removed));
         Box::pin(async move {
             let FindRemovedLog { namespace, container } = message;
-            let pool = work.pools.of(&namespace);
-            let job = move || work.removed.logs().find(namespace.as_str(), &container);
+            let pool = parts.pools.of(&namespace);
+            let job = move || removed.logs().find(namespace.as_str(), &container);
             let found = pool.run("find the log of a removed container", job).await.map_err(StepError::Job)?;
-            found.map_err(|failure| StepError::Log(LogActorError::Read(failure)))
+            found.map_err(|failure| StepError::Log(LogJobError::Read(failure)))
         })
     }
 }
@@ -205,15 +189,15 @@ impl Handler<StreamLog> for LogActor {
     type Result = ResponseFuture<Result<LogStreamReceiver, StepError>>;
 
     fn handle(&mut self, message: StreamLog, _ctx: &mut Self::Context) -> Self::Result {
-        let work = Arc::clone(&self.work);
+        let parts = Arc::clone(&self.parts);
         Box::pin(async move {
             let StreamLog { namespace, files, tail, container, is_following } = message;
             let tail = tail.map_or(Tail::All, Tail::Lines);
-            let pool = work.pools.of(&namespace);
+            let pool = parts.pools.of(&namespace);
             let opened = pool.run("open a log", move || LogReader::open(files, tail)).await;
-            let reader = opened.map_err(StepError::Job)?.map_err(|error| StepError::Log(LogActorError::Read(error)))?;
+            let reader = opened.map_err(StepError::Job)?.map_err(|error| StepError::Log(LogJobError::Read(error)))?;
             let (sender, receiver) = mpsc::channel(STREAM_ITEMS);
-            let whose = Whose { pool, container, is_following, clock: Arc::clone(&work.shared.clock) };
+            let whose = Whose { pool, container, is_following, clock: Arc::clone(&parts.shared.clock) };
             actix_rt::spawn(whose.stream(reader, sender));
             Ok(receiver)
         })
@@ -221,4 +205,4 @@ impl Handler<StreamLog> for LogActor {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(LogActor);
+crate::supervision::panics_on_demand!(LogActor);

@@ -1,57 +1,42 @@
 //! One namespace: owns its names, its quota and its containers' actors.
 //!
-//! Answers [`Run`] and routes every other verb to the container it is for. Hears [`ContainerGone`], [`ContainerLingers`] and
+//! Answers [`Run`]. Writes the addresses of its containers, to which every other verb goes straight. Hears [`ContainerNews`] and
 //! [`ContainerActorEnded`]; a lost actor is rebuilt from the store, with back-off and a limit. Never touches a record but
 //! to read it for a rebuild.
+//!
+//! - here: the actor, admission. `rebuild`: containers whose actor was lost.
+
+mod rebuild;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, ResponseFuture, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
 use contd_protocol::api::MAX_IDEMPOTENCY_KEY_BYTES;
 use contd_store::ContainerRecord;
-use contd_types::{
-    Caller, ContainerId, ContainerInfo, ContainerName, ContainerSpec, Exit, MAX_TIMEOUT, NamespaceId, State, StateName,
-    Step,
-};
-use tokio::sync::watch;
-use tracing::{error, warn};
+use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, NamespaceId, State, StateName};
+use tokio::sync::{oneshot, watch};
 
-use crate::call::{ask, tell};
-use crate::chance::new_id;
-use crate::container::{ContainerActor, KILLED_TIMEOUT, Origin, ROLLBACK_TIMEOUT, first_record};
-use crate::error::{ContainerError, NamespaceError, one_line};
+use crate::call::{CallError, tell};
+use crate::container::{ContainerActor, FirstRun, Origin, first_record};
+use crate::containers::{Containers, Verb};
+use crate::error::{ContainerError, NamespaceError};
 use crate::judge::Place;
-use crate::lineage::{Lifeline, Lineage, RebuildBudget};
-use crate::messages::RECOVERY_WAIT;
-use crate::messages::container::{
-    BeginRun, Delete, GoDown, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait,
-};
-use crate::messages::namespace::{
-    ContainerActorEnded, ContainerGone, ContainerLingers, RouteDelete, RouteGoDown, RouteKill, RouteStart, RouteStop,
-    RouteUpdate, RouteUpgradeShim, RouteWait, Run,
-};
-use crate::records::RecordError;
+use crate::messages::container::JoinRun;
+use crate::messages::namespace::{ContainerActorEnded, ContainerNews, Goal, News, Run};
+use crate::random::new_id;
+use crate::records::found_info;
+use crate::services::Services;
 use crate::shared::Shared;
+use crate::supervision::{Lifeline, ParentLink, RebuildBudget};
 use crate::task::Subject;
-use crate::task::make::Goal;
-
-/// A signal and room for its way.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
-/// One write of a record, on a disk that may be slow.
-const UPDATE_DEADLINE: Duration = Duration::from_secs(30);
-/// For ever, as far as a timer goes.
-const NO_DEADLINE: Duration = Duration::MAX;
 
 type Answer<T> = Result<T, NamespaceError>;
 
 /// One container of the namespace.
 #[derive(Debug)]
 struct Child {
-    /// Its actor; `None` while that is being rebuilt.
-    addr: watch::Sender<Option<Addr<ContainerActor>>>,
     spec: Arc<ContainerSpec>,
     key: Option<String>,
     generation: u32,
@@ -64,20 +49,22 @@ struct Child {
 #[derive(Debug)]
 pub(crate) struct NamespaceActor {
     shared: Arc<Shared>,
+    services: Arc<Services>,
+    containers: Arc<Containers>,
     namespace: NamespaceId,
-    lineage: Lineage,
+    parent_link: ParentLink,
     lifeline: Lifeline,
     children: BTreeMap<ContainerId, Child>,
     names: HashMap<ContainerName, ContainerId>,
     keys: HashMap<String, ContainerId>,
-    /// What there is of this namespace, until the actor has started.
+    /// The containers of this namespace, until the actor has started.
     found: Vec<Found>,
 }
 
 /// One container that a new actor of a namespace finds.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// What the store has of it.
+    /// Its record was read.
     Record {
         record: Box<ContainerRecord>,
         /// Whether something of a shim may be there.
@@ -87,13 +74,31 @@ pub(crate) enum Found {
     Unread(ContainerId),
 }
 
+impl Found {
+    pub(crate) fn id(&self) -> &ContainerId {
+        match self {
+            Self::Record { record, .. } => &record.id,
+            Self::Unread(id) => id,
+        }
+    }
+}
+
 impl NamespaceActor {
-    pub(crate) fn new(shared: Arc<Shared>, namespace: NamespaceId, lineage: Lineage, found: Vec<Found>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        services: Arc<Services>,
+        containers: Arc<Containers>,
+        namespace: NamespaceId,
+        parent_link: ParentLink,
+        found: Vec<Found>,
+    ) -> Self {
         let (lifeline, _nobody_yet) = watch::channel(());
         Self {
             shared,
+            services,
+            containers,
             namespace,
-            lineage,
+            parent_link,
             lifeline,
             children: BTreeMap::new(),
             names: HashMap::new(),
@@ -103,15 +108,8 @@ impl NamespaceActor {
     }
 
     fn subject(&self, id: &ContainerId, spec: &Arc<ContainerSpec>, caller: Option<Caller>) -> Subject {
-        Subject {
-            shared: Arc::clone(&self.shared),
-            lane: self.shared.lanes.of(id),
-            namespace: self.namespace.clone(),
-            id: id.clone(),
-            name: spec.name.clone(),
-            spec: Arc::clone(spec),
-            caller: caller.map(Arc::new),
-        }
+        let (shared, services) = (Arc::clone(&self.shared), Arc::clone(&self.services));
+        Subject::new(shared, services, self.namespace.clone(), id.clone(), Arc::clone(spec), caller)
     }
 
     /// Counts a container that is there already, whatever its caller may have by now.
@@ -119,7 +117,7 @@ impl NamespaceActor {
         record.caller.as_ref().and_then(|caller| self.shared.places.try_take(caller.uid, None))
     }
 
-    /// Starts the actor of a container. Its record is on disk already, or the actor writes it.
+    /// Starts the actor of a container, and publishes its address. Its record is on disk already, or the actor writes it.
     fn start_actor(
         &self,
         subject: Subject,
@@ -127,25 +125,24 @@ impl NamespaceActor {
         origin: Origin,
         generation: u32,
         ctx: &mut Context<Self>,
-    ) -> Addr<ContainerActor> {
+    ) {
+        if matches!(origin, Origin::Recorded { .. }) {
+            // Before the address: a request that finds it waits for the look at its shim.
+            self.shared.view.publish(found_info(&record));
+        }
         let (parent, id) = (ctx.address(), subject.id.clone());
-        let teller = parent.clone();
-        let lineage = Lineage::new(&self.lifeline, move |has_panicked| {
-            tell(&teller, ContainerActorEnded { id: id.clone(), generation, has_panicked });
+        let (teller, lost) = (parent.clone(), id.clone());
+        let parent_link = ParentLink::new(&self.lifeline, move |has_panicked| {
+            tell(&teller, ContainerActorEnded { id: lost.clone(), generation, has_panicked });
         });
-        ContainerActor::new(subject, parent, lineage, record, origin).start()
+        let addr = ContainerActor::new(subject, parent.recipient(), parent_link, record, origin).start();
+        self.containers.addresses.publish(id, Some(addr));
     }
 
-    fn add(
-        &mut self,
-        record: ContainerRecord,
-        origin: Origin,
-        place: Option<Place>,
-        ctx: &mut Context<Self>,
-    ) -> Addr<ContainerActor> {
+    fn add(&mut self, record: ContainerRecord, origin: Origin, place: Option<Place>, ctx: &mut Context<Self>) {
         let (id, key) = (record.id.clone(), record.idempotency_key.clone());
         let spec = Arc::new(record.spec.clone());
-        // What an earlier daemon had not removed yet has its name only until somebody else has it.
+        // A container that an earlier daemon had not removed yet has its name only until another has it.
         let is_leaving = record.state.name() == StateName::Deleting;
         if !is_leaving || !self.names.contains_key(&spec.name) {
             self.names.insert(spec.name.clone(), id.clone());
@@ -154,11 +151,8 @@ impl NamespaceActor {
             self.keys.insert(key.clone(), id.clone());
         }
         let subject = self.subject(&id, &spec, record.caller.clone());
-        let addr = self.start_actor(subject, record, origin, 0, ctx);
-        let (sender, _nobody_yet) = watch::channel(Some(addr.clone()));
-        let child = Child { addr: sender, spec, key, generation: 0, budget: RebuildBudget::default(), place };
-        self.children.insert(id, child);
-        addr
+        self.start_actor(subject, record, origin, 0, ctx);
+        self.children.insert(id, Child { spec, key, generation: 0, budget: RebuildBudget::default(), place });
     }
 
     /// Keeps the name of a container whose record could not be read, and reads it again.
@@ -166,8 +160,7 @@ impl NamespaceActor {
         let Some(info) = self.shared.view.get(&id) else { return };
         let spec = Arc::new(info.spec.clone());
         self.names.insert(spec.name.clone(), id.clone());
-        let (addr, _nobody_yet) = watch::channel(None);
-        let child = Child { addr, spec, key: None, generation: 0, budget: RebuildBudget::default(), place: None };
+        let child = Child { spec, key: None, generation: 0, budget: RebuildBudget::default(), place: None };
         self.children.insert(id.clone(), child);
         self.rebuild_later(id, ctx);
     }
@@ -175,6 +168,7 @@ impl NamespaceActor {
     fn forget(&mut self, id: &ContainerId) {
         self.give_name_away(id);
         self.children.remove(id);
+        self.containers.addresses.remove(id);
     }
 
     /// Lets another container have the name, and the key of its run; it stays one of the namespace's containers.
@@ -234,120 +228,10 @@ impl NamespaceActor {
             let error = NamespaceError::KeyReused { name: run.spec.name.clone(), id: id.clone() };
             return Some(Box::pin(fut::ready(Err(error))));
         }
-        let message = JoinRun { hold: run.hold.take() };
-        let answer = self.route(id, "run", message, self.make_deadline(), false);
-        Some(Box::pin(answer.into_actor(self).map(|result, _actor, _ctx| result)))
-    }
-
-    /// How long a make may take: its longest step, and everything else.
-    fn make_deadline(&self) -> Duration {
-        self.shared.config.rootfs_timeout.saturating_add(2 * ROLLBACK_TIMEOUT)
-    }
-
-    /// Sends a message to a container's actor, once that is there and knows how its container is. `is_forced` goes on
-    /// even when that takes too long.
-    fn route<M, T>(
-        &self,
-        id: &ContainerId,
-        verb: &'static str,
-        message: M,
-        deadline: Duration,
-        is_forced: bool,
-    ) -> ResponseFuture<Answer<T>>
-    where
-        ContainerActor: Handler<M>,
-        M: Message<Result = Result<T, ContainerError>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let Some(child) = self.children.get(id) else {
-            let gone = ContainerError::Gone { id: id.clone(), verb };
-            return Box::pin(std::future::ready(Err(gone.into())));
-        };
-        let (mut addr, id) = (child.addr.subscribe(), id.clone());
-        Box::pin(async move {
-            let recovering = ContainerError::Recovering { id: id.clone(), verb, waited: RECOVERY_WAIT };
-            let found = tokio::time::timeout(RECOVERY_WAIT, addr.wait_for(Option::is_some)).await;
-            let addr = match found {
-                Ok(Ok(found)) => found.clone(),
-                Ok(Err(_forgotten)) => return Err(ContainerError::Gone { id, verb }.into()),
-                Err(_elapsed) => None,
-            };
-            let Some(addr) = addr else { return Err(recovering.into()) };
-            let known = ask::<ContainerActor, UntilRecovered>(&addr, UntilRecovered, RECOVERY_WAIT).await;
-            if known.is_err() && !is_forced {
-                return Err(recovering.into());
-            }
-            let answer = ask(&addr, message, deadline).await.map_err(ContainerError::Call)?;
-            Ok(answer?)
-        })
-    }
-
-    fn stop_deadline(&self, id: &ContainerId, timeout: Option<Duration>) -> Duration {
-        let own = self.children.get(id).and_then(|child| child.spec.shutdown_timeout);
-        let grace = timeout.or(own).unwrap_or(self.shared.settings().defaults.shutdown_timeout);
-        grace.min(MAX_TIMEOUT).saturating_add(KILLED_TIMEOUT).saturating_add(ROLLBACK_TIMEOUT)
-    }
-
-    /// Reads the record of a container whose actor was lost, and starts another.
-    fn rebuild(&self, id: ContainerId, ctx: &mut Context<Self>) {
-        let (records, namespace) = (self.shared.records.clone(), self.namespace.clone());
-        let (lane, wanted) = (self.shared.lanes.of(&id), id.clone());
-        let read = async move { records.get(&lane, namespace, wanted).await };
-        ctx.spawn(read.into_actor(self).map(move |found, actor, ctx| actor.finish_rebuild(&id, found, ctx)));
-    }
-
-    fn finish_rebuild(
-        &mut self,
-        id: &ContainerId,
-        found: Result<Option<ContainerRecord>, RecordError>,
-        ctx: &mut Context<Self>,
-    ) {
-        match found {
-            Ok(Some(record)) => {
-                let Some(child) = self.children.get_mut(id) else { return };
-                child.generation = child.generation.saturating_add(1);
-                // Its policy may have been changed since it was admitted.
-                child.spec = Arc::new(record.spec.clone());
-                child.key.clone_from(&record.idempotency_key);
-                if let Some(key) = &child.key {
-                    self.keys.insert(key.clone(), id.clone());
-                }
-                let (generation, spec, has_place) = (child.generation, Arc::clone(&child.spec), child.place.is_some());
-                let place = if has_place { None } else { self.place_of(&record) };
-                let origin = Origin::Recorded { may_have_shim: true };
-                let subject = self.subject(id, &spec, record.caller.clone());
-                let addr = self.start_actor(subject, record, origin, generation, ctx);
-                self.shared.count_rebuild();
-                if let Some(child) = self.children.get_mut(id) {
-                    child.place = child.place.take().or(place);
-                    child.addr.send_replace(Some(addr));
-                }
-            }
-            Ok(None) => {
-                // It was lost before its record was written, or after it was removed: nothing is left of it.
-                self.shared.view.remove(id);
-                self.forget(id);
-            }
-            Err(failure) => {
-                error!(container = %id, ns = %self.namespace, error = one_line(&failure), "record of a lost actor not read");
-                self.rebuild_later(id.clone(), ctx);
-            }
-        }
-    }
-
-    fn rebuild_later(&mut self, id: ContainerId, ctx: &mut Context<Self>) {
-        let Some(child) = self.children.get_mut(&id) else { return };
-        if let Some(delay) = child.budget.next_delay() {
-            ctx.run_later(delay, move |actor, ctx| actor.rebuild(id, ctx));
-            return;
-        }
-        error!(container = %id, ns = %self.namespace, "its actor was lost too often, giving up; the container itself is not touched");
-        if let Some(info) = self.shared.view.get(&id) {
-            let mut shown = (*info).clone();
-            let reason = "its actor was lost too often; restart the daemon to look after it again".to_owned();
-            shown.state = State::Failed { step: Step::Record, reason };
-            self.shared.view.publish(shown);
-        }
+        let (containers, id, message) = (Arc::clone(&self.containers), id.clone(), JoinRun { hold: run.hold.take() });
+        let verb = Verb::new("run", containers.make_deadline());
+        let joined = async move { Ok(containers.ask(id, verb, message).await?) };
+        Some(Box::pin(joined.into_actor(self)))
     }
 }
 
@@ -355,7 +239,7 @@ impl Actor for NamespaceActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lineage.follow(ctx);
+        self.parent_link.follow(ctx);
         for found in std::mem::take(&mut self.found) {
             match found {
                 Found::Record { record, may_have_shim } => {
@@ -368,7 +252,11 @@ impl Actor for NamespaceActor {
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        // Its containers' actors end with it; requests wait for the next ones.
+        for id in self.children.keys() {
+            self.containers.addresses.publish(id.clone(), None);
+        }
+        self.parent_link.tell_parent();
     }
 }
 
@@ -399,10 +287,12 @@ impl Handler<Run> for NamespaceActor {
             },
         };
         let record = first_record(&self.subject(&id, &Arc::new(spec), caller), idempotency_key);
-        let addr = self.add(record, Origin::Fresh, owned, ctx);
-        let deadline = self.make_deadline();
+        let (reply, made) = oneshot::channel();
+        let run = FirstRun { goal, progress, hold, reply };
+        self.add(record, Origin::Fresh(run), owned, ctx);
+        let deadline = self.containers.make_deadline();
         let made = async move {
-            let answer = ask(&addr, BeginRun { goal, progress, hold }, deadline).await;
+            let answer = tokio::time::timeout(deadline, made).await;
             drop(place);
             answer
         };
@@ -420,99 +310,23 @@ impl Handler<Run> for NamespaceActor {
                 }
                 Some(_) => {}
             }
-            Ok(answer.map_err(ContainerError::Call)??)
+            let actor = "ContainerActor";
+            let answer = answer.map_err(|_elapsed| CallError::Deadline { actor, waited: deadline });
+            let answer = answer.and_then(|made| made.map_err(|_lost| CallError::ActorLost { actor }));
+            answer.map_err(ContainerError::Call)??;
+            Ok(id)
         }))
     }
 }
 
-impl Handler<RouteStart> for NamespaceActor {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, RouteStart(id): RouteStart, _ctx: &mut Self::Context) -> Self::Result {
-        self.route(&id, "start", Start, self.make_deadline(), false)
-    }
-}
-
-impl Handler<RouteStop> for NamespaceActor {
-    type Result = ResponseFuture<Answer<Exit>>;
-
-    fn handle(&mut self, RouteStop(id, timeout): RouteStop, _ctx: &mut Self::Context) -> Self::Result {
-        self.route(&id, "stop", Stop { timeout }, self.stop_deadline(&id, timeout), false)
-    }
-}
-
-impl Handler<RouteGoDown> for NamespaceActor {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, RouteGoDown { id, longest }: RouteGoDown, _ctx: &mut Self::Context) -> Self::Result {
-        self.route(&id, "shut down", GoDown { longest }, self.stop_deadline(&id, Some(longest)), false)
-    }
-}
-
-impl Handler<RouteKill> for NamespaceActor {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, RouteKill(id, signal): RouteKill, _ctx: &mut Self::Context) -> Self::Result {
-        self.route(&id, "signal", Kill { signal }, KILL_DEADLINE, false)
-    }
-}
-
-impl Handler<RouteUpdate> for NamespaceActor {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, RouteUpdate(id, restart): RouteUpdate, _ctx: &mut Self::Context) -> Self::Result {
-        self.route(&id, "update", Update { restart }, UPDATE_DEADLINE, false)
-    }
-}
-
-impl Handler<RouteUpgradeShim> for NamespaceActor {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, RouteUpgradeShim(id): RouteUpgradeShim, _ctx: &mut Self::Context) -> Self::Result {
-        self.route(&id, "upgrade the shim of", Upgrade, KILL_DEADLINE, false)
-    }
-}
-
-impl Handler<RouteDelete> for NamespaceActor {
-    type Result = ResponseActFuture<Self, Answer<()>>;
-
-    fn handle(&mut self, message: RouteDelete, _ctx: &mut Self::Context) -> Self::Result {
-        let RouteDelete { id, force, timeout } = message;
-        let deadline = self.stop_deadline(&id, timeout).saturating_add(ROLLBACK_TIMEOUT);
-        let deleted = self.route(&id, "delete", Delete { force, timeout }, deadline, force);
-        Box::pin(deleted.into_actor(self).map(move |answer, actor, _ctx| {
-            // Before the answer: the name is free when the caller hears of it.
-            match &answer {
-                Ok(()) => actor.forget(&id),
-                Err(NamespaceError::Container(ContainerError::Lingers { .. })) => actor.give_name_away(&id),
-                Err(_) => {}
-            }
-            answer
-        }))
-    }
-}
-
-impl Handler<RouteWait> for NamespaceActor {
-    type Result = ResponseFuture<Answer<Exit>>;
-
-    fn handle(&mut self, RouteWait(id): RouteWait, _ctx: &mut Self::Context) -> Self::Result {
-        self.route(&id, "wait for", Wait, NO_DEADLINE, true)
-    }
-}
-
-impl Handler<ContainerGone> for NamespaceActor {
+impl Handler<ContainerNews> for NamespaceActor {
     type Result = ();
 
-    fn handle(&mut self, ContainerGone { id }: ContainerGone, _ctx: &mut Self::Context) {
-        self.forget(&id);
-    }
-}
-
-impl Handler<ContainerLingers> for NamespaceActor {
-    type Result = ();
-
-    fn handle(&mut self, ContainerLingers { id }: ContainerLingers, _ctx: &mut Self::Context) {
-        self.give_name_away(&id);
+    fn handle(&mut self, ContainerNews { id, news }: ContainerNews, _ctx: &mut Self::Context) {
+        match news {
+            News::Gone => self.forget(&id),
+            News::Lingers => self.give_name_away(&id),
+        }
     }
 }
 
@@ -525,40 +339,11 @@ impl Handler<ContainerActorEnded> for NamespaceActor {
         if child.generation != generation {
             return;
         }
-        warn!(container = %id, ns = %self.namespace, has_panicked, "its actor was lost, rebuilding it");
-        child.addr.send_replace(None);
+        tracing::warn!(container = %id, ns = %self.namespace, has_panicked, "its actor was lost, rebuilding it");
+        self.containers.addresses.publish(id.clone(), None);
         self.rebuild_later(id, ctx);
     }
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(NamespaceActor);
-
-#[cfg(any(test, feature = "testing"))]
-impl Handler<crate::messages::namespace::PanicContainer> for NamespaceActor {
-    type Result = ();
-
-    fn handle(&mut self, message: crate::messages::namespace::PanicContainer, _ctx: &mut Self::Context) {
-        let addr = self.children.get(&message.0).and_then(|child| child.addr.borrow().clone());
-        if let Some(addr) = addr {
-            tell(&addr, crate::messages::node::Panic);
-        }
-    }
-}
-
-/// Shows a container of an earlier daemon before its actor has started, so that the first list is complete.
-pub(crate) fn show_found(shared: &Shared, record: &ContainerRecord) {
-    shared.view.publish(ContainerInfo {
-        id: record.id.clone(),
-        namespace: record.namespace.clone(),
-        spec: record.complete_spec(),
-        state: if record.state.may_have_shim() { State::Recovering } else { record.state.clone() },
-        created_at: record.created_at,
-        started_at: record.started_at,
-        finished_at: record.finished_at,
-        last_exit: record.exit.clone(),
-        restart_count: record.restart_count,
-        log_path: record.log_path.to_string_lossy().into_owned(),
-        in_force: record.in_force.clone(),
-    });
-}
+crate::supervision::panics_on_demand!(NamespaceActor);

@@ -1,4 +1,4 @@
-//! The beginning of a node: from settings and boundaries to a supervisor that answers.
+//! Starts a node: from settings and boundaries to a supervisor that answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, RwLock};
@@ -10,16 +10,17 @@ use contd_rootfs::RootfsProvider;
 use contd_shim_client::ShimClient;
 use contd_store::{EventJournal, Store};
 use contd_types::Clock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admission::Admission;
 use crate::call::ask;
 use crate::config::NodeConfig;
+use crate::event::QUEUE_EVENTS;
 use crate::judge::Judge;
-use crate::lane::Lanes;
+use crate::locks::LocksById;
 use crate::messages::supervisor::AwaitEnd;
 use crate::records::Records;
-use crate::shared::{Shared, Slot};
+use crate::shared::Shared;
 use crate::supervisor::{Boundaries, Supervisor};
 use crate::view::View;
 
@@ -45,9 +46,9 @@ pub struct Parts {
 /// A node that is not started yet.
 #[derive(Debug)]
 pub struct Node {
-    /// What it is told.
+    /// Its settings.
     pub config: NodeConfig,
-    /// What it works with.
+    /// Its boundaries.
     pub parts: Parts,
 }
 
@@ -65,28 +66,27 @@ impl Node {
 /// on.
 pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
     let Parts { store, shims, rootfs, bundles, journal, clock, judge } = parts;
+    let (sender, events) = mpsc::channel(QUEUE_EVENTS);
     let shared = Arc::new(Shared {
         records: Records::new(store),
         shims,
+        bundles,
         clock,
         judge,
         places: Arc::default(),
         view: View::default(),
-        lanes: Lanes::default(),
+        locks: LocksById::default(),
         settings: RwLock::new(config.settings()),
         admission: Admission::new(&config.limits),
         recoveries: Arc::new(Semaphore::new(config.recover_parallelism.max(1))),
-        flist: Slot::default(),
-        bundle: Slot::default(),
-        log: Slot::default(),
-        event: Slot::default(),
+        events: sender,
         unmarked_logs: Mutex::default(),
         rebuilt: AtomicU32::new(0),
         operations: watch::Sender::new(0),
         is_going_down: AtomicBool::new(false),
         config,
     });
-    Supervisor::new(shared, Boundaries { rootfs, bundles, journal }).start()
+    Supervisor::new(shared, Boundaries { rootfs, journal, events }).start()
 }
 
 /// Waits until the node has ended, by a shutdown or by a panic of its supervisor. The daemon then ends as well and is

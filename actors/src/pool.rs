@@ -1,4 +1,4 @@
-//! The bounded way to work that blocks: mounts, fsync, files. No arbiter ever does it itself.
+//! Bounded pools of threads for work that blocks: mounts, fsync, files. No arbiter ever does it itself.
 //!
 //! Work that touches a root may hang for as long as its store does, and no time-out ends it: such work has threads of its
 //! namespace's own ([`NamespacePools`]). The runtime below has room for all of them ([`runtime`]).
@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use contd_types::{ErrorKind, Explain, NamespaceId, Shortage};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
-use crate::lane::PerNamespace;
+use crate::locks::PerNamespace;
 
 /// Why a job has no result; the arbiter and everyone else live on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,8 @@ async fn in_thread<T: Send + 'static>(
 ) -> Result<T, JobLost> {
     let panicked = |_error: tokio::task::JoinError| JobLost::Panicked { what };
     #[cfg(test)]
+    crate::tests::cost::job(what);
+    #[cfg(test)]
     if crate::tests::replay::is_on() {
         return crate::tests::replay::run(job).await.map_err(panicked);
     }
@@ -62,6 +64,9 @@ const MAX_BLOCKING_THREADS: usize = 16 * 1024;
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MAX_BLOCKING_THREADS).build()
 }
+
+/// How long a release waits for the preparation in its way before it is put off: a healthy one is over by then.
+pub(crate) const UNDO_GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Threads for one kind of work, so that one kind cannot starve another.
 #[derive(Debug, Clone)]
@@ -88,6 +93,24 @@ impl Pool {
         let guarded = move || {
             let _kept_until_the_end = (guard, permit);
             job()
+        };
+        in_thread(what, guarded).await
+    }
+
+    /// Runs a job alone under two locks. The second is taken last, when the job has its thread, and is the job's to give back.
+    pub(crate) async fn run_locked_twice<T: Send + 'static>(
+        &self,
+        first: &Arc<Mutex<()>>,
+        second: &Arc<Mutex<()>>,
+        what: &'static str,
+        job: impl FnOnce(OwnedMutexGuard<()>) -> T + Send + 'static,
+    ) -> Result<T, JobLost> {
+        let guard = Arc::clone(first).lock_owned().await;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_closed| JobLost::Panicked { what })?;
+        let second = Arc::clone(second).lock_owned().await;
+        let guarded = move || {
+            let _kept_until_the_end = (guard, permit);
+            job(second)
         };
         in_thread(what, guarded).await
     }
@@ -126,7 +149,7 @@ impl NamespacePools {
     }
 }
 
-/// What becomes of an undo whose way stays blocked by a call that hangs.
+/// The fate of an undo whose way stays blocked by a call that hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenBlocked {
     /// It waits, and runs as soon as that call returns: nobody will ask again.

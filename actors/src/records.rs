@@ -1,12 +1,12 @@
-//! The way to the store: in threads, one write of a container after the other, by its latest actor only.
+//! Reads and writes records in threads: one write of a container after the other, by its latest actor only.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use contd_store::{ContainerRecord, Loaded, Store, StoreError};
-use contd_types::{ContainerId, ErrorKind, Explain, NamespaceId};
+use contd_types::{ContainerId, ContainerInfo, ErrorKind, Explain, NamespaceId, State};
 
-use crate::lane::Lane;
+use crate::locks::ContainerLocks;
 use crate::pool::{JobLost, Pool};
 
 /// Writes at once; each is half a millisecond of fsync, and a disk gains nothing from more.
@@ -48,6 +48,28 @@ impl Explain for RecordError {
     }
 }
 
+/// Makes what is shown of a container of what is stored of it. Its state may be newer.
+pub(crate) fn info_of(record: &ContainerRecord, state: State) -> ContainerInfo {
+    ContainerInfo {
+        id: record.id.clone(),
+        namespace: record.namespace.clone(),
+        spec: record.complete_spec(),
+        state,
+        created_at: record.created_at,
+        started_at: record.started_at,
+        finished_at: record.finished_at,
+        last_exit: record.exit.clone(),
+        restart_count: record.restart_count,
+        log_path: record.log_path.to_string_lossy().into_owned(),
+        in_force: record.in_force.clone(),
+    }
+}
+
+/// Makes what is shown of a container that is found in the store, until its actor knows better.
+pub(crate) fn found_info(record: &ContainerRecord) -> ContainerInfo {
+    info_of(record, if record.state.may_have_shim() { State::Recovering } else { record.state.clone() })
+}
+
 /// The store, as actors use it.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
@@ -70,65 +92,71 @@ impl Records {
     /// Reads one record, behind every write of it that has begun: also one that nobody waits for any more.
     pub(crate) async fn get(
         &self,
-        lane: &Lane,
+        locks: &ContainerLocks,
         namespace: NamespaceId,
         id: ContainerId,
     ) -> Result<Option<ContainerRecord>, RecordError> {
         let (store, lost) = (Arc::clone(&self.store), id.clone());
-        let work = self.pool.run_locked(&lane.record, "read a record", move || store.get(&namespace, &id));
+        let work = self.pool.run_locked(&locks.record, "read a record", move || store.get(&namespace, &id));
         bounded(lost, work).await
     }
 
-    /// Writes a record. One that a later write has overtaken counts as written: records are cumulative.
-    pub(crate) async fn put(&self, lane: Arc<Lane>, writer: u64, record: ContainerRecord) -> Result<(), RecordError> {
-        self.write(lane, writer, record, |store, record| store.put(record)).await
+    /// Prepares a write; `writer` is the number of the actor.
+    pub(crate) fn write_of(&self, locks: &Arc<ContainerLocks>, writer: u64, record: ContainerRecord) -> RecordWrite {
+        RecordWrite { store: Arc::clone(&self.store), locks: Arc::clone(locks), writer, record: Arc::new(record) }
     }
 
-    /// Writes the first record of a container that nobody was told of yet, without waiting for the disk.
-    pub(crate) async fn put_intent(
-        &self,
-        lane: Arc<Lane>,
-        writer: u64,
-        record: ContainerRecord,
-    ) -> Result<(), RecordError> {
-        self.write(lane, writer, record, |store, record| store.put_intent(record)).await
-    }
-
-    async fn write(
-        &self,
-        lane: Arc<Lane>,
-        writer: u64,
-        record: ContainerRecord,
-        put: fn(&dyn Store, &ContainerRecord) -> Result<(), StoreError>,
-    ) -> Result<(), RecordError> {
-        let (store, id) = (Arc::clone(&self.store), record.id.clone());
-        let (lock, lost) = (Arc::clone(&lane.record), id.clone());
-        let job = move || {
-            if lane.is_replaced(writer) {
-                return Err(RecordError::Replaced { id });
-            }
-            match put(store.as_ref(), &record) {
-                Ok(()) | Err(StoreError::Stale { .. }) => Ok(()),
-                Err(source) => Err(RecordError::Store(source)),
-            }
-        };
-        match tokio::time::timeout(RECORD_TIMEOUT, self.pool.run_locked(&lock, "write a record", job)).await {
+    /// Writes a record.
+    pub(crate) async fn write(&self, write: RecordWrite) -> Result<(), RecordError> {
+        let (lock, id) = (Arc::clone(&write.locks.record), write.record.id.clone());
+        let work = self.pool.run_locked(&lock, "write a record", move || write.run());
+        match tokio::time::timeout(RECORD_TIMEOUT, work).await {
             Ok(done) => done.map_err(RecordError::Job)?,
-            Err(_elapsed) => Err(RecordError::Deadline { id: lost, waited: RECORD_TIMEOUT }),
+            Err(_elapsed) => Err(RecordError::Deadline { id, waited: RECORD_TIMEOUT }),
         }
     }
 
     /// Removes a record; the last thing that is done to a container.
     pub(crate) async fn remove(
         &self,
-        lane: Arc<Lane>,
+        locks: Arc<ContainerLocks>,
         namespace: NamespaceId,
         id: ContainerId,
     ) -> Result<(), RecordError> {
         let (store, lost) = (Arc::clone(&self.store), id.clone());
-        let lock = Arc::clone(&lane.record);
+        let lock = Arc::clone(&locks.record);
         let work = self.pool.run_locked(&lock, "remove a record", move || store.remove(&namespace, &id));
         bounded(lost, work).await
+    }
+}
+
+/// One write of a record, to be done in a thread.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordWrite {
+    store: Arc<dyn Store>,
+    locks: Arc<ContainerLocks>,
+    writer: u64,
+    record: Arc<ContainerRecord>,
+}
+
+impl RecordWrite {
+    /// Writes it. Blocks; only legal under the lock of the record. One that a later write has overtaken counts as written:
+    /// records are cumulative.
+    pub(crate) fn run(&self) -> Result<(), RecordError> {
+        let record = &*self.record;
+        if self.locks.is_replaced(self.writer) {
+            return Err(RecordError::Replaced { id: record.id.clone() });
+        }
+        let written = if record.is_acknowledged {
+            self.store.put(record)
+        } else {
+            // No caller was told of it: a record that the disk has not got was as if never asked for.
+            self.store.put_intent(record)
+        };
+        match written {
+            Ok(()) | Err(StoreError::Stale { .. }) => Ok(()),
+            Err(source) => Err(RecordError::Store(source)),
+        }
     }
 }
 

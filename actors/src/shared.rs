@@ -1,35 +1,23 @@
-//! What all actors of a node hold in common: settings, boundaries, locks, the view, and the addresses of the services.
+//! The values that all actors of a node have in common: settings, boundaries, locks, the view.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
-use actix::dev::ToEnvelope;
-use actix::{Actor, Addr, Context, Handler, Message};
+use contd_bundle::Bundles;
 use contd_logs::LogFiles;
 use contd_shim_client::ShimClient;
-use contd_types::{Backoff, Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
-use tokio::sync::{Semaphore, watch};
+use contd_types::{Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tracing::error;
 
 use crate::admission::Admission;
-use crate::bundle::BundleActor;
-use crate::call::{CallError, ask, tell};
-use crate::chance::jitter;
 use crate::config::{NodeConfig, Settings};
-use crate::event::EventActor;
-use crate::flist::FlistActor;
 use crate::judge::{Judge, Places};
-use crate::lane::Lanes;
-use crate::log::LogActor;
-use crate::messages::node::PublishEvent;
+use crate::locks::LocksById;
 use crate::records::Records;
 use crate::view::View;
-
-/// How often a service is asked again when its actor was lost: with [`Backoff::REBUILD`] that is some 0.6 s, longer
-/// than a rebuild takes, shorter than any deadline of a step.
-const SERVICE_ATTEMPTS: u32 = 6;
 
 /// One per node; see the module.
 #[derive(Debug)]
@@ -37,22 +25,21 @@ pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
     pub(crate) records: Records,
     pub(crate) shims: Arc<dyn ShimClient>,
+    pub(crate) bundles: Arc<dyn Bundles>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) judge: Arc<dyn Judge>,
     /// How many containers callers with limited rights have.
     pub(crate) places: Arc<Places>,
     pub(crate) view: View,
-    pub(crate) lanes: Lanes,
-    /// What of the settings may change; the rest of them is in `config`.
+    pub(crate) locks: LocksById,
+    /// The settings that may change; the rest of them is in `config`.
     pub(crate) settings: RwLock<Settings>,
     /// A place for each run and restart on the way.
     pub(crate) admission: Admission,
     /// One permit per container that is being re-attached.
     pub(crate) recoveries: Arc<Semaphore>,
-    pub(crate) flist: Slot<FlistActor>,
-    pub(crate) bundle: Slot<BundleActor>,
-    pub(crate) log: Slot<LogActor>,
-    pub(crate) event: Slot<EventActor>,
+    /// Events on their way to the journal; bounded, and never waited for.
+    pub(crate) events: mpsc::Sender<ContainerEvent>,
     /// See [`Self::unmarked_logs`].
     pub(crate) unmarked_logs: Mutex<HashSet<ContainerId>>,
     /// How many actors were rebuilt.
@@ -102,11 +89,6 @@ impl Shared {
         self.unmarked_logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns where a container's bundle is, as `contd_bundle::DirBundles` lays it out.
-    pub(crate) fn bundle_dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
-        self.config.state_dir.join(namespace.as_str()).join(id.as_str()).join("bundle")
-    }
-
     /// From here on nothing is started any more; there is no way back but another daemon.
     pub(crate) fn go_down(&self) {
         self.is_going_down.store(true, Ordering::SeqCst);
@@ -117,10 +99,10 @@ impl Shared {
         self.is_going_down.load(Ordering::SeqCst)
     }
 
-    /// Publishes an event; lost only when the journal's actor is beyond repair.
+    /// Publishes an event; lost only when the journal does not keep up.
     pub(crate) fn publish(&self, event: ContainerEvent) {
-        if let Some(addr) = self.event.get() {
-            tell(&addr, PublishEvent(event));
+        if self.events.try_send(event).is_err() {
+            error!("the journal does not keep up, an event is lost");
         }
     }
 
@@ -138,48 +120,5 @@ impl Shared {
     /// Counts one rebuilt actor.
     pub(crate) fn count_rebuild(&self) {
         self.rebuilt.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Where the address of a service is; its parent replaces it after a rebuild.
-#[derive(Debug)]
-pub(crate) struct Slot<A: Actor>(RwLock<Option<Addr<A>>>);
-
-impl<A: Actor> Default for Slot<A> {
-    fn default() -> Self {
-        Self(RwLock::new(None))
-    }
-}
-
-impl<A: Actor<Context = Context<A>>> Slot<A> {
-    /// Returns the address, once there is one.
-    pub(crate) fn get(&self) -> Option<Addr<A>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Hands the address of a new actor to everyone.
-    pub(crate) fn set(&self, addr: Option<Addr<A>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = addr;
-    }
-
-    /// Asks the service; when its actor is lost, asks the rebuilt one.
-    pub(crate) async fn ask<M>(&self, message: M, deadline: Duration) -> Result<M::Result, CallError>
-    where
-        A: Handler<M>,
-        A::Context: ToEnvelope<A, M>,
-        M: Message + Clone + Send + 'static,
-        M::Result: Send,
-    {
-        let mut lost = CallError::ActorLost { actor: std::any::type_name::<A>() };
-        for attempt in 1..=SERVICE_ATTEMPTS {
-            if let Some(addr) = self.get() {
-                match ask(&addr, message.clone(), deadline).await {
-                    Err(error @ CallError::ActorLost { .. }) => lost = error,
-                    answer => return answer,
-                }
-            }
-            tokio::time::sleep(Backoff::REBUILD.delay(attempt, jitter())).await;
-        }
-        Err(lost)
     }
 }

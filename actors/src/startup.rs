@@ -1,4 +1,4 @@
-//! What a flist says about how it is started: the tags that an image left, and the `.startup.toml` of 0-OS in its root.
+//! Completes a spec by what its flist says: the tags that an image left, and the `.startup.toml` of 0-OS in its root.
 //!
 //! ```toml
 //! [startup.entry]
@@ -87,7 +87,7 @@ struct Args {
 
 /// Fills in what the spec leaves to the flist. Blocks.
 ///
-/// What the caller says comes first, then what the image says whose flist it is, then the `.startup.toml`. Like podman, a
+/// The caller's word comes first, then what the image says whose flist it is, then the `.startup.toml`. Like podman, a
 /// caller's command takes the place of the image's command and keeps its entrypoint; everything else of the image holds
 /// for any command. A `.startup.toml` is one whole: it only counts where there is no command but its own.
 pub(crate) fn complete(
@@ -237,7 +237,7 @@ mod tests {
             stop_signal: Some(Signal::TERM),
             ..spec()
         };
-        // What the image has wrong does not matter then.
+        // Faults of the image do not matter then.
         let image = ImageDefaults { user: Some("a b".into()), stop_signal: Some("X".into()), ..image() };
         let got = complete(&given, root.path(), &image).unwrap();
         assert_eq!((got.working_dir, got.user, got.stop_signal), (given.working_dir, given.user, given.stop_signal));

@@ -1,7 +1,7 @@
 //! The node: owns the namespaces' actors and the services, and the factories of them all.
 //!
-//! Answers every verb of [`crate::messages`], by routing; [`InspectContainer`], the lists and [`NodeStatus`] from the view,
-//! without a hop. Rebuilds a lost child, with back-off and a limit. Its own loss is the node's: see
+//! Answers every verb of [`crate::messages`]: a run by its namespace, a verb for a container by that one's actor, straight;
+//! [`InspectContainer`](crate::messages::InspectContainer), the lists and [`NodeStatus`](crate::messages::NodeStatus) from the view, without a hop. Rebuilds a lost child, with back-off and a limit. Its own loss is the node's: see
 //! [`crate::until_ended`].
 //!
 //! Start: read all records, look which shims there are, hand each namespace its records, sweep what no record knows. Requests
@@ -9,6 +9,8 @@
 
 mod children;
 mod down;
+mod looks;
+mod route;
 mod verbs;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,23 +18,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
-use actix::{Actor, Addr, AsyncContext, Context, ResponseActFuture, ResponseFuture, WrapFuture};
+use actix::{Actor, AsyncContext, Context, ResponseActFuture, ResponseFuture, WrapFuture};
 use actix_rt::Arbiter;
-use contd_bundle::Bundles;
 use contd_rootfs::RootfsProvider;
 use contd_shim_client::FoundShim;
 use contd_store::{EventJournal, Loaded};
-use contd_types::{ApiError, Backoff, ErrorKind, NamespaceId};
-use tokio::sync::watch;
+use contd_types::{ApiError, Backoff, ContainerEvent, ErrorKind, NamespaceId};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
-use crate::chance::jitter;
+use crate::addresses::Addresses;
+use crate::containers::Containers;
 use crate::error::one_line;
-use crate::lineage::Lifeline;
 use crate::messages::RECOVERY_WAIT;
 use crate::namespace::{Found, NamespaceActor};
-use crate::records::RecordError;
+use crate::random::jitter;
+use crate::records::{RecordError, found_info};
+use crate::services::Services;
 use crate::shared::Shared;
+use crate::supervision::Lifeline;
 use crate::sweep::{Known, has_lease, report_damage, sweep};
 use children::{Branch, Kit};
 
@@ -41,12 +45,13 @@ const SHIM_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries to read the records.
 const LOAD_RETRY: Backoff = Backoff::RESTART;
 
-/// What only the supervisor's services need.
+/// The boundaries that only the supervisor's services need.
 #[derive(Debug)]
 pub(crate) struct Boundaries {
     pub(crate) rootfs: Arc<dyn RootfsProvider>,
-    pub(crate) bundles: Arc<dyn Bundles>,
     pub(crate) journal: EventJournal,
+    /// The other end of [`Shared::events`].
+    pub(crate) events: mpsc::Receiver<ContainerEvent>,
 }
 
 /// How far the start is.
@@ -66,10 +71,13 @@ enum Phase {
 #[derive(Debug)]
 pub struct Supervisor {
     shared: Arc<Shared>,
+    services: Arc<Services>,
+    containers: Arc<Containers>,
     kit: Kit,
     lifeline: Lifeline,
     arbiters: Vec<Arbiter>,
-    namespaces: HashMap<NamespaceId, Branch>,
+    branches: HashMap<NamespaceId, Branch>,
+    namespaces: Arc<Addresses<NamespaceId, NamespaceActor>>,
     phase: watch::Sender<Phase>,
     records_set_aside: u32,
 }
@@ -78,9 +86,20 @@ impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, boundaries: Boundaries) -> Self {
         let arbiters: Vec<Arbiter> = (0..shared.config.arbiters).map(|_| new_arbiter()).collect();
         let (lifeline, _nobody_yet) = watch::channel(());
-        let kit = Kit::new(&shared, boundaries, arbiters.last());
+        let kit = Kit::new(&shared, boundaries);
         let (phase, _nobody_waits) = watch::channel(Phase::Loading);
-        Self { shared, kit, lifeline, arbiters, namespaces: HashMap::new(), phase, records_set_aside: 0 }
+        Self {
+            services: Arc::default(),
+            containers: Arc::new(Containers::new(Arc::clone(&shared))),
+            shared,
+            kit,
+            lifeline,
+            arbiters,
+            branches: HashMap::new(),
+            namespaces: Arc::default(),
+            phase,
+            records_set_aside: 0,
+        }
     }
 
     /// Does something once every record has its actor.
@@ -129,7 +148,7 @@ impl Supervisor {
             Ok::<_, RecordError>((loaded, shims))
         };
         ctx.spawn(read.into_actor(self).map(move |result, actor, ctx| match result {
-            Ok((loaded, shims)) => actor.take_over(loaded, shims, ctx),
+            Ok((loaded, shims)) => actor.adopt(loaded, shims, ctx),
             Err(failure) => {
                 error!(error = one_line(&failure), attempt, "records cannot be read");
                 actor.phase.send_replace(Phase::Failed(ApiError::from_error(&failure)));
@@ -141,7 +160,7 @@ impl Supervisor {
     }
 
     /// Gives every record its actor, and has the rest swept.
-    fn take_over(&mut self, loaded: Loaded, shims: Option<Vec<FoundShim>>, ctx: &mut Context<Self>) {
+    fn adopt(&mut self, loaded: Loaded, shims: Option<Vec<FoundShim>>, ctx: &mut Context<Self>) {
         let mut known = Known::default();
         for damaged in &loaded.damaged {
             report_damage(damaged);
@@ -156,7 +175,8 @@ impl Supervisor {
             if !record.has_log_marks {
                 self.shared.unmarked_logs().insert(record.id.clone());
             }
-            crate::namespace::show_found(&self.shared, &record);
+            // Before its actor has started, so that the first list is complete.
+            self.shared.view.publish(found_info(&record));
             by_namespace
                 .entry(record.namespace.clone())
                 .or_default()
@@ -165,24 +185,8 @@ impl Supervisor {
         for (namespace, found) in by_namespace {
             self.start_namespace(&namespace, found, ctx);
         }
-        actix_rt::spawn(sweep(Arc::clone(&self.shared), known, shims.unwrap_or_default()));
+        actix_rt::spawn(sweep(Arc::clone(&self.shared), Arc::clone(&self.services), known, shims.unwrap_or_default()));
         self.phase.send_replace(Phase::Ready);
-    }
-
-    /// Returns the actor of a namespace, and makes it when there is none.
-    fn namespace(
-        &mut self,
-        namespace: &NamespaceId,
-        ctx: &mut Context<Self>,
-    ) -> watch::Receiver<Option<Addr<NamespaceActor>>> {
-        if !self.namespaces.contains_key(namespace) {
-            self.start_namespace(namespace, Vec::new(), ctx);
-        }
-        match self.namespaces.get(namespace) {
-            Some(branch) => branch.addr.subscribe(),
-            // Was just made.
-            None => watch::channel(None).1,
-        }
     }
 }
 

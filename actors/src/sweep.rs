@@ -1,6 +1,6 @@
-//! After a start: what lies around without a record is removed, so that no crash leaks anything for ever.
+//! Removes after a start everything that no record knows, so that no crash leaks anything for ever.
 //!
-//! What belongs to a record that could not be read is spared: its container may run, and a person shall decide.
+//! Everything of a record that could not be read is spared: its container may run, and a person shall decide.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::error::{Leftover, one_line};
 use crate::messages::node::{ListBundles, ListRecoveredRoots};
 use crate::pool::WhenBlocked;
+use crate::services::Services;
 use crate::shared::Shared;
 use crate::task::remove::end_forgotten_shim;
 use crate::task::{Subject, undo};
@@ -24,7 +25,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The past is known when the provider has looked at every mount; a dead server makes that slow.
 const ROOTS_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What is known to belong to somebody.
+/// The containers that have a record, or may have one.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     ids: HashSet<ContainerId>,
@@ -50,27 +51,27 @@ impl Known {
 
 /// Removes shims, bundles and roots that no record knows. `shims` were listed before the first run was admitted, and so
 /// are the others: an id is never used twice.
-pub(crate) async fn sweep(shared: Arc<Shared>, known: Known, shims: Vec<FoundShim>) {
+pub(crate) async fn sweep(shared: Arc<Shared>, services: Arc<Services>, known: Known, shims: Vec<FoundShim>) {
     for found in shims {
         if known.is_forgotten(&shared, &found.id) {
-            let subject = forgotten(&shared, found.namespace, found.id);
+            let subject = forgotten(&shared, &services, found.namespace, found.id);
             report("shim", &subject.id, end_forgotten_shim(&subject).await);
         }
     }
-    match shared.bundle.ask(ListBundles, LIST_TIMEOUT).await {
+    match services.bundle.ask(ListBundles, LIST_TIMEOUT).await {
         Ok(Ok(found)) => {
             for key in found.into_iter().filter(|key| known.is_forgotten(&shared, &key.id)) {
-                let subject = forgotten(&shared, key.namespace, key.id);
+                let subject = forgotten(&shared, &services, key.namespace, key.id);
                 report("bundle", &subject.id, undo::remove_bundle(&subject, WhenBlocked::Queue).await);
             }
         }
         Ok(Err(failure)) => warn!(error = one_line(&failure), "bundles not swept"),
         Err(failure) => warn!(error = one_line(&failure), "bundles not swept"),
     }
-    match shared.flist.ask(ListRecoveredRoots, ROOTS_TIMEOUT).await {
+    match services.flist.ask(ListRecoveredRoots, ROOTS_TIMEOUT).await {
         Ok(Ok(found)) => {
             for root in found.into_iter().filter(|root| known.is_forgotten(&shared, &root.id)) {
-                let subject = forgotten(&shared, root.namespace, root.id);
+                let subject = forgotten(&shared, &services, root.namespace, root.id);
                 report("root", &subject.id, undo::release_root(&subject, WhenBlocked::Queue).await);
             }
         }
@@ -87,11 +88,11 @@ fn report(what: &'static str, id: &ContainerId, result: Result<(), Leftover>) {
 }
 
 /// A container of which only its names are known; enough for every undo but that of its log, whose name is lost.
-fn forgotten(shared: &Arc<Shared>, namespace: NamespaceId, id: ContainerId) -> Subject {
+fn forgotten(shared: &Arc<Shared>, services: &Arc<Services>, namespace: NamespaceId, id: ContainerId) -> Subject {
     #[expect(clippy::expect_used, reason = "32 hexadecimal digits are a valid name: the grammar holds all of them")]
     let name = ContainerName::new(id.as_str()).expect("an id is a name");
-    let spec = Arc::new(ContainerSpec::new(name.clone(), ""));
-    Subject { shared: Arc::clone(shared), lane: shared.lanes.of(&id), namespace, id, name, spec, caller: None }
+    let spec = Arc::new(ContainerSpec::new(name, ""));
+    Subject::new(Arc::clone(shared), Arc::clone(services), namespace, id, spec, None)
 }
 
 /// Tells whether a lease of this container was found.

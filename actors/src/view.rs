@@ -1,4 +1,4 @@
-//! What the node shows: a map of published containers that everyone may read and only container actors write.
+//! The view of the node: a map of published containers that everyone may read and only container actors write.
 //!
 //! Why a map beside the actors: inspect and list are answered on the caller's own thread, without a hop to the arbiter
 //! of a namespace that may be busy. It is a copy for readers; no decision about a container's life is made from it.
@@ -78,7 +78,7 @@ pub(crate) struct View {
 #[derive(Debug, Default)]
 struct Tables {
     by_id: BTreeMap<ContainerId, watch::Sender<Arc<ContainerInfo>>>,
-    /// Whose each name is: the last one's. Those before it are being removed, and had the name until then.
+    /// The containers of each name. It is the last one's; those before it are being removed, and had the name until then.
     names: BTreeMap<NamespaceId, HashMap<ContainerName, Vec<ContainerId>>>,
 }
 

@@ -9,7 +9,7 @@ use crate::daemon::Daemon;
 use crate::forms::{Comparison, Form, time};
 use crate::report::Table;
 use crate::rfs;
-use crate::stage::Stage;
+use crate::setup::Setup;
 use crate::stats::Goal;
 use crate::tools::run;
 
@@ -19,15 +19,15 @@ const KEEPER: &str = "keeper";
 /// A command that runs longer than the bench.
 const SLEEP: &str = "read -t 600 _ <> <(:)";
 
-pub(crate) fn measure(stage: &Stage, table: &mut Table) {
-    let daemon = Daemon::start(&stage.site);
-    let flist = stage.packed.to_str().expect("utf-8");
+pub(crate) fn measure(setup: &Setup, table: &mut Table) {
+    let daemon = Daemon::start(&setup.run_dir);
+    let flist = setup.packed.to_str().expect("utf-8");
     let chroot = |root: &Path| run(Command::new("chroot").arg(root).args(["/bin/bash", "-c", "true"]));
     let contained = || daemon.contd(&["run", "--rm", flist, "/bin/bash", "-c", "true"]);
-    let native = || time(|| chroot(&stage.ext4.root));
+    let native = || time(|| chroot(&setup.ext4.root));
     contained();
     daemon.wait_for_rest();
-    chroot(&stage.ext4.root);
+    chroot(&setup.ext4.root);
 
     let mut alone = Comparison::default();
     for _ in 0..WARM_ROUNDS {
@@ -47,13 +47,13 @@ pub(crate) fn measure(stage: &Stage, table: &mut Table) {
 
     let mut cold = Comparison::default();
     for _ in 0..COLD_ROUNDS {
-        stage.site.drop_caches();
+        setup.run_dir.drop_caches();
         let native = native();
-        stage.site.drop_caches();
+        setup.run_dir.drop_caches();
         let kept = time(contained);
         daemon.wait_for_rest();
         fs::remove_dir_all(daemon.blocks()).expect("empty the block cache");
-        stage.site.drop_caches();
+        setup.run_dir.drop_caches();
         let empty = time(contained);
         daemon.wait_for_rest();
         cold.push(&[(Form::Ext4, native), (Form::Kept, kept), (Form::Empty, empty)]);

@@ -1,4 +1,4 @@
-//! A contd daemon whose directories are all in the site.
+//! A contd daemon whose directories are all in the run directory.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::census::mounts;
-use crate::site::{CGROUP_PARENT, Site};
+use crate::run_dir::{CGROUP_PARENT, RunDir};
 use crate::tools::{binary, run};
 
 /// The time limit for the daemon to answer, and for its processes to end.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running daemon; the site ends it if it is not finished.
+/// A running daemon; the run directory ends it if it is not finished.
 pub(crate) struct Daemon {
     child: Child,
     dir: PathBuf,
@@ -23,8 +23,8 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts the daemon and waits until it answers.
-    pub(crate) fn start(site: &Site) -> Self {
-        let dir = site.dir("d");
+    pub(crate) fn start(run_dir: &RunDir) -> Self {
+        let dir = run_dir.dir("d");
         fs::write(dir.join("config.toml"), format!("cgroup_parent = \"{CGROUP_PARENT}\"\n")).expect("configure");
         let mut command = Command::new(binary("contd"));
         command.arg("daemon").arg("--config").arg(dir.join("config.toml")).arg("--address").arg(dir.join("s"));

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::report::{Table, count, duration};
 use crate::server::Server;
-use crate::stage::Stage;
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples};
 
 const KILLS: usize = 20;
@@ -35,18 +35,18 @@ const MAX_BYTES: u64 = 256 * 1024;
 
 const WHAT: &str = "failover, kill -9 to the next answer";
 
-pub(crate) fn measure(stage: &Stage, table: &mut Table) {
-    if !has_keeper(stage) {
+pub(crate) fn measure(setup: &Setup, table: &mut Table) {
+    if !has_keeper(setup) {
         return table.skipped(WHAT, "nobody takes over from a killed server (its mount answers ENOTCONN)");
     }
-    let files = stage.tree.some_files(FILES, MAX_BYTES);
-    let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
+    let files = setup.tree.some_files(FILES, MAX_BYTES);
+    let server = Server::start(&setup.run_dir, &setup.flist, &setup.kept_cache);
     let (is_over, reads, errors) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let mut gaps = Samples::default();
     std::thread::scope(|scope| {
         for number in 0..READERS {
             let (files, is_over, reads, errors) = (&files, &is_over, &reads, &errors);
-            let (root, tree) = (&server.root, &stage.tree.root);
+            let (root, tree) = (&server.root, &setup.tree.root);
             scope.spawn(move || {
                 for file in files.iter().cycle().skip(number * FILES / READERS) {
                     if is_over.load(Ordering::Relaxed) {
@@ -101,8 +101,8 @@ fn serving_pid(server: &Server) -> i32 {
 }
 
 /// Kills one server without load and calls its mount: without a keeper of its descriptor the mount is dead at once.
-fn has_keeper(stage: &Stage) -> bool {
-    let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
+fn has_keeper(setup: &Setup) -> bool {
+    let server = Server::start(&setup.run_dir, &setup.flist, &setup.kept_cache);
     let is_kept = one_kill(&server).is_ok();
     if is_kept {
         serving_pid(&server);

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::forms::time;
 use crate::report::{Table, duration};
 use crate::server::Server;
-use crate::stage::Stage;
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples};
 
 const WARM_ROUNDS: usize = 21;
@@ -18,19 +18,19 @@ const GOAL_MS: f64 = 15.0;
 /// The most bytes of the file: small, as most are.
 const MAX_BYTES: u64 = 16 * 1024;
 
-pub(crate) fn measure(stage: &Stage, table: &mut Table) {
-    let file = stage.tree.some_files(1, MAX_BYTES).pop().expect("a file");
+pub(crate) fn measure(setup: &Setup, table: &mut Table) {
+    let file = setup.tree.some_files(1, MAX_BYTES).pop().expect("a file");
     for (state, rounds, goal) in [("warm", WARM_ROUNDS, Goal::AtMost(GOAL_MS)), ("cold", COLD_ROUNDS, Goal::None)] {
         let prepare = || {
             if state == "cold" {
-                stage.site.drop_caches();
+                setup.run_dir.drop_caches();
             }
         };
         let [mut kept, mut empty, mut native, mut mounted] = <[Samples; 4]>::default();
         for _ in 0..rounds {
             for is_empty in [false, true] {
-                let cache = if is_empty { stage.site.path("empty") } else { stage.kept_cache.clone() };
-                let server = Server::prepare(&stage.site, &stage.flist, &cache);
+                let cache = if is_empty { setup.run_dir.path("empty") } else { setup.kept_cache.clone() };
+                let server = Server::prepare(&setup.run_dir, &setup.flist, &cache);
                 prepare();
                 let launched = time(|| server.launch());
                 let read = time(|| first_byte(&server.root, &file));
@@ -43,7 +43,7 @@ pub(crate) fn measure(stage: &Stage, table: &mut Table) {
                     kept.push(launched + read);
                 }
             }
-            if let Some(erofs) = stage.erofs.as_ref().filter(|erofs| erofs.is_file_backed()) {
+            if let Some(erofs) = setup.erofs.as_ref().filter(|erofs| erofs.is_file_backed()) {
                 erofs.unmount();
                 prepare();
                 native.push(time(|| {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::server::Server;
-use crate::stage::Stage;
+use crate::setup::Setup;
 use crate::stats::Samples;
 
 /// A form of the tree.
@@ -27,29 +27,29 @@ impl Form {
 
 /// Runs `work` on the root of a form with a cold page cache: for a flist on a server that was just started. `None` if
 /// this machine does not have the form.
-pub(crate) fn on_cold<T>(stage: &Stage, form: Form, work: impl FnOnce(&Path) -> T) -> Option<T> {
-    let (site, flist) = (&stage.site, &stage.flist);
+pub(crate) fn on_cold<T>(setup: &Setup, form: Form, work: impl FnOnce(&Path) -> T) -> Option<T> {
+    let (run_dir, flist) = (&setup.run_dir, &setup.flist);
     match form {
         Form::Ext4 => {
-            site.drop_caches();
-            Some(work(&stage.ext4.root))
+            run_dir.drop_caches();
+            Some(work(&setup.ext4.root))
         }
-        Form::Erofs => stage.erofs.as_ref().map(|erofs| {
-            site.drop_caches();
+        Form::Erofs => setup.erofs.as_ref().map(|erofs| {
+            run_dir.drop_caches();
             work(&erofs.root)
         }),
-        Form::Kept => Some(served(stage, Server::start(site, flist, &stage.kept_cache), work)),
+        Form::Kept => Some(served(setup, Server::start(run_dir, flist, &setup.kept_cache), work)),
         Form::Empty => {
-            let cache = site.path("empty");
-            let result = served(stage, Server::start(site, flist, &cache), work);
+            let cache = run_dir.path("empty");
+            let result = served(setup, Server::start(run_dir, flist, &cache), work);
             std::fs::remove_dir_all(&cache).expect("remove the cache");
             Some(result)
         }
     }
 }
 
-fn served<T>(stage: &Stage, server: Server, work: impl FnOnce(&Path) -> T) -> T {
-    stage.site.drop_caches();
+fn served<T>(setup: &Setup, server: Server, work: impl FnOnce(&Path) -> T) -> T {
+    setup.run_dir.drop_caches();
     let result = work(&server.root);
     server.stop();
     result
@@ -108,20 +108,20 @@ impl Comparison {
     }
 
     /// Runs rounds of some work with a cold page cache.
-    pub(crate) fn cold(stage: &Stage, rounds: usize, forms: &[Form], work: impl Fn(&Path)) -> Self {
+    pub(crate) fn cold(setup: &Setup, rounds: usize, forms: &[Form], work: impl Fn(&Path)) -> Self {
         let mut comparison = Self::default();
         for _ in 0..rounds {
-            comparison.round(forms, |form| on_cold(stage, form, |root| time(|| work(root))));
+            comparison.round(forms, |form| on_cold(setup, form, |root| time(|| work(root))));
         }
         comparison
     }
 
     /// Runs rounds of some work with a warm page cache: once without counting, and then on the same mount.
-    pub(crate) fn warm(stage: &Stage, rounds: usize, work: impl Fn(&Path)) -> Self {
-        let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
+    pub(crate) fn warm(setup: &Setup, rounds: usize, work: impl Fn(&Path)) -> Self {
+        let server = Server::start(&setup.run_dir, &setup.flist, &setup.kept_cache);
         let root = |form: Form| match form {
-            Form::Ext4 => Some(stage.ext4.root.as_path()),
-            Form::Erofs => stage.erofs.as_ref().map(|erofs| erofs.root.as_path()),
+            Form::Ext4 => Some(setup.ext4.root.as_path()),
+            Form::Erofs => setup.erofs.as_ref().map(|erofs| erofs.root.as_path()),
             Form::Kept | Form::Empty => Some(server.root.as_path()),
         };
         Form::WALKED.into_iter().filter_map(root).for_each(&work);

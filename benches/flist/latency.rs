@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::forms::{Comparison, Form, on_cold, time};
 use crate::report::Table;
 use crate::server::Server;
-use crate::stage::Stage;
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples};
 
 const ROUNDS: usize = 5;
@@ -31,13 +31,13 @@ impl Latency {
     }
 }
 
-pub(crate) fn measure(stage: &Stage, table: &mut Table) {
-    let files = stage.tree.some_files(FILES, MAX_BYTES);
+pub(crate) fn measure(setup: &Setup, table: &mut Table) {
+    let files = setup.tree.some_files(FILES, MAX_BYTES);
     let [mut middle, mut slow] = [Comparison::default(), Comparison::default()];
     for _ in 0..ROUNDS {
         let mut latency = Latency::default();
         for form in Form::ALL {
-            if let Some(samples) = on_cold(stage, form, |root| read_each(root, &files)) {
+            if let Some(samples) = on_cold(setup, form, |root| read_each(root, &files)) {
                 latency.add(form, &samples);
             }
         }
@@ -48,13 +48,13 @@ pub(crate) fn measure(stage: &Stage, table: &mut Table) {
     table.kept("small file, p99, cold, blocks cached", &slow, Goal::None, None);
     table.empty("small file, p50, cold, no block cached", &middle, Goal::None, None);
     table.empty("small file, p99, cold, no block cached", &slow, Goal::None, None);
-    warm(stage, table, &files);
+    warm(setup, table, &files);
 }
 
-fn warm(stage: &Stage, table: &mut Table, files: &[PathBuf]) {
-    let server = Server::start(&stage.site, &stage.flist, &stage.kept_cache);
-    let erofs = stage.erofs.as_ref().map(|erofs| (Form::Erofs, erofs.root.as_path()));
-    let roots = [(Form::Ext4, stage.ext4.root.as_path())].into_iter().chain(erofs);
+fn warm(setup: &Setup, table: &mut Table, files: &[PathBuf]) {
+    let server = Server::start(&setup.run_dir, &setup.flist, &setup.kept_cache);
+    let erofs = setup.erofs.as_ref().map(|erofs| (Form::Erofs, erofs.root.as_path()));
+    let roots = [(Form::Ext4, setup.ext4.root.as_path())].into_iter().chain(erofs);
     let roots: Vec<_> = roots.chain([(Form::Kept, server.root.as_path())]).collect();
     for (_, root) in &roots {
         read_each(root, files);

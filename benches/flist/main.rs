@@ -36,17 +36,17 @@ mod native;
 mod packing;
 mod report;
 mod rfs;
+mod run_dir;
 mod server;
-mod site;
-mod stage;
+mod setup;
 mod tools;
 mod tree;
 mod walk;
 
 use report::Table;
-use stage::Stage;
+use setup::Setup;
 
-type Measure = fn(&Stage, &mut Table);
+type Measure = fn(&Setup, &mut Table);
 
 fn main() {
     let chosen = chosen();
@@ -65,16 +65,16 @@ fn main() {
         assert!(known.contains(&name.as_str()), "--only {name}: there is {}", known.join(", "));
     }
     let begin = std::time::Instant::now();
-    let stage = Stage::set_up();
+    let setup = Setup::set_up();
     let mut table = Table::default();
     for (name, measure) in benches {
         if chosen.is_empty() || chosen.iter().any(|only| only == name) {
             eprintln!("## {name} (after {:.0} s)", begin.elapsed().as_secs_f64());
-            measure(&stage, &mut table);
+            measure(&setup, &mut table);
         }
     }
-    let about = stage.describe();
-    stage.leave();
+    let about = setup.describe();
+    setup.finish();
     println!("{about}\n\n{table}\n\n{:.0} s in all.", begin.elapsed().as_secs_f64());
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::report::{Table, bytes, mib};
 use crate::server::Server;
-use crate::stage::Stage;
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples};
 use crate::tools::tar;
 
@@ -13,22 +13,22 @@ const GOAL_BYTES: u64 = 10 << 20;
 const GOAL_BYTES_PER_ENTRY: u64 = 200;
 const MIB: f64 = 1_048_576.0;
 
-pub(crate) fn measure(stage: &Stage, table: &mut Table) {
-    let cache = stage.site.path("empty");
-    let server = Server::start(&stage.site, &stage.flist, &cache);
+pub(crate) fn measure(setup: &Setup, table: &mut Table) {
+    let cache = setup.run_dir.path("empty");
+    let server = Server::start(&setup.run_dir, &setup.flist, &cache);
     let fresh = Memory::of(&server);
     tar(&server.root);
-    stage.lists.cat(&server.root);
+    setup.lists.cat(&server.root);
     let after = Memory::of(&server);
     server.stop();
     fs::remove_dir_all(&cache).expect("remove the cache");
-    let goal = (GOAL_BYTES + GOAL_BYTES_PER_ENTRY * stage.tree.entries as u64) as f64 / MIB;
+    let goal = (GOAL_BYTES + GOAL_BYTES_PER_ENTRY * setup.tree.entries as u64) as f64 / MIB;
     table.value("server RSS, mounted", &one(fresh.rss / MIB), mib, Goal::None);
     table.value("server RSS, after a full read", &one(after.rss / MIB), mib, Goal::AtMost(goal));
     table.value("server PSS, after a full read", &one(after.pss / MIB), mib, Goal::None);
     table.value("server, its own memory, after a full read", &one(after.own / MIB), mib, Goal::None);
     table.value("server, highest RSS", &one(after.peak / MIB), mib, Goal::None);
-    let per_entry = after.rss / stage.tree.entries as f64;
+    let per_entry = after.rss / setup.tree.entries as f64;
     table.value("server RSS per entry, after a full read", &one(per_entry), bytes, Goal::None);
 }
 

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
 
-use crate::site::Site;
+use crate::run_dir::RunDir;
 use crate::tools::run;
 use crate::tree::Tree;
 
@@ -24,11 +24,11 @@ pub(crate) struct Ext4 {
 
 impl Ext4 {
     /// Uses the tree itself if it is on ext4: without a loop device, ext4 is at its fastest.
-    pub(crate) fn of(site: &Site, tree: &Tree) -> Self {
+    pub(crate) fn of(run_dir: &RunDir, tree: &Tree) -> Self {
         if statfs(&tree.root).expect("statfs").filesystem_type() == EXT4_SUPER_MAGIC {
             return Self { root: tree.root.clone(), how: "the machine's own", is_mounted: false };
         }
-        let (image, root) = (site.path("tree.ext4"), site.dir("ext4"));
+        let (image, root) = (run_dir.path("tree.ext4"), run_dir.dir("ext4"));
         let mib = (tree.bytes >> 20) + EXT4_ROOM_MIB + tree.entries as u64 / 100;
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-d"]).arg(&tree.root).arg(&image).arg(format!("{mib}M")));
         run(Command::new("mount").args(["-o", "loop,ro"]).arg(&image).arg(&root));
@@ -53,12 +53,12 @@ pub(crate) struct Erofs {
 
 impl Erofs {
     /// Makes and mounts the image; `None` without `mkfs.erofs` or the file system.
-    pub(crate) fn of(site: &Site, tree: &Tree) -> Option<Self> {
+    pub(crate) fn of(run_dir: &RunDir, tree: &Tree) -> Option<Self> {
         if Command::new("mkfs.erofs").arg("-V").output().is_err() {
             eprintln!("mkfs.erofs is not installed: no comparison with it (apt-get install erofs-utils)");
             return None;
         }
-        let (image, root) = (site.path("tree.erofs"), site.dir("erofs"));
+        let (image, root) = (run_dir.path("tree.erofs"), run_dir.dir("erofs"));
         run(Command::new("mkfs.erofs").arg("--quiet").arg(&image).arg(&tree.root));
         let mut erofs = Self { root, how: "file-backed", image };
         match erofs.try_mount() {

@@ -12,13 +12,13 @@ use contd_protocol::flistfs::{CacheLimits, SERVE_SPEC_VERSION, ServeSpec};
 
 use crate::census::command_lines;
 use crate::control;
-use crate::site::Site;
+use crate::run_dir::RunDir;
 use crate::tools::{binary, run};
 
 /// The time limit for a server to end after its Shutdown.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server. Dropping it does not end it: the site does.
+/// A server. Dropping it does not end it: the run directory does.
 pub(crate) struct Server {
     dir: PathBuf,
     /// The root of the mounted tree.
@@ -27,9 +27,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// Writes the server's configuration, with the block cache in `cache`.
-    pub(crate) fn prepare(site: &Site, flist: &FetchedFlist, cache: &Path) -> Self {
+    pub(crate) fn prepare(run_dir: &RunDir, flist: &FetchedFlist, cache: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let dir = site.dir("f").join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+        let dir = run_dir.dir("f").join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
         let root = dir.join("mnt");
         LeaseDir::new(&dir).reserve("bench", &dir.join("sock")).expect("reserve a lease");
         fs::create_dir(&root).expect("make the mount point");
@@ -43,6 +43,7 @@ impl Server {
             source: flist.path.display().to_string(),
             cache_limits: CacheLimits::default(),
             limited_routes: None,
+            operation: None,
         };
         fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("encode")).expect("write what to serve");
         Self { dir, root }
@@ -54,8 +55,8 @@ impl Server {
     }
 
     /// Does both [`Self::prepare`] and [`Self::launch`].
-    pub(crate) fn start(site: &Site, flist: &FetchedFlist, cache: &Path) -> Self {
-        let server = Self::prepare(site, flist, cache);
+    pub(crate) fn start(run_dir: &RunDir, flist: &FetchedFlist, cache: &Path) -> Self {
+        let server = Self::prepare(run_dir, flist, cache);
         server.launch();
         server
     }

@@ -10,9 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::arena::Arena;
 use crate::harness::eventually;
 use crate::peers::RuncBundle;
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples, ratio};
 
 const ROUNDS: usize = 50;
@@ -23,11 +23,11 @@ const RUNC_ID: &str = "exec-peer";
 const TRUE: &str = "/bin/true";
 
 pub(crate) fn measure() {
-    let arena = Arena::enter("exec");
-    let mut config = arena.config.clone();
+    let setup = Setup::new("exec");
+    let mut config = setup.config.clone();
     config["process"]["args"] = json!(["/bin/sleep", "100000"]);
-    let mut native = Native::start(&arena.path("native"), &config, arena.cgroup_parent());
-    let runc = RuncBundle::new(&arena.path("runc-exec"), &config, arena.cgroup_parent());
+    let mut native = Native::start(&setup.path("native"), &config, setup.cgroup_parent());
+    let runc = RuncBundle::new(&setup.path("runc-exec"), &config, setup.cgroup_parent());
     runc.runc(&["run", "--detach", "--bundle", runc.dir.to_str().expect("utf-8"), RUNC_ID]);
     // The filter is compiled once for a node, so do it before the measurement.
     native.exec();
@@ -51,7 +51,7 @@ pub(crate) fn measure() {
     runc.delete(RUNC_ID);
     native.finish();
     drop(runc);
-    arena.leave();
+    setup.finish();
 }
 
 /// A container of our launcher.

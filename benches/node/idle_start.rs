@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::arena::Arena;
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
@@ -12,15 +12,15 @@ const ROUNDS: usize = 30;
 const IDLE: Duration = Duration::from_millis(200);
 
 pub(crate) fn measure() {
-    let arena = Arena::enter("idle");
+    let setup = Setup::new("idle");
     let contenders = [Variant::Slots, Variant::NoPool].map(Contender::start);
-    let mut floor = arena.ground.server();
+    let mut floor = setup.floor_bundle.server();
     let mut ours: [Samples; 2] = Default::default();
     let (mut cold, mut warm) = (Samples::default(), Samples::default());
     for _ in 0..ROUNDS {
         for (contender, samples) in contenders.iter().zip(&mut ours) {
             std::thread::sleep(IDLE);
-            samples.push(contender.life(&arena.netns.name).started);
+            samples.push(contender.life(&setup.netns.name).started);
         }
         std::thread::sleep(IDLE);
         cold.push(floor.cold().started);
@@ -39,5 +39,5 @@ pub(crate) fn measure() {
     ratio("warm slots / pool off", slots, pool_off, Goal::None);
     drop(floor);
     contenders.into_iter().for_each(Contender::finish);
-    arena.leave();
+    setup.finish();
 }

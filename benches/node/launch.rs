@@ -1,7 +1,7 @@
 //! Runs `/bin/true` through the API, to its start and to its removal, beside the floor, `runc` and containerd: one
 //! bundle, one network namespace, every contender once in each round, so that noise affects all of them.
 
-use crate::arena::Arena;
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
@@ -29,10 +29,10 @@ struct Ctr {
 }
 
 pub(crate) fn measure() {
-    let arena = Arena::enter("launch");
+    let setup = Setup::new("launch");
     let contenders = Variant::ALL.map(Contender::start);
-    let containerd = arena.containerd();
-    let mut floor = arena.ground.server();
+    let containerd = setup.containerd();
+    let mut floor = setup.floor_bundle.server();
     let mut ours: [Pair; 3] = Default::default();
     let (mut warm, mut cold) = (Pair::default(), Pair::default());
     let (mut runc, mut ctr) = (Pair::default(), Ctr::default());
@@ -42,14 +42,14 @@ pub(crate) fn measure() {
         cold.push(floor.cold());
         floor.prepare();
         for (contender, pair) in contenders.iter().zip(&mut ours) {
-            pair.push(contender.life(&arena.netns.name));
+            pair.push(contender.life(&setup.netns.name));
         }
-        runc.started.push(arena.runc.create_and_start(&format!("s{round}")));
-        runc.removed.time(|| arena.runc.run(&format!("r{round}")));
+        runc.started.push(setup.runc.create_and_start(&format!("s{round}")));
+        runc.removed.time(|| setup.runc.run(&format!("r{round}")));
         if let Some(containerd) = &containerd {
             ctr.version.time(|| containerd.version());
-            ctr.detached.push(containerd.run_detached(&arena.config, &format!("d{round}")));
-            ctr.run.time(|| containerd.run(&arena.config, &format!("r{round}")));
+            ctr.detached.push(containerd.run_detached(&setup.config, &format!("d{round}")));
+            ctr.run.time(|| containerd.run(&setup.config, &format!("r{round}")));
         }
     }
     println!("to the start:");
@@ -90,5 +90,5 @@ pub(crate) fn measure() {
     }
     drop((floor, containerd));
     contenders.into_iter().for_each(Contender::finish);
-    arena.leave();
+    setup.finish();
 }

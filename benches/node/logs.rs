@@ -9,9 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use contd_types::MountSpec;
 use serde_json::json;
 
-use crate::arena::Arena;
 use crate::calls::request_in;
 use crate::conmon::{self, Conmon};
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
@@ -41,8 +41,8 @@ struct Setting {
 }
 
 pub(crate) fn measure() {
-    let arena = Arena::enter("logs");
-    let data = arena.path("data");
+    let setup = Setup::new("logs");
+    let data = setup.path("data");
     compile_writer(&data);
     let contender = Contender::with_config(Variant::Slots, NEVER_ROTATED);
     let has_conmon = conmon::is_there();
@@ -50,9 +50,9 @@ pub(crate) fn measure() {
         let setting = setting(&data, mode);
         let (mut ours, mut theirs) = (Samples::default(), Samples::default());
         for round in 0..ROUNDS {
-            ours.push_value(contd(&arena, &contender, &setting));
+            ours.push_value(contd(&setup, &contender, &setting));
             if has_conmon {
-                theirs.push_value(conmon_(&arena, &setting, round));
+                theirs.push_value(conmon_(&setup, &setting, round));
             }
         }
         println!("{}:", mode.name);
@@ -63,7 +63,7 @@ pub(crate) fn measure() {
         }
     }
     contender.finish();
-    arena.leave();
+    setup.finish();
 }
 
 /// Compiles a program for any root: linked statically, by the compiler that built this one.
@@ -93,9 +93,9 @@ impl Setting {
     }
 }
 
-fn contd(arena: &Arena, contender: &Contender, setting: &Setting) -> f64 {
+fn contd(setup: &Setup, contender: &Contender, setting: &Setting) -> f64 {
     let args: Vec<&str> = setting.args.iter().map(String::as_str).collect();
-    let mut request = request_in(&arena.netns.name, "writer", contender.flist.arg(), &args);
+    let mut request = request_in(&setup.netns.name, "writer", contender.flist.arg(), &args);
     let source = setting.data.display().to_string();
     let (fs_type, target) = ("bind".to_owned(), "/data".to_owned());
     request.spec.mounts.push(MountSpec { fs_type, source, target, options: Vec::new() });
@@ -106,13 +106,13 @@ fn contd(arena: &Arena, contender: &Contender, setting: &Setting) -> f64 {
     rate
 }
 
-fn conmon_(arena: &Arena, setting: &Setting, round: usize) -> f64 {
-    let mut config = arena.config.clone();
+fn conmon_(setup: &Setup, setting: &Setting, round: usize) -> f64 {
+    let mut config = setup.config.clone();
     config["process"]["args"] = json!(setting.args);
     let bind =
         json!({"type": "bind", "source": setting.data, "destination": "/data", "options": ["rbind", "rprivate"]});
     config["mounts"].as_array_mut().expect("a list").push(bind);
-    let conmon = Conmon::create(&arena.path(&format!("l{round}")), &config, arena.cgroup_parent());
+    let conmon = Conmon::create(&setup.path(&format!("l{round}")), &config, setup.cgroup_parent());
     conmon.start();
     conmon.wait();
     let rate = setting.rate(&conmon.log());

@@ -16,7 +16,6 @@
 
 use contd_test_harness::{self as harness, stats};
 
-mod arena;
 mod calls;
 mod conmon;
 mod exec;
@@ -28,6 +27,7 @@ mod logs;
 mod memory;
 mod peers;
 mod reattach;
+mod setup;
 mod slope;
 mod throughput;
 mod variants;

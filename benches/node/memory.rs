@@ -5,10 +5,10 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::arena::Arena;
 use crate::calls::{SLEEP, request_in};
 use crate::conmon::{self, Conmon};
 use crate::harness::census::command_lines;
+use crate::setup::Setup;
 use crate::stats::{Goal, ratio};
 use crate::variants::{Contender, Variant};
 
@@ -43,16 +43,16 @@ fn sleeper(config: &Value) -> Value {
 }
 
 pub(crate) fn measure() {
-    let arena = Arena::enter("memory");
-    let sleeper = sleeper(&arena.config);
-    shims(&arena, &sleeper);
-    daemons(&arena, &sleeper);
-    arena.leave();
+    let setup = Setup::new("memory");
+    let sleeper = sleeper(&setup.config);
+    shims(&setup, &sleeper);
+    daemons(&setup, &sleeper);
+    setup.finish();
 }
 
-fn fill(contender: &Contender, arena: &Arena, from: usize, to: usize) {
+fn fill(contender: &Contender, setup: &Setup, from: usize, to: usize) {
     for number in from..to {
-        let request = request_in(&arena.netns.name, &format!("c{number}"), contender.flist.arg(), SLEEP);
+        let request = request_in(&setup.netns.name, &format!("c{number}"), contender.flist.arg(), SLEEP);
         contender.caller.run(request);
     }
     // Wait until the temporary memory of the starts is released.
@@ -66,10 +66,10 @@ fn empty(contender: Contender, count: usize) {
     contender.finish();
 }
 
-fn shims(arena: &Arena, sleeper: &Value) {
+fn shims(setup: &Setup, sleeper: &Value) {
     let monitors: Vec<Conmon> = if conmon::is_there() {
         (0..MONITORED)
-            .map(|number| Conmon::create(&arena.path(&format!("m{number}")), sleeper, arena.cgroup_parent()))
+            .map(|number| Conmon::create(&setup.path(&format!("m{number}")), sleeper, setup.cgroup_parent()))
             .collect()
     } else {
         Vec::new()
@@ -78,7 +78,7 @@ fn shims(arena: &Arena, sleeper: &Value) {
     for variant in [Variant::NoPool, Variant::Runc] {
         let contender = Contender::start(variant);
         // The keeper is one of the processes.
-        fill(&contender, arena, 1, MONITORED);
+        fill(&contender, setup, 1, MONITORED);
         let shims = processes(&contender, "contd-shim");
         assert_eq!(shims.len(), MONITORED, "one shim per container");
         let shim = mean_mib(&shims);
@@ -98,15 +98,15 @@ fn shims(arena: &Arena, sleeper: &Value) {
     monitors.into_iter().for_each(Conmon::delete);
 }
 
-fn daemons(arena: &Arena, sleeper: &Value) {
+fn daemons(setup: &Setup, sleeper: &Value) {
     let contender = Contender::start(Variant::Slots);
     let none = mean_mib(&[contender.node.daemon_pid()]);
-    fill(&contender, arena, 0, HELD);
+    fill(&contender, setup, 0, HELD);
     let daemon = mean_mib(&[contender.node.daemon_pid()]);
     println!("{:44} {none:9.3} MiB PSS", "daemon with 1 container");
     println!("{:44} {daemon:9.3} MiB PSS", format!("daemon with {HELD} containers"));
     println!("{:44} {:9.3} MiB PSS", "flist server", mean_mib(&processes(&contender, "contd-flistfs")));
-    if let Some(containerd) = arena.containerd() {
+    if let Some(containerd) = setup.containerd() {
         for number in 0..HELD {
             containerd.start_one(sleeper, &format!("h{number}"));
         }

@@ -1,7 +1,7 @@
 //! Measures whether a start becomes slower with the number of running containers.
 
-use crate::arena::Arena;
 use crate::calls::{SLEEP, request_in};
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
@@ -17,20 +17,20 @@ struct Level {
 }
 
 pub(crate) fn measure() {
-    let arena = Arena::enter("slope");
+    let setup = Setup::new("slope");
     let contender = Contender::start(Variant::Slots);
-    let mut floor = arena.ground.server();
+    let mut floor = setup.floor_bundle.server();
     let mut alive = 0;
     let mut levels = Vec::new();
     for count in LEVELS {
         for number in alive..count {
             let name = format!("live{number}");
-            contender.caller.run(request_in(&arena.netns.name, &name, contender.flist.arg(), SLEEP));
+            contender.caller.run(request_in(&setup.netns.name, &name, contender.flist.arg(), SLEEP));
         }
         alive = count;
         let mut level = Level { started: Samples::default(), removed: Samples::default(), floor: Samples::default() };
         for _ in 0..ROUNDS {
-            let took = contender.life(&arena.netns.name);
+            let took = contender.life(&setup.netns.name);
             level.started.push(took.started);
             level.removed.push(took.removed);
             level.floor.push(floor.cold().removed);
@@ -49,5 +49,5 @@ pub(crate) fn measure() {
     }
     drop(floor);
     contender.finish();
-    arena.leave();
+    setup.finish();
 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::arena::Arena;
 use crate::calls::{Caller, TRUE, request_in};
+use crate::setup::Setup;
 use crate::stats::{Goal, Samples, ratio};
 use crate::variants::{Contender, Variant};
 
@@ -13,10 +13,10 @@ const EACH: usize = 7;
 const ROUNDS: usize = 30;
 
 pub(crate) fn measure() {
-    let arena = Arena::enter("throughput");
+    let setup = Setup::new("throughput");
     let contenders = [Variant::Slots, Variant::NoPool].map(Contender::start);
-    let grounds: Vec<_> = (0..CLIENTS).map(|number| arena.another_ground(number)).collect();
-    let mut floors: Vec<_> = grounds.iter().map(crate::floor::Ground::server).collect();
+    let floor_bundles: Vec<_> = (0..CLIENTS).map(|number| setup.another_floor_bundle(number)).collect();
+    let mut floors: Vec<_> = floor_bundles.iter().map(crate::floor::FloorBundle::server).collect();
     let connect = |contender: &Contender| -> Vec<Caller> {
         (0..CLIENTS).map(|_| Caller::connect(&contender.node.socket())).collect()
     };
@@ -28,7 +28,7 @@ pub(crate) fn measure() {
         }));
         for ((contender, callers), samples) in contenders.iter().zip(callers.iter()).zip(&mut ours) {
             let mut numbered: Vec<_> = callers.iter().enumerate().collect();
-            let (netns, flist) = (arena.netns.name.as_str(), contender.flist.arg());
+            let (netns, flist) = (setup.netns.name.as_str(), contender.flist.arg());
             samples.push_value(per_second(&mut numbered, |round, (number, caller)| {
                 caller.whole_life(request_in(netns, &format!("t{number}-{round}"), flist, TRUE));
             }));
@@ -41,9 +41,9 @@ pub(crate) fn measure() {
     ratio("warm slots / floor", ours[0].median(), floor.median(), Goal::AtLeast(0.7));
     ratio("pool off / floor", ours[1].median(), floor.median(), Goal::None);
     drop((floors, callers));
-    drop(grounds);
+    drop(floor_bundles);
     contenders.into_iter().for_each(Contender::finish);
-    arena.leave();
+    setup.finish();
 }
 
 /// Runs every worker's share on its own thread; returns how many all of them did per second.

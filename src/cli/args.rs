@@ -1,39 +1,39 @@
-//! The grammar of the command line, for clap.
+//! The command line's grammar, for clap.
 
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use contd_types::NamespaceId;
 
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::parse;
 use crate::cli::run_args::RunArgs;
+use crate::config::DaemonArgs;
 
-/// The exit codes of verbs that do not say otherwise.
+/// The help text on exit codes of the verbs without one of their own.
 const CODES: &str =
     "Exit codes: 0; 1 for an error; 2 for wrong usage. run, create and doctor have others: see their --help.";
-/// The exit codes of `run`.
+/// The help text on the exit codes of `run`.
 const RUN_CODES: &str = "Exit codes: the container's own; 125 contd failed, or wrong usage; 126 the entrypoint cannot be \
-    executed; 127 it is not there; 128+n ended by signal n.";
-/// The exit codes of `create`.
-const CREATE_CODES: &str = "Exit codes: 0 it is made; 125 contd failed, or wrong usage; 126 the entrypoint cannot be executed; \
-    127 it is not there.";
+    executed; 127 it does not exist; 128+n ended by signal n.";
+/// The help text on the exit codes of `create`.
+const CREATE_CODES: &str = "Exit codes: 0 the container is made; 125 contd failed, or wrong usage; 126 the entrypoint cannot be executed; \
+    127 it does not exist.";
 
 /// Runs containers from flists and keeps them running
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "contd", version, about, disable_help_subcommand = true, max_term_width = 100)]
-// A flag given twice counts as it is given last, as docker and podman have it: scripts add theirs behind.
+// If a flag is given twice the last one counts, as with docker and podman: scripts append theirs.
 #[command(args_override_self = true, after_help = CODES)]
 pub(crate) struct Cli {
     /// The daemon's socket [default: /run/contd/contd.sock]
     #[arg(long, global = true, value_name = "SOCKET", env = "CONTD_ADDRESS", hide_env_values = true)]
-    #[arg(value_parser = OsStringValueParser::new().try_map(|text| parse::address(&text)))]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|text| contd_node::parse_address(&text)))]
     pub(crate) address: Option<PathBuf>,
     /// The namespace
     #[arg(short, long, global = true, value_name = "NS", env = "CONTD_NAMESPACE", hide_env_values = true)]
     #[arg(default_value = "default", value_parser = parse::namespace)]
     pub(crate) namespace: NamespaceId,
-    /// What to do.
+    /// The verb to run.
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -49,41 +49,41 @@ pub(crate) enum Verb {
     /// Make a container without starting it
     #[command(override_usage = "contd create [OPTIONS] <FLIST> [COMMAND [ARGUMENT]...]", after_help = CREATE_CODES)]
     Create(Box<RunArgs>),
-    /// Start containers that were created, or stopped or failed ones again
+    /// Start containers that were created, or start stopped and failed ones again
     Start(crate::cli::start::StartArgs),
     /// List containers
     #[command(visible_aliases = ["ls", "list"])]
     Ps(crate::cli::ps::PsArgs),
-    /// Show all about a container, as one JSON object
+    /// Show everything about a container, as one JSON object
     #[command(after_help = crate::cli::view::FIELDS_HELP)]
     Inspect(crate::cli::inspect::InspectArgs),
     /// Show a container's output
     Logs(crate::cli::logs::LogsArgs),
-    /// End containers: their stop signal, then SIGKILL
+    /// Stop containers: send their stop signal, then SIGKILL
     Stop(crate::cli::stop::StopArgs),
-    /// Send containers a signal
+    /// Send a signal to containers
     Kill(crate::cli::kill::KillArgs),
     /// Wait for containers to end and print their exit codes
     Wait(crate::cli::wait::WaitArgs),
     /// Remove containers
     ///
-    /// What they said is kept for a while, a day unless `[logs] keep_removed` says otherwise, and `contd logs` still finds it: it is in
-    /// <log_dir>/<namespace>/.removed, under the container's name and id.
+    /// Their output is kept for a while, a day unless `[logs] keep_removed` says otherwise, and `contd logs` still
+    /// finds it: it is in <log_dir>/<namespace>/.removed, under the container's name and id.
     Rm(crate::cli::rm::RmArgs),
     /// Change the restart policy of containers
     Update(crate::cli::update::UpdateArgs),
-    /// Look after the processes that look after containers
+    /// Manage the shims of running containers
     Shim(crate::cli::shim::ShimArgs),
-    /// End all containers, because the node goes down
+    /// End all containers, before the node goes down
     #[command(after_help = crate::cli::shutdown::AFTER_HELP)]
     Shutdown(crate::cli::shutdown::ShutdownArgs),
     /// List the namespaces that have containers
     Namespaces(crate::cli::namespaces::NamespacesArgs),
-    /// Show what happens, as it happens
+    /// Show events as they happen
     Events(crate::cli::events::EventsArgs),
-    /// Make flists, look into them, check and unpack them
+    /// Make, inspect, verify and unpack flists
     Flist(crate::cli::flist::FlistArgs),
-    /// Look whether this node can run containers, and for what was left behind
+    /// Check whether this node can run containers, and find what was left behind
     #[command(after_help = crate::cli::doctor::AFTER_HELP)]
     Doctor(crate::cli::doctor::DoctorArgs),
     /// Show the versions of this command and of the daemon
@@ -95,17 +95,17 @@ pub(crate) enum Verb {
     Man(crate::cli::man::ManArgs),
 }
 
-/// How a list is shown.
+/// The form of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table for people.
     #[default]
     Table,
-    /// For programs: one JSON object per line.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// The containers that a verb is about.
+/// The containers that a verb acts on.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Containers {
     /// Names, ids, or the beginnings of ids

@@ -1,8 +1,8 @@
-//! A run in the foreground: the container's output is ours, our signals are the container's, its exit code is ours.
+//! A run in the foreground: shows the container's output, passes signals on to it, and exits with its exit code.
 //!
-//! Until the container runs, a signal gives the run up; the daemon undoes what was made. From then on SIGHUP, SIGINT,
-//! SIGQUIT and SIGTERM are passed on; a second SIGINT is a SIGKILL. When nobody reads our output any more we go, and the
-//! container goes on.
+//! Until the container runs, a signal cancels the run; the daemon undoes the steps done so far. From then on SIGHUP,
+//! SIGINT, SIGQUIT and SIGTERM are passed on; a second SIGINT becomes a SIGKILL. If our output is closed, this command
+//! ends and the container keeps running.
 
 use contd_client::{Client, Deadline, RunItem, RunStream};
 use contd_protocol::api::{LogItem, RunRequest, Target};
@@ -15,10 +15,10 @@ use crate::cli::output::{Output, Pump};
 use crate::cli::progress::ProgressView;
 use crate::cli::run::IdFile;
 
-/// SIGINT's number; the type has no name for it.
+/// The number of SIGINT; the type has no constant for it.
 const SIGINT: i32 = 2;
 
-/// What an attached run knows.
+/// The state of an attached run.
 struct Attached<'a> {
     client: &'a Client,
     output: &'a Output,
@@ -29,11 +29,11 @@ struct Attached<'a> {
     name: ContainerName,
     given_up_by: Option<Signal>,
     interrupts: u32,
-    /// Whether its log could not take all that it said.
+    /// Whether the log could not store all of the container's output.
     has_lost_output: bool,
 }
 
-/// Runs to the end of the container.
+/// Runs until the container has ended.
 pub(crate) async fn run(
     session: &Session<'_>,
     client: &Client,
@@ -58,10 +58,10 @@ pub(crate) async fn run(
     let pump = Pump::start(output);
     let result = attached.follow(&mut stream, &pump, &mut signals).await;
     attached.view.clear();
-    // What the container wrote is shown, whatever else went wrong; a reader that is gone outranks nothing.
+    // Show all output of the container before any error; a closed output is never more important than that error.
     let written = tokio::select! {
         written = pump.finish() => written,
-        // Our reader is stuck, and whoever watches has had enough.
+        // Our output is blocked, and the user sends a second signal.
         Some(signal) = signals.recv() => Err(CliError::Interrupted { signal }),
     };
     match (result, attached.given_up_by, &attached.container) {
@@ -101,13 +101,13 @@ impl Attached<'_> {
                     return Ok(exit.shell_code());
                 }
                 Some(Err(error)) => return Err(error.into()),
-                // The stream ends with an exit or an error, and both were handled.
+                // The stream ends with an exit or an error, and both are handled above.
                 None => return Ok(0),
             }
         }
     }
 
-    /// What we have shown is not all: nobody shall take it for that. The container's own failure comes first.
+    /// Reports that the shown output is incomplete. The container's own failure decides the exit code.
     fn tell_loss(&self, code: u8) -> Result<u8, CliError> {
         let lost = CliError::OutputLost { name: self.name.clone() };
         if code == 0 {
@@ -123,14 +123,14 @@ impl Attached<'_> {
             file.write(&id)?;
         }
         self.container = Some(id);
-        // The signal came first, and the start was too far along to be given up.
+        // The signal came before the start was reported, but too late to cancel it: pass it on now.
         if let Some(signal) = self.given_up_by {
             self.pass_on(signal).await;
         }
         Ok(())
     }
 
-    /// Hands a piece to the pump; signals are still heard while our reader is slow. False when it is gone.
+    /// Queues a piece of output; handles signals while our output is slow. False when our output is closed.
     async fn write(
         &mut self,
         log: LogItem,
@@ -172,7 +172,7 @@ impl Attached<'_> {
         let target = Target { namespace: self.namespace.clone(), container: ContainerRef::from(id) };
         match self.client.kill(target, signal, Deadline::Usual).await {
             Ok(()) => {}
-            // It has ended meanwhile; its exit is on its way to us.
+            // The container has ended meanwhile; its exit follows in the stream.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
             Err(error) => CliError::from(error).report(self.output),
         }

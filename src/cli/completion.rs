@@ -1,4 +1,4 @@
-//! `contd completion`: scripts for shells.
+//! `contd completion`: prints completion scripts for shells.
 
 use clap::CommandFactory;
 
@@ -6,7 +6,7 @@ use crate::cli::args::Cli;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 
-/// For which shell.
+/// The flags of `contd completion`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CompletionArgs {
     /// The shell

@@ -1,36 +1,36 @@
-//! `contd doctor`: shows what the checks of this node have found, and what was done about it.
+//! `contd doctor`: shows the findings of the checks of this node, and what `--fix` did about them.
 
 use contd_types::{ApiError, ErrorKind};
 use serde::Serialize;
 
 use crate::cli::args::Format;
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::cli::output::quoted;
 use crate::cli::table;
 use crate::config;
-use crate::doctor::{self, CHECKS, Finding, Outcome, Report, Severity};
+use crate::config::DaemonArgs;
+use contd_doctor::{self as doctor, CHECKS, Finding, Outcome, Report, Severity};
 
-/// What scripts may rely on.
-pub(crate) const AFTER_HELP: &str = "It looks at this machine's directories, so give it the flags of `contd daemon`. \
-    Exit codes: 0 nothing above a note; 1 warnings or problems are left; 125 it could not look.";
+/// The help text that scripts may rely on.
+pub(crate) const AFTER_HELP: &str = "The doctor checks this machine's directories, so give it the flags of `contd daemon`. \
+    Exit codes: 0 no finding above a note; 1 warnings or problems are left; 125 the checks could not run.";
 
-/// Something is left that is more than a note.
+/// The exit code when a finding above a note is left.
 const FOUND: u8 = 1;
 
-/// Where to look, and what to do.
+/// The flags of `contd doctor`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) dirs: DaemonArgs,
-    /// Remove what was left behind, where that is safe; containers with a record are never touched
+    /// Remove leftovers, where that is safe; containers with a record are never touched
     #[arg(long)]
     fix: bool,
-    /// List the checks instead
+    /// List the checks instead of running them
     #[arg(long, conflicts_with = "fix")]
     list: bool,
-    /// For people, or one JSON object per line
+    /// Output format: a table, or one JSON object per line
     #[arg(long, default_value = "table")]
     format: Format,
 }
@@ -47,9 +47,9 @@ struct FindingView<'a> {
     remedy: &'a str,
     container: Option<&'a str>,
     fixable: bool,
-    /// With `--fix`: whether the remedy was applied.
+    /// With `--fix`: whether the finding was fixed.
     fixed: Option<bool>,
-    /// Why it was not.
+    /// The reason why it was not fixed.
     error: Option<String>,
 }
 
@@ -59,7 +59,7 @@ struct CheckView {
     tells: &'static str,
 }
 
-/// Looks, repairs if asked to, and tells.
+/// Runs the checks, fixes findings on request, and prints the result.
 pub(crate) async fn run(host: &Host, args: &DoctorArgs) -> Result<u8, CliError> {
     if args.list {
         return host.output.data(list(args.format)?.as_bytes()).map(|()| 0);
@@ -75,8 +75,8 @@ pub(crate) async fn run(host: &Host, args: &DoctorArgs) -> Result<u8, CliError> 
     })?;
     let report = doctor::examine(&config).await.map_err(CliError::Doctor)?;
     if args.format == Format::Table {
-        let way = if args.fix { String::new() } else { way_to_fix(&report.findings, &args.dirs) };
-        host.output.data((as_text(&report.findings) + &way).as_bytes())?;
+        let fix = if args.fix { String::new() } else { fix_command(&report.findings, &args.dirs) };
+        host.output.data((as_text(&report.findings) + &fix).as_bytes())?;
     }
     let fixed = if args.fix {
         doctor::fix(&config, report.findings.clone()).await.map_err(CliError::Doctor)
@@ -86,12 +86,12 @@ pub(crate) async fn run(host: &Host, args: &DoctorArgs) -> Result<u8, CliError> 
     let outcomes = fixed.as_deref().unwrap_or_default();
     match args.format {
         Format::Json => host.output.data(as_json(&report.findings, outcomes)?.as_bytes())?,
-        Format::Table => host.output.data(as_deeds(outcomes).as_bytes())?,
+        Format::Table => host.output.data(as_report(outcomes).as_bytes())?,
     }
     let code = code(&report, outcomes);
     fixed?;
     match report.failures.into_iter().next() {
-        // One of them tells enough: they have the same cause, mostly.
+        // Report one failure: most often all have the same cause.
         Some(failure) => Err(CliError::Doctor(failure)),
         None => Ok(code),
     }
@@ -143,7 +143,7 @@ fn as_json(findings: &[Finding], outcomes: &[Outcome]) -> Result<String, CliErro
     }))
 }
 
-/// Lays out all findings as a table, and below it what is worth an explanation.
+/// Formats all findings as a table, with explanations below it.
 fn as_text(findings: &[Finding]) -> String {
     let head: Vec<String> = ["SEVERITY", "CHECK", "WHAT"].map(str::to_owned).to_vec();
     let row =
@@ -160,8 +160,8 @@ fn as_text(findings: &[Finding]) -> String {
     text
 }
 
-/// Says how to have removed what can be, with the flags that were given: without them another node would be looked at.
-fn way_to_fix(findings: &[Finding], dirs: &DaemonArgs) -> String {
+/// Returns the command that fixes the findings, with the same flags: without them it would look at another node.
+fn fix_command(findings: &[Finding], dirs: &DaemonArgs) -> String {
     if findings.iter().all(|finding| finding.fix.is_none()) {
         return String::new();
     }
@@ -177,7 +177,7 @@ fn way_to_fix(findings: &[Finding], dirs: &DaemonArgs) -> String {
     format!("\nto remove what can be removed: contd doctor --fix{}\n", given.collect::<String>())
 }
 
-fn as_deeds(outcomes: &[Outcome]) -> String {
+fn as_report(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     for Outcome { finding, failure } in outcomes {
         let subject = format!("{}: {} ({})", finding.check, printable(&finding.what), printable(&finding.place));
@@ -196,7 +196,8 @@ fn as_deeds(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Keeps what came from file names and other programs on one line and away from the terminal's controls.
+/// Replaces control characters, so that text from file names and other programs stays on one line and cannot control
+/// the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -219,12 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_fix_carries_the_flags_that_were_given() {
+    fn the_fix_command_carries_the_flags_that_were_given() {
         let dirs = DaemonArgs { config: Some("/my dir/c".into()), run_dir: Some("/r".into()), ..DaemonArgs::default() };
-        assert_eq!(way_to_fix(&findings(), &dirs), "", "nothing can be fixed");
+        assert_eq!(fix_command(&findings(), &dirs), "", "nothing can be fixed");
         let fixable = [Finding::warning("x").fixed_by(doctor::Fix::RemoveFile { path: "/x".into() })];
         let command = "contd doctor --fix --config '/my dir/c' --run-dir /r";
-        assert_eq!(way_to_fix(&fixable, &dirs), format!("\nto remove what can be removed: {command}\n"));
+        assert_eq!(fix_command(&fixable, &dirs), format!("\nto remove what can be removed: {command}\n"));
     }
 
     #[test]

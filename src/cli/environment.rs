@@ -1,13 +1,13 @@
-//! `-e` and `--env-file`: what the container's environment gets.
+//! `-e` and `--env-file`: collects the container's environment.
 
 use std::path::{Path, PathBuf};
 
 use crate::cli::error::CliError;
 
-/// Looks up a variable of our own environment.
+/// Looks up a variable of this command's own environment.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Puts the environment together: the files in order, then the flags; a later value of a key replaces an earlier one.
+/// Collects the environment: the files in order, then the flags; a later value of a key replaces an earlier one.
 ///
 /// # Errors
 /// [`CliError::EnvFile`], [`CliError::EnvFileLine`].
@@ -38,7 +38,7 @@ fn read_file(path: &Path, text: &str, own: Lookup<'_>, entries: &mut Vec<String>
     Ok(())
 }
 
-/// Takes `KEY=VALUE` as it is; gives `KEY` alone our own value, or nothing when we have none.
+/// Returns `KEY=VALUE` unchanged, and `KEY` alone with our own value; `None` when we have none.
 fn entry(text: &str, own: Lookup<'_>) -> Option<String> {
     if text.contains('=') { Some(text.to_owned()) } else { own(text).map(|value| format!("{text}={value}")) }
 }

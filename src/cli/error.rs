@@ -1,4 +1,4 @@
-//! Why a command failed, how that is told, and which exit code says so.
+//! The errors of a command: how they are shown, and their exit codes.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,67 +11,68 @@ use crate::cli::flist::FlistError;
 use crate::cli::output::Output;
 use crate::config::ConfigError;
 
-/// The exit code of any failed verb but `run`.
+/// The exit code of any failed verb except `run`, `create` and `doctor`.
 const FAILED: u8 = 1;
-/// `run`, `create`: contd could not, or was told wrongly; `doctor`: it could not look.
+/// The exit code of `run` and `create` when contd failed or the usage was wrong, and of `doctor` when it could not
+/// look.
 pub(crate) const ENGINE_FAILED: u8 = 125;
-/// `run`: the entrypoint cannot be executed.
+/// The exit code of `run` when the entrypoint cannot be executed.
 const CANNOT_EXECUTE: u8 = 126;
-/// `run`: the entrypoint is not there.
+/// The exit code of `run` when the entrypoint does not exist.
 const NOT_FOUND: u8 = 127;
-/// What a shell calls the death by a closed pipe.
+/// The exit code that a shell gives a program that SIGPIPE ended.
 const BROKEN_PIPE: u8 = 128 + 13;
 
-/// A failed command.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    /// The daemon, or the way to it.
+    /// The daemon returned an error, or could not be reached.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A container that cannot be.
+    /// The spec of the container is invalid.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// A name that cannot be.
+    /// A name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// What the daemon's own start says.
+    /// The daemon could not start.
     #[error(transparent)]
     Daemon(ApiError),
     /// The doctor could not look.
     #[error(transparent)]
     Doctor(ApiError),
-    /// What was to be done with a flist.
+    /// A verb on a flist failed.
     #[error(transparent)]
     Flist(#[from] FlistError),
     /// The configuration cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// What is to be run is an image, its archive or its name, or a directory.
+    /// The flist given to `run` is an image, an archive, an image's name, or a directory.
     #[error("run {given:?}: it is {}, not a flist", found.what)]
     NotAFlist {
-        /// What was given.
+        /// The given text.
         given: String,
-        /// What it is.
+        /// The kind that it was recognised as.
         found: NotAFlist,
     },
-    /// A container cannot both go and come back.
+    /// `--rm` and a restart policy contradict each other.
     #[error("run: --rm and --restart {policy} contradict each other")]
     RmWithRestart {
-        /// What was asked for.
+        /// The restart policy.
         policy: RestartPolicy,
     },
     /// The file of `--env-file` cannot be read.
     #[error("read the environment file {}", path.display())]
     EnvFile {
-        /// Its path.
+        /// The file's path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A line of it is no `KEY=VALUE`. What it holds may be a secret and is not shown.
+    /// A line of the file is not `KEY=VALUE`. Its content may be a secret and is not shown.
     #[error("read the environment file {}: line {line} is not KEY=VALUE", path.display())]
     EnvFileLine {
-        /// Its path.
+        /// The file's path.
         path: PathBuf,
         /// The line's number, from 1.
         line: usize,
@@ -79,9 +80,9 @@ pub(crate) enum CliError {
     /// The file of `--cidfile` cannot be made.
     #[error("write the id to {}", path.display())]
     CidFile {
-        /// Its path.
+        /// The file's path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The manual pages cannot be written.
@@ -89,40 +90,40 @@ pub(crate) enum CliError {
     Man {
         /// The directory.
         dir: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The person changed their mind before the container ran.
+    /// A signal ended the command before the container ran.
     #[error("run the container: ended by {signal}")]
     Interrupted {
-        /// By this.
+        /// The signal.
         signal: Signal,
     },
-    /// The log could not take all that the container said, so we have not shown all either.
+    /// The log could not store all of the container's output, so the shown output is incomplete too.
     #[error("run container {name}: it has ended, and output was lost: its log could not be written")]
     OutputLost {
         /// The container.
         name: ContainerName,
     },
-    /// The kernel gives no randomness for a name.
+    /// The kernel returned no random bytes for a name.
     #[error("choose a name")]
     Random {
-        /// What the system says.
+        /// The system's error.
         source: getrandom::Error,
     },
     /// The async runtime or its signals cannot be set up.
     #[error("start the command's own event loop")]
     Runtime {
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// Our own output cannot be written.
+    /// The command's own output cannot be written.
     #[error("write the output")]
     Output {
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A value cannot be shown as JSON: a fault of contd's own.
+    /// A value cannot be encoded as JSON: a bug of contd.
     #[error("write JSON")]
     Json(#[from] serde_json::Error),
 }
@@ -168,8 +169,8 @@ impl Explain for CliError {
                 "it belongs to another container: remove it, or name another file"
             }
             Self::CidFile { .. } => "name a file in a directory that you may write to",
-            Self::Man { .. } => "name a directory that is there and that you may write to",
-            Self::Output { .. } => "is the disk full?",
+            Self::Man { .. } => "name an existing directory that you may write to",
+            Self::Output { .. } => "check whether the disk is full",
             Self::OutputLost { .. } => {
                 "free space where the logs are (log_dir of the daemon's configuration), then run it again"
             }
@@ -180,7 +181,7 @@ impl Explain for CliError {
 }
 
 impl CliError {
-    /// Tells whether whoever read our output has gone, as `head` does: nothing to complain about.
+    /// Tells whether the reader of our output is gone, as with `head`: that is no error to report.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -207,7 +208,7 @@ impl CliError {
         }
     }
 
-    /// Tells people: what was tried, why it failed, what to do next.
+    /// Writes the error for people: the step that failed, the causes, the next step.
     pub(crate) fn report(&self, output: &Output) {
         if !self.is_broken_pipe() {
             let mut error = self.flatten();
@@ -225,7 +226,7 @@ impl CliError {
     }
 }
 
-/// Lays out an error for a terminal.
+/// Formats an error for a terminal.
 fn render(error: &ApiError) -> String {
     let mut text = format!("contd: error: {}\n", printable(&error.message));
     for cause in &error.causes {
@@ -237,7 +238,7 @@ fn render(error: &ApiError) -> String {
     text
 }
 
-/// Keeps what came from outside on one line and away from the terminal's controls.
+/// Replaces control characters, so that text from outside stays on one line and cannot control the terminal.
 fn printable(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! `contd events`: what happens, as it happens.
+//! `contd events`: shows events as they happen.
 
 use contd_client::EventItem;
 use contd_types::{ContainerEvent, EventKind};
@@ -8,21 +8,21 @@ use crate::cli::args::Format;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 
-/// Which, and how they are shown.
+/// The flags of `contd events`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct EventsArgs {
-    /// Begin with this sequence number, where it is still kept [default: the next event]
+    /// First sequence number to show, if it is still kept [default: the next event]
     #[arg(long, value_name = "NUMBER")]
     from: Option<u64>,
-    /// Of all namespaces
+    /// Show the events of all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// For people, or one JSON object per line
+    /// Output format: lines for people, or one JSON object per line
     #[arg(long, default_value = "table")]
     format: Format,
 }
 
-/// Shows them until it is told to end.
+/// Shows events until the command is ended.
 pub(crate) async fn run(session: &Session<'_>, args: EventsArgs) -> Result<(), CliError> {
     let namespace = (!args.all_namespaces).then(|| session.namespace.clone());
     let mut events = session.follow().await?.events(args.from, namespace).await?;

@@ -1,4 +1,4 @@
-//! What a command has around it: its streams, the time, its environment, the signals it gets, and the daemon.
+//! The surroundings of a command: streams, clock, environment, signals, and the daemon.
 
 use std::future::Future;
 use std::io;
@@ -15,28 +15,28 @@ use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::signals;
 
-/// Where the daemon listens unless it is told otherwise.
+/// The daemon's default address.
 const DEFAULT_ADDRESS: &str = "/run/contd/contd.sock";
 
 /// Begins to catch the signals that are passed on to a container.
 pub(crate) type CatchSignals = Box<dyn Fn() -> io::Result<mpsc::Receiver<Signal>> + Send + Sync>;
 
-/// The surroundings of a command; a test brings its own.
+/// The surroundings of a command; tests supply their own.
 pub(crate) struct Host {
-    /// Its two streams.
+    /// Standard output and standard error.
     pub(crate) output: Output,
-    /// The time of day.
+    /// The wall clock.
     pub(crate) clock: Box<dyn Clock>,
-    /// A variable of its environment.
+    /// Returns a variable of the environment.
     pub(crate) env: fn(&str) -> Option<String>,
-    /// Its working directory; `/` where that is gone.
+    /// The working directory; `/` if it was removed.
     pub(crate) cwd: PathBuf,
-    /// The signals it gets.
+    /// Returns the signals that the command gets.
     pub(crate) catch_signals: CatchSignals,
 }
 
 impl Host {
-    /// Takes the surroundings of this process.
+    /// Returns the surroundings of this process.
     pub(crate) fn of_process() -> Self {
         Self {
             output: Output::of_process(),
@@ -48,17 +48,17 @@ impl Host {
     }
 }
 
-/// A command's dealings with the daemon.
+/// A command's access to the daemon.
 pub(crate) struct Session<'a> {
-    /// Around it.
+    /// The command's surroundings.
     pub(crate) host: &'a Host,
-    /// The namespace it is about.
+    /// The namespace that the command acts on.
     pub(crate) namespace: NamespaceId,
     address: PathBuf,
 }
 
 impl<'a> Session<'a> {
-    /// Prepares; nothing is connected yet.
+    /// Makes a session without connecting.
     pub(crate) fn new(host: &'a Host, address: Option<PathBuf>, namespace: NamespaceId) -> Self {
         Self { host, namespace, address: address.unwrap_or_else(|| DEFAULT_ADDRESS.into()) }
     }
@@ -68,18 +68,18 @@ impl<'a> Session<'a> {
         Ok(Client::connect(&self.address, Deadline::Usual).await?)
     }
 
-    /// Connects to the daemon, for a question that may outlast it.
+    /// Returns a client that reconnects, for a call that may outlast the daemon.
     pub(crate) async fn follow(&self) -> Result<Follower, CliError> {
         Ok(Follower::connect(&self.address, Deadline::Usual).await?)
     }
 
-    /// Names a container of the namespace.
+    /// Returns the address of a container in the session's namespace.
     pub(crate) fn target(&self, container: ContainerRef) -> Target {
         Target { namespace: self.namespace.clone(), container }
     }
 
-    /// Does the same to several containers at once. Prints a line for each that it was done to, in the order given,
-    /// and tells the error of each other one; returns the exit code.
+    /// Applies the same action to several containers at once. Prints a line for each success, in the order given, and
+    /// reports each error; returns the exit code.
     pub(crate) async fn each<F>(
         &self,
         containers: Vec<ContainerRef>,
@@ -92,7 +92,7 @@ impl<'a> Session<'a> {
         self.all(containers, |target| act(client.clone(), target)).await
     }
 
-    /// [`Self::each`], over a connection of the caller's.
+    /// Does the same as [`Self::each`], over an existing connection.
     pub(crate) async fn all<F>(&self, containers: Vec<ContainerRef>, act: impl Fn(Target) -> F) -> Result<u8, CliError>
     where
         F: Future<Output = Result<Option<String>, CliError>>,

@@ -1,4 +1,4 @@
-//! `contd inspect`: all about one container, as one JSON object.
+//! `contd inspect`: shows everything about one container, as one JSON object.
 
 use contd_client::Deadline;
 use contd_types::ContainerRef;
@@ -8,7 +8,7 @@ use crate::cli::host::Session;
 use crate::cli::parse;
 use crate::cli::view::ContainerView;
 
-/// Which.
+/// The flags of `contd inspect`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct InspectArgs {
     /// Name, id, or the beginning of an id
@@ -16,7 +16,7 @@ pub(crate) struct InspectArgs {
     container: ContainerRef,
 }
 
-/// Shows it.
+/// Shows the container.
 pub(crate) async fn run(session: &Session<'_>, args: InspectArgs) -> Result<(), CliError> {
     let target = session.target(args.container);
     let info = session.connect().await?.inspect(target, Deadline::Usual).await?;

@@ -1,4 +1,4 @@
-//! `contd kill`: sends containers a signal.
+//! `contd kill`: sends a signal to containers.
 
 use contd_client::Deadline;
 use contd_types::Signal;
@@ -8,7 +8,7 @@ use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
 
-/// Which, and what.
+/// The flags of `contd kill`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct KillArgs {
     /// The signal, by name or number
@@ -18,7 +18,7 @@ pub(crate) struct KillArgs {
     which: Containers,
 }
 
-/// Signals them and prints each that got it.
+/// Signals the containers and prints each that got the signal.
 pub(crate) async fn run(session: &Session<'_>, args: KillArgs) -> Result<u8, CliError> {
     session
         .each(args.which.containers, async |client, target| {

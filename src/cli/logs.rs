@@ -1,4 +1,4 @@
-//! `contd logs`: what a container has written, each of its streams to the same of ours.
+//! `contd logs`: shows a container's output, each stream on the same stream of ours.
 
 use contd_client::LogsOptions;
 use contd_protocol::api::{LogItem, LogStream};
@@ -9,13 +9,13 @@ use crate::cli::host::Session;
 use crate::cli::output::Pump;
 use crate::cli::parse::{self, Tail};
 
-/// Whose, and how much of it.
+/// The flags of `contd logs`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct LogsArgs {
-    /// Go on with what is written later, until the container ends
+    /// Follow the output until the container ends
     #[arg(short, long)]
     follow: bool,
-    /// Begin so many lines before the end
+    /// Show only the last N lines, or all
     #[arg(long, value_name = "LINES|all", default_value = "all", value_parser = parse::lines)]
     tail: Tail,
     /// Write the time before each line
@@ -26,7 +26,7 @@ pub(crate) struct LogsArgs {
     container: ContainerRef,
 }
 
-/// Shows it.
+/// Shows the output.
 pub(crate) async fn run(session: &Session<'_>, args: LogsArgs) -> Result<(), CliError> {
     let options = LogsOptions { is_following: args.follow, tail: args.tail.0 };
     let target = session.target(args.container);
@@ -37,7 +37,7 @@ pub(crate) async fn run(session: &Session<'_>, args: LogsArgs) -> Result<(), Cli
         let item = match item {
             Ok(item) => item,
             Err(error) => {
-                // What came before the error is still shown.
+                // Show the output that came before the error.
                 pump.finish().await?;
                 return Err(error.into());
             }

@@ -1,4 +1,4 @@
-//! `contd man`: the manual pages, made of the same grammar as the help; for `make install`.
+//! `contd man`: writes the manual pages, from the same grammar as the help; for `make install`.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use clap::CommandFactory;
 use crate::cli::args::Cli;
 use crate::cli::error::CliError;
 
-/// Where to.
+/// The flags of `contd man`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ManArgs {
-    /// The directory, which must exist
+    /// Directory for the pages; must exist
     dir: PathBuf,
 }
 

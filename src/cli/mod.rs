@@ -1,10 +1,11 @@
 //! The command line: reads the flags, asks the daemon through `contd-client`, shows the answer.
 //!
-//! What scripts may rely on: standard output is data and nothing else; standard error is for people, as
-//! `contd: error: …`, `  caused by: …`, `hint: …`. Exit codes: 0, 1 for an error, 2 for wrong usage; `run` has the
-//! container's own, 125 when contd failed or for wrong usage, 126 and 127 when the entrypoint cannot be run or is not there,
-//! 128 + n after signal n; `create` has the same for its failures; `doctor` has 1 for what it found and 125 when it could not
-//! look. A reader of ours that goes away (`| head`) is no error. A command in a hint can be pasted as it stands.
+//! Scripts may rely on this: standard output is data and nothing else; standard error is for people, as `contd: error:
+//! …`, `  caused by: …`, `hint: …`. Exit codes: 0, 1 for an error, 2 for wrong usage; `run` exits with the container's
+//! own code, 125 when contd failed or for wrong usage, 126 and 127 when the entrypoint cannot be run or does not exist,
+//! 128 + n after signal n; `create` has the same codes for its failures; `doctor` has 1 for findings and 125 when it
+//! could not look. If the reader of our output goes away (`| head`), that is no error. A command in a hint can be
+//! pasted as it is.
 //!
 //! ```text
 //!  args, run_args, daemon_args ──parse, mounts, environment──► values
@@ -14,7 +15,6 @@
 mod args;
 mod attached;
 mod completion;
-mod daemon_args;
 mod doctor;
 mod environment;
 mod error;
@@ -57,13 +57,12 @@ use clap::{CommandFactory, FromArgMatches};
 use contd_types::ApiError;
 
 use crate::cli::args::{Cli, Verb};
-pub(crate) use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::{Host, Session};
-use crate::cli::output::Way;
-pub(crate) use crate::cli::parse::{address as parse_address, cpus, size as parse_size};
+use crate::cli::output::HintFlags;
+pub(crate) use crate::config::DaemonArgs;
 
-/// What runs the daemon; brought by `main`, so that nothing here knows it.
+/// The function that runs the daemon; supplied by `main`, so that this module does not depend on it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;
 
 /// Runs the command that the process was started with.
@@ -72,7 +71,7 @@ pub(crate) fn main(daemon: DaemonMain) -> ExitCode {
     ExitCode::from(execute(std::env::args_os(), &host, daemon))
 }
 
-/// Runs a command line and returns its exit code; everything is told by then.
+/// Runs a command line and returns its exit code; all messages are written by then.
 pub(crate) fn execute<I>(words: I, host: &Host, daemon: DaemonMain) -> u8
 where
     I: IntoIterator,
@@ -88,7 +87,7 @@ where
         Err(error) => return usage::tell(error, &words, host),
     };
     let address = cli.address.as_deref().filter(|_| is_address_given);
-    host.output.set_way(Way::new(&cli.namespace, address));
+    host.output.set_hint_flags(HintFlags::new(&cli.namespace, address));
     let is_run = matches!(cli.verb, Verb::Run(_) | Verb::Create(_));
     match carry_out(cli, host, daemon) {
         Ok(code) => code,
@@ -120,14 +119,14 @@ fn block_on(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliE
     block_on_result(work)?
 }
 
-/// Runs something that asks the daemon, on an event loop of its own.
+/// Runs a future that asks the daemon, on its own event loop.
 fn block_on_result<T>(work: impl Future<Output = T>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| CliError::Runtime { source })?;
     let result = runtime.block_on(work);
-    // A writer that is stuck on a reader of ours must not keep the process.
+    // A thread that is blocked by the reader of our output must not keep the process.
     runtime.shutdown_background();
     Ok(result)
 }
@@ -150,7 +149,7 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Namespaces(args) => namespaces::run(session, &args).await.map(|()| 0),
         Verb::Version(args) => version::run(session, &args).await.map(|()| 0),
         Verb::Events(args) => events::run(session, args).await.map(|()| 0),
-        // Carried out before: they ask no daemon.
+        // These were carried out above: they ask no daemon.
         Verb::Daemon(_) | Verb::Doctor(_) | Verb::Flist(_) | Verb::Completion(_) | Verb::Man(_) => Ok(0),
     }
 }

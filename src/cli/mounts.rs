@@ -1,6 +1,6 @@
-//! `--mount` and `-v`, as people know them from docker and podman.
+//! `--mount` and `-v`, in the syntax of docker and podman.
 //!
-//! What an option means, and whether there is such a one, is for [`contd_types::mount`] to say: here words are only split.
+//! [`contd_types::mount`] defines the options and their meaning; this module only splits the words.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,14 +8,14 @@ use contd_types::MountSpec;
 
 use crate::cli::parse;
 
-/// What a person may write.
+/// The hint on the accepted forms.
 const MOUNT_FORM: &str = "write type=bind,src=/host/dir,dst=/dir,ro or type=tmpfs,dst=/dir,tmpfs-size=64m; more options as \
     options=nosuid:noexec; a part with a comma in it stands in quotes: '\"src=/a,b\",dst=/dir'";
 const VOLUME_FORM: &str = "write SRC:DST or SRC:DST:OPTIONS, with the options separated by commas";
-/// Types of other engines, which keep what is mounted by themselves.
+/// Mount types of engines with storage of their own, which contd does not have.
 const STORED: [&str; 5] = ["volume", "image", "cluster", "npipe", "artifact"];
 
-/// The parts of a mount, as far as they are read.
+/// The parts of a mount that were parsed so far.
 #[derive(Debug, Default)]
 struct Parts {
     fs_type: Option<String>,
@@ -42,7 +42,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
         Some(source) if fs_type == "bind" => tidy(&source),
         Some(source) => source,
         None if fs_type == "bind" => return Err(format!("src= is missing: {MOUNT_FORM}")),
-        // A file system without a device is mounted by its own name, as mount(8) users write it.
+        // A file system without a device gets its own name as the source, as is usual with mount(8).
         None => fs_type.clone(),
     };
     Ok(MountSpec { source, target: tidy(&target), fs_type, options: parts.options })
@@ -50,7 +50,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
 
 /// Splits one line of CSV.
 fn fields(text: &str) -> Result<csv::StringRecord, String> {
-    // Whoever reads CSV leniently ends an open quote by itself, and a path would have swallowed what is behind it.
+    // The CSV reader accepts an open quote, and a path would silently include the text after it.
     if text.matches('"').count() % 2 == 1 {
         return Err(format!("a quote is open; inside of quotes a quote is written twice: {MOUNT_FORM}"));
     }
@@ -88,7 +88,7 @@ impl Parts {
                 self.options.extend(value.split(':').map(str::to_owned));
                 Ok(())
             }
-            // It is refused with the reason.
+            // The option is refused later, with the reason.
             "consistency" => self.option_of("bind", key, value.to_owned()),
             "bind-propagation" => self.option_of("bind", key, value.to_owned()),
             "bind-nonrecursive" => {
@@ -133,7 +133,7 @@ impl Parts {
     }
 }
 
-/// Reads yes or no, as docker does.
+/// Parses a boolean in the forms of docker.
 fn boolean(key: &str, value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "t" | "1" => Ok(true),
@@ -152,7 +152,8 @@ fn set(slot: &mut Option<String>, key: &str, value: &str) -> Result<(), String> 
     }
 }
 
-/// Takes `.`, `..` and closing slashes out of an absolute path without asking the file system, as docker and podman do.
+/// Removes `.`, `..` and trailing slashes from an absolute path without asking the file system, as docker and podman
+/// do.
 fn tidy(path: &str) -> String {
     if !path.starts_with('/') {
         return path.to_owned();

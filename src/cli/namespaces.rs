@@ -1,4 +1,4 @@
-//! `contd namespaces`: which namespaces have containers.
+//! `contd namespaces`: lists the namespaces that have containers.
 
 use contd_client::Deadline;
 use serde_json::json;
@@ -8,15 +8,15 @@ use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::table;
 
-/// How they are shown.
+/// The flags of `contd namespaces`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct NamespacesArgs {
-    /// For people, or one JSON object per line
+    /// Output format: a table, or one JSON object per line
     #[arg(long, default_value = "table")]
     format: Format,
 }
 
-/// Lists them.
+/// Lists the namespaces.
 pub(crate) async fn run(session: &Session<'_>, args: &NamespacesArgs) -> Result<(), CliError> {
     let namespaces = session.connect().await?.list_namespaces(Deadline::Usual).await?;
     let text: String = match args.format {

@@ -1,4 +1,4 @@
-//! The two streams of a command: data for programs on the one, words for people on the other.
+//! The two streams of a command: standard output with data for programs, standard error with messages for people.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,25 +13,25 @@ use tokio::task::JoinHandle;
 
 use crate::cli::error::CliError;
 
-/// Pieces of output that may wait for a slow reader of ours; the next ones stay with the daemon.
+/// How many pieces of output wait for a slow reader; later ones stay with the daemon.
 const PUMP_PIECES: usize = 4;
 
-/// What a command in a hint needs, to reach what this command reached.
+/// The flags that a command in a hint needs to reach the same daemon and namespace.
 #[derive(Debug)]
-pub(crate) struct Way {
+pub(crate) struct HintFlags {
     namespace: NamespaceId,
     flags: String,
 }
 
-impl Way {
-    /// Takes the namespace, and the socket where a flag named it: what comes from the environment comes from there again.
+impl HintFlags {
+    /// Keeps the namespace, and the socket if a flag named it: the environment still applies to the next command.
     pub(crate) fn new(namespace: &NamespaceId, address: Option<&Path>) -> Self {
         let flags = address.map(|address| format!("--address {}", quoted(address)));
         Self { namespace: namespace.clone(), flags: flags.unwrap_or_default() }
     }
 }
 
-/// Quotes a path for a shell, where it needs that.
+/// Quotes a path for a shell, if necessary.
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     shlex::try_quote(&text).map_or_else(|_nul| text.to_string(), Cow::into_owned)
@@ -39,15 +39,15 @@ pub(crate) fn quoted(path: &Path) -> String {
 
 type Stream = Arc<Mutex<dyn Write + Send>>;
 
-/// Standard output and standard error, or what a test has put in their place.
+/// Standard output and standard error, or a test's replacement.
 #[derive(Clone)]
 pub(crate) struct Output {
     out: Stream,
     err: Stream,
-    /// Whether a person watches standard error.
+    /// Whether standard error is a terminal.
     pub(crate) is_err_terminal: bool,
-    /// What the commands in hints need; known once the command line is.
-    way: Arc<OnceLock<Way>>,
+    /// The flags for commands in hints; set once the command line is parsed.
+    hints: Arc<OnceLock<HintFlags>>,
 }
 
 impl fmt::Debug for Output {
@@ -57,41 +57,38 @@ impl fmt::Debug for Output {
 }
 
 impl Output {
-    /// Takes the streams of this process.
+    /// Returns the streams of this process.
     pub(crate) fn of_process() -> Self {
-        let is_err_terminal = io::stderr().is_terminal();
-        let way = Arc::default();
-        Self { out: Arc::new(Mutex::new(io::stdout())), err: Arc::new(Mutex::new(io::stderr())), is_err_terminal, way }
+        Self { is_err_terminal: io::stderr().is_terminal(), ..Self::new(io::stdout(), io::stderr()) }
     }
 
-    /// Takes other streams; nobody watches.
-    #[cfg(test)]
+    /// Makes an output of two streams, which are no terminal.
     pub(crate) fn new(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
-        let way = Arc::default();
-        Self { out: Arc::new(Mutex::new(out)), err: Arc::new(Mutex::new(err)), is_err_terminal: false, way }
+        let (out, err) = (Arc::new(Mutex::new(out)), Arc::new(Mutex::new(err)));
+        Self { out, err, is_err_terminal: false, hints: Arc::default() }
     }
 
-    /// Says how the commands in hints reach what this command reaches; the first word stands.
-    pub(crate) fn set_way(&self, way: Way) {
-        self.way.get_or_init(|| way);
+    /// Sets the flags for commands in hints; only the first call counts.
+    pub(crate) fn set_hint_flags(&self, hints: HintFlags) {
+        self.hints.get_or_init(|| hints);
     }
 
-    /// Completes the commands of a hint.
+    /// Adds these flags to the commands of a hint.
     pub(crate) fn complete(&self, hint: &str) -> String {
-        self.way.get().map_or_else(|| hint.to_owned(), |way| complete_commands(hint, Some(&way.namespace), &way.flags))
+        self.hints.get().map_or_else(|| hint.to_owned(), |it| complete_commands(hint, Some(&it.namespace), &it.flags))
     }
 
-    /// Writes data.
+    /// Writes data to standard output.
     pub(crate) fn data(&self, bytes: &[u8]) -> Result<(), CliError> {
         write(&self.out, bytes).map_err(|source| CliError::Output { source })
     }
 
-    /// Writes one line of data.
+    /// Writes one line to standard output.
     pub(crate) fn line(&self, text: &str) -> Result<(), CliError> {
         self.data(format!("{text}\n").as_bytes())
     }
 
-    /// Tells people something. When nobody can be told, there is nobody to be told that either.
+    /// Writes a message to standard error. A failure is ignored: there is no other place to report it.
     pub(crate) fn tell(&self, text: &str) {
         drop(write(&self.err, text.as_bytes()));
     }
@@ -103,7 +100,7 @@ fn write(stream: &Stream, bytes: &[u8]) -> io::Result<()> {
     stream.flush()
 }
 
-/// Carries a container's output to ours on a thread, so that a reader of ours that is stuck delays no signal.
+/// Copies a container's output to ours on a thread, so that a blocked reader of ours delays no signal.
 #[derive(Debug)]
 pub(crate) struct Pump {
     pieces: mpsc::Sender<(LogStream, Vec<u8>)>,
@@ -111,7 +108,7 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// Begins; needs a tokio runtime.
+    /// Starts the thread; needs a tokio runtime.
     pub(crate) fn start(output: &Output) -> Self {
         let (pieces, mut waiting) = mpsc::channel::<(LogStream, Vec<u8>)>(PUMP_PIECES);
         let (out, err) = (Arc::clone(&output.out), Arc::clone(&output.err));
@@ -127,7 +124,8 @@ impl Pump {
         Self { pieces, thread }
     }
 
-    /// Waits for room for one piece. Cancellation-safe. `None` when our reader is gone: [`Self::finish`] tells why.
+    /// Waits for room for one piece. Cancellation-safe. `None` when our output is closed: [`Self::finish`] returns the
+    /// error.
     pub(crate) async fn room(&self) -> Option<mpsc::Permit<'_, (LogStream, Vec<u8>)>> {
         self.pieces.reserve().await.ok()
     }
@@ -135,7 +133,7 @@ impl Pump {
     /// Waits until all is written.
     ///
     /// # Errors
-    /// [`CliError::Output`] when our reader has gone.
+    /// [`CliError::Output`] when our output is closed.
     pub(crate) async fn finish(self) -> Result<(), CliError> {
         drop(self.pieces);
         let result = self.thread.await.unwrap_or_else(|error| Err(io::Error::other(error)));

@@ -1,67 +1,13 @@
-//! Values as people type them: sizes, decimals, times, pairs. All arithmetic is on whole numbers.
+//! Values of flags as people type them: limits, times, pairs, names. Sizes and CPUs are those of `contd_types::amount`.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use contd_types::{
-    ContainerName, ContainerRef, CpuLimit, NamespaceId, NetnsName, Network, RestartPolicy, Signal, UserSpec,
-};
+use contd_types::amount::{Decimal, NO_LIMIT, is_below_zero};
+pub(crate) use contd_types::amount::{cpus, size};
+use contd_types::{ContainerName, ContainerRef, NamespaceId, NetnsName, Network, RestartPolicy, Signal, UserSpec};
 
-/// Why a limit of 0, or below, is refused: docs/decisions/0018-what-is-typed.md.
-const NO_LIMIT: &str = "would be no limit, and every container has one: write a number above 0, or leave it out for the \
-    node's default";
-
-/// Digits behind the point that count; more say nothing about bytes or milliseconds.
-const FRACTION_DIGITS: usize = 9;
-
-/// A decimal number: `whole + nanos / 10^9`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Decimal {
-    whole: u64,
-    nanos: u64,
-}
-
-impl Decimal {
-    fn parse(text: &str) -> Option<Self> {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        // As Go has it: `.5`, but no point without digits behind.
-        let whole = if whole.is_empty() && text.starts_with('.') { "0" } else { whole };
-        let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_digits(whole) || !is_digits(fraction) {
-            return None;
-        }
-        let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(FRACTION_DIGITS).collect();
-        Some(Self { whole: whole.parse().ok()?, nanos: digits.parse().ok()? })
-    }
-
-    /// Returns the number times `factor`, rounded down.
-    fn times(self, factor: u64) -> Option<u64> {
-        let nanos = (u128::from(self.whole) * 1_000_000_000 + u128::from(self.nanos)).checked_mul(factor.into())?;
-        u64::try_from(nanos / 1_000_000_000).ok()
-    }
-}
-
-/// Parses a size in bytes: a number, then `b`, `k`, `m`, `g` or `t` (powers of 1024; `kb` and `kib` mean the same).
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    let split = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(split);
-    let factor = match unit {
-        "" | "b" => Some(1),
-        "k" | "kb" | "kib" => Some(1u64 << 10),
-        "m" | "mb" | "mib" => Some(1 << 20),
-        "g" | "gb" | "gib" => Some(1 << 30),
-        "t" | "tb" | "tib" => Some(1 << 40),
-        _ => None,
-    };
-    let size = factor.and_then(|factor| Decimal::parse(number)?.times(factor));
-    size.ok_or_else(|| "not a size: write a number and b, k, m or g, for example 512m".to_owned())
-}
-
-/// Parses a size that limits something.
+/// Parses a size that is a limit.
 pub(crate) fn limit_size(text: &str) -> Result<u64, String> {
     match size(text) {
         Ok(0) => Err(format!("0 {NO_LIMIT}")),
@@ -80,10 +26,6 @@ pub(crate) fn pids(text: &str) -> Result<u32, String> {
     }
 }
 
-fn is_below_zero(text: &str) -> bool {
-    text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-}
-
 /// Parses the value of a flag that may stand alone, as Go's flags have it.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
@@ -93,31 +35,11 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Parses the address of a daemon: the path of its socket, with or without `unix://` before it.
-pub(crate) fn address(text: &OsStr) -> Result<PathBuf, String> {
-    let bytes = text.as_bytes();
-    let path = match bytes.strip_prefix(b"unix://") {
-        Some(path) => path,
-        None => bytes.strip_prefix(b"unix:").filter(|path| path.starts_with(b"/")).unwrap_or(bytes),
-    };
-    if path.is_empty() {
-        return Err("it is empty: write the path of a socket, or leave it out for the default".to_owned());
-    }
-    if let Some((scheme, _)) = String::from_utf8_lossy(path).split_once("://")
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-    {
-        return Err(format!(
-            "contd has no {scheme}:// addresses: write the path of a socket, for example unix:///run/contd/contd.sock"
-        ));
-    }
-    Ok(PathBuf::from(OsString::from_vec(path.to_vec())))
-}
-
 /// A list of words in one value, which clap would otherwise take for a value given several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Words(pub(crate) Vec<String>);
 
-/// Parses an entrypoint: one program as it stands, or a JSON list; empty for none.
+/// Parses an entrypoint: one program, or a JSON list; empty for none.
 pub(crate) fn entrypoint(text: &str) -> Result<Words, String> {
     match text {
         "" => Ok(Words(Vec::new())),
@@ -126,16 +48,6 @@ pub(crate) fn entrypoint(text: &str) -> Result<Words, String> {
             .map_err(|error| format!("not a JSON list of texts: {error}; write for example [\"sh\", \"-c\"]")),
         program => Ok(Words(vec![program.to_owned()])),
     }
-}
-
-/// Parses a number of CPUs, for example `0.5`.
-pub(crate) fn cpus(text: &str) -> Result<CpuLimit, String> {
-    if is_below_zero(text) || Decimal::parse(text).is_some_and(|cpus| cpus == Decimal { whole: 0, nanos: 0 }) {
-        return Err(format!("{text} {NO_LIMIT}"));
-    }
-    let millis = Decimal::parse(text).and_then(|cpus| u32::try_from(cpus.times(1000)?).ok());
-    let millis = millis.ok_or("not a number of CPUs: write for example 0.5 or 2")?;
-    CpuLimit::from_millis(millis).map_err(|error| format!("{error}; {}", error.hint()))
 }
 
 /// Parses a number of seconds, for example `10` or `0.5`.
@@ -152,7 +64,7 @@ pub(crate) fn lines(text: &str) -> Result<Tail, String> {
     }
 }
 
-/// How many lines from the end; `None` is all.
+/// The number of lines from the end; `None` is all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tail(pub(crate) Option<u64>);
 
@@ -267,30 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_path_with_or_without_unix() {
-        let of = |text: &str| address(text.as_ref()).map(|path| path.display().to_string());
-        for (text, path) in [
-            ("/run/c.sock", "/run/c.sock"),
-            ("unix:///run/c.sock", "/run/c.sock"),
-            ("unix:/run/c.sock", "/run/c.sock"),
-            ("unix://run/c.sock", "run/c.sock"),
-            ("c.sock", "c.sock"),
-            ("unix:c", "unix:c"),
-        ] {
-            assert_eq!(of(text).as_deref(), Ok(path), "{text}");
-        }
-        for bad in
-            ["", "unix://", "tcp://h:1", "http://h", "ssh://u@h", "fd://", "npipe:////./pipe/x", "unix://tcp://x"]
-        {
-            assert!(of(bad).is_err(), "{bad:?} was accepted");
-        }
-        assert!(of("tcp://h:1").is_err_and(|error| error.contains("tcp://") && error.contains("unix://")));
-    }
-
-    #[test]
     fn cpus_are_thousandths_rounded_down() {
         for (text, millis) in [("1", 1000), ("0.5", 500), ("1.2345", 1234), ("0.010", 10)] {
-            assert_eq!(cpus(text).map(CpuLimit::millis), Ok(millis), "{text}");
+            assert_eq!(cpus(text).map(contd_types::CpuLimit::millis), Ok(millis), "{text}");
         }
         for bad in ["0", "0.001", "-1", "x", "5000000"] {
             assert!(cpus(bad).is_err(), "{bad:?} was accepted");

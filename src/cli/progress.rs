@@ -1,4 +1,4 @@
-//! The progress bar, on standard error, when a person watches.
+//! The progress bar on standard error, if that is a terminal.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use tokio::time::Instant;
 
 use crate::cli::output::Output;
 
-/// How it looks while the total is known, and while it is not.
+/// The bar's templates, with and without a known total.
 const BAR: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
 const COUNTER: &str = "{msg} {bytes} {bytes_per_sec}";
 
-/// What takes less time needs no bar: it would only flicker.
+/// A shorter operation gets no bar: it would only flicker.
 const SHOWN_AFTER: Duration = Duration::from_millis(500);
 
-/// A progress bar that is only there when something has progressed for a while and a person watches. Gone when dropped.
+/// A progress bar, shown only on a terminal and after a while. Removed when dropped.
 #[derive(Debug)]
 pub(crate) struct ProgressView {
     is_shown: bool,
-    /// When the first step was told.
+    /// The time of the first step.
     since: Option<Instant>,
     bar: Option<ProgressBar>,
     has_total: Option<bool>,
 }
 
 impl ProgressView {
-    /// Shows nothing yet.
+    /// Makes a progress bar that is not shown yet.
     pub(crate) fn new(output: &Output) -> Self {
         Self { is_shown: output.is_err_terminal, since: None, bar: None, has_total: None }
     }
 
-    /// Shows how far it is.
+    /// Updates the bar, and shows it when it is due.
     pub(crate) fn show(&mut self, progress: &Progress) {
         self.show_at(progress, Instant::now());
     }
@@ -44,7 +44,7 @@ impl ProgressView {
         let bar = self.bar.get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
         let has_total = progress.total_bytes.is_some();
         if self.has_total != Some(has_total) {
-            // A template that does not parse would fail its test; the default one is no catastrophe.
+            // A test checks that the templates parse; the default style will do.
             bar.set_style(style(has_total).unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.has_total = Some(has_total);
         }
@@ -55,7 +55,7 @@ impl ProgressView {
         bar.set_position(progress.done_bytes);
     }
 
-    /// Removes it, so that output can follow.
+    /// Removes the bar, so that output can follow.
     pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! `contd ps`: which containers there are.
+//! `contd ps`: lists containers.
 
 use contd_client::{Deadline, ListFilter};
 use contd_types::{ContainerSummary, Timestamp};
@@ -9,35 +9,35 @@ use crate::cli::host::Session;
 use crate::cli::view::SummaryView;
 use crate::cli::{status, table};
 
-/// How much of a flist's name a table shows; its end says most.
+/// How many characters of a flist's name a table shows, from its end.
 const FLIST_CHARS: usize = 40;
 
-/// Which, and how they are shown.
+/// The flags of `contd ps`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PsArgs {
-    /// Those that have ended or failed, too
+    /// Show containers that have ended or failed, too
     #[arg(short, long)]
     all: bool,
-    /// Of all namespaces
+    /// Show the containers of all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Ids only
+    /// Print ids only
     #[arg(short, long)]
     quiet: bool,
-    /// Whole ids and flists
+    /// Do not shorten ids and flists
     #[arg(long)]
     no_trunc: bool,
-    /// For people, or one JSON object per line
+    /// Output format: a table, or one JSON object per line
     #[arg(long, default_value = "table")]
     format: Format,
 }
 
-/// Lists.
+/// Lists the containers.
 pub(crate) async fn run(session: &Session<'_>, args: &PsArgs) -> Result<(), CliError> {
     let filter = if args.all_namespaces { ListFilter::All } else { ListFilter::Namespace(session.namespace.clone()) };
     let mut containers = session.connect().await?.list(filter, Deadline::Usual).await?;
     containers.retain(|container| args.all || status::is_alive(&container.state));
-    // Newest first, as people look for what they have just done.
+    // Newest first: people usually look for the container that they have just made.
     containers.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
     let text = if args.quiet {
         containers.iter().map(|container| format!("{}\n", id(container, args))).collect()

@@ -1,4 +1,4 @@
-//! `contd rm`: removes containers and all that belongs to them.
+//! `contd rm`: removes containers with everything that belongs to them.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
 
-/// Which, and how.
+/// The flags of `contd rm`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RmArgs {
-    /// End them first, where they run
+    /// Stop running containers first
     #[arg(short, long)]
     force: bool,
     /// Seconds until SIGKILL with --force, instead of the container's own
@@ -22,7 +22,7 @@ pub(crate) struct RmArgs {
     which: Containers,
 }
 
-/// Removes them and prints each that is gone.
+/// Removes the containers and prints each removed one.
 pub(crate) async fn run(session: &Session<'_>, args: RmArgs) -> Result<u8, CliError> {
     session
         .each(args.which.containers, async |client, target| {

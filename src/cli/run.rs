@@ -15,7 +15,7 @@ use crate::cli::host::Session;
 use crate::cli::progress::ProgressView;
 use crate::cli::run_args::RunArgs;
 
-/// Runs, and returns the exit code: the container's when attached.
+/// Runs a container, and returns the exit code: the container's own when attached.
 pub(crate) async fn run(session: &Session<'_>, args: &RunArgs) -> Result<u8, CliError> {
     make(session, args, true).await
 }
@@ -59,8 +59,8 @@ async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result
     Ok(0)
 }
 
-/// The file of `--cidfile`: made before the container, so that no container runs whose id cannot be told. Removed again
-/// when none did.
+/// The file of `--cidfile`. It is made before the container, so that no container runs whose id cannot be written.
+/// Removed again when no container was made.
 #[derive(Debug)]
 pub(crate) struct IdFile {
     path: PathBuf,
@@ -87,7 +87,7 @@ impl IdFile {
 impl Drop for IdFile {
     fn drop(&mut self) {
         if !self.is_written {
-            // Whoever removed it before us wanted the same.
+            // A failure means that another program has removed the file before us.
             drop(std::fs::remove_file(&self.path));
         }
     }

@@ -1,4 +1,4 @@
-//! The flags of `contd run`, and the spec that they describe.
+//! The flags of `contd run`, and the spec made from them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::cli::environment::{self, Lookup};
 use crate::cli::error::CliError;
 use crate::cli::{mounts, parse};
 
-/// Random digits behind a generated name.
+/// The number of random bytes at the end of a generated name.
 const NAME_SUFFIX_BYTES: usize = 3;
-/// The most of the flist's name in a generated name: with a dash and the digits it is a valid name.
+/// The most characters of the flist's name in a generated name; with a dash and the digits it is still a valid name.
 const NAME_STEM_BYTES: usize = 40;
 
-/// What to run, and how.
+/// The flags of `contd run`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RunArgs {
     /// Run in the background and print the container's id
@@ -28,10 +28,10 @@ pub(crate) struct RunArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) rm: bool,
-    /// Its name [default: made from the flist's]
+    /// Name of the container [default: made from the flist's]
     #[arg(long, value_parser = parse::container_name)]
     pub(crate) name: Option<ContainerName>,
-    /// The network namespace to join, as `ip netns` names it (NAME or ns:NAME), or `none` for an own, empty one
+    /// Network namespace to join, as `ip netns` names it (NAME or ns:NAME), or `none` for a new, empty one
     #[arg(long, visible_alias = "network", value_name = "NETNS|none", default_value = "none", value_parser = parse::network)]
     pub(crate) net: Network,
     /// Set a variable; KEY alone takes it from your own environment
@@ -40,19 +40,19 @@ pub(crate) struct RunArgs {
     /// Read variables from a file: KEY=VALUE lines, KEY alone from your own environment, # comments
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Mount a host path; options, such as ro, are separated by commas
+    /// Mount a host path; separate options, such as ro, by commas
     #[arg(short, long, value_name = "SRC:DST[:OPTS]", value_parser = mounts::volume)]
     pub(crate) volume: Vec<MountSpec>,
-    /// Mount anything, by docker's keys, as one line of CSV: type=bind,src=,dst=,ro or type=tmpfs,dst=,tmpfs-size=
+    /// Mount a file system by docker's keys, as one line of CSV: type=bind,src=,dst=,ro or type=tmpfs,dst=,tmpfs-size=
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = mounts::mount)]
     pub(crate) mount: Vec<MountSpec>,
-    /// What to run, in place of the image's entrypoint and command: a program, or a JSON list; "" for the command alone
+    /// Program to run in place of the image's entrypoint and command, or a JSON list; "" runs the command alone
     #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true, value_parser = parse::entrypoint)]
     pub(crate) entrypoint: Option<parse::Words>,
-    /// The working directory inside [default: what the flist says, or /]
+    /// Working directory inside the container [default: the flist's, or /]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Who it runs as: user[:group] or uid[:gid], looked up inside [default: what the flist says, or root]
+    /// User to run as: user[:group] or uid[:gid], looked up inside the container [default: the flist's, or root]
     #[arg(short, long, value_parser = parse::user)]
     pub(crate) user: Option<UserSpec>,
     /// Memory limit: a number and b, k, m or g
@@ -61,16 +61,16 @@ pub(crate) struct RunArgs {
     /// CPU limit, for example 0.5
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = parse::cpus)]
     pub(crate) cpus: Option<CpuLimit>,
-    /// The most processes and threads
+    /// Limit of processes and threads
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = parse::pids)]
     pub(crate) pids_limit: Option<u32>,
-    /// A word to remember it by; may be repeated
+    /// Attach a tag; may be repeated
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) tag: Vec<String>,
-    /// A pair to remember it by; may be repeated
+    /// Attach a label; may be repeated
     #[arg(short, long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = parse::label)]
     pub(crate) label: Vec<(String, String)>,
-    /// What happens when it ends by itself: no, on-failure[:MAX], always or unless-stopped
+    /// Restart policy when the container ends by itself: no, on-failure[:MAX], always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no", value_parser = parse::restart)]
     pub(crate) restart: RestartPolicy,
     /// Make its root read-only
@@ -80,50 +80,51 @@ pub(crate) struct RunArgs {
     /// Seconds between the stop signal and SIGKILL
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse::seconds)]
     pub(crate) stop_timeout: Option<Duration>,
-    /// The signal that asks it to end [default: what the flist says, or SIGTERM]
+    /// Signal that asks the container to end [default: the flist's, or SIGTERM]
     #[arg(long, value_name = "SIGNAL", value_parser = parse::signal)]
     pub(crate) stop_signal: Option<Signal>,
-    /// Size limit of its writable layer; refused where its file system cannot enforce one
+    /// Size limit of the writable layer; refused if its file system cannot enforce one
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse::limit_size)]
     pub(crate) rootfs_size: Option<u64>,
-    /// Where its writable layer lies: disk (kept until it is removed) or memory (gone with each end) [default: the node's]
+    /// Place of the writable layer: disk (kept until the container is removed) or memory (lost at each end) [default:
+    /// the node's]
     #[arg(long, value_name = "KIND", conflicts_with = "upper")]
     pub(crate) layer: Option<LayerKind>,
-    /// A directory of yours for its writable layer; kept when the container goes
+    /// Your own directory for the writable layer; kept when the container is removed
     #[arg(long, value_name = "DIR")]
     pub(crate) upper: Option<String>,
-    /// Give it CAP_SYS_ADMIN and /dev/fuse
+    /// Give the container CAP_SYS_ADMIN and /dev/fuse
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) elevated: bool,
-    /// How mounts travel between its root and the host
+    /// Propagation of mounts between the container's root and the host
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub(crate) rootfs_propagation: PropagationArg,
-    /// Which of the node's runtimes makes it: native, runc, ... [default: the node's]
+    /// Runtime of the node to use: native, runc, ... [default: the node's]
     #[arg(long, value_name = "NAME")]
     pub(crate) runtime: Option<String>,
-    /// Write its id to a file, which must not exist
+    /// Write the container's id to a file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
-    /// Print the config.json that the runtime would get, and do nothing
+    /// Print the runtime's config.json without making a container
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) dry_run: bool,
-    /// Its root: path or URL of a .fl file, or dir:PATH for a plain directory. All that follows it is the container's, flags
-    /// too: the command and its arguments, in place of the image's command [default: what the flist says]
-    // One list, so that clap looks for no flag of ours behind its first word.
+    /// Root file system: path or URL of a .fl file, or dir:PATH for a plain directory. Everything after it is for the
+    /// container, flags too: the command and its arguments, in place of the image's command [default: the flist's]
+    // One list for both, so that clap parses no flag of ours after the first word.
     #[arg(required = true, trailing_var_arg = true, value_name = "FLIST")]
     words: Vec<String>,
 }
 
-/// The words for [`Propagation`].
+/// The values of `--rootfs-propagation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum PropagationArg {
-    /// Not at all.
+    /// No propagation.
     Private,
     /// From the host into the container.
     Slave,
-    /// Both ways.
+    /// In both directions.
     Shared,
 }
 
@@ -138,16 +139,16 @@ impl From<PropagationArg> for Propagation {
 }
 
 impl RunArgs {
-    /// The root, and what to run in it.
+    /// Returns the root, and the command to run in it.
     pub(crate) fn flist_and_command(&self) -> (&str, &[String]) {
-        // clap wants at least one word.
+        // clap guarantees at least one word.
         self.words.split_first().map_or(("", &[]), |(flist, command)| (flist.as_str(), command))
     }
 
-    /// Makes the spec. Paths become absolute here: the daemon works in another directory.
+    /// Makes the spec. Paths become absolute here, because the daemon has another working directory.
     ///
     /// # Errors
-    /// Whatever is wrong with the flags, files and paths; the daemon was not asked yet.
+    /// The error in the flags, files or paths; the daemon was not asked yet.
     pub(crate) fn to_spec(&self, cwd: &Path, own_env: Lookup<'_>) -> Result<ContainerSpec, CliError> {
         if self.rm && self.restart != RestartPolicy::No {
             return Err(CliError::RmWithRestart { policy: self.restart });
@@ -189,11 +190,11 @@ impl RunArgs {
 }
 
 fn absolute(path: &str, cwd: &Path) -> String {
-    // Both come from UTF-8 or are shown as such; a directory that is not UTF-8 cannot be named in a spec anyway.
+    // Lossy is good enough: a spec cannot name a directory that is not UTF-8 anyway.
     if path.starts_with('/') { path.to_owned() } else { tidy(&cwd.join(path)) }
 }
 
-/// Takes `.` and `..` out without asking the file system, as a shell's `cd` does: a spec may hold neither.
+/// Removes `.` and `..` without asking the file system, as a shell's `cd` does: a spec must not have them.
 fn tidy(path: &Path) -> String {
     let mut tidy = PathBuf::from("/");
     for part in path.components() {
@@ -224,7 +225,7 @@ fn absolute_mount(mount: &MountSpec, cwd: &Path) -> MountSpec {
     mount
 }
 
-/// Makes a readable name out of the flist's, with random digits behind.
+/// Makes a readable name from the flist's, with random digits at its end.
 fn generated_name(flist: &str) -> Result<ContainerName, CliError> {
     let mut random = [0u8; NAME_SUFFIX_BYTES];
     getrandom::fill(&mut random).map_err(|source| CliError::Random { source })?;

@@ -1,4 +1,4 @@
-//! `contd shim`: looks after the processes that look after containers.
+//! `contd shim`: manages the shims of running containers.
 
 use contd_client::{Deadline, ListFilter};
 use contd_protocol::api::Target;
@@ -8,7 +8,7 @@ use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
 
-/// What is to be done.
+/// The flags of `contd shim`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ShimArgs {
     #[command(subcommand)]
@@ -22,10 +22,10 @@ enum ShimVerb {
     Upgrade(UpgradeArgs),
 }
 
-/// Which.
+/// The flags of `contd shim upgrade`.
 #[derive(Debug, Clone, clap::Args)]
 struct UpgradeArgs {
-    /// Those of all running containers of all namespaces
+    /// Upgrade the shims of all running containers of all namespaces
     #[arg(short, long, conflicts_with = "containers")]
     all: bool,
     /// Names, ids, or the beginnings of ids
@@ -33,7 +33,7 @@ struct UpgradeArgs {
     containers: Vec<ContainerRef>,
 }
 
-/// Replaces them and prints each container whose shim was replaced.
+/// Replaces the shims and prints each container whose shim was replaced.
 pub(crate) async fn run(session: &Session<'_>, args: ShimArgs) -> Result<u8, CliError> {
     let ShimVerb::Upgrade(UpgradeArgs { all, containers }) = args.verb;
     if !all {
@@ -46,7 +46,7 @@ pub(crate) async fn run(session: &Session<'_>, args: ShimArgs) -> Result<u8, Cli
     }
     let client = session.connect().await?;
     let mut code = 0;
-    // One after the other: a version that does not come up is noticed at the first.
+    // Upgrade one after the other: a version that does not start is noticed at the first.
     for container in client.list(ListFilter::All, Deadline::Usual).await? {
         if !matches!(container.state, State::Running { .. } | State::Paused { .. }) {
             continue;

@@ -6,13 +6,13 @@ use contd_types::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Signals that may wait; more of them say nothing new.
+/// How many signals may wait; more of them would add no information.
 const WAITING: usize = 8;
 
 /// Catches SIGHUP, SIGINT, SIGQUIT and SIGTERM from now on. Needs a tokio runtime.
 ///
 /// # Errors
-/// When the system refuses a handler.
+/// The system refuses a signal handler.
 pub(crate) fn catch() -> io::Result<mpsc::Receiver<Signal>> {
     let (sender, receiver) = mpsc::channel(WAITING);
     for number in [1u8, 2, 3, 15] {

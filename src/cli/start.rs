@@ -1,4 +1,4 @@
-//! `contd start`: runs stopped or failed containers again.
+//! `contd start`: starts created, stopped or failed containers.
 
 use contd_client::Deadline;
 
@@ -6,14 +6,14 @@ use crate::cli::args::Containers;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 
-/// Which.
+/// The flags of `contd start`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StartArgs {
     #[command(flatten)]
     which: Containers,
 }
 
-/// Starts them and prints each that runs.
+/// Starts the containers and prints each that runs.
 pub(crate) async fn run(session: &Session<'_>, args: StartArgs) -> Result<u8, CliError> {
     session
         .each(args.which.containers, async |client, target| {

@@ -1,10 +1,10 @@
-//! Where a container is, in the words of `ps`.
+//! Describes the state of a container in the words of `ps`.
 
 use std::time::Duration;
 
 use contd_types::{State, Timestamp};
 
-/// Says where a container is, as of `now`.
+/// Returns the description of a state, as of `now`.
 pub(crate) fn describe(state: &State, started_at: Option<Timestamp>, now: Timestamp) -> String {
     let up = || match started_at {
         Some(at) => format!("Up {}", rough(now.saturating_since(at))),
@@ -29,17 +29,17 @@ pub(crate) fn describe(state: &State, started_at: Option<Timestamp>, now: Timest
     }
 }
 
-/// Tells whether `ps` shows it without `-a`: whatever runs, will run, or is on its way.
+/// Tells whether `ps` shows the container without `-a`: it runs, will run, or is being made or ended.
 pub(crate) fn is_alive(state: &State) -> bool {
     !matches!(state, State::Stopped { .. } | State::Failed { .. } | State::Prepared)
 }
 
-/// Says how long ago something was.
+/// Returns how long ago a time was, as text.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", rough(now.saturating_since(at)))
 }
 
-/// Says a duration in its largest unit.
+/// Formats a duration in its largest unit.
 fn rough(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (count, unit) = match seconds {

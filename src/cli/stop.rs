@@ -1,4 +1,4 @@
-//! `contd stop`: ends containers.
+//! `contd stop`: stops containers.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
 
-/// Which, and how patiently.
+/// The flags of `contd stop`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StopArgs {
     /// Seconds until SIGKILL, instead of the container's own
@@ -17,7 +17,7 @@ pub(crate) struct StopArgs {
     which: Containers,
 }
 
-/// Ends them and prints each that has ended.
+/// Stops the containers and prints each that has ended.
 pub(crate) async fn run(session: &Session<'_>, args: StopArgs) -> Result<u8, CliError> {
     let follower = session.follow().await?;
     session

@@ -1,9 +1,9 @@
-//! Tables for people: columns as wide as their widest cell.
+//! Formats tables for people: columns as wide as their widest cell.
 
-/// Cells between columns.
+/// The gap between columns.
 const GAP: &str = "   ";
 
-/// Lays out rows; the first is the head. Every line ends with a newline and without trailing blanks.
+/// Formats rows; the first is the header. Every line ends with a newline and without trailing blanks.
 pub(crate) fn render(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)

@@ -1,4 +1,4 @@
-//! `contd update`: changes what can be changed of a container at any time.
+//! `contd update`: changes the settings of a container that can be changed at any time.
 
 use contd_client::Deadline;
 use contd_types::RestartPolicy;
@@ -8,17 +8,17 @@ use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
 
-/// Which, and to what.
+/// The flags of `contd update`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct UpdateArgs {
-    /// What happens when it ends by itself, from now on: no, on-failure[:MAX], always or unless-stopped
+    /// Restart policy from now on: no, on-failure[:MAX], always or unless-stopped
     #[arg(long, value_name = "POLICY", required = true, value_parser = parse::restart)]
     restart: RestartPolicy,
     #[command(flatten)]
     which: Containers,
 }
 
-/// Changes them and prints each that was changed.
+/// Changes the containers and prints each changed one.
 pub(crate) async fn run(session: &Session<'_>, args: UpdateArgs) -> Result<u8, CliError> {
     session
         .each(args.which.containers, async |client, target| {

@@ -1,4 +1,4 @@
-//! Wrong usage: what clap says of it, less what would mislead, and the exit code.
+//! Wrong usage: shows clap's message without misleading parts, and sets the exit code.
 
 use std::ffi::OsString;
 
@@ -9,12 +9,12 @@ use crate::cli::args::Cli;
 use crate::cli::error::{CliError, ENGINE_FAILED};
 use crate::cli::host::Host;
 
-/// Wrong usage, as clap has it.
+/// The exit code of wrong usage, as clap sets it.
 const USAGE: u8 = 2;
-/// Verbs and flags that end or remove something. Nobody is led to them by a guess.
+/// Verbs and flags that end or remove something. They are never suggested.
 const HARMFUL: [&str; 7] = ["kill", "prune", "rm", "shutdown", "stop", "--force", "--fix"];
 
-/// Tells people what is wrong; help and version are data. Returns the exit code.
+/// Reports wrong usage; help and version go to standard output. Returns the exit code.
 pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u8 {
     if !error.use_stderr() {
         let text = error.render().to_string();
@@ -25,11 +25,11 @@ pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u
     keep_honest(&mut error, is_run);
     let text = error.render();
     host.output.tell(&if host.output.is_err_terminal { text.ansi().to_string() } else { text.to_string() });
-    // Any other code could be the container's own; docker and podman have this one as well.
+    // Any other code could be the container's own; docker and podman use this one too.
     if is_run { ENGINE_FAILED } else { USAGE }
 }
 
-/// Finds the verb in words that clap could not make sense of.
+/// Finds the verb in words that clap could not parse.
 fn verb(words: &[OsString]) -> Option<String> {
     let root = Cli::command();
     let takes_value = |word: &str| {
@@ -51,7 +51,7 @@ fn verb(words: &[OsString]) -> Option<String> {
     None
 }
 
-/// Takes suggestions out that no slip of a finger explains, or that do harm, or that are wrong.
+/// Removes suggestions that no typing error explains, that do harm, or that are wrong.
 fn keep_honest(error: &mut clap::Error, is_run: bool) {
     let given = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
         (Some(ContextValue::String(given)), _) | (None, Some(ContextValue::String(given))) => given.clone(),
@@ -74,13 +74,13 @@ fn keep_honest(error: &mut clap::Error, is_run: bool) {
     {
         error.insert(ContextKind::SuggestedArg, ContextValue::String(name));
     }
-    // What follows `--` would be the flist.
+    // The word after `--` would be the flist.
     if is_run && error.kind() == ErrorKind::UnknownArgument {
         error.remove(ContextKind::Suggested);
     }
 }
 
-/// Tells whether `name` may be what somebody meant who typed `given`: one slip in a short word, two in a long one.
+/// Tells whether `given` may be a mistyped `name`: one error in a short word, two in a long one.
 fn is_good_guess(given: &str, name: &str) -> bool {
     let slips = if name.trim_start_matches('-').chars().count() > 5 { 2 } else { 1 };
     !HARMFUL.contains(&name) && strsim::damerau_levenshtein(given, name) <= slips
@@ -90,7 +90,7 @@ fn is_good_guess(given: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Every verb is one or the other: a new one must be put here, or into [`HARMFUL`].
+    /// Every verb is in one of the two lists: add a new one here or to [`HARMFUL`].
     const HARMLESS: [&str; 30] = [
         "cache",
         "completion",

@@ -1,4 +1,4 @@
-//! `contd version`: who we are, and who answers.
+//! `contd version`: shows the versions of this command and of the daemon.
 
 use contd_client::Deadline;
 use contd_protocol::api::{VERSIONS, VersionInfo};
@@ -8,15 +8,15 @@ use crate::cli::args::Format;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 
-/// How it is shown.
+/// The flags of `contd version`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct VersionArgs {
-    /// For people, or one JSON object
+    /// Output format: lines for people, or one JSON object
     #[arg(long, default_value = "table")]
     format: Format,
 }
 
-/// Shows our version in any case, the daemon's if it answers.
+/// Shows our version in any case, and the daemon's if it answers.
 pub(crate) async fn run(session: &Session<'_>, args: &VersionArgs) -> Result<(), CliError> {
     let answer = match session.connect().await {
         Ok(client) => client.version(Deadline::Usual).await.map_err(CliError::from),

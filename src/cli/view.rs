@@ -8,16 +8,18 @@ use contd_types::{
 };
 use serde::Serialize;
 
-/// What the fields of `inspect` mean; shown by its help.
+/// The meaning of `inspect`'s fields; shown by its help.
 pub(crate) const FIELDS_HELP: &str = "\
 Fields: id, name, namespace; status (creating, created, starting, running, paused, stopping, stopped, backoff, failed,
-recovering, deleting); pid (null unless it lives); exit_code (as a shell has it; null unless it has ended); exit (code or
-signal, at, oom_kills, how it is known); last_exit (of the run before, too); failure (step and reason); lingering (why it is
-not gone yet although it was deleted); created, started, finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path; flist, tags, labels; command (list, or one
-line); env, network (none, or ns:NAME), mounts, working_dir, user; memory_bytes, cpus, pids_limit, layer, rootfs_size_bytes (null
-where nothing limits it), open_files (what is in force: its own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation, restart, stop_signal, stop_timeout_seconds, auto_remove.";
+recovering, deleting); pid (null unless it runs); exit_code (in a shell's form; null unless it has ended); exit (code or
+signal, at, oom_kills, known_by); last_exit (also of the run before); failure (step and reason); lingering (why a deleted
+container is not gone yet); created, started, finished (RFC 3339); restart_count, restart_attempt, restart_at; log_path;
+flist, tags, labels; command (list, or one line); env, network (none, or ns:NAME), mounts, working_dir, user;
+memory_bytes, cpus, pids_limit, layer, rootfs_size_bytes (null without a limit), open_files (the values in force: the
+container's own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation,
+restart, stop_signal, stop_timeout_seconds, auto_remove.";
 
-/// All about a container.
+/// Everything about a container.
 #[derive(Debug, Serialize)]
 pub(crate) struct ContainerView<'a> {
     id: &'a str,
@@ -80,7 +82,7 @@ pub(crate) struct SummaryView<'a> {
     labels: &'a BTreeMap<String, String>,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct ExitView<'a> {
     code: Option<u8>,

@@ -4,14 +4,14 @@ use crate::cli::args::Containers;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 
-/// Which.
+/// The flags of `contd wait`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct WaitArgs {
     #[command(flatten)]
     which: Containers,
 }
 
-/// Waits for all and prints the exit code of each, in the order given. A daemon that is replaced meanwhile is no matter.
+/// Waits for all containers and prints the exit code of each, in the order given. Survives a replacement of the daemon.
 pub(crate) async fn run(session: &Session<'_>, args: WaitArgs) -> Result<u8, CliError> {
     let follower = session.follow().await?;
     session

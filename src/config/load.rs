@@ -4,29 +4,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use contd_types::{CpuLimit, MIN_MEMORY_BYTES};
+use contd_node::Config;
 
-use crate::cli::DaemonArgs;
-use crate::config::Config;
-use crate::config::layout::{self, Clash};
+use crate::config::DaemonArgs;
 use crate::config::place::{self, Sources};
 
 /// Where the configuration is when nobody says otherwise.
 const DEFAULT_FILE: &str = "/etc/contd/config.toml";
 /// The most bytes of a configuration file.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
-
-/// The smallest cache: what several servers write between two looks at its size is some MiB.
-const MIN_CACHE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// The longest time, as for containers.
-const MAX_SECONDS: u64 = contd_types::MAX_TIMEOUT.as_secs();
-/// An exbibyte: more than any node has, and far from where bytes overflow.
-const MAX_MIB: u64 = 1 << 40;
-/// More of anything than one daemon can look after.
-const MAX_COUNT: u64 = 1_000_000;
-/// Each is a process that waits.
-const MAX_SLOTS: u64 = 1024;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -56,31 +42,11 @@ pub(crate) enum ConfigError {
         source: toml::de::Error,
     },
     /// A value cannot work.
-    #[error("configuration: {key} = {value:?} {why}{}", in_brackets(place.as_deref()))]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What is wrong with it.
-        why: &'static str,
+    #[error("{fault}{}", in_brackets(place.as_deref()))]
+    Fault {
+        /// What is wrong.
+        fault: contd_node::ConfigError,
         /// Where it stands, unless it is the default.
-        place: Option<String>,
-    },
-    /// Two of the daemon's directories get into each other's way.
-    #[error("configuration: {key} = {path:?} {} {other_key} = {other_path:?}{}", clash_text(*clash), in_brackets(place.as_deref()))]
-    Overlap {
-        /// The inner one.
-        key: &'static str,
-        /// Its path.
-        path: PathBuf,
-        /// The outer one.
-        other_key: &'static str,
-        /// Its path.
-        other_path: PathBuf,
-        /// How.
-        clash: Clash,
-        /// Where the inner one stands, or else the outer one, unless they are defaults.
         place: Option<String>,
     },
 }
@@ -94,33 +60,14 @@ impl ConfigError {
     /// Says what to do next.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Self::Overlap { .. } => "give each a place of its own: none may be another, or lie in it",
+            Self::Fault { fault, .. } => fault.hint(),
             _ => "see docs/configuration.md, or leave the file out for the defaults",
         }
-    }
-
-    /// Adds where the value stands.
-    fn placed(mut self, sources: &Sources, args: &DaemonArgs) -> Self {
-        match &mut self {
-            Self::Value { key, place, .. } => *place = sources.of_key(key, args),
-            Self::Overlap { key, other_key, place, .. } => {
-                *place = sources.of_key(key, args).or_else(|| sources.of_key(other_key, args));
-            }
-            Self::Read { .. } | Self::Text { .. } | Self::Shape { .. } => {}
-        }
-        self
     }
 }
 
 fn in_brackets(place: Option<&str>) -> String {
     place.map(|place| format!(" ({place})")).unwrap_or_default()
-}
-
-fn clash_text(clash: Clash) -> &'static str {
-    match clash {
-        Clash::Same => "is the same as",
-        Clash::Below => "lies in",
-    }
 }
 
 /// Reads the configuration that the flags name, or the default one.
@@ -139,7 +86,10 @@ pub(crate) fn load(args: &DaemonArgs) -> Result<Config, ConfigError> {
     let shape = |source| ConfigError::Shape { files: sources.names(), source };
     let mut config: Config = table.try_into().map_err(shape)?;
     overlay(&mut config, args);
-    check(&config).and_then(|()| layout::check(&config)).map_err(|error| error.placed(&sources, args))?;
+    config.check().map_err(|fault| {
+        let place = fault.keys().into_iter().find_map(|key| sources.of_key(key, args));
+        ConfigError::Fault { fault, place }
+    })?;
     Ok(config)
 }
 
@@ -215,104 +165,6 @@ fn overlay(config: &mut Config, args: &DaemonArgs) {
     if args.address.is_some() {
         config.address.clone_from(&args.address);
     }
-}
-
-fn check(config: &Config) -> Result<(), ConfigError> {
-    if config.version != 1 {
-        let value = config.version.to_string();
-        return Err(ConfigError::Value {
-            key: "version",
-            value,
-            why: "is not known; this contd reads version 1",
-            place: None,
-        });
-    }
-    let socket = config.socket();
-    let paths = [
-        ("state_dir", &config.state_dir),
-        ("run_dir", &config.run_dir),
-        ("log_dir", &config.log_dir),
-        ("cache_dir", &config.cache_dir),
-        ("netns_dir", &config.netns_dir),
-        ("address", &socket),
-    ];
-    for (key, path) in paths {
-        if !path.is_absolute() {
-            let (value, why) = (path.display().to_string(), "is not an absolute path");
-            return Err(ConfigError::Value { key, value, why, place: None });
-        }
-    }
-    let parent = &config.cgroup_parent;
-    let is_one_component = contd_types::NamespaceId::new(parent.as_str()).is_ok();
-    if !is_one_component || !parent.starts_with("contd") {
-        let why = "is not one name that begins with contd";
-        return Err(ConfigError::Value { key: "cgroup_parent", value: parent.clone(), why, place: None });
-    }
-    check_defaults(config)?;
-    check_ranges(config)?;
-    if config.cache.max_bytes < MIN_CACHE_BYTES {
-        let value = config.cache.max_bytes.to_string();
-        return Err(ConfigError::Value {
-            key: "cache.max_bytes",
-            value,
-            why: "is less than 64m: blocks would come and go",
-            place: None,
-        });
-    }
-    Ok(())
-}
-
-/// Checks the numbers that are computed with: none can be so large that a sum or a product of it, or a thing made for each,
-/// would be more than a machine has.
-fn check_ranges(config: &Config) -> Result<(), ConfigError> {
-    let (limits, count) = (&config.limits, |value: usize| u64::try_from(value).unwrap_or(u64::MAX));
-    let ranges = [
-        ("runtime.timeout_s", config.runtime.timeout_s, 1, MAX_SECONDS),
-        ("runtime.warm_slots", count(config.runtime.warm_slots), 0, MAX_SLOTS),
-        ("defaults.stop_timeout_s", config.defaults.stop_timeout_s, 0, MAX_SECONDS),
-        ("logs.max_mib", config.logs.max_mib, 0, MAX_MIB),
-        ("limits.containers_per_namespace", count(limits.containers_per_namespace), 0, MAX_COUNT),
-        ("limits.runs_per_namespace", count(limits.runs_per_namespace), 1, MAX_COUNT),
-        ("limits.runs", count(limits.runs), 1, MAX_COUNT),
-        ("limits.connections", count(limits.connections), 1, MAX_COUNT),
-        ("limits.connections_for_root", count(limits.connections_for_root), 0, MAX_COUNT),
-        ("limits.connections_per_user", count(limits.connections_per_user), 1, MAX_COUNT),
-        ("limits.calls_per_user", count(limits.calls_per_user), 1, MAX_COUNT),
-        ("limits.followers_per_user", count(limits.followers_per_user), 0, MAX_COUNT),
-        ("limits.dry_runs_per_user", count(limits.dry_runs_per_user), 0, MAX_COUNT),
-        ("limits.idle_timeout_s", limits.idle_timeout_s, 1, MAX_SECONDS),
-    ];
-    for (key, value, least, most) in ranges {
-        let why = match value {
-            0 if least > 0 => "would let nothing happen",
-            value if value > most => "is more than can be meant",
-            _ => continue,
-        };
-        return Err(ConfigError::Value { key, value: value.to_string(), why, place: None });
-    }
-    Ok(())
-}
-
-/// Checks the limits of containers that do not say: 0 would be none, and every container has all of them
-/// (docs/decisions/0018-what-is-typed.md).
-fn check_defaults(config: &Config) -> Result<(), ConfigError> {
-    let defaults = &config.defaults;
-    let limits = [
-        ("defaults.memory_mib", defaults.memory_mib, MIN_MEMORY_BYTES / (1024 * 1024), MAX_MIB),
-        ("defaults.cpu_millis", defaults.cpu_millis.into(), CpuLimit::LEAST_MILLIS.into(), u64::MAX),
-        ("defaults.pids", defaults.pids.into(), 1, u64::MAX),
-        ("defaults.rootfs_mib", defaults.rootfs_mib, 1, MAX_MIB),
-    ];
-    for (key, value, least, most) in limits {
-        let why = match value {
-            0 => "would be no limit, and every container has one: write a number above 0",
-            value if value < least => "is less than a container can run with",
-            value if value > most => "is more than can be meant",
-            _ => continue,
-        };
-        return Err(ConfigError::Value { key, value: value.to_string(), why, place: None });
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -446,7 +298,7 @@ mod tests {
             "[logs]\nmax_mib = 9223372036854775807",
         ] {
             let main = write(dir.path(), "config.toml", bad);
-            assert!(matches!(load(&args(&main)), Err(ConfigError::Value { .. })), "{bad} was accepted");
+            assert!(matches!(load(&args(&main)), Err(ConfigError::Fault { .. })), "{bad} was accepted");
         }
     }
 }

@@ -1,16 +1,11 @@
-//! The configuration of the daemon: one TOML file, drop-ins beside it, flags above both.
+//! Reads the configuration of the daemon (`contd_node::Config`): one TOML file, drop-ins beside it, flags above both.
 //!
 //! Order of precedence, the later wins: built-in defaults, the file, `conf.d/*.toml` beside it by name, flags. An unknown
 //! key is an error that names the file, the line and the column. A missing file is fine unless it was asked for.
 
-mod access;
-mod api;
-mod file;
-mod layout;
+mod args;
 mod load;
 mod place;
 
-pub(crate) use access::{Access, FlistRule};
-pub(crate) use api::Api;
-pub(crate) use file::{Config, Limits};
+pub(crate) use args::DaemonArgs;
 pub(crate) use load::{ConfigError, load};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::DaemonArgs;
+use crate::config::DaemonArgs;
 
 /// The texts that a configuration was made from, in their order: the later wins.
 #[derive(Debug, Default)]

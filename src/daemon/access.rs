@@ -1,15 +1,14 @@
 //! Who may do what: the peer's user (`SO_PEERCRED`) and groups (`SO_PEERGROUPS`) against the rules of the configuration.
 //!
-//! Here: verbs and namespaces. What of the host a container may have is judged by [`crate::daemon::judge`].
+//! Here: verbs and namespaces. What of the host a container may have is judged by [`contd_node::Rules`].
 
 use contd_protocol::api::Request;
 use std::sync::Arc;
 
 use contd_types::{ApiError, Caller, ErrorKind, NamespaceId};
 
-use crate::config::{Access, Limits};
-use crate::daemon::judge::{fits, is_in_scope};
 use crate::daemon::places::Shares;
+use contd_node::{Access, Limits, fits, is_in_scope};
 
 /// Who is at the other end of a connection, as the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,14 +17,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::config::{Config, Limits};
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
 use crate::daemon::hints::About;
-use crate::daemon::judge::Rules;
 use crate::daemon::leaving::Leaving;
 use crate::daemon::places::{Kind, Places};
-use crate::flist_places::FlistPlaces;
+use contd_node::{Config, FlistPlaces, Limits, Rules};
 
 /// For questions that are answered from memory: the actors need microseconds; more means that they are stuck.
 pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(15);
@@ -41,15 +39,15 @@ const PROGRESS_QUEUED: usize = 4;
 #[derive(Debug)]
 pub(crate) struct ApiSettings {
     /// Who may do what.
-    pub(crate) rules: Rules,
+    pub(crate) rules: Arc<Rules>,
     /// How much of it.
     pub(crate) limits: Limits,
 }
 
 impl ApiSettings {
-    /// Takes them from a configuration.
-    pub(crate) fn of(config: &Config) -> Arc<Self> {
-        Arc::new(Self { rules: Rules::of(config), limits: config.limits.clone() })
+    /// Takes them from a node and its configuration.
+    pub(crate) fn of(rules: Arc<Rules>, config: &Config) -> Arc<Self> {
+        Arc::new(Self { rules, limits: config.limits.clone() })
     }
 }
 

@@ -1,65 +1,49 @@
-//! The daemon: reads its configuration, takes its lock, starts the actors, serves the API, and leaves the containers
-//! running when it goes.
+//! The daemon: a node (`contd-node`) with an API socket and signals. Its containers run on when it ends.
 //!
 //! ```text
-//!  config ─► programs ─► directories ─► lock, or handover ─► parts ─► API socket ─► actors ─► until SIGTERM, SIGINT or a
-//!                                                                                             successor
+//!  config ─► plan ─► directories ─► lock, or handover ─► assembled ─► API socket ─► node ─► until SIGTERM, SIGINT or a
+//!                                                                                           successor
 //! ```
 
 mod access;
-mod cache_mode;
 mod calls;
-mod cgroups;
 mod connection;
 mod handover;
 mod hints;
 mod inherited;
-mod judge;
 mod leaving;
-mod limits;
-mod lock;
-mod parts;
 mod places;
-pub(crate) mod programs;
 mod reload;
 mod server;
+mod spare;
 #[cfg(test)]
 mod tests;
-mod vault;
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use contd_actors::messages::Shutdown;
-use contd_actors::{Supervisor, ask_api};
+use contd_actors::Supervisor;
 use contd_descriptors::Named;
+use contd_node::{Node, NodeLock, Plan, lock};
 use contd_service_manager::{ManagerError, ServiceManager};
-use contd_shim_client::ProcessShimClient;
 use contd_types::{ApiError, Clock, ErrorKind, Shortage, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::cli::DaemonArgs;
-use crate::config::{self, Config};
+use crate::config;
+use crate::config::DaemonArgs;
 use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::handover::{Desk, Successor};
 use crate::daemon::inherited::{Inherited, Passed};
-use crate::daemon::judge::Gate;
 use crate::daemon::leaving::Leaving;
-pub(crate) use crate::daemon::lock::DaemonLock;
-pub(crate) use crate::daemon::parts::{EVENTS_DIR, RUNTIME_STATE_DIR};
 use crate::daemon::reload::Reload;
 use crate::daemon::server::{Connections, Server};
-use crate::flist_places::FlistPlaces;
 
-/// How long the actors may take to come to rest; runs under way have a bound of their own inside.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long those who are connected may go on asking when the daemon leaves: a bit more than one who has just come may
 /// take for its first call.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -77,23 +61,23 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
     init_logging();
     // Everything that can be wrong with ourselves comes first: a daemon that runs is not touched by one that cannot.
     let config = config::load(args).map_err(|error| explain(ErrorKind::InvalidArgument, &error, error.hint()))?;
-    limits::raise_open_files();
-    let address = config.socket();
+    contd_node::raise_open_files();
+    let (address, run_dir) = (config.socket(), config.run_dir.clone());
     server::check(&address).map_err(|error| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS))?;
-    let programs = programs::find(&config).map_err(|error| explain(ErrorKind::NotFound, &error, &error.hint()))?;
+    let plan = Plan::new(config).map_err(|error| ApiError::from_error(&error))?;
     let passed = Passed::take(&address).map_err(|error| explain(error.kind(), &error, error.hint()))?;
     let runtime = contd_actors::runtime();
     let runtime = runtime.map_err(|error| explain(ErrorKind::Internal, &error, "check the limits of this process"))?;
     let system = actix::System::with_tokio_rt(|| runtime);
     // From here on it does not end us, also while we wait for the one that runs.
     let hang_up = system.block_on(async { listen(SignalKind::hangup()) })?;
-    make_directories(&config)?;
-    contd_failpoint::arm(&config.run_dir);
-    let mut entered = handover::enter(&config.run_dir, &agent(), !args.no_takeover)
+    plan.make_directories().map_err(|error| ApiError::from_error(&error))?;
+    contd_failpoint::arm(&run_dir);
+    let mut entered = handover::enter(&run_dir, &agent(), !args.no_takeover)
         .map_err(|error| explain(error.kind(), &error, error.hint()))?;
     let inherited = Inherited::gather(passed, &mut entered, &address);
-    let result = system.block_on(serve(args, &config, &programs, &entered.lock, inherited, hang_up));
-    cgroups::remove_if_empty(&config.cgroup_parent);
+    let result = system.block_on(serve(args, &plan, &entered.lock, inherited, hang_up));
+    contd_node::remove_empty_cgroups(&plan.config().cgroup_parent);
     // Last of all, when nothing of ours is under way.
     drop(entered);
     result
@@ -101,16 +85,14 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
 
 async fn serve(
     args: &DaemonArgs,
-    config: &Config,
-    programs: &programs::Programs,
-    lock: &DaemonLock,
+    plan: &Plan,
+    lock: &NodeLock,
     inherited: Inherited,
     hang_up: Signal,
 ) -> Result<(), ApiError> {
     let Inherited { listener, is_managers, kept, manager } = inherited;
-    let settings = watch::channel(ApiSettings::of(config)).0;
-    let judge = Arc::new(Gate::new(settings.subscribe()));
-    let (node_config, parts, shims) = parts::assemble(config, programs, &manager, kept, judge)?;
+    let config = plan.config();
+    let assembled = plan.assemble(&manager, kept).map_err(|error| ApiError::from_error(&error))?;
     let mut signals = Signals::listen(hang_up)?;
     let bind_failed = |error: server::BindError| explain(ErrorKind::InvalidArgument, &error, ANOTHER_ADDRESS);
     let own_uid = nix::unistd::geteuid().as_raw();
@@ -126,35 +108,36 @@ async fn serve(
         }
         None => server::bind(&config.socket(), config.api).map_err(bind_failed)?,
     };
-    let supervisor = contd_actors::start(node_config, parts);
+    let node = assembled.start();
+    let supervisor = node.supervisor().clone();
     let backend = Arc::new(Backend {
         supervisor: supervisor.clone(),
-        settings,
+        settings: watch::channel(ApiSettings::of(node.rules(), config)).0,
         own_uid,
         places: Arc::default(),
         agent: agent(),
         started_at: SystemClock.now(),
         runtime: config.runtime.default.clone(),
-        flists: FlistPlaces::of(config),
+        flists: contd_node::FlistPlaces::of(config),
         leaving: watch::channel(None).0,
     });
     let mut server = Server::new(socket, Arc::clone(&backend), &config.socket()).map_err(bind_failed)?;
     lock.say(Some(server.listener_number()));
-    shims.fill_slots();
+    node.fill_slots();
     tell_ready(&manager, &server, is_managers);
     info!(socket = %config.socket().display(), runtime = %config.runtime.default, "contd serves");
     let mut reload = Reload::new(args, config.clone());
     let successor = loop {
         match until_it_leaves(&mut server, &desk, &supervisor, &manager, &mut signals).await? {
-            Told::Reload => reload.run(&backend, &supervisor),
+            Told::Reload => reload.run(&backend, &node),
             Told::End => break None,
             Told::Replaced(successor) => break Some(*successor),
         }
     };
     drop(desk);
-    come_to_rest(&backend, server.close(), &shims, &manager, successor.is_some()).await;
+    come_to_rest(&backend, server.close(), &node, &manager, successor.is_some()).await;
     match successor {
-        Some(successor) => successor.hand_kept(shims.release_kept().into_iter().map(to_named).collect()).await,
+        Some(successor) => successor.hand_kept(node.release_kept().into_iter().map(to_named).collect()).await,
         // Where a manager keeps it, connections wait there for the next start. The lock is still held: it is ours to remove.
         None if !manager.is_there() => {
             if let Err(error) = std::fs::remove_file(config.socket()) {
@@ -228,7 +211,7 @@ async fn hand_listener(
 async fn come_to_rest(
     backend: &Backend,
     mut connections: Connections,
-    shims: &ProcessShimClient,
+    node: &Node,
     manager: &ServiceManager,
     is_replaced: bool,
 ) {
@@ -239,11 +222,11 @@ async fn come_to_rest(
     let leaving = if is_replaced { Leaving::Replaced } else { Leaving::Ending };
     backend.leaving.send_replace(Some(leaving));
     connections.finish(LAST_CALLS).await;
-    if let Err(error) = ask_api(&backend.supervisor, Shutdown, SHUTDOWN_DEADLINE).await {
+    if let Err(error) = node.come_to_rest().await {
         warn!(%error, "the actors did not come to rest");
     }
     connections.finish(LAST_WORDS).await;
-    shims.drain_slots().await;
+    node.drain_slots().await;
 }
 
 /// Tells the service manager that we are there, and has it keep the API socket if that is not its own.
@@ -306,29 +289,6 @@ impl Signals {
         info!("told to end by {name}");
         Told::End
     }
-}
-
-/// Makes the directories of the daemon with the rights of docs/architecture.md, "on disk".
-fn make_directories(config: &Config) -> Result<(), ApiError> {
-    let dirs: [(&Path, u32); 4] = [
-        (&config.state_dir, 0o700),
-        (&config.run_dir, 0o711),
-        (&config.cache_dir, 0o700),
-        // Logs are for operators to read; /var/log itself exists already.
-        (&config.log_dir, 0o755),
-    ];
-    for (dir, mode) in dirs {
-        std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(|error| {
-            let message = format!("make the directory {}", dir.display());
-            let (kind, hint) = match Shortage::of(&error) {
-                Some(shortage) => (ErrorKind::OutOfResources, shortage.hint()),
-                None => (ErrorKind::PermissionDenied, "run contd as root, or choose other directories"),
-            };
-            ApiError { kind, message, causes: vec![error.to_string()], hint: Some(hint.to_owned()) }
-        })?;
-    }
-    cache_mode::close(&config.cache_dir);
-    Ok(())
 }
 
 /// Flattens an error of the start with its causes. Whatever ran out counts before `kind` and `hint`.

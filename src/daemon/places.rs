@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contd_types::{ApiError, ErrorKind};
 
-use crate::config::Limits;
+use contd_node::Limits;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

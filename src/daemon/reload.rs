@@ -1,15 +1,12 @@
 //! SIGHUP: reads the configuration again and takes over what can change while the daemon runs: `access`, `limits`, `logs`
 //! and `defaults`. One that cannot be used changes nothing, and neither a bad one nor the signal itself ends the daemon.
 
-use actix::Addr;
-use contd_actors::messages::Reconfigure;
-use contd_actors::{Supervisor, tell};
+use contd_node::{Config, Node};
 use tracing::{error, info, warn};
 
-use crate::cli::DaemonArgs;
-use crate::config::{self, Config};
+use crate::config;
+use crate::config::DaemonArgs;
 use crate::daemon::calls::{ApiSettings, Backend};
-use crate::daemon::parts;
 
 /// The configuration that the daemon goes by, and where it is read again.
 #[derive(Debug)]
@@ -24,7 +21,7 @@ impl<'a> Reload<'a> {
     }
 
     /// Reads it again. What is asked from now on goes by it, also on connections that are open.
-    pub(crate) fn run(&mut self, backend: &Backend, supervisor: &Addr<Supervisor>) {
+    pub(crate) fn run(&mut self, backend: &Backend, node: &Node) {
         let read = match config::load(self.args) {
             Ok(read) => read,
             Err(error) => {
@@ -33,15 +30,11 @@ impl<'a> Reload<'a> {
             }
         };
         let (next, waiting) = merge(&self.in_force, read);
-        let settings = match parts::changeable(&next) {
-            Ok(settings) => settings,
-            Err(error) => {
-                let error = contd_types::one_line(&error);
-                return error!(error, "configuration not taken over: it is wrong, and the one before stays in force");
-            }
-        };
-        tell(supervisor, Reconfigure(settings));
-        backend.settings.send_replace(ApiSettings::of(&next));
+        if let Err(error) = node.reconfigure(&next) {
+            let error = contd_types::one_line(&error);
+            return error!(error, "configuration not taken over: it is wrong, and the one before stays in force");
+        }
+        backend.settings.send_replace(ApiSettings::of(node.rules(), &next));
         let changed = changes(&self.in_force, &next).join(" ");
         self.in_force = next;
         info!(changed, "configuration read again");
@@ -65,8 +58,9 @@ fn merge(in_force: &Config, read: Config) -> (Config, Vec<&'static str>) {
         ("cache", read.cache != in_force.cache),
     ];
     let waiting = is_other.into_iter().filter_map(|(key, is_other)| is_other.then_some(key)).collect();
-    let Config { defaults, logs, limits, access, .. } = read;
-    (Config { defaults, logs, limits, access, ..in_force.clone() }, waiting)
+    let mut next = in_force.clone();
+    (next.defaults, next.logs, next.limits, next.access) = (read.defaults, read.logs, read.limits, read.access);
+    (next, waiting)
 }
 
 fn changes(before: &Config, after: &Config) -> Vec<&'static str> {
@@ -93,7 +87,8 @@ mod tests {
         let (next, waiting) = merge(&Config::default(), read);
         assert_eq!(waiting, ["cgroup_parent", "runtime"]);
         assert_eq!(changes(&Config::default(), &next), ["limits", "logs"]);
-        let expected = Config { limits: next.limits.clone(), logs: next.logs.clone(), ..Config::default() };
+        let mut expected = Config::default();
+        (expected.limits, expected.logs) = (next.limits.clone(), next.logs.clone());
         assert_eq!(next, expected);
         assert_eq!((next.limits.connections, next.logs.max_mib), (7, 3));
     }

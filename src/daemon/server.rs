@@ -18,10 +18,10 @@ use nix::unistd::{Gid, fchownat};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::Api;
 use crate::daemon::calls::Backend;
 use crate::daemon::connection;
-use crate::daemon::limits::Spare;
+use crate::daemon::spare::Spare;
+use contd_node::Api;
 
 /// The longest path of a Unix socket: `sun_path` less its NUL (unix(7)).
 const MAX_SOCKET_PATH_BYTES: usize = 107;

@@ -14,18 +14,16 @@ use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_B
 use contd_rootfs::fake::{FakeRootfs, Outcome};
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
-use contd_types::{ApiError, ContainerName, ContainerSpec, CpuLimit, Entrypoint, ErrorKind, NamespaceId, SystemClock};
+use contd_types::{ApiError, ContainerName, ContainerSpec, Entrypoint, ErrorKind, NamespaceId, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use crate::config::{Access, Config, Limits};
 use crate::daemon::access::Peer;
 use crate::daemon::calls::{ApiSettings, Backend};
 use crate::daemon::connection;
-use crate::daemon::judge::Gate;
 use crate::daemon::places::Kind as PlaceKind;
-use crate::flist_places::FlistPlaces;
+use contd_node::{Access, Config, FlistPlaces, Gate, Limits, Rules};
 
 /// A user who is not us.
 const USER: u32 = 64_001;
@@ -44,10 +42,12 @@ impl World {
         let dir = tempfile::tempdir().expect("scratch");
         let flists = vec!["/".to_owned().try_into().expect("a rule")];
         let rule = Access { uid: Some(USER), flists, ..Access::default() };
-        let config = Config { limits, access: vec![rule], ..Config::default() };
-        let settings = watch::channel(ApiSettings::of(&config)).0;
+        let mut config = Config::default();
+        (config.limits, config.access) = (limits, vec![rule]);
+        let gate = Arc::new(Gate::new(Rules::of(&config)));
+        let settings = watch::channel(ApiSettings::of(gate.rules(), &config)).0;
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
-        let defaults = Defaults::new(CpuLimit::from_millis(1000).expect("valid"));
+        let defaults = Defaults::default();
         let mut node = NodeConfig::new("/nonexistent".into(), dir.path().join("log"), "boot".into(), runtime, defaults);
         node.arbiters = 0;
         let rootfs = FakeRootfs::new();
@@ -58,7 +58,7 @@ impl World {
             bundles: Arc::new(FakeBundles::new()),
             journal: EventJournal::open(Arc::new(RealFs), dir.path().join("events"), 1 << 20).expect("a journal"),
             clock: Arc::new(SystemClock),
-            judge: Arc::new(Gate::new(settings.subscribe())),
+            judge: gate,
         };
         let backend = Arc::new(Backend {
             supervisor: contd_actors::start(node, parts),
@@ -300,8 +300,9 @@ fn other_rules_count_from_the_next_call_of_an_open_connection_on() {
         caller.call(1, Request::ListNamespaces).await;
         assert!(caller.reply().await.1.is_ok());
         let set = |access| {
-            let config = Config { access, ..world.config.clone() };
-            world.backend.settings.send_replace(ApiSettings::of(&config));
+            let mut config = world.config.clone();
+            config.access = access;
+            world.backend.settings.send_replace(ApiSettings::of(Arc::new(Rules::of(&config)), &config));
         };
         set(Vec::new());
         caller.call(2, Request::ListNamespaces).await;

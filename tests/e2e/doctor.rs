@@ -194,7 +194,8 @@ fn plant_server(node: &Node) -> PathBuf {
     fs::create_dir(&mount_point).expect("make");
     let (cache, source) = (node.root.join("cache"), flist.display().to_string());
     let (version, cache_limits, limited_routes) = (SERVE_SPEC_VERSION, CacheLimits::default(), None);
-    let spec = ServeSpec { version, flist, hash, mount_point, cache, source, cache_limits, limited_routes };
+    let operation = None;
+    let spec = ServeSpec { version, flist, hash, mount_point, cache, source, cache_limits, limited_routes, operation };
     fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).expect("JSON")).expect("write");
     let binary = Path::new(env!("CARGO_BIN_EXE_contd")).with_file_name("contd-flistfs");
     let status = Command::new(binary).arg("--dir").arg(&dir).current_dir("/").status().expect("start a server");

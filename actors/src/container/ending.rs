@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
-use actix::{AsyncContext, Context, Handler, WrapFuture};
+use actix::{AsyncContext, Context, WrapFuture};
 use contd_failpoint::Failpoint;
 use contd_shim_client::{Holdout, Shim, ShimError};
 use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, MAX_TIMEOUT, Signal, State, Step};
@@ -14,9 +14,8 @@ use tracing::{error, warn};
 use super::removal::describe;
 use super::requests::KILL_TIMEOUT;
 use super::{ContainerActor, answer};
-use crate::chance::jitter;
 use crate::error::{ContainerError, one_line};
-use crate::messages::container::WaitDone;
+use crate::random::jitter;
 use crate::task::remove::holdouts;
 
 /// How long a container may take to end after SIGKILL: only processes that wait in the kernel need any time at all.
@@ -24,7 +23,7 @@ pub(crate) const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a shim is asked whether it is there, at least: rarely enough to be nothing for a thousand of them, often enough
 /// that a pipe of 1 MiB is seldom full before.
 const HEALTH_EVERY: Duration = Duration::from_secs(20);
-/// Added to it by chance, so that a thousand shims are not asked at once.
+/// Added to it at random, so that a thousand shims are not asked at once.
 const HEALTH_SPREAD_MS: u64 = 10_000;
 /// A run that lasts so long was good: the next restart begins the back-off anew (docs/architecture.md, the lifecycle).
 const GOOD_RUN: Duration = Duration::from_secs(600);
@@ -37,7 +36,7 @@ impl ContainerActor {
         let generation = self.generation;
         self.watch_health(ctx);
         let watch = async move { shim.wait().await }.into_actor(self).map(move |result, actor, ctx| {
-            actor.handle(WaitDone { generation, result }, ctx);
+            actor.take_wait(generation, result, ctx);
         });
         ctx.spawn(watch);
     }
@@ -49,8 +48,7 @@ impl ContainerActor {
             self.send_kill(ctx);
             return;
         }
-        let of_flist = self.record.made_with.as_ref().and_then(|made_with| made_with.stop_signal);
-        self.send_signal(self.subject.spec.stop_signal.or(of_flist).unwrap_or(Signal::TERM), false, ctx);
+        self.send_signal(self.record.complete_spec().stop_signal.unwrap_or(Signal::TERM), false, ctx);
         self.kill_timer = Some(ctx.run_later(grace, Self::send_kill));
     }
 
@@ -289,12 +287,9 @@ impl ContainerActor {
             self.arm_restart(Backoff::RESTART.delay(attempt, jitter()), ctx);
         }
     }
-}
 
-impl Handler<WaitDone> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, WaitDone { generation, result }: WaitDone, ctx: &mut Self::Context) {
+    /// The container has ended, or its shim has.
+    fn take_wait(&mut self, generation: u64, result: Result<Exit, ShimError>, ctx: &mut Context<Self>) {
         if self.is_leaving() {
             if let Ok(exit) = result {
                 self.take_late_exit(exit, ctx);

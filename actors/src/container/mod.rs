@@ -1,22 +1,24 @@
 //! One container: owns its lifecycle record (nobody else writes it), its shim connection, its restart policy.
 //!
-//! Answers [`BeginRun`], [`JoinRun`], [`Start`], [`Stop`], [`GoDown`], [`Kill`], [`Delete`], [`Wait`], [`UntilRecovered`]. Hears from
-//! its tasks ([`crate::task`]) and tells its namespace [`ContainerGone`]. Touches nothing but the record itself: each
-//! operation that takes time is a task, at most one at a time, and may be told to take back what it did.
+//! Begins with its first run, or with what is stored of it ([`Origin`]). Answers all of [`crate::messages::container`]; tells its
+//! namespace [`ContainerNews`]. Touches nothing but the record itself: each
+//! operation that takes time is a task ([`crate::task`]), at most one at a time. A task's result comes back as a value, into the
+//! function that goes on with it; a task whose actor is lost takes back what it did.
 //!
 //! ```text
 //! request ─► intent (desired, wants_delete, wants_start) ─► go_on() ─► the one task that comes next
 //!                                                              ▲              │
-//!                                                              └── its report ┘
+//!                                                              └─ its result ─┘
 //! ```
 //!
 //! A stop or deletion is never queued behind work: it cancels the task under way, which undoes and reports.
 //!
 //! - here: the actor, its state, what it shows and stores.
-//! - `requests`: what others ask. `reports`: what its tasks tell. `work`: what comes next. `ending`: signals and exits.
-//! - `removal`: what becomes of a deletion that something resists.
+//! - `requests`: the answers to requests. `work`: the next task. `making`, `reports`: going on when a task is over.
+//! - `ending`: signals and exits. `removal`: a deletion that something resists.
 
 mod ending;
+mod making;
 mod removal;
 mod reports;
 mod requests;
@@ -30,36 +32,42 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::fut::ActorFutureExt;
-use actix::{Actor, Addr, AsyncContext, Context, SpawnHandle, WrapFuture};
-use contd_bundle::ResourceLimits;
-use contd_rootfs::PreparedLayer;
+use actix::{Actor, AsyncContext, Context, Recipient, SpawnHandle, WrapFuture};
+use contd_rootfs::FetchProgress;
 use contd_shim_client::Shim;
 use contd_store::{ContainerRecord, Desired};
-use contd_types::{
-    ContainerEvent, ContainerInfo, Event, EventKind, Exit, IllegalTransition, InForce, RestartPolicy, State, StateName,
-    Step,
-};
-use tokio::sync::oneshot;
+use contd_types::{ContainerEvent, Event, EventKind, Exit, IllegalTransition, RestartPolicy, State, StateName, Step};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::call::tell;
+use crate::call::tell_recipient;
 use crate::error::{ContainerError, one_line};
-use crate::lineage::Lineage;
-use crate::messages::namespace::ContainerGone;
-use crate::namespace::NamespaceActor;
-use crate::records::RecordError;
+use crate::messages::namespace::{ContainerNews, Goal, News};
+use crate::records::{RecordError, RecordWrite, info_of};
 use crate::shared::OperationGuard;
+use crate::supervision::ParentLink;
 use crate::task::{CancelHandle, Subject};
 
 /// Where one answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ContainerError>>;
 
+/// A first run: makes the container as far as its goal.
+#[derive(Debug)]
+pub(crate) struct FirstRun {
+    pub(crate) goal: Goal,
+    pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
+    /// An attached caller.
+    pub(crate) hold: Option<oneshot::Receiver<()>>,
+    /// Answered when the goal is reached, or nothing of it is left.
+    pub(crate) reply: Reply<()>,
+}
+
 /// Where a container's actor comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Origin {
     /// A run that was just admitted; nothing of it is there, not even its record.
-    Fresh,
+    Fresh(FirstRun),
     /// A record that was there: of an earlier daemon, or of an actor that was lost.
     Recorded {
         /// Whether something of a shim may be there.
@@ -88,7 +96,7 @@ impl Work {
     }
 }
 
-/// Who waits for what.
+/// The callers that wait for an answer.
 #[derive(Debug, Default)]
 struct Waiting {
     /// A run or start.
@@ -98,20 +106,20 @@ struct Waiting {
     /// An end that was asked for.
     stops: Vec<Reply<Exit>>,
     deletes: Vec<Reply<()>>,
-    recoveries: Vec<oneshot::Sender<()>>,
 }
 
 /// The actor; see the module.
 #[derive(Debug)]
 pub(crate) struct ContainerActor {
     subject: Subject,
-    parent: Addr<NamespaceActor>,
-    lineage: Lineage,
+    parent: Recipient<ContainerNews>,
+    parent_link: ParentLink,
     lifeline: Option<SpawnHandle>,
-    origin: Origin,
+    /// Until the actor has started.
+    origin: Option<Origin>,
     /// This actor's number as the record's writer.
     writer: u64,
-    /// What is on disk, or on its way there.
+    /// The record as it is on disk, or on its way there.
     record: ContainerRecord,
     state: State,
     work: Work,
@@ -148,19 +156,19 @@ impl ContainerActor {
     /// Makes the actor of a container; `record` is what is stored, or for a fresh one what will be.
     pub(crate) fn new(
         subject: Subject,
-        parent: Addr<NamespaceActor>,
-        lineage: Lineage,
+        parent: Recipient<ContainerNews>,
+        parent_link: ParentLink,
         record: ContainerRecord,
         origin: Origin,
     ) -> Self {
-        let writer = subject.lane.take_over();
+        let writer = subject.locks.become_writer();
         let state = record.state.clone();
         Self {
             subject,
             parent,
-            lineage,
+            parent_link,
             lifeline: None,
-            origin,
+            origin: Some(origin),
             writer,
             record,
             state,
@@ -204,37 +212,20 @@ impl ContainerActor {
         if self.is_gone {
             return;
         }
-        let record = &self.record;
-        self.subject.shared.view.publish(ContainerInfo {
-            id: record.id.clone(),
-            namespace: record.namespace.clone(),
-            spec: record.complete_spec(),
-            state: self.state.clone(),
-            created_at: record.created_at,
-            started_at: record.started_at,
-            finished_at: record.finished_at,
-            last_exit: record.exit.clone(),
-            restart_count: record.restart_count,
-            log_path: record.log_path.to_string_lossy().into_owned(),
-            in_force: record.in_force.clone(),
-        });
+        self.subject.shared.view.publish(info_of(&self.record, self.state.clone()));
+    }
+
+    /// Prepares the write of the record as it is now.
+    fn next_write(&mut self) -> RecordWrite {
+        self.record.bump();
+        self.record.boot_id.clone_from(&self.subject.shared.config.boot_id);
+        self.subject.shared.records.write_of(&self.subject.locks, self.writer, self.record.clone())
     }
 
     /// Returns the write of the record as it is now; it happens when it is awaited.
     fn save(&mut self) -> impl Future<Output = Result<(), Arc<RecordError>>> + use<> {
-        self.record.bump();
-        self.record.boot_id.clone_from(&self.subject.shared.config.boot_id);
-        let (records, lane) = (self.subject.shared.records.clone(), Arc::clone(&self.subject.lane));
-        let (writer, record) = (self.writer, self.record.clone());
-        async move {
-            let written = if record.is_acknowledged {
-                records.put(lane, writer, record).await
-            } else {
-                // Nobody was told of it: what the disk has not got is as if it had never been asked for.
-                records.put_intent(lane, writer, record).await
-            };
-            written.map_err(Arc::new)
-        }
+        let (records, write) = (self.subject.shared.records.clone(), self.next_write());
+        async move { records.write(write).await.map_err(Arc::new) }
     }
 
     /// Writes the record without anybody waiting for it; the next write repeats what this one failed to.
@@ -282,12 +273,12 @@ impl ContainerActor {
     /// The end: nothing is left, the name is free, everyone is answered. The actor itself goes when nobody holds it.
     fn leave(&mut self, ctx: &mut Context<Self>) {
         // Its namespace hears of it first: who sees that it is gone finds the name free.
-        tell(&self.parent, ContainerGone { id: self.subject.id.clone() });
+        self.tell_parent(News::Gone);
         self.subject.shared.view.remove(&self.subject.id);
         self.is_gone = true;
         self.state = State::Deleting;
         self.work = Work::Idle;
-        self.lineage.expect_end();
+        self.parent_link.expect_end();
         let timers = [&mut self.restart_timer, &mut self.kill_timer, &mut self.health_timer, &mut self.lifeline];
         for timer in timers.into_iter().filter_map(Option::take) {
             ctx.cancel_future(timer);
@@ -302,14 +293,25 @@ impl ContainerActor {
         for reply in waiting.deletes {
             answer(reply, Ok(()));
         }
-        self.answer_recovered();
     }
 
-    fn answer_recovered(&mut self) {
-        for reply in self.waiting.recoveries.drain(..) {
-            // A caller that has gone needs no answer.
-            let _gone = reply.send(());
-        }
+    fn tell_parent(&self, news: News) {
+        tell_recipient(&self.parent, ContainerNews { id: self.subject.id.clone(), news });
+    }
+
+    /// Runs a task that outlives the actor, if need be. Its result comes back here, unless another operation has begun meanwhile.
+    fn run_task<T: 'static>(
+        &self,
+        task: impl Future<Output = T> + 'static,
+        ctx: &mut Context<Self>,
+        go_on_with: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
+        let (generation, task) = (self.generation, actix_rt::spawn(task));
+        ctx.spawn(task.into_actor(self).map(move |done, actor, ctx| match done {
+            Ok(_stale) if actor.generation != generation || actor.is_gone => {}
+            Ok(result) => go_on_with(actor, result, ctx),
+            Err(panicked) => error!(container = %actor.subject.id, error = %panicked, "a task panicked: this is a bug"),
+        }));
     }
 
     fn gone(&self, verb: &'static str) -> ContainerError {
@@ -320,7 +322,7 @@ impl ContainerActor {
         Exit::unknown(reason, self.subject.shared.clock.now())
     }
 
-    /// What a wait on a container that could not be made is told.
+    /// The answer to a wait on a container that could not be made.
     fn never_ran(&self) -> ContainerError {
         let reason = match &self.state {
             State::Failed { reason, .. } => reason.clone(),
@@ -357,22 +359,6 @@ fn event_name(kind: &EventKind) -> &'static str {
     }
 }
 
-/// What a container is made with now, where the node decides.
-fn in_force(subject: &Subject, layer: Option<PreparedLayer>) -> InForce {
-    let spec = &subject.spec;
-    let limits = subject.shared.settings().defaults.limits;
-    let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &limits);
-    InForce {
-        runtime: subject.shared.config.runtimes.name(spec.runtime.as_deref()),
-        memory_bytes,
-        cpu,
-        pids_limit,
-        rootfs_size_bytes: layer.and_then(|layer| layer.limit_bytes),
-        open_files: Some(contd_bundle::nofile_limit()),
-        layer: layer.map(|layer| layer.kind),
-    }
-}
-
 /// Makes the record of a container that was just admitted.
 pub(crate) fn first_record(subject: &Subject, idempotency_key: Option<String>) -> ContainerRecord {
     let shared = &subject.shared;
@@ -394,15 +380,16 @@ impl Actor for ContainerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.lifeline = Some(self.lineage.follow(ctx));
-        match self.origin {
-            Origin::Fresh => self.show(),
-            Origin::Recorded { may_have_shim } => self.pick_up(may_have_shim, ctx),
+        self.lifeline = Some(self.parent_link.follow(ctx));
+        match self.origin.take() {
+            Some(Origin::Fresh(run)) => self.begin_first_run(run, ctx),
+            Some(Origin::Recorded { may_have_shim }) => self.pick_up(may_have_shim, ctx),
+            None => {}
         }
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.lineage.tell_parent();
+        self.parent_link.tell_parent();
     }
 }
 
@@ -414,4 +401,4 @@ fn says_running(state: &State) -> bool {
 }
 
 #[cfg(any(test, feature = "testing"))]
-crate::lineage::panics_on_demand!(ContainerActor);
+crate::supervision::panics_on_demand!(ContainerActor);

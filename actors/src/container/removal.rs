@@ -5,23 +5,22 @@
 //!    ▲                    │ something is left: `Lingering`, the name is free, the record says so
 //!    └──── back-off ◄─────┘ a late exit, or another request to delete it, ends the back-off at once
 //! ```
-//! What is asked to be deleted is answered within its deadline, whatever resists (docs/decisions/0011).
+//! A request to delete is answered within its deadline, whatever resists (docs/decisions/0011).
 
 use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
-use actix::{ActorFuture, AsyncContext, Context, Handler, WrapFuture};
+use actix::{ActorFuture, AsyncContext, Context, WrapFuture};
 use contd_shim_client::Holdout;
 use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, Explain, State, StateName};
 use tracing::warn;
 
 use super::{ContainerActor, Work};
-use crate::call::tell;
-use crate::chance::jitter;
 use crate::error::{ContainerError, Leftover, StepError, one_line};
-use crate::messages::container::{Removed, Removing};
-use crate::messages::namespace::ContainerLingers;
+use crate::messages::namespace::News;
+use crate::random::jitter;
 use crate::records::RecordError;
+use crate::task::remove::Part;
 
 /// How long a caller waits for a removal, beyond the end of the container: a few unmounts and the end of a server take
 /// milliseconds; with [`super::KILLED_TIMEOUT`] it stays below what `contd rm` waits beyond the container's own time.
@@ -34,11 +33,11 @@ const MAX_NAMED: usize = 3;
 /// How the removal goes.
 #[derive(Debug)]
 pub(super) struct Removal {
-    /// The part that it is at.
-    part: &'static str,
+    /// The part that its task is at.
+    pub(super) part: Part,
     /// Tries in a row that have left something.
     failures: u32,
-    /// What the last failure was, for programs.
+    /// The kind of the last failure, for programs.
     kind: ErrorKind,
     retry: Option<actix::SpawnHandle>,
     is_hurried: bool,
@@ -46,7 +45,7 @@ pub(super) struct Removal {
 
 impl Default for Removal {
     fn default() -> Self {
-        Self { part: "container", failures: 0, kind: ErrorKind::Timeout, retry: None, is_hurried: false }
+        Self { part: Part::default(), failures: 0, kind: ErrorKind::Timeout, retry: None, is_hurried: false }
     }
 }
 
@@ -71,7 +70,8 @@ impl ContainerActor {
     /// A try begins.
     pub(super) fn begin_removal_try(&mut self, ctx: &mut Context<Self>) {
         self.cancel_timer(|actor| &mut actor.removal.retry, ctx);
-        self.removal.part = "container";
+        // A task of an earlier try says no more where this one is.
+        self.removal.part = Part::default();
         self.removal.is_hurried = false;
     }
 
@@ -83,7 +83,7 @@ impl ContainerActor {
         let is_news = self.state != State::Lingering { reason: reason.clone() };
         self.removal.kind = kind;
         // Its namespace hears of it first: who sees that it lingers finds the name free.
-        tell(&self.parent, ContainerLingers { id: self.subject.id.clone() });
+        self.tell_parent(News::Lingers);
         self.must_advance(Event::RemovalResisted { reason });
         self.record.state = self.state.clone();
         if is_news {
@@ -98,7 +98,7 @@ impl ContainerActor {
         }
         if !matches!(self.state, State::Lingering { .. }) {
             let reason = match self.state.name() {
-                StateName::Deleting => format!("the removal of its {} takes longer", self.removal.part),
+                StateName::Deleting => format!("the removal of its {} takes longer", self.removal.part.get()),
                 _ => "it has not ended".to_owned(),
             };
             if self.is_leaving() || matches!(self.state, State::Stopping { .. }) {
@@ -126,7 +126,7 @@ impl ContainerActor {
         }));
     }
 
-    /// What kept it has ended: its exit is told, and the removal goes on at once.
+    /// The process that kept it has ended: its exit is told, and the removal goes on at once.
     pub(super) fn take_late_exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
         if self.runs_since.take().is_none() {
             return;
@@ -142,41 +142,13 @@ impl ContainerActor {
         }
     }
 
-    pub(super) fn forget_record(
-        &self,
-    ) -> impl ActorFuture<Self, Output = Result<(), std::sync::Arc<RecordError>>> + use<> {
-        let (records, subject) = (self.subject.shared.records.clone(), self.subject.clone());
-        let forget = async move {
-            let forgotten = records.remove(subject.lane, subject.namespace, subject.id).await;
-            contd_failpoint::hit(contd_failpoint::Failpoint::RecordRemoved);
-            forgotten.map_err(std::sync::Arc::new)
-        };
-        forget.into_actor(self)
-    }
-}
-
-impl Handler<Removing> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, Removing { generation, part }: Removing, _ctx: &mut Self::Context) {
-        if generation == self.generation {
-            self.removal.part = part;
-        }
-    }
-}
-
-impl Handler<Removed> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, Removed { generation, leftovers, holdouts }: Removed, ctx: &mut Self::Context) {
-        if generation != self.generation || self.is_gone {
-            return;
-        }
+    /// A try has ended: all is gone but what is named, and the record.
+    pub(super) fn finish_removal(&mut self, leftovers: &[Leftover], holdouts: &[Holdout], ctx: &mut Context<Self>) {
         if !leftovers.is_empty() {
-            for leftover in &leftovers {
+            for leftover in leftovers {
                 warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(leftover), "left at deletion");
             }
-            self.try_again(&leftovers, &holdouts, ctx);
+            self.try_again(leftovers, holdouts, ctx);
             return;
         }
         let forget = self.forget_record().map(|result, actor: &mut Self, ctx| match result {
@@ -191,6 +163,18 @@ impl Handler<Removed> for ContainerActor {
             }
         });
         ctx.spawn(forget);
+    }
+
+    pub(super) fn forget_record(
+        &self,
+    ) -> impl ActorFuture<Self, Output = Result<(), std::sync::Arc<RecordError>>> + use<> {
+        let (records, subject) = (self.subject.shared.records.clone(), self.subject.clone());
+        let forget = async move {
+            let forgotten = records.remove(subject.locks, subject.namespace, subject.id).await;
+            contd_failpoint::hit(contd_failpoint::Failpoint::RecordRemoved);
+            forgotten.map_err(std::sync::Arc::new)
+        };
+        forget.into_actor(self)
     }
 }
 

@@ -1,20 +1,19 @@
-//! What a container's tasks tell it.
+//! Goes on when a container's task is over: settled, recovered, or a making that has failed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::fut::{self, ActorFutureExt};
-use actix::{AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
+use actix::fut::ActorFutureExt;
+use actix::{AsyncContext, Context};
 use contd_failpoint::Failpoint;
 use contd_types::{Backoff, Event, EventKind, Exit, Explain, Pid, State};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::ending::RECOVERY_STEP;
-use super::{ContainerActor, Work, answer, in_force, says_running};
-use crate::chance::jitter;
+use super::{ContainerActor, Work, answer, says_running};
 use crate::error::{ContainerError, Leftover, MakeError, StepError, one_line};
-use crate::messages::container::{CommitPrepared, CommitRunning, MadeByRuntime, MakeDone, Recovered, Settled};
+use crate::random::jitter;
 use crate::task::recover::Finding;
 
 /// Between two tries to end a shim that resists.
@@ -22,119 +21,9 @@ const SETTLE_RETRY: Backoff = Backoff::RESTART;
 /// Why there is no exit of a container that was told to end before it ran.
 const STOPPED_EARLY: &str = "it was told to end before it ran";
 
-impl Handler<MadeByRuntime> for ContainerActor {
-    type Result = Result<(), StepError>;
-
-    fn handle(&mut self, MadeByRuntime { generation, pid }: MadeByRuntime, _ctx: &mut Self::Context) -> Self::Result {
-        if generation != self.generation || self.state != State::Creating {
-            return Err(StepError::Cancelled);
-        }
-        self.advance(Event::ShimCreated { pid }).map_err(StepError::Illegal)?;
-        self.advance(Event::StartRequested).map_err(StepError::Illegal)
-    }
-}
-
-impl Handler<CommitPrepared> for ContainerActor {
-    type Result = ResponseActFuture<Self, Result<(), StepError>>;
-
-    fn handle(&mut self, message: CommitPrepared, _ctx: &mut Self::Context) -> Self::Result {
-        let CommitPrepared { generation, made } = message;
-        if generation != self.generation || self.state != State::Creating {
-            return Box::pin(fut::ready(Err(StepError::Cancelled)));
-        }
-        self.record.state = State::Prepared;
-        self.record.made_with = made.with;
-        self.record.in_force = Some(in_force(&self.subject, made.layer));
-        self.record.is_acknowledged = true;
-        let write = self.save();
-        Box::pin(write.into_actor(self).map(move |result, actor, _ctx| match result {
-            // A stop that came meanwhile takes it back.
-            Ok(()) if actor.state != State::Creating => {
-                actor.record.is_acknowledged = false;
-                Err(StepError::Cancelled)
-            }
-            Ok(()) => {
-                contd_failpoint::hit(Failpoint::MakePrepared);
-                actor.advance(Event::Prepared).map_err(StepError::Illegal)?;
-                actor.publish(EventKind::Created);
-                Ok(())
-            }
-            Err(failure) => {
-                actor.record.is_acknowledged = false;
-                Err(StepError::Record(failure))
-            }
-        }))
-    }
-}
-
-impl Handler<CommitRunning> for ContainerActor {
-    type Result = ResponseActFuture<Self, Result<(), StepError>>;
-
-    fn handle(&mut self, message: CommitRunning, _ctx: &mut Self::Context) -> Self::Result {
-        let CommitRunning { generation, pid, shim, made, started_at } = message;
-        if generation != self.generation || !matches!(self.state, State::Starting { .. }) {
-            return Box::pin(fut::ready(Err(StepError::Cancelled)));
-        }
-        let before = self.record.clone();
-        self.record.state = State::Running { pid };
-        self.record.made_with = made.with;
-        self.record.begin_run(started_at);
-        self.record.in_force = Some(in_force(&self.subject, made.layer));
-        self.record.is_acknowledged = true;
-        // The making has seen to it, whatever version made the log.
-        self.record.has_log_marks = true;
-        let write = self.save();
-        Box::pin(write.into_actor(self).map(move |result, actor, ctx| match result {
-            Ok(()) => {
-                contd_failpoint::hit(Failpoint::MakeCommitted);
-                actor.subject.shared.unmarked_logs().remove(&actor.subject.id);
-                // A stop may have come meanwhile: then the state stays `Stopping`, and the signals begin now.
-                actor.advance(Event::ShimReady { pid }).map_err(StepError::Illegal)?;
-                actor.shim = Some(Arc::clone(&shim));
-                actor.runs_since = Some(Instant::now());
-                actor.publish(EventKind::Started { pid });
-                actor.watch_exit(shim, ctx);
-                if matches!(actor.state, State::Stopping { .. }) {
-                    actor.save_in_passing(ctx);
-                    actor.begin_signals(None, ctx);
-                }
-                Ok(())
-            }
-            Err(failure) => {
-                actor.record.is_acknowledged = before.is_acknowledged;
-                (actor.record.started_at, actor.record.finished_at) = (before.started_at, before.finished_at);
-                actor.record.has_log_marks = before.has_log_marks;
-                Err(StepError::Record(failure))
-            }
-        }))
-    }
-}
-
-impl Handler<MakeDone> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, MakeDone { generation, result }: MakeDone, ctx: &mut Self::Context) {
-        if generation != self.generation || self.is_gone {
-            return;
-        }
-        match result {
-            Ok(()) => {
-                self.work = Work::Idle;
-                self.answer_made();
-                self.go_on(ctx);
-            }
-            Err(failure) => self.take_make_error(failure, ctx),
-        }
-    }
-}
-
-impl Handler<Settled> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, Settled { generation, result }: Settled, ctx: &mut Self::Context) {
-        if generation != self.generation || self.is_gone {
-            return;
-        }
+impl ContainerActor {
+    /// The shim of the run that has ended is gone, or resists.
+    pub(super) fn finish_settling(&mut self, result: Result<(), StepError>, ctx: &mut Context<Self>) {
         contd_failpoint::hit(Failpoint::ExitSettled);
         self.work = Work::Idle;
         match result {
@@ -154,15 +43,9 @@ impl Handler<Settled> for ContainerActor {
             }
         }
     }
-}
 
-impl Handler<Recovered> for ContainerActor {
-    type Result = ();
-
-    fn handle(&mut self, Recovered { generation, finding }: Recovered, ctx: &mut Self::Context) {
-        if generation != self.generation || self.is_gone {
-            return;
-        }
+    /// It is known what has become of it.
+    pub(super) fn finish_recovery(&mut self, finding: Finding, ctx: &mut Context<Self>) {
         self.work = Work::Idle;
         match finding {
             Finding::Runs { shim, pid, is_paused } => {
@@ -180,13 +63,10 @@ impl Handler<Recovered> for ContainerActor {
             }
             Finding::Nothing => self.take_nothing(ctx),
         }
-        self.answer_recovered();
         self.go_on(ctx);
     }
-}
 
-impl ContainerActor {
-    /// Takes a container over that runs.
+    /// Goes on with a container that runs.
     fn adopt(&mut self, shim: Arc<dyn contd_shim_client::Shim>, pid: Pid, ctx: &mut Context<Self>) {
         self.has_old_shim = false;
         self.shim = Some(Arc::clone(&shim));

@@ -1,4 +1,4 @@
-//! What others ask of a container.
+//! Answers the requests for a container.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,26 +15,12 @@ use super::ending::KILLED_TIMEOUT;
 use super::removal::REMOVAL_PATIENCE;
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
-use crate::messages::container::{
-    BeginRun, Delete, GoDown, JoinRun, Kill, Start, Stop, UntilRecovered, Update, Upgrade, Wait,
-};
+use crate::messages::container::{Delete, GoDown, JoinRun, Kill, Start, Stop, Update, Upgrade, Wait};
 
 /// A signal is one call of the shim; its own deadline is shorter.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(6);
 
 type Answer<T> = Result<T, ContainerError>;
-
-impl Handler<BeginRun> for ContainerActor {
-    type Result = ResponseActFuture<Self, Answer<ContainerId>>;
-
-    fn handle(&mut self, BeginRun { goal, progress, hold }: BeginRun, ctx: &mut Self::Context) -> Self::Result {
-        self.take_hold(hold, ctx);
-        let reply = self.when_made();
-        self.publish(EventKind::Accepted);
-        self.begin_make(true, goal, progress, ctx);
-        self.with_id(reply)
-    }
-}
 
 impl Handler<JoinRun> for ContainerActor {
     type Result = ResponseActFuture<Self, Answer<ContainerId>>;
@@ -291,20 +277,6 @@ impl Handler<Wait> for ContainerActor {
     }
 }
 
-impl Handler<UntilRecovered> for ContainerActor {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _message: UntilRecovered, _ctx: &mut Self::Context) -> Self::Result {
-        if self.state != State::Recovering {
-            return Box::pin(async {});
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.recoveries.push(sender);
-        // The loss of the actor ends the wait as well; the next message says so.
-        Box::pin(async move { drop(receiver.await) })
-    }
-}
-
 impl ContainerActor {
     /// A restart that waits for its time and that the policy does not want any more does not come.
     fn drop_unwanted_restart(&mut self, ctx: &mut Context<Self>) {
@@ -418,7 +390,7 @@ impl ContainerActor {
     }
 
     /// Keeps an auto-removed container until its attached caller has let go.
-    fn take_hold(&mut self, hold: Option<oneshot::Receiver<()>>, ctx: &mut Context<Self>) {
+    pub(super) fn take_hold(&mut self, hold: Option<oneshot::Receiver<()>>, ctx: &mut Context<Self>) {
         let Some(hold) = hold else { return };
         self.holds += 1;
         let released = async move { drop(hold.await) }.into_actor(self).map(|(), actor, ctx| {

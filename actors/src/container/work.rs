@@ -1,34 +1,24 @@
-//! What comes next for a container, and the beginning of each task.
+//! Decides which task comes next for a container, and begins it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, WrapFuture};
 use contd_failpoint::Failpoint;
-use contd_rootfs::FetchProgress;
-use contd_types::{Event, Exit, State, Step};
-use tokio::sync::mpsc;
+use contd_types::{Event, State};
 use tracing::warn;
 
 use super::ending::RECOVERY_STEP;
 use super::{ContainerActor, Work, answer};
-use crate::error::{ContainerError, MakeError, StepError, one_line};
-use crate::records::RecordError;
+use crate::error::{ContainerError, one_line};
+use crate::messages::namespace::Goal;
 use crate::shared::OperationGuard;
-use crate::task::make::{Goal, MakePlan, make};
+use crate::task::CancelHandle;
 use crate::task::recover::recover;
 use crate::task::remove::{remove, settle};
-use crate::task::{Cancel, CancelHandle};
 
 /// The longest back-off; a record whose clock was set back must not wait for years.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
-
-/// Which making it is.
-struct MakeKind {
-    is_first: bool,
-    goal: Goal,
-}
 
 impl ContainerActor {
     /// Begins the operation that the intents ask for, if none is under way. Called after every change.
@@ -65,61 +55,16 @@ impl ContainerActor {
         }
     }
 
-    fn guard(&self) -> OperationGuard {
+    pub(super) fn guard(&self) -> OperationGuard {
         OperationGuard::new(&self.subject.shared)
-    }
-
-    /// Writes the intent, then has the container made.
-    pub(super) fn begin_make(
-        &mut self,
-        is_first: bool,
-        goal: Goal,
-        progress: Option<mpsc::Sender<FetchProgress>>,
-        ctx: &mut Context<Self>,
-    ) {
-        contd_failpoint::hit(Failpoint::MakeAdmitted);
-        let generation = self.next_generation();
-        let (handle, cancel) = CancelHandle::new();
-        self.work = Work::Making { cancel: handle, is_first, _guard: self.guard() };
-        self.record.state = State::Creating;
-        self.record.went_down_with_node = false;
-        let write = self.save().into_actor(self).map(move |result, actor, ctx| {
-            if actor.generation == generation && !actor.is_gone {
-                actor.launch_make(result, MakeKind { is_first, goal }, progress, cancel, ctx);
-            }
-        });
-        ctx.spawn(write);
-    }
-
-    fn launch_make(
-        &mut self,
-        written: Result<(), Arc<RecordError>>,
-        MakeKind { is_first, goal }: MakeKind,
-        progress: Option<mpsc::Sender<FetchProgress>>,
-        cancel: Cancel,
-        ctx: &mut Context<Self>,
-    ) {
-        contd_failpoint::hit(Failpoint::MakeRecorded);
-        match written {
-            Ok(()) => {
-                let (subject, generation, actor) = (self.subject.clone(), self.generation, ctx.address());
-                let is_after_loss = self.record.exit.as_ref().is_some_and(Exit::has_lost_output);
-                let plan = MakePlan { subject, generation, is_first, is_after_loss, goal, progress, actor };
-                actix_rt::spawn(make(plan, cancel));
-            }
-            Err(source) => {
-                let name = self.subject.name.clone();
-                let source = StepError::Record(source);
-                self.take_make_error(MakeError { name, step: Step::Record, source, leftovers: Vec::new() }, ctx);
-            }
-        }
     }
 
     /// Ends the shim of the last run; its exit is on disk.
     fn begin_settle(&mut self, ctx: &mut Context<Self>) {
-        let generation = self.next_generation();
+        self.next_generation();
         self.work = Work::Settling { _guard: self.guard() };
-        actix_rt::spawn(settle(self.subject.clone(), self.old_shim.take(), generation, ctx.address()));
+        let settling = settle(self.subject.clone(), self.old_shim.take());
+        self.run_task(settling, ctx, Self::finish_settling);
     }
 
     /// Writes the intent, then has everything removed.
@@ -127,7 +72,7 @@ impl ContainerActor {
         self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
         self.fail_waiting_starts();
         self.must_advance(Event::DeleteRequested);
-        let generation = self.next_generation();
+        self.next_generation();
         self.work = Work::Removing { _guard: self.guard() };
         self.wants_delete = true;
         self.record.state = self.state.clone();
@@ -140,7 +85,10 @@ impl ContainerActor {
             }
             contd_failpoint::hit(Failpoint::DeleteRecorded);
             let shim = actor.shim.take().or(actor.old_shim.take());
-            actix_rt::spawn(remove(actor.subject.clone(), shim, generation, ctx.address()));
+            let removing = remove(actor.subject.clone(), shim, actor.removal.part.clone());
+            actor.run_task(removing, ctx, |actor, (leftovers, holdouts), ctx| {
+                actor.finish_removal(&leftovers, &holdouts, ctx);
+            });
         });
         ctx.spawn(write);
     }
@@ -154,10 +102,14 @@ impl ContainerActor {
 
     /// Looks for the shim. The state is `Recovering` already.
     pub(super) fn begin_recovery(&mut self, ctx: &mut Context<Self>) {
-        let generation = self.next_generation();
+        self.next_generation();
         let (handle, cancel) = CancelHandle::new();
         self.work = Work::Recovering { _cancel: handle };
-        actix_rt::spawn(recover(self.subject.clone(), generation, ctx.address(), cancel));
+        self.run_task(recover(self.subject.clone(), cancel), ctx, |actor, finding, ctx| {
+            if let Some(finding) = finding {
+                actor.finish_recovery(finding, ctx);
+            }
+        });
     }
 
     /// A forced deletion of a container whose shim does not answer: it is removed as far as that goes.
@@ -165,7 +117,6 @@ impl ContainerActor {
         self.next_generation();
         self.work = Work::Idle;
         self.fail(RECOVERY_STEP, "given up for its deletion".to_owned());
-        self.answer_recovered();
         self.go_on(ctx);
     }
 

@@ -13,7 +13,7 @@ use contd_types::{NamespaceId, Timestamp};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::LogWork;
+use super::LogParts;
 use crate::config::{NodeConfig, RemovedLogsRule};
 use crate::error::one_line;
 
@@ -24,7 +24,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The share of the file system that they may take.
 const SHARE_OF_DISK: u64 = 10;
 
-/// What is known about them.
+/// The count of them that one log actor keeps. Jobs that outlive their actor keep its own, and the next actor counts anew.
 #[derive(Debug)]
 pub(super) struct Removed {
     logs: RemovedLogs,
@@ -59,28 +59,28 @@ impl Removed {
 }
 
 /// Removes what is too old or too much, for as long as the actor lives. The rule may change meanwhile.
-pub(super) async fn prune_for_ever(work: Arc<LogWork>) {
+pub(super) async fn prune_for_ever(parts: Arc<LogParts>, removed: Arc<Removed>) {
     let mut last = None;
     loop {
-        let rule = work.shared.settings().removed_logs;
+        let rule = parts.shared.settings().removed_logs;
         // Where nothing is kept, one look removes what there was.
         if let Some(rule) = rule.filter(|rule| rule.keeps() || last != Some(*rule)) {
-            prune(&work, rule).await;
+            prune(&parts, &removed, rule).await;
         }
         last = rule;
         let (least, most) = PRUNE_EVERY;
         let pause = rule.filter(|rule| rule.keeps()).map_or(most, |rule| (rule.keep_for / 4).clamp(least, most));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = work.removed.is_too_much.notified() => {}
+            () = removed.is_too_much.notified() => {}
         }
     }
 }
 
-async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
-    let looker = Arc::clone(work);
-    let look = move || (looker.removed.logs.namespaces(), looker.removed.logs.disk_bytes());
-    let (namespaces, disk) = match work.looks.run("list the logs of removed containers", look).await {
+async fn prune(parts: &LogParts, removed: &Arc<Removed>, rule: RemovedLogsRule) {
+    let looker = Arc::clone(removed);
+    let look = move || (looker.logs.namespaces(), looker.logs.disk_bytes());
+    let (namespaces, disk) = match parts.looks.run("list the logs of removed containers", look).await {
         Ok((Ok(namespaces), disk)) => (namespaces, disk.unwrap_or(u64::MAX)),
         Ok((Err(failure), _)) => return warn!(error = one_line(&failure), "logs of removed containers not listed"),
         Err(lost) => return warn!(error = one_line(&lost), "logs of removed containers not listed"),
@@ -88,8 +88,8 @@ async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
     let mut kept = Vec::new();
     // A directory that no namespace can have has none of ours.
     for namespace in namespaces.into_iter().filter_map(|name| NamespaceId::new(name).ok()) {
-        let (looker, pool) = (Arc::clone(work), work.pools.of(&namespace));
-        let (name, look) = (namespace.to_string(), move || looker.removed.logs.list(namespace.as_str()));
+        let (looker, pool) = (Arc::clone(removed), parts.pools.of(&namespace));
+        let (name, look) = (namespace.to_string(), move || looker.logs.list(namespace.as_str()));
         match tokio::time::timeout(LOOK_TIMEOUT, pool.run("list the logs of removed containers", look)).await {
             Ok(Ok(Ok(files))) => kept.extend(files),
             Ok(Ok(Err(failure))) => debug!(ns = name, error = one_line(&failure), "its removed logs not listed"),
@@ -98,16 +98,16 @@ async fn prune(work: &Arc<LogWork>, rule: RemovedLogsRule) {
         }
     }
     let limit = rule.max_bytes.min(disk / SHARE_OF_DISK);
-    work.removed.limit.store(limit, Ordering::Relaxed);
+    removed.limit.store(limit, Ordering::Relaxed);
     let all: u64 = kept.iter().map(|file| file.bytes).sum();
-    let now = UNIX_EPOCH + Timestamp::saturating_since(work.shared.clock.now(), Timestamp(0));
+    let now = UNIX_EPOCH + Timestamp::saturating_since(parts.shared.clock.now(), Timestamp(0));
     let unwanted = choose(kept, now, rule.keep_for, limit);
     let freed: u64 = unwanted.iter().map(|file| file.bytes).sum();
-    work.removed.bytes.store(all.saturating_sub(freed), Ordering::Relaxed);
+    removed.bytes.store(all.saturating_sub(freed), Ordering::Relaxed);
     for file in unwanted {
         let Ok(namespace) = NamespaceId::new(file.namespace.as_str()) else { continue };
-        let (remover, pool, name) = (Arc::clone(work), work.pools.of(&namespace), file.name.clone());
-        let job = move || remover.removed.logs.remove(&file);
+        let (remover, pool, name) = (Arc::clone(removed), parts.pools.of(&namespace), file.name.clone());
+        let job = move || remover.logs.remove(&file);
         match tokio::time::timeout(LOOK_TIMEOUT, pool.run("remove a log of a removed container", job)).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(failure))) => warn!(?name, error = one_line(&failure), "log of a removed container not removed"),

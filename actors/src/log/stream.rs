@@ -1,4 +1,4 @@
-//! Reading: from the files to whoever asked, at his pace.
+//! Reads a log from its files to a receiver, at the receiver's pace.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use contd_protocol::api::{LogItem, LogStream, MAX_LOG_ITEM_BYTES};
 use contd_types::{ApiError, Clock, ContainerInfo, Exit, State};
 use tokio::sync::{mpsc, watch};
 
-use super::LogActorError;
+use crate::error::LogJobError;
 use crate::pool::Pool;
 
 /// Items read ahead of the receiver: a screen full, and at most 2 MiB.
@@ -19,12 +19,12 @@ const READ_BYTES: usize = 256 * 1024;
 const FOLLOW_MIN: Duration = Duration::from_millis(5);
 /// How soon a follower looks again while none comes: what a person does not notice.
 const FOLLOW_MAX: Duration = Duration::from_millis(50);
-/// What a reader gets where rotation was faster.
+/// A reader gets this where rotation was faster.
 const GAP_TEXT: &[u8] = b"[contd: older output was rotated away before it could be read]\n";
-/// What a reader gets behind the output of a run that the log could not take to its end.
+/// A reader gets this behind the output of a run that the log could not take to its end.
 const LOST_TEXT: &[u8] = b"[contd: output after this was lost: the log could not be written]\n";
 
-/// Whose log is read.
+/// The owner of the log that is read.
 #[derive(Debug)]
 pub(super) struct Whose {
     /// Its threads.
@@ -33,7 +33,7 @@ pub(super) struct Whose {
     pub(super) container: Option<watch::Receiver<Arc<ContainerInfo>>>,
     /// Whether more may come until that container has ended for good.
     pub(super) is_following: bool,
-    /// What a line that has no time gets.
+    /// Gives the time to a line that has none.
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -50,12 +50,12 @@ impl Whose {
             };
             let (back, read) = match self.pool.run("read a log", job).await {
                 Ok(done) => done,
-                Err(lost) => return send_error(&sender, &LogActorError::Job(lost)).await,
+                Err(lost) => return send_error(&sender, &LogJobError::Job(lost)).await,
             };
             reader = back;
             let items = match read {
                 Ok(items) => items,
-                Err(failure) => return send_error(&sender, &LogActorError::Read(failure)).await,
+                Err(failure) => return send_error(&sender, &LogJobError::Read(failure)).await,
             };
             let is_idle = items.is_empty();
             for item in items.into_iter().flat_map(|item| self.to_api(item)) {
@@ -129,7 +129,7 @@ fn has_ended(state: &mut watch::Receiver<Arc<ContainerInfo>>) -> bool {
     is_gone || is_over
 }
 
-async fn send_error(sender: &mpsc::Sender<Result<LogItem, ApiError>>, failure: &LogActorError) {
+async fn send_error(sender: &mpsc::Sender<Result<LogItem, ApiError>>, failure: &LogJobError) {
     // A receiver that is gone needs no error.
     let _gone = sender.send(Err(ApiError::from_error(failure))).await;
 }

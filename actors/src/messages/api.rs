@@ -26,9 +26,9 @@ pub const RECOVERY_WAIT: Duration = Duration::from_secs(10);
 pub struct RunContainer {
     /// The namespace.
     pub namespace: NamespaceId,
-    /// What to run.
+    /// The container to run.
     pub spec: ContainerSpec,
-    /// Who asks, if that is somebody with limited rights: then its rules are asked, now and at each start.
+    /// The caller, if its rights are limited: then its rules are asked, now and at each start.
     pub caller: Option<Caller>,
     /// A repeated run with the same key and spec joins the first and gets its answer.
     pub idempotency_key: Option<String>,
@@ -45,9 +45,9 @@ pub struct RunContainer {
 pub struct CreateContainer {
     /// The namespace.
     pub namespace: NamespaceId,
-    /// What to run later.
+    /// The container to run later.
     pub spec: ContainerSpec,
-    /// Who asks, if that is somebody with limited rights: then its rules are asked, now and at each start.
+    /// The caller, if its rights are limited: then its rules are asked, now and at each start.
     pub caller: Option<Caller>,
     /// As for [`RunContainer`].
     pub idempotency_key: Option<String>,
@@ -61,7 +61,7 @@ pub struct CreateContainer {
 pub struct UpdateContainer {
     /// Which.
     pub target: Target,
-    /// What happens when it ends by itself, from now on.
+    /// The restart policy from now on; `None` leaves it.
     pub restart: Option<RestartPolicy>,
 }
 
@@ -79,9 +79,9 @@ pub struct UpgradeShim {
 pub struct DryRunContainer {
     /// The namespace.
     pub namespace: NamespaceId,
-    /// What to run.
+    /// The container to run.
     pub spec: ContainerSpec,
-    /// Who asks, if that is somebody with limited rights: then its rules are asked, now and at each start.
+    /// The caller, if its rights are limited: then its rules are asked, now and at each start.
     pub caller: Option<Caller>,
 }
 
@@ -111,7 +111,7 @@ pub struct StopContainer {
 pub struct KillContainer {
     /// Which.
     pub target: Target,
-    /// What.
+    /// The signal.
     pub signal: Signal,
 }
 

@@ -1,4 +1,4 @@
-//! What actors say to each other. One struct per message, typed reply.
+//! The messages between actors. One struct per message, typed reply.
 //!
 //! - [`api`]: the verbs, answered by [`crate::Supervisor`]; what embedders and the API server use.
 //! - the others are between the actors of this crate.

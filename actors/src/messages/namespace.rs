@@ -1,14 +1,20 @@
 //! To one namespace's actor: from the supervisor, and from its containers.
 
-use std::time::Duration;
-
 use actix::Message;
 use contd_rootfs::FetchProgress;
-use contd_types::{Caller, ContainerId, ContainerSpec, Exit, RestartPolicy, Signal};
+use contd_types::{Caller, ContainerId, ContainerSpec};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::NamespaceError;
-use crate::task::make::Goal;
+
+/// How far a container is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Root, bundle and log; no process.
+    Prepared,
+    /// It runs.
+    Running,
+}
 
 /// Admits, records and makes a container.
 #[derive(Debug, Message)]
@@ -22,65 +28,21 @@ pub(crate) struct Run {
     pub(crate) goal: Goal,
 }
 
-/// Routes a start.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), NamespaceError>")]
-pub(crate) struct RouteStart(pub(crate) ContainerId);
-
-/// Routes a stop.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Exit, NamespaceError>")]
-pub(crate) struct RouteStop(pub(crate) ContainerId, pub(crate) Option<Duration>);
-
-/// Routes the end of a container with its node.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), NamespaceError>")]
-pub(crate) struct RouteGoDown {
-    pub(crate) id: ContainerId,
-    pub(crate) longest: Duration,
-}
-
-/// Routes a signal.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), NamespaceError>")]
-pub(crate) struct RouteKill(pub(crate) ContainerId, pub(crate) Signal);
-
-/// Routes a change.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), NamespaceError>")]
-pub(crate) struct RouteUpdate(pub(crate) ContainerId, pub(crate) Option<RestartPolicy>);
-
-/// Routes the replacement of a shim.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), NamespaceError>")]
-pub(crate) struct RouteUpgradeShim(pub(crate) ContainerId);
-
-/// Routes a deletion.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<(), NamespaceError>")]
-pub(crate) struct RouteDelete {
-    pub(crate) id: ContainerId,
-    pub(crate) force: bool,
-    pub(crate) timeout: Option<Duration>,
-}
-
-/// Routes a wait.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Exit, NamespaceError>")]
-pub(crate) struct RouteWait(pub(crate) ContainerId);
-
-/// From a container's actor: nothing of it is left, its name is free.
+/// From a container's actor.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub(crate) struct ContainerGone {
+pub(crate) struct ContainerNews {
     pub(crate) id: ContainerId,
+    pub(crate) news: News,
 }
 
-/// From a container's actor: it is to go, something resists, and nobody waits for that: its name is free.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct ContainerLingers {
-    pub(crate) id: ContainerId,
+/// News of a container for its namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing of it is left: its name is free.
+    Gone,
+    /// It is to go, something resists, and nobody waits for that: its name is free.
+    Lingers,
 }
 
 /// From a container's actor: it ended without being told to.
@@ -92,9 +54,3 @@ pub(crate) struct ContainerActorEnded {
     pub(crate) generation: u32,
     pub(crate) has_panicked: bool,
 }
-
-/// Makes the actor of one container panic.
-#[cfg(any(test, feature = "testing"))]
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct PanicContainer(pub(crate) ContainerId);

@@ -11,13 +11,14 @@ use contd_bundle::BundleKey;
 use contd_logs::{LogFiles, RunStart};
 use contd_rootfs::{FetchProgress, ImageDefaults, PrepareRootfs, PreparedRootfs, RecoveredRootfs};
 use contd_store::MadeWith;
-use contd_types::{ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
+use contd_types::{ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::StepError;
-use crate::lane::{Lane, Wanted};
+use crate::locks::{ContainerLocks, Wanted};
 use crate::messages::LogStreamReceiver;
 use crate::pool::WhenBlocked;
+use crate::records::RecordWrite;
 
 /// Whether what was to be undone is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(crate) enum Undone {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<PreparedRootfs, StepError>")]
 pub(crate) struct PrepareRoot {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) wanted: Wanted,
     pub(crate) request: PrepareRootfs,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
@@ -42,7 +43,7 @@ pub(crate) struct PrepareRoot {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct ReleaseRoot {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) when_blocked: WhenBlocked,
@@ -52,7 +53,7 @@ pub(crate) struct ReleaseRoot {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct FreeMemory {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
 }
@@ -62,26 +63,25 @@ pub(crate) struct FreeMemory {
 #[rtype(result = "Result<Vec<RecoveredRootfs>, StepError>")]
 pub(crate) struct ListRecoveredRoots;
 
-/// A bundle that was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Written {
-    /// Its directory.
-    pub(crate) dir: PathBuf,
-    /// What the flist added to the spec.
-    pub(crate) made_with: Option<MadeWith>,
-}
-
-/// Writes a container's bundle, or replaces it.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Written, StepError>")]
-pub(crate) struct WriteBundle {
-    pub(crate) lane: Arc<Lane>,
-    pub(crate) wanted: Wanted,
+/// The input of a bundle.
+#[derive(Debug, Clone)]
+pub(crate) struct BundleSpec {
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
+    /// As it was asked for; the flist and the defaults complete it.
     pub(crate) spec: Arc<ContainerSpec>,
+    pub(crate) defaults: contd_bundle::Defaults,
     pub(crate) root: PathBuf,
     pub(crate) image: ImageDefaults,
+}
+
+/// Writes a container's bundle, or replaces it; the answer is what the flist added to the spec.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<MadeWith>, StepError>")]
+pub(crate) struct WriteBundle {
+    pub(crate) locks: Arc<ContainerLocks>,
+    pub(crate) wanted: Wanted,
+    pub(crate) bundle: BundleSpec,
 }
 
 /// Returns the configuration that a bundle would hold.
@@ -89,18 +89,14 @@ pub(crate) struct WriteBundle {
 #[rtype(result = "Result<String, StepError>")]
 pub(crate) struct PreviewBundle {
     pub(crate) wanted: Wanted,
-    pub(crate) namespace: NamespaceId,
-    pub(crate) id: ContainerId,
-    pub(crate) spec: Arc<ContainerSpec>,
-    pub(crate) root: PathBuf,
-    pub(crate) image: ImageDefaults,
+    pub(crate) bundle: BundleSpec,
 }
 
 /// Removes a container's bundle.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct RemoveBundle {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) when_blocked: WhenBlocked,
@@ -111,13 +107,15 @@ pub(crate) struct RemoveBundle {
 #[rtype(result = "Result<Vec<BundleKey>, StepError>")]
 pub(crate) struct ListBundles;
 
-/// Makes sure that a container's log file is there, for its shim to write, and says where that will begin.
+/// Makes sure that a container's log file is there, for its shim to write, and says where that will begin. In the same thread,
+/// before that, the intent to make the container is written: nothing of it may be there without its record.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<RunStart, StepError>")]
 pub(crate) struct OpenLog {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) wanted: Wanted,
     pub(crate) namespace: NamespaceId,
+    pub(crate) intent: RecordWrite,
     pub(crate) files: LogFiles,
     /// The first run: what another container of this name left is removed.
     pub(crate) is_new: bool,
@@ -127,7 +125,7 @@ pub(crate) struct OpenLog {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Undone, StepError>")]
 pub(crate) struct RemoveLog {
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) files: LogFiles,
     pub(crate) when_blocked: WhenBlocked,
@@ -148,37 +146,8 @@ pub(crate) struct StreamLog {
     pub(crate) namespace: NamespaceId,
     pub(crate) files: LogFiles,
     pub(crate) tail: Option<u64>,
-    /// Whose it is, unless it was removed.
+    /// The container, unless it was removed.
     pub(crate) container: Option<watch::Receiver<Arc<ContainerInfo>>>,
     /// Goes on until that container has ended for good.
     pub(crate) is_following: bool,
 }
-
-/// Writes an event to the journal and wakes the subscribers.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct PublishEvent(pub(crate) ContainerEvent);
-
-/// A child has ended without being told to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub(crate) struct ServiceEnded {
-    pub(crate) service: Service,
-    /// Which of the service's actors, counted by rebuilds; a late word about an older one changes nothing.
-    pub(crate) generation: u32,
-}
-
-/// The actors that serve the whole node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Service {
-    Flist,
-    Bundle,
-    Log,
-    Event,
-}
-
-/// Makes the actor that gets it panic.
-#[cfg(any(test, feature = "testing"))]
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Panic;

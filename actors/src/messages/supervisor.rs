@@ -1,4 +1,4 @@
-//! To the supervisor, from its children and from [`crate::until_ended`].
+//! To the supervisor, from [`crate::until_ended`] and from tests.
 
 use actix::Message;
 use contd_types::NamespaceId;
@@ -7,14 +7,6 @@ use contd_types::NamespaceId;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub(crate) struct AwaitEnd;
-
-/// A namespace's actor ended without being told to.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub(crate) struct NamespaceActorEnded {
-    pub(crate) namespace: NamespaceId,
-    pub(crate) generation: u32,
-}
 
 /// Makes one of the node's actors panic, to see that nobody notices. Feature `testing`.
 #[cfg(any(test, feature = "testing"))]

@@ -1,33 +1,31 @@
 //! The end of all containers before their node goes down.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Addr;
-use contd_types::{ApiError, ContainerId, ContainerInfo, ErrorKind, NamespaceId};
+use contd_types::{ApiError, ContainerId, ErrorKind};
 use futures_util::future::join_all;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::call::ask;
 use crate::container::KILLED_TIMEOUT;
+use crate::containers::{Containers, Verb};
 use crate::messages::RECOVERY_WAIT;
-use crate::messages::namespace::RouteGoDown;
-use crate::namespace::NamespaceActor;
+use crate::messages::container::GoDown;
 use crate::shared::Shared;
 
 /// The most containers that an error names.
 const MAX_NAMED: usize = 8;
 
-/// The actors of all namespaces.
-pub(super) type Namespaces = HashMap<NamespaceId, watch::Receiver<Option<Addr<NamespaceActor>>>>;
-
 /// Ends every container that lives, side by side, and counts those that have ended. One bound holds for all of it.
 ///
-/// What was admitted just before the node began to go down is not shown yet: it is found by another look.
-pub(super) async fn end_all(shared: Arc<Shared>, namespaces: Namespaces, longest: Duration) -> Result<u32, ApiError> {
+/// A run that was admitted just before the node began to go down is not shown yet: another look finds it.
+pub(super) async fn end_all(
+    shared: Arc<Shared>,
+    containers: Arc<Containers>,
+    longest: Duration,
+) -> Result<u32, ApiError> {
     let until = Instant::now().checked_add(longest.saturating_add(KILLED_TIMEOUT).saturating_add(RECOVERY_WAIT));
     let mut asked: HashSet<ContainerId> = HashSet::new();
     let mut left: BTreeMap<String, String> = BTreeMap::new();
@@ -38,9 +36,9 @@ pub(super) async fn end_all(shared: Arc<Shared>, namespaces: Namespaces, longest
         }
         info!(containers = living.len(), "the node goes down, ending them");
         let ends = living.iter().map(|container| {
-            let namespace = namespaces.get(&container.namespace).cloned();
+            let containers = &containers;
             async move {
-                let end = end(container, namespace, longest);
+                let end = end(containers, &container.id, longest);
                 let ended = match until {
                     Some(until) => {
                         timeout_at(until, end).await.unwrap_or_else(|_elapsed| Err("no time is left".to_owned()))
@@ -70,21 +68,7 @@ pub(super) async fn end_all(shared: Arc<Shared>, namespaces: Namespaces, longest
 }
 
 /// Ends one container; the error says why it has not ended.
-async fn end(
-    container: &ContainerInfo,
-    namespace: Option<watch::Receiver<Option<Addr<NamespaceActor>>>>,
-    longest: Duration,
-) -> Result<(), String> {
-    let Some(mut namespace) = namespace else { return Err("its namespace has no actor".to_owned()) };
-    let addr = match namespace.wait_for(Option::is_some).await {
-        Ok(addr) => addr.clone(),
-        Err(_gone) => None,
-    };
-    let Some(addr) = addr else { return Err("the actor of its namespace is lost".to_owned()) };
-    let message = RouteGoDown { id: container.id.clone(), longest };
-    match ask(&addr, message, Duration::MAX).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(crate::error::one_line(&error)),
-        Err(error) => Err(crate::error::one_line(&error)),
-    }
+async fn end(containers: &Containers, id: &ContainerId, longest: Duration) -> Result<(), String> {
+    let verb = Verb::new("shut down", containers.stop_deadline(id, Some(longest)));
+    containers.ask(id.clone(), verb, GoDown { longest }).await.map_err(|error| crate::error::one_line(&error))
 }

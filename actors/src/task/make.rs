@@ -1,5 +1,8 @@
 //! Makes a container run, step by step, and takes everything back when that fails.
 //!
+//! Two stages, so that its actor decides between them: all up to the runtime's create ([`begin`]), and the start
+//! ([`Making::start`]). Each gives back the [`Making`], with which the actor goes on or undoes.
+//!
 //! The same steps serve the first run and each restart. A restart finds its root and log there (both steps are
 //! repeatable) and its undo ends only the shim: root, log and bundle stay for the next attempt.
 
@@ -9,88 +12,89 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Addr;
+use contd_bundle::ResourceLimits;
 use contd_failpoint::Failpoint;
 use contd_logs::RunStart;
 use contd_protocol::shim::{LogStart, TASK_SPEC_VERSION, TaskSpec};
-use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedRootfs};
+use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedLayer, PreparedRootfs};
 use contd_shim_client::Shim;
 use contd_store::MadeWith;
-use contd_types::{Pid, Step};
+use contd_types::{InForce, Pid, Step, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Cancel, Subject, shielded, undo, with_sources};
+use super::{Cancel, Subject, shielded, undo};
 use crate::admission::RunPlace;
-use crate::call::{CallError, ask, tell};
-use crate::container::ContainerActor;
-use crate::error::{Leftover, MakeError, StepError, one_line};
-use crate::flist::UNDO_GRACE;
-use crate::lane::Wanted;
-use crate::messages::container::{CommitPrepared, CommitRunning, Made, MadeByRuntime, MakeDone};
-use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle, Written};
-use crate::pool::WhenBlocked;
+use crate::config::Defaults;
+use crate::error::{Leftover, StepError, one_line};
+use crate::locks::Wanted;
+use crate::messages::namespace::Goal;
+use crate::messages::node::{OpenLog, PrepareRoot, WriteBundle};
+use crate::pool::{UNDO_GRACE, WhenBlocked};
+use crate::records::RecordWrite;
 
 /// A bundle is one file with three fsyncs; more on a disk that is busy with hundreds of others.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Making a directory and an empty file.
+/// Writing a record, then making a directory and an empty file.
 const LOG_TIMEOUT: Duration = Duration::from_secs(15);
 /// Above the shim client's own deadlines, which come first and say more.
 const SHIM_CALL_TIMEOUT: Duration = Duration::from_secs(40);
-/// The actor answers at once, or writes one record.
-const ACTOR_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How far a container is to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// Root, bundle and log; no process.
-    Prepared,
-    /// It runs.
-    Running,
-}
-
-/// What one making is given.
+/// The input of one making.
 #[derive(Debug)]
 pub(crate) struct MakePlan {
     pub(crate) subject: Subject,
-    pub(crate) generation: u64,
+    /// The record that says so.
+    pub(crate) intent: RecordWrite,
     /// The first run: its failure leaves nothing. Its permit is its namespace's business; a restart takes its own.
     pub(crate) is_first: bool,
     /// Whether the run before has lost output.
     pub(crate) is_after_loss: bool,
     pub(crate) goal: Goal,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
-    pub(crate) actor: Addr<ContainerActor>,
 }
 
-/// Makes the container and tells its actor how that went. `actor` is told only after everything is undone.
-pub(crate) async fn make(plan: MakePlan, cancel: Cancel) {
-    let alone = Arc::new(Arc::clone(&plan.subject.lane.operation).lock_owned().await);
-    let shim = watch::Sender::new(ShimSlot::Empty);
-    let making = Making { plan: &plan, cancel, begun: RefCell::default(), wanted: Wanted::default(), shim, alone };
-    let result = match making.forward().await {
-        Ok(()) => Ok(()),
-        // Its actor was lost while it wrote that the container is made. What is on disk says whether it was acknowledged,
-        // so nothing is undone here: the next actor finds out, and goes on with the container or takes it back.
-        Err((Step::Record, StepError::Call(CallError::ActorLost { .. }))) => return,
-        Err((step, source)) => {
-            if !source.is_cancelled() {
-                debug!(%step, error = one_line(&source), "step failed, undoing");
-            }
-            let leftovers = making.undo().await;
-            Err(MakeError { name: plan.subject.name.clone(), step, source, leftovers })
-        }
-    };
-    tell(&plan.actor, MakeDone { generation: plan.generation, result });
+/// The result of a making, for the record.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    /// The flist's additions to the spec.
+    pub(crate) with: Option<MadeWith>,
+    /// The node's decisions.
+    pub(crate) in_force: InForce,
 }
+
+/// How far a container is made.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// All but its processes is there, and no more is wanted.
+    Prepared(Made),
+    /// The runtime has made it.
+    Created { pid: Pid, shim: Arc<dyn Shim>, made: Made },
+    /// It runs; `started_at` is just before it was let go.
+    Started { pid: Pid, shim: Arc<dyn Shim>, made: Made, started_at: Timestamp },
+}
+
+/// A stage that is over, and the way to go on or back.
+pub(crate) type StageDone = (Making, StepResult<Stage>);
 
 type StepResult<T> = Result<T, (Step, StepError)>;
+
+/// Makes the container, up to its start.
+pub(crate) async fn begin(plan: MakePlan, cancel: Cancel) -> StageDone {
+    let alone = Arc::new(Arc::clone(&plan.subject.locks.operation).lock_owned().await);
+    let shim = watch::Sender::new(ShimSlot::Empty);
+    let wanted = Wanted::default();
+    let defaults = plan.subject.shared.settings().defaults;
+    let mut making = Making { plan, defaults, cancel, begun: RefCell::default(), wanted, shim, place: None, alone };
+    let result = making.up_to_create().await;
+    (making, result)
+}
 
 /// Where the shim is that is being spawned. The spawn goes on when the making is given up, so its result lies here.
 #[derive(Debug, Clone)]
 enum ShimSlot {
-    /// Nobody has begun.
+    /// Not begun.
     Empty,
     /// On its way.
     Pending,
@@ -100,39 +104,62 @@ enum ShimSlot {
     Failed,
 }
 
-struct Making<'a> {
-    plan: &'a MakePlan,
+/// A container that is being made. It keeps the operation lock of its container until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Making {
+    plan: MakePlan,
+    /// As they were when it began: what is made and what is noted of it agree.
+    defaults: Defaults,
     cancel: Cancel,
     /// The steps whose effects may be there.
     begun: RefCell<BTreeSet<Step>>,
     wanted: Wanted,
     shim: watch::Sender<ShimSlot>,
-    /// The lane; a shim that comes late keeps it until it is ended.
+    /// Of a restart.
+    place: Option<RunPlace>,
+    /// The operation lock; a shim that comes late keeps it until it is ended.
     alone: Arc<tokio::sync::OwnedMutexGuard<()>>,
 }
 
-impl Making<'_> {
-    async fn forward(&self) -> StepResult<()> {
-        let _permit = self.take_permit().await?;
+impl Drop for Making {
+    fn drop(&mut self) {
+        // A step that was given up on does nothing from here on.
+        self.wanted.give_up();
+    }
+}
+
+impl Making {
+    async fn up_to_create(&mut self) -> StepResult<Stage> {
+        let log_start = self.open_log().await?;
+        self.place = self.take_place().await?;
         if self.plan.goal == Goal::Prepared {
-            let (made, _no_run_yet) = futures_util::try_join!(self.root_and_bundle(), self.open_log())?;
-            return self.commit_prepared(made).await;
+            return self.root_and_bundle().await.map(Stage::Prepared);
         }
-        let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.log_and_shim())?;
+        let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.spawn_shim(log_start))?;
         contd_failpoint::hit(Failpoint::MakeShimSpawned);
-        let pid = self.create(&shim).await?;
+        let creating = Arc::clone(&shim);
+        let work = async move { creating.create().await.map_err(StepError::shim) };
+        let pid = self.step(Step::Create, "have the runtime make it", SHIM_CALL_TIMEOUT, work).await?;
         contd_failpoint::hit(Failpoint::MakeCreated);
-        self.tell_made(pid).await?;
-        contd_failpoint::hit(Failpoint::MakeTold);
+        Ok(Stage::Created { pid, shim, made })
+    }
+
+    /// Has the runtime start what it has made.
+    pub(crate) async fn start(self, shim: Arc<dyn Shim>, made: Made) -> StageDone {
         // Before the start: a short run may have ended when its start is answered.
         let started_at = self.plan.subject.shared.clock.now();
-        let pid = self.start(&shim).await?;
-        contd_failpoint::hit(Failpoint::MakeStarted);
-        self.commit(CommitRunning { generation: self.plan.generation, pid, shim, made, started_at }).await
+        let starting = Arc::clone(&shim);
+        let work = async move { starting.start().await.map_err(StepError::shim) };
+        let result = self.step(Step::Start, "have the runtime start it", SHIM_CALL_TIMEOUT, work).await;
+        let result = result.map(|pid| {
+            contd_failpoint::hit(Failpoint::MakeStarted);
+            Stage::Started { pid, shim, made, started_at }
+        });
+        (self, result)
     }
 
     /// Takes a place for a restart.
-    async fn take_permit(&self) -> StepResult<Option<RunPlace>> {
+    async fn take_place(&self) -> StepResult<Option<RunPlace>> {
         if self.plan.is_first {
             return Ok(None);
         }
@@ -173,72 +200,74 @@ impl Making<'_> {
         let prepared = self.prepare_root().await?;
         contd_failpoint::hit(Failpoint::MakeRootPrepared);
         let layer = prepared.layer;
-        let made_with = self.write_bundle(prepared).await?;
+        let with = self.write_bundle(prepared).await?;
         contd_failpoint::hit(Failpoint::MakeBundleWritten);
-        Ok(Made { with: made_with, layer })
+        Ok(Made { with, in_force: self.in_force(layer) })
+    }
+
+    /// Tells what the container is made with, where the node decides.
+    fn in_force(&self, layer: Option<PreparedLayer>) -> InForce {
+        let (spec, runtimes) = (&self.plan.subject.spec, &self.plan.subject.shared.config.runtimes);
+        let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &self.defaults.limits);
+        InForce {
+            runtime: runtimes.name(spec.runtime.as_deref()),
+            memory_bytes,
+            cpu,
+            pids_limit,
+            rootfs_size_bytes: layer.and_then(|layer| layer.limit_bytes),
+            open_files: Some(contd_bundle::nofile_limit()),
+            layer: layer.map(|layer| layer.kind),
+        }
     }
 
     async fn prepare_root(&self) -> StepResult<PreparedRootfs> {
         let subject = self.plan.subject.clone();
         let (spec, deadline) = (&subject.spec, subject.shared.config.rootfs_timeout);
         let grant = subject.judge().map_err(|denied| (Step::Admit, denied))?;
+        // Writable even for a read-only container: the runtime makes mount points in it and then closes it, as it does
+        // under containerd. A flist without `/run` could not be started otherwise.
+        let upper_dir = spec.upper_dir.as_ref().map(PathBuf::from);
         let request = PrepareRootfs {
-            namespace: subject.namespace.clone(),
-            id: subject.id.clone(),
-            flist: spec.flist.clone(),
-            // Writable even for a read-only container: the runtime makes mount points in it and then closes it, as it does
-            // under containerd. A flist without `/run` could not be started otherwise.
-            is_read_only: false,
-            layer: subject.layer(),
-            is_layer_required: spec.layer.is_some(),
-            size_bytes: spec.rootfs_size_bytes.unwrap_or(subject.shared.settings().defaults.rootfs_size_bytes),
-            is_size_required: spec.rootfs_size_bytes.is_some(),
-            upper_dir: spec.upper_dir.as_ref().map(PathBuf::from),
+            upper_dir,
             is_trusted: spec.is_elevated,
-            grant,
+            ..subject.root_request(&self.defaults, false, grant)
         };
         let message = PrepareRoot {
-            lane: Arc::clone(&subject.lane),
+            locks: Arc::clone(&subject.locks),
             wanted: self.wanted.clone(),
             request,
             progress: self.plan.progress.clone(),
         };
-        let work = async move { subject.shared.flist.ask(message, deadline).await.map_err(StepError::Call)? };
+        let work = async move { subject.services.flist.ask(message, deadline).await.map_err(StepError::Call)? };
         self.step(Step::Rootfs, "prepare the root", deadline, work).await
     }
 
     async fn write_bundle(&self, prepared: PreparedRootfs) -> StepResult<Option<MadeWith>> {
         let subject = self.plan.subject.clone();
-        let message = WriteBundle {
-            lane: Arc::clone(&subject.lane),
-            wanted: self.wanted.clone(),
-            namespace: subject.namespace.clone(),
-            id: subject.id.clone(),
-            spec: with_sources(&subject.spec, &prepared.sources),
-            root: prepared.root,
-            image: prepared.image,
-        };
-        let work = async move {
-            let Written { dir: written, made_with } =
-                subject.shared.bundle.ask(message, BUNDLE_TIMEOUT).await.map_err(StepError::Call)??;
-            let expected = subject.shared.bundle_dir(&subject.namespace, &subject.id);
-            if written == expected { Ok(made_with) } else { Err(StepError::BundleElsewhere { expected, written }) }
-        };
+        let bundle = subject.bundle_spec(&self.defaults, prepared);
+        let message = WriteBundle { locks: Arc::clone(&subject.locks), wanted: self.wanted.clone(), bundle };
+        let work = async move { subject.services.bundle.ask(message, BUNDLE_TIMEOUT).await.map_err(StepError::Call)? };
         self.step(Step::Bundle, "write the bundle", BUNDLE_TIMEOUT, work).await
     }
 
-    async fn log_and_shim(&self) -> StepResult<Arc<dyn Shim>> {
-        let start = self.open_log().await?;
-        self.spawn_shim(start).await
-    }
-
+    /// Brings the intent to the disk and makes the log, in one job.
     async fn open_log(&self) -> StepResult<RunStart> {
         let subject = self.plan.subject.clone();
         let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
-        let (lane, namespace) = (Arc::clone(&subject.lane), subject.namespace.clone());
-        let message = OpenLog { lane, wanted: self.wanted.clone(), namespace, files, is_new: self.plan.is_first };
-        let work = async move { subject.shared.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
-        let start = self.step(Step::Log, "make the log", LOG_TIMEOUT, work).await?;
+        let message = OpenLog {
+            locks: Arc::clone(&subject.locks),
+            wanted: self.wanted.clone(),
+            namespace: subject.namespace.clone(),
+            intent: self.plan.intent.clone(),
+            files,
+            is_new: self.plan.is_first,
+        };
+        let work = async move { subject.services.log.ask(message, LOG_TIMEOUT).await.map_err(StepError::Call)? };
+        let start = self.step(Step::Log, "write the intent and make the log", LOG_TIMEOUT, work).await;
+        let start = start.map_err(|(step, source)| match source {
+            StepError::Record(_) => (Step::Record, source),
+            _ => (step, source),
+        })?;
         contd_failpoint::hit(Failpoint::MakeLogOpened);
         Ok(start)
     }
@@ -262,38 +291,9 @@ impl Making<'_> {
         self.step(Step::Shim, "start the shim", SHIM_CALL_TIMEOUT, work).await
     }
 
-    async fn create(&self, shim: &Arc<dyn Shim>) -> StepResult<Pid> {
-        let shim = Arc::clone(shim);
-        let work = async move { shim.create().await.map_err(StepError::shim) };
-        self.step(Step::Create, "have the runtime make it", SHIM_CALL_TIMEOUT, work).await
-    }
-
-    async fn start(&self, shim: &Arc<dyn Shim>) -> StepResult<Pid> {
-        let shim = Arc::clone(shim);
-        let work = async move { shim.start().await.map_err(StepError::shim) };
-        self.step(Step::Start, "have the runtime start it", SHIM_CALL_TIMEOUT, work).await
-    }
-
-    async fn tell_made(&self, pid: Pid) -> StepResult<()> {
-        let message = MadeByRuntime { generation: self.plan.generation, pid };
-        let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
-        answer.and_then(|result| result).map_err(|source| (Step::Create, source))
-    }
-
-    async fn commit_prepared(&self, made: Made) -> StepResult<()> {
-        let message = CommitPrepared { generation: self.plan.generation, made };
-        let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
-        answer.and_then(|result| result).map_err(|source| (Step::Record, source))
-    }
-
-    /// Has the actor write that it runs. Not to be cancelled: a stop that comes now finds a running container.
-    async fn commit(&self, message: CommitRunning) -> StepResult<()> {
-        let answer = ask(&self.plan.actor, message, ACTOR_TIMEOUT).await.map_err(StepError::Call);
-        answer.and_then(|result| result).map_err(|source| (Step::Record, source))
-    }
-
     /// Undoes what may have been done, the last step first.
-    async fn undo(&self) -> Vec<Leftover> {
+    pub(crate) async fn undo(mut self) -> Vec<Leftover> {
+        self.place = None;
         self.wanted.give_up();
         let begun: Vec<Step> = self.begun.borrow().iter().rev().copied().collect();
         let (subject, mut leftovers) = (&self.plan.subject, Vec::new());
@@ -357,7 +357,7 @@ fn task_spec(subject: &Subject, log_start: LogStart) -> TaskSpec {
         version: TASK_SPEC_VERSION,
         namespace: subject.namespace.clone(),
         id: subject.id.clone(),
-        bundle: subject.shared.bundle_dir(&subject.namespace, &subject.id),
+        bundle: subject.shared.bundles.dir(&subject.namespace, &subject.id),
         runtime: config.runtimes.spec(subject.spec.runtime.as_deref(), &config.cgroup_parent, &subject.id),
         log_path: subject.shared.log_path(&subject.namespace, &subject.name),
         log_max_bytes: rotation.max_bytes,

@@ -1,16 +1,15 @@
-//! What takes time in a container's life, one task each. A container has at most one of them under way.
+//! The operations on a container that take time, one task each. A container has at most one of them under way.
 //!
 //! ```text
-//! make      rootfs ┐                ┌ bundle ┐
-//!                  ├ at the same    │        ├─► create ─► start ─► record running ─► reply
-//!           log  ──┘ time           └ shim ──┘       any failure: undo in reverse order
+//! make      record, log ─► (a restart: a place) ─┬─ rootfs ─► bundle ─┬─► create ─► start ─► record running ─► reply
+//!                                               └─ shim ─────────────┘   any failure: undo in reverse order
 //! settle    the shim of an ended container: delete, shut down; a layer in memory: free
 //! remove    shim, bundle, log, root; then the actor removes the record
 //! recover   attach to the shim an earlier daemon started; decide what has become of the container
 //! ```
 //!
-//! Tasks touch the world and report to their actor; they never touch the record. They outlive the actor, if need be, to
-//! take back what they did; the lane's lock keeps a rebuilt actor's task waiting until then.
+//! Tasks touch the world and return what came of it to their actor; they never touch the record. They outlive the actor, if need
+//! be, to take back what they did; the operation lock of the container keeps a rebuilt actor's task waiting until then.
 
 pub(crate) mod make;
 pub(crate) mod recover;
@@ -20,28 +19,44 @@ pub(crate) mod undo;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_rootfs::{Grant, Sources};
+use contd_rootfs::{Grant, PrepareRootfs, PreparedRootfs};
 use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, LayerKind, NamespaceId};
 use tokio::sync::watch;
 
+use crate::config::Defaults;
 use crate::error::StepError;
-use crate::lane::Lane;
+use crate::locks::ContainerLocks;
+use crate::messages::node::BundleSpec;
+use crate::services::Services;
 use crate::shared::Shared;
 
-/// Whom a task works for.
+/// The container that a task works for.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) services: Arc<Services>,
+    pub(crate) locks: Arc<ContainerLocks>,
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) name: ContainerName,
     pub(crate) spec: Arc<ContainerSpec>,
-    /// Who asked for it, if that is somebody with limited rights.
+    /// The caller, if its rights are limited.
     pub(crate) caller: Option<Arc<Caller>>,
 }
 
 impl Subject {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        services: Arc<Services>,
+        namespace: NamespaceId,
+        id: ContainerId,
+        spec: Arc<ContainerSpec>,
+        caller: Option<Caller>,
+    ) -> Self {
+        let (locks, name) = (shared.locks.of(&id), spec.name.clone());
+        Self { shared, services, locks, namespace, id, name, spec, caller: caller.map(Arc::new) }
+    }
+
     /// Has its caller's rights judged by the rules as they are now; `None` for one without limits.
     pub(crate) fn judge(&self) -> Result<Option<Arc<Grant>>, StepError> {
         let Some(caller) = &self.caller else { return Ok(None) };
@@ -50,21 +65,43 @@ impl Subject {
     }
 }
 
-/// Gives the spec with the places where the sources of its binds were attached; for a caller without limits as it is.
-pub(crate) fn with_sources(spec: &Arc<ContainerSpec>, sources: &Sources) -> Arc<ContainerSpec> {
-    if sources.is_empty() {
-        return Arc::clone(spec);
-    }
-    let mut spec = (**spec).clone();
-    for (number, source) in sources {
-        if let Some(mount) = spec.mounts.get_mut(*number) {
-            mount.source = source.to_string_lossy().into_owned();
+impl Subject {
+    /// Makes the request for its root: no directory of the caller's, not trusted.
+    pub(crate) fn root_request(
+        &self,
+        defaults: &Defaults,
+        is_read_only: bool,
+        grant: Option<Arc<Grant>>,
+    ) -> PrepareRootfs {
+        let spec = &self.spec;
+        PrepareRootfs {
+            namespace: self.namespace.clone(),
+            id: self.id.clone(),
+            flist: spec.flist.clone(),
+            is_read_only,
+            layer: spec.layer.unwrap_or(defaults.layer),
+            is_layer_required: spec.layer.is_some(),
+            size_bytes: spec.rootfs_size_bytes.unwrap_or(defaults.rootfs_size_bytes),
+            is_size_required: spec.rootfs_size_bytes.is_some(),
+            upper_dir: None,
+            is_trusted: false,
+            grant,
+            operation: None,
         }
     }
-    Arc::new(spec)
-}
 
-impl Subject {
+    /// Makes what its bundle is made of, with the places where the sources of its binds were attached.
+    pub(crate) fn bundle_spec(&self, defaults: &Defaults, prepared: PreparedRootfs) -> BundleSpec {
+        let mut spec = Arc::clone(&self.spec);
+        for (number, source) in prepared.sources {
+            if let Some(mount) = Arc::make_mut(&mut spec).mounts.get_mut(number) {
+                mount.source = source.to_string_lossy().into_owned();
+            }
+        }
+        let (namespace, id, defaults) = (self.namespace.clone(), self.id.clone(), defaults.limits);
+        BundleSpec { namespace, id, spec, defaults, root: prepared.root, image: prepared.image }
+    }
+
     /// Tells where its writable layer lies, unless the caller gave a directory.
     pub(crate) fn layer(&self) -> LayerKind {
         self.spec.layer.unwrap_or(self.shared.settings().defaults.layer)

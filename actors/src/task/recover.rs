@@ -3,18 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Addr;
 use contd_protocol::shim::TaskState;
 use contd_shim_client::{Attached, Shim};
 use contd_types::{Backoff, Exit, Pid};
 use tracing::warn;
 
 use super::{Cancel, Subject};
-use crate::call::tell;
-use crate::chance::jitter;
-use crate::container::ContainerActor;
 use crate::error::{StepError, one_line};
-use crate::messages::container::Recovered;
+use crate::random::jitter;
 
 /// One look: a living shim answers at once, a silent one after the client's own deadlines, and a successor for a dead one
 /// takes as long as a start.
@@ -22,7 +18,7 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at a shim that does not answer: it may be swapped out, or stopped by a person.
 const RETRY: Backoff = Backoff::RESTART;
 
-/// What has become of a container.
+/// The condition in which a container was found.
 #[derive(Debug)]
 pub(crate) enum Finding {
     /// It runs.
@@ -33,16 +29,13 @@ pub(crate) enum Finding {
     Nothing,
 }
 
-/// Looks until it is known, and tells the container's actor.
-pub(crate) async fn recover(subject: Subject, generation: u64, actor: Addr<ContainerActor>, mut cancel: Cancel) {
-    let _alone = Arc::clone(&subject.lane.operation).lock_owned().await;
+/// Looks until it is known; `None` when nobody wants to know any more.
+pub(crate) async fn recover(subject: Subject, mut cancel: Cancel) -> Option<Finding> {
+    let _alone = Arc::clone(&subject.locks.operation).lock_owned().await;
     let mut attempt = 0;
     loop {
         let failure = match look_bounded(&subject).await {
-            Ok(finding) => {
-                tell(&actor, Recovered { generation, finding });
-                return;
-            }
+            Ok(finding) => return Some(finding),
             Err(failure) => failure,
         };
         attempt += 1;
@@ -52,7 +45,7 @@ pub(crate) async fn recover(subject: Subject, generation: u64, actor: Addr<Conta
         }
         warn!(container = %subject.id, ns = %subject.namespace, attempt, error = one_line(&failure), "not re-attached yet");
         tokio::select! {
-            () = cancel.cancelled() => return,
+            () = cancel.cancelled() => return None,
             () = tokio::time::sleep(RETRY.delay(attempt, jitter())) => {}
         }
     }

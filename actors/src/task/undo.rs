@@ -28,9 +28,9 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Releases the root.
 pub(crate) async fn release_root(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
-    let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
-    let message = ReleaseRoot { lane, namespace, id, when_blocked };
-    let answer = subject.shared.flist.ask(message, RELEASE_TIMEOUT).await;
+    let (locks, namespace, id) = (Arc::clone(&subject.locks), subject.namespace.clone(), subject.id.clone());
+    let message = ReleaseRoot { locks, namespace, id, when_blocked };
+    let answer = subject.services.flist.ask(message, RELEASE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::RootReleased);
     judge("root", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
@@ -40,16 +40,16 @@ pub(crate) async fn free_memory(subject: &Subject) -> Result<(), Leftover> {
     if subject.layer() != LayerKind::Memory {
         return Ok(());
     }
-    let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
-    let answer = subject.shared.flist.ask(FreeMemory { lane, namespace, id }, RELEASE_TIMEOUT).await;
+    let (locks, namespace, id) = (Arc::clone(&subject.locks), subject.namespace.clone(), subject.id.clone());
+    let answer = subject.services.flist.ask(FreeMemory { locks, namespace, id }, RELEASE_TIMEOUT).await;
     judge("layer", WhenBlocked::Queue, answer.map_err(StepError::Call).and_then(|result| result))
 }
 
 /// Removes the bundle.
 pub(crate) async fn remove_bundle(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
-    let (lane, namespace, id) = (Arc::clone(&subject.lane), subject.namespace.clone(), subject.id.clone());
-    let message = RemoveBundle { lane, namespace, id, when_blocked };
-    let answer = subject.shared.bundle.ask(message, REMOVE_TIMEOUT).await;
+    let (locks, namespace, id) = (Arc::clone(&subject.locks), subject.namespace.clone(), subject.id.clone());
+    let message = RemoveBundle { locks, namespace, id, when_blocked };
+    let answer = subject.services.bundle.ask(message, REMOVE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::BundleRemoved);
     judge("bundle", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
@@ -61,9 +61,9 @@ pub(crate) async fn remove_log(subject: &Subject, when_blocked: WhenBlocked) -> 
         return Ok(());
     }
     let files = subject.shared.log_files(&subject.namespace, &subject.name, &subject.id);
-    let (lane, namespace) = (Arc::clone(&subject.lane), subject.namespace.clone());
-    let message = RemoveLog { lane, namespace, files, when_blocked };
-    let answer = subject.shared.log.ask(message, REMOVE_TIMEOUT).await;
+    let (locks, namespace) = (Arc::clone(&subject.locks), subject.namespace.clone());
+    let message = RemoveLog { locks, namespace, files, when_blocked };
+    let answer = subject.services.log.ask(message, REMOVE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::LogRemoved);
     judge("log", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
 }
@@ -110,7 +110,7 @@ async fn end_in_some_way(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Resu
     clean_up(subject).await.map_err(|source| Leftover { what: "shim", source })
 }
 
-/// What became of a shim that was told to end.
+/// The outcome for a shim that was told to end.
 enum Ended {
     /// It has ended, and its container with it.
     Yes,

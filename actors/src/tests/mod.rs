@@ -1,5 +1,6 @@
 //! The actors on scripted boundaries, with tokio's clock paused. Each test that ends a container checks that nothing is left.
 
+pub(crate) mod cost;
 mod ending;
 mod event_cost;
 mod extremes;
@@ -8,6 +9,7 @@ mod image;
 mod layers;
 mod limits;
 mod logs_and_events;
+mod modules;
 mod recovery;
 pub(crate) mod replay;
 mod resistance;
@@ -29,8 +31,8 @@ use contd_rootfs::fake::FakeRootfs;
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
 use contd_types::{
-    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, CpuLimit, Entrypoint,
-    NamespaceId, RestartPolicy, StateName, SystemClock,
+    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, Entrypoint, NamespaceId,
+    RestartPolicy, StateName, SystemClock,
 };
 
 use crate::messages::{DeleteContainer, InspectContainer, RunContainer, StartContainer, StopContainer, WaitContainer};
@@ -75,10 +77,11 @@ impl World {
 
     fn config_in(log_dir: PathBuf, boot_id: String) -> NodeConfig {
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
-        let defaults = Defaults::new(CpuLimit::from_millis(1000).unwrap());
+        let defaults = Defaults::default();
         // Where the fake bundles pretend to be.
         let state = Path::new("/nonexistent").to_owned();
         let mut config = NodeConfig::new(state, log_dir, boot_id, runtime, defaults);
+        config.removed_logs = None;
         config.arbiters = 0;
         config
     }

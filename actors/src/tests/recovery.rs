@@ -213,6 +213,7 @@ async fn what_no_record_knows_is_removed() {
         upper_dir: None,
         is_trusted: false,
         grant: None,
+        operation: None,
     };
     world.rootfs.prepare(&request, &|_| {}).unwrap();
     let node = world.start();

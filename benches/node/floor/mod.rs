@@ -1,6 +1,6 @@
 //! The floor: the time that the kernel alone takes for one container, without an API, a daemon, a record or a log.
 //!
-//! Takes in: a bundle made by [`Ground`], with the same `config.json` for every contender. Gives out: the time until
+//! Takes in: a bundle made by [`FloorBundle`], with the same `config.json` for every contender. Gives out: the time until
 //! `/bin/true` was executed, had ended, and its cgroups were removed. It supports the settings of such a bundle, and
 //! panics at any other.
 //!
@@ -38,14 +38,14 @@ pub(crate) struct Took {
 }
 
 /// A bundle of the floor: configuration, compiled filter and a mounted overlay, in one directory.
-pub(crate) struct Ground {
+pub(crate) struct FloorBundle {
     dir: PathBuf,
 }
 
-impl Ground {
+impl FloorBundle {
     /// Makes the bundle in `dir`. `tree` is the lower layer, `compiler` is `contd-seccomp`, `cgroup` the path of its
     /// cgroups.
-    pub(crate) fn lay(dir: &Path, tree: &Path, config: &serde_json::Value, compiler: &Path, cgroup: &str) -> Self {
+    pub(crate) fn make(dir: &Path, tree: &Path, config: &serde_json::Value, compiler: &Path, cgroup: &str) -> Self {
         for sub in ["layer", "rootfs"] {
             fs::create_dir_all(dir.join(sub)).expect("make a directory");
         }
@@ -75,7 +75,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for FloorBundle {
     fn drop(&mut self) {
         for sub in ["rootfs", "layer"] {
             sys::unmount(&self.dir.join(sub));

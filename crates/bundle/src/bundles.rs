@@ -39,6 +39,9 @@ pub trait Bundles: Send + Sync + Debug {
     /// A [`BundleError`]; an earlier bundle of this container is unchanged.
     fn write(&self, request: &BundleRequest<'_>) -> Result<PathBuf, BundleError>;
 
+    /// Returns where the bundle of a container is, or will be.
+    fn dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf;
+
     /// Removes a bundle; an absent one is no error. Only legal while no runtime uses it.
     ///
     /// # Errors
@@ -81,7 +84,7 @@ impl Bundles for DirBundles {
     fn write(&self, request: &BundleRequest<'_>) -> Result<PathBuf, BundleError> {
         let text = preview(request)?;
         let relative = container_dir(request.namespace, request.id).join(BUNDLE_DIR);
-        let bundle = self.state_dir.join(&relative);
+        let bundle = self.dir(request.namespace, request.id);
         // Not synced: a bundle is written again before each start, so after a power loss no container uses an old one.
         contd_durable::create_dirs_volatile(self.fs.as_ref(), &self.state_dir, &relative, DIR_MODE)
             .map_err(|source| BundleError::CreateDir { path: bundle.clone(), source })?;
@@ -93,9 +96,13 @@ impl Bundles for DirBundles {
         Ok(bundle)
     }
 
+    fn dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
+        self.state_dir.join(container_dir(namespace, id)).join(BUNDLE_DIR)
+    }
+
     fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), BundleError> {
         let container = self.state_dir.join(container_dir(namespace, id));
-        let bundle = container.join(BUNDLE_DIR);
+        let bundle = self.dir(namespace, id);
         let failed = |source| BundleError::Remove { path: bundle.clone(), source };
         absent_is_fine(self.fs.remove_dir_all(&bundle)).map_err(failed)?;
         // Several crates keep files in this directory; the last one to remove its files removes the directory.

@@ -153,6 +153,10 @@ impl Bundles for FakeBundles {
         Ok(path)
     }
 
+    fn dir(&self, namespace: &NamespaceId, id: &ContainerId) -> PathBuf {
+        path_of(&BundleKey { namespace: namespace.clone(), id: id.clone() })
+    }
+
     fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), BundleError> {
         let key = BundleKey { namespace: namespace.clone(), id: id.clone() };
         self.follow_script(Call::Remove(key.clone()))

@@ -115,8 +115,8 @@ fn a_server_that_trickles_costs_bounded_time() {
     let error = store.get(&ID).unwrap_err();
     let took = begun.elapsed();
     assert!(error.is_transient(), "{}", chain(&error));
-    // The upper bound has room for a machine with much else to do.
-    assert!(took >= Duration::from_secs(14) && took < Duration::from_secs(25), "{took:?}");
+    // Not before it was silent for five seconds, as it may seem on a busy machine; to its end it would take 40 minutes.
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(300), "{took:?}");
 }
 
 #[test]

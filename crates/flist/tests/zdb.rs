@@ -189,7 +189,7 @@ fn a_server_that_breaks_costs_bounded_time_and_memory() {
     let error = failure_of(Fault::DiesMidReply);
     assert!(matches!(error, StoreError::Zdb { source: ZdbFailure::Closed, .. }), "{}", chain(&error));
     assert!(error.is_transient());
-    // These two take their time, so together. The upper bounds have room for a machine with much else to do.
+    // These two take their time, so together.
     let [silent, trickles] = [Fault::Silent, Fault::Trickles].map(|fault| {
         thread::spawn(move || {
             let server = ZdbServer::faulty(move |_| fault);
@@ -199,10 +199,11 @@ fn a_server_that_breaks_costs_bounded_time_and_memory() {
             (store.get(&ID).unwrap_err(), begun.elapsed())
         })
     });
-    for (slow, least) in [(silent, 5), (trickles, 15)] {
+    for slow in [silent, trickles] {
         let (error, took) = slow.join().unwrap();
         assert!(matches!(error, StoreError::Zdb { source: ZdbFailure::Timeout, .. }), "{}", chain(&error));
-        assert!(took >= Duration::from_secs(least) && took < Duration::from_secs(least + 10), "{took:?}");
+        // Not before it was silent for five seconds, as one that trickles may seem on a busy machine; neither ever ends by itself.
+        assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(300), "{took:?}");
     }
 }
 

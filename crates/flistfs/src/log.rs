@@ -8,9 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The log's name in the lease directory.
-pub const LOG_FILE: &str = "flistfs.log";
-
+use contd_protocol::flistfs::LOG_FILE;
 /// The lease directory lies in memory: two files of this size are the most that a flist with a dead store may take.
 const MAX_BYTES: u64 = 256 * 1024;
 

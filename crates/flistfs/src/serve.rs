@@ -88,7 +88,8 @@ pub(crate) fn run(
         Err(MountError::NotFound { path }) if !is_first => Mount::unmounted(path),
         found => found.map_err(|source| ServeError::Mount { source })?,
     };
-    info!(hash = %spec.hash, mount = %spec.mount_point.display(), inodes = ops.inodes(), is_first, "serving");
+    let request = spec.operation.map(tracing::field::display);
+    info!(hash = %spec.hash, mount = %spec.mount_point.display(), inodes = ops.inodes(), is_first, request, "serving");
     let control = Control::new(Arc::clone(&state), us, ops, mount);
     // A keeper that has died meanwhile is noticed below.
     let _unheard = (&mut &*keeper).write_all(&SERVES);

@@ -89,7 +89,7 @@ impl<'a> Readers<'a> {
 
 /// Drops what the kernel has cached: pages, names and inodes.
 fn forget_what_is_cached() {
-    std::fs::write("/proc/sys/vm/drop_caches", "3").expect("root");
+    contd_test_harness::machine::drop_page_cache();
 }
 
 impl Server {

@@ -90,6 +90,7 @@ fn files_below_a_mebibyte_stay_in_the_page_cache_of_the_mount() {
     let content = crate::served::content(&fixture("small", scratch.path()), &scratch.path().join("cache"));
     let usual = Arc::new(Ops::with_passthrough(content, scratch.path().join("handles")));
     let served = Served::start(scratch.path(), usual);
+    let _kept = contd_test_harness::machine::keep_page_cache();
     assert_matches_manifest(&served.mnt, "small");
     let reads = served.ops.reads();
     assert!(reads > 0);

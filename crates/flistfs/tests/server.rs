@@ -44,6 +44,7 @@ impl Server {
             source: source.to_owned(),
             cache_limits: CacheLimits::default(),
             limited_routes: None,
+            operation: None,
         };
         std::fs::write(dir.join("serve.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
         Self { dir, mnt }

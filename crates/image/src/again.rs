@@ -1,7 +1,7 @@
-//! Whether an output is there because the same source was imported to it before: then it is brought up to date, not replaced.
+//! Marks an output with its source, so that a repeated import updates it instead of refusing to replace it.
 //!
-//! The mark is an extended attribute of the output, since its bytes are those of the image alone. It is lost with every
-//! copy and change; where a file system has no such attributes, the output just counts as another's.
+//! The mark is an extended attribute of the output, because the bytes of a flist depend on the image alone. A copy or a
+//! change of the file loses the mark. On file systems without such attributes each output counts as made of another source.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,12 +14,12 @@ use contd_flist::hash::{HASH_LEN, blake2b_256};
 
 const ATTRIBUTE: &str = "user.contd.source";
 
-/// The mark of a source: the hash of its path. A path may be nobody else's business.
+/// Returns the mark of a source: the hash of its path, which keeps the path itself private.
 fn mark(source: &Path) -> Option<[u8; HASH_LEN]> {
     Some(blake2b_256(fs::canonicalize(source).ok()?.as_os_str().as_bytes()))
 }
 
-/// Tells whether `out` was made of `source`.
+/// Tells whether `out` was made from `source`.
 pub(super) fn is_made_of(out: &Path, source: &Path) -> bool {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(out) else { return false };
@@ -30,11 +30,11 @@ pub(super) fn is_made_of(out: &Path, source: &Path) -> bool {
         && mark(source).is_some_and(|expected| expected == found)
 }
 
-/// Marks `out` as made of `source`. Without the mark the next import asks for `--force`.
+/// Marks `out` as made from `source`. Without the mark the next import asks for `--force`.
 pub(super) fn note(out: &Path, source: &Path) {
     let Some(mark) = mark(source) else { return };
     let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(out);
     if let Err(error) = opened.and_then(|file| Ok(fsetxattr(&file, ATTRIBUTE, &mark, XattrFlags::empty())?)) {
-        tracing::debug!(%error, out = %out.display(), "the source of a flist could not be noted");
+        tracing::debug!(%error, out = %out.display(), "source of flist not noted");
     }
 }

@@ -1,4 +1,4 @@
-//! Which of the images of an archive or layout is meant: by name, then by platform.
+//! Chooses one of the images of an archive or layout: by name, then by platform.
 
 use std::collections::BTreeSet;
 
@@ -8,26 +8,26 @@ use crate::manifest::{Descriptor, Parts};
 use crate::platform::Platform;
 use crate::saved::SavedImage;
 
-/// What is wanted.
+/// The name and platform that the user asked for.
 #[derive(Debug, Default)]
 pub(super) struct Wanted<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) platform: Option<&'a Platform>,
 }
 
-/// One image that may be the one.
+/// One of the images to choose from.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) names: Vec<String>,
-    /// The digest of its manifest, or of its configuration: its name where it has no other.
+    /// The digest of the manifest or of the configuration; it serves as the name of an image without names.
     pub(super) id: String,
     pub(super) platform: Option<Platform>,
-    /// Archives name the images of all platforms, and may have those of some.
+    /// Whether the manifest is in the archive: archives list the images of all platforms, but may hold only some of them.
     pub(super) is_there: bool,
     pub(super) form: Form,
 }
 
-/// How an image is described.
+/// The description of an image: an OCI manifest or an entry of `manifest.json`.
 #[derive(Debug)]
 pub(super) enum Form {
     Manifest(Descriptor),
@@ -56,7 +56,7 @@ impl Candidate {
     }
 }
 
-/// Chooses by name, then by platform; a single one is it, unless another platform was asked for.
+/// Chooses by name, then by platform. A single image is taken on any machine, unless a platform was asked for.
 pub(super) fn choose(
     parts: &Parts<'_>,
     mut candidates: Vec<Candidate>,
@@ -71,7 +71,7 @@ pub(super) fn choose(
         candidates = named(candidates, name);
     }
     let Some(first) = candidates.first() else { return Err(no_such(wanted.name)) };
-    // Of the images of one list that are not told apart by their names, none is more the one than another.
+    // Images of one `manifest.json` whose names do not differ are ambiguous: that list has no platforms to choose by.
     let is_list = candidates.len() > 1 && candidates.iter().any(|candidate| matches!(candidate.form, Form::Saved(_)));
     let names = &first.names;
     let is_several = wanted.name.is_none() && candidates.iter().any(|candidate| candidate.names != *names);
@@ -88,7 +88,7 @@ pub(super) fn choose(
     by_platform(parts, candidates, wanted.platform)
 }
 
-/// Those of exactly this name, or else those that people mean by it: `app` is `docker.io/library/app:latest`.
+/// Returns the images of exactly this name, or else those with the same full name: `app` is `docker.io/library/app:latest`.
 fn named(candidates: Vec<Candidate>, name: &str) -> Vec<Candidate> {
     let (exact, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.is_named(name));
     if !exact.is_empty() {
@@ -99,7 +99,7 @@ fn named(candidates: Vec<Candidate>, name: &str) -> Vec<Candidate> {
     others.into_iter().filter(is_meant).collect()
 }
 
-/// A name with what docker adds to a short one; `localhost/` is what podman adds.
+/// Completes a short name as docker does, and removes the `localhost/` that podman adds.
 pub(super) fn whole(name: &str) -> String {
     let name = name.strip_prefix("localhost/").unwrap_or(name);
     let has_host = name.split_once('/').is_some_and(|(host, _)| host.contains(['.', ':']) || host == "localhost");
@@ -119,14 +119,14 @@ fn by_platform(
 ) -> Result<Candidate, ImportError> {
     let own = Platform::of_this_machine();
     let platform = asked.unwrap_or(&own);
-    // What is asked for may run elsewhere.
+    // An explicit platform may be of another machine; the level of this processor counts only without one.
     let own_step = if asked.is_none() { Platform::step_of_this_machine() } else { None };
     let (mut best, mut there) = (None, Vec::new());
     for candidate in candidates {
         let of_it = match (&candidate.platform, &candidate.form) {
             (Some(platform), _) => platform.clone(),
             (None, Form::Manifest(descriptor)) => parts.platform_of(descriptor)?,
-            // Its configuration is looked at when it is taken.
+            // The configuration is checked after the choice.
             (None, Form::Saved(_)) => return Ok(candidate),
         };
         if let Some(rank) = of_it.rank_for(platform, own_step)

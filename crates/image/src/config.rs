@@ -1,4 +1,4 @@
-//! The configuration of an image: what of it becomes tags, and the `.startup.toml` that 0-OS reads.
+//! Reads an image's configuration: the defaults that become tags, and the `.startup.toml` that 0-OS reads.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,10 +9,10 @@ use serde::de::IgnoredAny;
 use crate::platform::Platform;
 use contd_flist::image::{self, ImageDefaults};
 
-/// Where 0-OS looks for the start of an flist.
+/// The file in which 0-OS looks for the command of a flist.
 pub(super) const STARTUP_FILE: &[u8] = b".startup.toml";
 
-/// The document, as far as it is used.
+/// The fields of the configuration document that are used.
 #[derive(Debug, Deserialize)]
 pub(super) struct ImageConfig {
     architecture: Option<String>,
@@ -22,7 +22,7 @@ pub(super) struct ImageConfig {
     rootfs: Option<RootFs>,
 }
 
-/// How containers of the image are run. Tools write `null` for what is empty.
+/// The defaults for containers of the image. Tools write `null` for an empty field.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct RunConfig {
@@ -42,18 +42,18 @@ struct RootFs {
 }
 
 impl ImageConfig {
-    /// What it runs on.
+    /// Returns the platform that the image runs on.
     pub(super) fn platform(&self) -> Platform {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         Platform { os: text(&self.os), arch: text(&self.architecture), variant: self.variant.clone() }
     }
 
-    /// The digests of the layers' tars.
+    /// Returns the digests of the layers' uncompressed tars.
     pub(super) fn diff_ids(&self) -> &[String] {
         self.rootfs.as_ref().and_then(|rootfs| rootfs.diff_ids.as_deref()).unwrap_or_default()
     }
 
-    /// How containers of it are run.
+    /// Returns the defaults for containers of this image.
     pub(super) fn defaults(&self) -> ImageDefaults {
         let config = self.config.clone().unwrap_or_default();
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -71,7 +71,7 @@ impl ImageConfig {
     }
 }
 
-/// Writes what 0-OS needs to start it, as `rfs docker` does; `None` if it says nothing to run.
+/// Writes the `.startup.toml` that 0-OS starts a flist with, as `rfs docker` does; `None` if the image has no command.
 pub(super) fn startup_toml(defaults: &ImageDefaults) -> Option<String> {
     let command = defaults.entrypoint.iter().chain(&defaults.cmd).collect::<Vec<_>>();
     let (program, args) = command.split_first()?;
@@ -83,7 +83,7 @@ pub(super) fn startup_toml(defaults: &ImageDefaults) -> Option<String> {
     if let Some(dir) = &defaults.working_dir {
         let _infallible = writeln!(text, "dir = {}", quoted(dir));
     }
-    // Of a key given twice the later one counts, and a table may have it only once.
+    // A TOML table may hold a key only once; for a variable that is given twice, the later value counts.
     let env = defaults.env.iter().filter_map(|entry| entry.split_once('=')).collect::<BTreeMap<_, _>>();
     if !env.is_empty() {
         text.push_str("\n[startup.entry.args.env]\n");

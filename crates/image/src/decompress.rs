@@ -1,6 +1,6 @@
-//! Layers as they are stored: a tar as it is, or one in gzip or zstd. What it is, is told by its first bytes.
+//! Decompresses layers: plain tar, gzip or zstd, recognized by the first bytes.
 //!
-//! Media types are not asked: old tools wrote `tar` for what is gzip, and archives of `docker save` have none.
+//! Media types are ignored: old tools wrote `tar` for gzip, and archives of `docker save` have none.
 
 use std::io::{self, BufRead as _, BufReader, Cursor, Read};
 
@@ -14,13 +14,13 @@ use crate::members::skip_by_reading;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// What a frame to be skipped starts with, but for the first byte: `zstd:chunked` has some, even in front.
+/// The magic number of a skippable zstd frame, without the first byte, which varies. `zstd:chunked` begins with some.
 const ZSTD_SKIPPED: &[u8] = &[0x2a, 0x4d, 0x18];
 
-/// The most memory that a zstd stream may ask for: what `zstd` itself takes without being told to take more.
+/// The largest window that a zstd stream may ask for: the default limit of `zstd` itself.
 const MAX_WINDOW_BYTES: u64 = 128 * 1024 * 1024;
 
-/// Gives the tar of a layer.
+/// Returns a reader of a layer's uncompressed tar.
 pub(super) fn plain<'a>(mut stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut head = Vec::with_capacity(ZSTD.len());
     stored.by_ref().take(ZSTD.len() as u64).read_to_end(&mut head)?;
@@ -39,7 +39,7 @@ pub(super) fn plain<'a>(mut stored: impl Read + 'a) -> io::Result<Box<dyn Read +
     Ok(Box::new(whole))
 }
 
-/// The frames of a zstd stream, one after the other.
+/// Reads the frames of a zstd stream in sequence.
 struct Frames<R> {
     source: BufReader<R>,
     decoder: FrameDecoder,
@@ -47,7 +47,7 @@ struct Frames<R> {
 }
 
 impl<R: Read> Frames<R> {
-    /// Begins the next frame; `false` at the end.
+    /// Begins the next frame; returns `false` at the end of the stream.
     fn begin(&mut self) -> io::Result<bool> {
         if self.source.fill_buf()?.is_empty() {
             return Ok(false);

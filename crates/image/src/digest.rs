@@ -1,4 +1,4 @@
-//! Digests as images write them, `sha256:<hex>`, and readers that compute them on the way.
+//! Parses digests as images write them (`sha256:<hex>`), and computes them while reading.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -8,17 +8,17 @@ use sha2::Digest as _;
 use crate::ImportError;
 use contd_flist::hash::hex;
 
-/// Bytes that are read at once where nothing asks for another number.
+/// The size of read buffers, unless a format requires another.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What may name a digest; both are registered by the OCI image specification.
+/// The algorithm of a digest; the OCI image specification registers both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Algorithm {
     Sha256,
     Sha512,
 }
 
-/// A digest that is well-formed, so that it can be part of a path.
+/// A well-formed digest, safe as part of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Digest {
     algorithm: Algorithm,
@@ -27,7 +27,7 @@ pub(super) struct Digest {
 }
 
 impl Digest {
-    /// Parses a digest; `what` is where it was found.
+    /// Parses a digest; `what` names the document that contains it, for errors.
     pub(super) fn parse(what: &str, text: &str) -> Result<Self, ImportError> {
         let malformed = |reason| ImportError::Malformed { what: what.to_owned(), reason };
         let Some((algorithm, hex)) = text.split_once(':') else {
@@ -45,28 +45,28 @@ impl Digest {
         }
     }
 
-    /// The digest that the name of an old configuration is: `<64 hex>.json`.
+    /// Reads the digest from the name of a configuration in an old archive: `<64 hex>.json`.
     pub(super) fn of_file_name(name: &str) -> Option<Self> {
         let text = format!("sha256:{}", name.strip_suffix(".json")?);
         Self::parse(name, &text).ok()
     }
 
-    /// The SHA-256 of some bytes.
+    /// Computes the SHA-256 of some bytes.
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self { algorithm: Algorithm::Sha256, hex: hex(&sha2::Sha256::digest(bytes)) }
     }
 
-    /// Its digits.
+    /// Returns the digits.
     pub(super) fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// Where a layout keeps it.
+    /// Returns the path of the blob in a layout.
     pub(super) fn path(&self) -> String {
         format!("blobs/{}/{}", self.name(), self.hex)
     }
 
-    /// Begins to compute one of its kind.
+    /// Starts a computation with the same algorithm.
     pub(super) fn hasher(&self) -> Hasher {
         match self.algorithm {
             Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
@@ -74,7 +74,7 @@ impl Digest {
         }
     }
 
-    /// Compares it with what was computed for `what`.
+    /// Compares this digest with the one computed for `what`.
     pub(super) fn check(&self, what: &str, found: &Self) -> Result<(), ImportError> {
         if self == found {
             return Ok(());
@@ -97,12 +97,12 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A text of the image for an error: not more of it than anybody reads.
+/// Shortens a text from the image for an error message.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-/// A digest that is being computed.
+/// The state of a digest computation.
 #[derive(Debug, Clone)]
 pub(super) enum Hasher {
     Sha256(sha2::Sha256),
@@ -125,7 +125,7 @@ impl Hasher {
     }
 }
 
-/// Reads through, computes the digest of what was read, counts it, and stops at a limit.
+/// A reader that hashes and counts what passes through it, and fails above a limit.
 #[derive(Debug)]
 pub(super) struct Hashed<R> {
     inner: R,
@@ -136,12 +136,12 @@ pub(super) struct Hashed<R> {
 }
 
 impl<R: Read> Hashed<R> {
-    /// Wraps a reader; more than `limit` bytes are an error.
+    /// Wraps a reader. Reading more than `limit` bytes fails; without `hasher` nothing is hashed.
     pub(super) fn new(inner: R, hasher: Option<Hasher>, limit: u64) -> Self {
         Self { inner, hasher, bytes: 0, limit, is_over: false }
     }
 
-    /// Counts what was read.
+    /// Returns the number of bytes read.
     pub(super) fn read_bytes(&self) -> u64 {
         self.bytes
     }
@@ -151,14 +151,14 @@ impl<R: Read> Hashed<R> {
         self.is_over
     }
 
-    /// Reads what is left, so that the digest is that of all.
+    /// Reads to the end, so that the digest covers the whole stream.
     pub(super) fn drain(&mut self) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK_BYTES];
         while self.read(&mut chunk)? > 0 {}
         Ok(())
     }
 
-    /// Gives the digest of what was read, if one was computed.
+    /// Returns the digest of the bytes read, if one was computed.
     pub(super) fn finish(self) -> Option<Digest> {
         self.hasher.map(Hasher::finish)
     }

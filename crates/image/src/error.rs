@@ -1,4 +1,4 @@
-//! Why an image could not be imported.
+//! The errors of an import, with a hint for each.
 
 use std::borrow::Cow;
 use std::io;
@@ -9,36 +9,36 @@ use crate::odd;
 use contd_flist::FlistErrorKind;
 use contd_flist::pack::PackError;
 
-/// What went wrong while importing. The flist has not appeared; blocks may have, but only of an image that was verified
-/// as a whole.
+/// An import failed. The output does not exist; stores may have got blocks, but only of an image that was verified
+/// completely.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The image could not be opened.
     #[error("open image {}", path.display())]
     Open {
-        /// What was given.
+        /// The path given.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It is nothing that is known.
-    #[error("open image {}: it is no container image in a form that is known", path.display())]
+    /// The file or directory is not an image.
+    #[error("open image {}: it is no container image in a known form", path.display())]
     NotAnImage {
-        /// What was given.
+        /// The path given.
         path: PathBuf,
     },
-    /// It is something else, or an image in a form that is not read.
+    /// The source is another kind of file, or an image in a form that is not supported.
     #[error("open image {}: it is {what}", path.display())]
     OddForm {
-        /// What was given.
+        /// The path given.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file or image.
         what: &'static str,
         /// The command that makes an image or a flist of it.
         advice: String,
     },
-    /// The manifest is of the form that registries had before 2016.
+    /// The manifest has the form that registries used before 2016.
     #[error("understand {what:?} of the image: it is a manifest of docker's schema 1, which has no configuration")]
     OldManifest {
         /// The path inside the image.
@@ -49,10 +49,10 @@ pub enum ImportError {
     Read {
         /// The path inside the image.
         what: String,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The image names something that it does not have.
+    /// The image refers to a part that it does not contain.
     #[error("read {what:?} of the image: it is not there")]
     Missing {
         /// The path inside the image.
@@ -61,106 +61,106 @@ pub enum ImportError {
     /// The archive that holds the image is damaged.
     #[error("read the archive: {reason} (at byte {at})")]
     Archive {
-        /// Where.
+        /// The byte offset in the archive.
         at: u64,
-        /// What is wrong.
+        /// The damage.
         reason: &'static str,
     },
-    /// A document is not the JSON that it should be.
+    /// A document is not valid JSON of the expected form.
     #[error("understand {what:?} of the image")]
     Json {
         /// The path inside the image.
         what: String,
-        /// What is wrong.
+        /// The decoder's error.
         source: serde_json::Error,
     },
-    /// A document makes no sense.
+    /// A document is valid JSON, but its content is inconsistent.
     #[error("understand {what:?} of the image: {reason}")]
     Malformed {
         /// The path inside the image, or a part of it.
         what: String,
-        /// What is wrong.
+        /// The inconsistency.
         reason: &'static str,
     },
-    /// Valid, but this version does not do it.
+    /// The image uses a valid feature that this version does not support.
     #[error("understand {what:?} of the image: {found:?} is not supported")]
     Unsupported {
         /// The path inside the image, or a part of it.
         what: String,
-        /// What was found.
+        /// The feature, as the image writes it.
         found: String,
     },
-    /// More than is ever taken.
+    /// A part of the image exceeds a fixed limit.
     #[error("read {what:?} of the image: more than {limit} {unit}")]
     TooLarge {
-        /// What.
+        /// The part of the image.
         what: String,
-        /// How much is taken.
+        /// The limit.
         limit: u64,
-        /// Of what.
+        /// The unit of the limit.
         unit: &'static str,
     },
-    /// Something is not what its digest says.
+    /// The digest of a part is not the one in the image's documents.
     #[error("verify {what:?} of the image: its digest is {found}, not {expected}")]
     Digest {
         /// The path inside the image.
         what: String,
-        /// What the image says.
+        /// The digest in the documents.
         expected: String,
-        /// What it has.
+        /// The digest computed.
         found: String,
     },
-    /// Something has not the size that its descriptor says.
+    /// The size of a part is not the one in its descriptor.
     #[error("verify {what:?} of the image: it has {found} bytes, not {expected}")]
     Size {
         /// The path inside the image.
         what: String,
-        /// What the image says.
+        /// The size in the descriptor, in bytes.
         expected: u64,
-        /// What it has.
+        /// The size found, in bytes.
         found: u64,
     },
-    /// Several images, or none of that name.
+    /// The source holds several images and none was named, or none has that name.
     #[error("choose an image{}: there is {}", asked.as_ref().map(|name| format!(" named {name:?}")).unwrap_or_default(), listed(there))]
     NoSuchImage {
         /// The name asked for.
         asked: Option<String>,
-        /// The names that there are.
+        /// The names of the images in the source.
         there: Vec<String>,
     },
-    /// None for this platform.
+    /// No image in the source is for this platform.
     #[error("choose an image for {asked}: there is {}", listed(there))]
     NoSuchPlatform {
         /// The platform.
         asked: String,
-        /// Those that there are.
+        /// The platforms of the images in the source.
         there: Vec<String>,
     },
     /// A layer could not be applied.
     #[error("apply layer {layer}")]
     Layer {
-        /// Its place and path inside the image.
+        /// The layer's number and its path inside the image.
         layer: String,
-        /// Why not.
+        /// The error of the layer.
         source: LayerError,
     },
-    /// The content could not be kept while it is sorted.
+    /// The content of the layers could not be written to the scratch file.
     #[error("keep the content of the image in {}", folder.display())]
     Scratch {
         /// The folder of the scratch file.
         folder: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The tree could not be packed.
     #[error("pack the tree of the image")]
     Pack {
-        /// Why not.
+        /// The packer's error.
         source: PackError,
     },
 }
 
-/// Names what there is, each quoted: the names are the image's.
+/// Lists names, each quoted because they come from the image.
 fn listed(names: &[String]) -> String {
     match names {
         [] => "none".to_owned(),
@@ -169,7 +169,7 @@ fn listed(names: &[String]) -> String {
 }
 
 impl ImportError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -203,7 +203,7 @@ impl ImportError {
         })
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {

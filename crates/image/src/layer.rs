@@ -1,9 +1,10 @@
-//! Lays layers one over the other, as the OCI image specification has it.
+//! Applies layers one over the other, as the OCI image specification defines it.
 //!
-//! A whiteout hides what the layers below have, never an entry of its own layer, wherever in the tar it stands. So both
-//! wait until the layer was read; then the whiteouts act on the tree of the layers below, and after them come the entries.
-//! Whiteouts act from the root downwards, and where the layer has a directory in the place of a symbolic link of those
-//! below, the link gives way first: what the layer says of things in its directory must not reach the link's old target.
+//! A whiteout hides entries of lower layers, never an entry of its own layer, at whatever place in the tar it stands. So
+//! whiteouts and entries are collected until the layer has been read; then the whiteouts are applied to the tree of the
+//! lower layers, and the entries are added after them. Whiteouts are applied from the root downwards. Where the layer has a
+//! directory in the place of a lower layer's symbolic link, the link is removed first: an entry inside that directory must
+//! not follow the link to its old target.
 
 use std::io;
 
@@ -14,7 +15,7 @@ use crate::scratch::{Extent, Scratch};
 use contd_flist::FlistErrorKind;
 use contd_flist::pack::Entry;
 
-/// The most bytes of all paths and link targets of an image: what is kept in memory of two million entries.
+/// The most bytes of all paths and link targets of an image: the text kept in memory for two million entries.
 const MAX_TEXT_BYTES: usize = 512 * 1024 * 1024;
 
 /// The longest target of a symbolic link (`PATH_MAX` without its NUL).
@@ -24,23 +25,23 @@ const MAX_TARGET_BYTES: usize = 4095;
 const MAX_MAJOR: u32 = 0xfff;
 const MAX_MINOR: u32 = 0xf_ffff;
 
-/// Bytes of a stream that are not content, but headers and padding: 2 KiB for each of two million entries.
+/// The most bytes of a stream that are headers and padding, not content: 2 KiB for each of two million entries.
 const MAX_HEADER_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
-/// How much is taken of an image, so that a small archive cannot fill a disk.
+/// The limits of an import, so that a small archive cannot fill a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportLimits {
-    /// Bytes of the content of all layers, also of files that later layers hide.
+    /// The most bytes of content in all layers, files that later layers hide included.
     pub image_bytes: u64,
-    /// Bytes of one file.
+    /// The most bytes of one file.
     pub file_bytes: u64,
-    /// Entries of all layers together.
+    /// The most entries of all layers together.
     pub entries: usize,
 }
 
 impl Default for ImportLimits {
     fn default() -> Self {
-        // The largest images, of models and their tools, have some 40 GiB; a reader takes no more inodes than this.
+        // The largest images, of models and their tools, have some 40 GiB; a reader accepts no more inodes than this.
         Self {
             image_bytes: 64 * 1024 * 1024 * 1024,
             file_bytes: 32 * 1024 * 1024 * 1024,
@@ -49,55 +50,55 @@ impl Default for ImportLimits {
     }
 }
 
-/// Why a layer could not be applied.
+/// A layer could not be applied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError {
-    /// It is no tar, or could not be read or decompressed.
+    /// The layer is not a valid tar, or its headers could not be read.
     #[error("read its tar")]
     Tar {
-        /// What is wrong.
+        /// The error of the tar.
         source: TarError,
     },
-    /// It could not be decompressed or read to its end.
+    /// The layer could not be decompressed or read to its end.
     #[error("read it to the end")]
     Read {
-        /// What is wrong.
+        /// The error of the decompressor or the operating system.
         source: io::Error,
     },
-    /// An entry cannot be part of a tree.
+    /// An entry cannot be added to the tree.
     #[error("put {path:?} into the tree")]
     Entry {
-        /// Its path, as it is written in the layer.
+        /// The entry's path, as the layer writes it.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         source: Fault,
     },
-    /// One file is too large.
+    /// One file is larger than the limit.
     #[error("take the content of {path:?}: {bytes} bytes, and the limit is {limit}")]
     FileTooLarge {
-        /// Its path.
+        /// The file's path.
         path: String,
-        /// Its size.
+        /// The file's size in bytes.
         bytes: u64,
-        /// How much is taken.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// All files together are too large.
+    /// The content of all files exceeds the limit.
     #[error("take the content of the image: more than {limit} bytes")]
     ImageTooLarge {
-        /// How much is taken.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The names are too long altogether.
+    /// All paths and link targets together are too long.
     #[error("take the paths of the image: more than {MAX_TEXT_BYTES} bytes")]
     TooMuchText,
-    /// The content could not be kept.
+    /// The content of a file could not be written to the scratch file.
     #[error("keep the content of {path:?}")]
     Scratch {
-        /// Its path.
+        /// The file's path.
         path: String,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -109,7 +110,7 @@ impl From<TarError> for LayerError {
 }
 
 impl LayerError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -122,7 +123,7 @@ impl LayerError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
@@ -132,14 +133,14 @@ impl LayerError {
     }
 }
 
-/// What is done to the tree of the layers below, at one depth in this order.
+/// A change to the tree of the lower layers; at one depth the changes are made in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Hide,
     Unlink,
 }
 
-/// An image while its layers come one after the other.
+/// An image whose layers are being applied.
 #[derive(Debug)]
 pub(super) struct Layers {
     pub(super) model: Model,
@@ -148,12 +149,12 @@ pub(super) struct Layers {
     content_bytes: u64,
     stream_bytes: u64,
     text_bytes: usize,
-    /// Extended attributes that the format has no place for.
+    /// The number of extended attributes dropped: a flist cannot hold them.
     pub(super) dropped_xattrs: u64,
 }
 
 impl Layers {
-    /// Begins with nothing.
+    /// Starts with an empty tree.
     pub(super) fn new(scratch: Scratch, limits: ImportLimits) -> Self {
         Self {
             model: Model::new(limits.entries),
@@ -166,22 +167,22 @@ impl Layers {
         }
     }
 
-    /// How many bytes the tar of the next layer may have.
+    /// Returns the most bytes that the tar of the next layer may have.
     pub(super) fn stream_limit(&self) -> u64 {
         self.limits.image_bytes.saturating_add(MAX_HEADER_BYTES).saturating_sub(self.stream_bytes)
     }
 
-    /// Notes how many the last one had.
+    /// Adds the size of the last layer's tar to the total.
     pub(super) fn note_stream(&mut self, bytes: u64) {
         self.stream_bytes = self.stream_bytes.saturating_add(bytes);
     }
 
-    /// The error of a stream that was longer than [`Self::stream_limit`].
+    /// Returns the error for a stream longer than [`Self::stream_limit`].
     pub(super) fn too_large(&self) -> LayerError {
         LayerError::ImageTooLarge { limit: self.limits.image_bytes }
     }
 
-    /// Lays one layer over those before.
+    /// Applies one layer over those before it.
     pub(super) fn apply(&mut self, tar: impl Source) -> Result<(), LayerError> {
         let mut members = Members::new(tar);
         let (mut marks, mut waiting) = (Vec::new(), Vec::new());
@@ -210,7 +211,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Does to the tree of the layers below what the whiteouts and the directories of the next layer ask for.
+    /// Applies the next layer's whiteouts to the tree below, and replaces links where the layer has directories.
     fn make_way(&mut self, marks: &[Vec<u8>], waiting: &[(Vec<u8>, Item)]) -> Result<(), LayerError> {
         let mut steps = Vec::new();
         let fault = |path: &[u8]| {
@@ -221,7 +222,7 @@ impl Layers {
             match meaning(path).map_err(fault(path))? {
                 Meaning::Whiteout(directory, _) => steps.push((directory.len() + 1, Step::Hide, path)),
                 Meaning::Opaque(directory) => {
-                    // Who hides all that a directory has, has that directory.
+                    // An opaque whiteout implies that the layer has this directory.
                     steps.push((directory.len(), Step::Unlink, path));
                     steps.push((directory.len() + 1, Step::Hide, path));
                 }
@@ -231,7 +232,7 @@ impl Layers {
         for (path, _) in waiting.iter().filter(|(_, item)| matches!(item, Item::Directory(_))) {
             steps.push((components(path).map_err(fault(path))?.len(), Step::Unlink, path));
         }
-        // Stable, and hiding before unlinking at each depth: what is hidden is no link any more.
+        // The sort is stable, and at each depth hiding comes before unlinking: a hidden link needs no replacement.
         steps.sort_by_key(|(depth, step, _)| (*depth, *step));
         for (_, step, path) in steps {
             let done = match (step, meaning(path).map_err(fault(path))?) {
@@ -247,7 +248,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Gives the tree to pack.
+    /// Returns the tree for the packer.
     pub(super) fn into_entries(self) -> Result<Vec<Entry>, LayerError> {
         let entries = self.model.into_entries(&self.scratch.file(), MAX_TEXT_BYTES);
         entries.ok_or(LayerError::TooMuchText)
@@ -302,7 +303,7 @@ impl Layers {
     }
 }
 
-/// Numbers a device as glibc's `dev_t` does.
+/// Combines major and minor number as glibc's `dev_t` does.
 fn rdev((major, minor): (u32, u32)) -> Result<u64, Fault> {
     if major > MAX_MAJOR || minor > MAX_MINOR {
         return Err(Fault::BadDevice);
@@ -311,7 +312,7 @@ fn rdev((major, minor): (u32, u32)) -> Result<u64, Fault> {
     Ok((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
 }
 
-/// A path of a layer for people: not more of it than anybody reads.
+/// Shortens a path of a layer for an error message.
 fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).chars().take(300).collect()
 }

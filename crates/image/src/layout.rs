@@ -1,7 +1,7 @@
-//! Where the parts of an image lie: in a directory, or in a tar of one.
+//! Opens the parts of an image, in a directory or in a tar.
 //!
-//! Paths come from the image. In a directory the kernel holds them below it and follows no link (`openat2`); in a tar
-//! they are only looked up in the list of its members.
+//! Paths come from the image. In a directory the kernel keeps a lookup below it and refuses links (`openat2`); in a tar a
+//! path is only looked up in the list of members.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,29 +25,29 @@ const MAX_MEMBERS: usize = 100_000;
 /// The most bytes of all their names.
 const MAX_NAMES_BYTES: usize = 16 * 1024 * 1024;
 
-/// Links that are followed to one part; `docker save` links a layer that an image has twice to the first.
+/// The most links followed to one part: `docker save` stores a layer that occurs twice as a link to the first.
 const MAX_LINKS: usize = 8;
 
-/// The most bytes of an index, manifest or configuration, as registries have it.
+/// The most bytes of an index, manifest or configuration: the limit of registries.
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// An image that was opened.
+/// An opened image.
 #[derive(Debug)]
 pub(super) enum Layout {
-    /// The directory.
+    /// A directory.
     Folder(File),
-    /// A tar, and where its members are.
+    /// A tar with the positions of its members.
     Archive { file: Arc<File>, members: HashMap<String, Found> },
 }
 
-/// One member of an archive.
+/// The content of one archive member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     Part { offset: u64, len: u64 },
     Link(String),
 }
 
-/// One part: some bytes of a file.
+/// One part of the image: a range of bytes of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     file: Arc<File>,
@@ -56,7 +56,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Counts the bytes that are left.
+    /// Returns the number of unread bytes.
     pub(super) fn len(&self) -> u64 {
         self.end.saturating_sub(self.position)
     }
@@ -96,13 +96,13 @@ impl Layout {
         match list(whole) {
             Ok(members) if members.is_empty() => Err(ImportError::NotAnImage { path: path.to_owned() }),
             Ok(members) => Ok(Self::Archive { file, members }),
-            // Not even the first header is one.
+            // The first header is invalid, so the file is not a tar.
             Err(ImportError::Archive { at, .. }) if at <= 512 => Err(odd::of_file(path, &file)),
             Err(error) => Err(error),
         }
     }
 
-    /// Tells whether it has an entry of that name, whatever it is.
+    /// Tells whether an entry of any kind has this path.
     pub(super) fn has(&self, path: &str) -> bool {
         match self {
             Self::Folder(folder) => openat2(folder.as_fd(), path, beneath(OFlag::O_PATH)).is_ok(),
@@ -110,7 +110,7 @@ impl Layout {
         }
     }
 
-    /// Tells whether it has a folder of that name with something in it, at its top.
+    /// Tells whether the top level has a folder of this name; in an archive it must hold an entry.
     pub(super) fn has_folder(&self, name: &str) -> bool {
         match self {
             Self::Folder(folder) => openat2(folder.as_fd(), name, beneath(OFlag::O_PATH | OFlag::O_DIRECTORY)).is_ok(),
@@ -120,7 +120,7 @@ impl Layout {
         }
     }
 
-    /// Opens a part by its path, if it is there.
+    /// Opens a part by its path; `None` if it does not exist.
     pub(super) fn part(&self, path: &str) -> Result<Option<Part>, ImportError> {
         match self {
             Self::Folder(folder) => part_of_folder(folder, path),
@@ -135,12 +135,12 @@ impl Layout {
         }
     }
 
-    /// Opens a part that must be there.
+    /// Opens a part; a missing one is an error.
     pub(super) fn must_have(&self, path: &str) -> Result<Part, ImportError> {
         self.part(path)?.ok_or_else(|| ImportError::Missing { what: path.to_owned() })
     }
 
-    /// Reads a small part.
+    /// Reads a document of at most [`MAX_DOCUMENT_BYTES`]; `None` if it does not exist.
     pub(super) fn document(&self, path: &str) -> Result<Option<Vec<u8>>, ImportError> {
         let Some(part) = self.part(path)? else { return Ok(None) };
         if part.len() > MAX_DOCUMENT_BYTES {
@@ -155,7 +155,7 @@ impl Layout {
 
 fn part_of_folder(folder: &File, path: &str) -> Result<Option<Part>, ImportError> {
     let failed = |source| ImportError::Read { what: path.to_owned(), source };
-    // Looked at before it is opened for reading: opening a device can do something.
+    // Check the kind before opening for reading: opening a device can have an effect.
     let found = match openat2(folder.as_fd(), path, beneath(OFlag::O_PATH)) {
         Ok(descriptor) => File::from(descriptor),
         Err(nix::errno::Errno::ENOENT) => return Ok(None),
@@ -169,14 +169,14 @@ fn part_of_folder(folder: &File, path: &str) -> Result<Option<Part>, ImportError
     Ok(Some(Part { file: Arc::new(file), position: 0, end: metadata.len() }))
 }
 
-/// Keeps a path below the directory that it is looked up in, and follows no link.
+/// Makes `openat2` keep a path below its directory and refuse links.
 fn beneath(flags: OFlag) -> OpenHow {
     OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
-/// Lists the members of a tar without reading their content. Of two with one path the later counts, as for `tar -x`.
+/// Lists the members of a tar without reading their content. The later of two members with one path counts, as for `tar -x`.
 fn list(tar: Part) -> Result<HashMap<String, Found>, ImportError> {
     let end = tar.end;
     let (mut members, mut found) = (Members::new(tar), HashMap::new());
@@ -223,13 +223,13 @@ fn damaged(error: TarError) -> ImportError {
     }
 }
 
-/// A path as the image's documents name it; `None` for one that no document can name.
+/// Normalizes a path to the form that the image's documents use; `None` for one that no document can contain.
 fn normal(path: &[u8]) -> Option<String> {
     let names = components(path).ok()?;
     String::from_utf8(names.join(&b'/')).ok()
 }
 
-/// The path that a symbolic link at `path` points to, if that is inside of the archive.
+/// Resolves the target of a symbolic link at `path`; `None` if it is outside of the archive.
 fn beside(path: &str, target: &[u8]) -> Option<String> {
     let target = std::str::from_utf8(target).ok().filter(|target| !target.starts_with('/'))?;
     let mut names = path.split('/').collect::<Vec<_>>();

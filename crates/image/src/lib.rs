@@ -1,4 +1,4 @@
-//! Makes a flist of a container image: an OCI image layout, a tar of one, an archive of `docker save`, or a directory that
+//! Makes a flist from a container image: an OCI image layout, a tar of one, an archive of `docker save`, or a directory that
 //! skopeo wrote with its transport `dir:`.
 //!
 //! ```text
@@ -8,9 +8,9 @@
 //!                                           └──content──> scratch (a file without a name) ─┘
 //! ```
 //!
-//! Nothing is extracted: the layers only shape a tree in memory, so no path of theirs can lead anywhere. The stores get
-//! nothing before every digest was right. Memory is bounded by the entries (some 400 bytes each with a usual path) and what
-//! [`ImportLimits`] says; the disk by the same limits, in a file that is gone whatever happens.
+//! Layers are never extracted: they only change a tree in memory, so their paths cannot lead out of it. Stores get blocks
+//! only after all digests were verified. Memory is bounded by the number of entries (some 400 bytes each with a usual path)
+//! and [`ImportLimits`]; disk space by the same limits, in an unnamed file that the kernel frees even after a crash.
 #![forbid(unsafe_code)]
 
 mod again;
@@ -56,64 +56,64 @@ use manifest::{Image, Stored};
 use members::{Source, skip_by_reading};
 use scratch::Scratch;
 
-/// The most bytes of one tag: a reader takes no more, and no image has an environment of that length.
+/// The most bytes of one tag: the limit of readers, and more than the environment of any image.
 const MAX_TAG_BYTES: usize = 60 * 1024;
 
-/// The tags that say where a flist comes from: the image's name, the digest of its manifest, its platform.
+/// The tags for the origin of a flist: the image's name, the digest of its manifest, its platform.
 const NAME_TAG: &str = "oci.ref";
 const DIGEST_TAG: &str = "oci.digest";
 const PLATFORM_TAG: &str = "oci.arch";
 
-/// How to import.
+/// The options of an [`import`].
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// How the tree is packed. A tag given here takes the place of the image's own.
+    /// The options of the packer. A tag given here replaces the image's own.
     pub pack: PackOptions,
-    /// Which image, where there are several: its name, for example `docker.io/library/busybox:1.36`.
+    /// The name of the image, for example `docker.io/library/busybox:1.36`; needed if the source holds several.
     pub name: Option<String>,
-    /// For which platform; `None` is this machine's, or whichever it is if there is only one.
+    /// The platform; with `None` it is this machine's, or that of the only image.
     pub platform: Option<Platform>,
-    /// Where the content is kept until it is packed; `None` is the folder of the output.
+    /// The directory for the content until it is packed; with `None` it is the output's directory.
     pub scratch: Option<PathBuf>,
-    /// How much is taken.
+    /// The limits on the size of the image.
     pub limits: ImportLimits,
 }
 
-/// How far an [`import`] has come.
+/// The progress of an [`import`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportProgress {
-    /// Layers are read: bytes as they are stored.
+    /// Layers are being read; bytes are counted as they are stored.
     Layers {
-        /// Bytes that were read.
+        /// Bytes read so far.
         done_bytes: u64,
         /// Bytes of all layers.
         total_bytes: u64,
     },
-    /// The tree is packed.
+    /// The tree is being packed.
     Pack(PackProgress),
 }
 
-/// What an [`import`] made.
+/// The result of an [`import`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportReport {
-    /// What was packed.
+    /// The packer's report.
     pub pack: PackReport,
-    /// How many layers the image has.
+    /// The number of layers.
     pub layers: usize,
-    /// What it runs on.
+    /// The platform of the image.
     pub platform: Platform,
-    /// Extended attributes of its entries, which a flist has no place for.
+    /// The number of extended attributes dropped: a flist cannot hold them.
     pub dropped_xattrs: u64,
-    /// Entries whose names are not UTF-8, which `rfs` cannot read.
+    /// The number of entries whose names are not UTF-8, which `rfs` cannot read.
     pub raw_names: usize,
 }
 
-/// Imports an image into `out` and the stores, as [`pack`](contd_flist::pack::pack()) does a directory. An `out` that was made of
-/// the same source is brought up to date; any other that is there is refused, unless it may be replaced.
+/// Imports an image into `out` and the stores, as [`pack`](contd_flist::pack::pack()) does a directory. An `out` made from
+/// the same source is updated; any other existing file is refused, unless `options.pack.force` is set.
 ///
 /// # Errors
-/// No image, none that fits, one that is damaged, hostile or larger than the limits; or whatever packing refuses. Then
-/// `out` has not appeared, and the stores have nothing unless the image was read and verified as a whole.
+/// The source is not an image, has no image that fits, is damaged, hostile or larger than the limits; or the packer failed.
+/// Then `out` does not exist, and the stores got no block unless the image was read and verified completely.
 pub fn import(
     source: &Path,
     out: &Path,
@@ -146,7 +146,7 @@ pub fn import(
     let entries = entries(layers, &image)?;
     let tree = Tree::build(entries).map_err(|source| ImportError::Pack { source })?;
     let raw_names = entries_with_raw_names(&tree);
-    // Layers hold the names that their machine had; who imports one cannot rename them.
+    // The names in a layer were made on another machine, and the importing user cannot change them: so accept raw names.
     let pack_options = PackOptions { tags, raw_names: true, force, ..options.pack.clone() };
     let show = |progress_of_pack| progress(ImportProgress::Pack(progress_of_pack));
     let pack = pack::pack_tree(&tree, out, stores, &pack_options, &show);
@@ -155,7 +155,7 @@ pub fn import(
     Ok(ImportReport { pack, layers: image.layers.len(), platform: image.config.platform(), dropped_xattrs, raw_names })
 }
 
-/// Lays one layer over those before, and verifies all of it.
+/// Applies one layer over those before it, and verifies its sizes and digests.
 fn apply(
     layout: &Layout,
     stored: &Stored,
@@ -167,14 +167,14 @@ fn apply(
     let unread = |source| failed(LayerError::Read { source });
     let part = layout.must_have(&stored.path)?;
     manifest::check_size(&stored.path, stored.bytes, part.len())?;
-    // A layer that is not compressed has the same digest for both: it is computed once.
+    // An uncompressed layer has one digest for both forms; compute it once.
     let hasher = stored.digest.as_ref().filter(|digest| **digest != stored.diff_id).map(digest::Digest::hasher);
     let mut packed = Hashed::new(Watched { inner: part, count }, hasher, stored.bytes);
     let plain = decompress::plain(&mut packed).map_err(unread)?;
     let mut tar = Hashed::new(plain, Some(stored.diff_id.hasher()), layers.stream_limit());
 
     let applied = layers.apply(&mut tar);
-    // What is behind the end of the tar counts for the digests too.
+    // The digests also cover the bytes after the end of the tar.
     let applied = applied.and_then(|()| tar.drain().map_err(|source| LayerError::Read { source }));
     match applied {
         Err(_) if tar.is_over() => return Err(failed(layers.too_large())),
@@ -192,7 +192,7 @@ fn apply(
     }
 }
 
-/// The entries of the tree, with a start for 0-OS unless the image has its own.
+/// Returns the tree's entries, and adds a `.startup.toml` for 0-OS unless the image has its own.
 fn entries(layers: Layers, image: &Image) -> Result<Vec<Entry>, ImportError> {
     let source = |source| ImportError::Layer { layer: "all".to_owned(), source };
     let mut entries = layers.into_entries().map_err(source)?;
@@ -205,7 +205,7 @@ fn entries(layers: Layers, image: &Image) -> Result<Vec<Entry>, ImportError> {
     Ok(entries)
 }
 
-/// The caller's tags, then the image's where the caller has none of that key.
+/// Returns the caller's tags and those of the image's tags whose keys the caller did not give.
 fn tags(image: &Image, own: &[(String, String)]) -> Result<Vec<(String, String)>, ImportError> {
     let mut of_image = image.config.defaults().to_tags();
     let texts = [
@@ -235,7 +235,7 @@ fn scratch_folder(out: &Path, options: &ImportOptions) -> PathBuf {
     options.scratch.as_deref().unwrap_or_else(beside).to_owned()
 }
 
-/// Tells how much is read.
+/// A reader that reports the bytes read.
 struct Watched<'a, R> {
     inner: R,
     count: &'a dyn Fn(u64),

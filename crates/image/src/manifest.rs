@@ -1,4 +1,4 @@
-//! From an opened image to the one that is meant: its configuration and its layers.
+//! Finds the wanted image in an opened layout: its configuration and its layers.
 //!
 //! ```text
 //! index.json ──> (nested indexes) ──┐
@@ -6,7 +6,7 @@
 //! manifest.json, a list (docker) ───┘                                     └───────> config, layers: paths
 //! ```
 //!
-//! `docker save` of version 25 and later writes both the first and the third; where one of them has less, the other counts.
+//! `docker save` of version 25 and later writes both `index.json` and a list; images of either count.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -24,41 +24,41 @@ use crate::odd;
 use crate::platform::Platform;
 use crate::saved::{self, SavedImage};
 
-/// Indexes in indexes: two are real, of a registry export of multi-platform images.
+/// The deepest nesting of indexes: registry exports of multi-platform images nest two.
 const MAX_NESTING: usize = 4;
 
-/// The most manifests that are chosen from.
+/// The most manifests to choose from.
 const MAX_MANIFESTS: usize = 1024;
 
-/// The most layers of an image; overlay file systems take 500, and `docker` 127.
+/// The most layers of an image; overlay file systems accept 500, and `docker` 127.
 pub(super) const MAX_LAYERS: usize = 1024;
 
-/// The annotations by which an image has a name; the whole name comes before what may be its tag alone.
+/// The annotations with an image's name; the full name comes before the one that may be only a tag.
 const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
-/// Says of a manifest that it is no image, but about one.
+/// The annotation of a manifest that is not an image, but describes one (an attestation).
 const ABOUT_ANNOTATION: &str = "vnd.docker.reference.type";
 
-/// Where `docker save` has its list, and `skopeo copy … dir:` its manifest.
+/// The path of the list of `docker save`, and of the manifest of `skopeo copy … dir:`.
 const MANIFEST: &str = "manifest.json";
 
-/// The image that is meant.
+/// The chosen image.
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) name: Option<String>,
-    /// The digest of its manifest; an archive of `docker save` may have none.
+    /// The digest of its manifest; an image from an archive of `docker save` may have none.
     pub(super) digest: Option<Digest>,
     pub(super) config: ImageConfig,
     pub(super) layers: Vec<Stored>,
 }
 
-/// A layer as it is stored.
+/// A layer as it is stored in the image.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) path: String,
-    /// What it must be as it is stored, where the image says that.
+    /// The expected digest of the stored, maybe compressed, layer; old archives do not say it.
     pub(super) digest: Option<Digest>,
-    /// What its tar must be.
+    /// The expected digest of the uncompressed tar.
     pub(super) diff_id: Digest,
     pub(super) bytes: u64,
 }
@@ -97,7 +97,7 @@ fn is_index(media_type: &str) -> bool {
     media_type.ends_with("image.index.v1+json") || media_type.ends_with("manifest.list.v2+json")
 }
 
-/// Tools write `null` for a list that is empty.
+/// An index. Tools write `null` for an empty list.
 #[derive(Debug, Deserialize)]
 struct Index {
     manifests: Option<Vec<Descriptor>>,
@@ -109,7 +109,7 @@ struct Manifest {
     layers: Option<Vec<Descriptor>>,
 }
 
-/// What tells the documents apart that may be called manifest.
+/// The fields that distinguish the kinds of documents called manifest.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Kind {
@@ -125,23 +125,23 @@ impl Kind {
     }
 }
 
-/// How the parts of an image are named.
+/// The scheme for the paths of an image's parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Naming {
     /// `blobs/sha256/HEX`.
     Layout,
-    /// `HEX`, and `HEX.manifest.json`: as the transport `dir:` of skopeo and podman does it.
+    /// `HEX`, and `HEX.manifest.json`: the transport `dir:` of skopeo and podman.
     Plain,
 }
 
-/// The parts of an image, found by their digests.
+/// Finds the parts of an image by their digests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parts<'a> {
     layout: &'a Layout,
     naming: Naming,
 }
 
-/// Finds the image that is meant. Everything it gives was verified, but for the layers.
+/// Finds the wanted image. Its documents are verified, its layers not yet.
 pub(super) fn find(layout: &Layout, source: &Path, wanted: &Wanted<'_>) -> Result<Image, ImportError> {
     let list = layout.document(MANIFEST)?;
     let is_list = |bytes: &Vec<u8>| bytes.trim_ascii_start().first() != Some(&b'{');
@@ -170,7 +170,7 @@ pub(super) fn find(layout: &Layout, source: &Path, wanted: &Wanted<'_>) -> Resul
     parts.chosen(candidates, wanted)
 }
 
-/// Finds an image in a directory of the transport `dir:`: one manifest, or an index of several.
+/// Finds the image in a directory of the transport `dir:`, which holds one manifest or an index of several.
 fn find_plain(layout: &Layout, bytes: &[u8], wanted: &Wanted<'_>) -> Result<Image, ImportError> {
     let parts = Parts { layout, naming: Naming::Plain };
     let mut candidates = Vec::new();
@@ -187,7 +187,7 @@ fn find_plain(layout: &Layout, bytes: &[u8], wanted: &Wanted<'_>) -> Result<Imag
     }
 }
 
-/// One image that an index names several times, once for each of its tags, is one.
+/// Merges the entries of an index that name one image, such as one entry for each of its tags.
 fn merged(candidates: Vec<Candidate>) -> Vec<Candidate> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut merged: Vec<Candidate> = Vec::new();
@@ -214,7 +214,7 @@ impl<'a> Parts<'a> {
         if self.naming == Naming::Layout { digest.path() } else { format!("{}.manifest.json", digest.hex()) }
     }
 
-    /// Collects all manifests of an index and of those in it. A name holds for all below it.
+    /// Collects the manifests of an index and of nested indexes. The name of an index holds for everything in it.
     fn collect(
         &self,
         index: &Index,
@@ -254,7 +254,7 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Adds what the list of `docker save` has and the index has not; and its names to what both have.
+    /// Adds the images that only the list of `docker save` has; of those that the index has too, adds the names.
     fn add_saved(&self, images: Vec<SavedImage>, candidates: &mut Vec<Candidate>) {
         let config_of = |candidate: &Candidate| match &candidate.form {
             Form::Manifest(descriptor) => {
@@ -303,7 +303,7 @@ impl<'a> Parts<'a> {
         Ok(Image { name, layers: layers.collect::<Result<_, _>>()?, digest: Some(digest.clone()), config })
     }
 
-    /// The platform of an image whose descriptor does not say it.
+    /// Reads the platform of an image from its configuration, for a descriptor without one.
     pub(super) fn platform_of(&self, descriptor: &Descriptor) -> Result<Platform, ImportError> {
         Ok(self.config(&self.manifest(descriptor)?.1)?.platform())
     }
@@ -323,7 +323,7 @@ impl<'a> Parts<'a> {
     fn has(&self, descriptor: &Descriptor) -> Result<bool, ImportError> {
         match Digest::parse("a descriptor", &descriptor.digest) {
             Ok(digest) => Ok(self.layout.part(&self.manifest_path(&digest))?.is_some()),
-            // Told when it is chosen.
+            // An unreadable digest is reported if this image is chosen.
             Err(_unreadable) => Ok(true),
         }
     }
@@ -334,7 +334,7 @@ impl<'a> Parts<'a> {
         Ok((digest, bytes))
     }
 
-    /// Reads a small blob and verifies it.
+    /// Reads a small blob and verifies its size and digest.
     fn document(&self, digest: &Digest, path: &str, size: u64) -> Result<Vec<u8>, ImportError> {
         let part = self.layout.must_have(path)?;
         check_size(path, size, part.len())?;
@@ -350,7 +350,7 @@ impl<'a> Parts<'a> {
         Ok(bytes)
     }
 
-    /// Understands the descriptor of a layer.
+    /// Checks the descriptor of a layer.
     fn stored(&self, layer: &Descriptor, diff_id: Digest) -> Result<Stored, ImportError> {
         let digest = Digest::parse("the descriptor of a layer", &layer.digest)?;
         // `…layer.v1.tar+gzip`, `…layer.nondistributable.v1.tar+zstd`, `…rootfs.diff.tar.gzip`, `…rootfs.foreign.diff.tar`.
@@ -362,7 +362,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Understands a manifest, and names what is called so and is none.
+/// Decodes a manifest; a manifest of schema 1 is refused by name.
 fn manifest(what: &str, bytes: &[u8]) -> Result<Manifest, ImportError> {
     let kind = decode::<Kind>(what, bytes)?;
     if kind.schema_version == Some(1) {
@@ -371,7 +371,7 @@ fn manifest(what: &str, bytes: &[u8]) -> Result<Manifest, ImportError> {
     decode(what, bytes)
 }
 
-/// Checks the configuration itself, where a platform was asked for: an index may say anything. Many say nothing of variants.
+/// Checks the platform in the configuration, if one was asked for: the index may be wrong. A missing variant is accepted.
 fn check_platform(config: &ImageConfig, wanted: &Wanted<'_>) -> Result<(), ImportError> {
     let of_it = |asked: &Platform| {
         let platform = config.platform();

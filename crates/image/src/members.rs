@@ -1,7 +1,7 @@
-//! The members of a tar, one after the other, from a stream: what each is, then its content.
+//! Reads the members of a tar from a stream in sequence: the header of each, then its content.
 //!
-//! Headers are decoded by the `tar` crate. The way from one to the next is our own, because that crate reads a PAX header
-//! of any size into memory, and takes records apart at line ends, which the values of extended attributes may hold.
+//! The `tar` crate decodes headers. The iteration is ours, because that crate reads a PAX header of any size into memory,
+//! and splits its records at line ends, which the values of extended attributes may contain.
 //!
 //! ```text
 //! next(): [L long name] [K long link] [x PAX] header ──> Member      content(): data, holes as gaps      next() …
@@ -14,38 +14,38 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 use crate::digest::CHUNK_BYTES;
 use crate::pax::{self, Pax};
 
-/// The unit of a tar.
+/// The block size of a tar.
 const BLOCK_BYTES: u64 = 512;
 const BLOCK: usize = 512;
 
-/// The most bytes of a long name, a long link or a PAX header. Go, which most images are written with, takes 1 MiB.
+/// The most bytes of a long name, a long link or a PAX header. Go, which writes most images, accepts 1 MiB.
 const MAX_EXTENSION_BYTES: u64 = 1024 * 1024;
 
-/// The most pieces of a sparse file: 16 bytes each in memory.
+/// The most pieces of a sparse file: each takes 16 bytes in memory.
 const MAX_PIECES: usize = 64 * 1024;
 
-/// Why the next member cannot be had.
+/// The next member of a tar could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     /// The stream ended early, or could not be read.
     #[error("read at byte {at}")]
     Read {
-        /// Where.
+        /// The byte offset in the tar.
         at: u64,
-        /// Why.
+        /// The error of the operating system or the decompressor.
         source: io::Error,
     },
-    /// What was read is no tar.
+    /// The stream is not a valid tar.
     #[error("read at byte {at}: {reason}")]
     Format {
-        /// Where.
+        /// The byte offset in the tar.
         at: u64,
-        /// What is wrong.
+        /// The violation of the format.
         reason: &'static str,
     },
 }
 
-/// What a member is.
+/// The kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemberKind {
     File,
@@ -59,7 +59,7 @@ pub(super) enum MemberKind {
     Unknown,
 }
 
-/// One member. Names are as written: not yet understood, and not to be trusted.
+/// One member. Names are raw bytes from the header and not to be trusted.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) kind: MemberKind,
@@ -70,28 +70,28 @@ pub(super) struct Member {
     pub(super) gid: u64,
     pub(super) mtime: i64,
     pub(super) device: (u32, u32),
-    /// Bytes of the content, holes included.
+    /// The size of the content in bytes, holes included.
     pub(super) size: u64,
     pub(super) xattrs: u64,
-    /// Where the content lies in the stream; that of a sparse file is in pieces.
+    /// The offset of the content in the stream. The content of a sparse file is in pieces.
     pub(super) position: u64,
     pub(super) pieces: Option<Vec<Piece>>,
 }
 
-/// A part of a sparse file that is there; what is between is zeros.
+/// A range of a sparse file that is stored; the gaps between pieces are zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) at: u64,
     pub(super) len: u64,
 }
 
-/// A stream that can also leave something out.
+/// A stream that can skip bytes.
 pub(super) trait Source: Read {
-    /// Passes over so many bytes; fails if there are fewer.
+    /// Skips exactly this many bytes; fails if there are fewer.
     fn skip(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// Passes over bytes by reading them: for what cannot seek.
+/// Skips bytes by reading them, for streams that cannot seek.
 pub(super) fn skip_by_reading(source: &mut impl Read, bytes: u64) -> io::Result<()> {
     let passed = io::copy(&mut source.take(bytes), &mut io::sink())?;
     if passed == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -103,23 +103,23 @@ impl Source for &[u8] {
     }
 }
 
-/// Goes through a tar.
+/// Iterates over the members of a tar.
 #[derive(Debug)]
 pub(super) struct Members<R> {
     source: R,
     position: u64,
-    /// What is left of the content of the member given last, and of the padding behind it.
+    /// The unread bytes of the last member's content, and of the padding after it.
     left: u64,
     padding: u64,
 }
 
 impl<R: Source> Members<R> {
-    /// Begins at the beginning.
+    /// Starts at the first header.
     pub(super) fn new(source: R) -> Self {
         Self { source, position: 0, left: 0, padding: 0 }
     }
 
-    /// Passes over what was not read of the last member, and gives the next; `None` at the end.
+    /// Skips the unread content of the last member and returns the next one; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Member>, TarError> {
         let (mut path, mut link, mut pax) = (None, None, None);
         loop {
@@ -131,7 +131,7 @@ impl<R: Source> Members<R> {
                 EntryType::GNULongName => &mut path,
                 EntryType::GNULongLink => &mut link,
                 EntryType::XHeader => &mut pax,
-                // What it says of all that follows is of no use here, as for the tools that make images.
+                // Global headers are ignored, as by the tools that make images.
                 EntryType::XGlobalHeader => {
                     self.begin(self.size_of(&header)?);
                     continue;
@@ -145,7 +145,7 @@ impl<R: Source> Members<R> {
         }
     }
 
-    /// Gives the content of the member that was given last, piece by piece with the offset of each.
+    /// Passes the content of the last member to `sink`, in parts with the offset of each.
     pub(super) fn content<E: From<TarError>>(
         &mut self,
         member: &Member,
@@ -167,13 +167,13 @@ impl<R: Source> Members<R> {
         Ok(())
     }
 
-    /// Reads the next header; `None` where the tar ends.
+    /// Reads the next header; `None` at the end of the tar.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
         self.pass(self.left)?;
         let padding = self.padding;
         (self.left, self.padding) = (0, 0);
         match self.pass(padding) {
-            // `umoci insert` ends a tar right behind the content of its last member, and Go, so every engine, reads that.
+            // `umoci insert` omits the padding after the last member. Go, and so every engine, accepts that.
             Err(TarError::Read { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             passed => passed?,
         }
@@ -189,7 +189,7 @@ impl<R: Source> Members<R> {
         let bytes = header.as_bytes();
         let sum = bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
         let own = bytes.get(148..156).unwrap_or_default().iter().map(|byte| u32::from(*byte)).sum::<u32>();
-        // The sum is taken with blanks in its own place.
+        // The checksum is computed with blanks in its own field.
         let expected = sum - own + 8 * u32::from(b' ');
         match header.cksum() {
             Ok(found) if found == expected => Ok(Some(header)),
@@ -214,7 +214,7 @@ impl<R: Source> Members<R> {
         let link = link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
         let mtime = match pax.mtime {
             Some(seconds) => seconds,
-            // Times before 1970 are the two's complement in the same field.
+            // Times before 1970 are stored as two's complement in the same field.
             None => number(header.mtime(), "a time cannot be read")?.cast_signed(),
         };
         let device = |value: io::Result<Option<u32>>| match value {
@@ -246,13 +246,13 @@ impl<R: Source> Members<R> {
                 self.find_pieces(header, &pax, &mut member)?;
                 member.position = self.position;
             }
-            // Only a header, whatever it says of a size: as Go reads it.
+            // Other kinds have no content, whatever size the header gives; Go reads them so.
             _ => {}
         }
         Ok(member)
     }
 
-    /// Finds out whether a file is sparse, and where its pieces are.
+    /// Reads the map of a sparse file, if the member is one.
     fn find_pieces(&mut self, header: &Header, pax: &Pax, member: &mut Member) -> Result<(), TarError> {
         let (pieces, size) = if header.entry_type().is_gnu_sparse() {
             self.gnu_pieces(header)?
@@ -287,7 +287,7 @@ impl<R: Source> Members<R> {
         Ok(())
     }
 
-    /// Reads the map of the old GNU form: in the header, and in blocks behind it.
+    /// Reads the map of the old GNU form, from the header and the blocks after it.
     fn gnu_pieces(&mut self, header: &Header) -> Result<(Vec<Piece>, u64), TarError> {
         let Some(gnu) = header.as_gnu() else { return Err(self.wrong("a sparse file without its map")) };
         let size = gnu.real_size().map_err(|_unreadable| self.wrong("a size cannot be read"))?;

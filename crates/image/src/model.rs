@@ -1,7 +1,7 @@
-//! The root file system of an image while its layers are laid one over the other: a tree in memory.
+//! The root file system of an image as a tree in memory, while layers are applied to it.
 //!
-//! Nothing is ever extracted: a path of a layer only leads through this tree, so that it cannot lead anywhere else. Links
-//! on the way to an entry are followed as a chroot would, inside the tree.
+//! Layers are never extracted, so a path can only lead through this tree. Symbolic links in the directories of a path are
+//! followed inside the tree, as in a chroot.
 //!
 //! ```text
 //! layer 1: entries ──put──> tree        layer 2: whiteouts ──hide──> tree, then entries ──put──> tree   ──> entries of pack
@@ -15,20 +15,20 @@ use crate::path::{Fault, MAX_DEPTH, MAX_LINKS, components};
 use crate::scratch::Extent;
 use contd_flist::pack::{Entry, EntryKind, FileContent};
 
-/// Directories that an image has no entry of: as `mkdir -p` by root makes them.
+/// Metadata of directories without an entry in the image: as `mkdir -p` by root makes them.
 const IMPLICIT: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: 0 };
 
-/// Components that are looked up on the way to all entries of an image together: a hundred each for two million.
-/// Without it, a small image of links that lead through links could be looked up for hours.
+/// The most path components that are looked up for all entries of an image: a hundred each for two million entries.
+/// Without this limit, the links of a small image could keep the lookups busy for hours.
 const MAX_STEPS: u64 = 200_000_000;
 
-/// What `stat` says of a directory where there is no disk to ask.
+/// The size of a directory, as `stat` usually reports it; there is no real directory to ask.
 const DIRECTORY_BYTES: u64 = 4096;
 
 type Name = Box<[u8]>;
 type Children = BTreeMap<Name, Node>;
 
-/// What every entry has.
+/// Metadata of every entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meta {
     pub(super) mode: u32,
@@ -37,7 +37,7 @@ pub(super) struct Meta {
     pub(super) mtime: i64,
 }
 
-/// What is not a directory.
+/// An entry that is not a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leaf {
     File(Extent),
@@ -52,7 +52,7 @@ pub(super) enum Leaf {
 pub(super) enum Item {
     Directory(Meta),
     Leaf(Meta, Leaf),
-    /// Becomes a file of its own with what the path has, which must be there already.
+    /// Becomes a separate file with the content of this path, which must exist already.
     HardLink(Vec<u8>),
 }
 
@@ -62,24 +62,24 @@ enum Node {
     Leaf(Meta, Leaf),
 }
 
-/// The tree.
+/// The tree of an image.
 #[derive(Debug)]
 pub(super) struct Model {
     meta: Meta,
     children: Children,
-    /// How many entries were ever put, and how many may be.
+    /// The number of entries ever added, and its limit.
     entries: usize,
     max_entries: usize,
     steps: u64,
 }
 
 impl Model {
-    /// Makes an empty root.
+    /// Makes a tree with an empty root.
     pub(super) fn new(max_entries: usize) -> Self {
         Self { meta: IMPLICIT, children: Children::new(), entries: 0, max_entries, steps: 0 }
     }
 
-    /// Hides what lower layers have under a name.
+    /// Hides the entry that lower layers have under a name.
     pub(super) fn hide(&mut self, directory: &[&[u8]], name: &[u8]) -> Result<(), Fault> {
         if let Some(children) = self.find(directory)? {
             children.remove(name);
@@ -87,7 +87,8 @@ impl Model {
         Ok(())
     }
 
-    /// Hides all that lower layers have in a directory. Its own name is not followed: see [`Self::unlink_for_directory`].
+    /// Hides all entries that lower layers have in a directory.
+    /// If its last component is a link, that is not followed: see [`Self::unlink_for_directory`].
     pub(super) fn hide_children(&mut self, directory: &[&[u8]]) -> Result<(), Fault> {
         let Some((name, above)) = directory.split_last() else {
             self.children.clear();
@@ -99,12 +100,12 @@ impl Model {
         Ok(())
     }
 
-    /// Puts an empty directory in the place of a symbolic link of lower layers, because the layer that is laid now has a
-    /// directory of its own there. Whatever that layer says of things below means this directory, not the link's target.
+    /// Replaces a lower layer's symbolic link by an empty directory, because the layer being applied has a directory
+    /// at this path. That layer's entries below the path are meant for this directory, not for the link's target.
     pub(super) fn unlink_for_directory(&mut self, path: &[&[u8]]) -> Result<(), Fault> {
         let Some((name, above)) = path.split_last() else { return Ok(()) };
         let there = match self.find(above) {
-            // An entry of the layer itself may still replace what leads nowhere; if none does, it is refused later.
+            // An entry of this layer may still replace the bad link; otherwise adding entries below it is refused later.
             Err(Fault::TooManyLinks | Fault::TooDeep) => None,
             found => found?,
         };
@@ -114,8 +115,8 @@ impl Model {
         Ok(())
     }
 
-    /// Puts an entry where its path leads. A directory over a directory changes what it is, not what it holds; everything
-    /// else replaces what is there.
+    /// Adds an entry at its path. A directory over a directory replaces the metadata and keeps the children; any other entry
+    /// replaces the existing one.
     pub(super) fn put(&mut self, path: &[&[u8]], item: Item) -> Result<(), Fault> {
         let Some((name, directory)) = path.split_last() else {
             return match item {
@@ -142,7 +143,7 @@ impl Model {
         Ok(())
     }
 
-    /// Gives the tree to pack; the content of the files lies in `content`. `None` if the paths have more bytes than given.
+    /// Returns the entries for the packer; the content of files is in `content`. `None` if the paths exceed the limit.
     pub(super) fn into_entries(self, content: &Arc<File>, max_path_bytes: usize) -> Option<Vec<Entry>> {
         let mut path_bytes = 0_usize;
         let mut entries = vec![entry(Vec::new(), self.meta, EntryKind::Directory { size: DIRECTORY_BYTES })];
@@ -170,7 +171,7 @@ impl Model {
         Some(entries)
     }
 
-    /// Copies what a hard link points to. Its last component is not followed, as `link(2)` does not.
+    /// Copies the target of a hard link. Like `link(2)`, does not follow the last component.
     fn linked(&mut self, target: &[u8]) -> Result<Node, Fault> {
         let target = components(target)?;
         let missing = Fault::NoLinkTarget;
@@ -187,7 +188,7 @@ impl Model {
         if self.entries > self.max_entries { Err(Fault::TooMany { limit: self.max_entries }) } else { Ok(()) }
     }
 
-    /// Gives a directory that is there.
+    /// Finds an existing directory.
     fn find(&mut self, path: &[&[u8]]) -> Result<Option<&mut Children>, Fault> {
         let Some(real) = self.resolve(path, false)? else { return Ok(None) };
         let mut children = &mut self.children;
@@ -200,7 +201,7 @@ impl Model {
         Ok(Some(children))
     }
 
-    /// Gives a directory, and makes what is missing of it. What is in the way and no directory is replaced.
+    /// Finds a directory, and makes its missing components. A component that is not a directory is replaced by one.
     fn make(&mut self, path: &[&[u8]]) -> Result<&mut Children, Fault> {
         let real = self.resolve(path, true)?.unwrap_or_default();
         let (mut children, mut made) = (&mut self.children, 0_usize);
@@ -214,20 +215,20 @@ impl Model {
             }
             match node {
                 Node::Directory(_, inside) => children = inside,
-                // Was just replaced.
+                // Unreachable: a leaf was replaced above.
                 Node::Leaf(..) => return Err(Fault::RootNotDirectory),
             }
         }
-        // Counted here, and not with `count`: `children` is borrowed. The depth bounds how far this goes over the limit.
+        // `self.count` cannot be called while `children` is borrowed. The depth limit bounds how far this exceeds the limit.
         self.entries = self.entries.saturating_add(made);
         Ok(children)
     }
 
-    /// Follows the links on the way to a directory and gives its real path. Without `may_miss`, `None` if it is not there.
+    /// Resolves the links in a directory's path and returns the real path. `None` if it does not exist, unless `may_miss`.
     fn resolve(&mut self, path: &[&[u8]], may_miss: bool) -> Result<Option<Vec<Name>>, Fault> {
         let mut pending = path.iter().rev().map(|name| Name::from(*name)).collect::<Vec<_>>();
         let mut real: Vec<Name> = Vec::new();
-        // The directories on the way as far as they are there: one more than `real` has, or fewer.
+        // The existing directories of the real path, root first: complete if it is one longer than `real`.
         let mut there = vec![&self.children];
         let mut links = 0;
         while let Some(name) = pending.pop() {

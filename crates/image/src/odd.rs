@@ -1,4 +1,4 @@
-//! What is no image, and what is one in another form: named for what it is, with the command that makes an image of it.
+//! Recognizes files that are not supported images, and suggests the command that makes an image or a flist from each.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -8,25 +8,25 @@ use std::path::Path;
 use crate::ImportError;
 use crate::layout::Layout;
 
-/// The store in commands that are shown: as the documents have it.
+/// The store in suggested commands, as in the documentation.
 const STORE: &str = "--store dir:///var/store";
 
-/// How much of a file tells what it is: a tar has its mark at 257.
+/// The bytes of a file that are examined: the magic number of a tar is at offset 257.
 const HEAD_BYTES: usize = 512;
 
-/// Folders by which a file system of a machine is known.
+/// Directories by which the root file system of a machine is recognized.
 const ROOT_FOLDERS: [&str; 3] = ["etc", "usr", "bin"];
 
-/// What was named where a flist was meant.
+/// The kind of a file, directory or name that was given in place of a flist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAFlist {
-    /// What it is.
+    /// The kind, as a noun phrase.
     pub what: &'static str,
-    /// A command that makes a flist of it and runs that, or another way.
+    /// A command that makes a flist from it and runs that, or another next step.
     pub hint: String,
 }
 
-/// Names a file that is no tar.
+/// Returns the error for a file that is not a tar.
 pub(super) fn of_file(path: &Path, file: &File) -> ImportError {
     let mut head = [0; HEAD_BYTES];
     let len = file.read_at(&mut head, 0).unwrap_or_default();
@@ -54,7 +54,7 @@ pub(super) fn of_file(path: &Path, file: &File) -> ImportError {
     ImportError::OddForm { path: path.to_owned(), what, advice: hint }
 }
 
-/// Names a directory or a tar that has none of the documents of an image.
+/// Returns the error for a directory or a tar without the documents of an image.
 pub(super) fn named(layout: &Layout, path: &Path) -> ImportError {
     let shown = quoted(path.as_os_str());
     let is_root = ROOT_FOLDERS.iter().any(|folder| layout.has_folder(folder));
@@ -79,7 +79,7 @@ pub(super) fn named(layout: &Layout, path: &Path) -> ImportError {
     ImportError::OddForm { path: path.to_owned(), what, advice }
 }
 
-/// What to do about a source that is not there: it may be a name of a registry, or a path as skopeo writes it.
+/// Suggests a command for a source that does not exist: it may be a name in a registry, or a path in skopeo's notation.
 pub(super) fn of_missing(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     for transport in ["oci:", "oci-archive:", "docker-archive:", "dir:"] {
@@ -94,7 +94,7 @@ pub(super) fn of_missing(path: &Path) -> Option<String> {
     Some(format!("contd pulls no images; with skopeo: {}", pull(&name)))
 }
 
-/// Says what was named in the place of a flist, if that can be seen: an image, its archive or its name, a directory.
+/// Recognizes an image, its archive, its name or a directory that was given in place of a flist.
 #[must_use]
 pub fn look_for_image(text: &str) -> Option<NotAFlist> {
     let path = Path::new(text);
@@ -112,7 +112,7 @@ pub fn look_for_image(text: &str) -> Option<NotAFlist> {
             }
         }),
         Ok(metadata) if metadata.is_file() => {
-            // What may not be read is the daemon's to judge. Opening never waits: it was a file, and may be a pipe by now.
+            // A file that cannot be read here is left to the daemon. O_NONBLOCK: the path may have become a pipe.
             let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).ok()?;
             let mut head = [0; HEAD_BYTES];
             let len = file.read_at(&mut head, 0).unwrap_or_default();
@@ -137,7 +137,7 @@ pub fn look_for_image(text: &str) -> Option<NotAFlist> {
     }
 }
 
-/// A name of a registry, whole; `None` for what is rather a path.
+/// Completes a registry name; `None` for a text that is rather a path.
 fn reference(text: &str) -> Option<String> {
     let given = text.strip_prefix("docker://");
     let name = given.unwrap_or(text);
@@ -151,7 +151,7 @@ fn reference(text: &str) -> Option<String> {
     let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '@');
     let (path, _tag) = name.rsplit_once(['@', ':']).filter(|(_, tag)| !tag.contains('/')).unwrap_or((name, ""));
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit());
-    // `dir:/x` and its like are no host with a port.
+    // A scheme such as `dir:/x` is not a host with a port.
     let is_host = |host: &str| host.split_once(':').is_none_or(|(_, port)| is_port(port));
     let is_path = is_path
         || !path.split_once('/').map_or(!path.contains(':'), |(host, rest)| is_host(host) && !rest.contains(':'));
@@ -162,7 +162,7 @@ fn reference(text: &str) -> Option<String> {
     Some(crate::choose::whole(name))
 }
 
-/// The last part of a name, for files.
+/// Returns the last component of a registry name, for use in file names.
 fn short(name: &str) -> &str {
     name.rsplit('/').next().and_then(|last| last.split([':', '@']).next()).unwrap_or("image")
 }
@@ -194,7 +194,7 @@ fn made_and_run(place: &str) -> String {
     format!("make a flist of it: {made} && contd run {}", quoted(fl))
 }
 
-/// The name of an archive without its compression.
+/// Returns the name of an archive without the suffix of its compression.
 fn plain_name(path: &Path) -> std::path::PathBuf {
     match path.extension().and_then(OsStr::to_str) {
         Some("gz" | "zst" | "xz" | "bz2")
@@ -206,7 +206,7 @@ fn plain_name(path: &Path) -> std::path::PathBuf {
     }
 }
 
-/// A path as a shell reads it.
+/// Quotes a path for a shell.
 fn quoted(text: &OsStr) -> String {
     let text = text.to_string_lossy();
     let is_plain =

@@ -1,4 +1,4 @@
-//! The paths of layers: which are taken, and what is wrong with the others.
+//! Checks the paths in layers, and recognizes whiteouts.
 
 /// The longest path of an entry (`PATH_MAX`).
 const MAX_PATH_BYTES: usize = 4096;
@@ -6,76 +6,76 @@ const MAX_PATH_BYTES: usize = 4096;
 /// The longest component (`NAME_MAX`).
 const MAX_NAME_BYTES: usize = 255;
 
-/// The deepest directory. Trees are walked and dropped by recursion; the deepest of real images has some 40.
+/// The deepest directory. Trees are traversed and dropped recursively; the deepest of real images has some 40.
 pub(super) const MAX_DEPTH: usize = 512;
 
-/// Links that are followed on the way to one entry (`MAXSYMLINKS` of the kernel).
+/// The most links followed for one path (`MAXSYMLINKS` of the kernel).
 pub(super) const MAX_LINKS: u32 = 40;
 
-/// What starts the names by which a layer hides things of those below it.
+/// The prefix of whiteouts: names by which a layer hides entries of lower layers.
 const WHITEOUT: &[u8] = b".wh.";
 
-/// The name that hides all of a directory.
+/// The name of an opaque whiteout, which hides all entries of its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What starts the names by which AUFS kept its own things; they are in old layers and mean nothing.
+/// The prefix of AUFS's own files; they occur in old layers and are ignored.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// Why an entry cannot be put into the tree.
+/// The reason why an entry cannot be added to the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A name would leave the tree.
+    /// The path contains `..` and could leave the tree.
     #[error("a path may not hold '..'")]
     DotDot,
-    /// No file can have such a name.
+    /// The path contains a NUL, which no file name can.
     #[error("a path may not hold a NUL")]
     Nul,
     /// The path or one of its names is too long.
     #[error("a path has at most {MAX_PATH_BYTES} bytes, and a name {MAX_NAME_BYTES}")]
     TooLong,
-    /// Too many directories in one another.
+    /// Directories are nested too deeply.
     #[error("a directory is at most {MAX_DEPTH} deep")]
     TooDeep,
-    /// Links on the way go round.
+    /// The directories of the path lead through too many links, probably a loop.
     #[error("more than {MAX_LINKS} links on the way to it")]
     TooManyLinks,
-    /// Made to be slow.
+    /// The paths need too many lookups; the image was made to be slow.
     #[error("the paths of the image lead through too many links and directories")]
     TooManySteps,
     /// Too many entries.
     #[error("the image has more than {limit} entries")]
     TooMany {
-        /// How many are taken.
+        /// The limit.
         limit: usize,
     },
     /// The root can only be a directory.
     #[error("the root is a directory")]
     RootNotDirectory,
-    /// A hard link to what is not there (yet).
+    /// The target of a hard link does not exist, or not yet.
     #[error("what the hard link points to is not there")]
     NoLinkTarget,
     /// A hard link to a directory.
     #[error("a hard link cannot point to a directory")]
     LinkToDirectory,
-    /// The link points to nothing that could be.
+    /// The target of a symbolic link is empty, too long or contains a NUL.
     #[error("a symbolic link points to 1 to 4095 bytes without NUL")]
     BadTarget,
-    /// Hides nothing that could be.
+    /// A whiteout has no valid name to hide.
     #[error("a whiteout names no entry")]
     BadWhiteout,
-    /// The owner has a number that no one has.
+    /// The uid or gid has more than 32 bits.
     #[error("a uid or gid is less than 2^32")]
     BadOwner,
-    /// A device has a number that no one has.
+    /// The major or minor number is larger than the kernel's.
     #[error("a device has a major number below 2^12 and a minor one below 2^20")]
     BadDevice,
-    /// A type that no one knows.
+    /// The type of the entry is unknown.
     #[error("it is of an unknown type")]
     UnknownType,
 }
 
-/// Takes a path apart. A leading `/` and `.` mean nothing: all paths are from the root of the image.
+/// Splits a path into components. A leading `/` and `.` are dropped: all paths start at the root of the image.
 pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
     if path.len() > MAX_PATH_BYTES {
         return Err(Fault::TooLong);
@@ -91,25 +91,25 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
     }
 }
 
-/// What the path of an entry says that it is.
+/// The meaning of an entry's path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning<'a> {
-    /// An entry of that path.
+    /// A normal entry.
     Entry(Vec<&'a [u8]>),
-    /// Hides what lower layers have of that name in that directory.
+    /// Hides the lower layers' entry of that name in that directory.
     Whiteout(Vec<&'a [u8]>, &'a [u8]),
-    /// Hides what lower layers have in that directory.
+    /// Hides all entries of the lower layers in that directory.
     Opaque(Vec<&'a [u8]>),
-    /// Nothing.
+    /// A file of AUFS.
     Ignored,
 }
 
-/// Understands the path of an entry.
+/// Interprets the path of an entry.
 pub(super) fn meaning(path: &[u8]) -> Result<Meaning<'_>, Fault> {
     let mut names = components(path)?;
     if names.last().is_some_and(|name| *name == OPAQUE) {
         names.pop();
-        // Below something that is hidden or AUFS's own, it means no more than any other entry there.
+        // Inside a whiteout it is refused, and inside a directory of AUFS ignored, as any other entry.
         return match meaning_of_folder(&names)? {
             true => Ok(Meaning::Opaque(names)),
             false => Ok(Meaning::Ignored),
@@ -134,7 +134,7 @@ pub(super) fn meaning(path: &[u8]) -> Result<Meaning<'_>, Fault> {
     }
 }
 
-/// Refuses entries inside of a whiteout; `false` for what is inside of AUFS's own.
+/// Refuses entries inside a whiteout; returns `false` for entries inside a directory of AUFS.
 fn meaning_of_folder(names: &[&[u8]]) -> Result<bool, Fault> {
     if names.iter().any(|name| name.starts_with(AUFS)) {
         return Ok(false);

@@ -1,8 +1,8 @@
-//! PAX records: `<length> <key>=<value>\n`, where the length counts all of it and the value may hold anything.
+//! Parses PAX records: `<length> <key>=<value>\n`. The length covers the whole record, and the value may be any bytes.
 
 const WRONG_MAP: &str = "the map of a sparse file cannot be read";
 
-/// What is used of the records of one member. An empty value takes a record back.
+/// The used records of one member. An empty value cancels an earlier record.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -15,22 +15,22 @@ pub(super) struct Pax {
     pub(super) sparse: Option<Sparse>,
 }
 
-/// What the records say of a sparse file. GNU tar has three forms: 0.0 (a record for each number of the map), 0.1 (the map in
+/// The records of a sparse file. GNU tar has three forms: 0.0 (one record for each number of the map), 0.1 (the map in
 /// one record) and 1.0 (the map at the beginning of the content).
 #[derive(Debug, Default)]
 pub(super) struct Sparse {
     major: Option<u64>,
     minor: Option<u64>,
-    /// Of form 1.0, and of the others where it is.
+    /// The file's size in form 1.0; optional in the other forms.
     real_size: Option<u64>,
-    /// Of forms 0.0 and 0.1.
+    /// The file's size in forms 0.0 and 0.1.
     size: Option<u64>,
     pub(super) name: Option<Vec<u8>>,
     /// Offsets and lengths in turn.
     numbers: Vec<u64>,
 }
 
-/// Where the map of a sparse file is.
+/// The place of a sparse file's map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MapPlace {
     Records,
@@ -38,7 +38,7 @@ pub(super) enum MapPlace {
 }
 
 impl Pax {
-    /// Takes the records apart.
+    /// Parses the records of one PAX header.
     pub(super) fn parse(mut records: &[u8]) -> Result<Self, &'static str> {
         let mut pax = Self::default();
         while !records.is_empty() {
@@ -94,7 +94,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// Where its map is, and how many bytes the file has.
+    /// Returns the place of the map and the size of the file.
     pub(super) fn form(&self) -> Result<(MapPlace, u64), &'static str> {
         let place = match (self.major, self.minor) {
             (Some(1), Some(0)) => MapPlace::Content,
@@ -108,16 +108,16 @@ impl Sparse {
         Ok((place, size.ok_or("a sparse file without its size")?))
     }
 
-    /// Gives the map of the records: where, and how much.
+    /// Returns the map of the records as pairs of offset and length.
     pub(super) fn pairs(&self) -> Result<impl Iterator<Item = (u64, u64)>, &'static str> {
         let (pairs, odd) = self.numbers.as_chunks::<2>();
         if odd.is_empty() { Ok(pairs.iter().map(|[at, len]| (*at, *len))) } else { Err(WRONG_MAP) }
     }
 }
 
-/// Splits off one record, without its length and line end.
+/// Splits off one record, and removes its length and line end.
 fn split_record(records: &[u8]) -> Option<(&[u8], &[u8])> {
-    // No length has more digits than this: the whole header has at most 1 MiB.
+    // A length has at most 7 digits, because the whole header has at most 1 MiB.
     let blank = records.iter().take(8).position(|byte| *byte == b' ')?;
     let len = usize::try_from(decimal(records.get(..blank)?)?).ok()?;
     let record = records.get(blank.checked_add(1)?..len.checked_sub(1)?)?;
@@ -137,7 +137,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     if is_decimal { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
 }
 
-/// Reads a time with a fraction, and rounds it down.
+/// Parses a time with a fraction, and rounds it down.
 fn seconds(value: &[u8]) -> Result<i64, &'static str> {
     let (is_negative, digits) = value.strip_prefix(b"-").map_or((false, value), |digits| (true, digits));
     let dot = digits.iter().position(|byte| *byte == b'.').unwrap_or(digits.len());
@@ -148,7 +148,7 @@ fn seconds(value: &[u8]) -> Result<i64, &'static str> {
     Ok(if is_negative { -whole - i64::from(has_fraction) } else { whole })
 }
 
-/// The numbers at the beginning of a sparse file of form 1.0: how many pairs, then the pairs, a line each.
+/// The map at the beginning of a sparse file of form 1.0: the number of pairs, then the pairs, one number per line.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     count: Option<usize>,
@@ -157,12 +157,12 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Tells whether all are there; the rest of the block is padding.
+    /// Tells whether all numbers were read; the rest of the block is padding.
     pub(super) fn is_complete(&self) -> bool {
         self.count.is_some_and(|count| self.numbers.len() >= count)
     }
 
-    /// Takes the next block.
+    /// Reads the numbers of the next block.
     pub(super) fn feed(&mut self, block: &[u8], max_pairs: usize) -> Result<(), &'static str> {
         for byte in block {
             if self.is_complete() {
@@ -188,7 +188,7 @@ impl Numbers {
         Ok(())
     }
 
-    /// Gives the pairs: where, and how much.
+    /// Returns the map as pairs of offset and length.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (u64, u64)> {
         let (pairs, _odd) = self.numbers.as_chunks::<2>();
         pairs.iter().map(|[at, len]| (*at, *len))

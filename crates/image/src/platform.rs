@@ -1,11 +1,11 @@
-//! What an image runs on: `os/arch[/variant]`, in the words of Go, as all images have it.
+//! Platforms of images: `os/arch[/variant]` with Go's names, and the order in which they suit a machine.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// A platform.
+/// A platform that an image runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// The operating system, for example `linux`.
@@ -13,21 +13,21 @@ pub struct Platform {
     /// The processor, for example `amd64`.
     #[serde(rename = "architecture")]
     pub arch: String,
-    /// Which of its kind, for example `v7`.
+    /// The variant of the processor, for example `v7`.
     #[serde(default)]
     pub variant: Option<String>,
 }
 
-/// Why a text is no platform.
+/// A text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("platform {given:?}: it is not os/arch or os/arch/variant")]
 pub struct PlatformError {
-    /// What was given.
+    /// The text given.
     pub given: String,
 }
 
 impl Platform {
-    /// The one that this program runs on.
+    /// Returns the platform of this machine.
     #[must_use]
     pub fn of_this_machine() -> Self {
         let arch = match std::env::consts::ARCH {
@@ -45,12 +45,12 @@ impl Platform {
         self.rank_for(asked, None).is_some()
     }
 
-    /// How well an image for this platform suits `asked`, the best first; `None` if it does not.
+    /// Ranks how well an image for this platform suits `asked`: the lowest rank is the best; `None` if it does not run.
     ///
-    /// A variant is a step of its processor: `amd64/v3` runs what was built for v1 to v3. With a variant the nearest step
-    /// below is the best. Without one it is the first step that there is, plain `amd64`, so that what comes out is the same
-    /// on each machine and runs on all; of 32-bit ARM it is the highest that the processor has, since such images are
-    /// built side by side for each. `own` is the variant of this machine: without a variant asked, no higher one suits.
+    /// A variant is a level of its processor: `amd64/v3` runs images built for v1 to v3. If `asked` has a variant, the nearest
+    /// level below is the best. Without one it is the lowest level available, plain `amd64`, so that the result is the same
+    /// on each machine and runs on all. For 32-bit ARM it is the highest level that the processor has, since such images are
+    /// built separately for each. `own` is the level of this machine: if `asked` has no variant, no higher level suits.
     pub(super) fn rank_for(&self, asked: &Self, own: Option<u32>) -> Option<u32> {
         if self.os != asked.os || self.arch != asked.arch {
             return None;
@@ -62,7 +62,7 @@ impl Platform {
                 let rank = if self.arch == "arm" { own.unwrap_or(ARM_STEP).abs_diff(step) } else { step };
                 (step <= most).then_some(rank)
             }
-            // What is no number is only itself.
+            // A variant that is not a number suits only itself.
             (_, Some(_)) => (self.variant == asked.variant).then_some(0),
             (None, None) => Some(u32::MAX),
         }
@@ -72,7 +72,7 @@ impl Platform {
         self.variant.as_deref().filter(|variant| !variant.is_empty())
     }
 
-    /// The number of the variant; where nothing is said it is the usual one. `v8.1` is 8.
+    /// Returns the level of the variant, or the usual level if there is no variant. `v8.1` is 8.
     fn step(&self) -> Option<u32> {
         match self.said_variant() {
             Some(variant) => variant.strip_prefix('v').unwrap_or(variant).split('.').next()?.parse().ok(),
@@ -85,16 +85,16 @@ impl Platform {
         }
     }
 
-    /// The variant of this machine's processor; `None` where variants say nothing.
+    /// Returns the level of this machine's processor; `None` where variants have no meaning.
     pub(super) fn step_of_this_machine() -> Option<u32> {
         own_step()
     }
 }
 
-/// What `arm` without a variant is, as containerd has it.
+/// The level of `arm` without a variant, as in containerd.
 const ARM_STEP: u32 = 7;
 
-/// The levels of x86-64, as its ABI defines them. What an operating system must have switched on is looked at too.
+/// Detects the x86-64 level, as the ABI defines it, with what the operating system must have enabled.
 #[cfg(target_arch = "x86_64")]
 fn own_step() -> Option<u32> {
     macro_rules! has {
@@ -106,13 +106,13 @@ fn own_step() -> Option<u32> {
     Some(1 + u32::from(v2) + u32::from(v3) + u32::from(v4))
 }
 
-/// The kernel says it in the name of the machine: `armv7l`.
+/// Reads the level from the kernel's name of the machine: `armv7l`.
 #[cfg(target_arch = "arm")]
 fn own_step() -> Option<u32> {
     let machine = std::fs::read_to_string("/proc/sys/kernel/arch").unwrap_or_default();
     match machine.strip_prefix("armv").and_then(|rest| rest.get(..1)) {
         Some(digit) => digit.parse().ok(),
-        // A 64-bit kernel, or one that does not say.
+        // The kernel is a 64-bit one, or does not report the level.
         None => Some(ARM_STEP),
     }
 }

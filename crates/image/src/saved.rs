@@ -1,4 +1,4 @@
-//! An image of the list `manifest.json` that `docker save` and `podman save` write.
+//! Reads images from the list `manifest.json` that `docker save` and `podman save` write.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use crate::config::ImageConfig;
 use crate::digest::{Digest, shortened};
 use crate::manifest::{Image, MAX_LAYERS, Parts, Stored, decode, diff_ids};
 
-/// One of the list.
+/// One image of the list.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct SavedImage {
@@ -21,19 +21,19 @@ impl SavedImage {
         self.repo_tags.clone().unwrap_or_default()
     }
 
-    /// The digest of its configuration where its path is one, as `docker images` shows it.
+    /// Returns the digest of the configuration if its path contains one, as `docker images` shows it; otherwise the path.
     pub(super) fn id(&self) -> String {
         self.config_digest().map_or_else(|| self.config.clone(), |digest| digest.to_string())
     }
 
-    /// The name of a configuration is its digest, whichever form the archive has.
+    /// Reads the digest of the configuration from its file name, which is the same in both forms of the archive.
     fn config_digest(&self) -> Option<Digest> {
         let name = self.config.rsplit('/').next().unwrap_or_default();
         Digest::of_file_name(name).or_else(|| Digest::of_file_name(&format!("{name}.json")))
     }
 }
 
-/// Finds configuration and layers by their paths.
+/// Finds the configuration and the layers by their paths, and verifies the configuration.
 pub(super) fn image_of(parts: &Parts<'_>, image: &SavedImage, name: Option<String>) -> Result<Image, ImportError> {
     let paths = image.layers.as_deref().unwrap_or_default();
     if paths.len() > MAX_LAYERS {

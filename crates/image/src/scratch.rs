@@ -1,7 +1,7 @@
-//! Keeps the content of the layers until it is known which of it is in the image: one file without a name.
+//! Stores the content of the layers in one unnamed file until it is known which of it the image needs.
 //!
-//! Layers are read once. A second reading would save the space, but would decompress everything twice, and one block at
-//! a time on one thread; from this file all cores seal. Without a name there is nothing to clean up, whatever happens.
+//! Layers are read once. A second reading would save the space, but would decompress everything twice, and read one block at
+//! a time on one thread; from this file all cores seal blocks in parallel. An unnamed file needs no cleanup after a crash.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use contd_flist::atomic::TempFile;
 
-/// Where the content of one file lies in the scratch file.
+/// The position of one file's content in the scratch file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) offset: u64,
     pub(super) len: u64,
 }
 
-/// The file.
+/// The scratch file.
 #[derive(Debug)]
 pub(super) struct Scratch {
     file: Arc<File>,
@@ -26,12 +26,12 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one that lies in `folder` but has no name there.
+    /// Makes an unnamed file on the file system of `folder`.
     pub(super) fn create_in(folder: &Path) -> io::Result<Self> {
         Ok(Self { file: Arc::new(nameless(folder)?), end: 0 })
     }
 
-    /// Reserves room for a file; what is not written of it is zeros.
+    /// Reserves space for a file; unwritten parts read as zeros.
     pub(super) fn reserve(&mut self, len: u64) -> io::Result<Extent> {
         let offset = self.end;
         let end = offset.checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
@@ -40,7 +40,7 @@ impl Scratch {
         Ok(Extent { offset, len })
     }
 
-    /// Writes a part of what was reserved. Zeros are left out: they are there already, and take no space.
+    /// Writes a part of the reserved space. Zeros are skipped: they are there already, and take no space.
     pub(super) fn write(&self, extent: Extent, at: u64, bytes: &[u8]) -> io::Result<()> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(());
@@ -48,7 +48,7 @@ impl Scratch {
         self.file.write_all_at(bytes, extent.offset.saturating_add(at))
     }
 
-    /// Gives the file, to read from.
+    /// Returns the file, for reading.
     pub(super) fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
@@ -58,7 +58,7 @@ fn nameless(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     match options.clone().custom_flags(nix::libc::O_TMPFILE).open(folder) {
-        // Not every file system can: then it has a name for a moment.
+        // File systems without O_TMPFILE: make a named file and remove its name at once.
         Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EOPNOTSUPP | nix::libc::EISDIR)) => {
             let mut temp = TempFile::create_in(folder)?;
             let file = temp.file().try_clone()?;

@@ -1,4 +1,4 @@
-//! Lays plain tars over one another and lists the tree, for the fuzzer and for tests with an oracle.
+//! Applies plain tars as layers and lists the resulting tree, for the fuzzer and for tests with an oracle.
 
 use std::os::unix::fs::FileExt as _;
 
@@ -6,29 +6,29 @@ use crate::layer::{ImportLimits, LayerError, Layers};
 use crate::scratch::Scratch;
 use contd_flist::pack::{Entry, EntryKind, FileContent, PackError, Tree};
 
-/// One entry of the tree that came out.
+/// One entry of the resulting tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Laid {
-    /// Its path from the root, without a leading `/`; empty for the root.
+    /// The path from the root, without a leading `/`; empty for the root.
     pub path: Vec<u8>,
     /// `d`, `f`, `l`, `c`, `b`, or `p`.
     pub kind: char,
-    /// 07777.
+    /// The permission bits, at most `0o7777`.
     pub mode: u32,
     /// The owner.
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// Seconds since 1970.
+    /// The modification time in seconds since 1970.
     pub mtime: i64,
-    /// Content of a file, target of a link, number of a device in decimal.
+    /// The content of a file, the target of a link, or the number of a device in decimal.
     pub content: Vec<u8>,
 }
 
-/// Lays the tars over one another, the first one lowest, and sorts what comes out by path.
+/// Applies the tars one over the other, the first one lowest, and sorts the resulting entries by path.
 ///
 /// # Errors
-/// The first one that a layer gives.
+/// The first error of a layer.
 pub fn lay(tars: &[&[u8]], limits: ImportLimits) -> Result<Vec<Laid>, LayerError> {
     let scratch = Scratch::create_in(&std::env::temp_dir());
     let scratch = scratch.map_err(|source| LayerError::Scratch { path: String::new(), source })?;
@@ -41,10 +41,10 @@ pub fn lay(tars: &[&[u8]], limits: ImportLimits) -> Result<Vec<Laid>, LayerError
     Ok(laid)
 }
 
-/// Tells whether the packer takes the tree that comes out.
+/// Tells whether the packer accepts the resulting tree.
 ///
 /// # Errors
-/// As [`lay`]; the inner one is the packer's.
+/// As [`lay`]; the inner error is the packer's.
 pub fn pack_accepts(tars: &[&[u8]], limits: ImportLimits) -> Result<Result<(), PackError>, LayerError> {
     let scratch = Scratch::create_in(&std::env::temp_dir());
     let scratch = scratch.map_err(|source| LayerError::Scratch { path: String::new(), source })?;

@@ -1,4 +1,4 @@
-//! Layers over one another: each rule by example, all of them against a naive oracle, and what hostile ones do.
+//! Tests of layers over one another: each rule by example, all rules against a naive oracle, and hostile layers.
 
 use std::collections::BTreeMap;
 
@@ -130,13 +130,13 @@ fn a_directory_replaces_a_file_and_back() {
     assert_eq!(shown([file(), directory()]), ["a/700", "a/x=2"]);
     assert_eq!(shown([directory(), file()]), ["a=1"]);
     assert_eq!(shown([file(), directory(), file(), tar().file("a/y", "3")]), ["a/755", "a/y=3"]);
-    // A directory over a directory changes what it is, not what it holds.
+    // A directory over a directory replaces the metadata and keeps the children.
     assert_eq!(shown([directory(), tar().directory("a/", 0o711)]), ["a/711", "a/x=2"]);
-    // One of a link's name replaces the link.
+    // A directory with the name of a link replaces the link.
     assert_eq!(shown([tar().symlink("a", "b"), directory()]), ["a/700", "a/x=2"]);
 }
 
-/// What real buildah, podman, skopeo and umoci wrote of `rm link; mkdir link`, with the mark in every place.
+/// The layers that real buildah, podman, skopeo and umoci wrote for `rm link; mkdir link`, with the mark in every place.
 #[test]
 fn a_directory_in_the_place_of_a_link_leaves_alone_what_the_link_pointed_to() {
     let lower = || tar().directory("real", 0o700).file("real/keep", "kept").symlink("link", "real");
@@ -150,7 +150,7 @@ fn a_directory_in_the_place_of_a_link_leaves_alone_what_the_link_pointed_to() {
         });
         assert_eq!(shown([lower(), upper]), expected, "{order:?}");
     }
-    // The mark alone says that there is a directory; a whiteout of one name in it means the directory too.
+    // The mark alone implies a directory; a whiteout of one name in it means that directory too.
     let alone = tar().file("link/.wh..wh..opq", "").file("link/new", "new");
     assert_eq!(shown([lower(), alone]), ["link/755", "link/new=new", "real/700", "real/keep=kept"]);
     for upper in [
@@ -159,7 +159,7 @@ fn a_directory_in_the_place_of_a_link_leaves_alone_what_the_link_pointed_to() {
     ] {
         assert_eq!(shown([lower(), upper]), ["link/711", "real/700", "real/keep=kept"]);
     }
-    // Deeper, also where the way there leads through a link that stays.
+    // The same deeper, also where the path leads through a link that stays.
     let deep = || lower().directory("d", 0o700).symlink("d/l", "/real").symlink("way", "d");
     let upper = tar().directory("way/l", 0o711).file("way/l/.wh..wh..opq", "").file("way/l/.wh.keep", "");
     assert_eq!(shown([deep(), upper]), ["d/700", "d/l/711", "link=l:real", "real/700", "real/keep=kept", "way=l:d"]);
@@ -169,7 +169,7 @@ fn a_directory_in_the_place_of_a_link_leaves_alone_what_the_link_pointed_to() {
 fn what_hides_a_link_also_closes_the_way_through_it() {
     let lower = || tar().directory("real", 0o700).file("real/keep", "kept").symlink("link", "real");
     let kept = ["real/700", "real/keep=kept"];
-    // A whiteout of a link hides the link, and what is said of things below it is said of nothing.
+    // A whiteout of a link hides the link, and whiteouts below the link have no effect.
     for upper in
         [tar().file(".wh.link", "").file("link/.wh.keep", ""), tar().file("link/.wh.keep", "").file(".wh.link", "")]
     {
@@ -179,7 +179,7 @@ fn what_hides_a_link_also_closes_the_way_through_it() {
     for upper in [below(hide(tar())), hide(below(tar()))] {
         assert_eq!(shown([lower(), upper]), ["link/755", "link/new=new", "real/700", "real/keep=kept"]);
     }
-    // A link that an opaque directory hides is gone as well.
+    // A link hidden by an opaque directory is not followed either.
     let inside =
         || tar().directory("real", 0o700).file("real/keep", "kept").directory("d", 0o700).symlink("d/l", "/real");
     for upper in [
@@ -188,7 +188,7 @@ fn what_hides_a_link_also_closes_the_way_through_it() {
     ] {
         assert_eq!(shown([inside(), upper]), ["d/700", "real/700", "real/keep=kept"]);
     }
-    // A link that stays is followed on the way, as docker and containerd do it.
+    // A link that stays is followed, as docker and containerd do it.
     assert_eq!(shown([lower(), tar().file("link/.wh.keep", "")]), ["link=l:real", "real/700"]);
     assert_eq!(
         shown([lower(), tar().file("link/new", "new")]),
@@ -231,7 +231,7 @@ fn links_on_the_way_are_followed_inside_the_tree() {
     assert_eq!(shown([lower(), tar().file("lib/x", "1")]), ["lib=l:usr/lib", "usr/755", "usr/lib/711", "usr/lib/x=1"]);
     let whited = [lower().file("usr/lib/x", "1"), tar().file("lib/.wh.x", "")];
     assert_eq!(shown(whited), ["lib=l:usr/lib", "usr/755", "usr/lib/711"]);
-    // However a link would leave the root, the root is where it ends.
+    // Links that would leave the root end at the root.
     let escape = |target: &str| [tar().symlink("out", target), tar().file("out/x", "1")];
     assert_eq!(shown(escape("../../../etc")), ["etc/755", "etc/x=1", "out=l:../../../etc"]);
     assert_eq!(shown(escape("/")), ["out=l:/", "x=1"]);
@@ -306,7 +306,7 @@ fn limits_end_a_bomb_before_it_is_written() {
         chain = chain.symlink(&name, &target).file(&format!("{name}/x"), "");
     }
     assert_eq!(fault([chain]), Fault::TooDeep);
-    // A sparse file that says it is as large as a number can be.
+    // The size of this sparse file is the largest possible number.
     let mut sparse = Header::new_gnu();
     sparse.set_entry_type(EntryType::GNUSparse);
     sparse.set_path("s").unwrap();
@@ -326,7 +326,7 @@ fn a_broken_tar_is_an_error_at_every_length() {
     let body = whole.len() - 1024;
     for end in 0..body {
         let got = laid(&[whole[..end].to_vec()]);
-        // Only between two members it is a shorter tar; the padding of the last one may be missing.
+        // A tar cut between two members is a valid shorter tar; the padding of the last member may be missing.
         let is_between = [0, 512].contains(&end) || (1724..=2048).contains(&end);
         assert_eq!(got.is_ok(), is_between, "{end}: {got:?}");
     }
@@ -337,7 +337,7 @@ fn a_broken_tar_is_an_error_at_every_length() {
     assert!(matches!(laid(&[junk]), Err(LayerError::Tar { .. })));
 }
 
-/// One thing that a random layer holds.
+/// One entry of a random layer.
 #[derive(Debug, Clone)]
 enum Random {
     File(String, u8),
@@ -364,12 +364,12 @@ fn random() -> impl Strategy<Value = Random> {
     ]
 }
 
-/// The naive reference: a map of whole paths. Slow, simple, and written without looking at the model.
+/// The naive reference: a map of whole paths. Slow, simple, and independent of the model.
 #[derive(Default)]
 struct Oracle(BTreeMap<String, String>);
 
 impl Oracle {
-    /// Follows links by putting their text in place of them and beginning again.
+    /// Follows links by replacing them with their targets and starting again.
     fn real(&self, path: &str) -> Option<String> {
         let mut path = path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
         for _ in 0..=40 {
@@ -420,7 +420,7 @@ impl Oracle {
         }
     }
 
-    /// `None` where the layer must be refused.
+    /// Applies a layer; `None` if the layer must be refused.
     fn lay(&mut self, layer: &[Random]) -> Option<()> {
         let depth = |path: &str| path.split('/').filter(|name| !name.is_empty()).count();
         for level in 0..=5 {
@@ -431,7 +431,7 @@ impl Oracle {
                         self.remove_below(&place);
                         self.0.remove(&place);
                     }
-                    // The link of that name has given way a level above.
+                    // The link of that name was removed a level above.
                     Random::Opaque(folder) if depth(folder) + 1 == level => {
                         let folder = self.place(folder.trim_end_matches('/'))?;
                         self.remove_below(&folder);

@@ -1,4 +1,4 @@
-//! Images become flists: what is in their layers is read back, and what is damaged or hostile is refused.
+//! Imports of images: the content of their layers is read back from the flist, and damaged or hostile images are refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 use std::cell::RefCell;
@@ -28,7 +28,7 @@ impl Scratch {
         self.folder.path()
     }
 
-    /// Imports over what was there.
+    /// Imports over an existing output.
     fn import(&self, source: &Path, options: &ImportOptions) -> Result<ImportReport, ImportError> {
         let pack = PackOptions { force: true, ..options.pack.clone() };
         let options = ImportOptions { pack, ..options.clone() };
@@ -54,7 +54,7 @@ impl Scratch {
         shown.collect()
     }
 
-    /// Nothing came of a refused image: no flist, no block, no file of its own.
+    /// Checks that a refused image left no flist, no block and no temporary file.
     #[track_caller]
     fn is_clean(&self) {
         assert!(!self.fl.exists(), "a flist is there");
@@ -112,7 +112,7 @@ fn archives_of_docker_save_are_read_in_their_old_form_and_their_new_one() {
     let [lower, upper] = two_layers();
     let old = write_saved(scratch.path(), &[lower.clone(), upper, lower], &json!({}), &["box:1"]);
     let tree = scratch.shown(&old);
-    // The third layer is the first again, and brings back what the second hid.
+    // The third layer equals the first, and restores the file that the second hid.
     assert_eq!(tree.len(), TREE.len() + 1);
     assert_eq!(tree[3], "/etc/old 100644 old");
     // The new form is a layout with the old list beside it.
@@ -245,7 +245,7 @@ fn the_platform_is_chosen_from_nested_indexes() {
     let arm = layout.image(&marked(1), ("linux", "arm64"), &json!({}));
     let amd = layout.image(&marked(2), ("linux", "amd64"), &json!({}));
     let mut mips = layout.image(&marked(3), ("linux", "mips"), &json!({}));
-    // The configuration says what the descriptor does not.
+    // The configuration has the variant that the descriptor lacks.
     mips.as_object_mut().unwrap().remove("platform");
     let mut about = layout.image(&marked(4), ("unknown", "unknown"), &json!({}));
     about["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
@@ -303,7 +303,7 @@ fn an_image_is_chosen_by_name_and_the_names_are_told() {
     assert!(matches!(by_name("box:2"), Err(ImportError::NoSuchImage { .. })));
 }
 
-/// Spoils the blob that `which` names by its descriptor in the manifest, and gives what the import says.
+/// Damages a layout with `spoil` and returns the error of its import, which is the same for a directory and a tar.
 #[track_caller]
 fn spoiled(spoil: impl FnOnce(&mut Layout)) -> ImportError {
     let scratch = scratch();
@@ -326,7 +326,7 @@ fn parts(layout: &Layout) -> (String, String, Vec<String>) {
     (manifest, path(&document["config"]), layers)
 }
 
-/// Puts another manifest in place of the one there is, with a true digest.
+/// Replaces the manifest by a changed one with a correct digest.
 fn replace_manifest(layout: &mut Layout, change: impl FnOnce(&mut Value)) {
     let (manifest, _, _) = parts(layout);
     let mut document: Value = serde_json::from_slice(&layout.files[&manifest]).unwrap();
@@ -352,7 +352,7 @@ fn a_flipped_bit_anywhere_is_found_before_anything_is_stored() {
                 let at = bytes.len() * percent / 100;
                 bytes[at] ^= 1;
             });
-            // A damaged layer may show in its form first; whatever shows, it is not taken.
+            // A damaged layer may fail to decompress before its digest is known.
             let is_expected = matches!(error, ImportError::Digest { .. } | ImportError::Layer { .. });
             assert!(is_expected, "{}", chain(&error));
         }
@@ -361,7 +361,7 @@ fn a_flipped_bit_anywhere_is_found_before_anything_is_stored() {
 
 #[test]
 fn a_bit_that_changes_nothing_in_the_tar_is_found_by_the_digest_of_the_layer() {
-    // The time in the header of gzip.
+    // Byte 4 begins the time in the gzip header.
     let error = spoiled(|layout| layout.files.get_mut(&parts(layout).2[0].clone()).unwrap()[4] ^= 1);
     assert!(matches!(error, ImportError::Digest { .. }), "{}", chain(&error));
 }
@@ -398,7 +398,7 @@ fn a_digest_is_no_path_and_a_media_type_no_guess() {
 
 #[test]
 fn a_layer_that_is_not_what_the_configuration_says_is_refused() {
-    // Both layers are true to their digests, but in the other order.
+    // Both layers match their digests, but their order is swapped.
     let error = spoiled(|layout| {
         layout.manifests[0] = layout.image(&[marked(1), marked(2)].concat(), ("linux", "amd64"), &json!({}));
         replace_manifest(layout, |manifest| manifest["layers"].as_array_mut().unwrap().reverse());

@@ -1,4 +1,4 @@
-//! Images in the forms that real tools write: which one is taken, and what becomes of what is no image.
+//! Images in the forms that real tools write: which image is chosen, and how other files are refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ impl Scratch {
         self.folder.path()
     }
 
-    /// Imports over what was there.
+    /// Imports over an existing output.
     fn import(&self, source: &Path, name: Option<&str>, platform: Option<&str>) -> Result<ImportReport, ImportError> {
         let options = ImportOptions {
             pack: PackOptions { force: true, ..PackOptions::default() },
@@ -40,7 +40,7 @@ impl Scratch {
         import(source, &self.fl, &[format!("dir://{}", self.path().join("store").display())], &options, &|_| {})
     }
 
-    /// Reads a file of what was imported.
+    /// Reads a file of the imported flist.
     #[track_caller]
     fn read(&self, path: &[u8]) -> Vec<u8> {
         let cache = tempfile::tempdir().unwrap();
@@ -53,7 +53,7 @@ impl Scratch {
         read_all(&content, ino).unwrap()
     }
 
-    /// Imports, and tells which of several images it was.
+    /// Imports, and tells which of several images was chosen.
     #[track_caller]
     fn which(&self, source: &Path, name: Option<&str>, platform: Option<&str>) -> String {
         self.import(source, name, platform).map_err(|error| chain(&error)).unwrap();
@@ -70,7 +70,7 @@ fn sparse_files_have_their_holes_in_every_form_of_gnu_tar() {
     let scratch = scratch();
     let gnu_tar = Command::new("tar").arg("--version").output().expect("tar is installed");
     assert!(String::from_utf8_lossy(&gnu_tar.stdout).contains("GNU"), "the test needs GNU tar");
-    // Ends in the middle of a block; ends in a hole; is one hole; has no hole; has more pieces than a header takes.
+    // Sparse files: ends in the middle of a block; ends in a hole; is one hole; has no hole; has more pieces than a header.
     let files: [(&str, usize, Vec<usize>); 5] = [
         ("odd end", 3_000_001, vec![0, 700_000, 1_400_000, 1_800_000, 2_999_990]),
         ("hole at the end", 1_500_000, vec![4096]),
@@ -191,12 +191,12 @@ fn one_image_under_several_tags_is_one_image() {
     let source = layout.write_folder(scratch.path());
     assert_eq!(scratch.which(&source, None, None), "a");
     assert_eq!(Flist::open(&scratch.fl).unwrap().tag("oci.ref"), Some("docker.io/library/a:1"));
-    // By any of its names, and by what people make of them.
+    // By any of its names, and by their short forms.
     for name in ["1", "2", "docker.io/library/a:2", "a:2", "library/a:1"] {
         assert_eq!(scratch.which(&source, Some(name), None), "a", "{name}");
     }
     assert!(matches!(scratch.import(&source, Some("a:3"), None), Err(ImportError::NoSuchImage { .. })));
-    // So is an index of several platforms that is there twice.
+    // The same holds for an index of several platforms that occurs twice.
     let mut layout = Layout::default();
     let platforms = ["amd64", "arm64"].map(|arch| layout.image(&marked(arch), ("linux", arch), &json!({})));
     let index = layout.index(&platforms);
@@ -206,7 +206,7 @@ fn one_image_under_several_tags_is_one_image() {
     assert_eq!(scratch.which(&layout.write_folder(folder.path()), None, Some("linux/amd64")), "amd64");
 }
 
-/// What `docker save` of version 25 writes: blobs, an index, and the list that says the same.
+/// The output of `docker save` of version 25: blobs, an index, and the equivalent list.
 struct Saved {
     files: BTreeMap<String, Vec<u8>>,
     list: Vec<Value>,
@@ -246,7 +246,7 @@ fn an_archive_of_docker_save_is_read_by_its_list_where_its_index_says_nothing() 
         saved.add("a", &json!(null));
         assert_eq!(scratch.which(&saved.write(scratch.path()), None, None), "a", "{index:?}");
     }
-    // An index that misses one of two images.
+    // The index lacks one of two images.
     let mut layout = Layout::default();
     let mut manifest = layout.image(&marked("a"), ("linux", "amd64"), &json!({}));
     manifest["annotations"] = json!({ "io.containerd.image.name": "docker.io/library/a:1" });
@@ -260,7 +260,7 @@ fn an_archive_of_docker_save_is_read_by_its_list_where_its_index_says_nothing() 
         Err(ImportError::NoSuchImage { there, .. }) => assert_eq!(there, ["b:1", "docker.io/library/a:1"]),
         other => panic!("{other:?}"),
     }
-    // Two without a name are told apart by their ids.
+    // Two images without names are distinguished by their ids.
     let mut saved = Saved::new(None);
     saved.add("a", &json!(null));
     saved.add("b", &json!([]));
@@ -339,7 +339,7 @@ fn a_directory_of_skopeo_is_read_with_one_image_and_with_several() {
     let source = plain(scratch.path(), &layout, &image);
     assert_eq!(scratch.which(&source, None, None), "one");
     assert_eq!(Flist::open(&scratch.fl).unwrap().tag("oci.digest"), image["digest"].as_str());
-    // A byte that changed is found.
+    // A changed byte is found.
     let blob = std::fs::read_dir(&source).unwrap().map(|entry| entry.unwrap().path());
     let blob = blob.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
     let mut bytes = std::fs::read(&blob).unwrap();
@@ -390,7 +390,7 @@ fn what_is_no_image_is_named_for_what_it_is_with_the_command_that_converts_it() 
     std::fs::write(at("v1/manifest.json"), r#"{"schemaVersion":1,"fsLayers":[]}"#).unwrap();
     let (error, hint) = odd(&at("v1"));
     assert!(error.contains("schema 1") && hint.contains("skopeo copy"), "{error} {hint}");
-    // What is not there may be a name, or a path as skopeo has it.
+    // A path that does not exist may be a registry name, or a path in skopeo's notation.
     let hint = |path: &str| odd(Path::new(path)).1;
     assert!(hint("docker.io/library/none:1").contains(
         "skopeo copy docker://docker.io/library/none:1 oci:none-image && contd flist import none-image none.fl"
@@ -428,14 +428,14 @@ fn an_output_is_replaced_only_if_it_was_made_of_the_same_source() {
     refused(import(&one, false));
     assert_eq!(std::fs::read(&scratch.fl).unwrap(), b"precious");
     import(&one, true).unwrap();
-    // The same source again, with something new in it.
+    // The same source again, with new content.
     std::fs::remove_dir_all(&one).unwrap();
     source("one", "3");
     import(&one, false).unwrap();
     assert_eq!(scratch.read(b"which"), b"3");
     refused(import(&two, false));
     assert_eq!(scratch.read(b"which"), b"3");
-    // A copy is another's.
+    // A copy loses the mark and counts as another file.
     let copy = std::fs::read(&scratch.fl).unwrap();
     std::fs::remove_file(&scratch.fl).unwrap();
     std::fs::write(&scratch.fl, copy).unwrap();

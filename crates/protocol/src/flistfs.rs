@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use contd_types::RequestId;
 use serde::{Deserialize, Serialize};
 
 use crate::MAX_CONTROL_BODY_BYTES;
@@ -17,6 +18,8 @@ pub const SERVE_SPEC_VERSION: u32 = 1;
 
 /// The file in the lease directory that says which process serves: a [`Process`] as JSON. The lease names its keeper.
 pub const SERVER_FILE: &str = "server.json";
+/// The log of keeper and servers, in the lease directory; bounded.
+pub const LOG_FILE: &str = "flistfs.log";
 /// Why there is no server any more: a [`contd_types::ApiError`] as JSON, left by a keeper that has given up.
 pub const LAST_WORDS_FILE: &str = "last-words.json";
 /// While this file is in the lease directory, no process is started there any more: all of them are being ended.
@@ -44,6 +47,9 @@ pub struct ServeSpec {
     /// Set for callers with limited rights, whatever the source: nothing but these and public addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_routes: Option<LimitedRoutes>,
+    /// The operation that started the server, for its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<RequestId>,
 }
 
 /// What the routes of a flist may name for callers with limited rights, beside public addresses.

@@ -376,6 +376,7 @@ mod tests {
             upper_dir: None,
             is_trusted: false,
             grant: None,
+            operation: None,
         }
     }
 

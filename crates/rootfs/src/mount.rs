@@ -274,7 +274,7 @@ impl Node {
             Base::Flist { fetched, shown } => {
                 let image = self.servers.image(fetched, shown)?;
                 let routes = request.grant.as_ref().map(|grant| &grant.routes);
-                let mount_point = self.servers.acquire(fetched, shown, user, routes)?;
+                let mount_point = self.servers.acquire(fetched, shown, user, routes, request.operation)?;
                 (mount_point, Some(fetched.hash.clone()), image)
             }
         };

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_flist::ImageDefaults;
-use contd_types::{ApiError, ContainerId, ContainerName, ErrorKind, Explain, LayerKind, NamespaceId, Shortage};
+use contd_types::{
+    ApiError, ContainerId, ContainerName, ErrorKind, Explain, LayerKind, NamespaceId, RequestId, Shortage,
+};
 
 use crate::grant::{Grant, Sources};
 
@@ -36,6 +38,8 @@ pub struct PrepareRootfs {
     pub is_trusted: bool,
     /// Set for a caller with limited rights: what it may have of all this, and of the sources of its binds.
     pub grant: Option<Arc<Grant>>,
+    /// The operation that it is for; a flist server that it starts has the id in its log.
+    pub operation: Option<RequestId>,
 }
 
 /// A root that is ready.

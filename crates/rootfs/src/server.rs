@@ -16,11 +16,11 @@ use std::thread;
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs};
-use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
-use contd_protocol::flistfs::{ENDING_FILE, LAST_WORDS_FILE, Process, SERVER_FILE, Status};
+use contd_lease::{Lease, LeaseDir, LeaseError, LeaseState, ProcessIdentity, ProcessLog, pidfd, signal, wait_dead};
+use contd_protocol::flistfs::{ENDING_FILE, LAST_WORDS_FILE, LOG_FILE, Process, SERVER_FILE, Status};
 use contd_types::{ApiError, ErrorKind};
 use nix::libc::SIGKILL;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::client::{self, ANSWER_TIMEOUT, ClientError};
 use crate::detach::{MountPoint, detach, remove_mount_point};
@@ -174,6 +174,14 @@ impl Server {
         })
     }
 
+    /// Carries new lines of the server's log over into the daemon's.
+    pub(crate) fn tell_the_log(&self) {
+        match ProcessLog::new(self.lease.path(), LOG_FILE).new_lines() {
+            Ok(lines) => lines.iter().for_each(|line| info!(flist = %self.flist, "flistfs: {line}")),
+            Err(error) => debug!(flist = %self.flist, %error, "flist server log not read"),
+        }
+    }
+
     /// Tells whether nobody, or only this container, is noted as its user.
     pub(crate) fn is_unused_but_by(&self, leaving: Option<&users::User>) -> Result<bool, RootfsError> {
         Ok(users::list(self.lease.path())?.iter().all(|user| Some(user) == leaving))
@@ -189,6 +197,7 @@ impl Server {
     /// Removes the directory. Removing the mount point takes the mount out of all other mount namespaces, and with it what
     /// keeps the file system alive there.
     fn retire(&self) -> Result<(), RootfsError> {
+        self.tell_the_log();
         match remove_mount_point(&self.mount_point)? {
             MountPoint::Gone => self.lease.retire().map_err(|error| self.lease_failed(&error)),
             MountPoint::Covered => Err(RootfsError::Covered { path: self.mount_point.clone() }),

@@ -16,7 +16,7 @@ use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_flist::{FetchedFlist, ImageDefaults};
 use contd_lease::LeaseState;
 use contd_protocol::flistfs::{CacheLimits, LimitedRoutes, SERVE_SPEC_VERSION, ServeSpec};
-use contd_types::{ApiError, ErrorKind};
+use contd_types::{ApiError, ErrorKind, RequestId};
 use tracing::{debug, info, warn};
 
 use crate::images::Images;
@@ -93,6 +93,7 @@ impl Servers {
         shown: &str,
         user: &User,
         routes: Option<&LimitedRoutes>,
+        operation: Option<RequestId>,
     ) -> Result<PathBuf, RootfsError> {
         let prefix = &limited_prefix(prefix_of(&flist.hash), routes);
         let _guard = self.locks.lock(prefix.as_str());
@@ -104,7 +105,7 @@ impl Servers {
                 }
             }
             let key = self.free_key(prefix, shown)?;
-            self.start(&key, &self.server(&key, shown), flist, user, routes)?;
+            self.start(&key, &self.server(&key, shown), flist, user, (routes, operation))?;
         }
         Err(RootfsError::ServerSilent { flist: shown.to_owned(), waited: START_TIMEOUT })
     }
@@ -210,6 +211,7 @@ impl Servers {
             let Ok(LeaseState::Dead(_)) = server.lease.probe() else { continue };
             for user in users::list(server.lease.path())? {
                 if let Some(hash) = users::hash_of(server.lease.path(), &user)? {
+                    server.tell_the_log();
                     lost.push((user, hash, server.last_words()));
                 }
             }
@@ -351,7 +353,7 @@ impl Servers {
         server: &Server,
         flist: &FetchedFlist,
         user: &User,
-        routes: Option<&LimitedRoutes>,
+        (routes, operation): (Option<&LimitedRoutes>, Option<RequestId>),
     ) -> Result<(), RootfsError> {
         RealFs.create_dir_all(&self.dir, 0o711).map_err(|source| disk("make", &self.dir, source))?;
         std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))
@@ -359,13 +361,14 @@ impl Servers {
         let owner = format!("flist {}", flist.hash);
         server.lease.reserve(&owner, &server.socket).map_err(|error| server.lease_failed(&error))?;
         let started = self
-            .describe(server, flist, routes)
+            .describe(server, flist, routes, operation)
             // Before the start: if we die in between, the next daemon finds a user without a root and cleans up.
             .and_then(|()| users::add(server.lease.path(), user, &flist.hash))
             .and_then(|()| start::launch(&self.binary, server.lease.path(), &server.flist));
         match started {
             Ok(()) => {
                 info!(flist = %server.flist, hash = %flist.hash, "flist server started");
+                server.tell_the_log();
                 Ok(())
             }
             Err(error) => {
@@ -380,6 +383,7 @@ impl Servers {
         server: &Server,
         flist: &FetchedFlist,
         routes: Option<&LimitedRoutes>,
+        operation: Option<RequestId>,
     ) -> Result<(), RootfsError> {
         let point = &server.mount_point;
         RealFs.create_dir_all(point, 0o700).map_err(|source| disk("make", point, source))?;
@@ -392,6 +396,7 @@ impl Servers {
             source: server.flist.clone(),
             cache_limits: self.cache_limits,
             limited_routes: routes.cloned(),
+            operation,
         };
         let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;

@@ -36,6 +36,7 @@ fn pruning_beside_a_server_takes_nothing_from_its_containers_and_limits_reach_it
         upper_dir: None,
         is_trusted: true,
         grant: None,
+        operation: None,
     };
     let prepared = provider.prepare(&request, &|_| {}).unwrap();
     let server = fs::read_dir(path("run/f")).unwrap().next().unwrap().unwrap().path();

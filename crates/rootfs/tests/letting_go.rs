@@ -20,8 +20,8 @@ use contd_types::{Explain, LayerKind};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Far below the seconds that a server used to be waited for; a loaded machine takes some.
-const AT_ONCE: Duration = Duration::from_secs(5);
+/// Below the 25 s that a server is waited for; a loaded machine takes some.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// A process of the host with a mount namespace of its own, with a copy of all mounts.
 struct Copy(Child);

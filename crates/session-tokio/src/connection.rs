@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use contd_protocol::session::{Answered, Cancel, Reply, StreamItem, Welcome};
 use contd_protocol::{CodecError, Frame, Kind, Protocol, Session, Violation};
-use contd_types::ApiError;
+use contd_types::{ApiError, RequestId};
 use interprocess::local_socket::tokio::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -201,8 +201,10 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// Chooses an id that this connection has not used.
-    pub(crate) fn next_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn next_id(&self, operation: Option<RequestId>) -> u64 {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        // The lower 16 bits: far fewer calls of one operation are under way at once.
+        operation.map_or(number, |operation| operation.call(u16::try_from(number & 0xffff).unwrap_or_default()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use contd_protocol::session::{Call, Credit};
 use contd_protocol::{CodecError, Kind, Protocol};
-use contd_types::ApiError;
+use contd_types::{ApiError, RequestId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::{Connection, Ending, Pending};
@@ -43,8 +43,21 @@ impl<P: Protocol> Underway<P> {
         request: P::Request,
         has_items: bool,
     ) -> Result<Self, CallError> {
+        Self::begin_for(connection, request, has_items, None).await
+    }
+
+    /// The same, for an operation: its id is in the id of the call, for the logs of the other side.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn begin_for(
+        connection: &Arc<Connection<P>>,
+        request: P::Request,
+        has_items: bool,
+        operation: Option<RequestId>,
+    ) -> Result<Self, CallError> {
         let ended = || CallError::Ended(connection.calls.why_ended());
-        let id = connection.next_id();
+        let id = connection.next_id(operation);
         let frame = connection.frame(Kind::Call, &Call { id, request }).map_err(CallError::Unsendable)?;
         let Ok(slot) = Arc::clone(&connection.slots).acquire_owned().await else { return Err(ended()) };
         let Ok(room) = connection.outbox.reserve().await else { return Err(ended()) };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::shim::{TaskSpec, TaskState};
-use contd_types::{ApiError, ContainerId, ErrorKind, Exit, Explain, NamespaceId, Pid, Shortage, Signal};
+use contd_types::{ApiError, ContainerId, ErrorKind, Exit, Explain, NamespaceId, Pid, RequestId, Shortage, Signal};
 use futures_util::future::BoxFuture;
 
 /// Starts shims and finds them again.
@@ -101,6 +101,8 @@ pub struct FoundShim {
 
 /// One connection to one shim. Every call has a deadline of its own inside and may be made twice.
 pub trait Shim: Send + Sync + std::fmt::Debug {
+    /// Returns the same shim for one operation: its log shows the id for what the calls make it do.
+    fn for_operation(&self, operation: RequestId) -> Arc<dyn Shim>;
     /// Has the runtime make the container.
     fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>>;
     /// Lets its init run the entrypoint.
@@ -113,8 +115,6 @@ pub trait Shim: Send + Sync + std::fmt::Debug {
     fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>>;
     /// Removes what the runtime keeps of it; kills it first when `force`.
     fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>>;
-    /// Has the log closed and opened again.
-    fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Has the program that a new shim would be take over in this one's place, and waits until it answers. The container
     /// does not notice.
     fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>>;

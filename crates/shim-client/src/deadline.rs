@@ -16,8 +16,6 @@ pub const STATE: Duration = Duration::from_secs(2);
 pub const KILL: Duration = Duration::from_secs(5);
 /// The runtime kills, waits and removes cgroups.
 pub const DELETE: Duration = Duration::from_secs(30);
-/// Two system calls, on a disk that may be slow.
-pub const REOPEN: Duration = Duration::from_secs(5);
 /// The shim has nothing left to do; also how long its process may then take to end.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
 /// How long a process that was killed may take to be gone: exit of a large address space, or of one in an I/O wait.

@@ -116,10 +116,9 @@ async fn each_verb_is_sent_as_itself_and_its_answer_understood() {
     shim.kill(Signal::TERM, true).await.expect("kill");
     assert_eq!(shim.wait().await.expect("wait"), Exit::unknown("test", Timestamp(3)));
     shim.delete(true).await.expect("delete");
-    shim.reopen_log().await.expect("reopen");
     let kill = Request::Kill { signal: Signal::TERM, is_for_all: true };
     let delete = Request::Delete { force: true };
-    for wanted in [Request::Create, Request::Start, Request::State, kill, Request::Wait, delete, Request::ReopenLog] {
+    for wanted in [Request::Create, Request::Start, Request::State, kill, Request::Wait, delete] {
         assert_eq!(requests.recv().await, Some(wanted));
     }
 }

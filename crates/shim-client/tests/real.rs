@@ -100,7 +100,7 @@ impl Drop for RealNode {
             let id = self.task(number).id;
             if let Some(pidfd) = self.shim(&id).and_then(|lease| lease.pidfd().expect("pidfd")) {
                 contd_lease::signal(&pidfd, 9).expect("signal");
-                contd_lease::wait_dead(&pidfd, Duration::from_secs(5)).expect("wait");
+                contd_lease::wait_dead(&pidfd, Duration::from_secs(300)).expect("wait");
             }
             if self.dir.path().join("runc").join(id.as_str()).exists() {
                 let root = self.dir.path().join("runc");
@@ -142,14 +142,14 @@ impl Node for RealNode {
             log_notes: None,
             log_start: None,
             drain_timeout: Duration::from_secs(2),
-            runtime_timeout: Duration::from_secs(20),
+            runtime_timeout: Duration::from_secs(120),
         }
     }
 
     fn lose_shim(&self, id: &ContainerId) {
         let pidfd = self.shim(id).expect("a living shim").pidfd().expect("pidfd").expect("alive");
         assert!(contd_lease::signal(&pidfd, 9).expect("signal"));
-        assert!(contd_lease::wait_dead(&pidfd, Duration::from_secs(5)).expect("wait"));
+        assert!(contd_lease::wait_dead(&pidfd, Duration::from_secs(300)).expect("wait"));
     }
 
     fn is_init_alive(&self, _id: &ContainerId, pid: Pid) -> bool {

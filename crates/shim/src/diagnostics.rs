@@ -1,4 +1,8 @@
-//! What the shim itself has to say: `shim.log`, bounded, because nobody rotates it.
+//! The shim's own log, `shim.log`: bounded, since no other process rotates it. The daemon carries its lines over.
+//!
+//! ```text
+//! 2026-11-23T10:11:12.123456789Z INFO request=5b0c3f9a11d2 created init 4711
+//! ```
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -6,6 +10,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use contd_types::RequestId;
 
 use crate::clock;
 
@@ -20,6 +26,7 @@ const MAX_LINE_BYTES: usize = 4096;
 pub(crate) struct Diagnostics {
     file: RefCell<Option<File>>,
     written: Cell<u64>,
+    request: Cell<Option<RequestId>>,
 }
 
 impl Diagnostics {
@@ -27,7 +34,12 @@ impl Diagnostics {
     pub(crate) fn open(path: &Path) -> Self {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).ok();
         let written = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
-        Self { file: RefCell::new(file), written: Cell::new(written) }
+        Self { file: RefCell::new(file), written: Cell::new(written), request: Cell::default() }
+    }
+
+    /// Says which operation of the daemon the lines from here on belong to: that of the latest call that changes something.
+    pub(crate) fn belongs_to(&self, request: RequestId) {
+        self.request.set(Some(request));
     }
 
     /// Notes a fact.
@@ -48,7 +60,8 @@ impl Diagnostics {
     fn line(&self, level: &str, text: &dyn Display) {
         let mut slot = self.file.borrow_mut();
         let Some(file) = slot.as_mut() else { return };
-        let mut line = format!("{} {level} {text}", clock::wall()).replace('\n', " ");
+        let request = self.request.get().map(|request| format!("request={request} ")).unwrap_or_default();
+        let mut line = format!("{} {level} {request}{text}", clock::wall()).replace('\n', " ");
         line.truncate(line.floor_char_boundary(MAX_LINE_BYTES));
         line.push('\n');
         let length = u64::try_from(line.len()).unwrap_or(u64::MAX);

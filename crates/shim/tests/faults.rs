@@ -54,7 +54,7 @@ fn a_forced_delete_is_carried_out_while_the_create_hangs() {
 fn a_runtime_that_is_not_done_in_time_is_broken_off() {
     let mut scene = scripted(&Script { create: Act::Hang, ..script(LONG) });
     // It holds for the deletion as well, which must have the time that it needs.
-    scene.task.runtime_timeout = Duration::from_secs(2);
+    scene.task.runtime_timeout = Duration::from_secs(10);
     scene.write_task();
     let mut client = scene.up();
     let error = client.call(Request::Create).expect_err("too slow");
@@ -65,7 +65,7 @@ fn a_runtime_that_is_not_done_in_time_is_broken_off() {
 #[test]
 fn a_start_that_hangs_can_be_killed_and_the_exit_is_told_once_it_is_over() {
     let mut scene = scripted(&Script { start: Act::Hang, ..script(LONG) });
-    scene.task.runtime_timeout = Duration::from_secs(3);
+    scene.task.runtime_timeout = Duration::from_secs(10);
     scene.write_task();
     let mut client = scene.up();
     client.create();

@@ -88,8 +88,6 @@ pub struct ContainerRecord {
     /// are.
     #[serde(default)]
     pub has_log_marks: bool,
-    /// The prepared root, once it exists.
-    pub root: Option<PathBuf>,
     /// Whether the container ran when the node was shut down and was ended for that. The next daemon treats it as after
     /// a reboot.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -135,7 +133,6 @@ impl ContainerRecord {
             exit: None,
             log_path: log_path.into(),
             has_log_marks: true,
-            root: None,
             went_down_with_node: false,
             made_with: None,
             caller: None,

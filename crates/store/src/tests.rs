@@ -84,7 +84,6 @@ fn a_new_store_on_the_same_directory_has_every_field() {
     full.desired = crate::Desired::Stop;
     full.is_acknowledged = true;
     full.idempotency_key = Some("key".into());
-    full.root = Some("/run/root".into());
     full.spec.env = vec!["A=ä\u{0}\n\"".into()];
     on_disk(dir.path()).put(&full).expect("put");
     let loaded = on_disk(dir.path()).load_all().expect("load");

@@ -1,4 +1,4 @@
-//! Container images for tests, made from nothing: OCI layouts, tars of them, archives of `docker save`.
+//! Builds container images for tests: OCI layouts, tars of them, archives of `docker save`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// How a layer is stored.
+/// The form in which a layer is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// As it is.
@@ -29,7 +29,7 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(bytes))
 }
 
-/// A tar that is being written.
+/// Builds a tar.
 pub fn layer(fill: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     fill(&mut tar);
@@ -79,7 +79,7 @@ pub fn stored(tar: &[u8], form: Form) -> Vec<u8> {
     }
 }
 
-/// The files of a layout, which a test may spoil before it writes them.
+/// The files of a layout; a test may damage them before it writes them.
 pub struct Layout {
     /// Contents by path.
     pub files: BTreeMap<String, Vec<u8>>,
@@ -137,7 +137,7 @@ impl Layout {
         json!({ "mediaType": kind, "digest": digest, "size": size })
     }
 
-    /// Everything, with the index on top.
+    /// Returns all files, with the index `index.json`.
     pub fn all(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = self.files.clone();
         let index = json!({ "schemaVersion": 2, "manifests": self.manifests });
@@ -174,7 +174,7 @@ pub fn write_tar(folder: &Path, files: &BTreeMap<String, Vec<u8>>) -> PathBuf {
     path
 }
 
-/// What `docker save` wrote before it wrote layouts: a folder per layer, and a layer that is there twice as a link.
+/// The output of `docker save` before it wrote layouts: a directory per layer, and a link for a layer that occurs twice.
 pub fn write_saved(folder: &Path, layers: &[Vec<u8>], run: &Value, names: &[&str]) -> PathBuf {
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": run,

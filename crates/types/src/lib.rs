@@ -21,6 +21,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod amount;
 pub mod backoff;
 pub mod caller;
 pub mod error;

@@ -302,6 +302,8 @@ impl fmt::Display for UserSpec {
 pub struct CpuLimit(u32);
 
 impl CpuLimit {
+    /// All of one CPU.
+    pub const ONE: Self = Self(1000);
     /// The least limit: the kernel refuses a quota under 1 ms per 100 ms period.
     pub const LEAST_MILLIS: u32 = 10;
 

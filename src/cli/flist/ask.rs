@@ -1,4 +1,4 @@
-//! What a node has of flists: the daemon is asked, and where there is none its files are looked at.
+//! Queries on a node's flists: asks the daemon, or reads the node's files if no daemon runs.
 
 use std::future::Future;
 use std::io;
@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use contd_client::{Client, ClientError, Deadline};
 
 use crate::cli::block_on_result;
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 use crate::config;
-use crate::flist_places::FlistPlaces;
+use crate::config::DaemonArgs;
+use contd_node::FlistPlaces;
 
-/// Asks with `call`, or looks with `look`: where directories are named, and where no daemon answers, which is told.
+/// Calls `call` to ask the daemon. Calls `look` to read the files if directories are named or no daemon answers; the
+/// latter is reported.
 pub(super) fn ask<T, F>(
     host: &Host,
     address: Option<PathBuf>,
@@ -28,7 +29,7 @@ where
     if dirs.cache_dir.is_some() || dirs.run_dir.is_some() {
         return look(&FlistPlaces::of(&config?));
     }
-    // Who may ask the daemon need not be able to read its configuration.
+    // A user who may ask the daemon may not be able to read its configuration.
     let (address, config) = match (address, config) {
         (Some(address), config) => (address, config),
         (None, config) => config.map(|config| (config.socket(), Ok(config)))?,
@@ -38,7 +39,7 @@ where
         call(client).await
     })?;
     match asked {
-        Err(ClientError::Connect { source, .. }) if is_nobody(&source) => {
+        Err(ClientError::Connect { source, .. }) if is_not_running(&source) => {
             let config = config?;
             host.output.tell(&format!(
                 "contd: no daemon answers at {}: looking at the files below {} and {}\n",
@@ -52,6 +53,6 @@ where
     }
 }
 
-fn is_nobody(error: &io::Error) -> bool {
+fn is_not_running(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

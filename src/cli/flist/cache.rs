@@ -1,5 +1,5 @@
-//! `contd flist cache`: what was fetched and kept on this node, as the daemon or its files tell, and making it smaller, by
-//! files and locks alone: that works beside running servers and without the daemon.
+//! `contd flist cache`: shows a node's cache, as the daemon or its files tell, and makes it smaller. Pruning uses files
+//! and locks only, so it works beside running servers and without the daemon.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use contd_types::Timestamp;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::flist::{FlistError, ask};
 use crate::cli::host::Host;
 use crate::cli::{parse, status, table};
 use crate::config;
-use crate::flist_places::FlistPlaces;
+use crate::config::DaemonArgs;
+use contd_node::FlistPlaces;
 
-/// How much of a hash a table shows.
+/// How many digits of a hash a table shows.
 const HASH_CHARS: usize = 12;
 
-/// Names the kinds of a look, in its order.
+/// The names of the kinds of files, in the order of a look.
 const KINDS: [&str; 4] = ["blocks", "files", "flists", "temps"];
 
-/// What to do with the cache.
+/// The flags of `contd flist cache`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CacheArgs {
     #[command(subcommand)]
@@ -35,9 +35,9 @@ pub(crate) struct CacheArgs {
 /// The verbs.
 #[derive(Debug, Clone, clap::Subcommand)]
 enum CacheVerb {
-    /// Show what the cache holds
+    /// Show the content of the cache
     Ls(LsArgs),
-    /// Remove what is not in use; without a flag, what the limits ask for
+    /// Remove unused files; without a flag, as many as the limits require
     Prune(PruneArgs),
 }
 
@@ -45,7 +45,7 @@ enum CacheVerb {
 struct LsArgs {
     #[command(flatten)]
     dirs: DaemonArgs,
-    /// One JSON object instead
+    /// Print one JSON object instead
     #[arg(long)]
     json: bool,
 }
@@ -54,19 +54,19 @@ struct LsArgs {
 struct PruneArgs {
     #[command(flatten)]
     dirs: DaemonArgs,
-    /// Everything that is not in use
+    /// Remove all unused files
     #[arg(long, conflicts_with_all = ["to", "older_than"])]
     all: bool,
-    /// The least recently used, until no more than this is left, for example 2g
+    /// Remove the least recently used files until at most this size is left, for example 2g
     #[arg(long, value_name = "SIZE", value_parser = parse::size, conflicts_with = "older_than")]
     to: Option<u64>,
-    /// What was not used for this time, for example 30d or 12h
+    /// Remove files not used for this time, for example 30d or 12h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Only tell what would be removed
+    /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object instead
+    /// Print one JSON object instead
     #[arg(long)]
     json: bool,
 }
@@ -75,7 +75,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "not a duration: write for example 30d, 12h or 90min".to_owned())
 }
 
-/// Shows or prunes.
+/// Shows or prunes the cache.
 pub(crate) fn run(host: &Host, address: Option<PathBuf>, args: &CacheArgs) -> Result<(), CliError> {
     match &args.verb {
         CacheVerb::Ls(args) => ls(host, address, args),
@@ -110,7 +110,7 @@ fn prune(host: &Host, args: &PruneArgs) -> Result<(), CliError> {
     let text = if args.json {
         format!("{}\n", serde_json::to_string(&PruneView::new(&report, args.dry_run))?)
     } else {
-        as_deeds(&report, args.dry_run)
+        as_report(&report, args.dry_run)
     };
     host.output.data(text.as_bytes())?;
     match report.failure {
@@ -162,7 +162,7 @@ fn row(flist: &CachedFlistInfo, now: Timestamp) -> Vec<String> {
     ]
 }
 
-fn as_deeds(report: &PruneReport, is_dry: bool) -> String {
+fn as_report(report: &PruneReport, is_dry: bool) -> String {
     let freed = if is_dry { "WOULD FREE" } else { "FREED" };
     let removed = if is_dry { "WOULD REMOVE" } else { "REMOVED" };
     let mut rows = vec![["KIND", removed, freed].map(str::to_owned).to_vec()];
@@ -186,12 +186,12 @@ fn size(bytes: u64) -> String {
     BinaryBytes(bytes).to_string()
 }
 
-/// What came from outside stays on one line and away from the terminal's controls.
+/// Replaces control characters, so that text from outside stays on one line and cannot control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// What `ls --json` shows. Programs rely on these fields; add, never rename.
+/// The fields of `ls --json`. Programs rely on them; add, never rename.
 #[derive(Debug, Serialize)]
 struct UsageView {
     cache_dir: String,
@@ -265,7 +265,7 @@ impl From<&CachedFlistInfo> for FlistView {
     }
 }
 
-/// What `prune --json` shows.
+/// The fields of `prune --json`.
 #[derive(Debug, Serialize)]
 struct PruneView {
     dry_run: bool,

@@ -1,4 +1,4 @@
-//! Why a verb of flists failed.
+//! The errors of the verbs on flists.
 
 use std::borrow::Cow;
 use std::io;
@@ -11,7 +11,7 @@ use contd_flist::{
 use contd_image::ImportError;
 use contd_types::ErrorKind;
 
-/// What went wrong with a flist. The library's errors say it all themselves.
+/// An operation on a flist that failed. Most variants only wrap an error of the library.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FlistError {
     /// Packing a directory.
@@ -20,13 +20,13 @@ pub(crate) enum FlistError {
     /// Importing an image.
     #[error(transparent)]
     Import(Box<ImportError>),
-    /// Saying where the blocks are.
+    /// Parsing routes.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// Naming a flist.
+    /// Parsing a flist's path or URL.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Getting a flist.
+    /// Fetching a flist.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// Reading a flist.
@@ -38,27 +38,27 @@ pub(crate) enum FlistError {
     /// The stores of a flist.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A part of the cache could not be looked at or removed; what could be was.
-    #[error("look after the cache: {}", path.display())]
+    /// A part of the cache could not be examined or removed; all other parts were.
+    #[error("examine or prune {}", path.display())]
     CachePart {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A part of the cache could not be looked at; the rest is shown.
+    /// A part of the cache could not be examined; the rest is shown.
     #[error("look at the cache: {why}")]
     CacheLook {
-        /// Which part, and what the system says.
+        /// The part, and the system's error.
         why: String,
     },
     /// Unpacking a flist.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
-    /// There is no place for a download.
+    /// No directory for a download could be made.
     #[error("make a directory for the download")]
     Scratch {
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The file cannot be hashed.
@@ -66,7 +66,7 @@ pub(crate) enum FlistError {
     Hash {
         /// The flist.
         name: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The flist has no such entry.
@@ -80,7 +80,7 @@ pub(crate) enum FlistError {
 }
 
 impl FlistError {
-    /// What class of trouble it is, on the wire and for exit codes.
+    /// Returns the kind of the error, for the wire and for exit codes.
     pub(crate) fn kind(&self) -> ErrorKind {
         let kind = match self {
             Self::Pack(error) => error.kind(),
@@ -101,7 +101,7 @@ impl FlistError {
         kind.into()
     }
 
-    /// What to do next.
+    /// Returns the next step for a person.
     pub(crate) fn hint(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Pack(error) => error.hint(),
@@ -111,12 +111,12 @@ impl FlistError {
             Self::Fetch(error) => error.hint(),
             Self::Metadata(error) => error.hint(),
             Self::Cache(error) => error.hint(),
-            Self::CachePart { .. } | Self::CacheLook { .. } => "be root; otherwise check the disk",
+            Self::CachePart { .. } | Self::CacheLook { .. } => "run as root; otherwise check the disk",
             Self::Store(error) => error.hint(),
             Self::Unpack(error) => error.hint(),
             Self::Scratch { .. } => "check TMPDIR, or name a cache (--cache)",
-            Self::Hash { .. } => "check the disk it is on",
-            Self::NoEntry { .. } => "see what there is with `contd flist ls -R`",
+            Self::Hash { .. } => "check the disk that holds the flist",
+            Self::NoEntry { .. } => "list its files with `contd flist ls -R`",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! `contd flist import`: makes a flist of a container image, here and without the daemon.
+//! `contd flist import`: makes a flist from a container image, without the daemon.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -8,43 +8,43 @@ use contd_flist::PackOptions;
 use contd_image::{ImportLimits, ImportOptions, ImportProgress, Platform};
 
 use crate::cli::error::CliError;
-use crate::cli::flist::{FlistError, ending};
+use crate::cli::flist::{FlistError, interrupt};
 use crate::cli::host::Host;
 use crate::cli::parse;
 use crate::cli::progress::ProgressView;
 
-/// What the help says of the limits; a test compares it with the library's.
+/// The help text on the limits; a test compares it with the library's.
 const AFTER_HELP: &str = "\
 Limits, so that a small image cannot fill a disk: 64g for all files of all layers, 32g for one file.
-How containers of the image are run is kept in the flist: `contd run OUT.fl` needs no command.";
+The flist keeps the image's command and settings: `contd run OUT.fl` needs no command.";
 
-/// What to import, and where to.
+/// The flags of `contd flist import`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ImportArgs {
-    /// An OCI image layout (a directory, or a tar of one), an archive of `docker save` or `podman save`, or what
-    /// `skopeo copy … dir:` wrote
+    /// An OCI image layout (a directory, or a tar of one), an archive of `docker save` or `podman save`, or the output
+    /// of `skopeo copy … dir:`
     source: PathBuf,
     /// The flist to write
     #[arg(value_name = "OUT.fl")]
     out: PathBuf,
-    /// Where the content goes, for example dir:///var/store; several stores get copies, or ranges as xx-yy=URL
+    /// Store for the content, for example dir:///var/store; several stores get copies, or ranges as xx-yy=URL
     #[arg(long, required = true, value_name = "URL")]
     store: Vec<String>,
-    /// What the flist says of where its blocks are, in place of --store: for example https://host/store, as [xx-yy=]URL;
-    /// may be repeated
+    /// Route to write into the flist in place of --store: where readers find its blocks, for example
+    /// https://host/store, as [xx-yy=]URL; may be repeated
     #[arg(long, value_name = "URL")]
     route: Vec<String>,
-    /// Replace OUT.fl if it is there and was not made of SOURCE
+    /// Replace OUT.fl if it exists and was not made from SOURCE
     #[arg(long)]
     force: bool,
-    /// A tag of the flist; may be repeated; takes the place of the image's own of that key
+    /// Set a tag of the flist; may be repeated; replaces the image's own tag of that key
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     tag: Vec<(String, String)>,
-    /// Which image, where there are several: its name
+    /// The image's name, if there are several images
     #[arg(long = "ref", value_name = "NAME")]
     name: Option<String>,
-    /// For which platform, as os/arch or os/arch/variant [default: this machine's, or the only one]
+    /// The platform, as os/arch or os/arch/variant [default: this machine's, or the only one]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     /// The most bytes of all files together
@@ -53,7 +53,7 @@ pub(crate) struct ImportArgs {
     /// The most bytes of one file
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     max_file: Option<u64>,
-    /// Where the content is kept until it is packed: as much as the layers have [default: the folder of OUT.fl]
+    /// Directory for the content until it is packed; needs as much space as the layers [default: the folder of OUT.fl]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Keep the passwords of stores and routes in the flist
@@ -61,7 +61,7 @@ pub(crate) struct ImportArgs {
     keep_password: bool,
 }
 
-/// Imports; the hash is the data.
+/// Imports an image and prints the flist's hash.
 pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
     let usual = ImportLimits::default();
     let options = ImportOptions {
@@ -81,7 +81,7 @@ pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
             ..usual
         },
     };
-    let _guard = ending::guard(&host.output, "");
+    let _guard = interrupt::guard(&host.output, "");
     let view = RefCell::new(ProgressView::new(&host.output));
     let show = |step: ImportProgress| {
         let (what, done_bytes, total_bytes) = match step {
@@ -96,7 +96,7 @@ pub(crate) fn run(host: &Host, args: ImportArgs) -> Result<(), CliError> {
     host.output.tell(&format!(
         "imported {} layers for {}: {} entries, {} bytes in {} blocks\n",
         report.layers,
-        // The image says that.
+        // The platform's text comes from the image, so escape it.
         report.platform.to_string().escape_debug(),
         report.pack.entries,
         report.pack.content_bytes,

@@ -1,4 +1,4 @@
-//! `contd flist inspect`: what a flist is. Never shows a credential.
+//! `contd flist inspect`: shows the properties of a flist. Never shows a credential.
 
 use contd_flist::listing::{Summary, escape, summarize};
 use serde_json::{Map, Value, json};
@@ -9,18 +9,18 @@ use crate::cli::flist::open::Opened;
 use crate::cli::host::Host;
 use crate::cli::table;
 
-/// What to look at.
+/// The flags of `contd flist inspect`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct InspectArgs {
     /// A flist, by path or URL
     #[arg(value_name = "FILE|URL")]
     flist: String,
-    /// Show it as one JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Shows it.
+/// Shows the properties of a flist.
 pub(super) fn run(host: &Host, args: &InspectArgs) -> Result<(), CliError> {
     let opened = Opened::open(host, &args.flist, None)?;
     let hash = contd_flist::hash_file(&opened.path);

@@ -1,4 +1,4 @@
-//! `contd flist ls`: what is in a flist, as `ls` and `ls -l` show it.
+//! `contd flist ls`: lists the files of a flist, in the form of `ls` and `ls -l`.
 
 use contd_flist::listing::{escape, mode_text, time_text};
 use contd_flist::{FileKind, Flist, Inode};
@@ -8,13 +8,13 @@ use crate::cli::flist::FlistError;
 use crate::cli::flist::open::Opened;
 use crate::cli::host::Host;
 
-pub(super) const AFTER_HELP: &str = "Times are in UTC, owners are numbers. What would act on a terminal, or is not UTF-8, \
-    is shown as \\xNN, and a backslash as two.";
+pub(super) const AFTER_HELP: &str = "Times are in UTC, owners are numbers. Control characters, and bytes that are not UTF-8, \
+    are shown as \\xNN, and a backslash as two.";
 
-/// Bytes of text that are written at once.
+/// The bytes of text that are written at once.
 const CHUNK: usize = 64 * 1024;
 
-/// What to list.
+/// The flags of `contd flist ls`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LsArgs {
     /// A flist, by path or URL
@@ -26,12 +26,12 @@ pub(super) struct LsArgs {
     /// Show types, permissions, owners, sizes (device numbers of devices) and times too
     #[arg(short)]
     long: bool,
-    /// Show all that is below, by path
+    /// List subdirectories too, by path
     #[arg(short = 'R')]
     recursive: bool,
 }
 
-/// Lists.
+/// Lists the files.
 pub(super) fn run(host: &Host, args: &LsArgs) -> Result<(), CliError> {
     use std::os::unix::ffi::OsStrExt as _;
     let opened = Opened::open(host, &args.flist, None)?;
@@ -53,7 +53,7 @@ pub(super) fn run(host: &Host, args: &LsArgs) -> Result<(), CliError> {
         show(start, start.name())?;
         return host.output.data(text.as_bytes());
     }
-    // The entries of one directory after the other, each before those below it.
+    // List the entries of one directory together, before those of its subdirectories.
     let mut waiting = flist.children(start.ino()).iter().collect::<Vec<_>>();
     waiting.reverse();
     while let Some(inode) = waiting.pop() {

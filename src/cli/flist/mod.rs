@@ -1,15 +1,15 @@
-//! `contd flist …`: makes flists, looks into them, checks them, unpacks them; here and without the daemon; what the node has (`cache ls`,
-//! `server ls`) is asked of the daemon where there is one.
+//! `contd flist …`: makes, inspects, verifies and unpacks flists, without the daemon. Only the node's own state (`cache
+//! ls`, `server ls`) is asked of the daemon if one runs.
 //!
-//! Standard output has the data: the hash of what was packed, what was found, the bad blocks. Progress and totals are for
+//! Standard output has the data: the hash of the packed flist, the listing, the bad blocks. Progress and totals are for
 //! people, on standard error.
 
 mod ask;
 mod cache;
-mod ending;
 mod error;
 mod import;
 mod inspect;
+mod interrupt;
 mod ls;
 mod open;
 mod pack;
@@ -25,7 +25,7 @@ pub(crate) use error::FlistError;
 use crate::cli::error::CliError;
 use crate::cli::host::Host;
 
-/// What to do with flists.
+/// The flags of `contd flist`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct FlistArgs {
     #[command(subcommand)]
@@ -39,30 +39,30 @@ enum FlistVerb {
     Pack(pack::PackArgs),
     /// Import a container image: an OCI layout, `docker save`, `podman save` or skopeo's dir:; prints the hash of OUT.fl
     Import(import::ImportArgs),
-    /// Show what a flist is: tags, stores, counts, sizes, hash
+    /// Show the properties of a flist: tags, stores, counts, sizes, hash
     Inspect(inspect::InspectArgs),
-    /// List what is in a flist
+    /// List the files of a flist
     #[command(after_help = ls::AFTER_HELP)]
     Ls(ls::LsArgs),
     /// Fetch every block once and check it; prints the bad ones with their files
     #[command(after_help = "Exit codes: 0 all blocks are good; 1 some are bad, or the flist cannot be read.")]
     Verify(verify::VerifyArgs),
-    /// Look at the cache of fetched flists and blocks, or make it smaller
+    /// Show the cache of fetched flists and blocks, or prune it
     Cache(cache::CacheArgs),
-    /// Look at the servers of mounted flists, or put a new version of them under their containers
+    /// List the servers of mounted flists, or upgrade them under running containers
     Server(server::ServerArgs),
-    /// Look at where the blocks of a flist are, or say so anew
+    /// List or change the routes of a flist: the stores of its blocks
     Route(route::RouteArgs),
-    /// Make a directory of a flist
+    /// Unpack a flist into a directory
     #[command(after_help = unpack::AFTER_HELP)]
     Unpack(unpack::UnpackArgs),
 }
 
-/// Carries one out, and gives its exit code.
+/// Runs a verb, and returns its exit code.
 pub(crate) fn run(host: &Host, address: Option<PathBuf>, FlistArgs { verb }: FlistArgs) -> Result<u8, CliError> {
-    // A download that is half here goes with the command.
+    // An unfinished download is removed with the command.
     let is_reading = matches!(verb, FlistVerb::Inspect(_) | FlistVerb::Ls(_) | FlistVerb::Verify(_));
-    let _guard = is_reading.then(|| ending::guard(&host.output, ""));
+    let _guard = is_reading.then(|| interrupt::guard(&host.output, ""));
     match verb {
         FlistVerb::Pack(args) => pack::run(host, args).map(|()| 0),
         FlistVerb::Import(args) => import::run(host, args).map(|()| 0),

@@ -1,4 +1,4 @@
-//! A flist by path or URL, opened: what all verbs but `pack` begin with.
+//! Opens a flist by path or URL, as the first step of every verb except `pack`.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use crate::cli::flist::FlistError;
 use crate::cli::host::Host;
 use crate::cli::progress::ProgressView;
 
-/// Where a flist's blocks come from, as far as the command line says.
+/// The flags that say where a flist's blocks come from.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct BlockArgs {
-    /// A store to use instead of those in the flist, for example dir:///var/store, or [xx-yy=]URL; may be repeated
+    /// Use this store instead of those in the flist, for example dir:///var/store, or [xx-yy=]URL; may be repeated
     #[arg(long, value_name = "URL")]
     store: Vec<String>,
-    /// Blocks fetched at once [default: the number of cores]
+    /// Number of blocks fetched at once [default: the number of cores]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<std::num::NonZeroUsize>,
-    /// A node's cache: what is in it is not fetched, and what is fetched stays there
+    /// Use a node's cache: blocks in it are not fetched, and fetched blocks are added to it
     #[arg(long, value_name = "DIR")]
     pub(super) cache: Option<PathBuf>,
 }
@@ -32,17 +32,18 @@ pub(super) struct BlockArgs {
 /// An open flist.
 pub(super) struct Opened {
     pub(super) flist: Arc<Flist>,
-    /// As it may be shown.
+    /// The name in a form that may be shown, without credentials.
     pub(super) name: String,
-    /// The file that was read; of a download it is gone when this is.
+    /// The file that was read. A download is removed when this value is dropped.
     pub(super) path: PathBuf,
-    /// A flist from elsewhere has no say in which files of this machine are read.
+    /// Whether routes may name files of this machine; a flist from elsewhere must not choose which ones are read.
     policy: RoutePolicy,
     _scratch: Option<Scratch>,
 }
 
 impl Opened {
-    /// Opens a path where it is. A URL is downloaded first: into the cache if there is one, else for this command only.
+    /// Opens a path in place. A URL is downloaded first: into the cache if one is given, else into a directory of this
+    /// command.
     pub(super) fn open(host: &Host, text: &str, cache: Option<&Path>) -> Result<Self, FlistError> {
         let source = FlistSource::parse(text)?;
         let name = source.to_string();
@@ -59,7 +60,8 @@ impl Opened {
         Ok(Self { flist, name, path, policy, _scratch: scratch })
     }
 
-    /// Prepares the stores of the command line, or those of the flist, and hands them to `act` with the cache in front.
+    /// Prepares the stores of the command line, or those of the flist, and passes them to `act` with the cache in
+    /// front.
     pub(super) fn with_blocks<T>(
         &self,
         args: &BlockArgs,
@@ -89,14 +91,14 @@ fn download(host: &Host, source: &FlistSource, cache: &Path) -> Result<PathBuf, 
     Ok(fetch(source, cache, &show)?.path)
 }
 
-/// Shows how far a sweep over all blocks is.
+/// Shows the progress of a pass over all blocks.
 pub(super) fn block_progress(what: &'static str, view: &RefCell<ProgressView>) -> impl Fn(BlockProgress) {
     move |BlockProgress { done_bytes, total_bytes }| {
         view.borrow_mut().show(&Progress { what: what.to_owned(), done_bytes, total_bytes: Some(total_bytes) });
     }
 }
 
-/// A directory for one command. Gone when dropped.
+/// A directory of this command; removed when dropped.
 struct Scratch {
     path: PathBuf,
     _unfinished: Unfinished,
@@ -114,7 +116,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing can be done about a failure; it is in the directory for temporary files.
+        // A failure leaves the directory among the temporary files.
         let _left_behind = std::fs::remove_dir_all(&self.path);
     }
 }

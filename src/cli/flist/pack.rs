@@ -1,4 +1,4 @@
-//! `contd flist pack`: makes a flist of a directory, here and without the daemon. `contd flist cache` is in `cache`.
+//! `contd flist pack`: makes a flist from a directory, without the daemon.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use contd_client::Progress;
 use contd_flist::{PackOptions, PackProgress};
 
 use crate::cli::error::CliError;
-use crate::cli::flist::{FlistError, ending};
+use crate::cli::flist::{FlistError, interrupt};
 use crate::cli::host::Host;
 use crate::cli::parse;
 use crate::cli::progress::ProgressView;
 
-/// What to pack, and where to.
+/// The flags of `contd flist pack`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct PackArgs {
     /// The directory that becomes the root
@@ -20,17 +20,17 @@ pub(super) struct PackArgs {
     /// The flist to write
     #[arg(value_name = "OUT.fl")]
     out: PathBuf,
-    /// Where the content goes, for example dir:///var/store; several stores get copies, or ranges as xx-yy=URL
+    /// Store for the content, for example dir:///var/store; several stores get copies, or ranges as xx-yy=URL
     #[arg(long, required = true, value_name = "URL")]
     store: Vec<String>,
-    /// What the flist says of where its blocks are, in place of --store: for example https://host/store, as [xx-yy=]URL;
-    /// may be repeated
+    /// Route to write into the flist in place of --store: where readers find its blocks, for example
+    /// https://host/store, as [xx-yy=]URL; may be repeated
     #[arg(long, value_name = "URL")]
     route: Vec<String>,
-    /// Replace OUT.fl if it is there
+    /// Replace OUT.fl if it exists
     #[arg(long)]
     force: bool,
-    /// A tag of the flist; may be repeated
+    /// Set a tag of the flist; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::pair)]
     tag: Vec<(String, String)>,
     /// Accept names that are not UTF-8; rfs cannot read such a flist
@@ -41,7 +41,7 @@ pub(super) struct PackArgs {
     keep_password: bool,
 }
 
-/// Packs; the hash is the data.
+/// Packs the directory and prints the flist's hash.
 pub(super) fn run(host: &Host, args: PackArgs) -> Result<(), CliError> {
     let options = PackOptions {
         tags: args.tag,
@@ -51,7 +51,7 @@ pub(super) fn run(host: &Host, args: PackArgs) -> Result<(), CliError> {
         force: args.force,
         ..PackOptions::default()
     };
-    let _guard = ending::guard(&host.output, "");
+    let _guard = interrupt::guard(&host.output, "");
     let view = RefCell::new(ProgressView::new(&host.output));
     let show = |PackProgress { done_bytes, total_bytes }: PackProgress| {
         view.borrow_mut().show(&Progress { what: "pack".to_owned(), done_bytes, total_bytes: Some(total_bytes) });

@@ -1,4 +1,4 @@
-//! `contd flist route`: where the blocks of a flist are, and saying so anew.
+//! `contd flist route`: lists and changes the routes of a flist.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,11 @@ use contd_flist::{Route, route};
 use serde_json::json;
 
 use crate::cli::error::CliError;
-use crate::cli::flist::{FlistError, ending};
+use crate::cli::flist::{FlistError, interrupt};
 use crate::cli::host::Host;
 use crate::cli::table;
 
-/// What to do with the routes of a flist.
+/// The flags of `contd flist route`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct RouteArgs {
     #[command(subcommand)]
@@ -24,7 +24,7 @@ enum RouteVerb {
     Ls(LsArgs),
     /// Replace all routes; prints the new hash of the flist
     Set(ChangeArgs),
-    /// Add routes behind those that there are; prints the new hash of the flist
+    /// Add routes after the existing ones; prints the new hash of the flist
     Add(ChangeArgs),
     /// Remove routes, by URL or as xx-yy=URL; prints the new hash of the flist
     Rm(RemoveArgs),
@@ -35,7 +35,7 @@ struct LsArgs {
     /// The flist
     #[arg(value_name = "FL")]
     flist: PathBuf,
-    /// One JSON object per line instead
+    /// Print one JSON object per line instead
     #[arg(long)]
     json: bool,
 }
@@ -46,7 +46,7 @@ struct ChangeArgs {
     /// The flist
     #[arg(value_name = "FL")]
     flist: PathBuf,
-    /// Where blocks are, for example https://host/store; for a part of them as xx-yy=URL, by the first byte of their ids
+    /// Store of blocks, for example https://host/store; for a part of them xx-yy=URL, by the first byte of their ids
     #[arg(required = true, value_name = "URL")]
     routes: Vec<String>,
     /// Keep passwords in the flist
@@ -60,15 +60,15 @@ struct RemoveArgs {
     /// The flist
     #[arg(value_name = "FL")]
     flist: PathBuf,
-    /// As `ls` shows them
+    /// Routes in the form that `ls` shows
     #[arg(required = true, value_name = "URL")]
     routes: Vec<String>,
 }
 
 const AFTER_HELP: &str = "No block is copied or fetched. The routes must cover every block. The hash of a flist is its \
-    identity: containers that run keep the old one.";
+    identity: running containers keep the old flist.";
 
-/// Lists or changes.
+/// Lists or changes the routes.
 pub(super) fn run(host: &Host, RouteArgs { verb }: &RouteArgs) -> Result<(), CliError> {
     match verb {
         RouteVerb::Ls(args) => ls(host, args),
@@ -114,7 +114,7 @@ fn change(
     flist: &std::path::Path,
     change: impl FnOnce(Vec<Route>) -> Result<Vec<Route>, route::RouteError>,
 ) -> Result<(), CliError> {
-    let _guard = ending::guard(&host.output, "");
+    let _guard = interrupt::guard(&host.output, "");
     let hash = route::rewrite(flist, change).map_err(FlistError::from)?;
     host.output.line(&hash)
 }

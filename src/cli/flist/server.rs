@@ -1,5 +1,5 @@
-//! `contd flist server`: the processes that serve mounted flists, and a new version of them under running containers. The
-//! list is the daemon's where there is one; else, and to upgrade, files and locks are enough, as for the doctor.
+//! `contd flist server`: lists the servers of mounted flists, and upgrades them under running containers. The daemon
+//! gives the list if it runs; otherwise, and for an upgrade, files and locks are enough, as for the doctor.
 
 use std::path::PathBuf;
 
@@ -10,15 +10,15 @@ use contd_rootfs::survey::{self, FoundServer};
 use contd_types::{ApiError, ErrorKind, one_line};
 use serde::Serialize;
 
-use crate::cli::daemon_args::DaemonArgs;
 use crate::cli::error::CliError;
 use crate::cli::flist::ask;
 use crate::cli::host::Host;
 use crate::cli::table;
 use crate::config;
-use crate::daemon::programs::{self, ProgramError};
+use crate::config::DaemonArgs;
+use contd_node::programs::{self, ProgramError};
 
-/// What to do.
+/// The flags of `contd flist server`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServerArgs {
     #[command(subcommand)]
@@ -30,7 +30,7 @@ pub(crate) struct ServerArgs {
 enum ServerVerb {
     /// List the servers of mounted flists
     Ls(LsArgs),
-    /// Replace servers by the installed version under their containers, which do not notice; prints each that was replaced
+    /// Replace servers by the installed version under their containers, which do not notice; prints each replaced one
     Upgrade(UpgradeArgs),
 }
 
@@ -38,7 +38,7 @@ enum ServerVerb {
 struct LsArgs {
     #[command(flatten)]
     dirs: DaemonArgs,
-    /// One JSON object per line instead
+    /// Print one JSON object per line instead
     #[arg(long)]
     json: bool,
 }
@@ -47,15 +47,15 @@ struct LsArgs {
 struct UpgradeArgs {
     #[command(flatten)]
     dirs: DaemonArgs,
-    /// All of them
+    /// Upgrade all servers
     #[arg(short, long, conflicts_with = "servers")]
     all: bool,
-    /// As `ls` shows them: the first 16 digits of the flist's hash
+    /// Servers in the form that `ls` shows: the first 16 digits of the flist's hash
     #[arg(required_unless_present = "all", value_name = "SERVER")]
     servers: Vec<String>,
 }
 
-/// Lists or replaces; gives the exit code.
+/// Lists or upgrades servers; returns the exit code.
 pub(crate) fn run(host: &Host, address: Option<PathBuf>, ServerArgs { verb }: &ServerArgs) -> Result<u8, CliError> {
     match verb {
         ServerVerb::Ls(args) => ls(host, address, args).map(|()| 0),
@@ -63,7 +63,7 @@ pub(crate) fn run(host: &Host, address: Option<PathBuf>, ServerArgs { verb }: &S
     }
 }
 
-/// What `ls --json` shows. Programs rely on these fields; add, never rename.
+/// The fields of `ls --json`. Programs rely on them; add, never rename.
 #[derive(Debug, Serialize)]
 struct ServerView<'a> {
     server: &'a str,
@@ -94,9 +94,9 @@ impl<'a> From<&'a FlistServerInfo> for ServerView<'a> {
     }
 }
 
-fn find(dirs: &DaemonArgs) -> Result<(config::Config, Vec<FoundServer>), CliError> {
+fn find(dirs: &DaemonArgs) -> Result<(contd_node::Config, Vec<FoundServer>), CliError> {
     let config = config::load(dirs)?;
-    // A node that never ran anything has no directory, and no servers.
+    // A node that never ran a container has no directory, and no servers.
     if !config.run_dir.exists() {
         return Ok((config, Vec::new()));
     }
@@ -135,7 +135,7 @@ fn upgrade(host: &Host, args: &UpgradeArgs) -> Result<u8, CliError> {
         false => args.servers.clone(),
     };
     let mut code = 0;
-    // One after the other: a version that does not come up is noticed at the first.
+    // Upgrade one after the other: a version that does not start is noticed at the first.
     for key in chosen {
         let is_known = found.iter().any(|server| server.key == key);
         let done = is_known.then(|| survey::upgrade_server(&config.run_dir, &key, &program));

@@ -14,7 +14,7 @@ use crate::cli::progress::ProgressView;
 /// The exit code when a block is bad.
 const SOME_ARE_BAD: u8 = 1;
 
-/// What to verify.
+/// The flags of `contd flist verify`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct VerifyArgs {
     /// A flist, by path or URL
@@ -24,7 +24,7 @@ pub(super) struct VerifyArgs {
     blocks: BlockArgs,
 }
 
-/// Verifies; the bad blocks are the data.
+/// Verifies all blocks and prints the bad ones.
 pub(super) fn run(host: &Host, args: &VerifyArgs) -> Result<u8, CliError> {
     let opened = Opened::open(host, &args.flist, args.blocks.cache.as_deref())?;
     let view = RefCell::new(ProgressView::new(&host.output));
@@ -45,7 +45,7 @@ pub(super) fn run(host: &Host, args: &VerifyArgs) -> Result<u8, CliError> {
     Ok(if bad_blocks == 0 { 0 } else { SOME_ARE_BAD })
 }
 
-/// The block with its reason on one line, and each of its files on one of its own.
+/// Formats a bad block: one line with its reason, then one line for each of its files.
 fn bad_lines(flist: &Flist, block: &BadBlock) -> String {
     let mut text = format!("{} {}\n", block.id, escape(one_line(&block.reason).as_bytes()));
     for ino in &block.files {

@@ -1,4 +1,4 @@
-//! Runs in the foreground.
+//! Tests of runs in the foreground.
 
 use contd_protocol::api::{Item, LogItem, LogStream, Request, Response};
 use contd_types::{ApiError, ErrorKind, Exit, ExitCause, Signal, Timestamp};
@@ -15,7 +15,7 @@ fn signal(number: u8) -> Signal {
     Signal::new(number).expect("a signal")
 }
 
-/// Runs a container that ends by the signals it gets, as a shell's child would: SIGKILL ends it, others do not.
+/// Runs a container that only SIGKILL ends, as a stubborn program would.
 fn stubborn(signals: mpsc::Sender<Signal>, first: Vec<u8>, then: Vec<u8>) -> Daemon {
     let (killed, was_killed) = tokio::sync::watch::channel(false);
     Daemon::scripted(move |request, caller| {
@@ -173,7 +173,7 @@ fn a_daemon_that_dies_under_a_run_is_an_engine_error_after_the_output() {
     let daemon = Daemon::scripted(async |_, caller| {
         caller.item(Item::Started { id: id(1) }).await.expect("connected");
         caller.item(log(LogStream::Stdout, b"half")).await.expect("connected");
-        // Large enough not to fit into the socket at once: what came before it has been written by then.
+        // Too large to fit into the socket at once: so the output before it has been written by then.
         caller.item(log(LogStream::Stdout, &[b'.'; 1024])).await.expect("connected");
         caller.item(log(LogStream::Stdout, b"!")).await.expect("connected");
         caller.hang_up();

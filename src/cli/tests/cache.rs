@@ -1,4 +1,4 @@
-//! `flist cache`: on files alone.
+//! Tests of `flist cache`, on files alone.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{Outcome, Shell};
 struct Node(tempfile::TempDir);
 
 impl Node {
-    /// A cache with two blocks, a whole file, and a flist that a server has.
+    /// Makes a cache with two blocks, a whole file, and a flist that a server uses.
     fn new() -> Self {
         let node = Self(tempfile::tempdir().expect("a directory"));
         let hash = "ab".repeat(32);

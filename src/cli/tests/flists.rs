@@ -1,4 +1,4 @@
-//! The verbs of flists, which need no daemon.
+//! Tests of the verbs on flists, which need no daemon.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ fn flist_pack_makes_a_flist_and_prints_its_hash() {
     assert!(outcome.err.contains("caused by") && outcome.err.contains("hint: "), "got {}", outcome.err);
 }
 
-/// A packed tree, and a place for what is made of it.
+/// A packed tree, and a directory for derived files.
 struct Packed {
     dir: tempfile::TempDir,
 }
@@ -160,7 +160,7 @@ fn flist_verify_fails_and_names_the_files_of_a_bad_block() {
         "{outcome:?}"
     );
     assert!(outcome.out.contains("the stored bytes hash to") && outcome.err.contains("2 bad"), "{outcome:?}");
-    // Another store has them.
+    // Another store has the blocks.
     let good = packed.at("other");
     let words = format!(
         "flist pack {} {} --store dir://{}",

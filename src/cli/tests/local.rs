@@ -1,4 +1,4 @@
-//! What needs no daemon, and what happens without one.
+//! Tests of commands that need no daemon, and of commands that find none.
 
 use clap::CommandFactory;
 

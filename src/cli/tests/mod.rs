@@ -1,4 +1,4 @@
-//! Whole command lines against a scripted daemon: what is asked, what is shown, which exit code comes back.
+//! Whole command lines against a scripted daemon: tests the request, the output and the exit code.
 
 mod attached;
 mod cache;
@@ -60,7 +60,7 @@ impl Daemon {
         self.fake.requests()
     }
 
-    /// Runs a command line at this daemon.
+    /// Runs a command line against this daemon.
     fn contd(&self, words: &str) -> Outcome {
         Shell::new().contd(&format!("--address {} {words}", self.socket().display()))
     }
@@ -75,7 +75,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What a command line did.
+/// The outcome of a command line.
 #[derive(Debug)]
 struct Outcome {
     code: u8,
@@ -126,7 +126,7 @@ impl Shell {
     }
 }
 
-/// Shows what the daemon would have been given.
+/// Shows the arguments that the daemon would get.
 fn no_daemon(args: &DaemonArgs) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorKind::Unsupported, format!("{args:?}")).with_hint("this is a test"))
 }
@@ -140,7 +140,7 @@ impl Clock for StoppedClock {
     }
 }
 
-/// Bytes that somebody else writes.
+/// A shared buffer as a stream.
 #[derive(Debug, Clone, Default)]
 struct Buffer(Arc<Mutex<Vec<u8>>>);
 
@@ -160,7 +160,7 @@ impl Write for Buffer {
     }
 }
 
-/// A reader that has gone.
+/// A stream whose reader is gone.
 struct ClosedPipe;
 
 impl Write for ClosedPipe {

@@ -1,4 +1,4 @@
-//! Containers to show.
+//! Sample containers for the tests.
 
 use contd_types::{
     ContainerId, ContainerInfo, ContainerName, ContainerSpec, ContainerSummary, CpuLimit, Exit, ExitCause, ExitSource,

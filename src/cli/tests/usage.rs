@@ -1,4 +1,4 @@
-//! What is typed means what people think, and what is wrong is told without leading anybody astray.
+//! Tests of usage: values mean what people expect, and errors do not mislead.
 
 use clap::{CommandFactory, FromArgMatches};
 use contd_protocol::api::{Request, Response};
@@ -19,7 +19,7 @@ fn spec(words: &[&str]) -> ContainerSpec {
     }
 }
 
-/// Every spelling of every flag of a verb, those of all verbs, and help included.
+/// Lists every spelling of every flag of a verb, with the global flags and help.
 fn spellings(verb: &str) -> Vec<String> {
     let mut root = Cli::command();
     root.build();
@@ -55,7 +55,7 @@ fn every_flag_behind_the_flist_is_the_containers() {
 
 #[test]
 fn two_dashes_before_the_flist_end_our_flags_and_behind_it_are_the_containers() {
-    // As docker and podman have it: `docker run -- IMAGE`, and `docker run IMAGE -- X` runs `--`.
+    // As with docker and podman: `docker run -- IMAGE`, and `docker run IMAGE -- X` runs `--`.
     let got = spec(&["contd", "run", "-d", "--", "x.fl", "-d"]);
     assert_eq!((got.flist.as_str(), got.entrypoint), ("/home/me/x.fl", Some(Entrypoint::Args(vec!["-d".into()]))));
     let got = spec(&["contd", "run", "--entrypoint", "/e", "x.fl", "-d", "--"]);
@@ -74,7 +74,7 @@ fn flags_are_written_as_for_docker_and_the_last_one_counts() {
     assert!(run("-d=false --rm").is_auto_removed);
     assert_eq!(run("--name a --name b").name.as_str(), "b");
     assert_eq!(run("-m 64m --memory=128m").memory_bytes, Some(128 << 20));
-    // What a flag with a value is given is its value, whatever it begins with.
+    // A value of a flag stays a value, even if it begins with a dash.
     assert_eq!(run("-e -A=1 --label -x=y --entrypoint -z").env, ["-A=1"]);
     assert_eq!(run("--network blue").network, run("--net=blue").network);
     assert_eq!(run("--cpus .5").cpu.map(u32::from), Some(500));
@@ -166,10 +166,10 @@ fn a_hint_carries_the_namespace_and_the_address_that_was_given() {
     let socket = daemon.socket().display().to_string();
     let err = daemon.contd("-n blue inspect web").err;
     assert!(err.ends_with(&format!("hint: see: contd -n blue --address {socket} ps -a\n")), "{err}");
-    // Of several, each has it.
+    // Each of several errors has the namespace in its hint.
     let err = daemon.contd("-n blue stop web job").err;
     assert_eq!(err.matches(&format!("contd -n blue --address {socket} ps -a\n")).count(), 2, "{err}");
-    // What the client itself says has the namespace as well.
+    // An error of the client itself has the namespace too.
     let err = Shell::new().contd("--address unix:///nowhere/x.sock ps").err;
     assert!(err.contains("connect to /nowhere/x.sock"), "{err}");
 }

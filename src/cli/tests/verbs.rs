@@ -1,4 +1,4 @@
-//! The verbs that ask one question.
+//! Tests of the verbs that make one call.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ fn create_update_and_shim_upgrade_ask_for_what_they_say() {
     assert_eq!(node.contd("create --name web x.fl /bin/true").succeeded(), format!("{}\n", "ab".repeat(16)));
     assert_eq!(node.contd("update --restart always web job").succeeded(), "web\njob\n");
     assert_eq!(node.contd("shim upgrade web").succeeded(), "web\n");
-    // Of the two only one runs.
+    // Only one of the two runs.
     assert_eq!(node.contd("shim upgrade --all").succeeded(), format!("{}\n", "ab".repeat(16)));
     let asked: Vec<String> = node
         .requests()
@@ -159,7 +159,7 @@ fn what_a_node_has_of_flists_is_asked_of_its_daemon() {
     let seen = json(&node.contd("flist cache ls --json").succeeded());
     assert_eq!((&seen["cache_dir"], &seen["total_bytes"]), (&"/elsewhere".into(), &2048.into()));
     assert!(node.contd("flist cache ls").succeeded().contains("2.00 KiB of 4.00 KiB in /elsewhere"));
-    // Directories that are named are looked at.
+    // The named directories are read.
     let dir = tempfile::tempdir().expect("a directory");
     let named = format!("flist cache ls --json --cache-dir {0}/c --run-dir {0}/r", dir.path().display());
     assert_eq!(json(&node.contd(&named).succeeded())["total_bytes"], 0);
@@ -216,7 +216,7 @@ fn inspect_prints_one_flat_object() {
     assert_eq!(web["id"], "ab".repeat(16));
     assert_eq!((&web["pid"], &web["exit_code"], &web["network"]), (&4711.into(), &Value::Null, &"none".into()));
     assert_eq!(web["log_path"], "/var/log/default/web.log");
-    // What it did not ask for is the node's, and in force.
+    // A limit that the spec leaves open is the node's, and in force.
     assert_eq!(
         (&web["memory_bytes"], &web["cpus"], &web["pids_limit"]),
         (&(1 << 30).into(), &1.0.into(), &1024.into())

@@ -14,8 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
 use super::{ANSWER_TIMEOUT, socket};
-use crate::config::Api;
 use crate::daemon::server::{self, BindError};
+use contd_node::Api;
 
 /// How many descriptors go with one message: an earlier release has room for no more.
 const KEPT_AT_ONCE: usize = 128;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{ANSWER_TIMEOUT, REST_TIMEOUT, socket};
-use crate::daemon::lock::{self, DaemonLock, Holder, LockError, Role};
+use crate::daemon::lock::{self, Holder, LockError, NodeLock, Role};
 
 /// Between two looks at a lock that is about to come free.
 const LOOK: Duration = Duration::from_millis(2);
@@ -92,7 +92,7 @@ impl HandoverError {
 #[derive(Debug)]
 pub(crate) struct Entered {
     /// The proof.
-    pub(crate) lock: DaemonLock,
+    pub(crate) lock: NodeLock,
     /// The listening socket of the predecessor.
     pub(crate) listener: Option<OwnedFd>,
     /// What it kept of running containers.
@@ -150,10 +150,10 @@ fn acquire(
     may_wait: bool,
     given: &mut Given,
     ask: impl Fn(&mut Given) -> Result<Asked, HandoverError>,
-) -> Result<DaemonLock, HandoverError> {
+) -> Result<NodeLock, HandoverError> {
     let mut round: Option<Round> = None;
     loop {
-        match DaemonLock::take(run_dir, role) {
+        match NodeLock::take(run_dir, role) {
             Ok(lock) => return Ok(lock),
             Err(LockError::Held { .. }) if may_wait => {}
             Err(error) => return Err(error.into()),

@@ -70,7 +70,7 @@ fn md5(path: &std::path::Path) -> String {
 
 /// Has the kernel ask the server again.
 fn forget_what_is_cached() {
-    fs::write("/proc/sys/vm/drop_caches", "3").expect("drop caches");
+    crate::harness::machine::drop_page_cache();
 }
 
 #[test]

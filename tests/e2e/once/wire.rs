@@ -25,7 +25,7 @@ fn exchange(socket: &Path, bytes: &[u8]) -> Vec<u8> {
 
 #[track_caller]
 fn read_to_hang_up(socket: &Path, mut stream: UnixStream) -> Vec<u8> {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set a time-out");
+    stream.set_read_timeout(Some(Duration::from_secs(300))).expect("set a time-out");
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         Ok(_) => answer,

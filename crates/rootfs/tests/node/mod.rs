@@ -94,7 +94,7 @@ impl Node {
         for number in [19, 9] {
             both.iter().for_each(|pidfd| assert!(signal(pidfd, number).unwrap()));
         }
-        assert!(both.iter().all(|pidfd| wait_dead(pidfd, Duration::from_secs(10)).unwrap()));
+        assert!(both.iter().all(|pidfd| wait_dead(pidfd, Duration::from_secs(300)).unwrap()));
     }
 }
 
@@ -122,6 +122,7 @@ pub(crate) fn request(flist: &str, number: u8) -> PrepareRootfs {
         upper_dir: None,
         is_trusted: false,
         grant: None,
+        operation: None,
     }
 }
 

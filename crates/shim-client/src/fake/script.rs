@@ -33,8 +33,6 @@ pub enum Verb {
     Wait,
     /// [`crate::Shim::delete`].
     Delete,
-    /// [`crate::Shim::reopen_log`].
-    ReopenLog,
     /// [`crate::Shim::hand_over`].
     HandOver,
     /// [`crate::Shim::shutdown`].
@@ -56,7 +54,6 @@ impl Verb {
             Self::Kill => "kill",
             Self::Wait => "wait",
             Self::Delete => "delete",
-            Self::ReopenLog => "reopen log",
             Self::HandOver => "hand over",
             Self::Shutdown => "shutdown",
         }
@@ -73,7 +70,6 @@ impl Verb {
             Self::Start => Some(deadline::START),
             Self::Kill => Some(deadline::KILL),
             Self::Wait => None,
-            Self::ReopenLog => Some(deadline::REOPEN),
             Self::Shutdown => Some(deadline::SHUTDOWN),
         }
     }
@@ -116,8 +112,6 @@ pub enum ShimCall {
         /// Kill it first.
         force: bool,
     },
-    /// [`crate::Shim::reopen_log`].
-    ReopenLog(ContainerId),
     /// [`crate::Shim::hand_over`].
     HandOver(ContainerId),
     /// [`crate::Shim::shutdown`].
@@ -139,7 +133,6 @@ impl ShimCall {
             Self::Kill { .. } => Verb::Kill,
             Self::Wait(_) => Verb::Wait,
             Self::Delete { .. } => Verb::Delete,
-            Self::ReopenLog(_) => Verb::ReopenLog,
             Self::HandOver(_) => Verb::HandOver,
             Self::Shutdown(_) => Verb::Shutdown,
         }
@@ -159,7 +152,6 @@ impl ShimCall {
             | Self::Kill { id, .. }
             | Self::Wait(id)
             | Self::Delete { id, .. }
-            | Self::ReopenLog(id)
             | Self::HandOver(id)
             | Self::Shutdown(id) => Some(id),
         }

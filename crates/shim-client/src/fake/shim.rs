@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use contd_protocol::shim::TaskState;
-use contd_types::{ApiError, ContainerId, Exit, ExitCause, Pid, Signal};
+use contd_types::{ApiError, ContainerId, Exit, ExitCause, Pid, RequestId, Signal};
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::node::{Node, exit};
@@ -101,6 +101,10 @@ async fn outcome_begins(outcome: &Outcome) {
 }
 
 impl Shim for FakeShim {
+    fn for_operation(&self, _operation: RequestId) -> Arc<dyn Shim> {
+        Arc::new(self.clone())
+    }
+
     fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
         self.call(ShimCall::Create(self.id.clone()), |node| Some(node.create(&self.id))).boxed()
     }
@@ -142,10 +146,6 @@ impl Shim for FakeShim {
             (!waits).then(|| node.delete(&self.id, force, self.inner.clock.now()))
         };
         self.call(call, delete).boxed()
-    }
-
-    fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {
-        self.call(ShimCall::ReopenLog(self.id.clone()), |_node| Some(Ok(()))).boxed()
     }
 
     fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>> {

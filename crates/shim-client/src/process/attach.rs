@@ -35,7 +35,11 @@ enum Look {
 pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<Attached, ShimError> {
     let mut tries = 0;
     loop {
-        let look = blocking(place, VERB, look).await?;
+        let look = blocking(place, VERB, |place| {
+            place.tell_the_log();
+            look(place)
+        })
+        .await?;
         contd_failpoint::hit(Failpoint::AttachLooked);
         match look {
             Look::Lives => {}

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use contd_durable::{Fs, RealFs};
-use contd_lease::{LeaseDir, LeaseError};
+use contd_lease::{LeaseDir, LeaseError, ProcessLog};
 use contd_protocol::shim::{InitRecord, TaskSpec, files};
 use contd_types::{ContainerId, NamespaceId};
 use futures_util::future::{BoxFuture, FutureExt};
@@ -194,8 +194,17 @@ impl Place {
         ShimError::CleanUp { id: self.id.clone(), path: path.to_owned(), source }
     }
 
+    /// Carries new lines of the shim's log over into the daemon's.
+    fn tell_the_log(&self) {
+        match ProcessLog::new(self.lease.path(), files::SHIM_LOG).new_lines() {
+            Ok(lines) => lines.iter().for_each(|line| tracing::info!(container = %self.id, "shim: {line}")),
+            Err(error) => tracing::debug!(container = %self.id, %error, "shim log not read"),
+        }
+    }
+
     /// Removes the lease directory; a living shim keeps it.
     fn retire(&self) -> Result<(), ShimError> {
+        self.tell_the_log();
         match self.lease.retire() {
             Ok(()) => Ok(()),
             Err(LeaseError::Held { .. }) => Err(ShimError::StillAlive { id: self.id.clone() }),
@@ -210,11 +219,12 @@ async fn blocking<T: Send + 'static>(
     verb: &'static str,
     work: impl FnOnce(&Place) -> Result<T, ShimError> + Send + 'static,
 ) -> Result<T, ShimError> {
-    let own = place.clone();
+    let (own, span) = (place.clone(), tracing::Span::current());
     // It panics when there is no thread and none can be made; what was to be done is then done with the next thread that
     // can be made, like everything that may be repeated.
-    let spawned =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tokio::task::spawn_blocking(move || work(&own))));
+    let spawned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        tokio::task::spawn_blocking(move || span.in_scope(|| work(&own)))
+    }));
     let Ok(spawned) = spawned else {
         let source = io::Error::from(nix::errno::Errno::EAGAIN);
         return Err(ShimError::NoThread { id: place.id.clone(), verb, source });

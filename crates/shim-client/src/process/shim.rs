@@ -9,10 +9,11 @@ use contd_failpoint::Failpoint;
 use contd_lease::LeaseState;
 use contd_protocol::shim::{Request, Response, ShimSocket, TaskState};
 use contd_session_tokio::{CallError, Connection, Ending, Underway};
-use contd_types::{Exit, Pid, Signal, one_line};
+use contd_types::{Exit, Pid, RequestId, Signal, one_line};
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::keep::Keep;
 use super::{Place, blocking, clean_up};
@@ -25,19 +26,21 @@ const MAX_WAIT_RECONNECTS: u32 = 3;
 const LISTENS_AGAIN: Duration = Duration::from_millis(2);
 
 /// One shim process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ProcessShim {
     place: Place,
     keep: Arc<Keep>,
     /// Held only while a broken connection is made anew, which [`deadline::CONNECT`] bounds.
-    connection: Mutex<Arc<Connection<ShimSocket>>>,
+    connection: Arc<Mutex<Arc<Connection<ShimSocket>>>>,
+    /// The operation that the calls belong to.
+    operation: Option<RequestId>,
 }
 
 impl ProcessShim {
     /// Connects; only legal when a process holds the lease.
     pub(super) async fn connect(place: &Place, keep: Arc<Keep>, verb: &'static str) -> Result<Self, ShimError> {
         let connection = greet::connect(&place.id, &place.socket, verb).await?;
-        Ok(Self { place: place.clone(), keep, connection: Mutex::new(Arc::new(connection)) })
+        Ok(Self { place: place.clone(), keep, connection: Arc::new(Mutex::new(Arc::new(connection))), operation: None })
     }
 
     /// Holds what must outlive the shim of a container that lives.
@@ -102,7 +105,7 @@ impl ProcessShim {
             Ending::Lost(_) => self.lost(verb),
             Ending::Broken(violation) => ShimError::Protocol { id: id.clone(), what: one_line(&*violation) },
         };
-        let begun = Underway::begin(&self.connection(verb).await?, request, false).await;
+        let begun = Underway::begin_for(&self.connection(verb).await?, request, false, self.operation).await;
         let mut call = begun.map_err(|error| match error {
             CallError::Ended(ending) => ended(ending),
             CallError::Unsendable(source) => ShimError::Protocol { id: id.clone(), what: one_line(&source) },
@@ -156,6 +159,7 @@ impl ProcessShim {
                 Ok(Response::Exited(exit)) => {
                     // It is written down.
                     self.keep.let_go(&self.place.id);
+                    self.tell_the_log();
                     return Ok(exit);
                 }
                 Ok(other) => return Err(self.unexpected("wait", &other)),
@@ -163,6 +167,20 @@ impl ProcessShim {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Carries the shim's log over, and nobody waits for it.
+    fn tell_the_log(&self) {
+        let place = self.place.clone();
+        let told = async move {
+            // Without a thread the lines come with the next reading.
+            let _later = blocking(&place, "read the log of", |place| {
+                place.tell_the_log();
+                Ok(())
+            })
+            .await;
+        };
+        drop(tokio::spawn(told.in_current_span()));
     }
 
     async fn hand_over_to(&self, binary: PathBuf) -> Result<(), ShimError> {
@@ -230,6 +248,10 @@ impl ProcessShim {
 }
 
 impl Shim for ProcessShim {
+    fn for_operation(&self, operation: RequestId) -> Arc<dyn Shim> {
+        Arc::new(Self { operation: Some(operation), ..self.clone() })
+    }
+
     fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
         async move {
             let pid = self.ask_for_pid("create", deadline::CREATE, Request::Create).await?;
@@ -259,10 +281,6 @@ impl Shim for ProcessShim {
 
     fn delete(&self, force: bool) -> BoxFuture<'_, Result<(), ShimError>> {
         self.ask_to("delete", deadline::DELETE, Request::Delete { force }).boxed()
-    }
-
-    fn reopen_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {
-        self.ask_to("reopen the log of", deadline::REOPEN, Request::ReopenLog).boxed()
     }
 
     fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>> {

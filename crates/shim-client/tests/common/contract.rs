@@ -55,7 +55,6 @@ pub(crate) async fn a_life_from_spawn_to_shutdown_where_each_step_may_be_repeate
     assert_eq!(shim.start().await.expect("start again"), pid);
     assert_eq!(shim.state().await.expect("state"), TaskState::Running { pid });
     assert!(node.is_init_alive(&task.id, pid));
-    shim.reopen_log().await.expect("reopen");
     for refused in [shim.shutdown().await, shim.delete(false).await] {
         assert!(matches!(&refused, Err(error) if error.kind() == ErrorKind::Conflict), "{refused:?}");
     }

@@ -84,6 +84,7 @@ impl Task {
                     self.kill_quietly(&init);
                 }
                 self.init = Some(init);
+                self.diagnostics.info(format_args!("created init {pid}"));
                 record.map(|()| Response::Pid(pid))
             }
             (Verb::Start, _) => {
@@ -95,6 +96,7 @@ impl Task {
                     self.diagnostics.error(&error);
                 }
                 contd_failpoint::hit(Failpoint::StartRecorded);
+                self.diagnostics.info(format_args!("started init {pid}"));
                 Ok(Response::Pid(pid))
             }
             (Verb::Pause, _) => {

@@ -5,7 +5,7 @@ use std::path::Path;
 use contd_failpoint::Failpoint;
 use contd_lease::ProcessError;
 use contd_protocol::shim::{Request, Response};
-use contd_types::{ApiError, Signal};
+use contd_types::{ApiError, RequestId, Signal};
 
 use super::{CallRef, Deletion, HandOver, Phase, Stage, Task};
 use crate::error::TaskError;
@@ -18,6 +18,11 @@ const CREATE_FIRST: &str = "create it first";
 impl Task {
     /// Carries out a call; its answer comes from [`Self::take_replies`], now or later.
     pub(crate) fn call(&mut self, caller: CallRef, request: &Request) {
+        if let Some(operation) = RequestId::of_call(caller.call)
+            && !matches!(request, Request::State | Request::Wait)
+        {
+            self.diagnostics.belongs_to(operation);
+        }
         let answer = match request {
             Request::Create => self.create(caller),
             Request::Start => self.start(caller),
@@ -114,6 +119,7 @@ impl Task {
         let one = |source: ProcessError| TaskError::Signal { id: self.spec.id.clone(), source };
         let all = |source| TaskError::SignalAll { id: self.spec.id.clone(), source };
         init.signal(signal).map_err(one)?;
+        self.diagnostics.info(format_args!("sent {signal} to init {}", init.pid()));
         if is_for_all {
             init.cgroup().signal_all(signal.number()).map_err(all)?;
         }

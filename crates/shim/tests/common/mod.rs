@@ -76,7 +76,7 @@ impl Scene {
             log_notes: None,
             log_start: None,
             drain_timeout: Duration::from_secs(2),
-            runtime_timeout: Duration::from_secs(20),
+            runtime_timeout: Duration::from_secs(120),
         };
         let mark = format!("contd-t-{}", id.short());
         let scene = Self { kind, task, dir, mark, root };

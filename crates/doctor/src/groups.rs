@@ -1,0 +1,53 @@
+//! Cgroups below the parent of all containers that belong to no record and no lease.
+
+use std::collections::BTreeSet;
+
+use contd_types::ContainerId;
+
+use crate::error::LookError;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::members;
+use crate::node::{Node, lease_name};
+use crate::process::helpers;
+
+/// Looks for them.
+pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
+    let Some(hierarchies) = &node.cgroups else { return Ok(Vec::new()) };
+    let names = hierarchies.names_below(&node.cgroup_parent())?;
+    let count = names.len();
+    // Another contd may have the same parent: what its shims are in is theirs.
+    let elsewhere: BTreeSet<String> = helpers()?
+        .into_iter()
+        .filter(|helper| !helper.dir.starts_with(&node.run))
+        .filter_map(|helper| Some(helper.dir.file_name()?.to_str()?.to_owned()))
+        .collect();
+    let findings: Vec<Finding> = names.into_iter().filter_map(|name| judge(node, name, &elsewhere)).collect();
+    if findings.is_empty() {
+        return Ok(vec![Finding::ok(format!("{count} cgroups, each of a container or a warm slot"))]);
+    }
+    Ok(findings)
+}
+
+fn judge(node: &Node<'_>, name: String, elsewhere: &BTreeSet<String>) -> Option<Finding> {
+    let path = node.cgroup_of(&name);
+    let id = ContainerId::new(name.as_str()).ok();
+    if let Some(id) = &id {
+        // A lease without a record is told by the check of shims, whose remedy takes the cgroup along.
+        if node.known.has(id) || node.lease_dir(id).exists() || elsewhere.contains(lease_name(id)) {
+            return None;
+        }
+    }
+    let pids = members::of(&path);
+    let place = match pids.as_slice() {
+        [] => path.display().to_string(),
+        pids => format!("{}, pids {pids:?}", path.display()),
+    };
+    let finding = Finding::warning("a cgroup without a record").at_text(place);
+    let finding = finding.because("what runs in it is ended by nobody, and an empty one takes memory of the kernel");
+    if pids.iter().all(|pid| id.is_some() && members::is_of(*pid, node)) {
+        let finding = id.iter().fold(finding, Finding::of);
+        return Some(finding.fixed_by(Fix::RemoveCgroup { name }));
+    }
+    Some(finding.remedy("its processes are not certainly of this node: end them by hand, then look again"))
+}
