@@ -1,19 +1,14 @@
 //! Hostile legacy flists: each gives a typed error, in bounded time and memory, and nothing on the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-#[path = "support/legacy.rs"]
-mod made;
-#[path = "../../flist/tests/support/mod.rs"]
-mod support;
-
-use contd_flist::metadata::Malformed;
-use contd_flist::{Flist, FlistErrorKind, MetadataError, ROOT_INO};
-use contd_flist_legacy::{CapnpError, LegacyError, Misfit};
-use made::{
+use crate::made::{
     ACL, Field, Object, ROOT, SUB, acl, database, directory, entry, file, fixture_database, flist, frame, gzip, link,
     plain, pointer, special, subdirectory, tar_header, tar_of,
 };
-use support::chain;
+use contd_flist::metadata::Malformed;
+use contd_flist::{Flist, FlistErrorKind, MetadataError, ROOT_INO};
+use contd_flist_legacy::{CapnpError, LegacyError, Misfit};
+use contd_test_harness::flist::chain;
 
 /// Opens bytes as a flist, which must fail and leave nothing behind.
 #[track_caller]
@@ -68,7 +63,7 @@ fn malformed(entries: &[Object]) -> Malformed {
 
 #[test]
 fn an_archive_that_is_cut_short_or_altered_anywhere_is_refused() {
-    let whole = std::fs::read(made::original()).unwrap();
+    let whole = std::fs::read(crate::made::original()).unwrap();
     for len in (2..whole.len()).step_by(97).chain([whole.len() - 1, whole.len() - 8]) {
         let error = archive(&whole[..len]);
         assert!(matches!(error, LegacyError::Archive { .. }), "{len}: {}", chain(&error));

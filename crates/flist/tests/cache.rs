@@ -1,15 +1,13 @@
 //! The cache in one process: damage, eviction, objects in use, fetched flists.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod cache_support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_support::{Packed, Random, age, eventually, limit, no_limits, plain, unused_for};
+use crate::cache_support::{Packed, Random, age, eventually, limit, no_limits, plain, unused_for};
 use contd_flist::cache::{Amount, Prune, prune, usage};
 use contd_flist::{CacheLimits, CacheOptions, FlistSource, fetch};
 use nix::sys::stat::Mode;
@@ -146,7 +144,7 @@ fn the_use_of_a_block_is_noted_but_not_at_every_read() {
 
 /// Changes only the last use, which does not mark the content as changed.
 fn age_use(path: &Path, age: Duration) {
-    let then = std::time::SystemTime::UNIX_EPOCH + cache_support::now() - age;
+    let then = std::time::SystemTime::UNIX_EPOCH + crate::cache_support::now() - age;
     fs::File::open(path).unwrap().set_times(fs::FileTimes::new().set_accessed(then)).unwrap();
 }
 
@@ -185,16 +183,16 @@ fn pruning_tells_to_the_byte_what_it_frees_and_a_dry_run_tells_the_same() {
     (0..20).for_each(|number| reader.read(number).unwrap());
     (0..10).for_each(|number| age(&reader.path(number), HOUR));
     let objects = packed.root().join("blocks");
-    let before = cache_support::disk_usage(&objects);
+    let before = crate::cache_support::disk_usage(&objects);
     let run = |what, is_dry| prune(&packed.root(), &options(no_limits()), what, is_dry).unwrap();
     let mut freed = 0;
     for what in [Prune::OlderThan(HOUR / 2), Prune::To(before / 4), Prune::All] {
         let dry = run(what, true);
-        assert_eq!(cache_support::disk_usage(&objects), before - freed, "{what:?}");
+        assert_eq!(crate::cache_support::disk_usage(&objects), before - freed, "{what:?}");
         let wet = run(what, false);
         assert_eq!((dry.removed, dry.left_bytes), (wet.removed, wet.left_bytes), "{what:?}");
         freed += wet.removed.total().bytes;
-        assert_eq!(cache_support::disk_usage(&objects), before - freed, "{what:?}");
+        assert_eq!(crate::cache_support::disk_usage(&objects), before - freed, "{what:?}");
         assert_eq!(wet.left_bytes, before - freed, "{what:?}");
         if what == Prune::OlderThan(HOUR / 2) {
             assert_eq!(wet.removed.total(), Amount { count: 10, bytes: before / 2 });
@@ -252,7 +250,7 @@ fn objects_removed_by_hand_are_noticed_and_writing_continues() {
             reader.read(number).unwrap();
         }
         let blocks = packed.root().join("blocks");
-        assert!(cache_support::disk_usage(&blocks) <= max + (3 << 20), "round {round}");
+        assert!(crate::cache_support::disk_usage(&blocks) <= max + (3 << 20), "round {round}");
         for shard in fs::read_dir(&blocks).unwrap() {
             fs::remove_dir_all(shard.unwrap().path()).unwrap();
         }
@@ -260,7 +258,7 @@ fn objects_removed_by_hand_are_noticed_and_writing_continues() {
         eventually("a block to be kept again", || {
             reader.read(round).unwrap();
             (0..64).for_each(|number| reader.read(number).unwrap());
-            reader.path(round).exists() || cache_support::disk_usage(&blocks) > 1 << 20
+            reader.path(round).exists() || crate::cache_support::disk_usage(&blocks) > 1 << 20
         });
     }
 }
@@ -271,11 +269,13 @@ fn a_cache_that_is_larger_than_it_may_be_is_made_smaller_without_any_writing() {
     packed.reader(&packed.root(), no_limits());
     let writer = packed.reader(&packed.root(), no_limits());
     (0..40).for_each(|number| writer.read(number).unwrap());
-    assert!(cache_support::disk_usage(&packed.root()) > 4_000_000);
+    assert!(crate::cache_support::disk_usage(&packed.root()) > 4_000_000);
     let _unknown = fs::remove_file(packed.root().join("usage"));
     let reader = packed.reader(&packed.root(), limit(2_000_000));
     reader.content.cache().enforce_limits();
-    eventually("the cache to be small", || cache_support::disk_usage(&packed.root().join("blocks")) <= 2_000_000);
+    eventually("the cache to be small", || {
+        crate::cache_support::disk_usage(&packed.root().join("blocks")) <= 2_000_000
+    });
     (0..40).for_each(|number| reader.read(number).unwrap());
 }
 

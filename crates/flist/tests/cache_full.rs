@@ -1,14 +1,12 @@
 //! The cache on a full disk: a small tmpfs. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod cache_support;
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cache_support::{Packed, age, disk_usage, eventually, limit, no_limits, unused_for};
+use crate::cache_support::{Packed, age, disk_usage, eventually, limit, no_limits, unused_for};
 use contd_flist::{CacheLimits, FetchError, FlistSource, fetch};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tracing::field::{Field, Visit};

@@ -8,9 +8,6 @@
     reason = "a test"
 )]
 
-mod cache_support;
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -18,10 +15,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_support::{Packed, Random, Reader, age, disk_usage, eventually, limit, no_limits};
+use crate::cache_support::{Packed, Random, Reader, age, disk_usage, eventually, limit, no_limits};
 use contd_flist::CacheOptions;
 use contd_flist::cache::{Prune, prune, usage};
-use support::Server;
+use contd_test_harness::flist::Server;
 
 /// The task of the started process: `<flist> <cache root> <limit> <length of a file> <count> <reads> <seed>`.
 const TASK: &str = "CONTD_CACHE_TEST_TASK";
@@ -63,7 +60,7 @@ impl Started {
         let (len, count) = (packed.len, packed.count);
         let task = format!("{} {} {max_bytes} {len} {count} {reads} {seed}", fl.display(), root.display());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_started_process", "--nocapture"])
+            .args(["--exact", "cache_processes::the_started_process", "--nocapture"])
             .env(TASK, task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -177,7 +174,7 @@ fn writers_that_are_killed_leave_nothing_wrong_and_nothing_for_ever() {
 
 fn temps(root: &Path) -> Vec<PathBuf> {
     let is_temp = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(".tmp-");
-    support::files_below(root).into_iter().filter(is_temp).collect()
+    crate::support::files_below(root).into_iter().filter(is_temp).collect()
 }
 
 #[test]

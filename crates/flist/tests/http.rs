@@ -2,20 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "measures real sockets and waits for real processes")]
 
-#[path = "support/packed.rs"]
-mod packed;
-mod support;
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::packed::Tree;
 use contd_flist::store::HttpStore;
 use contd_flist::{BlockId, BlockStore, FlistErrorKind, StoreError};
-use packed::Tree;
-use support::{Answer, Server, chain};
+use contd_test_harness::flist::{Answer, Server, chain};
 
 const ID: BlockId = BlockId::new([0xab; 32]);
 
@@ -119,8 +115,8 @@ fn a_server_that_trickles_costs_bounded_time() {
     let error = store.get(&ID).unwrap_err();
     let took = begun.elapsed();
     assert!(error.is_transient(), "{}", chain(&error));
-    // The upper bound allows for a busy machine.
-    assert!(took >= Duration::from_secs(14) && took < Duration::from_secs(25), "{took:?}");
+    // Not before it was silent for five seconds, as it may seem on a busy machine; to its end it would take 40 minutes.
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(300), "{took:?}");
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Outputs of packing and unpacking: existing files are kept, output is complete or absent, and routes are as asked for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +8,7 @@ use contd_flist::route::{self, RouteError};
 use contd_flist::{
     BlockSource, Flist, PackError, PackOptions, RoutePolicy, Routes, UnpackError, UnpackOptions, pack, unpack,
 };
-use support::chain;
+use contd_test_harness::flist::chain;
 use tempfile::TempDir;
 
 struct Scratch {
@@ -127,7 +125,7 @@ fn a_flist_says_that_its_blocks_are_where_the_packer_was_told() {
     let urls = || Flist::open(&scratch.fl).unwrap().routes().iter().map(|route| route.url.clone()).collect::<Vec<_>>();
     scratch.pack_to(&scratch.fl, &with(&["https://me:pw@host/store"], true)).unwrap();
     assert_eq!(urls(), ["https://me@host/store"]);
-    assert_eq!(support::files_below(&scratch.at("store")).len(), 1);
+    assert_eq!(crate::support::files_below(&scratch.at("store")).len(), 1);
     scratch.pack_to(&scratch.fl, &with(&["00-7f=https://me:pw@a/s", "80-ff=http://b/s"], false)).unwrap();
     assert_eq!(urls(), ["https://me:pw@a/s", "http://b/s"]);
     let before = std::fs::read(&scratch.fl).unwrap();

@@ -1,8 +1,6 @@
 //! Packed trees of all kinds read back the same by this library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
@@ -12,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use contd_flist::pack::{Entry, EntryKind, FileContent, Tree};
 use contd_flist::{FileKind, Flist, FlistErrorKind, PackError, PackOptions, pack, pack_tree};
+use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use proptest::prelude::*;
-use support::{by_path, chain, content, files_below, read_all};
 use tempfile::TempDir;
 
 /// Options that replace an existing output.
@@ -184,8 +182,8 @@ fn the_tables_are_those_of_rfs() {
         (shape, types)
     };
     let ours = shape(&scratch.fl);
-    // On a copy, so that SQLite creates no file beside the fixture.
-    let fixture = support::Fixture::copy("small");
+    // On a copy, so that SQLite leaves nothing beside the fixture.
+    let fixture = crate::support::Fixture::copy("small");
     assert_eq!(ours.0, shape(&fixture.fl).0);
     assert_eq!(ours.1, "blobblob32");
     let flist = Flist::open(&scratch.fl).unwrap();
@@ -198,7 +196,7 @@ fn the_tables_are_those_of_rfs() {
 
 #[test]
 fn a_tree_of_the_golden_fixture_packs_to_the_golden_blocks() {
-    let fixture = support::Fixture::copy("busybox");
+    let fixture = crate::support::Fixture::copy("busybox");
     let content = fixture.content();
     let scratch = scratch();
     let mut keys = Vec::new();

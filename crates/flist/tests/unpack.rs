@@ -1,8 +1,6 @@
 //! Unpacked trees equal the flist and stay inside their directory; a failure leaves nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt, symlink};
@@ -12,7 +10,7 @@ use contd_flist::{
     BlockSource, Flist, FlistErrorKind, PackOptions, RoutePolicy, Routes, UnpackError, UnpackOptions, UnpackReport,
     pack, unpack,
 };
-use support::{Fixture, by_path, chain, files_below, sha256};
+use contd_test_harness::flist::{Fixture, by_path, chain, files_below, sha256};
 
 /// Unpacks the flist from its own routes.
 fn unpack_to(fl: &Path, dir: &Path, options: &UnpackOptions) -> Result<UnpackReport, UnpackError> {

@@ -1,15 +1,13 @@
 //! Verification finds every bad block with its files, and asks for every block once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
 use contd_flist::{
     BadBlock, BlockError, BlockSource, Flist, Inode, ReadError, RoutePolicy, Routes, StoreError, VerifyReport, verify,
 };
-use support::{Fixture, Server};
+use contd_test_harness::flist::{Fixture, Server};
 
 fn verified(fixture: &Fixture, jobs: usize) -> (VerifyReport, BTreeMap<String, BadBlock>, Flist) {
     let flist = Flist::open(&fixture.fl).unwrap();

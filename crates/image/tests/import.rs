@@ -1,19 +1,14 @@
 //! Imports of images: the content of their layers is read back from the flist, and damaged or hostile images are refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-#[path = "support/image.rs"]
-mod image;
-#[path = "../../flist/tests/support/mod.rs"]
-mod support;
-
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use contd_flist::{FileKind, Flist, ImageDefaults, PackOptions};
 use contd_image::{ImportError, ImportLimits, ImportOptions, ImportProgress, ImportReport, import};
-use image::{Form, Layout, directory, file, header, hex, layer, link, write_saved, write_tar};
+use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
+use contd_test_harness::image::{Form, Layout, directory, file, header, hex, layer, link, write_saved, write_tar};
 use serde_json::{Value, json};
-use support::{by_path, chain, content, files_below, read_all};
 use tar::EntryType;
 use tempfile::TempDir;
 

@@ -39,7 +39,7 @@ fn opened(fl: &Path, limit_mib: u64) -> String {
     let output = Command::new("timeout")
         .arg(CHILD_SECONDS)
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "bounds::child", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "hostile::bounds::child", "--nocapture", "--test-threads=1"])
         .env(VARIABLE, fl)
         .output()
         .unwrap();

@@ -174,13 +174,13 @@ fn values_longer_than_any_honest_one_are_refused() {
         "UPDATE route SET url = printf('%01000000d', 1)",
         "UPDATE extra SET data = zeroblob(10000000) WHERE ino = (SELECT max(ino) FROM extra)",
     ] {
-        let error = crate::refused(sql);
+        let error = super::refused(sql);
         assert!(matches!(error, MetadataError::Database { .. }), "{sql}: {}", chain(&error));
     }
     // Each is short enough, but there are many of them.
     let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900)
         INSERT INTO tag SELECT 'k' || i, printf('%060000d', 1) FROM n";
-    assert!(matches!(crate::malformed(many), contd_flist::metadata::Malformed::TooMuchText { table: "tag", .. }));
+    assert!(matches!(super::malformed(many), contd_flist::metadata::Malformed::TooMuchText { table: "tag", .. }));
 }
 
 #[test]

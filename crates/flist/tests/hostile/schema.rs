@@ -3,8 +3,8 @@
 use contd_flist::metadata::Malformed;
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
 
+use super::{malformed, refused};
 use crate::support::{Fixture, chain};
-use crate::{malformed, refused};
 
 #[test]
 fn a_view_in_place_of_a_table_is_refused() {

@@ -3,7 +3,7 @@
 use contd_flist::metadata::Malformed;
 use contd_flist::{BlockId, BlockKey, BlockRef, DirRoutes, FileKind, ReadError, Route, RoutePolicy, Routes};
 
-use crate::malformed;
+use super::malformed;
 use crate::support::{Fixture, chain};
 
 #[test]
@@ -16,7 +16,8 @@ fn too_many_routes_are_refused() {
 #[test]
 fn a_thousand_dead_routes_are_an_error_in_bounded_time() {
     let fixture = Fixture::copy("busybox");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = contd_test_harness::Port::take();
+    let port = taken.number;
     for dead in ["dir:///nowhere/at/all".to_owned(), format!("http://127.0.0.1:{port}")] {
         fixture.sql(&format!(
             "DELETE FROM route; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1024)

@@ -3,8 +3,8 @@
 use contd_flist::Flist;
 use contd_flist::metadata::Malformed;
 
+use super::{FILE, LINK, malformed};
 use crate::support::Fixture;
-use crate::{FILE, LINK, malformed};
 
 #[test]
 fn names_that_leave_their_directory_are_refused() {

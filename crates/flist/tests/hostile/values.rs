@@ -3,7 +3,7 @@
 use contd_flist::metadata::Malformed;
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
 
-use crate::refused;
+use super::refused;
 use crate::support::{Fixture, chain};
 
 #[test]
