@@ -30,7 +30,7 @@ use contd_actors::Supervisor;
 use contd_descriptors::Named;
 use contd_node::{Node, NodeLock, Plan, lock};
 use contd_service_manager::{ManagerError, ServiceManager};
-use contd_types::{ApiError, Clock, ErrorKind, Shortage, SystemClock};
+use contd_types::{ApiError, Clock, ErrorKind, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
