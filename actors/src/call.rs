@@ -8,6 +8,7 @@ use contd_types::{ApiError, ErrorKind, Explain};
 
 /// Why an actor did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CallError {
     /// It ended, by a panic or by intent, before it answered.
     #[error("ask {actor}: it ended before it answered")]

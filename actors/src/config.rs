@@ -27,6 +27,7 @@ const USUAL_STACK_LIMIT: u64 = 8 * 1024 * 1024;
 
 /// The settings of one node. Every directory must exist and be writable by the daemon, except `netns_dir`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NodeConfig {
     /// Where the bundles are: the directory given to `contd_bundle::DirBundles`.
     pub state_dir: PathBuf,

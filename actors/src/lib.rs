@@ -53,6 +53,9 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+// What the signatures here need: who embeds actors names no other crate.
+pub use {actix, contd_bundle, contd_rootfs, contd_shim_client, contd_store, contd_types};
+
 pub use call::{CallError, ask, ask_api, tell};
 pub use config::{
     DEFAULT_CGROUP_PARENT, DEFAULT_NETNS_DIR, DEFAULT_RUNTIME_TIMEOUT, Defaults, LOG_NOTES_DIR, Limits, LogRotation,

@@ -170,7 +170,8 @@ impl Attached<'_> {
     async fn pass_on(&self, signal: Signal) {
         let Some(id) = &self.container else { return };
         let target = Target { namespace: self.namespace.clone(), container: ContainerRef::from(id) };
-        match self.client.kill(target, signal, Deadline::Usual).await {
+        // On the heap: this call lies inside all other futures of an attached run, and threads of tests have small stacks.
+        match Box::pin(self.client.kill(target, signal, Deadline::Usual)).await {
             Ok(()) => {}
             // The container has ended meanwhile; its exit follows in the stream.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}

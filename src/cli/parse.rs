@@ -1,4 +1,4 @@
-//! Values of flags as people type them: limits, times, pairs, names. Sizes and CPUs are those of `contd_types::amount`.
+//! Parses values of flags as people type them: limits, times, pairs, names. Sizes and CPUs are those of `contd_types::amount`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) fn pids(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Parses the value of a flag that may stand alone, as Go's flags have it.
+/// Parses the value of a flag that may be given without one, in the forms of Go.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -35,7 +35,7 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A list of words in one value, which clap would otherwise take for a value given several times.
+/// A list of words from one value; clap takes a plain `Vec` for a value given several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Words(pub(crate) Vec<String>);
 

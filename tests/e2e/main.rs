@@ -13,6 +13,7 @@
 mod bad_input;
 mod command_line;
 mod doctor;
+mod embedding;
 mod fairness;
 mod fixtures;
 mod flist_death;

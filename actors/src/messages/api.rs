@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use actix::Message;
-use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
+pub use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
 use contd_rootfs::FetchProgress;
 use contd_types::{
     ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId,
@@ -36,6 +36,14 @@ pub struct RunContainer {
     pub progress: Option<mpsc::Sender<FetchProgress>>,
     /// An attached caller: the auto-removal waits until the sender is dropped or used.
     pub hold: Option<oneshot::Receiver<()>>,
+}
+
+impl RunContainer {
+    /// Runs a container for the owner of the node: with no caller to judge, no key, nobody attached.
+    #[must_use]
+    pub fn new(namespace: NamespaceId, spec: ContainerSpec) -> Self {
+        Self { namespace, spec, caller: None, idempotency_key: None, progress: None, hold: None }
+    }
 }
 
 /// Makes a container and does not start it; the reply comes once all but its processes is there and that is on disk. A

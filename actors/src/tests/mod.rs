@@ -31,8 +31,8 @@ use contd_rootfs::fake::FakeRootfs;
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
 use contd_types::{
-    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, Entrypoint,
-    NamespaceId, RestartPolicy, StateName, SystemClock,
+    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, Entrypoint, NamespaceId,
+    RestartPolicy, StateName, SystemClock,
 };
 
 use crate::messages::{DeleteContainer, InspectContainer, RunContainer, StartContainer, StopContainer, WaitContainer};

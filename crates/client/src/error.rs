@@ -10,6 +10,7 @@ use contd_types::{ApiError, ErrorKind, Explain};
 
 /// A failed connection or call. `what` is the call, as a person would name it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// No daemon answers at the socket.
     #[error("connect to {}", path.display())]
@@ -66,6 +67,7 @@ pub enum ClientError {
 
 /// A message that a daemon must not send.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProtocolError {
     /// It broke the rules that hold for every message: frames, versions, ids, credit.
     #[error(transparent)]

@@ -28,6 +28,9 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+// What the signatures here need: who asks a daemon names no other crate.
+pub use {contd_protocol, contd_types};
+
 pub use deadline::Deadline;
 pub use error::{ClientError, ProtocolError};
 pub use follow::{FollowedEvents, FollowedLog, Follower, PATIENCE};

@@ -1,4 +1,4 @@
-//! The legacy fixture reads back as its manifest says, and its blocks open as the real packer sealed them.
+//! The legacy fixture reads back as in its manifest, and the blocks sealed by the real packer open.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 #[path = "support/legacy.rs"]
@@ -16,7 +16,7 @@ use made::{Legacy, Object, content, database, flist, gzip, original, plain, tar_
 use serde_json::Value;
 use support::{chain, files_below, fixtures, kind_name, read_all, sha256};
 
-/// All inodes by path, written as the manifest writes it.
+/// Returns all inodes by path, in the notation of the manifest.
 fn by_path(flist: &Flist) -> BTreeMap<String, u64> {
     fn visit(flist: &Flist, inode: Inode<'_>, path: &[u8], all: &mut BTreeMap<String, u64>) {
         let shown = if path.is_empty() { "/".into() } else { String::from_utf8_lossy(path) };
@@ -30,7 +30,7 @@ fn by_path(flist: &Flist) -> BTreeMap<String, u64> {
     all
 }
 
-/// What an independent reader found in the flist (`manifest.py` beside it), with the hashes of the tree it was packed from.
+/// Returns the output of an independent reader (`manifest.py` beside the flist), with the hashes of the original tree.
 fn manifest() -> Vec<Value> {
     let manifest = std::fs::read_to_string(fixtures().join("legacy/manifest.jsonl")).unwrap();
     manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,4 +1,4 @@
-//! The legacy fixture out of a 0-db, as `zflist` left it there: by `backend` with a password, and by `router.yaml`.
+//! The legacy fixture read from a 0-db, as `zflist` stored it: by `backend` with a password, and by `router.yaml`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 #[path = "support/legacy.rs"]

@@ -1,4 +1,4 @@
-//! Damaged blocks, in the store and in the cache; and readers that come all at once.
+//! Damaged blocks, in the store and in the cache; and many readers at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 mod support;
@@ -33,7 +33,7 @@ fn lengthen(path: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Why the stores failed, below the count of attempts.
+/// Returns the failure of the stores, below the error that counts the attempts.
 #[track_caller]
 fn store_failure(error: &ReadError) -> &StoreError {
     let ReadError::Block { source, .. } = error else { panic!("{}", chain(error)) };
@@ -178,7 +178,7 @@ fn damage_after_the_first_check_is_noticed_too() {
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
     }
-    // Push the block out of the memory of recent ones.
+    // Displace the block from the memory of recent blocks.
     for ino in by_path(content.flist()).into_values() {
         if ino != file && !content.flist().blocks(ino).is_empty() {
             read_all(&content, ino).unwrap();
@@ -203,7 +203,7 @@ fn a_cache_serves_without_any_store() {
 fn a_cache_that_cannot_be_written_slows_reading_and_nothing_else() {
     let fixture = Fixture::copy("small");
     let content = fixture.content();
-    // Root ignores permissions, so put a file where the folder of each block should be.
+    // Root ignores permissions, so put a file in the place of each block's directory.
     let blocks = fixture.cache_root().join("blocks");
     std::fs::remove_dir(&blocks).unwrap();
     std::fs::write(&blocks, b"in the way").unwrap();
@@ -235,7 +235,7 @@ fn only_files_can_be_read() {
     assert!(matches!(content.read_at(99_999, 0, &mut [0; 8]), Err(ReadError::NoInode { ino: 99_999 })));
 }
 
-/// Counts the gets, and holds the first until the others have had time to come.
+/// Counts the gets, and delays the first until the other readers wait for it.
 #[derive(Debug)]
 struct Counting {
     inner: DirStore,

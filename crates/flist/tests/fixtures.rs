@@ -1,4 +1,4 @@
-//! The golden flists read back exactly as their manifests say, and the codec agrees with the known answers.
+//! The golden flists read back exactly as in their manifests, and the codec agrees with the known answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 mod support;

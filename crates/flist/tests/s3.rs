@@ -1,4 +1,4 @@
-//! Stores in a bucket: against a server that checks signatures, and ones that break.
+//! Stores in a bucket: against a server that checks signatures, and against faulty ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 #[path = "support/packed.rs"]
@@ -20,7 +20,7 @@ fn owner() -> String {
 }
 
 #[test]
-fn what_is_packed_into_a_public_bucket_is_read_without_credentials() {
+fn a_tree_packed_into_a_public_bucket_is_read_without_credentials() {
     let (server, tree) = (S3Server::start(), Tree::new());
     tree.pack(&[&format!("{}?region=us-east-1", server.url(&owner(), "public"))]).unwrap();
     let keys = server.keys("public");
@@ -62,7 +62,7 @@ fn a_wrong_secret_is_a_denial_that_does_not_show_it() {
 }
 
 #[test]
-fn what_is_not_there_is_told_from_a_bucket_that_is_not_there() {
+fn a_missing_object_is_distinguished_from_a_missing_bucket() {
     let server = S3Server::start();
     let get = |bucket| S3Store::new(&server.url(&owner(), bucket)).unwrap().get(&ID).unwrap_err();
     assert!(matches!(get("private"), StoreError::NotFound { .. }));
@@ -115,7 +115,7 @@ fn a_server_that_says_slow_down_is_asked_again_by_pack_and_read() {
         _ => Answer::Full(200, Vec::new()),
     });
     let store = S3Store::new(&format!("{}/bucket", server.url.replace("http://", "s3://"))).unwrap();
-    // Its small web server does not read bodies, so there is none.
+    // The faulty server does not read bodies, so the body is empty.
     store.put(&ID, b"").unwrap();
     assert_eq!(server.requests(), 3);
 }

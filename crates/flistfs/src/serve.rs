@@ -72,7 +72,7 @@ pub(crate) fn run(
     let us = note_server(&state.dir)?;
     let content = content(&state.dir, spec, flist)?;
     // The limits may be others than before, and a server that only reads would never find out.
-    content.cache().see_to_limits();
+    content.cache().enforce_limits();
     let ops = Arc::new(Ops::with_passthrough(content, state.dir.join(HANDLES_FILE)));
     handover::end_all(&state.predecessors)?;
     let device = state.device.try_clone().map_err(|source| ServeError::Fork { source })?;

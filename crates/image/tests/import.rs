@@ -372,7 +372,7 @@ fn a_bit_that_changes_nothing_in_the_tar_is_found_by_the_digest_of_the_layer() {
 }
 
 #[test]
-fn what_is_missing_or_of_another_size_is_refused() {
+fn a_missing_part_or_a_wrong_size_is_refused() {
     let error = spoiled(|layout| drop(layout.files.remove(&parts(layout).2[1].clone())));
     assert!(matches!(error, ImportError::Missing { .. }), "{error}");
     let error = spoiled(|layout| layout.files.get_mut(&parts(layout).2[0].clone()).unwrap().push(0));
@@ -467,7 +467,7 @@ fn a_bomb_is_refused_by_its_limits() {
 }
 
 #[test]
-fn what_is_no_image_is_called_so() {
+fn a_file_that_is_no_image_is_reported_as_such() {
     let scratch = scratch();
     let text = scratch.path().join("text");
     std::fs::write(&text, "hello").unwrap();

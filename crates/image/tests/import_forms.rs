@@ -359,7 +359,7 @@ fn a_directory_of_skopeo_is_read_with_one_image_and_with_several() {
 }
 
 #[test]
-fn what_is_no_image_is_named_for_what_it_is_with_the_command_that_converts_it() {
+fn other_kinds_of_files_are_named_with_the_command_that_converts_them() {
     let scratch = scratch();
     let at = |name: &str| scratch.path().join(name);
     let odd = |path: &Path| match scratch.import(path, None, None) {

@@ -134,16 +134,14 @@ pub(crate) fn changeable(config: &Config) -> Result<Settings, SpecError> {
 fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, OpenError> {
     let boot_id = BootId::current()?;
     let Settings { defaults, log_rotation, removed_logs, limits } = changeable(config)?;
-    Ok(NodeConfig {
-        netns_dir: config.netns_dir.clone(),
-        cgroup_parent: config.cgroup_parent.clone(),
-        log_rotation,
-        removed_logs,
-        runtime_timeout: Duration::from_secs(config.runtime.timeout_s),
-        limits,
-        exec_limit_bytes: contd_types::exec_limit_bytes(limits::stack()),
-        ..NodeConfig::new(config.state_dir.clone(), config.log_dir.clone(), boot_id.to_string(), runtimes, defaults)
-    })
+    let (state_dir, log_dir) = (config.state_dir.clone(), config.log_dir.clone());
+    let mut node = NodeConfig::new(state_dir, log_dir, boot_id.to_string(), runtimes, defaults);
+    node.netns_dir.clone_from(&config.netns_dir);
+    node.cgroup_parent.clone_from(&config.cgroup_parent);
+    (node.log_rotation, node.removed_logs, node.limits) = (log_rotation, removed_logs, limits);
+    node.runtime_timeout = Duration::from_secs(config.runtime.timeout_s);
+    node.exec_limit_bytes = contd_types::exec_limit_bytes(limits::stack());
+    Ok(node)
 }
 
 /// What containers get where the kernel is to spare this daemon when memory runs out (`OOMScoreAdjust` of its service): they

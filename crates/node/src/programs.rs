@@ -15,6 +15,7 @@ const FALLBACK_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 
 /// Why a program is not there.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProgramError {
     /// There is no such runtime.
     #[error("find the default runtime {name:?}: it is neither native nor an OCI runtime in PATH")]

@@ -218,6 +218,13 @@ pub struct RunRequest {
     pub is_attached: bool,
 }
 
+impl RunRequest {
+    /// Runs a container without an idempotency key, and not attached.
+    pub fn new(namespace: NamespaceId, spec: ContainerSpec) -> Self {
+        Self { namespace, spec, idempotency_key: None, is_attached: false }
+    }
+}
+
 /// The answers. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {

@@ -23,6 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use contd_durable;
 pub use dir::DirStore;
 pub use error::StoreError;
 #[cfg(any(test, feature = "testing"))]

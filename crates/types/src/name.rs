@@ -13,6 +13,7 @@ pub const MAX_NAME_BYTES: usize = 64;
 
 /// A text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NameError {
     /// The text is empty.
     #[error("{what}: the name is empty")]

@@ -1,4 +1,4 @@
-//! Legacy flists for the tests: the fixture with its store, archives of any content, and values written by hand.
+//! Legacy flists for tests: the fixture with its store, archives of any content, and values written by hand.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
@@ -16,18 +16,18 @@ use crate::support::{copy_tree, fixtures};
 /// The key of the root: BLAKE2b-128 of nothing.
 pub const ROOT: &str = "cae66941d9efbd404e4d88758ea67670";
 
-/// A key for another directory.
+/// The key of another directory.
 pub const SUB: &str = "000102030405060708090a0b0c0d0e0f";
 
 /// The key of the one access control item of [`plain`].
 pub const ACL: &str = "0123456789abcdef";
 
-/// The fixture as it was packed: its route leads to a server that is not there.
+/// Returns the path of the unchanged fixture, whose route leads to a server that does not exist.
 pub fn original() -> PathBuf {
     fixtures().join("legacy/small.flist")
 }
 
-/// Opens a flist of either format and all that is needed to read it.
+/// Opens a flist of either format with its stores and a cache.
 #[track_caller]
 pub fn content(flist: &Path, cache_root: &Path) -> Content {
     let flist = Arc::new(contd_flist_legacy::open(flist).unwrap());
@@ -77,7 +77,7 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A tar of regular files; names are written as they are.
+/// Builds a tar of regular files; names are written unchanged.
 pub fn tar_of<T: AsRef<[u8]>>(members: &[(&str, T)]) -> Vec<u8> {
     let mut tar = Vec::new();
     for (name, content) in members {
@@ -89,7 +89,7 @@ pub fn tar_of<T: AsRef<[u8]>>(members: &[(&str, T)]) -> Vec<u8> {
     tar
 }
 
-/// The header of one member; its length need not be true.
+/// Builds the header of one member; its length need not be true.
 pub fn tar_header(name: &str, len: u64, kind: tar::EntryType) -> [u8; 512] {
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -100,7 +100,7 @@ pub fn tar_header(name: &str, len: u64, kind: tar::EntryType) -> [u8; 512] {
     *header.as_bytes()
 }
 
-/// A database with these entries and this metadata.
+/// Builds a database with these entries and this metadata.
 #[track_caller]
 pub fn database(entries: &[(String, Vec<u8>)], metadata: &[(&str, &str)]) -> Vec<u8> {
     let scratch = tempfile::NamedTempFile::new().unwrap();
@@ -129,12 +129,12 @@ pub fn flist(folder: &Path, entries: &[(String, Vec<u8>)]) -> PathBuf {
     path
 }
 
-/// An access control item as [`ACL`], and a root with these entries.
+/// Returns an access control item under [`ACL`], and a root with these entries.
 pub fn plain(entries: &[Object]) -> Vec<(String, Vec<u8>)> {
     vec![(ACL.to_owned(), acl(0o755, 0, 0).message()), (ROOT.to_owned(), directory(ROOT, entries).message())]
 }
 
-/// What a pointer of an [`Object`] leads to.
+/// The target of a pointer of an [`Object`].
 #[derive(Debug, Clone)]
 pub enum Field {
     Null,
@@ -153,14 +153,14 @@ pub struct Object {
 }
 
 impl Object {
-    /// Writes it as the root of a message of one segment, framed.
+    /// Writes it as the root of a framed message of one segment.
     pub fn message(&self) -> Vec<u8> {
         let mut words = vec![0];
         self.put(&mut words, 0);
         frame(&[words])
     }
 
-    /// Appends it and points the word at `at` to it.
+    /// Appends it and makes the word at `at` a pointer to it.
     fn put(&self, words: &mut Vec<u64>, at: usize) {
         let start = words.len();
         words[at] = pointer(0, start, at) | (self.data.len() as u64) << 32 | (self.pointers.len() as u64) << 48;
@@ -182,7 +182,7 @@ impl Object {
     }
 }
 
-/// Puts segments of words behind their table.
+/// Writes the segment table and the segments.
 pub fn frame(segments: &[Vec<u64>]) -> Vec<u8> {
     let mut table = vec![u32::try_from(segments.len() - 1).unwrap()];
     table.extend(segments.iter().map(|segment| u32::try_from(segment.len()).unwrap()));
@@ -191,7 +191,7 @@ pub fn frame(segments: &[Vec<u64>]) -> Vec<u8> {
     table.chain(segments.iter().flatten().flat_map(|word| word.to_le_bytes())).collect()
 }
 
-/// The low half of a pointer at `at` to what starts at `start`.
+/// Returns the low half of a pointer at `at` to the word at `start`.
 pub fn pointer(kind: u64, start: usize, at: usize) -> u64 {
     let offset = i64::try_from(start).unwrap() - i64::try_from(at).unwrap() - 1;
     kind | (u64::from(u32::from_le_bytes(i32::try_from(offset << 2).unwrap().to_le_bytes())))
@@ -223,18 +223,18 @@ pub fn text(text: &str) -> Field {
     Field::Text(text.as_bytes().to_vec())
 }
 
-/// A directory whose parent has this key.
+/// Builds a directory whose parent has this key.
 pub fn directory(parent: &str, entries: &[Object]) -> Object {
     let contents = Field::List(entries.to_vec());
     Object { data: vec![4096, 0], pointers: vec![text("name"), text("where"), contents, text(parent), text(ACL)] }
 }
 
-/// An access control item; owners are kept with -1 exclusive-ored in.
+/// Builds an access control item; owners are stored XORed with -1.
 pub fn acl(mode: u64, uid: u64, gid: u64) -> Object {
     Object { data: vec![mode, !uid, !gid], pointers: vec![text("root"), text("root"), Field::Null] }
 }
 
-/// An entry of a directory.
+/// Builds an entry of a directory.
 pub fn entry(name: &str, size: u64, tag: u64, of: Field) -> Object {
     Object { data: vec![size, tag, 0], pointers: vec![text(name), of, text(ACL)] }
 }
@@ -243,7 +243,7 @@ pub fn subdirectory(name: &str, key: &str) -> Object {
     entry(name, 4096, 0, Field::Struct(Object { data: vec![], pointers: vec![text(key)] }))
 }
 
-/// A file with blocks of this id and key.
+/// Builds a file with blocks of this id and key.
 pub fn file(name: &str, size: u64, block_units: u64, blocks: &[(&[u8], &[u8])]) -> Object {
     let block = |(id, key): &(&[u8], &[u8])| Object {
         data: vec![],

@@ -1,4 +1,4 @@
-//! Flists that an enemy or a bad disk made: each is refused with its reason, quickly, and nothing is written.
+//! Hostile and damaged flists: each is refused with its reason, quickly, and nothing is written.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 mod bounds;
@@ -14,7 +14,7 @@ use contd_flist::metadata::Malformed;
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
 use support::{Fixture, chain};
 
-/// Spoils a copy of `small` by SQL, and gives what the reader says.
+/// Damages a copy of `small` by SQL, and returns the error of the reader.
 #[track_caller]
 fn refused(sql: &str) -> MetadataError {
     let fixture = Fixture::copy_metadata("small");
@@ -34,6 +34,6 @@ fn malformed(sql: &str) -> Malformed {
     }
 }
 
-/// A number of a file that exists in `small`: `/etc/hostname`.
+/// The number of a file that exists in `small`: `/etc/hostname`.
 const FILE: &str = "(SELECT ino FROM inode WHERE name = 'hostname')";
 const LINK: &str = "(SELECT ino FROM inode WHERE name = 'dangling')";

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: fixtures on a copy, a tree to compare, a small web server.
+//! Helpers for the tests of this crate: copies of fixtures, a tree to compare, a small web server.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
@@ -14,12 +14,12 @@ use std::thread;
 use contd_flist::{BlockCache, Content, FileKind, Flist, Inode, RoutePolicy, Routes};
 use tempfile::TempDir;
 
-/// Where the golden flists are.
+/// Returns the directory of the golden flists.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/fl")
 }
 
-/// A copy of a fixture whose blocks and routes may be changed.
+/// A copy of a fixture, whose blocks and routes may be changed.
 pub struct Fixture {
     pub scratch: TempDir,
     pub fl: PathBuf,
@@ -28,7 +28,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Copies the flist and its store, and routes it there.
+    /// Copies the flist and its store, and routes the flist to the copy.
     #[track_caller]
     pub fn copy(name: &str) -> Self {
         let fixture = Self::copy_metadata(name);
@@ -63,7 +63,7 @@ impl Fixture {
         }
     }
 
-    /// Runs SQL on the copy, to spoil it.
+    /// Runs SQL on the copy, to damage it.
     #[track_caller]
     pub fn sql(&self, sql: &str) {
         let database = rusqlite::Connection::open(&self.fl).unwrap();
@@ -71,7 +71,7 @@ impl Fixture {
         database.execute_batch(sql).unwrap();
     }
 
-    /// Changes rows of the schema, which SQLite would never do.
+    /// Changes rows of the schema, which SQLite itself never does.
     #[track_caller]
     pub fn edit_schema(&self, edit: &str) {
         let database = rusqlite::Connection::open(&self.fl).unwrap();
@@ -89,18 +89,18 @@ impl Fixture {
         content(&self.fl, &self.cache_root())
     }
 
-    /// Every block file of the store.
+    /// Returns every block file of the store.
     pub fn stored_blocks(&self) -> Vec<PathBuf> {
         files_below(&self.store)
     }
 
-    /// Every block file of the cache.
+    /// Returns every block file of the cache.
     pub fn cached_blocks(&self) -> Vec<PathBuf> {
         files_below(&self.cache_root().join("blocks"))
     }
 }
 
-/// Opens a flist and all that is needed to read it.
+/// Opens a flist with its stores and a cache.
 #[track_caller]
 pub fn content(fl: &Path, cache_root: &Path) -> Content {
     let flist = Arc::new(Flist::open(fl).unwrap());
@@ -119,7 +119,7 @@ pub fn read_all(content: &Content, ino: u64) -> Result<Vec<u8>, contd_flist::Rea
     }
 }
 
-/// All inodes of a flist by path.
+/// Returns all inodes of a flist by path.
 pub fn by_path(flist: &Flist) -> BTreeMap<String, u64> {
     fn visit(flist: &Flist, inode: Inode<'_>, path: &str, all: &mut BTreeMap<String, u64>) {
         all.insert(if path.is_empty() { "/".to_owned() } else { path.to_owned() }, inode.ino());
@@ -145,7 +145,7 @@ pub fn kind_name(kind: FileKind) -> &'static str {
     }
 }
 
-/// SHA-256 by coreutils: independent of everything under test.
+/// Computes a SHA-256 with coreutils, independent of the code under test.
 #[track_caller]
 pub fn sha256(bytes: &[u8]) -> String {
     let mut child =
@@ -182,7 +182,7 @@ pub fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// The error and everything below it, as a log would show it.
+/// Formats an error and its sources, as a log does.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -193,7 +193,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What the server does with a request.
+/// The answer of the server to a request.
 pub enum Answer {
     /// Status and body, with its true length.
     Full(u16, Vec<u8>),
@@ -201,13 +201,13 @@ pub enum Answer {
     Lying { announced: usize, body: Vec<u8> },
     /// Any bytes at all, then the end of the connection.
     Raw(Vec<u8>),
-    /// Nothing: the connection stays open until the client goes.
+    /// No answer: the connection stays open until the client closes it.
     Silence,
     /// Ends the connection at once.
     HangUp,
 }
 
-/// A web server for one test; it ends with the process, its threads only wait on sockets.
+/// A web server for one test. It ends with the process; its threads only wait on sockets.
 pub struct Server {
     pub url: String,
     pub paths: Arc<Mutex<Vec<String>>>,
@@ -215,7 +215,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves whatever `answer` says to the n-th request (from 0) for a path.
+    /// Answers the n-th request (from 0) for a path with `answer`.
     pub fn start(answer: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -231,7 +231,7 @@ impl Server {
         Self { url, paths, connections }
     }
 
-    /// Serves the files of a folder, 404 for the rest.
+    /// Serves the files of a directory, 404 for other paths.
     pub fn folder(root: PathBuf) -> Self {
         Self::start(move |_, path| match std::fs::read(root.join(path.trim_start_matches('/'))) {
             Ok(body) => Answer::Full(200, body),

@@ -1,4 +1,4 @@
-//! A tree that is packed into some store, and read back through whatever routes the flist then has.
+//! A tree packed into a store, and read back through the routes that the flist has at that time.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::read_all;
 
-/// Files whose contents together have blocks of every kind: empty, short, full, several, equal ones.
+/// Files whose blocks are of every kind: empty, short, full, several, equal ones.
 pub struct Tree {
     scratch: TempDir,
     root: PathBuf,
@@ -17,7 +17,7 @@ pub struct Tree {
     files: Vec<(String, Vec<u8>)>,
 }
 
-/// Bytes that do not compress, the same for the same seed.
+/// Returns bytes that do not compress, the same for the same seed.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -58,7 +58,7 @@ impl Tree {
         pack(&self.root, &self.fl, &stores, &options, &|_| {})
     }
 
-    /// The routes that the flist has.
+    /// Returns the routes of the flist.
     #[track_caller]
     pub fn routes(&self) -> Vec<String> {
         Flist::open(&self.fl).unwrap().routes().iter().map(|route| route.url.clone()).collect()
@@ -74,7 +74,7 @@ impl Tree {
         }
     }
 
-    /// Opens it with an empty cache.
+    /// Opens the flist with an empty cache.
     #[track_caller]
     pub fn content(&self) -> Content {
         let flist = std::sync::Arc::new(Flist::open(&self.fl).unwrap());
@@ -101,7 +101,7 @@ impl Tree {
         Ok(bytes)
     }
 
-    /// How many different blocks the tree has.
+    /// Returns the number of distinct blocks of the tree.
     pub fn distinct_blocks(&self) -> usize {
         // short, zeros (2: full and the rest), large (5), again (none of its own), 40 small ones.
         1 + 2 + 5 + 40

@@ -1,4 +1,4 @@
-//! A bucket in memory behind the S3 server of the crate `s3s`, which checks signatures as Amazon does.
+//! An S3 server with buckets in memory, by the crate `s3s`, which checks signatures as Amazon does.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -14,7 +14,7 @@ use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 
 pub const USER: &str = "AKIAEXAMPLE";
 pub const SECRET: &str = "a/secret+with:special@characters";
-/// The secret as it stands in a URL.
+/// The secret as it is written in a URL.
 pub const SECRET_IN_URL: &str = "a%2Fsecret%2Bwith%3Aspecial%40characters";
 
 /// The objects of the two buckets, `public` (anyone may read) and `private`, by bucket and key.
@@ -22,7 +22,7 @@ type Objects = Arc<Mutex<HashMap<(String, String), Vec<u8>>>>;
 
 struct Buckets(Objects);
 
-/// The bucket's policy: a signed request may do all, an unsigned one may read `public`.
+/// The policy of the buckets: a signed request may do all, an unsigned one may read `public`.
 struct Policy;
 
 #[async_trait::async_trait]
@@ -84,7 +84,7 @@ impl S3Server {
                     let service = service.clone();
                     tokio::task::spawn_local(async move {
                         let http = hyper::server::conn::http1::Builder::new();
-                        // A client that goes away is no fault of ours.
+                        // A client may disconnect at any time.
                         let _gone = http.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
                     });
                 }

@@ -1,4 +1,4 @@
-//! A server that speaks as a 0-db does (`SELECT` by name and password), or breaks in the ways that a test wants.
+//! A server that behaves as a 0-db (`SELECT` by name and password), with faults on request.
 #![allow(unreachable_pub, dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the server does with a GET.
+/// The behavior of the server on a GET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Answers.
     None,
     /// Sends half of the value and closes.
     DiesMidReply,
-    /// Sends what is not its protocol.
+    /// Sends bytes that are not the protocol.
     Garbage,
     /// Announces a terabyte, and sends without end.
     Huge,
@@ -25,7 +25,7 @@ pub enum Fault {
     HugeArray,
     /// Sends a byte now and then.
     Trickles,
-    /// Says nothing.
+    /// Sends no answer.
     Silent,
     /// Answers, and then closes the connection.
     ClosesAfterwards,
@@ -44,7 +44,7 @@ pub struct Namespace {
 
 pub struct State {
     pub namespaces: Mutex<HashMap<String, Namespace>>,
-    /// The commands in words, keys in hex; no values.
+    /// The commands received in words, keys in hex, without values.
     pub commands: Mutex<Vec<String>>,
     pub connections: AtomicUsize,
     pub most_at_once: AtomicUsize,
@@ -60,12 +60,12 @@ pub struct ZdbServer {
 }
 
 impl ZdbServer {
-    /// Has the namespaces `default`, `open`, `public` and `private`; the last two have the password `p@ss/word`.
+    /// Starts a server with the namespaces `default`, `open`, `public` and `private`; the last two have password `p@ss/word`.
     pub fn start() -> Self {
         Self::faulty(|_| Fault::None)
     }
 
-    /// Asks `fault` what to do with the n-th GET, from 0.
+    /// Starts a server that gets the fault of the n-th GET (from 0) from `fault`.
     pub fn faulty(fault: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Self {
         Self::bind("127.0.0.1:0", fault).unwrap()
     }
@@ -97,7 +97,7 @@ impl ZdbServer {
                 shared.most_at_once.fetch_max(now, Ordering::SeqCst);
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
-                    // A client that goes away is no fault of ours.
+                    // A client may disconnect at any time.
                     let _gone = serve(&stream, &shared);
                     shared.at_once.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -110,7 +110,7 @@ impl ZdbServer {
         format!("zdb://{userinfo}{}{namespace}", self.address)
     }
 
-    /// How many GETs came.
+    /// Returns the number of GETs received.
     pub fn gets(&self) -> usize {
         self.state.gets.load(Ordering::SeqCst)
     }
@@ -200,7 +200,7 @@ fn serve(mut stream: &TcpStream, state: &State) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Sends until the client goes.
+/// Sends until the client closes the connection.
 fn endless(mut stream: &TcpStream, head: &[u8], piece: &[u8]) {
     let mut sent = stream.write_all(head);
     while sent.is_ok() {
@@ -208,7 +208,7 @@ fn endless(mut stream: &TcpStream, head: &[u8], piece: &[u8]) {
     }
 }
 
-/// Answers a GET. Tells whether the connection stays.
+/// Answers a GET. Returns whether the connection stays open.
 fn get(mut stream: &TcpStream, value: &[u8], fault: Fault) -> std::io::Result<bool> {
     match fault {
         Fault::None => stream.write_all(value)?,
@@ -234,7 +234,7 @@ fn get(mut stream: &TcpStream, value: &[u8], fault: Fault) -> std::io::Result<bo
             }
         }
         Fault::Silent => {
-            // Until the client goes.
+            // Sends until the client closes the connection.
             let _gone = stream.read(&mut [0]);
             return Ok(false);
         }

@@ -6,6 +6,7 @@ use super::{MAX_LIST_LEN, MAX_SPEC_BYTES};
 
 /// The reason why a spec is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpecError {
     /// A required field is missing.
     #[error("spec: {field} is missing or empty")]

@@ -80,7 +80,7 @@ pub(super) fn named(layout: &Layout, path: &Path) -> ImportError {
 }
 
 /// Suggests a command for a source that does not exist: it may be a name in a registry, or a path in skopeo's notation.
-pub(super) fn of_missing(path: &Path) -> Option<String> {
+pub(super) fn hint_for_missing(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     for transport in ["oci:", "oci-archive:", "docker-archive:", "dir:"] {
         let Some(rest) = text.strip_prefix(transport) else { continue };
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_a_flist_is_named_with_a_command() {
+    fn an_image_in_place_of_a_flist_is_recognized_with_a_command() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         fs::create_dir_all(at("image dir/blobs")).unwrap();

@@ -1,4 +1,4 @@
-//! The directory in which a tree is made before anybody sees it, and how it comes to its place.
+//! The private directory in which a tree is made, and its move to the final place.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -12,28 +12,28 @@ use super::{UnpackError, UnpackOptions, root};
 use crate::metadata::{Flist, ROOT_INO};
 use crate::unfinished::{self, Unfinished};
 
-/// Only its maker may enter it.
+/// The mode that only admits the owner.
 const PRIVATE_DIRECTORY: u32 = 0o700;
 
-/// Starts the name of what is made aside.
+/// The prefix of the directory's name.
 const PREFIX: &str = ".contd-unpack-";
 
-/// Tries this many fresh names before it gives up on a folder full of leftovers.
+/// The most new names tried in a folder full of leftovers.
 const MAX_NAME_ATTEMPTS: u32 = 16;
 
 #[derive(Debug)]
-pub(super) struct Aside {
+pub(super) struct Staging {
     path: PathBuf,
     dir: PathBuf,
-    /// Whether `dir` was there before; then this lies in it, so that both are of one file system.
+    /// Whether `dir` existed before; then this directory is inside it, so that both are on one file system.
     was_there: bool,
     unfinished: Unfinished,
-    /// Locked for as long as it is being filled: what is not was left by a process that was killed.
+    /// Locked while it is being filled: an unlocked one was left by a killed process.
     _lock: File,
 }
 
-impl Aside {
-    /// Makes one for `dir`, which must be empty or not there.
+impl Staging {
+    /// Makes one for `dir`, which must be empty or not exist.
     pub(super) fn make(dir: &Path) -> Result<Self, UnpackError> {
         let failed = |source| UnpackError::Prepare { dir: dir.to_owned(), source };
         let was_there = match fs::metadata(dir) {
@@ -42,7 +42,7 @@ impl Aside {
                 return Err(UnpackError::NotEmpty { dir: dir.to_owned() });
             }
             Ok(_) => true,
-            // A link that leads nowhere is not replaced.
+            // A dangling symbolic link is not replaced.
             Err(_) if fs::symlink_metadata(dir).is_ok() => {
                 return Err(UnpackError::NotADirectory { dir: dir.to_owned() });
             }
@@ -57,7 +57,7 @@ impl Aside {
         let path = make_in(folder).map_err(failed)?;
         let unfinished = Unfinished::new(&path);
         let lock = File::open(&path).map_err(failed)?;
-        // Not every file system has locks.
+        // Some file systems have no locks.
         let _unlocked = lock.try_lock_shared();
         Ok(Self { path, dir: dir.to_owned(), was_there, unfinished, _lock: lock })
     }
@@ -66,10 +66,10 @@ impl Aside {
         &self.path
     }
 
-    /// Puts what was made in its place.
-    pub(super) fn show(self, flist: &Flist, options: &UnpackOptions) -> Result<(), UnpackError> {
+    /// Moves the tree to its place.
+    pub(super) fn publish(self, flist: &Flist, options: &UnpackOptions) -> Result<(), UnpackError> {
         let Self { path, dir, was_there, unfinished, _lock } = self;
-        // Who is told to end meanwhile ends when this is done: half of it must not be removed.
+        // A process that is told to end waits for these steps: a half-moved tree must not be removed.
         unfinished.finish(|| {
             let shown = if was_there { move_up(&path, &dir) } else { fs::rename(&path, &dir) };
             shown.map_err(|source| UnpackError::Prepare { dir: dir.clone(), source })?;
@@ -86,7 +86,7 @@ impl Aside {
     }
 }
 
-/// Tells whether nothing is in a directory but what killed processes left of an unpacking, and removes that.
+/// Tells whether a directory is empty, except for leftovers of killed processes, which it removes.
 fn is_empty(dir: &Path) -> io::Result<bool> {
     let mut left = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -119,9 +119,9 @@ fn make_in(folder: &Path) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Moves all that is in a directory into the one that it lies in, and removes it.
+/// Moves the content of a directory to its parent, and removes it.
 fn move_up(path: &Path, dir: &Path) -> io::Result<()> {
-    // The mode of the root may keep its own maker from taking things out of it.
+    // The mode of the root may forbid its owner to move entries out of it.
     fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE_DIRECTORY))?;
     for entry in fs::read_dir(path)? {
         let entry = entry?;

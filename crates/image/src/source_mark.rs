@@ -20,7 +20,7 @@ fn mark(source: &Path) -> Option<[u8; HASH_LEN]> {
 }
 
 /// Tells whether `out` was made from `source`.
-pub(super) fn is_made_of(out: &Path, source: &Path) -> bool {
+pub(super) fn matches(out: &Path, source: &Path) -> bool {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(out) else { return false };
     let mut found = [0; HASH_LEN];
@@ -31,7 +31,7 @@ pub(super) fn is_made_of(out: &Path, source: &Path) -> bool {
 }
 
 /// Marks `out` as made from `source`. Without the mark the next import asks for `--force`.
-pub(super) fn note(out: &Path, source: &Path) {
+pub(super) fn set(out: &Path, source: &Path) {
     let Some(mark) = mark(source) else { return };
     let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(out);
     if let Err(error) = opened.and_then(|file| Ok(fsetxattr(&file, ATTRIBUTE, &mark, XattrFlags::empty())?)) {
