@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test faults soak fuzz bench bench-flist check install uninstall
+.PHONY: help deps build demo test test-repeat faults soak fuzz bench bench-flist check install uninstall
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -20,20 +20,25 @@ build: ## Builds the binaries for release
 demo: deps build ## Runs a container from a real flist, restarts the daemon under it, leaves nothing behind
 	tests/demo.sh target/release
 
-# End to end what neither the runtime nor warm slots have a part in: the API's socket, what is in a flist, README.md (its own node).
-ONCE := --skip fixtures:: --skip hung_clients:: --skip readme:: --skip wire::
+# One build for all; `suite` then runs the test binaries beside each other (docs/testing.md).
+SUITE := cargo build --locked --workspace --all-targets && target/debug/suite
+ONLY ?=
 
-test: deps ## Runs the whole test suite (as root); end to end natively, by runc, and without warm slots
-	cargo build --locked --workspace --bins
-	CONTD_BINARIES_ARE_BUILT=1 cargo test --locked --workspace
-	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_RUNTIME=runc cargo test --locked -p contd --test e2e -- $(ONCE)
-	CONTD_BINARIES_ARE_BUILT=1 CONTD_TEST_SLOTS=0 cargo test --locked -p contd --test e2e -- $(ONCE)
+test: deps ## Runs the whole test suite (as root); ONLY="contd e2e" chooses jobs by a part of their name
+	$(SUITE) $(if $(ONLY),--only "$(ONLY)")
+
+N ?= 10
+LOAD ?= half
+test-repeat: deps ## Runs the whole suite N=10 times, LOAD=half of them beside a load on all cores (none, half, all); stops at nothing
+	$(SUITE) --repeat $(N) --load $(LOAD) $(if $(ONLY),--only "$(ONLY)")
 
 FAULTS := CONTD_BINARIES_ARE_BUILT=1 cargo test --locked -p contd --test faults --
 
-faults: deps ## Strikes every failpoint and fails every file operation (40 minutes on two cores; CONTD_FAULTS_ONLY chooses)
+faults: deps ## Strikes every failpoint, fails every file operation, compares 400 bundles with runc (45 minutes on two cores)
 	cargo build --locked --workspace --bins
 	CONTD_FAULTS=full $(FAULTS) --nocapture --test-threads=1
+	CONTD_BINARIES_ARE_BUILT=1 CONTD_DIFFERENTIAL_CASES=400 cargo test --locked -p contd-launch --test differential
+	CONTD_SCHEDULES=20000 cargo test --locked -p contd-actors --all-features no_schedule
 
 CYCLES ?= 10000
 KILL_S ?= 5
@@ -49,7 +54,6 @@ bench: deps build ## Measures the promises, each as a ratio against a peer or th
 	cargo build --release --locked -p contd-launch
 	cargo bench --locked -p contd --bench node
 
-ONLY ?=
 bench-flist: deps build ## Measures flists beside ext4 and EROFS on one tree (10 minutes; drops the page cache; ONLY=walk chooses)
 	cargo bench --locked -p contd --bench flist -- $(addprefix --only ,$(ONLY))
 

@@ -173,7 +173,7 @@ impl Handler<PrepareRoot> for FlistActor {
         let (parts, shared) = (Arc::clone(&self.parts), Arc::clone(&self.shared));
         Box::pin(async move {
             parts.wait_for_the_past().await;
-            let PrepareRoot { locks, wanted, request, progress } = message;
+            let PrepareRoot { locks, wanted, request, progress, span } = message;
             let still = wanted.clone();
             let (pool, provider) = (parts.prepares.of(&request.namespace), Arc::clone(&parts.provider));
             let job = move || {
@@ -186,7 +186,7 @@ impl Handler<PrepareRoot> for FlistActor {
                 if wanted.is_given_up() {
                     return Err(StepError::Cancelled);
                 }
-                provider.prepare(&request, &report).map_err(StepError::Rootfs)
+                span.in_scope(|| provider.prepare(&request, &report)).map_err(StepError::Rootfs)
             };
             let prepared = pool.run_locked(&locks.root, "prepare the root", job);
             let prepared =
@@ -202,9 +202,9 @@ impl Handler<ReleaseRoot> for FlistActor {
     fn handle(&mut self, message: ReleaseRoot, _ctx: &mut Self::Context) -> Self::Result {
         let parts = Arc::clone(&self.parts);
         Box::pin(async move {
-            let ReleaseRoot { locks, namespace, id, when_blocked } = message;
+            let ReleaseRoot { locks, namespace, id, when_blocked, span } = message;
             let (pool, provider) = (parts.releases.of(&namespace), Arc::clone(&parts.provider));
-            let job = move || provider.release(&namespace, &id);
+            let job = move || span.in_scope(|| provider.release(&namespace, &id));
             let done = pool.undo_locked(&locks.root, UNDO_GRACE, "release the root", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),

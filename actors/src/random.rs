@@ -1,6 +1,6 @@
 //! Randomness: ids and the spreading of retries. A test may bring its own, so that its run can be repeated.
 
-use contd_types::ContainerId;
+use contd_types::{ContainerId, RequestId};
 
 /// Makes the id of a new container.
 ///
@@ -23,4 +23,9 @@ pub(crate) fn jitter() -> u64 {
         return number;
     }
     getrandom::u64().unwrap_or_default()
+}
+
+/// Makes the id of an operation. Never of a test's own source: nothing is decided by it.
+pub(crate) fn request_id() -> RequestId {
+    RequestId::from_random(getrandom::u64().unwrap_or_default())
 }

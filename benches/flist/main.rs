@@ -21,9 +21,8 @@
     reason = "a measurement ends loudly when something is wrong, and lives in real time"
 )]
 
-#[path = "../../tests/e2e/harness/census.rs"]
-#[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-mod census;
+use contd_test_harness::{census, stats};
+
 mod container;
 mod contents;
 mod control;
@@ -40,9 +39,6 @@ mod rfs;
 mod run_dir;
 mod server;
 mod setup;
-#[path = "../node/stats.rs"]
-#[expect(dead_code, reason = "shared with the other bench, which prints its lines")]
-mod stats;
 mod tools;
 mod tree;
 mod walk;
@@ -69,7 +65,7 @@ fn main() {
         assert!(known.contains(&name.as_str()), "--only {name}: there is {}", known.join(", "));
     }
     let begin = std::time::Instant::now();
-    let setup = Setup::set_up();
+    let setup = Setup::prepare();
     let mut table = Table::default();
     for (name, measure) in benches {
         if chosen.is_empty() || chosen.iter().any(|only| only == name) {

@@ -28,7 +28,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn set_up() -> Self {
+    pub(crate) fn prepare() -> Self {
         let run_dir = RunDir::open();
         let tree = timed("the tree", || Tree::make(&run_dir.dir("tree")));
         let ext4 = Ext4::of(&run_dir, &tree);

@@ -14,14 +14,12 @@
     reason = "a measurement ends loudly when something is wrong, and lives in real time"
 )]
 
+use contd_test_harness::{self as harness, stats};
+
 mod calls;
 mod conmon;
 mod exec;
-#[path = "../floor/mod.rs"]
 mod floor;
-#[path = "../../tests/e2e/harness/mod.rs"]
-#[expect(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-mod harness;
 mod idle_start;
 mod inspect;
 mod launch;
@@ -31,7 +29,6 @@ mod peers;
 mod reattach;
 mod setup;
 mod slope;
-mod stats;
 mod throughput;
 mod variants;
 

@@ -1,4 +1,4 @@
-//! Writes the seeds of each corpus: one small example of every message and file, as today's code writes it.
+//! Writes the seeds of each corpus: one small example of every message and file, as the current code writes it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -192,7 +192,7 @@ fn flists() {
     let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/fl/small/small.fl");
     let small = std::fs::read(small).unwrap();
     seed("flist_metadata", "small", &[b"\0", small.as_slice()].concat());
-    // The same tables with little in them, and pages of 512 bytes: short enough that a change hits something.
+    // The same tables with few rows, and pages of 512 bytes: small enough that mutations change something relevant.
     let tiny = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(tiny.path(), &small).unwrap();
     let database = rusqlite::Connection::open(tiny.path()).unwrap();
@@ -237,8 +237,8 @@ fn logs() {
     seed("log_reader", "garbage", b"\x01\x00\x01 \n\nx stdout F\n2026-11-23T10:11:12Z stdout F:x \n");
 }
 
-/// The values and the block in the corpus of `flist_legacy` are those of the fixture in `tests/data/fl/legacy`, each after
-/// the byte that chooses its decoder; they were taken out of it with sqlite3.
+/// The values and the block in the corpus of `flist_legacy` are from the fixture in `tests/data/fl/legacy`, each after
+/// the byte that selects its decoder; they were extracted with sqlite3.
 fn legacy_flists() {
     let router = "pools:\n  a:\n    00:7F: zdb://h:9900/ns\n    80:FF: ardb://pw@h:1\nlookup: [a]\ncache:\n - a\n";
     seed("flist_legacy", "router", &[b"\x02", router.as_bytes()].concat());

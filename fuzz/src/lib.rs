@@ -1,5 +1,5 @@
-//! What is asked of every decoder, whatever it is fed with. `cargo fuzz` feeds it with inventions, `tests/fuzz_corpus.rs` of
-//! the main workspace with the corpus.
+//! The properties that every decoder must keep for any input. `cargo fuzz` checks them with generated inputs, and
+//! `tests/fuzz_corpus.rs` of the main workspace with the corpus.
 
 pub mod memory;
 mod targets;

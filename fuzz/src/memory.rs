@@ -1,20 +1,20 @@
-//! How much memory an input costs: a decoder that believes a length gives itself away here.
+//! Limits the memory that an input may cost, which catches a decoder that trusts an announced length.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What any input may cost: the largest message, once as bytes, a few times as fields.
+/// The memory that any input may cost: the largest message, once as bytes, a few times as fields.
 const BASE_BYTES: usize = 8 * 1024 * 1024;
-/// And so much for each byte of it: a small element of a list becomes a struct.
+/// The memory that each byte of the input may cost in addition: a small element of a list becomes a struct.
 const PER_BYTE: usize = 400;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, counted.
+/// The system's allocator, with counters.
 pub struct Counted;
 
-// SAFETY: every call is passed on to the system's allocator as it came; the counters are no part of the contract.
+// SAFETY: every call is passed on unchanged to the system's allocator; the counters do not affect the contract.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
@@ -30,7 +30,7 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
-/// Runs a check and fails when it needed more memory than an input of this length may cost.
+/// Runs a check, and fails if it needs more memory than an input of this length may cost.
 pub fn bounded(length: usize, check: impl FnOnce()) {
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);

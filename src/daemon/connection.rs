@@ -116,7 +116,7 @@ async fn serve(stream: Stream, backend: Arc<Backend>, peer: Peer, _place: Place)
     }
 }
 
-/// What a peer may do and have, by the settings that were looked at last.
+/// The rights and limits of a peer, by the settings that were looked at last.
 struct Standing {
     settings: Arc<ApiSettings>,
     rights: Option<Rights>,
@@ -197,7 +197,7 @@ impl From<Frame> for Outgoing {
     }
 }
 
-/// What the reader keeps of a call under way.
+/// The reader's handles of a call under way.
 struct CallControl {
     credit: Arc<Semaphore>,
     cancel: watch::Sender<bool>,

@@ -30,7 +30,7 @@ use contd_actors::Supervisor;
 use contd_descriptors::Named;
 use contd_node::{Node, NodeLock, Plan, lock};
 use contd_service_manager::{ManagerError, ServiceManager};
-use contd_types::{ApiError, Clock, ErrorKind, Shortage, SystemClock};
+use contd_types::{ApiError, Clock, ErrorKind, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -293,17 +293,7 @@ impl Signals {
 
 /// Flattens an error of the start with its causes. Whatever ran out counts before `kind` and `hint`.
 fn explain(kind: ErrorKind, error: &(dyn Error + 'static), hint: &str) -> ApiError {
-    let (kind, hint) = match Shortage::behind(error) {
-        Some(shortage) => (ErrorKind::OutOfResources, shortage.hint()),
-        None => (kind, hint),
-    };
-    let mut causes = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
-    ApiError { kind, message: error.to_string(), causes, hint: Some(hint.to_owned()) }
+    ApiError::flatten(kind, error, hint)
 }
 
 /// Sends the daemon's own log to standard error; `CONTD_LOG` (or `RUST_LOG`) chooses what, `CONTD_LOG_FORMAT=json` how.

@@ -28,7 +28,7 @@ use contd_node::{Access, Config, FlistPlaces, Gate, Limits, Rules};
 /// A user who is not us.
 const USER: u32 = 64_001;
 /// Far longer than anything here takes.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(300);
 
 struct World {
     backend: Arc<Backend>,
@@ -285,6 +285,7 @@ fn dry_runs_of_a_user_are_counted_apart() {
         assert!(busy.message.contains("limits.dry_runs_per_user"), "{busy}");
         caller.call(4, Request::ListNamespaces).await;
         assert!(caller.reply().await.1.is_ok());
+        until("both hang", || world.rootfs.hanging() == 2).await;
         world.rootfs.let_go();
         let ends = [caller.reply().await.0, caller.reply().await.0];
         assert!(ends.contains(&1) && ends.contains(&2), "{ends:?}");

@@ -17,6 +17,7 @@ use contd_types::ContainerId;
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
+use crate::harness::census::is_slot_whole;
 use crate::harness::{Node, eventually};
 
 /// Says a line now and then.
@@ -368,94 +369,102 @@ fn a_record_that_cannot_be_read_needs_a_person_and_spares_its_container() {
     node.finish();
 }
 
-#[test]
-fn a_record_that_was_set_aside_is_told_until_it_is_gone() {
-    let mut node = Node::start();
-    let dir = node.root.join("state/default").join("d".repeat(32));
-    node.stop_daemon();
-    fs::create_dir_all(&dir).expect("make");
-    fs::write(dir.join("record.json"), "{").expect("write");
-    node.announce("record set aside");
-    node.start_daemon();
-    let diagnosis = Diagnosis::of(&node, &["--fix"]);
-    let [(check, place, _)] = diagnosis.leaks()[..] else { panic!("{diagnosis:#?}") };
-    assert_eq!((diagnosis.code, check), (1, "records"));
-    assert!(place.ends_with("record.json.damaged-1"), "{place}");
-    fs::remove_file(place).expect("a person removes it");
-    age(&dir);
-    assert_eq!(Diagnosis::of(&node, &["--fix"]).code, 0);
-    assert!(!dir.exists());
-    node.finish();
-}
+/// What depends neither on the runtime nor on slots.
+mod once {
+    use super::*;
 
-#[test]
-fn a_daemon_that_does_not_answer_is_a_problem_and_nothing_is_taken_for_a_leak() {
-    let node = Node::start();
-    let flist = node.flist();
-    let bystander = Bystander::start(&node, flist.arg());
-    let elsewhere = node.root.join("run/elsewhere.sock");
-    let address = elsewhere.to_str().expect("utf-8");
-    let diagnosis = Diagnosis::of(&node, &["--address", address, "--fix"]);
-    let [(check, _, _)] = diagnosis.leaks()[..] else { panic!("{diagnosis:#?}") };
-    assert_eq!((diagnosis.code, check), (1, "daemon"));
-    bystander.is_untouched(&node);
-    node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
-    node.finish();
-}
-
-#[test]
-fn directories_of_two_nodes_are_not_mixed_up() {
-    let (mut node, other) = (Node::start(), Node::start());
-    let flist = node.flist();
-    let bystander = Bystander::start(&node, flist.arg());
-    let refuses = |node: &Node, flags: &[&str], check: &str| {
-        let diagnosis = Diagnosis::of(node, &[flags, &["--fix"]].concat());
-        let [(found, _, _)] = diagnosis.leaks()[..] else { panic!("{flags:?}: {diagnosis:#?}") };
-        assert_eq!((diagnosis.code, found), (1, check), "{flags:?}");
-    };
-    let text = |path: PathBuf| path.to_str().expect("utf-8").to_owned();
-    let (address, theirs) = (text(other.socket()), text(other.root.clone()));
-    refuses(&node, &["--address", &address], "daemon");
-    node.stop_daemon();
-    refuses(&node, &["--state-dir", &format!("{theirs}/state")], "directories");
-    refuses(&node, &["--run-dir", &format!("{theirs}/input")], "directories");
-    node.start_daemon();
-    bystander.is_untouched(&node);
-    node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
-    node.finish();
-    other.finish();
-}
-
-#[test]
-fn who_is_not_root_is_told_so_before_anything_is_done() {
-    let open = fs::Permissions::from_mode(0o755);
-    let dir =
-        tempfile::Builder::new().prefix("contd-t-").permissions(open).tempdir_in("/tmp").expect("make a directory");
-    let program = dir.path().join("contd");
-    fs::copy(env!("CARGO_BIN_EXE_contd"), &program).expect("copy the program");
-    let mut command = Command::new(&program);
-    command.args(["doctor", "--fix"]).uid(65_534).gid(65_534).current_dir("/");
-    let output = loop {
-        match command.output() {
-            // A test beside this one has forked while our copy was being written; its exec ends that.
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
-            done => break done.expect("run contd"),
-        }
-    };
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{text}");
-    assert!(text.contains("only root may do that") && text.contains("hint: run contd doctor --fix as root"), "{text}");
-}
-
-#[test]
-fn a_configuration_that_cannot_be_read_is_code_125_and_the_list_needs_none() {
-    let node = Node::start();
-    node.contd(["doctor", "--config", "/nowhere/config.toml"]).fails_with(125, "/nowhere/config.toml");
-    let list = node.contd(["doctor", "--list"]);
-    for check in ["kernel", "cgroups", "shims", "temp-files", "logs"] {
-        assert!(list.ok().lines().any(|line| line.starts_with(&format!("{check} "))), "{check} is not listed");
+    #[test]
+    fn a_record_that_was_set_aside_is_told_until_it_is_gone() {
+        let mut node = Node::start();
+        let dir = node.root.join("state/default").join("d".repeat(32));
+        node.stop_daemon();
+        fs::create_dir_all(&dir).expect("make");
+        fs::write(dir.join("record.json"), "{").expect("write");
+        node.announce("record set aside");
+        node.start_daemon();
+        let diagnosis = Diagnosis::of(&node, &["--fix"]);
+        let [(check, place, _)] = diagnosis.leaks()[..] else { panic!("{diagnosis:#?}") };
+        assert_eq!((diagnosis.code, check), (1, "records"));
+        assert!(place.ends_with("record.json.damaged-1"), "{place}");
+        fs::remove_file(place).expect("a person removes it");
+        age(&dir);
+        assert_eq!(Diagnosis::of(&node, &["--fix"]).code, 0);
+        assert!(!dir.exists());
+        node.finish();
     }
-    node.finish();
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_a_problem_and_nothing_is_taken_for_a_leak() {
+        let node = Node::start();
+        let flist = node.flist();
+        let bystander = Bystander::start(&node, flist.arg());
+        let elsewhere = node.root.join("run/elsewhere.sock");
+        let address = elsewhere.to_str().expect("utf-8");
+        let diagnosis = Diagnosis::of(&node, &["--address", address, "--fix"]);
+        let [(check, _, _)] = diagnosis.leaks()[..] else { panic!("{diagnosis:#?}") };
+        assert_eq!((diagnosis.code, check), (1, "daemon"));
+        bystander.is_untouched(&node);
+        node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
+        node.finish();
+    }
+
+    #[test]
+    fn directories_of_two_nodes_are_not_mixed_up() {
+        let (mut node, other) = (Node::start(), Node::start());
+        let flist = node.flist();
+        let bystander = Bystander::start(&node, flist.arg());
+        let refuses = |node: &Node, flags: &[&str], check: &str| {
+            let diagnosis = Diagnosis::of(node, &[flags, &["--fix"]].concat());
+            let [(found, _, _)] = diagnosis.leaks()[..] else { panic!("{flags:?}: {diagnosis:#?}") };
+            assert_eq!((diagnosis.code, found), (1, check), "{flags:?}");
+        };
+        let text = |path: PathBuf| path.to_str().expect("utf-8").to_owned();
+        let (address, theirs) = (text(other.socket()), text(other.root.clone()));
+        refuses(&node, &["--address", &address], "daemon");
+        node.stop_daemon();
+        refuses(&node, &["--state-dir", &format!("{theirs}/state")], "directories");
+        refuses(&node, &["--run-dir", &format!("{theirs}/input")], "directories");
+        node.start_daemon();
+        bystander.is_untouched(&node);
+        node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
+        node.finish();
+        other.finish();
+    }
+
+    #[test]
+    fn who_is_not_root_is_told_so_before_anything_is_done() {
+        let open = fs::Permissions::from_mode(0o755);
+        let dir =
+            tempfile::Builder::new().prefix("contd-t-").permissions(open).tempdir_in("/tmp").expect("make a directory");
+        let program = dir.path().join("contd");
+        fs::copy(env!("CARGO_BIN_EXE_contd"), &program).expect("copy the program");
+        let mut command = Command::new(&program);
+        command.args(["doctor", "--fix"]).uid(65_534).gid(65_534).current_dir("/");
+        let output = loop {
+            match command.output() {
+                // A test beside this one has forked while our copy was being written; its exec ends that.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                done => break done.expect("run contd"),
+            }
+        };
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{text}");
+        assert!(
+            text.contains("only root may do that") && text.contains("hint: run contd doctor --fix as root"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_is_code_125_and_the_list_needs_none() {
+        let node = Node::start();
+        node.contd(["doctor", "--config", "/nowhere/config.toml"]).fails_with(125, "/nowhere/config.toml");
+        let list = node.contd(["doctor", "--list"]);
+        for check in ["kernel", "cgroups", "shims", "temp-files", "logs"] {
+            assert!(list.ok().lines().any(|line| line.starts_with(&format!("{check} "))), "{check} is not listed");
+        }
+        node.finish();
+    }
 }
 
 /// Starts a warm slot as the daemon does; it lives as long as its leash.
@@ -477,6 +486,7 @@ fn plant_slot(node: &Node) -> (PathBuf, ContainerId, std::io::PipeWriter) {
     command.arg("--dir").arg(&dir).arg("--slot").stdin(theirs).current_dir("/");
     let status = command.status().expect("start a slot");
     assert!(status.success(), "{status}");
+    eventually("the slot to be whole", || is_slot_whole(&node.root, &node.cgroup_parent, id.as_str()).then_some(()));
     (dir, id, leash)
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::harness::servers::FlistServer;
 use crate::harness::{Node, eventually};
 
-/// A removal used to wait for 25 s; the end of a container that is killed, and a loaded machine, take some.
-const AT_ONCE: Duration = Duration::from_secs(10);
+/// A removal that waits for others does so for 25 s: no bound above tells the two apart, and none below need be kept by a loaded machine.
+const AT_ONCE: Duration = Duration::from_secs(24);
 
 /// A process of the host with a mount namespace of its own, and a private copy of all mounts in it.
 struct Copy(Child);

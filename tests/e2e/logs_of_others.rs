@@ -4,15 +4,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use crate::harness::dead_fuse::DeadFuse;
 use crate::harness::{Node, eventually};
 
 /// The code of an engine error on `run`.
 const ENGINE: i32 = 125;
-/// A refusal needs no time; on two busy cores it takes some.
-const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// All below a directory but what contd keeps of removed containers, with what tells it from another.
 fn inventory(dir: &Path) -> Vec<(PathBuf, u32, u32, u64, Vec<u8>)> {
@@ -60,11 +57,10 @@ fn what_others_have_in_the_log_directory_is_refused_and_stays() {
         ("way", "x", "way"),
         ("syslog", "x", "syslog"),
     ] {
-        let begin = Instant::now();
+        // Not waited for: a log that is not made in time is refused in other words.
         let refused = node.contd(["-n", namespace, "run", "--name", name, flist.arg(), "/bin/echo", "hi"]);
         refused.fails_with(ENGINE, &log.join(place).display().to_string());
         assert!(refused.stderr.contains("choose another name or namespace"), "{}", refused.stderr);
-        assert!(begin.elapsed() < AT_ONCE, "{place} was waited for");
         let refused = node.contd(["-n", namespace, "create", "--name", name, flist.arg(), "/bin/true"]);
         assert!(refused.code != 0 && refused.stderr.contains(place), "{refused:?}");
         assert_eq!(node.contd(["-n", namespace, "ps", "-aq"]).ok(), "", "something was made");
@@ -145,7 +141,7 @@ fn a_log_directory_that_hangs_holds_up_no_other_namespace() {
     let flist = node.flist();
     node.contd(["run", "-d", "--name", "stays", flist.arg(), "/bin/sh", "-c", "echo said; sleep 1000"]).ok();
     let dead = DeadFuse::mount(&node.root.join("log/hung"));
-    let stuck: Vec<_> = (0..24)
+    let mut stuck: Vec<_> = (0..24)
         .map(|number| {
             let name = format!("c{number}");
             let mut run = node.command();
@@ -158,11 +154,12 @@ fn a_log_directory_that_hangs_holds_up_no_other_namespace() {
         (node.contd(["-n", "hung", "ps", "-aq"]).ok().lines().count() == 24).then_some(())
     });
     for round in 0..3 {
-        let begin = Instant::now();
         let name = format!("other{round}");
         node.contd(["run", "--rm", "--name", &name, flist.arg(), "/bin/echo", "hi"]).ok();
         assert_eq!(node.contd(["logs", "stays"]).ok(), "said");
-        assert!(begin.elapsed() < AT_ONCE, "it took {:?}", begin.elapsed());
+        // It did not come in its turn behind them: they hang still.
+        let ended = stuck.iter_mut().filter_map(|run| run.try_wait().expect("look at it")).count();
+        assert_eq!(ended, 0, "round {round}");
     }
     dead.end();
     for mut run in stuck {

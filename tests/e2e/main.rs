@@ -10,6 +10,8 @@
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]
 
+use contd_test_harness as harness;
+
 mod bad_input;
 mod command_line;
 mod doctor;
@@ -26,16 +28,13 @@ mod isolation;
 mod layers;
 mod letting_go;
 mod lifecycle;
-mod limited_users;
-mod limited_users_rules;
-mod logs_kept;
 mod logs_of_others;
 mod logs_whole;
 mod many;
 mod mounts;
+mod once;
 mod out_of_resources;
 mod own_names;
-mod readme;
 mod reattach;
 mod service;
 mod shim_death;
@@ -43,4 +42,3 @@ mod shutdown;
 mod stuck;
 mod takeover;
 mod verbs;
-mod wire;

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::harness::machine::make_pids_cgroup;
 use crate::harness::{Flist, Node, eventually};
 
 /// The code of an engine error on `run`.
@@ -252,15 +253,12 @@ fn descriptors() {
 
 #[test]
 fn processes() {
-    let pids = Path::new("/sys/fs/cgroup/pids");
-    assert!(pids.exists(), "this test limits the daemon by the pids controller of cgroup v1, which is not here");
     let mut stage = Stage::set(Node::start());
     for text in ["there is no thread", "get a thread", "Resource temporarily unavailable", "os error 11", "not started"]
     {
         stage.node.announce(text);
     }
-    let cgroup = pids.join(format!("{}-daemon", stage.node.cgroup_parent));
-    fs::create_dir(&cgroup).expect("make a cgroup");
+    let cgroup = make_pids_cgroup(&format!("{}-daemon", stage.node.cgroup_parent));
     let pid = stage.node.daemon_pid().to_string();
     fs::write(cgroup.join("cgroup.procs"), &pid).expect("move the daemon");
     let limit = |limit: &str| fs::write(cgroup.join("pids.max"), limit).expect("limit");

@@ -21,7 +21,7 @@ const SUBJECT: &str = "counts";
 /// How often a verb is repeated. Each fault strikes once; the rest is what its repair may need.
 const MAX_TRIES: u32 = 12;
 /// How long one call may take; above every deadline of ours.
-const CALL: Duration = Duration::from_secs(70);
+const CALL: Duration = Duration::from_secs(300);
 /// How long a daemon may stand still before its operator kills it.
 const STANDSTILL: Duration = Duration::from_secs(2);
 

@@ -11,12 +11,11 @@
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]
 
+use contd_test_harness as harness;
+
 mod bystander;
 mod driver;
 mod form;
-#[path = "../e2e/harness/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "shared with the end-to-end tests, which use more of it")]
-mod harness;
 mod leaks;
 mod mass;
 mod misfortune;

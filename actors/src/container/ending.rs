@@ -9,7 +9,7 @@ use contd_failpoint::Failpoint;
 use contd_shim_client::{Holdout, Shim, ShimError};
 use contd_types::{Backoff, ErrorKind, Event, EventKind, Exit, MAX_TIMEOUT, Signal, State, Step};
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{Instrument, error, warn};
 
 use super::removal::describe;
 use super::requests::KILL_TIMEOUT;
@@ -35,9 +35,11 @@ impl ContainerActor {
     pub(super) fn watch_exit(&mut self, shim: Arc<dyn Shim>, ctx: &mut Context<Self>) {
         let generation = self.generation;
         self.watch_health(ctx);
-        let watch = async move { shim.wait().await }.into_actor(self).map(move |result, actor, ctx| {
-            actor.take_wait(generation, result, ctx);
-        });
+        let watch = async move { shim.wait().await }.instrument(self.subject.span().clone()).into_actor(self).map(
+            move |result, actor, ctx| {
+                actor.take_wait(generation, result, ctx);
+            },
+        );
         ctx.spawn(watch);
     }
 
@@ -88,8 +90,8 @@ impl ContainerActor {
     }
 
     fn send_signal(&self, signal: Signal, is_for_all: bool, ctx: &mut Context<Self>) {
-        let Some(shim) = self.shim.clone() else { return };
-        let id = self.subject.id.clone();
+        let Some(shim) = self.shim.as_ref().map(|shim| self.subject.shim_for(shim)) else { return };
+        let span = self.subject.span().clone();
         let generation = self.generation;
         let call = async move {
             let signalled = tokio::time::timeout(KILL_TIMEOUT, shim.kill(signal, is_for_all)).await;
@@ -100,7 +102,7 @@ impl ContainerActor {
                 Err(_elapsed) => ("no answer".to_owned(), true),
             };
             // The next, stronger signal comes by its timer; the exit, if it came first, makes this moot.
-            warn!(container = %id, %signal, error = failure, "signal not sent");
+            warn!(parent: &span, %signal, error = failure, "signal not sent");
             is_silent
         };
         ctx.spawn(call.into_actor(self).map(move |is_silent, actor, ctx| {
@@ -136,12 +138,12 @@ impl ContainerActor {
 
     /// Ends a shim that does not answer; its loss is noticed by the wait for the exit, and a successor goes on.
     pub(super) fn replace_silent_shim(&mut self, ctx: &mut Context<Self>) {
-        let (subject, id) = (self.subject.clone(), self.subject.id.clone());
-        warn!(container = %id, ns = %subject.namespace, "the shim does not answer, it is replaced");
+        let (subject, span) = (self.subject.clone(), self.subject.span().clone());
+        warn!(parent: &span, "the shim does not answer, it is replaced");
         let ended = async move { subject.shared.shims.end_silent(&subject.namespace, &subject.id).await };
-        ctx.spawn(ended.into_actor(self).map(move |result, _actor, _ctx| {
+        ctx.spawn(ended.instrument(span.clone()).into_actor(self).map(move |result, _actor, _ctx| {
             if let Err(failure) = result {
-                error!(container = %id, error = one_line(&failure), "silent shim not ended");
+                error!(parent: &span, error = one_line(&failure), "silent shim not ended");
             }
         }));
     }
@@ -160,7 +162,7 @@ impl ContainerActor {
 
     fn tell_kill_was_in_vain(&mut self, found: &[Holdout], ctx: &mut Context<Self>) {
         let reason = describe(found).unwrap_or_else(|| "its shim has not told its end".to_owned());
-        warn!(container = %self.subject.id, ns = %self.subject.namespace, reason, "does not end after SIGKILL");
+        warn!(parent: self.subject.span(), reason, "does not end after SIGKILL");
         let id = self.subject.id.clone();
         let error = ContainerError::NotStopped { id, waited: KILLED_TIMEOUT, reason: reason.clone() };
         for reply in std::mem::take(&mut self.waiting.stops) {
@@ -190,7 +192,7 @@ impl ContainerActor {
         self.record.went_down_with_node |= is_going_down && !self.was_told_to_stop();
         self.is_exit_told = false;
         if let Err(illegal) = self.end_by(exit.clone(), wants_restart, ctx) {
-            error!(container = %self.subject.id, error = one_line(&illegal), "lifecycle refused an exit");
+            error!(parent: self.subject.span(), error = one_line(&illegal), "lifecycle refused an exit");
         }
         self.record.state = self.state.clone();
         self.publish(EventKind::Exited { exit });
@@ -235,7 +237,7 @@ impl ContainerActor {
                     actor.go_on(ctx);
                 }
                 Err(failure) => {
-                    error!(container = %actor.subject.id, ns = %actor.subject.namespace, error = one_line(&failure), "exit not written down, the shim is kept");
+                    error!(parent: actor.subject.span(), error = one_line(&failure), "exit not written down, the shim is kept");
                     if actor.wants_delete {
                         actor.go_on(ctx);
                     } else {
@@ -303,7 +305,7 @@ impl ContainerActor {
         match result {
             Ok(exit) => self.take_exit(exit, ctx),
             Err(failure) => {
-                warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&failure), "lost the shim, looking for it");
+                warn!(parent: self.subject.span(), error = one_line(&failure), "lost the shim, looking for it");
                 self.shim = None;
                 self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
                 // Its making may not have reported yet, and is stale from here on.

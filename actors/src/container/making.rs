@@ -15,7 +15,7 @@ use contd_shim_client::Shim;
 use contd_types::{Event, EventKind, Exit, Pid, State, Step, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{Instrument, debug, error};
 
 use super::{ContainerActor, FirstRun, Work};
 use crate::error::{MakeError, StepError, one_line};
@@ -23,11 +23,13 @@ use crate::messages::namespace::Goal;
 use crate::records::RecordError;
 use crate::task::CancelHandle;
 use crate::task::make::{Made, MakePlan, Making, Stage, StageDone, begin};
+use crate::task::operation::Kind;
 
 impl ContainerActor {
     /// Begins the first run of a container that was just admitted.
     pub(super) fn begin_first_run(&mut self, run: FirstRun, ctx: &mut Context<Self>) {
         let FirstRun { goal, progress, hold, reply } = run;
+        self.subject.begin(Kind::Run);
         self.show();
         self.take_hold(hold, ctx);
         self.waiting.makes.push(reply);
@@ -45,6 +47,9 @@ impl ContainerActor {
     ) {
         contd_failpoint::hit(Failpoint::MakeAdmitted);
         self.next_generation();
+        if !is_first {
+            self.subject.begin(Kind::Start);
+        }
         let (handle, cancel) = CancelHandle::new();
         self.work = Work::Making { cancel: handle, is_first, _guard: self.guard() };
         self.record.state = State::Creating;
@@ -62,15 +67,16 @@ impl ContainerActor {
     /// next actor, which finds the record.
     fn run_stage(&mut self, stage: impl Future<Output = StageDone> + 'static, ctx: &mut Context<Self>) {
         let (sender, receiver) = oneshot::channel();
-        actix_rt::spawn(async move {
+        let staged = async move {
             if let Err((making, _)) = sender.send(stage.await) {
                 making.undo().await;
             }
-        });
+        };
+        actix_rt::spawn(staged.instrument(self.subject.span().clone()));
         ctx.spawn(receiver.into_actor(self).map(|done, actor, ctx| match done {
             Ok((making, Ok(stage))) => actor.take_stage(making, stage, ctx),
             Ok((making, Err((step, source)))) => actor.take_back(making, step, source, ctx),
-            Err(_panicked) => error!(container = %actor.subject.id, "a task panicked: this is a bug"),
+            Err(_panicked) => error!(parent: actor.subject.span(), "a task panicked: this is a bug"),
         }));
     }
 
@@ -191,7 +197,7 @@ impl ContainerActor {
     /// Undoes what was made, then says why.
     fn take_back(&mut self, making: Making, step: Step, source: StepError, ctx: &mut Context<Self>) {
         if !source.is_cancelled() {
-            debug!(%step, error = one_line(&source), "step failed, undoing");
+            debug!(parent: self.subject.span(), %step, error = one_line(&source), "step failed, undoing");
         }
         let mut failure = self.make_error(step, source);
         self.run_task(making.undo(), ctx, |actor, leftovers, ctx| {

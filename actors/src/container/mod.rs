@@ -39,7 +39,7 @@ use contd_store::{ContainerRecord, Desired};
 use contd_types::{ContainerEvent, Event, EventKind, Exit, IllegalTransition, RestartPolicy, State, StateName, Step};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{Instrument, error, info};
 
 use crate::call::tell_recipient;
 use crate::error::{ContainerError, one_line};
@@ -203,7 +203,7 @@ impl ContainerActor {
     /// [`Self::advance`] where the table must allow it; if it does not, that is a bug, and the state stays.
     fn must_advance(&mut self, event: Event) {
         if let Err(illegal) = self.advance(event) {
-            error!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&illegal), "lifecycle refused a move");
+            error!(parent: self.subject.span(), error = one_line(&illegal), "lifecycle refused a move");
         }
     }
 
@@ -232,14 +232,14 @@ impl ContainerActor {
     fn save_in_passing(&mut self, ctx: &mut Context<Self>) {
         let write = self.save().into_actor(self).map(|result, actor, _ctx| {
             if let Err(failure) = result {
-                error!(container = %actor.subject.id, ns = %actor.subject.namespace, error = one_line(&failure), "record not written");
+                error!(parent: actor.subject.span(), error = one_line(&failure), "record not written");
             }
         });
         ctx.spawn(write);
     }
 
     fn publish(&self, kind: EventKind) {
-        info!(container = %self.subject.id, ns = %self.subject.namespace, state = %self.state.name(), event = event_name(&kind), "lifecycle");
+        info!(parent: self.subject.span(), state = %self.state.name(), event = event_name(&kind), "lifecycle");
         let shared = &self.subject.shared;
         shared.publish(ContainerEvent {
             namespace: self.subject.namespace.clone(),
@@ -306,11 +306,11 @@ impl ContainerActor {
         ctx: &mut Context<Self>,
         go_on_with: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
     ) {
-        let (generation, task) = (self.generation, actix_rt::spawn(task));
+        let (generation, task) = (self.generation, actix_rt::spawn(task.instrument(self.subject.span().clone())));
         ctx.spawn(task.into_actor(self).map(move |done, actor, ctx| match done {
             Ok(_stale) if actor.generation != generation || actor.is_gone => {}
             Ok(result) => go_on_with(actor, result, ctx),
-            Err(panicked) => error!(container = %actor.subject.id, error = %panicked, "a task panicked: this is a bug"),
+            Err(panicked) => error!(parent: actor.subject.span(), error = %panicked, "a task panicked: this is a bug"),
         }));
     }
 

@@ -78,7 +78,7 @@ impl ContainerActor {
     /// Says why it is not gone, on disk and to everyone, and gives its name away.
     pub(super) fn linger(&mut self, reason: String, kind: ErrorKind, ctx: &mut Context<Self>) {
         if self.removal.failures == 0 && !matches!(self.state, State::Lingering { .. }) {
-            warn!(container = %self.subject.id, ns = %self.subject.namespace, reason, "not removed yet, going on in the background");
+            warn!(parent: self.subject.span(), reason, "not removed yet, going on in the background");
         }
         let is_news = self.state != State::Lingering { reason: reason.clone() };
         self.removal.kind = kind;
@@ -146,7 +146,7 @@ impl ContainerActor {
     pub(super) fn finish_removal(&mut self, leftovers: &[Leftover], holdouts: &[Holdout], ctx: &mut Context<Self>) {
         if !leftovers.is_empty() {
             for leftover in leftovers {
-                warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(leftover), "left at deletion");
+                warn!(parent: self.subject.span(), error = one_line(leftover), "left at deletion");
             }
             self.try_again(leftovers, holdouts, ctx);
             return;
@@ -158,7 +158,7 @@ impl ContainerActor {
             }
             Err(source) => {
                 let leftover = Leftover { what: "record", source: StepError::Record(source) };
-                warn!(container = %actor.subject.id, ns = %actor.subject.namespace, error = one_line(&leftover), "left at deletion");
+                warn!(parent: actor.subject.span(), error = one_line(&leftover), "left at deletion");
                 actor.try_again(&[leftover], &[], ctx);
             }
         });

@@ -33,7 +33,7 @@ impl ContainerActor {
                 self.go_on(ctx);
             }
             Err(failure) => {
-                warn!(container = %self.subject.id, ns = %self.subject.namespace, error = one_line(&failure), "shim of an ended container not ended yet");
+                warn!(parent: self.subject.span(), error = one_line(&failure), "shim of an ended container not ended yet");
                 self.settle_failures = self.settle_failures.saturating_add(1);
                 if self.wants_delete {
                     self.go_on(ctx);
@@ -149,7 +149,7 @@ impl ContainerActor {
     /// The rollback is complete: everyone hears why, and nothing is left.
     fn leave_unmade(&mut self, failure: MakeError, ctx: &mut Context<Self>) {
         let (step, reason) = (failure.step, one_line(&failure));
-        warn!(container = %self.subject.id, ns = %self.subject.namespace, %step, error = reason, "run rolled back");
+        warn!(parent: self.subject.span(), %step, error = reason, "run rolled back");
         self.publish(EventKind::Failed { step, reason });
         let exit = self.unknown_exit(STOPPED_EARLY);
         for reply in std::mem::take(&mut self.waiting.stops) {

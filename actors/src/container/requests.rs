@@ -16,6 +16,7 @@ use super::removal::REMOVAL_PATIENCE;
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
 use crate::messages::container::{Delete, GoDown, JoinRun, Kill, Start, Stop, Update, Upgrade, Wait};
+use crate::task::operation::Kind;
 
 /// A signal is one call of the shim; its own deadline is shorter.
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(6);
@@ -147,7 +148,9 @@ impl Handler<Kill> for ContainerActor {
 
     fn handle(&mut self, Kill { signal }: Kill, _ctx: &mut Self::Context) -> Self::Result {
         let id = self.subject.id.clone();
-        let Some(shim) = self.shim.clone() else {
+        let mut subject = self.subject.clone();
+        subject.begin(Kind::Kill);
+        let Some(shim) = self.shim.as_ref().map(|shim| subject.shim_for(shim)) else {
             let state = self.state.name();
             return ready(Err(if self.is_gone {
                 self.gone("signal")
@@ -314,6 +317,9 @@ impl ContainerActor {
     fn begin_end(&mut self, timeout: Option<Duration>, was_told: bool, ctx: &mut Context<Self>) -> Option<Exit> {
         self.wants_start = false;
         self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
+        if self.state.may_have_shim() && !was_told {
+            self.subject.begin(Kind::Stop);
+        }
         match &self.state {
             State::Creating | State::Created { .. } | State::Starting { .. } => {
                 self.must_advance(Event::StopRequested);

@@ -14,6 +14,7 @@ use crate::error::{ContainerError, one_line};
 use crate::messages::namespace::Goal;
 use crate::shared::OperationGuard;
 use crate::task::CancelHandle;
+use crate::task::operation::Kind;
 use crate::task::recover::recover;
 use crate::task::remove::{remove, settle};
 
@@ -62,6 +63,7 @@ impl ContainerActor {
     /// Ends the shim of the last run; its exit is on disk.
     fn begin_settle(&mut self, ctx: &mut Context<Self>) {
         self.next_generation();
+        self.subject.begin(Kind::Settle);
         self.work = Work::Settling { _guard: self.guard() };
         let settling = settle(self.subject.clone(), self.old_shim.take());
         self.run_task(settling, ctx, Self::finish_settling);
@@ -71,6 +73,7 @@ impl ContainerActor {
     fn begin_remove(&mut self, ctx: &mut Context<Self>) {
         self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
         self.fail_waiting_starts();
+        self.subject.begin(Kind::Remove);
         self.must_advance(Event::DeleteRequested);
         self.next_generation();
         self.work = Work::Removing { _guard: self.guard() };
@@ -81,7 +84,7 @@ impl ContainerActor {
             if let Err(failure) = result {
                 // A full disk must not keep what would free it. The parts go first, and with them room comes; after a crash
                 // before that it would be there again, half: the deletion was not acknowledged.
-                warn!(container = %actor.subject.id, error = one_line(&failure), "intent to delete not written");
+                warn!(parent: actor.subject.span(), error = one_line(&failure), "intent to delete not written");
             }
             contd_failpoint::hit(Failpoint::DeleteRecorded);
             let shim = actor.shim.take().or(actor.old_shim.take());
@@ -103,6 +106,7 @@ impl ContainerActor {
     /// Looks for the shim. The state is `Recovering` already.
     pub(super) fn begin_recovery(&mut self, ctx: &mut Context<Self>) {
         self.next_generation();
+        self.subject.begin(Kind::Recover);
         let (handle, cancel) = CancelHandle::new();
         self.work = Work::Recovering { _cancel: handle };
         self.run_task(recover(self.subject.clone(), cancel), ctx, |actor, finding, ctx| {

@@ -13,6 +13,7 @@ use contd_rootfs::{FetchProgress, ImageDefaults, PrepareRootfs, PreparedRootfs, 
 use contd_store::MadeWith;
 use contd_types::{ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
 use tokio::sync::{mpsc, watch};
+use tracing::Span;
 
 use crate::error::StepError;
 use crate::locks::{ContainerLocks, Wanted};
@@ -37,6 +38,8 @@ pub(crate) struct PrepareRoot {
     pub(crate) wanted: Wanted,
     pub(crate) request: PrepareRootfs,
     pub(crate) progress: Option<mpsc::Sender<FetchProgress>>,
+    /// The span of the operation.
+    pub(crate) span: Span,
 }
 
 /// Releases a container's root.
@@ -47,6 +50,8 @@ pub(crate) struct ReleaseRoot {
     pub(crate) namespace: NamespaceId,
     pub(crate) id: ContainerId,
     pub(crate) when_blocked: WhenBlocked,
+    /// The span of the operation.
+    pub(crate) span: Span,
 }
 
 /// Frees the memory of a container's layer: its run has ended.

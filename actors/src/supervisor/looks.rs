@@ -98,7 +98,9 @@ pub(super) async fn dry_run(
 async fn preview(subject: &Subject, wanted: &Wanted) -> Result<String, StepError> {
     let (services, defaults) = (&subject.services, subject.shared.settings().defaults);
     let request = subject.root_request(&defaults, true, subject.judge()?);
-    let prepare = PrepareRoot { locks: Arc::clone(&subject.locks), wanted: wanted.clone(), request, progress: None };
+    let span = subject.span().clone();
+    let prepare =
+        PrepareRoot { locks: Arc::clone(&subject.locks), wanted: wanted.clone(), request, progress: None, span };
     let prepared =
         services.flist.ask(prepare, subject.shared.config.rootfs_timeout).await.map_err(StepError::Call)??;
     let message = PreviewBundle { wanted: wanted.clone(), bundle: subject.bundle_spec(&defaults, prepared) };

@@ -22,7 +22,7 @@ use contd_store::MadeWith;
 use contd_types::{InForce, Pid, Step, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::{Cancel, Subject, shielded, undo};
 use crate::admission::RunPlace;
@@ -137,7 +137,7 @@ impl Making {
         }
         let (made, shim) = futures_util::try_join!(self.root_and_bundle(), self.spawn_shim(log_start))?;
         contd_failpoint::hit(Failpoint::MakeShimSpawned);
-        let creating = Arc::clone(&shim);
+        let creating = self.plan.subject.shim_for(&shim);
         let work = async move { creating.create().await.map_err(StepError::shim) };
         let pid = self.step(Step::Create, "have the runtime make it", SHIM_CALL_TIMEOUT, work).await?;
         contd_failpoint::hit(Failpoint::MakeCreated);
@@ -148,7 +148,7 @@ impl Making {
     pub(crate) async fn start(self, shim: Arc<dyn Shim>, made: Made) -> StageDone {
         // Before the start: a short run may have ended when its start is answered.
         let started_at = self.plan.subject.shared.clock.now();
-        let starting = Arc::clone(&shim);
+        let starting = self.plan.subject.shim_for(&shim);
         let work = async move { starting.start().await.map_err(StepError::shim) };
         let result = self.step(Step::Start, "have the runtime start it", SHIM_CALL_TIMEOUT, work).await;
         let result = result.map(|pid| {
@@ -192,7 +192,7 @@ impl Making {
         self.begin(step)?;
         let begun = Instant::now();
         let result = shielded(&self.cancel, what, deadline, work).await.map_err(|source| (step, source));
-        debug!(container = %self.plan.subject.id, %step, us = begun.elapsed().as_micros(), "step over");
+        debug!(%step, us = begun.elapsed().as_micros(), "step over");
         result
     }
 
@@ -237,6 +237,7 @@ impl Making {
             wanted: self.wanted.clone(),
             request,
             progress: self.plan.progress.clone(),
+            span: subject.span().clone(),
         };
         let work = async move { subject.services.flist.ask(message, deadline).await.map_err(StepError::Call)? };
         self.step(Step::Rootfs, "prepare the root", deadline, work).await
@@ -322,7 +323,7 @@ impl Making {
             Err(_elapsed) => {
                 warn!("the shim is still being started; it is ended when it is there");
                 let (subject, alone) = (self.plan.subject.clone(), Arc::clone(&self.alone));
-                actix_rt::spawn(end_late_shim(subject, self.shim.subscribe(), alone));
+                actix_rt::spawn(end_late_shim(subject, self.shim.subscribe(), alone).in_current_span());
                 return Ok(());
             }
         };
@@ -347,7 +348,7 @@ async fn end_late_shim(
     };
     drop(settled);
     if let Err(leftover) = undo::end_shim(&subject, shim).await {
-        warn!(error = one_line(&leftover), container = %subject.id, "a late shim is left; the next start ends it");
+        warn!(error = one_line(&leftover), "a late shim is left; the next start ends it");
     }
 }
 

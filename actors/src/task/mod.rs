@@ -12,6 +12,7 @@
 //! be, to take back what they did; the operation lock of the container keeps a rebuilt actor's task waiting until then.
 
 pub(crate) mod make;
+pub(crate) mod operation;
 pub(crate) mod recover;
 pub(crate) mod remove;
 pub(crate) mod undo;
@@ -20,8 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_rootfs::{Grant, PrepareRootfs, PreparedRootfs};
+use contd_shim_client::Shim;
 use contd_types::{Caller, ContainerId, ContainerName, ContainerSpec, LayerKind, NamespaceId};
 use tokio::sync::watch;
+use tracing::{Instrument, Span};
 
 use crate::config::Defaults;
 use crate::error::StepError;
@@ -29,6 +32,8 @@ use crate::locks::ContainerLocks;
 use crate::messages::node::BundleSpec;
 use crate::services::Services;
 use crate::shared::Shared;
+
+use operation::{Kind, Operation};
 
 /// The container that a task works for.
 #[derive(Debug, Clone)]
@@ -42,6 +47,8 @@ pub(crate) struct Subject {
     pub(crate) spec: Arc<ContainerSpec>,
     /// The caller, if its rights are limited.
     pub(crate) caller: Option<Arc<Caller>>,
+    /// The operation that the task is part of, for the logs.
+    pub(crate) operation: Operation,
 }
 
 impl Subject {
@@ -54,7 +61,23 @@ impl Subject {
         caller: Option<Caller>,
     ) -> Self {
         let (locks, name) = (shared.locks.of(&id), spec.name.clone());
-        Self { shared, services, locks, namespace, id, name, spec, caller: caller.map(Arc::new) }
+        let operation = Operation::begin(Kind::Container, &namespace, &id, &name);
+        Self { shared, services, locks, namespace, id, name, spec, caller: caller.map(Arc::new), operation }
+    }
+
+    /// Begins an operation: from here on lines are about it.
+    pub(crate) fn begin(&mut self, kind: Kind) {
+        self.operation = Operation::begin(kind, &self.namespace, &self.id, &self.name);
+    }
+
+    /// Returns the span of the operation.
+    pub(crate) fn span(&self) -> &Span {
+        self.operation.span()
+    }
+
+    /// Returns the shim for calls of the operation.
+    pub(crate) fn shim_for(&self, shim: &Arc<dyn Shim>) -> Arc<dyn Shim> {
+        shim.for_operation(self.operation.id())
     }
 
     /// Has its caller's rights judged by the rules as they are now; `None` for one without limits.
@@ -86,7 +109,7 @@ impl Subject {
             upper_dir: None,
             is_trusted: false,
             grant,
-            operation: None,
+            operation: Some(self.operation.id()),
         }
     }
 
@@ -151,7 +174,7 @@ pub(crate) async fn shielded<T: 'static>(
     step: impl Future<Output = Result<T, StepError>> + 'static,
 ) -> Result<T, StepError> {
     let mut cancel = cancel.clone();
-    let task = actix_rt::spawn(step);
+    let task = actix_rt::spawn(step.in_current_span());
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(StepError::Cancelled),

@@ -43,7 +43,7 @@ pub(crate) async fn recover(subject: Subject, mut cancel: Cancel) -> Option<Find
             // A successor goes on where it stood still.
             end_silent(&subject).await;
         }
-        warn!(container = %subject.id, ns = %subject.namespace, attempt, error = one_line(&failure), "not re-attached yet");
+        warn!(attempt, error = one_line(&failure), "not re-attached yet");
         tokio::select! {
             () = cancel.cancelled() => return None,
             () = tokio::time::sleep(RETRY.delay(attempt, jitter())) => {}
@@ -59,7 +59,7 @@ async fn end_silent(subject: &Subject) {
         Ok(Err(failure)) => one_line(&failure),
         Err(_elapsed) => "it does not die".to_owned(),
     };
-    warn!(container = %subject.id, ns = %subject.namespace, error = failure, "silent shim not ended");
+    warn!(error = failure, "silent shim not ended");
 }
 
 async fn look_bounded(subject: &Subject) -> Result<Finding, StepError> {

@@ -29,7 +29,7 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Releases the root.
 pub(crate) async fn release_root(subject: &Subject, when_blocked: WhenBlocked) -> Result<(), Leftover> {
     let (locks, namespace, id) = (Arc::clone(&subject.locks), subject.namespace.clone(), subject.id.clone());
-    let message = ReleaseRoot { locks, namespace, id, when_blocked };
+    let message = ReleaseRoot { locks, namespace, id, when_blocked, span: subject.span().clone() };
     let answer = subject.services.flist.ask(message, RELEASE_TIMEOUT).await;
     contd_failpoint::hit(Failpoint::RootReleased);
     judge("root", when_blocked, answer.map_err(StepError::Call).and_then(|result| result))
@@ -95,7 +95,7 @@ pub(crate) async fn end_shim(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> 
 
 async fn end_in_some_way(subject: &Subject, shim: Option<Arc<dyn Shim>>) -> Result<(), Leftover> {
     let mut ended = match shim {
-        Some(shim) => end_living(shim.as_ref()).await,
+        Some(shim) => end_living(subject.shim_for(&shim).as_ref()).await,
         None => Ended::Unreachable,
     };
     if matches!(ended, Ended::Unreachable) {
@@ -134,7 +134,7 @@ async fn clean_up(subject: &Subject) -> Result<(), StepError> {
 async fn end_found(subject: &Subject) -> Ended {
     let attached = subject.shared.shims.attach(&subject.namespace, &subject.id);
     match tokio::time::timeout(ATTACH_TIMEOUT, attached).await {
-        Ok(Ok(Attached::Alive { shim, .. })) => end_living(shim.as_ref()).await,
+        Ok(Ok(Attached::Alive { shim, .. })) => end_living(subject.shim_for(&shim).as_ref()).await,
         Ok(Err(ShimError::Silent { .. })) | Err(_) => Ended::StandsStill,
         // Dead or absent: the clean-up says what is left.
         Ok(Ok(_) | Err(_)) => Ended::Unreachable,
@@ -149,7 +149,7 @@ async fn end_silent(subject: &Subject) {
         Ok(Err(failure)) => one_line(&failure),
         Err(_elapsed) => "it does not die".to_owned(),
     };
-    warn!(container = %subject.id, ns = %subject.namespace, error = failure, "silent shim not ended");
+    warn!(error = failure, "silent shim not ended");
 }
 
 async fn end_living(shim: &dyn Shim) -> Ended {

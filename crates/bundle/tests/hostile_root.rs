@@ -11,7 +11,7 @@ use std::time::Duration;
 use contd_bundle::root_file::{RootFileError, read_in_root};
 
 /// The time limit of a read that must not block.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The most bytes that are read.
 const CAP: u64 = 1024 * 1024;

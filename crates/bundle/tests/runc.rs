@@ -1,17 +1,15 @@
 //! Generated bundles run by `runc` over a busybox root: tests what a container really gets. Needs root and `runc`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use crate::support::Case;
 use contd_bundle::{BundleError, Bundles, DirBundles, MASKED_PATHS, Netns, netns};
 use contd_durable::RealFs;
 use contd_types::{ContainerSpec, CpuLimit, Entrypoint, MountSpec, NetnsName, UserSpec};
-use support::Case;
 
 /// One container. Dropping it removes it, its cgroups and its directories, whatever the test found.
 struct Bed {

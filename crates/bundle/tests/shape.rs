@@ -1,14 +1,12 @@
 //! Properties of the configuration that hold for every spec.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-mod support;
-
+use crate::support::Case;
 use contd_bundle::{BundleError, MASKED_PATHS, READONLY_PATHS, config, preview};
 use contd_types::{CpuLimit, Entrypoint, MountSpec, Propagation, UserSpec};
 use oci_spec::runtime::Spec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::Case;
 
 fn json_of(case: &Case) -> Value {
     let text = case.with_request(preview).expect("preview");

@@ -15,7 +15,7 @@ pub(crate) const QUERY: Duration = Duration::from_secs(10);
 pub(crate) const CHANGE: Duration = Duration::from_secs(60);
 /// A run, until the container runs: a large flist over a slow line is fetched in it.
 pub(crate) const RUN: Duration = Duration::from_secs(15 * 60);
-/// What a stop may take beyond the container's own time-out: SIGKILL, draining, tidying.
+/// The time of a stop beyond the container's own time-out: SIGKILL, draining, tidying.
 pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// A stop whose time-out the container knows and we do not.
 pub(crate) const STOP: Duration = Duration::from_secs(10 * 60);
@@ -23,7 +23,7 @@ pub(crate) const STOP: Duration = Duration::from_secs(10 * 60);
 /// The time a caller gives to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Deadline {
-    /// What is usual for the call; each method says what that is.
+    /// The usual one of the call; each method names it.
     #[default]
     Usual,
     /// This long.

@@ -12,12 +12,12 @@ use contd_types::{ApiError, ErrorKind, Explain};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody answers at the socket.
+    /// No daemon answers at the socket.
     #[error("connect to {}", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The daemon answers, and wants nothing to do with this caller.
@@ -33,7 +33,7 @@ pub enum ClientError {
     Protocol {
         /// The call that saw it.
         what: &'static str,
-        /// What it said.
+        /// Its message.
         source: Arc<ProtocolError>,
     },
     /// The connection ended before the answer. Whether the call was carried out is not known.
@@ -57,7 +57,7 @@ pub enum ClientError {
     Unsendable {
         /// The call.
         what: &'static str,
-        /// What the codec says.
+        /// The codec's error.
         source: CodecError,
     },
     /// The daemon answered with an error.

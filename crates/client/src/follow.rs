@@ -330,7 +330,7 @@ impl Source for EventSource {
 struct Place {
     /// The time of the last item, and how many of that time were seen in a row.
     seen: Option<(Timestamp, u64)>,
-    /// What is read again: up to and with so many items of that time.
+    /// The part that is read again: up to and with so many items of that time.
     again: Option<Again>,
 }
 

@@ -29,7 +29,7 @@ pub struct Client {
     wire: Arc<Wire>,
 }
 
-/// What the clones of a client share.
+/// The state that the clones of a client share.
 #[derive(Debug)]
 struct Wire {
     path: PathBuf,
@@ -38,7 +38,7 @@ struct Wire {
     welcome: Welcome,
 }
 
-/// What to list.
+/// The containers to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListFilter {
     /// Of all namespaces.
@@ -47,7 +47,7 @@ pub enum ListFilter {
     Namespace(NamespaceId),
 }
 
-/// What to read of a container's output.
+/// The part of a container's output to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogsOptions {
     /// Goes on with what is written later.

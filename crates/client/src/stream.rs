@@ -11,7 +11,7 @@ use crate::error::ClientError;
 /// How far the fetching of a flist is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done, for people.
+    /// The step under way, for people.
     pub what: String,
     /// Bytes done.
     pub done_bytes: u64,
@@ -40,7 +40,7 @@ pub enum RunItem {
     },
 }
 
-/// What happened, or what is not known any more.
+/// An event, or a gap of events that are not known any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventItem {
     /// Something happened.
@@ -60,7 +60,7 @@ pub enum EventItem {
     },
 }
 
-/// What came next on a stream.
+/// The next message on a stream.
 enum Next {
     Item(Item),
     Reply(Response),
@@ -186,7 +186,7 @@ impl LogStream {
     }
 }
 
-/// What happens on the node.
+/// The events of the node.
 #[derive(Debug)]
 pub struct EventStream {
     inner: Streaming,

@@ -20,7 +20,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// What a script gives back.
+/// The answer of a script.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send>>;
 /// A script: what to do with each request.
 pub type Script = dyn Fn(Request, Caller) -> Answer + Send + Sync;
@@ -36,7 +36,7 @@ impl FakeDaemon {
     /// Listens at a path and answers by the script.
     ///
     /// # Errors
-    /// What the system says about the socket.
+    /// The system's error of the socket.
     pub fn listen<F, A>(path: &Path, script: F) -> io::Result<Self>
     where
         F: Fn(Request, Caller) -> A + Send + Sync + 'static,
@@ -48,7 +48,7 @@ impl FakeDaemon {
     /// Listens as a daemon that speaks other versions.
     ///
     /// # Errors
-    /// What the system says about the socket.
+    /// The system's error of the socket.
     pub fn listen_as<F, A>(path: &Path, versions: VersionRange, script: F) -> io::Result<Self>
     where
         F: Fn(Request, Caller) -> A + Send + Sync + 'static,

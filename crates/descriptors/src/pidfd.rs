@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// Opens the descriptor of the process that has this pid now (close-on-exec). A thread's number is `EINVAL`.
 ///
 /// # Errors
-/// What the kernel says; `ESRCH` when there is none, also for numbers that no process can have.
+/// The kernel's error; `ESRCH` when there is none, also for numbers that no process can have.
 pub fn open(pid: i32) -> io::Result<OwnedFd> {
     let none = || io::Error::from_raw_os_error(libc::ESRCH);
     let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(none)?;
@@ -18,7 +18,7 @@ pub fn open(pid: i32) -> io::Result<OwnedFd> {
 /// Sends a signal as `kill(2)` would, real-time signals included; 0 only asks.
 ///
 /// # Errors
-/// What the kernel says; `ESRCH` when the process has ended.
+/// The kernel's error; `ESRCH` when the process has ended.
 #[expect(unsafe_code, reason = "rustix has no safe name for real-time signals")]
 pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     let flags: libc::c_uint = 0;

@@ -1,7 +1,7 @@
-//! The outside of a legacy flist: a gzip tar, of which two members count. Nothing is ever unpacked to disk.
+//! The archive of a legacy flist: a gzip tar, of which two members are read. Nothing is unpacked to disk.
 //!
-//! Members are told by name and otherwise skipped, so a path in the archive leads nowhere. Extensions for long names are
-//! not followed: our two names are short, and a long name would be read into memory before anyone could look at it.
+//! Members are selected by name and otherwise skipped, so a path in the archive cannot lead anywhere. Extensions for long
+//! names are not decoded: both names are short, and the tar crate would read a long name of any size into memory.
 
 use std::io::{self, BufReader, Read};
 
@@ -13,22 +13,22 @@ use contd_flist::metadata::database::{HEADER_LEN, announced_len};
 /// The member with the tree.
 const DATABASE: &str = "flistdb.sqlite3";
 
-/// The member that says where the blocks are. Optional.
+/// The member with the routes to the blocks. Optional.
 const ROUTER: &str = "router.yaml";
 
-/// The largest database: some 600,000 entries. It is in memory while it is read, for a moment twice.
+/// The largest database: some 600,000 entries. While it is read it is in memory, for a moment twice.
 const MAX_DATABASE_BYTES: u64 = 128 * 1024 * 1024;
 
-/// The largest `router.yaml`: the longest honest one has a line per first byte.
+/// The largest `router.yaml`: the longest valid one has a line per first byte.
 const MAX_ROUTER_BYTES: u64 = 64 * 1024;
 
-/// The most bytes that an archive unpacks to: the database and a little of anything. Passing a bomb over takes half a second.
+/// The most bytes that an archive unpacks to: the database and some more. Skipping a zip bomb takes half a second.
 const MAX_ARCHIVE_BYTES: u64 = MAX_DATABASE_BYTES + 16 * 1024 * 1024;
 
-/// What only the form with rocksdb has at its top.
+/// Names at the top level that only the form with rocksdb has.
 const ROCKSDB_NAMES: [&str; 3] = ["CURRENT", "IDENTITY", "LOCK"];
 
-/// The members that count.
+/// The members that are read.
 #[derive(Debug)]
 pub(super) struct Archive {
     pub(super) database: Vec<u8>,
@@ -36,7 +36,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Unpacks the members that count, and reads all the rest too, for the checksum at the end.
+    /// Reads the two members, and the rest of the stream too, which verifies the checksum at the end.
     pub(super) fn read(file: impl Read) -> Result<Self, LegacyError> {
         let unpacked = Capped { inner: MultiGzDecoder::new(BufReader::new(file)), left: MAX_ARCHIVE_BYTES };
         let mut tar = tar::Archive::new(unpacked);
@@ -46,12 +46,12 @@ impl Archive {
             io::copy(&mut unpacked, &mut io::sink()).map_err(|source| LegacyError::Archive { source })?;
             archive.whole()
         });
-        // Running into the cap looks like an archive cut short.
+        // Reaching the limit looks like a truncated archive.
         if unpacked.left == 0 { Err(LegacyError::ArchiveTooLarge { limit: MAX_ARCHIVE_BYTES }) } else { drained }
     }
 }
 
-/// What was found so far.
+/// The members found so far.
 #[derive(Debug, Default)]
 struct Found {
     database: Option<Vec<u8>>,
@@ -95,7 +95,7 @@ fn scan(tar: &mut tar::Archive<impl Read>) -> Result<Found, LegacyError> {
     Ok(found)
 }
 
-/// Reads one member whole, once.
+/// Reads one member completely; a second one is refused.
 fn take(
     from: &mut tar::Entry<'_, impl Read>,
     member: &'static str,
@@ -112,14 +112,14 @@ fn take(
     if len > limit {
         return Err(LegacyError::MemberTooLarge { member, len, limit });
     }
-    // The length is only announced, but the pages of a cleared array come to be with what is written to them.
+    // The length is only announced, but the kernel allocates the zeroed pages only when they are written.
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     from.read_exact(&mut bytes).map_err(|source| LegacyError::Archive { source })?;
     *to = Some(bytes);
     Ok(())
 }
 
-/// A reader that ends when a number of bytes is through.
+/// A reader that ends after a number of bytes.
 #[derive(Debug)]
 struct Capped<R> {
     inner: R,

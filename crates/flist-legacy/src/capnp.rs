@@ -1,68 +1,68 @@
-//! The little of Cap'n Proto that the values of a legacy flist need: structs, lists of structs, text and data.
+//! Reads the part of Cap'n Proto that the values of a legacy flist use: structs, lists of structs, text and data.
 //!
 //! ```text
 //! message = u32 segments - 1 ++ u32 words of each ++ padding to 8 bytes ++ the segments        (stream framing)
 //! word 0 of segment 0 is the pointer to the root struct
 //! ```
 //!
-//! Reads in place and checks every step against the segment; nothing is believed, nothing is copied. What the encoding
-//! allows an attacker is closed here: sharing one object by many pointers, lists of elements without size and circles of
-//! pointers all end at the budget (twice the words of the message, which reading it honestly once cannot exceed), and
-//! there is no recursion, since the schema nests four deep and [`super::values`] follows the schema.
+//! Reads in place and checks every step against the segment; nothing is trusted, nothing is copied. The budget limits attacks
+//! that the encoding allows: many pointers to one object, lists of elements without size, and cycles of pointers. It is
+//! twice the words of the message, which a single reading of a valid message cannot exceed. There is no recursion: the
+//! schema nests four deep, and [`super::values`] follows the schema.
 
 use std::cell::Cell;
 
-/// Bytes of a word.
+/// The bytes of a word.
 const WORD: usize = 8;
 
 /// The most segments of a message, as in the reference implementations. Real values have one.
 const MAX_SEGMENTS: usize = 512;
 
-/// The tag of a list whose elements are structs, and that of a list of bytes.
+/// The tag of a list of structs, and that of a list of bytes.
 const COMPOSITE: usize = 7;
 const BYTES: usize = 2;
 
-/// Why a value is not a message.
+/// A value is not a valid message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CapnpError {
-    /// The table of segments does not fit, or announces something else than what follows.
+    /// The segment table does not match the length of the value.
     #[error("the segments do not add up to the value")]
     Framing,
-    /// A pointer leads out of its segment or to one that is not there.
+    /// A pointer leads out of its segment or to a segment that does not exist.
     #[error("a pointer leads out of the message")]
     OutOfBounds,
-    /// A pointer is of another kind than the schema says.
+    /// A pointer has another kind than in the schema.
     #[error("a pointer is not to a {expected}")]
     WrongKind {
-        /// What the schema says.
+        /// The kind in the schema.
         expected: &'static str,
     },
     /// A list has an impossible number of elements.
     #[error("a list does not hold what it announces")]
     ListLength,
     /// A text does not end with NUL.
-    #[error("a text has no end")]
+    #[error("a text does not end with NUL")]
     Text,
-    /// More was read than an honest message holds: objects are shared or empty elements abound.
+    /// More words were read than a valid message needs: objects are shared, or there are too many empty elements.
     #[error("the message unfolds to more than it holds")]
     Amplified,
 }
 
-/// A message in its bytes.
+/// A message in its bytes, not copied.
 #[derive(Debug)]
 pub(super) struct Message<'a> {
     segments: Vec<&'a [[u8; WORD]]>,
-    /// How many words may still be read.
+    /// The number of words that may still be read.
     budget: Cell<usize>,
 }
 
-/// A struct of a message. Fields that its writer did not know read as their default, as the format wants it.
+/// A struct of a message. Fields unknown to its writer read as their default, as the format requires.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Struct<'m, 'a> {
     message: &'m Message<'a>,
     segment: usize,
     data: &'a [[u8; WORD]],
-    /// The position of the first pointer, and how many there are.
+    /// The position of the first pointer, and the number of pointers.
     pointers: usize,
     pointer_count: usize,
 }
@@ -78,7 +78,7 @@ pub(super) struct List<'m, 'a> {
     pointer_count: usize,
 }
 
-/// Where a pointer leads, once all far pointers are followed.
+/// The target of a pointer, after following far pointers.
 #[derive(Debug, Clone, Copy)]
 struct Target {
     segment: usize,
@@ -99,12 +99,12 @@ impl Pointer {
         self.0 & 3
     }
 
-    /// The bits from `from` on, `count` of them: at most 32, so they always fit.
+    /// Returns `count` bits starting at `from`: at most 32, so they always fit.
     fn bits(self, from: u32, count: u32) -> usize {
         usize::try_from((self.0 >> from) & ((1 << count) - 1)).unwrap_or(usize::MAX)
     }
 
-    /// The words between this pointer and what it points to: 30 bits with a sign.
+    /// Returns the words between this pointer and its target: 30 bits with a sign.
     fn offset(self) -> isize {
         const HALF: isize = 1 << 29;
         let unsigned = isize::try_from(self.bits(2, 30)).unwrap_or(isize::MAX);
@@ -113,7 +113,7 @@ impl Pointer {
 }
 
 impl<'a> Message<'a> {
-    /// Takes the framing apart. The segments must fill the value exactly.
+    /// Parses the framing. The segments must fill the value exactly.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, CapnpError> {
         let (words, rest) = bytes.as_chunks::<WORD>();
         let (table, _) = bytes.as_chunks::<4>();
@@ -133,7 +133,7 @@ impl<'a> Message<'a> {
         if body.is_empty() { Ok(Self { segments, budget }) } else { Err(CapnpError::Framing) }
     }
 
-    /// Gives the root.
+    /// Returns the root struct.
     pub(super) fn root(&self) -> Result<Struct<'_, 'a>, CapnpError> {
         self.structure(0, 0)?.ok_or(CapnpError::WrongKind { expected: "struct" })
     }
@@ -148,14 +148,14 @@ impl<'a> Message<'a> {
         Ok(Pointer(u64::from_le_bytes(*word)))
     }
 
-    /// Takes the words of an object from the budget. Even an empty one costs a word.
+    /// Takes the words of an object from the budget. Even an empty object costs a word.
     fn spend(&self, words: usize) -> Result<(), CapnpError> {
         let left = self.budget.get().checked_sub(words.max(1)).ok_or(CapnpError::Amplified)?;
         self.budget.set(left);
         Ok(())
     }
 
-    /// Follows the pointer at a place, over at most one landing pad. `None` if it is null.
+    /// Follows the pointer at a position, over at most one landing pad. `None` if it is null.
     fn follow(&self, segment: usize, at: usize) -> Result<Option<Target>, CapnpError> {
         let pointer = self.pointer(segment, at)?;
         if pointer.0 == 0 {
@@ -170,7 +170,7 @@ impl<'a> Message<'a> {
         if !is_double {
             return near(pad_segment, pad, landing).map(Some);
         }
-        // The pad holds the place, and then a pointer whose offset means nothing.
+        // The pad holds the position, and then a pointer whose offset is unused.
         let tag = self.pointer(pad_segment, pad.saturating_add(1))?;
         if landing.kind() != Pointer::FAR || landing.bits(2, 1) == 1 || tag.kind() == Pointer::FAR {
             return Err(CapnpError::WrongKind { expected: "landing pad" });
@@ -199,10 +199,10 @@ impl<'a> Message<'a> {
         }
         let count = pointer.bits(35, 29);
         if !is_composite {
-            // Without an element, the kind of the elements means nothing.
+            // The kind of the elements does not matter if there are none.
             return if count == 0 { Ok(empty) } else { Err(CapnpError::WrongKind { expected: "list of structs" }) };
         }
-        // Composite: the count is in words and does not include the tag, which has the form of a struct pointer.
+        // Composite: the count is in words and excludes the tag, which has the form of a struct pointer.
         let tag = self.pointer(segment, start)?;
         let (len, data_words, pointer_count) = (tag.bits(2, 30), tag.bits(32, 16), tag.bits(48, 16));
         let needed = len.checked_mul(data_words + pointer_count).ok_or(CapnpError::ListLength)?;
@@ -227,7 +227,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Computes where a pointer that is not far leads.
+/// Computes the target of a pointer that is not far.
 fn near(segment: usize, at: usize, pointer: Pointer) -> Result<Target, CapnpError> {
     if pointer.kind() != Pointer::STRUCT && pointer.kind() != Pointer::LIST {
         return Err(CapnpError::WrongKind { expected: "struct or list" });
@@ -241,18 +241,18 @@ impl<'m, 'a> Struct<'m, 'a> {
         self.data.get(at).copied().unwrap_or_default()
     }
 
-    /// Gives the 64 bits at a multiple of 8 bytes.
+    /// Returns the 64 bits at a multiple of 8 bytes.
     pub(super) fn u64(&self, byte: usize) -> u64 {
         u64::from_le_bytes(self.word(byte / WORD))
     }
 
-    /// Gives the 32 bits at a multiple of 4 bytes.
+    /// Returns the 32 bits at a multiple of 4 bytes.
     pub(super) fn u32(&self, byte: usize) -> u32 {
         let [a, b, c, d, e, f, g, h] = self.word(byte / WORD);
         u32::from_le_bytes(if byte % WORD < 4 { [a, b, c, d] } else { [e, f, g, h] })
     }
 
-    /// Gives the 16 bits at a multiple of 8 bytes: no field of ours is elsewhere.
+    /// Returns the 16 bits at a multiple of 8 bytes: the schema has such fields nowhere else.
     pub(super) fn u16(&self, byte: usize) -> u16 {
         let [low, high, ..] = self.word(byte / WORD);
         u16::from_le_bytes([low, high])
@@ -262,22 +262,22 @@ impl<'m, 'a> Struct<'m, 'a> {
         (index < self.pointer_count).then(|| self.pointers + index)
     }
 
-    /// Gives a field that is a struct; `None` if it was never set.
+    /// Returns a struct field; `None` if it was never set.
     pub(super) fn structure(&self, index: usize) -> Result<Option<Struct<'m, 'a>>, CapnpError> {
         self.place(index).map_or(Ok(None), |at| self.message.structure(self.segment, at))
     }
 
-    /// Gives a field that is a list of structs.
+    /// Returns a field that is a list of structs.
     pub(super) fn structures(&self, index: usize) -> Result<Option<List<'m, 'a>>, CapnpError> {
         self.place(index).map(|at| self.message.structures(self.segment, at)).transpose()
     }
 
-    /// Gives a field that is data; empty if it was never set.
+    /// Returns a data field; empty if it was never set.
     pub(super) fn data(&self, index: usize) -> Result<&'a [u8], CapnpError> {
         self.place(index).map_or(Ok(&[]), |at| self.message.bytes(self.segment, at))
     }
 
-    /// Gives a field that is text, as bytes and without its NUL; empty if it was never set.
+    /// Returns a text field as bytes without its NUL; empty if it was never set.
     pub(super) fn text(&self, index: usize) -> Result<&'a [u8], CapnpError> {
         match self.data(index)? {
             [] => Ok(&[]),
@@ -292,7 +292,7 @@ impl<'m, 'a> List<'m, 'a> {
         self.len
     }
 
-    /// Walks the elements; all of them were found to be inside the message.
+    /// Iterates over the elements, which were checked to be inside the message.
     pub(super) fn iter(&self) -> impl Iterator<Item = Result<Struct<'m, 'a>, CapnpError>> + use<'m, 'a> {
         let Self { message, segment, start, len, data_words, pointer_count } = *self;
         (0..len).map(move |index| {

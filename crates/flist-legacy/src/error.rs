@@ -1,146 +1,146 @@
-//! Why a legacy flist was refused. Nothing of what `backend` or `router.yaml` say is shown: both may hold passwords.
+//! The errors of reading a legacy flist. They show nothing of `backend` and `router.yaml`, which may hold passwords.
 
 use std::io;
 
 use crate::capnp::CapnpError;
 use contd_flist::FlistErrorKind;
 
-/// What went wrong with the parts of a legacy flist.
+/// A part of a legacy flist is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LegacyError {
-    /// The archive is no gzip or no tar, or was cut short.
+    /// The archive is not a gzip or not a tar, or was truncated.
     #[error("unpack the archive")]
     Archive {
-        /// Where it ended.
+        /// The error of the decompressor.
         source: io::Error,
     },
-    /// The archive unpacks to more than we are ready to read.
+    /// The archive unpacks to more than the limit.
     #[error("unpack the archive: it holds more than {limit} bytes")]
     ArchiveTooLarge {
-        /// The cap.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// One of the two files that count is too large.
+    /// One of the two members is too large.
     #[error("unpack {member}: {len} bytes, the limit is {limit}")]
     MemberTooLarge {
         /// The file.
         member: &'static str,
         /// Its length as announced.
         len: u64,
-        /// The cap.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// One of the two files that count is a directory or a link, or there twice.
+    /// One of the two members is a directory or a link, or occurs twice.
     #[error("unpack {member}: it is {found}")]
     Member {
         /// The file.
         member: &'static str,
-        /// What is there instead.
+        /// The fault.
         found: &'static str,
     },
-    /// The database is shorter or longer than its header says.
+    /// The length of the database differs from the one in its header.
     #[error("unpack flistdb.sqlite3: {len} bytes, its header says {announced}")]
     CutShort {
         /// Its length.
         len: u64,
-        /// What it should be.
+        /// The length in its header.
         announced: u64,
     },
-    /// The form before August 2018, which 0-fs has dropped too.
+    /// The archive has the form before August 2018, which 0-fs no longer supports either.
     #[error("find flistdb.sqlite3 in the archive: it holds a rocksdb database")]
     RocksDb,
-    /// It is an archive, but no flist.
-    #[error("find flistdb.sqlite3 in the archive: there is none")]
+    /// The archive is no flist.
+    #[error("find flistdb.sqlite3 in the archive: not found")]
     NoDatabase,
     /// The database has no root directory.
-    #[error("find the root directory: there is none")]
+    #[error("find the root directory: not found")]
     NoRoot,
-    /// A value of the database does not hold what it should.
+    /// A value of the database is invalid.
     #[error("decode entry {key:?}")]
     Value {
         /// Its key.
         key: String,
-        /// What is wrong.
+        /// The fault.
         #[source]
         reason: Misfit,
     },
-    /// What says where the blocks are cannot be understood.
-    #[error("read where the blocks are from {part}: {reason}")]
+    /// The routes in `backend` or `router.yaml` are invalid.
+    #[error("read the stores from {part}: {reason}")]
     Stores {
         /// `backend` or `router.yaml`.
         part: &'static str,
-        /// What is wrong with it, without any of its content.
+        /// The fault, without any of the content.
         reason: &'static str,
     },
 }
 
-/// What is wrong with one value.
+/// A fault in one value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misfit {
-    /// It is no Cap'n Proto message of the schema.
+    /// The value is not a Cap'n Proto message of the schema.
     #[error("its encoding is damaged")]
     Encoding {
-        /// Where.
+        /// The fault of the encoding.
         source: CapnpError,
     },
-    /// A directory that no value describes.
-    #[error("entry {name:?} is directory {key:?}, which is not there")]
+    /// The value of a directory is missing.
+    #[error("entry {name:?} is directory {key:?}, which does not exist")]
     NoDirectory {
         /// The entry, lossily.
         name: String,
         /// The key, lossily.
         key: String,
     },
-    /// A directory that was met before: a circle, or two names of one directory.
-    #[error("entry {name:?} is directory {key:?}, which has a place already")]
+    /// A directory occurs twice: a cycle, or two entries for one directory.
+    #[error("entry {name:?} is directory {key:?}, which occurs twice")]
     DirectoryTwice {
         /// The entry, lossily.
         name: String,
         /// The key, lossily.
         key: String,
     },
-    /// A directory that says it is in another one.
-    #[error("it says that it is in directory {parent:?}, and was found elsewhere")]
+    /// The parent recorded in a directory is not the one it was found in.
+    #[error("its recorded parent is {parent:?}, but it is in another directory")]
     Parent {
-        /// What it says, lossily.
+        /// The parent recorded, lossily.
         parent: String,
     },
-    /// A tag that the schema does not know.
+    /// The kind of an entry is not in the schema.
     #[error("an entry is of kind {tag}")]
     Kind {
         /// The tag.
         tag: u16,
     },
-    /// A special file that the schema does not know.
+    /// The kind of a special file is not in the schema.
     #[error("a special file is of kind {kind}")]
     SpecialKind {
         /// The number.
         kind: u16,
     },
-    /// A device without `major,minor`.
+    /// A device has no `major,minor`.
     #[error("a device has no numbers")]
     Device,
-    /// Blocks of another size than any packer made.
+    /// Blocks have a size that no packer used.
     #[error("a file has blocks of {units} units of 4 KiB, not of 128")]
     BlockSize {
-        /// What it says.
+        /// The size recorded, in units of 4 KiB.
         units: u16,
     },
-    /// A hash of another length than 16.
+    /// A hash does not have 16 bytes.
     #[error("a block has a hash of {len} bytes, not of 16")]
     DigestLength {
-        /// What it has.
+        /// The length found, in bytes.
         len: usize,
     },
-    /// A mode with other bits than permissions.
+    /// A mode has bits other than permissions.
     #[error("mode {mode:o} has bits that are no permissions")]
     Mode {
         /// The mode.
         mode: u16,
     },
-    /// An owner whose number has no room in 32 bits.
+    /// The number of an owner does not fit in 32 bits.
     #[error("owner {id} cannot exist")]
     Owner {
         /// The number.
@@ -149,7 +149,7 @@ pub enum Misfit {
 }
 
 impl LegacyError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -162,11 +162,11 @@ impl LegacyError {
             Self::Member { .. } | Self::NoRoot | Self::Value { .. } => {
                 "the flist is damaged or hostile: pack the tree again as .fl"
             }
-            Self::Stores { .. } => "put right what says where the blocks are (docs/flist-legacy.md)",
+            Self::Stores { .. } => "correct the stores in router.yaml or backend (docs/flist-legacy.md)",
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {

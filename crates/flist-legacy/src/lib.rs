@@ -1,18 +1,18 @@
-//! Legacy flists, as 0-fs (`g8ufs`) mounts and `zflist` packs them: read only, into the same tree as a `.fl`.
+//! Reads legacy flists, which 0-fs (`g8ufs`) mounts and `zflist` packs, into the same tree as a `.fl`.
 //!
 //! ```text
-//! x.flist ──archive: gzip, tar, two members, caps──> flistdb.sqlite3 (in memory) ──walk: from the root by key──> rows
+//! x.flist ──archive: gzip, tar, two members, limits──> flistdb.sqlite3 (in memory) ──walk: from the root by key──> rows
 //!                                                      │ entries: Cap'n Proto       values ─┘                    │
 //!                                                      │ metadata: backend ──stores──> routes                metadata::tree
 //!                                                    router.yaml ──router──────────────┘
 //! ```
 //!
-//! A legacy flist is told by its content: [`open`] reads either format. Takes in a path, gives out a [`Flist`] of `contd-flist`,
-//! which has the cipher of the blocks too. Never writes, never asks a store.
+//! A legacy flist is recognized by its content: [`open`] reads either format. Takes in a path, gives out a [`Flist`] of
+//! `contd-flist`, which also has the cipher of the blocks. Never writes, never asks a store.
 //!
-//! The format has no inode numbers: they are given in the order of the walk, which depends on nothing but the file, so they
-//! stay the same over restarts of a server. Nothing is unpacked to disk. What differs from a `.fl`, and what is not read,
-//! is in `docs/flist-legacy.md`.
+//! The format has no inode numbers: they are assigned in the order of the walk, which depends only on the file, so they
+//! stay the same when a server restarts. Nothing is unpacked to disk. Differences from a `.fl`, and unsupported forms,
+//! are in `docs/flist-legacy.md`.
 #![forbid(unsafe_code)]
 
 mod archive;
@@ -38,40 +38,40 @@ use contd_flist::{Flist, MetadataError, regular};
 pub use capnp::CapnpError;
 pub use error::{LegacyError, Misfit};
 
-/// What every gzip file starts with.
+/// The magic number of gzip files.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// The longest value of the database: the limit on a message that 0-fs reads directories with. `zflist` writes 4 MiB at most.
+/// The longest value of the database: the limit of 0-fs on a message with a directory. `zflist` writes 4 MiB at most.
 const MAX_VALUE_BYTES: i32 = 64 * 1024 * 1024;
 
 /// The most bytes of all values in the table `metadata`: they are a few words each, or a readme.
 const MAX_METADATA_BYTES: usize = 1024 * 1024;
 
-/// The table that says what the tree is.
+/// The table with the tree.
 const ENTRIES: (&str, &[&str]) = ("entries", &["key", "value"]);
 
-/// The table that says where it came from and where its blocks are.
+/// The table with the origin of the flist and the store of its blocks.
 const METADATA: (&str, &[&str]) = ("metadata", &["key", "value"]);
 
-/// The first flists had one table only.
+/// The first flists had only one table.
 const WITHOUT_METADATA: Tables = &[ENTRIES];
 const WITH_METADATA: Tables = &[ENTRIES, METADATA];
 
-/// Reads a flist of either format: a legacy one if its content says so, else a `.fl`.
+/// Reads a flist of either format: a legacy one if it is a gzip archive, else a `.fl`.
 ///
 /// # Errors
-/// As [`Flist::open`]; what is wrong with a legacy flist alone is a [`LegacyError`] in [`MetadataError::OtherFormat`].
+/// As [`Flist::open`]; a fault specific to legacy flists is a [`LegacyError`] in [`MetadataError::OtherFormat`].
 pub fn open(path: &Path) -> Result<Flist, MetadataError> {
     if is_archive(path) { Flist::from_rows(path, read(path)?) } else { Flist::open(path) }
 }
 
-/// Tells by its first bytes whether a file is a legacy flist. Anything unreadable is none: others say why.
+/// Tells by its first bytes whether a file is a legacy flist. Unreadable files are none: opening them as `.fl` reports why.
 fn is_archive(path: &Path) -> bool {
     let mut magic = [0; GZIP_MAGIC.len()];
     open_file(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == GZIP_MAGIC
 }
 
-/// Reads all of a legacy flist and closes it.
+/// Reads a whole legacy flist and closes it.
 fn read(path: &Path) -> Result<Rows, MetadataError> {
     let failed = |source| MetadataError::Open { path: path.to_owned(), source };
     let file = open_file(path).map_err(failed)?;
@@ -98,7 +98,7 @@ fn refuse(path: &Path, source: LegacyError) -> MetadataError {
     MetadataError::OtherFormat { path: path.to_owned(), format: "legacy flist", hint, kind, source: Box::new(source) }
 }
 
-/// Gives SQLite the bytes, and lets nothing in them act.
+/// Opens a database in memory and hardens it.
 fn database(path: &Path, bytes: Vec<u8>) -> Result<Reader<'_>, MetadataError> {
     let failed = |source| classify(path, "the header", source);
     let mut connection = Connection::open_in_memory().map_err(failed)?;
@@ -115,12 +115,12 @@ fn has_metadata(reader: &Reader<'_>) -> Result<bool, MetadataError> {
     Ok(count.map_err(|source| classify(reader.path(), "the header", source))? > 0)
 }
 
-/// What the table `metadata` says.
+/// The content of the table `metadata`.
 #[derive(Debug, Default)]
 struct Metadata {
-    /// Where the blocks are; holds a password, so it is no tag.
+    /// The store of the blocks. It may hold a password, so it does not become a tag.
     backend: Option<String>,
-    /// The rest, as tags.
+    /// The other rows, as tags.
     tags: Vec<(String, String)>,
 }
 
@@ -146,18 +146,18 @@ fn metadata(reader: &Reader<'_>) -> Result<Metadata, MetadataError> {
     Ok(metadata)
 }
 
-/// The decoders alone, for the fuzzer. Each says how much it got out of its input.
+/// Entry points of the decoders for the fuzzer. Each returns the number of objects decoded.
 #[doc(hidden)]
 pub mod fuzzing {
     use super::{router, stores, walk};
 
-    /// A value of the database, as everything it could be: counts directories, entries and blocks.
+    /// Decodes a value of the database in every form; counts directories, entries and blocks.
     #[must_use]
     pub fn value(bytes: &[u8]) -> usize {
         walk::decode_any(bytes)
     }
 
-    /// `router.yaml`, and the same text as `backend`: counts routes.
+    /// Decodes a text as `router.yaml` and as `backend`; counts routes.
     #[must_use]
     pub fn stores(text: &str) -> usize {
         let router = router::routes(text).map_or(0, |routes| routes.len());

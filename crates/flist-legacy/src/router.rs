@@ -1,4 +1,4 @@
-//! `router.yaml`: which pools have which blocks, and in which order to ask them.
+//! Parses `router.yaml`: the pools of stores, the blocks that each has, and the order in which to ask them.
 //!
 //! ```yaml
 //! pools:
@@ -8,8 +8,8 @@
 //! lookup: [hub]
 //! ```
 //!
-//! YAML is read as events and only the plain part of it is accepted: no aliases (which can unfold without bound), no tags,
-//! nothing deep. Pools that only `cache` names are for writing back, which we do not do.
+//! YAML is read as events, and only a plain subset is accepted: no aliases (which can unfold without bound), no tags, no
+//! deep nesting. Pools named only in `cache` are for writing back, which is not supported.
 
 use saphyr_parser::{Event, Parser};
 
@@ -19,12 +19,12 @@ use contd_flist::metadata::{MAX_ROUTES, Route};
 /// The deepest nesting: the document, `pools`, a pool.
 const MAX_DEPTH: usize = 4;
 
-/// A part of a document.
+/// A node of the document.
 #[derive(Debug)]
 enum Node {
     Text(String),
     List(Vec<Node>),
-    /// In the order of the file.
+    /// Fields in the order of the file.
     Map(Vec<(String, Node)>),
 }
 
@@ -37,7 +37,7 @@ impl Node {
     }
 }
 
-/// Reads the routes, in the order of `lookup` and within a pool in that of the file.
+/// Parses the routes, in the order of `lookup`, and within a pool in that of the file.
 pub(super) fn routes(text: &str) -> Result<Vec<Route>, LegacyError> {
     parse(text)
         .and_then(|document| pools(&document))
@@ -50,7 +50,7 @@ fn pools(document: &Node) -> Result<Vec<Route>, &'static str> {
     let mut routes = Vec::new();
     for name in lookup {
         let Node::Text(name) = name else { return Err("lookup names something that is no pool") };
-        let Some(Node::Map(rules)) = pools.field(name) else { return Err("lookup names a pool that is not there") };
+        let Some(Node::Map(rules)) = pools.field(name) else { return Err("lookup names a pool that does not exist") };
         for (range, url) in rules {
             let (start, end) = first_bytes(range).ok_or("a range is not of the form 00:FF or of a prefix in hex")?;
             let Node::Text(url) = url else { return Err("the destination of a range is not a URL") };
@@ -64,8 +64,8 @@ fn pools(document: &Node) -> Result<Vec<Route>, &'static str> {
     Ok(routes)
 }
 
-/// Gives the first bytes that a range or a prefix covers. Ranges finer than a byte are widened: asking a store in vain
-/// costs a moment, not asking it costs the block.
+/// Returns the first bytes that a range or a prefix covers. Ranges finer than a byte are widened: asking a store in vain
+/// costs a moment, not asking it makes the block unavailable.
 fn first_bytes(range: &str) -> Option<(u8, u8)> {
     let (start, end) = range.split_once(':').unwrap_or((range, range));
     let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -82,7 +82,7 @@ fn first_bytes(range: &str) -> Option<(u8, u8)> {
 
 /// Builds the tree of a document from its events.
 fn parse(text: &str) -> Result<Node, &'static str> {
-    // What is being filled, outermost first, and the key that waits in each map for its value.
+    // The open nodes, outermost first, and in each map the key that waits for its value.
     let mut open: Vec<(Node, Option<String>)> = Vec::new();
     let mut document = None;
     for event in Parser::new_from_str(text) {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_or_does_not_add_up_is_refused_without_showing_it() {
+    fn a_complex_or_inconsistent_document_is_refused_without_quoting_it() {
         let pool = |rule: &str| format!("pools: {{p: {{{rule}}}}}\nlookup: [p]");
         for text in [
             "",
@@ -181,7 +181,7 @@ mod tests {
             &pool("'0x00': zdb://secret@h"),
         ] {
             let refused = read(text).unwrap_err();
-            assert!(refused.starts_with("read where the blocks are from router.yaml: "), "{refused}");
+            assert!(refused.starts_with("read the stores from router.yaml: "), "{refused}");
             assert!(!refused.contains("secret"), "{refused}");
         }
     }

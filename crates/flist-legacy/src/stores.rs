@@ -1,7 +1,7 @@
-//! Where the blocks of a legacy flist are, in the words of a `.fl`: routes with URLs.
+//! Converts the stores of a legacy flist to the routes of a `.fl`.
 //!
-//! Stores that `router.yaml` names come first, in its order; then the one that `zflist` packed to (`backend`). A flist with
-//! neither has no routes: 0-fs would ask a public hub then, which we leave to whoever gives it one.
+//! Stores in `router.yaml` come first, in its order; then the one that `zflist` packed to (`backend`). A flist with neither
+//! has no routes: 0-fs would then ask a public hub, which is left to the user who adds a route.
 
 use serde_json::Value;
 
@@ -9,10 +9,10 @@ use crate::error::LegacyError;
 use crate::router;
 use contd_flist::{Route, split_scheme};
 
-/// The port of 0-db where `backend` names none.
+/// The port of 0-db if `backend` has none.
 const DEFAULT_PORT: u64 = 9900;
 
-/// Makes routes of what the archive and the database say.
+/// Returns the routes from `router.yaml` and from `backend`.
 pub(super) fn routes(router: Option<&str>, backend: Option<&str>) -> Result<Vec<Route>, LegacyError> {
     let mut routes = router.map(router::routes).transpose()?.unwrap_or_default();
     if let Some(backend) = backend {
@@ -22,7 +22,7 @@ pub(super) fn routes(router: Option<&str>, backend: Option<&str>) -> Result<Vec<
     Ok(routes)
 }
 
-/// Makes a URL of `{"host": …, "port": …, "namespace": …, "password": …}`.
+/// Builds a URL from `{"host": …, "port": …, "namespace": …, "password": …}`.
 fn backend_url(text: &str) -> Result<String, &'static str> {
     let Ok(Value::Object(backend)) = serde_json::from_str(text) else { return Err("it is no JSON object") };
     let field = |name: &str| match backend.get(name) {
@@ -35,7 +35,7 @@ fn backend_url(text: &str) -> Result<String, &'static str> {
     if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte)) {
         return Err("the host is no name or address");
     }
-    // A bare IPv6 address would run into the port.
+    // An IPv6 address needs brackets before the port.
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
     let port = match backend.get("port") {
         None | Some(Value::Null) => DEFAULT_PORT,
@@ -46,23 +46,23 @@ fn backend_url(text: &str) -> Result<String, &'static str> {
     Ok(format!("zdb://{password}{host}:{port}{namespace}"))
 }
 
-/// Writes the URL of a `router.yaml` as routes have it. There, what stands before the `@` is the password.
+/// Converts a URL of `router.yaml` to that of a route. In the former, the text before the `@` is the password.
 pub(super) fn current_url(text: &str) -> Option<String> {
     let (scheme, rest) = split_scheme(text)?;
     if !matches!(scheme, "zdb" | "ardb" | "redis") {
-        // Not in 0-fs, but of use: a flist whose blocks were copied to a folder or behind a web server.
+        // 0-fs has no other schemes, but they are useful for a flist whose blocks were copied to a directory or a web server.
         return Some(text.to_owned());
     }
     let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at_checked(authority_end)?;
     Some(match authority.rsplit_once('@') {
-        // With a colon it is already as routes have it.
+        // With a colon it has the form of a route already.
         Some((password, host)) if !password.contains(':') => format!("zdb://:{password}@{host}{tail}"),
         _ => format!("zdb://{rest}"),
     })
 }
 
-/// Escapes what would end a part of a URL.
+/// Escapes characters that would end a part of a URL.
 fn escape(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut escaped, byte| {

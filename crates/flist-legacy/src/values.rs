@@ -1,23 +1,23 @@
-//! What the values of a legacy flist mean: directories, their entries, and access control items.
+//! Decodes the values of a legacy flist: directories, their entries, and access control items.
 //!
-//! The schema is that of 0-fs (`model.capnp`, `@0xae9223e76351538a`); the numbers below are the places that it gives each
-//! field. Every field is read once, so that the budget of a message holds.
+//! The schema is that of 0-fs (`model.capnp`, `@0xae9223e76351538a`); the numbers below are the positions of the fields in
+//! it. Every field is read once, so that the budget of a message suffices.
 
 use crate::capnp::{CapnpError, List, Message, Struct};
 use crate::error::Misfit;
 use contd_flist::hash::LEGACY_HASH_LEN;
 use contd_flist::{BlockId, BlockKey, BlockRef};
 
-/// The one block size that 0-fs and `zflist` ever had: 512 KiB, in units of 4 KiB.
+/// The only block size of 0-fs and `zflist`: 512 KiB, in units of 4 KiB.
 const BLOCK_SIZE_UNITS: u16 = 128;
 
-/// The name of the owner of nearly every file; its id needs no list of users.
+/// The owner of nearly every file; the id of this name is known without a list of users.
 const ROOT_NAME: &[u8] = b"root";
 
-/// What a name without a number means, as in 0-fs on a node whose users do not have it.
+/// The id of a name without a number, as in 0-fs on a node that does not have the user.
 const UNKNOWN_ID: u32 = 1000;
 
-/// The bits of a mode that an item may have: the format keeps the type elsewhere.
+/// The bits of a mode that an item may have: the format stores the type elsewhere.
 const PERMISSION_BITS: u16 = 0o7777;
 
 /// A directory.
@@ -28,7 +28,7 @@ pub(super) struct Directory<'m, 'a> {
     entries: Option<List<'m, 'a>>,
 }
 
-/// What directories and their entries have in common.
+/// The fields that directories and their entries share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attributes<'a> {
     pub(super) size: u64,
@@ -45,10 +45,10 @@ pub(super) struct Entry<'m, 'a> {
     pub(super) kind: Kind<'m, 'a>,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug)]
 pub(super) enum Kind<'m, 'a> {
-    /// Its attributes are those of the value under the key.
+    /// The attributes of a directory are in the value under this key.
     Directory {
         key: &'a [u8],
     },
@@ -70,7 +70,7 @@ pub(super) enum Kind<'m, 'a> {
     Socket,
 }
 
-/// Who owns an entry, and who may do what.
+/// The owner and the permissions of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) mode: u32,
@@ -79,12 +79,12 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// What 0-fs takes where the item is missing: the least.
+    /// The permissions that 0-fs assumes for a missing item: the least.
     pub(super) const MISSING: Self = Self { mode: 0o400, uid: UNKNOWN_ID, gid: UNKNOWN_ID };
 
     /// Reads an access control item.
     pub(super) fn read(message: &Message<'_>) -> Result<Self, Misfit> {
-        // Stored with the default of -1 exclusive-ored in, so that a field which is not there reads as it.
+        // Stored XORed with the default of -1, so that a missing field reads as -1.
         let id = |root: &Struct<'_, '_>, byte: usize| !root.u64(byte);
         let root = message.root()?;
         let mode = root.u16(0);
@@ -96,7 +96,7 @@ impl Access {
     }
 }
 
-/// Gives the number of an owner. Older items have none (-1): then the name is `root`, a number written out, or unknown.
+/// Returns the number of an owner. Older items have none (-1): then the name is `root`, a decimal number, or unknown.
 fn owner(id: u64, name: &[u8]) -> Result<u32, Misfit> {
     if id != u64::MAX {
         return u32::try_from(id).map_err(|_out_of_range| Misfit::Owner { id });
@@ -113,12 +113,12 @@ impl<'m, 'a> Directory<'m, 'a> {
         Ok(Self { parent: root.text(3)?, attributes, entries: root.structures(2)? })
     }
 
-    /// Counts the entries.
+    /// Returns the number of entries.
     pub(super) fn len(&self) -> usize {
         self.entries.map_or(0, |entries| entries.len())
     }
 
-    /// Walks the entries in their order.
+    /// Iterates over the entries in their order.
     pub(super) fn entries(&self) -> impl Iterator<Item = Result<Entry<'m, 'a>, Misfit>> + use<'m, 'a> {
         self.entries.into_iter().flat_map(|entries| entries.iter()).map(|entry| Entry::of(&entry?))
     }
@@ -153,7 +153,7 @@ impl<'m, 'a> Kind<'m, 'a> {
 
     fn special(kind: u16, data: &[u8]) -> Result<Self, Misfit> {
         match kind {
-            // Everything that `zflist` packed says socket, whatever it was; 4 is "unknown".
+            // `zflist` packed every special file as a socket; 4 is "unknown".
             0 | 4 => Ok(Self::Socket),
             1 => device(data).map(|(major, minor)| Self::BlockDevice { major, minor }),
             2 => device(data).map(|(major, minor)| Self::CharDevice { major, minor }),
@@ -163,14 +163,14 @@ impl<'m, 'a> Kind<'m, 'a> {
     }
 }
 
-/// Reads `major,minor`.
+/// Parses `major,minor`.
 fn device(data: &[u8]) -> Result<(u32, u32), Misfit> {
     let numbers = std::str::from_utf8(data).ok().and_then(|text| text.trim_end_matches('\0').split_once(','));
     let numbers = numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
     numbers.ok_or(Misfit::Device)
 }
 
-/// Reads one block of a file.
+/// Decodes one block of a file.
 pub(super) fn block(block: &Struct<'_, '_>) -> Result<BlockRef, Misfit> {
     let digest =
         |bytes: &[u8]| <[u8; LEGACY_HASH_LEN]>::try_from(bytes).map_err(|_| Misfit::DigestLength { len: bytes.len() });

@@ -1,8 +1,8 @@
-//! Walks the directories of a legacy flist from the root, by key, and numbers what it finds.
+//! Walks the directories of a legacy flist from the root, by key, and assigns inode numbers.
 //!
-//! The order is that of the packer for `.fl`: the entries of a directory as they are stored, then its first subdirectory
-//! with all below it. A directory is visited once: one that is met again makes a circle or has two places, and is refused.
-//! So the work is bounded by the values of the database, and each of them by the budget of its message.
+//! The order is that of the packer for `.fl`: the entries of a directory as they are stored, then its first subdirectory with
+//! everything below it. A directory is visited once: a second visit means a cycle or two places, and is refused. So the
+//! work is bounded by the values of the database, and each value by the budget of its message.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +18,7 @@ use contd_flist::metadata::database::{Reader, classify};
 use contd_flist::metadata::{InodeRow, MAX_BLOCKS, MAX_INODES, Malformed, device_number};
 use contd_flist::{BlockRef, MetadataError, ROOT_INO};
 
-/// The longest key: hex of 16 bytes. The column is declared for twice that.
+/// The longest key: 16 bytes in hex. The column is declared for twice that.
 const MAX_KEY_BYTES: usize = 64;
 
 /// The type bits of a `st_mode`.
@@ -38,7 +38,7 @@ pub(super) struct Tree {
     pub(super) blocks: Vec<(u64, BlockRef)>,
 }
 
-/// Walks all of it.
+/// Walks the whole tree.
 pub(super) fn walk(reader: &Reader<'_>) -> Result<Tree, MetadataError> {
     let sql = "SELECT value FROM main.entries WHERE key = ?1";
     let lookup = reader.connection().prepare(sql).map_err(|source| classify(reader.path(), ENTRIES.0, source))?;
@@ -67,12 +67,12 @@ pub(super) fn walk(reader: &Reader<'_>) -> Result<Tree, MetadataError> {
     Ok(walk.tree)
 }
 
-/// A directory that is yet to be visited.
+/// A directory to visit.
 #[derive(Debug)]
 struct Place {
     ino: u64,
     parent_ino: u64,
-    /// The key of the directory it is in.
+    /// The key of its parent directory.
     parent: Vec<u8>,
     name: Vec<u8>,
     key: Vec<u8>,
@@ -82,9 +82,9 @@ struct Walk<'r> {
     reader: &'r Reader<'r>,
     lookup: Statement<'r>,
     tree: Tree,
-    /// A few items are shared by all entries.
+    /// The access control items read so far; many entries share each of them.
     access: HashMap<Vec<u8>, Access>,
-    /// Told once: a flist that lacks one item may lack a million.
+    /// Whether a missing item was logged: a flist that lacks one item may lack a million.
     lacks_access: bool,
     seen: HashSet<Vec<u8>>,
 }
@@ -94,7 +94,7 @@ impl Walk<'_> {
         refuse(self.reader.path(), LegacyError::Value { key: lossy(key), reason })
     }
 
-    /// Reads a value; `None` if there is none of that key.
+    /// Reads a value; `None` if the key does not exist.
     fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, MetadataError> {
         self.reader.check_time()?;
         let Some(key) = std::str::from_utf8(key).ok().filter(|key| key.len() <= MAX_KEY_BYTES) else { return Ok(None) };
@@ -120,7 +120,7 @@ impl Walk<'_> {
             }
             None => {
                 if !std::mem::replace(&mut self.lacks_access, true) {
-                    tracing::warn!(key = %lossy(key), "a legacy flist lacks access control items, taking the least");
+                    tracing::warn!(key = %lossy(key), "access control item of legacy flist missing, least rights assumed");
                 }
                 Access::MISSING
             }
@@ -129,12 +129,12 @@ impl Walk<'_> {
         Ok(access)
     }
 
-    /// Fills in the row of a directory, adds those of its entries, and gives its subdirectories, the first one last.
+    /// Fills in the row of a directory, adds those of its entries, and returns its subdirectories, the first one last.
     fn directory(&mut self, place: &Place, value: &[u8]) -> Result<Vec<Place>, MetadataError> {
         let misfit = |walk: &Self, reason| walk.misfit(&place.key, reason);
         let message = Message::parse(value).map_err(|source| misfit(self, source.into()))?;
         let directory = Directory::read(&message).map_err(|reason| misfit(self, reason))?;
-        // Editing with `zflist` leaves a directory's own key here, and 0-fs never looks.
+        // Editing with `zflist` leaves the directory's own key here, and 0-fs ignores the field.
         if ![place.parent.as_slice(), place.key.as_slice(), b""].contains(&directory.parent) {
             return Err(misfit(self, Misfit::Parent { parent: lossy(directory.parent) }));
         }
@@ -156,7 +156,7 @@ impl Walk<'_> {
         Ok(subdirectories)
     }
 
-    /// Adds the row of an entry; that of a directory is reserved, and its place given.
+    /// Adds the row of an entry. For a directory, reserves the row and returns the place to visit.
     fn entry(&mut self, place: &Place, entry: &Entry<'_, '_>) -> Result<Option<Place>, MetadataError> {
         let ino = self.tree.inodes.len() as u64 + ROOT_INO;
         if let Kind::Directory { key } = entry.kind {
@@ -214,7 +214,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..MAX_KEY_BYTES).unwrap_or(bytes)).into_owned()
 }
 
-/// Decodes bytes as a directory and as an access control item, and counts what it met: for the fuzzer.
+/// Decodes bytes as a directory and as an access control item, and counts the objects, for the fuzzer.
 pub(super) fn decode_any(bytes: &[u8]) -> usize {
     let access = Message::parse(bytes).map_err(Misfit::from).and_then(|message| Access::read(&message));
     let Ok(message) = Message::parse(bytes) else { return 0 };

@@ -1,22 +1,17 @@
-//! The legacy fixture reads back as its manifest says, and its blocks open as the real packer sealed them.
+//! The legacy fixture reads back as in its manifest, and the blocks sealed by the real packer open.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-#[path = "support/legacy.rs"]
-mod made;
-#[path = "../../flist/tests/support/mod.rs"]
-mod support;
 
 use std::collections::BTreeMap;
 
+use crate::made::{Legacy, Object, content, database, flist, gzip, original, plain, tar_of};
 use contd_flist::{
     BlockError, BlockId, BlockKey, BlockRef, FileKind, Flist, FlistErrorKind, FlistSource, Inode, ROOT_INO, block,
     fetch,
 };
-use made::{Legacy, Object, content, database, flist, gzip, original, plain, tar_of};
+use contd_test_harness::flist::{chain, files_below, fixtures, kind_name, read_all, sha256};
 use serde_json::Value;
-use support::{chain, files_below, fixtures, kind_name, read_all, sha256};
 
-/// All inodes by path, written as the manifest writes it.
+/// Returns all inodes by path, in the notation of the manifest.
 fn by_path(flist: &Flist) -> BTreeMap<String, u64> {
     fn visit(flist: &Flist, inode: Inode<'_>, path: &[u8], all: &mut BTreeMap<String, u64>) {
         let shown = if path.is_empty() { "/".into() } else { String::from_utf8_lossy(path) };
@@ -30,7 +25,7 @@ fn by_path(flist: &Flist) -> BTreeMap<String, u64> {
     all
 }
 
-/// What an independent reader found in the flist (`manifest.py` beside it), with the hashes of the tree it was packed from.
+/// Returns the output of an independent reader (`manifest.py` beside the flist), with the hashes of the original tree.
 fn manifest() -> Vec<Value> {
     let manifest = std::fs::read_to_string(fixtures().join("legacy/manifest.jsonl")).unwrap();
     manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -105,7 +100,7 @@ fn the_backend_is_a_route_and_its_password_is_nowhere_to_be_seen() {
 #[test]
 fn a_flist_without_metadata_has_no_routes_and_reads_fail_with_that() {
     let scratch = tempfile::tempdir().unwrap();
-    let bytes = database(&plain(&[made::file("f", 1, 128, &[(&[1; 16], &[2; 16])])]), &[]);
+    let bytes = database(&plain(&[crate::made::file("f", 1, 128, &[(&[1; 16], &[2; 16])])]), &[]);
     let path = scratch.path().join("x.flist");
     std::fs::write(scratch.path().join("db"), bytes).unwrap();
     let connection = rusqlite::Connection::open(scratch.path().join("db")).unwrap();
@@ -172,20 +167,20 @@ fn every_kind_of_entry_and_owner_is_understood() {
     let scratch = tempfile::tempdir().unwrap();
     let old = |mode: u64, user: &str, group: &str| Object {
         data: vec![mode],
-        pointers: vec![made::text(user), made::text(group), made::Field::Null],
+        pointers: vec![crate::made::text(user), crate::made::text(group), crate::made::Field::Null],
     };
     let owned = |name: &str, acl: &str| {
-        let mut file = made::file(name, 0, 0, &[]);
-        file.pointers[2] = made::text(acl);
+        let mut file = crate::made::file(name, 0, 0, &[]);
+        file.pointers[2] = crate::made::text(acl);
         file
     };
     let entries = [
-        made::special("block", 1, "8,17"),
-        made::special("char", 2, "1,1048575"),
-        made::special("fifo", 3, "(nothing)"),
-        made::special("socket", 0, "5,1"),
-        made::special("unknown", 4, ""),
-        made::link("link", "../target"),
+        crate::made::special("block", 1, "8,17"),
+        crate::made::special("char", 2, "1,1048575"),
+        crate::made::special("fifo", 3, "(nothing)"),
+        crate::made::special("socket", 0, "5,1"),
+        crate::made::special("unknown", 4, ""),
+        crate::made::link("link", "../target"),
         owned("by-root", "a"),
         owned("by-number", "b"),
         owned("by-name", "c"),
@@ -196,7 +191,7 @@ fn every_kind_of_entry_and_owner_is_understood() {
     rows.push(("a".into(), old(0o4755, "root", "root").message()));
     rows.push(("b".into(), old(0o600, "65534", "100").message()));
     rows.push(("c".into(), old(0o600, "www-data", "").message()));
-    rows.push(("e".into(), made::acl(0o7777, 0, u64::from(u32::MAX)).message()));
+    rows.push(("e".into(), crate::made::acl(0o7777, 0, u64::from(u32::MAX)).message()));
     let flist = contd_flist_legacy::open(&flist(scratch.path(), &rows)).unwrap();
     let get = |name: &str| flist.lookup(ROOT_INO, name.as_bytes()).unwrap();
     for (name, kind, numbers) in [

@@ -1,19 +1,14 @@
-//! Legacy flists that an enemy wrote: a typed error each, in bounded time and memory, and nothing on the disk.
+//! Hostile legacy flists: each gives a typed error, in bounded time and memory, and nothing on the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-#[path = "support/legacy.rs"]
-mod made;
-#[path = "../../flist/tests/support/mod.rs"]
-mod support;
-
-use contd_flist::metadata::Malformed;
-use contd_flist::{Flist, FlistErrorKind, MetadataError, ROOT_INO};
-use contd_flist_legacy::{CapnpError, LegacyError, Misfit};
-use made::{
+use crate::made::{
     ACL, Field, Object, ROOT, SUB, acl, database, directory, entry, file, fixture_database, flist, frame, gzip, link,
     plain, pointer, special, subdirectory, tar_header, tar_of,
 };
-use support::chain;
+use contd_flist::metadata::Malformed;
+use contd_flist::{Flist, FlistErrorKind, MetadataError, ROOT_INO};
+use contd_flist_legacy::{CapnpError, LegacyError, Misfit};
+use contd_test_harness::flist::chain;
 
 /// Opens bytes as a flist, which must fail and leave nothing behind.
 #[track_caller]
@@ -27,7 +22,7 @@ fn refused(bytes: &[u8]) -> MetadataError {
     error
 }
 
-/// What the reader of the legacy format alone found.
+/// Returns the error specific to the legacy format.
 #[track_caller]
 fn legacy(error: MetadataError) -> LegacyError {
     match error {
@@ -36,7 +31,7 @@ fn legacy(error: MetadataError) -> LegacyError {
     }
 }
 
-/// Why an archive was refused.
+/// Returns the error of an archive.
 #[track_caller]
 fn archive(bytes: &[u8]) -> LegacyError {
     legacy(refused(bytes))
@@ -48,7 +43,7 @@ fn opened(entries: &[(String, Vec<u8>)]) -> Result<Flist, MetadataError> {
     contd_flist_legacy::open(&flist(scratch.path(), entries))
 }
 
-/// What is wrong with a value.
+/// Returns the fault in a value.
 #[track_caller]
 fn misfit(entries: &[(String, Vec<u8>)]) -> Misfit {
     match legacy(opened(entries).map(|_| ()).expect_err("it must not open")) {
@@ -57,7 +52,7 @@ fn misfit(entries: &[(String, Vec<u8>)]) -> Misfit {
     }
 }
 
-/// What the tree says of rows that decode well.
+/// Returns the fault of the tree for rows that decode well.
 #[track_caller]
 fn malformed(entries: &[Object]) -> Malformed {
     match opened(&plain(entries)).map(|_| ()).expect_err("it must not open") {
@@ -68,13 +63,13 @@ fn malformed(entries: &[Object]) -> Malformed {
 
 #[test]
 fn an_archive_that_is_cut_short_or_altered_anywhere_is_refused() {
-    let whole = std::fs::read(made::original()).unwrap();
+    let whole = std::fs::read(crate::made::original()).unwrap();
     for len in (2..whole.len()).step_by(97).chain([whole.len() - 1, whole.len() - 8]) {
         let error = archive(&whole[..len]);
         assert!(matches!(error, LegacyError::Archive { .. }), "{len}: {}", chain(&error));
     }
     for at in (2..whole.len()).step_by(211) {
-        // The name and the time in the header of gzip are not covered by its checksum.
+        // The checksum of gzip does not cover the name and the time in its header.
         if at < 40 {
             continue;
         }
@@ -121,24 +116,24 @@ fn bombs_are_ended_before_they_unfold() {
     let announced = |name: &str, len| [tar_header(name, len, tar::EntryType::Regular).to_vec(), vec![0; 4096]].concat();
     let error = archive(&gzip(&announced("./flistdb.sqlite3", 1 << 33)));
     assert!(matches!(error, LegacyError::MemberTooLarge { len, .. } if len == 1 << 33), "{error:?}");
-    // Within the cap, but not there: no memory comes to be for it.
+    // Announced within the limit, but missing: it takes no memory.
     let error = archive(&gzip(&announced("./flistdb.sqlite3", 100 << 20)));
     assert!(matches!(error, LegacyError::Archive { .. }), "{error:?}");
     let error = archive(&gzip(&announced("./router.yaml", 1 << 20)));
     assert!(matches!(error, LegacyError::MemberTooLarge { member: "router.yaml", .. }), "{error:?}");
-    // 1 GiB of zeros in 1 MiB, as a member that nobody wants and as one with a long name.
+    // 1 GiB of zeros in 1 MiB, as a member that is not read and as one with a long name.
     for kind in [tar::EntryType::Regular, tar::EntryType::GNULongName, tar::EntryType::XHeader] {
         let header = tar_header("./bomb", 1 << 30, kind);
         let error = archive(&[gzip(&header), zeros(1 << 30)].concat());
         assert!(matches!(error, LegacyError::ArchiveTooLarge { .. }), "{kind:?}: {error:?}");
     }
-    // Behind a good database: the checksum of the whole is not reached.
+    // After a good database: the checksum at the end is not reached.
     let good = tar_of(&[("./flistdb.sqlite3", fixture_database())]);
     let error = archive(&[gzip(&good), zeros(1 << 30)].concat());
     assert!(matches!(error, LegacyError::ArchiveTooLarge { .. }), "{error:?}");
 }
 
-/// A gzip stream of zeros, made of one piece over and over.
+/// Returns a gzip stream of zeros, made of one repeated piece.
 fn zeros(len: usize) -> Vec<u8> {
     const PIECE: usize = 64 << 20;
     gzip(&vec![0; PIECE]).repeat(len / PIECE)
@@ -191,7 +186,7 @@ fn directories_that_are_no_tree_are_refused() {
         plain(entries).into_iter().chain(more).collect::<Vec<_>>()
     };
     let sub = [subdirectory("sub", SUB)];
-    // A good one first, so that the rest fails for its own reason.
+    // A good flist first, so that each of the others fails for its own reason.
     let tree = opened(&rows(&sub, &[(SUB, directory(ROOT, &[link("l", "t")]))])).unwrap();
     assert!(tree.resolve(b"sub/l").is_some());
     assert!(opened(&rows(&sub, &[(SUB, directory(SUB, &[]))])).is_ok(), "as zflist leaves it");
@@ -272,7 +267,7 @@ fn a_value_that_is_cut_short_anywhere_is_refused() {
     assert_eq!(misfit(&with(&longer)), Misfit::Encoding { source: CapnpError::Framing });
 }
 
-/// A root directory whose words were written by hand, and why it is refused.
+/// Returns the fault of a root directory whose words were written by hand.
 #[track_caller]
 fn encoding(segments: &[Vec<u64>]) -> CapnpError {
     let rows = [plain(&[])[0].clone(), (ROOT.to_owned(), frame(segments))];
@@ -282,7 +277,7 @@ fn encoding(segments: &[Vec<u64>]) -> CapnpError {
     }
 }
 
-/// The pointer to a root of two data words and five pointers that follows at once, and those words.
+/// Returns a pointer to a root of two data words and five pointers that follows it, and those words.
 fn hand_made(contents: u64, more: &[u64]) -> Vec<u64> {
     [&[2 << 32 | 5 << 48, 4096, 0, 0, 0, contents, 0, 0], more].concat()
 }
@@ -293,7 +288,7 @@ fn messages_of_several_segments_are_read() {
     let entries = [link("a", "t"), link("b", "t")];
     let list = Object { data: vec![], pointers: vec![Field::List(entries.to_vec())] }.message();
     let words = list.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect::<Vec<_>>();
-    // Without the table, the root pointer and the one pointer of the root: what is left are tag and elements.
+    // Without the table, the root pointer and the pointer of the root, only tag and elements remain.
     let (list_pointer, body) = (words[2], words[3..].to_vec());
     let far = |segment: u64, at: u64, double: u64| 2 | double << 2 | at << 3 | segment << 32;
     let mut one = hand_made(far(1, 8, 1), &[far(2, 0, 0), list_pointer & !0xffff_fffc]);
@@ -316,7 +311,7 @@ fn pointers_that_lead_nowhere_or_in_circles_are_refused() {
         (vec![vec![pointer(0, 9, 0) | 1 << 32]], CapnpError::OutOfBounds),
         (vec![vec![0xffff_fff0 | 1 << 32]], CapnpError::OutOfBounds),
         (vec![vec![1 << 32 | 0xffff << 48]], CapnpError::Amplified),
-        // Far pointers: to themselves, to a segment that is not there, out of one, to a pad that is none.
+        // Far pointers: to themselves, to a missing segment, out of a segment, to an invalid landing pad.
         (vec![vec![far(0, 0, 0)]], CapnpError::WrongKind { expected: "struct or list" }),
         (vec![vec![far(0, 0, 1), 0, 0]], CapnpError::WrongKind { expected: "landing pad" }),
         (vec![vec![far(0, 1, 1), far(0, 0, 1), far(0, 0, 0)]], CapnpError::WrongKind { expected: "landing pad" }),
@@ -324,7 +319,7 @@ fn pointers_that_lead_nowhere_or_in_circles_are_refused() {
         (vec![vec![far(0, 9, 0)]], CapnpError::OutOfBounds),
         (vec![vec![far(0, 1, 1), far(0, 7, 0), 1 << 32]], CapnpError::OutOfBounds),
         (vec![vec![far(0, 0x1fff_ffff, 1)]], CapnpError::OutOfBounds),
-        // Lists: of no structs, with a tag that is none, longer than their words or than the message.
+        // Lists: not of structs, with an invalid tag, longer than their words or than the message.
         (vec![hand_made(1 | 2 << 2 | 2 << 32 | 1 << 35, &[0])], CapnpError::WrongKind { expected: "list of structs" }),
         (vec![hand_made(1 | 2 << 2 | composite(0), &[1])], CapnpError::ListLength),
         (vec![hand_made(1 | 2 << 2 | composite(1), &[2 << 2 | 1 << 32, 0])], CapnpError::ListLength),
@@ -346,7 +341,7 @@ fn a_small_message_does_not_unfold_to_a_large_one() {
     // 500 million elements without size.
     let nothing = 1 | 2 << 2 | 7 << 32;
     assert_eq!(encoding(&[hand_made(nothing, &[0x1fff_ffff << 2])]), CapnpError::Amplified);
-    // A thousand entries that all share one name of 4,000 bytes: 52 KB would become 4 MB.
+    // A thousand entries that share one name of 4,000 bytes: 52 KB would become 4 MB.
     let (count, step) = (1000, 6);
     let (tag_at, first) = (8, 9);
     let name_at = first + count * step;

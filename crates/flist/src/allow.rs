@@ -1,26 +1,26 @@
-//! What a caller with limited rights may fetch: URLs by their parts, never by their letters.
+//! Checks which URLs a limited user may fetch, by their parsed parts and not by their text.
 
 use url::Url;
 
-/// Encoded characters that a server may take for a part of the path that the check did not see.
+/// Percent-encoded characters that a server may decode to path separators or dots, which the check would not see.
 const HIDDEN_PARTS: [&str; 4] = ["%2e", "%2f", "%5c", "%00"];
 
-/// A place on a server, at or below which everything may be fetched: scheme, host, port, and a path up to a slash.
+/// A part of a server that may be fetched: scheme, host, port, and a directory of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlPrefix {
     scheme: String,
     host: String,
     port: u16,
-    /// Without the last slash; empty for the whole server.
+    /// The path without its last slash; empty for the whole server.
     path: String,
 }
 
 impl UrlPrefix {
-    /// Understands `scheme://host[:port][/path]`, for flists `http` and `https`, for the stores of their blocks also `zdb`
-    /// and `s3`.
+    /// Parses `scheme://host[:port][/path]`. The scheme of a flist is `http` or `https`; that of a store may also be `zdb` or
+    /// `s3`.
     ///
     /// # Errors
-    /// What is wrong with it; a password, a query or a fragment is.
+    /// The reason of a refusal; a password, a query and a fragment are refused.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let url = parse(text)?;
         let has_more = !url.username().is_empty() || url.password().is_some();
@@ -39,7 +39,7 @@ impl UrlPrefix {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// Tells whether a URL lies at or below it.
+    /// Tells whether a URL is at or below this prefix.
     pub(crate) fn covers(&self, url: &Url) -> bool {
         let is_server = url.scheme() == self.scheme
             && host_of(url).is_some_and(|host| host == self.host)
@@ -51,15 +51,15 @@ impl UrlPrefix {
     }
 }
 
-/// Returns a URL in its plain form if one of the places covers it. Only that form may be asked for: another program could
-/// read the text as given in another way.
+/// Returns the normal form of a URL if one of the prefixes covers it. Use only this form for the request: another program
+/// could parse the original text differently.
 #[must_use]
 pub fn permitted(text: &str, allowed: &[UrlPrefix]) -> Option<String> {
     let url = parse(text).ok()?;
     allowed.iter().any(|prefix| prefix.covers(&url)).then(|| url.to_string())
 }
 
-/// As [`permitted`], for where a server redirects to, which may be relative to the URL that was asked for.
+/// As [`permitted`], for the target of a redirect, which may be relative to the requested URL.
 pub(crate) fn redirected(from: &str, location: &str, allowed: &[UrlPrefix]) -> Option<String> {
     let target = parse(from).ok()?.join(location).ok()?;
     permitted(target.as_str(), allowed)
@@ -72,7 +72,7 @@ fn parse(text: &str) -> Result<Url, &'static str> {
     Url::parse(text).map_err(|_| "is not a URL")
 }
 
-/// The host as it is written in a URL: lower case, IPv6 in brackets. Other schemes than http keep theirs as given.
+/// Returns the host as in a normalized URL: lower case, IPv6 in brackets. The parser lowers it only for http and https.
 fn host_of(url: &Url) -> Option<String> {
     url.host_str().filter(|host| !host.is_empty()).map(str::to_ascii_lowercase)
 }
@@ -123,7 +123,7 @@ mod tests {
         }
         let whole = [UrlPrefix::parse("http://127.0.0.1:8080").unwrap()];
         assert!(permitted("http://127.0.0.1:8080/a.fl", &whole).is_some());
-        // Another spelling of the same address is the same address.
+        // Another spelling of one address is the same address.
         assert_eq!(permitted("http://0x7f.1:8080/a", &whole).as_deref(), Some("http://127.0.0.1:8080/a"));
         assert_eq!(permitted("http://127.0.0.1/a", &whole), None);
     }

@@ -1,6 +1,6 @@
-//! Writes a file so that others see all of it or nothing: temporary name in the same folder, sync, rename.
+//! Writes a file so that others see it complete or not at all: temporary name in the same folder, sync, rename.
 //!
-//! Used for content that has its hash as name and for files that may be a gigabyte: it streams, unlike `contd-durable`.
+//! It serves content named by its hash and files of up to a gigabyte: it streams, unlike `contd-durable`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::unfinished::Unfinished;
 
-/// Starts the name of every temporary file of this crate; a cleaner may remove old ones.
+/// The prefix of the temporary files of this crate; a cleaner may remove old ones.
 pub(crate) const TEMP_PREFIX: &str = ".tmp-";
 
-/// Tries this many fresh names before it gives up on a folder full of leftovers.
+/// The most new names tried in a folder full of leftovers.
 const MAX_NAME_ATTEMPTS: u32 = 16;
 
-/// A file under a temporary name. Dropped before [`TempFile::commit`], it removes itself.
+/// A file under a temporary name. It is removed when dropped before [`TempFile::commit`].
 #[derive(Debug)]
 pub struct TempFile {
     path: PathBuf,
@@ -27,7 +27,7 @@ pub struct TempFile {
 }
 
 impl TempFile {
-    /// Makes an empty file in `folder`, which must exist, under a name that no one else has.
+    /// Creates an empty file in `folder`, which must exist, under an unused name.
     ///
     /// # Errors
     /// The folder cannot be written to, or is full of leftovers.
@@ -36,7 +36,7 @@ impl TempFile {
         for _ in 0..MAX_NAME_ATTEMPTS {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!("{TEMP_PREFIX}{}-{number}", process::id()));
-            // `create_new` is O_EXCL: it neither follows a link nor takes another's file.
+            // `create_new` is O_EXCL: it neither follows a link nor opens an existing file.
             match OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path) {
                 Ok(file) => {
                     let unfinished = Unfinished::new(&path);
@@ -49,23 +49,23 @@ impl TempFile {
         Err(io::Error::from(io::ErrorKind::AlreadyExists))
     }
 
-    /// Gives the file to write to.
+    /// Returns the file, for writing.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Gives the temporary path, for writers that want a name (SQLite).
+    /// Returns the temporary path, for writers that need a path (SQLite).
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts the content on disk and shows it as `target`, which must not be there.
+    /// Syncs the content and links it as `target`, which must not exist.
     pub(crate) fn commit_new(self, target: &Path) -> io::Result<()> {
         self.file.sync_data()?;
-        // A link fails where a rename would replace; the temporary name goes when this is dropped.
+        // A link fails where a rename would replace; the temporary name is removed when this is dropped.
         match fs::hard_link(&self.path, target) {
-            // Not every file system has links.
+            // Some file systems have no links.
             Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EPERM | nix::libc::EOPNOTSUPP)) => {
                 match fs::symlink_metadata(target) {
                     Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -76,13 +76,13 @@ impl TempFile {
         }
     }
 
-    /// Puts the content on disk and shows it as `target`, replacing what was there.
+    /// Syncs the content and renames the file to `target`; an existing file is replaced.
     pub(crate) fn commit(self, target: &Path) -> io::Result<()> {
         self.file.sync_data()?;
         self.rename(target)
     }
 
-    /// Shows the file as `target` without waiting for the disk: for content that its readers verify.
+    /// Renames the file to `target` without a sync: for content that its readers verify.
     pub(crate) fn rename(mut self, target: &Path) -> io::Result<()> {
         fs::rename(&self.path, target)?;
         self.committed = true;
@@ -93,7 +93,7 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.committed {
-            // Nothing can be done about a failure here; the prefix lets a cleaner find it.
+            // A failure cannot be handled here; the prefix lets a cleaner find the file.
             let _left_behind = fs::remove_file(&self.path);
         }
     }

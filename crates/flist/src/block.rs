@@ -1,4 +1,4 @@
-//! One block: sealed for a store, and opened again with both of its hashes checked.
+//! Seals a block for a store, and opens it again with both of its hashes checked.
 //!
 //! ```text
 //! key    = blake2b-256(plain)                                    plain is 1 ..= 512 KiB
@@ -7,14 +7,14 @@
 //! id     = blake2b-256(stored)
 //! ```
 //!
-//! The legacy format has another cipher and shorter digests, told by the length of the names: see `xxtea.rs`.
+//! The legacy format has another cipher and shorter digests, recognized by the length of the names: see `xxtea.rs`.
 //!
 //! ```text
 //! stored = XXTEA(key)(packed)      key and id are blake2b-128
 //! ```
 //!
-//! Nothing is random: equal content has equal blocks, which is what makes stores share them. A nonce that depends on
-//! the key alone is sound only because a key is never used for two contents.
+//! Sealing is deterministic: equal content gives equal blocks, so that stores keep it once. A nonce that depends only
+//! on the key is safe because a key, the hash of the content, is never used for two contents.
 
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -35,7 +35,7 @@ const NONCE_LEN: usize = 12;
 /// The most bytes a stored block can have: snappy's worst case for [`BLOCK_SIZE`], and the tag.
 pub const MAX_STORED_LEN: usize = 32 + BLOCK_SIZE + BLOCK_SIZE / 6 + TAG_LEN;
 
-/// What went wrong with the bytes of one block.
+/// A block could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
@@ -50,7 +50,7 @@ pub enum BlockError {
     Compress {
         /// The length given.
         len: usize,
-        /// What snappy says.
+        /// Snappy's error.
         source: snap::Error,
     },
     /// The cipher refused; it does so only for lengths far above ours.
@@ -64,15 +64,15 @@ pub enum BlockError {
     StoredLength {
         /// The block.
         id: BlockId,
-        /// What the store gave.
+        /// The length of the bytes from the store.
         len: usize,
     },
-    /// The stored bytes are not what the id names.
+    /// The hash of the stored bytes is not the id.
     #[error("open block {id}: the stored bytes hash to {found}")]
     WrongId {
-        /// What was asked for.
+        /// The expected id.
         id: BlockId,
-        /// What the bytes are.
+        /// The id of the bytes found.
         found: BlockId,
     },
     /// The tag does not match: the flist's key does not belong to its id.
@@ -81,7 +81,7 @@ pub enum BlockError {
         /// The block.
         id: BlockId,
     },
-    /// One name is of the legacy format, the other is not; no reader of a flist makes that.
+    /// The id has the length of one format and the key that of the other; no reader of flists produces that.
     #[error("open block {id}: its key {key} is of another format")]
     MixedNames {
         /// The block.
@@ -89,34 +89,34 @@ pub enum BlockError {
         /// Its key.
         key: BlockKey,
     },
-    /// The packed form declares more than a block may hold, before anything was unpacked.
+    /// The compressed form announces more than a block may hold; it was not decompressed.
     #[error("open block {id}: it would unpack to {len} bytes")]
     UnpackedLength {
         /// The block.
         id: BlockId,
-        /// What it declares.
+        /// The announced length.
         len: usize,
     },
-    /// The packed form is not snappy.
+    /// The decrypted bytes are not valid snappy.
     #[error("open block {id}: unpack it")]
     Unpack {
         /// The block.
         id: BlockId,
-        /// What snappy says.
+        /// Snappy's error.
         source: snap::Error,
     },
-    /// The plain text is not what the key names.
+    /// The hash of the plain text is not the key.
     #[error("open block {id}: the plain text hashes to {found}, not to its key")]
     WrongKey {
         /// The block.
         id: BlockId,
-        /// What the plain text is.
+        /// The key of the plain text found.
         found: BlockKey,
     },
 }
 
 impl BlockError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -134,7 +134,7 @@ impl BlockError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
@@ -147,19 +147,19 @@ impl BlockError {
 /// A block as a store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedBlock {
-    /// Its two names.
+    /// The block's id and key.
     pub names: BlockRef,
     /// The bytes to store under `names.id`.
     pub stored: Vec<u8>,
 }
 
-/// Returns the key, and name in the cache, of some plain text.
+/// Returns the key of some plain text, which also names it in the cache.
 #[must_use]
 pub fn key_of(plain: &[u8]) -> BlockKey {
     BlockKey::new(blake2b_256(plain))
 }
 
-/// Returns the id, and name in the stores, of some stored bytes.
+/// Returns the id of some stored bytes, which names them in the stores.
 #[must_use]
 pub fn id_of(stored: &[u8]) -> BlockId {
     BlockId::new(blake2b_256(stored))
@@ -175,7 +175,7 @@ pub fn seal(plain: &[u8]) -> Result<SealedBlock, BlockError> {
     Ok(SealedBlock { names, stored: sealer.stored })
 }
 
-/// Seals one block after the other in the same memory.
+/// Seals blocks one after the other in one buffer.
 #[derive(Debug)]
 pub(crate) struct Sealer {
     encoder: snap::raw::Encoder,
@@ -199,7 +199,7 @@ impl Sealer {
         encrypt(&mut self.stored, key)
     }
 
-    /// Gives the bytes of the last block, as a store keeps them.
+    /// Returns the stored form of the last block.
     pub(crate) fn stored(&self) -> &[u8] {
         &self.stored
     }
@@ -211,7 +211,7 @@ fn encrypt(stored: &mut Vec<u8>, key: BlockKey) -> Result<BlockRef, BlockError> 
     Ok(BlockRef { id: id_of(stored), key })
 }
 
-/// For fuzzing: seals what an enemy would, which need not be snappy nor belong to the key.
+/// Seals hostile content for fuzzing: it need not be snappy, nor match the key.
 ///
 /// # Errors
 /// The cipher refused the length.
@@ -221,7 +221,7 @@ pub fn seal_anything(mut packed: Vec<u8>, key: BlockKey) -> Result<SealedBlock, 
     Ok(SealedBlock { names, stored: packed })
 }
 
-/// For fuzzing: decrypts a stored block of the legacy format with that key, and counts the bytes that are packed in it.
+/// Decrypts a stored block of the legacy format for fuzzing, and returns the length of its compressed content.
 #[cfg(feature = "testing")]
 #[must_use]
 pub fn decrypt_legacy(key: &[u8; 16], stored: &[u8]) -> usize {
@@ -229,10 +229,10 @@ pub fn decrypt_legacy(key: &[u8; 16], stored: &[u8]) -> usize {
     xxtea::decrypt(key, &mut stored).map_or(0, |()| stored.len())
 }
 
-/// Decrypts and unpacks what a store gave for `block`: the id is checked before, the key after.
+/// Decrypts and decompresses the stored bytes of `block`. The id is checked before, the key after.
 ///
 /// # Errors
-/// Any other content than the one the flist means, with the first check that failed.
+/// The first check that failed: the content is not the one that the flist means.
 pub fn open(mut stored: Vec<u8>, block: &BlockRef) -> Result<Vec<u8>, BlockError> {
     let id = block.id;
     let overhead = match id.digest() {
@@ -242,7 +242,7 @@ pub fn open(mut stored: Vec<u8>, block: &BlockRef) -> Result<Vec<u8>, BlockError
     if stored.len() <= overhead || stored.len() > MAX_STORED_LEN {
         return Err(BlockError::StoredLength { id, len: stored.len() });
     }
-    let found = id.again(&stored);
+    let found = id.rehash(&stored);
     if found != id {
         return Err(BlockError::WrongId { id, found });
     }
@@ -253,11 +253,11 @@ pub fn open(mut stored: Vec<u8>, block: &BlockRef) -> Result<Vec<u8>, BlockError
     }
     let plain =
         snap::raw::Decoder::new().decompress_vec(&stored).map_err(|source| BlockError::Unpack { id, source })?;
-    let found = block.key.again(&plain);
+    let found = block.key.rehash(&plain);
     if found == block.key { Ok(plain) } else { Err(BlockError::WrongKey { id, found }) }
 }
 
-/// Turns stored bytes into packed ones, by the cipher of the format that the names are of.
+/// Decrypts stored bytes with the cipher of the names' format.
 fn decrypt(block: &BlockRef, stored: &mut Vec<u8>) -> Result<(), BlockError> {
     let BlockRef { id, key } = *block;
     let refused = || BlockError::Decrypt { id };

@@ -1,28 +1,28 @@
-//! The one place that reads the clock: deadlines of downloads and of hostile databases, ages in the cache.
+//! The only readers of the clock in this crate: for deadlines of downloads and of hostile databases, and ages in the cache.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// A point in time after which a step gives up. Monotonic, so a changed wall clock moves nothing.
+/// The time at which a step gives up. Monotonic, so a change of the wall clock does not matter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(Instant);
 
 impl Deadline {
-    /// Ends `after` from now.
+    /// Returns the deadline at this time from now.
     pub(crate) fn after(after: Duration) -> Self {
         Self(now() + after)
     }
 
-    /// Gives the one that comes first: this, or `limit` from now.
+    /// Returns the earlier one of this deadline and `limit` from now.
     pub(crate) fn sooner(self, limit: Duration) -> Self {
         Self(self.0.min(now() + limit))
     }
 
-    /// Tells how long is left; zero when it has passed.
+    /// Returns the remaining time; zero after the deadline.
     pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
     }
 
-    /// Tells whether it has passed.
+    /// Tells whether the deadline has passed.
     pub(crate) fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }

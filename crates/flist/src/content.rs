@@ -1,4 +1,4 @@
-//! The bytes of files: exact up to the end, or an error. Never zeros, never short, never another file's.
+//! Reads the content of files, exact up to the end, or fails. Never returns zeros, too few or another file's bytes.
 //!
 //! ```text
 //! read_at ──> cache, already checked (read in place) ──> recent blocks (memory) ──> flight: one thread per block
@@ -25,12 +25,12 @@ pub use whole::{Effort, MAX_EAGER_BYTES, MAX_WHOLE_BYTES};
 /// A block in memory, shared by the readers that wait for it.
 type Plain = Arc<Vec<u8>>;
 
-/// Why a read failed. In a file system all of these but the first three are `EIO`.
+/// A read failed. In a file system all of these but the first three are `EIO`.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// The flist has no such inode.
-    #[error("read inode {ino}: there is none")]
+    #[error("read inode {ino}: not found")]
     NoInode {
         /// The number.
         ino: u64,
@@ -48,32 +48,32 @@ pub enum ReadError {
     NotAFile {
         /// The number.
         ino: u64,
-        /// What it is.
+        /// The kind of the inode.
         kind: FileKind,
     },
-    /// The block could not be had from the cache or from any store.
+    /// The block was neither in the cache nor available from a store.
     #[error("read block {index} of file {ino}")]
     Block {
         /// The file.
         ino: u64,
         /// The block, from 0.
         index: u64,
-        /// The stores' failure; shared, since several readers may have waited for it.
+        /// The error of the stores; shared, since several readers may have waited for it.
         source: Arc<StoreError>,
     },
-    /// A true block, but of another length than the file's size says. Using it would shift what follows.
+    /// The block matches its hashes, but its length does not fit the file's size. Using it would shift the bytes after it.
     #[error("read block {index} of file {ino}: it has {found} bytes, not {expected}")]
     BlockLength {
         /// The file.
         ino: u64,
         /// The block, from 0.
         index: u64,
-        /// Its length.
+        /// The length of the block.
         found: usize,
-        /// What the size of the file says.
+        /// The length according to the size of the file.
         expected: usize,
     },
-    /// Another thread was fetching the block and has not ended within its own deadlines.
+    /// Another thread is fetching the block and did not end within its own deadlines.
     #[error("read block {index} of file {ino}: its fetch by another reader never ended")]
     Stuck {
         /// The file.
@@ -84,7 +84,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -97,7 +97,7 @@ impl ReadError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
@@ -110,7 +110,7 @@ impl ReadError {
     }
 }
 
-/// Reads the files of one flist. `Send + Sync`; any number of threads may read at once.
+/// Reads the files of one flist. Any number of threads may read at once.
 #[derive(Debug)]
 pub struct Content {
     flist: Arc<Flist>,
@@ -127,12 +127,12 @@ struct Place {
     ino: u64,
     index: u64,
     block: BlockRef,
-    /// Its length: what the size of the file says.
+    /// The length according to the size of the file.
     len: usize,
 }
 
 impl Content {
-    /// Puts a flist, its stores and a cache together.
+    /// Combines a flist, its stores and a cache.
     #[must_use]
     pub fn new(flist: Arc<Flist>, routes: Routes, cache: Arc<BlockCache>) -> Self {
         Self {
@@ -145,24 +145,24 @@ impl Content {
         }
     }
 
-    /// Gives the flist.
+    /// Returns the flist.
     #[must_use]
     pub fn flist(&self) -> &Flist {
         &self.flist
     }
 
-    /// Gives the cache.
+    /// Returns the cache.
     #[must_use]
     pub fn cache(&self) -> &BlockCache {
         &self.cache
     }
 
-    /// Fills `buf` from `offset` on, and returns how much: all of it, or up to the end of the file; 0 only there.
+    /// Fills `buf` from `offset` on, and returns the number of bytes read: less than asked only at the end of the file.
     ///
     /// May download, and so take up to 30 s per block of the range; metadata calls on the [`Flist`] never wait for it.
     ///
     /// # Errors
-    /// Any byte of the range could not be had or verified. `buf` may then be partly written; do not use it.
+    /// Some byte of the range could not be fetched or verified. `buf` may be partly written; do not use it.
     pub fn read_at(&self, ino: u64, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
         self.read_by(ino, offset, buf, |place, within, part| match self.read_ready(place, within, part)? {
             true => Ok(true),
@@ -171,7 +171,7 @@ impl Content {
         .map(Option::unwrap_or_default)
     }
 
-    /// The same, but only from what is here and checked already: neither downloads nor hashes. `None` if that is not all.
+    /// As [`Content::read_at`], but only from memory and checked blocks, without download and hash. `None` if one is missing.
     ///
     /// # Errors
     /// As [`Content::read_at`].
@@ -179,7 +179,7 @@ impl Content {
         self.read_by(ino, offset, buf, |place, within, part| self.read_ready(place, within, part))
     }
 
-    /// The same, but also from what is in the cache and must be hashed first: a millisecond per block, no download.
+    /// As [`Content::read_ready_at`], but also hashes unchecked blocks of the cache: a millisecond per block, no download.
     ///
     /// # Errors
     /// As [`Content::read_at`].
@@ -195,7 +195,7 @@ impl Content {
         })
     }
 
-    /// Walks the blocks of a range; `None` as soon as `read` says that it has not got one.
+    /// Calls `read` for each block of a range; `None` as soon as it returns `false`.
     fn read_by(
         &self,
         ino: u64,
@@ -221,10 +221,10 @@ impl Content {
         Ok(Some(wanted))
     }
 
-    /// Brings one block into the cache, for read-ahead and before passthrough. Quick if it is there and checked.
+    /// Brings one block into the cache, for read-ahead and before passthrough. Quick if a checked block is there.
     ///
     /// # Errors
-    /// As [`Content::read_at`]. A cache that cannot be written is no error: look at the file before relying on it.
+    /// As [`Content::read_at`]. A cache that cannot be written is no error: check the file before relying on it.
     pub fn ensure_cached(&self, ino: u64, index: u64) -> Result<(), ReadError> {
         let place = self.place(self.file(ino)?, index)?;
         if self.cache.read_checked(&place.block.key, place.len, 0, &mut []) {
@@ -233,7 +233,7 @@ impl Content {
         self.load(place).map(drop)
     }
 
-    /// Tells whether a block was checked before, so that reading it is quick unless it was evicted. Costs no system call.
+    /// Tells whether a block was checked before, so that reading it is quick unless it was evicted. Makes no system call.
     #[must_use]
     pub fn knows_block(&self, ino: u64, index: usize) -> bool {
         self.flist.blocks(ino).get(index).is_none_or(|block| self.cache.knows(&block.key))
@@ -269,7 +269,7 @@ impl Content {
         }
     }
 
-    /// Gets a whole block, by one thread however many want it.
+    /// Loads a whole block; one thread does so for all that wait for it.
     fn load(&self, place: Place) -> Result<Plain, ReadError> {
         let outcome = self.flights.run(place.block.key, || self.load_alone(place));
         let plain = match outcome {
@@ -286,14 +286,14 @@ impl Content {
         if let Some(plain) = self.cache.load(key, len) {
             return Ok(Arc::new(plain));
         }
-        // Of the processes of this node that miss the block, one fetches it.
+        // If several processes of this node miss the block, one of them fetches it.
         self.cache.load_or(key, len, |plain| Ok(Arc::new(plain)), || self.fetch(place))
     }
 
     fn fetch(&self, place: Place) -> Result<Plain, Arc<StoreError>> {
         let key = &place.block.key;
         let plain = Arc::new(self.routes.fetch(&place.block).map_err(Arc::new)?);
-        // The stores' copy is true to its key whatever the file says about its length.
+        // The bytes match the key, even if their length does not fit the file.
         self.cache.keep(key, &plain);
         if !self.cache.read_checked(key, plain.len(), 0, &mut []) {
             self.recent.put(*key, Arc::clone(&plain));

@@ -1,29 +1,29 @@
-//! The classes that every error of this crate falls in.
+//! The categories of the errors of this crate.
 
 use contd_types::ErrorKind;
 
-/// Says what sort of trouble an error is, so that a caller can map it without reading text.
+/// The category of an error, for callers that decide without reading its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FlistErrorKind {
-    /// The thing named does not exist: a flist, a directory, a block in every store that was asked.
+    /// The named object does not exist: a flist, a directory, or a block in all stores that were asked.
     NotFound,
     /// A server or store did not answer, or not in time. Worth a retry.
     Unreachable,
-    /// A server or store answered that we may not, or the policy for the flist says so.
+    /// A server or store refused the request, or the policy for the flist forbids it.
     Denied,
-    /// What is there is damaged or hostile: it does not match its hash, its length or the format.
+    /// The data is damaged or hostile: it does not match its hash, its length or the format.
     Corrupt,
-    /// What was asked makes no sense: a bad URL, a directory where a file is meant.
+    /// The request is invalid: a bad URL, a directory where a file is expected.
     Invalid,
-    /// Valid, but this version does not do it: an unknown scheme.
+    /// The request is valid, but this version does not support it: an unknown scheme.
     Unsupported,
-    /// What shall be made is there already.
+    /// The output exists already.
     Exists,
     /// The local system refused: permissions, disk full, an I/O error.
     Io,
 }
 
-/// The kind in which it travels.
+/// Maps the category to the one of the API.
 impl From<FlistErrorKind> for ErrorKind {
     fn from(kind: FlistErrorKind) -> Self {
         match kind {

@@ -1,7 +1,7 @@
-//! The two names of a block: the hash of what is stored, and the hash of what it means.
+//! The two names of a block: the id, a hash of the stored bytes, and the key, a hash of the plain bytes.
 //!
-//! A name is as long as the digest of its format, and so says by which one its block is sealed: 32 bytes for `.fl`, 16 for
-//! the legacy `.flist`. Blocks of the two never meet in a store or a cache, not even with equal content.
+//! The length of a name tells the format of its block: 32 bytes for `.fl`, 16 for the legacy `.flist`. Blocks of different
+//! formats never have the same name in a store or cache, not even with equal content.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use std::path::Path;
 /// Bytes of a BLAKE2b-256 digest.
 pub const HASH_LEN: usize = 32;
 
-/// Bytes hashed at once.
+/// The bytes hashed at once.
 const HASH_CHUNK: usize = 64 * 1024;
 
 /// Bytes of a BLAKE2b-128 digest, as the legacy format has them.
@@ -24,8 +24,8 @@ pub(crate) enum Digest {
 }
 
 impl Digest {
-    /// Hashes `bytes` as this digest was made.
-    fn again(&self, bytes: &[u8]) -> Self {
+    /// Hashes `bytes` with the algorithm of this digest.
+    fn rehash(&self, bytes: &[u8]) -> Self {
         match self {
             Self::Current(_) => Self::Current(blake2b_256(bytes)),
             Self::Legacy(_) => Self::Legacy(blake2b_128(bytes)),
@@ -33,20 +33,20 @@ impl Digest {
     }
 }
 
-/// Names a block in the stores: BLAKE2b of the sealed bytes. Its first byte chooses the route.
+/// The name of a block in the stores: BLAKE2b of the sealed bytes. Its first byte selects the route.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(Digest);
 
-/// Names a block in the cache and opens it: BLAKE2b of the plain bytes, which is also the cipher key.
+/// The name of a block in the cache: BLAKE2b of the plain bytes, which is also the cipher key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockKey(Digest);
 
-/// Both names of one block, as the `block` table holds them.
+/// The id and the key of one block, as in the `block` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockRef {
-    /// Where the stores keep it.
+    /// The name in the stores.
     pub id: BlockId,
-    /// What it holds.
+    /// The name in the cache, and the cipher key.
     pub key: BlockKey,
 }
 
@@ -63,7 +63,7 @@ pub fn blake2b_256(bytes: &[u8]) -> [u8; HASH_LEN] {
 pub fn blake2b_128(bytes: &[u8]) -> [u8; LEGACY_HASH_LEN] {
     let mut digest = [0; LEGACY_HASH_LEN];
     let full = blake2b_simd::Params::new().hash_length(LEGACY_HASH_LEN).hash(bytes);
-    // Made with this length, so the zip covers all of both.
+    // The digest has this length, so the zip covers all of both.
     digest.iter_mut().zip(full.as_bytes()).for_each(|(to, from)| *to = *from);
     digest
 }
@@ -73,7 +73,7 @@ pub(crate) fn hasher() -> blake2b_simd::State {
     blake2b_simd::Params::new().hash_length(HASH_LEN).to_state()
 }
 
-/// Ends what [`hasher`] started.
+/// Finishes a hash that [`hasher`] started.
 pub(crate) fn finish(state: &blake2b_simd::State) -> [u8; HASH_LEN] {
     let mut digest = [0; HASH_LEN];
     // The state was made with this length, so the zip covers all of both.
@@ -81,7 +81,7 @@ pub(crate) fn finish(state: &blake2b_simd::State) -> [u8; HASH_LEN] {
     digest
 }
 
-/// Hashes what is left of a stream; the digest is given as 64 hex digits.
+/// Hashes the rest of a stream, and returns the digest as 64 hex digits.
 pub(crate) fn hash_stream(mut stream: impl Read) -> io::Result<String> {
     let (mut state, mut chunk) = (hasher(), vec![0; HASH_CHUNK]);
     loop {
@@ -104,10 +104,10 @@ pub fn hash_file(path: &Path) -> io::Result<String> {
     hash_stream(crate::regular::open_file(path)?)
 }
 
-/// Writes bytes as lower-case hex.
+/// Formats bytes as lower-case hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    // By digits and not by `write!`: every read of a cached block needs the name of its file.
+    // Converted digit by digit, because `write!` is slower: every read of a cached block needs its file name.
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.fold(String::with_capacity(bytes.len() * 2), |mut text, digit| {
         text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
@@ -118,19 +118,19 @@ pub fn hex(bytes: &[u8]) -> String {
 macro_rules! block_name {
     ($name:ident) => {
         impl $name {
-            /// Takes the 32 bytes of a digest.
+            /// Makes a name from the 32 bytes of a digest.
             #[must_use]
             pub const fn new(bytes: [u8; HASH_LEN]) -> Self {
                 Self(Digest::Current(bytes))
             }
 
-            /// Takes the 16 bytes of a digest of the legacy format.
+            /// Makes a name from the 16 bytes of a digest of the legacy format.
             #[must_use]
             pub const fn legacy(bytes: [u8; LEGACY_HASH_LEN]) -> Self {
                 Self(Digest::Legacy(bytes))
             }
 
-            /// Gives the bytes: 32, or 16 of the legacy format.
+            /// Returns the bytes: 32, or 16 in the legacy format.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8] {
                 match &self.0 {
@@ -139,7 +139,7 @@ macro_rules! block_name {
                 }
             }
 
-            /// Gives the bytes for tables that have room for one length: a shorter name ends with zeros, as no hash does.
+            /// Returns 32 bytes for tables with one length: a legacy name is padded with zeros, which no hash ends with.
             #[must_use]
             pub fn widened(&self) -> [u8; HASH_LEN] {
                 let mut wide = [0; HASH_LEN];
@@ -147,23 +147,23 @@ macro_rules! block_name {
                 wide
             }
 
-            /// Tells the formats apart.
+            /// Returns the digest with its format.
             pub(crate) const fn digest(&self) -> &Digest {
                 &self.0
             }
 
-            /// Gives the name that `bytes` would have here, in the format of this one.
-            pub(crate) fn again(&self, bytes: &[u8]) -> Self {
-                Self(self.0.again(bytes))
+            /// Returns the name of `bytes` in the format of this name.
+            pub(crate) fn rehash(&self, bytes: &[u8]) -> Self {
+                Self(self.0.rehash(bytes))
             }
 
-            /// Gives the lower-case hex digits, 64 or 32, that stores and cache use as a file name.
+            /// Returns the lower-case hex digits, 64 or 32, that stores and cache use as a file name.
             #[must_use]
             pub fn to_hex(&self) -> String {
                 hex(self.as_bytes())
             }
 
-            /// Gives the folder: the first two hex digits.
+            /// Returns the directory for this name: the first two hex digits.
             #[must_use]
             pub fn shard(&self) -> String {
                 hex(self.as_bytes().get(..1).unwrap_or_default())
@@ -198,6 +198,6 @@ mod tests {
         assert_eq!((current.to_hex().len(), legacy.to_hex().len()), (64, 32));
         assert_eq!((current.as_bytes().len(), legacy.as_bytes().len()), (32, 16));
         assert_eq!((current.widened()[15..17].to_vec(), legacy.widened()[15..17].to_vec()), (vec![7, 7], vec![7, 0]));
-        assert_eq!((current.again(b"x").to_hex().len(), legacy.again(b"x").to_hex().len()), (64, 32));
+        assert_eq!((current.rehash(b"x").to_hex().len(), legacy.rehash(b"x").to_hex().len()), (64, 32));
     }
 }

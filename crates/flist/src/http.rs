@@ -1,4 +1,4 @@
-//! What downloads of blocks and of flists share: the client, its bounds, and failures without credentials.
+//! The HTTP client for blocks and flists: its limits, and its failures without credentials.
 
 use std::io;
 use std::time::Duration;
@@ -8,29 +8,29 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use crate::net::{NetRoutes, PolicyResolver};
 
-/// The longest that a connection may take to be made, the name looked up included.
+/// The longest time to connect, the lookup of the name included.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Redirects followed. A store behind a load balancer needs one; a loop must end.
+/// The most redirects followed. A store behind a load balancer needs one; a loop must end.
 pub(crate) const MAX_REDIRECTS: u32 = 3;
 
-/// Connections kept for reuse per store: as many as readers that download at once.
+/// The most idle connections kept per store: as many as readers that download at once.
 const MAX_IDLE_CONNECTIONS: usize = 16;
 
-/// Where an exchange with a server failed.
+/// An exchange with a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpFailure {
     /// The name has no address.
     #[error("the host name is unknown")]
     UnknownHost,
-    /// No connection.
+    /// The connection could not be made.
     #[error("no connection")]
     Connect,
-    /// The policy forbids the address, which is on this machine or its link.
+    /// The policy forbids the address, for example because it is on this machine.
     #[error("a flist from the network may not name this address")]
     Forbidden,
-    /// A bound on time was reached.
+    /// A timeout expired.
     #[error("no complete answer in time")]
     Timeout,
     /// The connection broke.
@@ -39,27 +39,27 @@ pub enum HttpFailure {
     /// The body ended before the announced length.
     #[error("the answer ended after {received} of {announced} bytes")]
     CutShort {
-        /// What came.
+        /// The bytes received.
         received: u64,
-        /// What the header said.
+        /// The bytes that the header announced.
         announced: u64,
     },
     /// More redirects than [`MAX_REDIRECTS`], or one that cannot be followed.
-    #[error("a redirect led nowhere")]
+    #[error("too many redirects, or an invalid one")]
     Redirect,
-    /// A redirect led from https to http. Never followed: the path, and what protects it, would go in the clear.
+    /// A redirect led from https to http. Never followed: the path, which may hold a secret, would be sent unencrypted.
     #[error("a redirect led from https to http")]
     Downgrade,
     /// The certificate or the encryption was refused.
     #[error("the secure connection was refused: {0}")]
     Tls(Box<str>),
-    /// Not HTTP, or not sane HTTP.
+    /// The answer is not valid HTTP.
     #[error("the answer is not valid HTTP: {0}")]
     Protocol(Box<str>),
 }
 
 impl HttpFailure {
-    /// Takes over what the client says, leaving out the texts that may quote a URL.
+    /// Converts an error of the client, and drops texts that may quote a URL.
     pub(crate) fn from_client(error: ureq::Error) -> Self {
         match error {
             ureq::Error::HostNotFound => Self::UnknownHost,
@@ -79,7 +79,7 @@ impl HttpFailure {
         }
     }
 
-    /// Tells whether asking again soon may well help.
+    /// Tells whether a retry soon may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::UnknownHost | Self::Connect | Self::Timeout | Self::Io(_) | Self::CutShort { .. } => true,
@@ -88,30 +88,30 @@ impl HttpFailure {
     }
 }
 
-/// Tells whether a status says "later".
+/// Tells whether a status asks for a retry.
 pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
-/// What a client may do.
+/// The limits of a client.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
-    /// The longest that one exchange may take.
+    /// The longest time for one exchange.
     pub(crate) whole: Duration,
-    /// The longest without a byte.
+    /// The longest time without a byte.
     pub(crate) silence: Duration,
     /// Refuses http, also after a redirect.
     pub(crate) https_only: bool,
-    /// Which hosts it may connect to.
+    /// The hosts that it may connect to.
     pub(crate) hosts: NetRoutes,
 }
 
-/// Makes a client as [`agent`] does, that gives redirects to its caller to judge.
+/// Makes a client that returns redirects to its caller; otherwise as [`agent`].
 pub(crate) fn agent_without_redirects(bounds: Bounds) -> Agent {
     make(bounds, 0)
 }
 
-/// Makes a client that keeps its connections. A password never goes along with a redirect.
+/// Makes a client that keeps connections. A redirect never carries a password.
 pub(crate) fn agent(bounds: Bounds) -> Agent {
     make(bounds, MAX_REDIRECTS)
 }
@@ -133,7 +133,7 @@ fn make(bounds: Bounds, redirects: u32) -> Agent {
     Agent::with_parts(config, DefaultConnector::default(), PolicyResolver(bounds.hosts))
 }
 
-/// Checks that a URL has a host, so that later errors never need to quote it.
+/// Checks that a URL has a host, so that later errors need not quote it.
 pub(crate) fn is_valid_url(url: &str) -> bool {
     url.parse::<ureq::http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
 }
@@ -146,7 +146,7 @@ mod tests {
     fn a_client_for_https_does_not_speak_http() {
         let second = Duration::from_secs(1);
         let bounds = Bounds { whole: second, silence: second, https_only: true, hosts: NetRoutes::Any };
-        // The client looks at each request, those after a redirect included.
+        // The client checks each request, also after a redirect.
         let error = agent(bounds).get("http://127.0.0.1:1/secret").call().unwrap_err();
         let failure = HttpFailure::from_client(error);
         assert!(matches!(failure, HttpFailure::Downgrade), "{failure:?}");

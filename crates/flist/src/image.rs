@@ -1,16 +1,16 @@
-//! What an image says about how its containers are run, as it is kept in the tags of a flist.
+//! The defaults of a container image for its containers, stored in the tags of a flist.
 //!
 //! | tag | what | form |
 //! | --- | --- | --- |
 //! | `oci.entry` | entrypoint | JSON list |
-//! | `oci.cmd` | command: the arguments of the entrypoint, or all there is | JSON list |
+//! | `oci.cmd` | command: the arguments of the entrypoint, or program and arguments | JSON list |
 //! | `oci.env` | environment, each `KEY=VALUE` | JSON list |
 //! | `oci.dir` | working directory | text |
 //! | `oci.user` | `user[:group]` or `uid[:gid]` | text |
-//! | `oci.signal` | the signal that asks it to end | text |
+//! | `oci.signal` | the signal that stops it | text |
 //! | `oci.ports`, `oci.volume` | exposed ports and volumes, for information | JSON list |
 //!
-//! The keys fit the ten characters that the format declares. Their prefix tells them from the free tags of others.
+//! The keys have at most the ten characters that the format declares. The prefix separates them from other tags.
 
 use crate::error::FlistErrorKind;
 
@@ -23,20 +23,20 @@ const STOP_SIGNAL: &str = "oci.signal";
 const PORTS: &str = "oci.ports";
 const VOLUMES: &str = "oci.volume";
 
-/// How the containers of an image are run, where their caller does not say otherwise.
+/// The defaults for containers of an image; options of the caller replace them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageDefaults {
     /// The program and its first arguments.
     pub entrypoint: Vec<String>,
-    /// Further arguments, or program and arguments if there is no entrypoint. A caller's own take its place.
+    /// Further arguments, or program and arguments if there is no entrypoint. Arguments of the caller replace them.
     pub cmd: Vec<String>,
     /// Environment, each `KEY=VALUE`.
     pub env: Vec<String>,
     /// Working directory.
     pub working_dir: Option<String>,
-    /// Who it runs as.
+    /// The user and group to run as.
     pub user: Option<String>,
-    /// The signal that asks it to end.
+    /// The signal that stops the container.
     pub stop_signal: Option<String>,
     /// Ports, for information.
     pub ports: Vec<String>,
@@ -44,24 +44,24 @@ pub struct ImageDefaults {
     pub volumes: Vec<String>,
 }
 
-/// Why the tags of a flist say nothing that could be run.
+/// A tag of the flist could not be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("understand tag {key} of the flist")]
 pub struct ImageTagError {
     /// The tag.
     pub key: &'static str,
-    /// What is wrong with it.
+    /// The decoder's error.
     pub source: serde_json::Error,
 }
 
 impl ImageTagError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         "the tag must be a JSON list of texts: import the image again"
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         FlistErrorKind::Corrupt
@@ -69,7 +69,7 @@ impl ImageTagError {
 }
 
 impl ImageDefaults {
-    /// Writes them as tags, sorted by key; what is empty is left out.
+    /// Converts the defaults to tags, sorted by key; empty values have no tag.
     #[must_use]
     pub fn to_tags(&self) -> Vec<(String, String)> {
         let list = |key: &str, words: &[String]| {
@@ -89,10 +89,10 @@ impl ImageDefaults {
         tags.into_iter().flatten().collect()
     }
 
-    /// Reads them from the tags of a flist; all is empty for one that is not of an image.
+    /// Reads the defaults from the tags of a flist; all are empty for a flist that was not made from an image.
     ///
     /// # Errors
-    /// One of the tags has another form.
+    /// A tag has an unexpected form.
     pub fn from_tags(tags: &[(String, String)]) -> Result<Self, ImageTagError> {
         let text = |key: &str| tags.iter().find(|(of_it, _)| of_it == key).map(|(_, value)| value.clone());
         let list = |key: &'static str| match text(key) {
@@ -112,7 +112,7 @@ impl ImageDefaults {
     }
 }
 
-/// `ENTRYPOINT [""]` is how a Dockerfile takes back the entrypoint of its base: engines take it for none.
+/// Maps `ENTRYPOINT [""]`, by which a Dockerfile clears the entrypoint of its base, to an empty entrypoint, as engines do.
 #[must_use]
 pub fn without_cleared(entrypoint: Vec<String>) -> Vec<String> {
     if entrypoint.iter().all(String::is_empty) && entrypoint.len() == 1 { Vec::new() } else { entrypoint }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_and_keys_fit_the_format() {
+    fn written_tags_are_read_back_and_keys_fit_the_format() {
         let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let defaults = ImageDefaults {
             entrypoint: list(&["/bin/a", "-x \"y\""]),
@@ -147,7 +147,7 @@ mod tests {
         let tags = [("env", "production"), ("cmd", "x"), ("user", "me")];
         let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(ImageDefaults::from_tags(&tags).unwrap(), ImageDefaults::default());
-        // As flists of before have it.
+        // The form in older flists.
         let cleared = [("oci.entry".to_owned(), "[\"\"]".to_owned())];
         assert_eq!(ImageDefaults::from_tags(&cleared).unwrap(), ImageDefaults::default());
         let bad = [("oci.env".to_owned(), "production".to_owned())];

@@ -1,11 +1,11 @@
-//! A flist as people and programs look at it: what is in it by number, and names, modes and times as text.
+//! Describes a flist for people and programs: counts of its content, and names, modes and times as text.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use crate::metadata::{FileKind, Flist};
 
-/// What is in a flist.
+/// Counts of a flist's content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Regular files.
@@ -22,15 +22,15 @@ pub struct Summary {
     pub fifos: u64,
     /// Unix sockets.
     pub sockets: u64,
-    /// Bytes of all files.
+    /// Bytes of content of all files.
     pub content_bytes: u64,
-    /// Blocks of all files.
+    /// The number of blocks of all files.
     pub blocks: u64,
-    /// Distinct ones among them, which is what the stores hold.
+    /// The number of distinct blocks, which is the number in the stores.
     pub unique_blocks: u64,
 }
 
-/// Counts what is in a flist.
+/// Counts the content of a flist.
 #[must_use]
 pub fn summarize(flist: &Flist) -> Summary {
     let mut summary = Summary { content_bytes: flist.content_bytes(), ..Summary::default() };
@@ -53,8 +53,8 @@ pub fn summarize(flist: &Flist) -> Summary {
     summary
 }
 
-/// Writes a name so that a terminal shows it and does nothing else: what is no printable UTF-8 becomes `\xNN`, and a
-/// backslash two. Different names stay different.
+/// Formats a name so that a terminal prints it without side effects: bytes that are not printable UTF-8 become `\xNN`, and
+/// a backslash is doubled. Different names stay different.
 #[must_use]
 pub fn escape(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
@@ -71,7 +71,7 @@ pub fn escape(name: &[u8]) -> String {
     text
 }
 
-/// Controls act on the terminal, and marks of direction and other invisible letters make a name look like another.
+/// Control characters act on the terminal; direction marks and other invisible characters make one name look like another.
 fn is_printable(letter: char) -> bool {
     let is_invisible = matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
@@ -82,7 +82,7 @@ fn escape_byte(text: &mut String, byte: u8) {
     let _infallible = write!(text, "\\x{byte:02x}");
 }
 
-/// Writes a `st_mode` as `ls -l` does: `drwxr-sr-x`.
+/// Formats a `st_mode` as `ls -l` does: `drwxr-sr-x`.
 #[must_use]
 pub fn mode_text(mode: u32) -> String {
     let kind = match mode & 0o170_000 {
@@ -111,7 +111,7 @@ pub fn mode_text(mode: u32) -> String {
     text
 }
 
-/// Writes seconds since 1970 as `2026-11-25 18:07`, in UTC; what is no year of four digits as `@seconds`.
+/// Formats seconds since 1970 as `2026-11-25 18:07`, in UTC; a year without four digits gives `@seconds`.
 #[must_use]
 pub fn time_text(seconds: i64) -> String {
     /// Years 0 to 9999.

@@ -1,4 +1,4 @@
-//! Names to addresses within a bound, and which addresses a flist from the network may name.
+//! Resolves names within a deadline, and restricts the addresses that a flist from the network may use.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -12,33 +12,32 @@ use ureq::unversioned::transport::NextTimeout;
 use crate::clock::Deadline;
 use crate::url::ServerUrl;
 
-/// Addresses tried for one name: a hostile name server must not make a connect take for ever.
+/// The most addresses tried for one name: a hostile name server must not delay a connection for ever.
 const MAX_ADDRESSES: usize = 8;
 
-/// Which hosts may be connected to.
+/// The hosts that may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum NetRoutes {
-    /// Any: for a flist that the operator made or named by a local path.
+    /// Any host: for a flist that the operator made or named by a local path.
     #[default]
     Any,
-    /// Any but this machine and its link: for flists from the network. Those may otherwise make the node call services
-    /// that listen on loopback only, or the metadata service of a cloud. Private networks stay allowed: hubs live there.
+    /// Any host but this machine and link-local addresses: for flists from the network, which could otherwise make the node
+    /// call services on loopback, or the metadata service of a cloud. Private networks stay allowed, for local hubs.
     NotThisMachine,
-    /// Public addresses, and these servers (`host:port`, an IPv6 host in brackets): for a caller with limited rights. A server
-    /// that is named by a name may be on a private network; on this machine only one that is named by its very address, or as
-    /// `localhost`.
+    /// Public addresses and these servers (`host:port`, an IPv6 host in brackets): for a limited user. A server given by name
+    /// may be on a private network. A server on this machine must be given by its address, or as `localhost`.
     PublicAnd(Arc<[String]>),
 }
 
 impl NetRoutes {
-    /// Gives what the routes of a flist from this URL may name: this machine's services only if it is one of them.
+    /// Returns the policy for the routes of a flist from this URL: this machine is allowed only if the flist came from it.
     pub(crate) fn for_flist(url: &str) -> Self {
         let host = ServerUrl::parse(url).map(|parts| parts.host.to_ascii_lowercase()).unwrap_or_default();
         let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         if here { Self::Any } else { Self::NotThisMachine }
     }
 
-    /// Tells whether an address of a server, named `host:port`, may be connected to.
+    /// Tells whether an address of the server `host:port` may be connected to.
     pub(crate) fn allow(&self, server: &str, address: IpAddr) -> bool {
         match self {
             Self::Any => true,
@@ -65,7 +64,7 @@ fn is_beyond(address: IpAddr) -> bool {
 
 fn is_private(address: IpAddr) -> bool {
     let is_private_v4 = |address: Ipv4Addr| {
-        // Besides RFC 1918: 100.64.0.0/10 between a provider and its customers, 198.18.0.0/15 for tests of networks.
+        // Besides RFC 1918: 100.64.0.0/10 between providers and customers, 198.18.0.0/15 for network tests.
         let [first, second, ..] = address.octets();
         let is_shared = first == 100 && second & 0xc0 == 64;
         address.is_private() || is_shared || (first == 198 && second & 0xfe == 18)
@@ -76,7 +75,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Gives the IPv4 address inside a mapped, compatible, NAT64 or 6to4 one. `::` and `::1` are not such.
+/// Returns the IPv4 address in a mapped, compatible, NAT64 or 6to4 address. `::` and `::1` contain none.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
@@ -96,13 +95,13 @@ fn is_beyond_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_beyond_v6(address: Ipv6Addr) -> bool {
-    // fd00:ec2::254 is the metadata service of a cloud, in a range that is else private.
+    // fd00:ec2::254 is the metadata service of a cloud, in an otherwise private range.
     let metadata = address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     let here = address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local();
     !(here || metadata || address.is_multicast())
 }
 
-/// Connects to `host:port` before the deadline. Every address gets its share of what is left.
+/// Connects to `host:port` before the deadline. The remaining time is divided among the addresses.
 pub(crate) fn dial(target: &str, policy: &NetRoutes, deadline: Deadline) -> io::Result<TcpStream> {
     let all = resolve(target, deadline)?;
     let addresses =
@@ -125,7 +124,7 @@ pub(crate) fn dial(target: &str, policy: &NetRoutes, deadline: Deadline) -> io::
     Err(failure)
 }
 
-/// Looks a name up. The system's call has no bound of its own, so it runs on a thread that may be left behind.
+/// Resolves a name. The system's call has no timeout, so it runs on a thread that may be left behind.
 fn resolve(target: &str, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = target.parse::<SocketAddr>() {
         return Ok(vec![address]);
@@ -134,20 +133,20 @@ fn resolve(target: &str, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
     let name = target.to_owned();
     let look_up = move || {
         let addresses = name.to_socket_addrs().map(|found| found.take(2 * MAX_ADDRESSES).collect::<Vec<_>>());
-        // No one listens any more after the deadline.
+        // The receiver is gone after the deadline.
         let _late = sender.send(addresses);
     };
     thread::Builder::new().name("contd-resolve".to_owned()).spawn(look_up)?;
     match answer.recv_timeout(deadline.remaining().max(Duration::from_millis(1))) {
         Ok(Ok(addresses)) if addresses.is_empty() => Err(io::Error::from(io::ErrorKind::NotFound)),
-        // The resolver's own error has no kind that tells it from others.
+        // The error of the resolver has no kind that distinguishes it.
         Ok(Err(_unknown)) => Err(io::Error::from(io::ErrorKind::NotFound)),
         Ok(addresses) => addresses,
         Err(_late) => Err(io::Error::from(io::ErrorKind::TimedOut)),
     }
 }
 
-/// Looks names up for the HTTP client, redirects included, and leaves out what the policy forbids.
+/// Resolves names for the HTTP client, redirects included, and drops addresses that the policy forbids.
 #[derive(Debug)]
 pub(crate) struct PolicyResolver(pub(crate) NetRoutes);
 
@@ -159,7 +158,7 @@ impl Resolver for PolicyResolver {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = DefaultResolver::default().resolve(uri, config, timeout)?;
-        // A proxy of the operator's may well be on this machine; what it connects to is its own policy.
+        // The operator's proxy may be on this machine; it applies its own policy to its connections.
         if config.proxy().is_some() {
             return Ok(found);
         }
@@ -230,7 +229,7 @@ mod tests {
             ("any.example:80", "::ffff:10.0.0.1"),
             ("any.example:80", "127.0.0.1"),
             ("any.example:80", "169.254.169.254"),
-            // Whoever has the name may point it anywhere; it was not trusted with this machine.
+            // The owner of the name may point it anywhere; the name does not give access to this machine.
             ("hub.example:443", "127.0.0.1"),
             ("hub.example:443", "169.254.169.254"),
             ("hub.example:444", "10.1.2.3"),

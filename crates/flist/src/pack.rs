@@ -1,11 +1,11 @@
-//! Packs a directory, or a tree from elsewhere: its blocks into stores, its tree into a `.fl` that the real `rfs` reads.
+//! Packs a directory, or a given tree: its blocks into stores, its metadata into a `.fl` that the real `rfs` reads.
 //!
 //! ```text
 //! walk, or a caller ──> Tree (sorted) ──> workers: read, seal, put ──> blocks per file, in order ──> database ──> flush ──> rename
 //! ```
 //!
-//! The same tree gives the same `.fl`, byte for byte: the tree is sorted, inode numbers follow it, and the rows are
-//! written by one thread in that order. Nothing is visible under the final name before every block is on disk.
+//! The same tree gives the same `.fl`, byte for byte: the tree is sorted, inode numbers follow that order, and one thread
+//! writes the rows in it. The flist appears under its name only after all blocks are in the stores.
 
 mod database;
 mod error;
@@ -31,21 +31,21 @@ use crate::url;
 /// The longest tag, key and value together: readers take rows of 64 KiB.
 const MAX_TAG_BYTES: usize = 60_000;
 
-/// How to pack.
+/// The options of packing.
 #[derive(Debug, Clone)]
 pub struct PackOptions {
     /// Tags to record, each key once.
     pub tags: Vec<(String, String)>,
-    /// Leaves the passwords of the stores out of the routes (default), so that readers need public read access.
+    /// Records the stores without their passwords (default); readers then need public read access.
     pub strip_password: bool,
-    /// Accepts names that are not UTF-8. They are written as they are, which `rfs` cannot read; refused by default.
+    /// Accepts names that are not UTF-8. They are written unchanged, which `rfs` cannot read; refused by default.
     pub raw_names: bool,
-    /// Threads that read and seal; by default as many as there are cores.
+    /// The number of threads that read and seal; by default the number of cores.
     pub workers: Option<NonZeroUsize>,
-    /// What is recorded of where the blocks are, in place of the stores: for blocks that readers get elsewhere, for example
-    /// from a web server. Each `[xx-yy=]URL`.
+    /// The routes to record in place of the stores, for readers that get the blocks elsewhere, for example from a web server.
+    /// Each is `[xx-yy=]URL`.
     pub routes: Vec<String>,
-    /// Replaces `out` if it is there; refused by default.
+    /// Replaces an existing `out`; refused by default.
     pub force: bool,
 }
 
@@ -62,29 +62,29 @@ impl Default for PackOptions {
     }
 }
 
-/// How far a [`pack`] has come.
+/// The progress of a [`pack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackProgress {
-    /// Bytes of content that are sealed and stored.
+    /// Bytes of content sealed and stored so far.
     pub done_bytes: u64,
-    /// Bytes of content that the tree has.
+    /// Bytes of content in total.
     pub total_bytes: u64,
 }
 
-/// What a [`pack`] made.
+/// The result of a [`pack`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackReport {
-    /// Inodes, the root included.
+    /// The number of inodes, the root included.
     pub entries: u64,
-    /// Bytes of all files.
+    /// Bytes of content of all files.
     pub content_bytes: u64,
-    /// Blocks of all files; equal ones are stored once.
+    /// The number of blocks of all files; equal blocks are stored once.
     pub blocks: u64,
     /// BLAKE2b-256 of the `.fl`, as 64 hex digits.
     pub hash: String,
 }
 
-/// A store to write to, and what the flist will say about it.
+/// A store to write to, and the route that is recorded for it.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) range: Range,
@@ -92,15 +92,15 @@ pub(crate) struct Target {
     pub(crate) route: Route,
 }
 
-/// Packs `dir` into `out` and the stores. `out` appears whole or not at all; blocks may stay behind after a failure.
+/// Packs `dir` into `out` and the stores. `out` appears complete or not at all; blocks may stay after a failure.
 ///
-/// A store is `[xx-yy=]URL`, with the first and last value of `id[0]` in hex; without them it takes every block. Each
-/// block goes to every store that covers it. Symbolic links are stored as links; `dir` itself may be one. Mount points
-/// are crossed, `out` itself is left out. `progress` is called from this thread.
+/// A store is `[xx-yy=]URL`, with the first and last value of `id[0]` in hex; without a range it takes every block. Each
+/// block is written to every store that covers it. Symbolic links are stored as links, except that `dir` itself is followed.
+/// Mount points are crossed, and `out` itself is left out. `progress` is called on the calling thread.
 ///
 /// # Errors
-/// A store that cannot be used or is inside `dir`, ids that no store covers, a name that is not UTF-8, a file that
-/// changed meanwhile, or whatever the system refuses.
+/// A store cannot be used or is inside `dir`, no store covers some ids, a name is not UTF-8, a file changed while it was
+/// read, or an operation failed.
 pub fn pack(
     dir: &Path,
     out: &Path,
@@ -115,7 +115,7 @@ pub fn pack(
     write(&tree, output, &targets, options, progress)
 }
 
-/// Packs what is not a directory on disk: entries with their content. Otherwise as [`pack`].
+/// Packs a given tree: entries with their content. Otherwise as [`pack`].
 ///
 /// # Errors
 /// As [`pack`].
@@ -131,7 +131,7 @@ pub fn pack_tree(
     write(tree, output, &targets, options, progress)
 }
 
-/// The flist that will appear.
+/// The flist that is being written.
 struct Output {
     folder: PathBuf,
     path: PathBuf,
@@ -149,10 +149,10 @@ impl Output {
     }
 }
 
-/// Refuses a place that is taken; with `force` only what is no file: a device or a directory is never replaced.
+/// Refuses an existing output. With `force`, a file may be replaced, but never a directory, a device or another kind.
 ///
 /// # Errors
-/// It is taken.
+/// The output exists.
 pub fn check_place(out: &Path, force: bool) -> Result<(), PackError> {
     match fs::symlink_metadata(out) {
         Ok(metadata) if metadata.is_file() || metadata.is_symlink() => {
@@ -163,7 +163,7 @@ pub fn check_place(out: &Path, force: bool) -> Result<(), PackError> {
             }
         }
         Ok(_) => Err(PackError::NotAFile { path: out.to_owned() }),
-        // What else is wrong with it is found when it is written.
+        // Other faults are found when the output is written.
         Err(_not_there) => Ok(()),
     }
 }
@@ -205,7 +205,7 @@ fn write(
     })
 }
 
-/// What the flist says of where its blocks are.
+/// Returns the routes that are recorded in the flist.
 fn recorded(targets: &[Target], options: &PackOptions) -> Result<Vec<Route>, PackError> {
     if options.routes.is_empty() {
         return Ok(targets.iter().map(|target| target.route.clone()).collect());
@@ -218,7 +218,7 @@ fn recorded(targets: &[Target], options: &PackOptions) -> Result<Vec<Route>, Pac
     Ok(routes)
 }
 
-/// Refuses tags that a reader would.
+/// Refuses tags that readers would refuse.
 fn check_tags(tags: &[(String, String)]) -> Result<(), PackError> {
     if tags.len() > MAX_TAGS {
         return Err(PackError::TooMany { what: "tags", limit: MAX_TAGS });
@@ -252,7 +252,7 @@ fn out_parts(out: &Path) -> Result<(PathBuf, PathBuf), PackError> {
     Ok((folder, PathBuf::from(name)))
 }
 
-/// Understands the stores, and checks that together they take every block and do not lie in what is packed.
+/// Connects to the stores, and checks that together they cover every block and are not inside the packed tree.
 fn targets(stores: &[String], root: Option<&Path>, options: &PackOptions) -> Result<Vec<Target>, PackError> {
     let mut targets = Vec::with_capacity(stores.len());
     for text in stores {
@@ -275,7 +275,7 @@ fn targets(stores: &[String], root: Option<&Path>, options: &PackOptions) -> Res
 
 /// Refuses a store inside the tree: packing it would pack its own output.
 fn check_outside(folder: &Path, root: &Path) -> Result<(), PackError> {
-    // The folder may not exist yet: what exists of it decides.
+    // The directory may not exist yet: resolve its nearest existing ancestor.
     let existing = folder.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok().map(|real| (ancestor, real)));
     let real = existing.map_or_else(
         || folder.to_owned(),

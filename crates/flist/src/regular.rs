@@ -1,8 +1,8 @@
-//! Opens files that people name, and nothing else: what the name stands for is looked at before it is opened for reading.
+//! Opens regular files and directories by path, and refuses other kinds without opening them.
 //!
-//! To open a device can rewind a tape or reset a line, a FIFO waits for a writer, and a socket gives an error that says
-//! nothing. So the name is resolved to a descriptor that only stands for it (`O_PATH`), and that one is opened again: the
-//! very thing that was looked at, whatever happens to its name meanwhile.
+//! Opening a device can rewind a tape or reset a line, a FIFO waits for a writer, and a socket gives an unclear error. So the
+//! path is resolved to an `O_PATH` descriptor, which has no effect, and checked; then that descriptor is reopened, which
+//! guarantees the same file even if the path changes meanwhile.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io;
@@ -10,18 +10,18 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// What a name stands for.
+/// The file that a path leads to.
 #[derive(Debug)]
 pub enum Opened {
     /// A regular file, open for reading.
     File(File),
     /// A directory, open for reading.
     Directory(File),
-    /// What is not opened.
+    /// Another kind of file, not opened.
     Other(Odd),
 }
 
-/// What is neither a file nor a directory.
+/// A kind of file that is neither regular nor a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Odd {
     /// `mknod … b`
@@ -32,7 +32,7 @@ pub enum Odd {
     Fifo,
     /// `bind`
     Socket,
-    /// Of a kind that this code does not know.
+    /// A kind that this code does not know.
     Unknown,
 }
 
@@ -64,10 +64,10 @@ impl Odd {
     }
 }
 
-/// Opens what a path leads to, links followed, if it is a regular file or a directory.
+/// Opens a regular file or a directory; symbolic links are followed.
 ///
 /// # Errors
-/// As opening a file has them.
+/// The errors of opening a file.
 pub fn open(path: &Path) -> io::Result<Opened> {
     let found = OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(path)?;
     let kind = found.metadata()?.file_type();
@@ -78,18 +78,18 @@ pub fn open(path: &Path) -> io::Result<Opened> {
     Ok(Opened::Other(Odd::of(kind)))
 }
 
-/// Opens for reading what an `O_PATH` descriptor stands for; `None` if it is no regular file.
+/// Reopens an `O_PATH` descriptor for reading; `None` if the file is not regular.
 ///
 /// # Errors
-/// As opening a file has them.
+/// The errors of opening a file.
 pub fn reopen(found: &File) -> io::Result<Option<File>> {
     if found.metadata()?.is_file() { again(found).map(Some) } else { Ok(None) }
 }
 
-/// Opens what a path leads to, if it is a regular file; the error of anything else says what it is.
+/// Opens a regular file. For another kind of file the error names the kind.
 ///
 /// # Errors
-/// As opening a file has them; or it is something else.
+/// The errors of opening a file, or the file is not regular.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let what = match open(path)? {
         Opened::File(file) => return Ok(file),

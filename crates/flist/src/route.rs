@@ -1,4 +1,4 @@
-//! The routes of a flist: which stores have its blocks. Checked before they are written, and rewritten as a whole.
+//! The routes of a flist, which name the stores of its blocks: checks them before they are written, and replaces them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,25 +17,25 @@ use crate::regular;
 use crate::store::{RoutePolicy, StoreError, connect};
 use crate::url;
 
-/// The longest URL, as the schema of `rfs` declares it.
+/// The longest URL that the schema of `rfs` declares.
 const MAX_URL_BYTES: usize = 2048;
 
-/// Why routes could not be read or written.
+/// Routes could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// What stands before the URL is no range.
+    /// The text before the URL is not a range.
     #[error("use {text:?} as a route: a range is the first and the last value of a byte, as in 00-7f=URL")]
     Range {
         /// The text before the URL.
         text: String,
     },
-    /// No store can have such a URL.
+    /// No store accepts the URL.
     #[error("use {url:?} as a route")]
     Url {
         /// The URL, redacted.
         url: String,
-        /// What is wrong with it.
+        /// The fault.
         source: Box<StoreError>,
     },
     /// The URL is too long.
@@ -44,26 +44,26 @@ pub enum RouteError {
         /// The URL, redacted.
         url: String,
     },
-    /// Blocks would be in no store.
+    /// No route covers some blocks.
     #[error("route the blocks: no route covers ids that start with {first:02x}")]
     Uncovered {
         /// The first byte not covered.
         first: u8,
     },
-    /// More than a reader takes.
+    /// There are more routes than readers accept.
     #[error("route the blocks: more than {MAX_ROUTES} routes")]
     TooMany,
-    /// There is no such route.
+    /// The flist has no such route.
     #[error("remove route {url:?}: the flist has none like it")]
     NoSuch {
-        /// What was given, redacted.
+        /// The route given, redacted.
         url: String,
     },
     /// The flist cannot be read.
     #[error(transparent)]
     Flist(#[from] MetadataError),
-    /// It is of another format.
-    #[error("change the routes of {}: only a flist of today (.fl) can be changed", path.display())]
+    /// The flist has another format.
+    #[error("change the routes of {}: only a .fl can be changed", path.display())]
     OtherFormat {
         /// The flist.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum RouteError {
     Database {
         /// The flist.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// The file could not be written.
@@ -81,13 +81,13 @@ pub enum RouteError {
     Write {
         /// The flist, or its folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl RouteError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -95,15 +95,15 @@ impl RouteError {
             Self::Url { source, .. } => source.hint(),
             Self::TooLong { .. } => "use a shorter name of the store",
             Self::Uncovered { .. } => "name a route without a range, or one for the missing range as xx-yy=URL",
-            Self::TooMany => "use fewer",
-            Self::NoSuch { .. } => "see what it has: contd flist route ls",
+            Self::TooMany => "use fewer routes",
+            Self::NoSuch { .. } => "list its routes: contd flist route ls",
             Self::Flist(source) => source.hint(),
             Self::OtherFormat { .. } => "unpack it and pack it again",
             Self::Database { .. } | Self::Write { .. } => "check the permissions and the free space of its folder",
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
@@ -119,10 +119,10 @@ impl RouteError {
     }
 }
 
-/// Understands `[xx-yy=]URL`, and checks that a store can have that URL. Connects to nothing.
+/// Parses `[xx-yy=]URL`, and checks that a store accepts the URL. Does not connect.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault in the text.
 pub fn parse(text: &str, keep_password: bool) -> Result<Route, RouteError> {
     let mut route = Route::parse(text);
     let before_scheme = route.url.find("://").unwrap_or(0);
@@ -143,13 +143,13 @@ pub fn parse(text: &str, keep_password: bool) -> Result<Route, RouteError> {
     Ok(route)
 }
 
-/// How much of a wrong range is shown.
+/// The most characters of a wrong range in an error.
 const MAX_SHOWN_CHARS: usize = 32;
 
-/// Checks that routes together cover every block.
+/// Checks that the routes together cover every block.
 ///
 /// # Errors
-/// There are too many, or too few.
+/// There are too many routes, or some blocks are not covered.
 pub fn check(routes: &[Route]) -> Result<(), RouteError> {
     if routes.len() > MAX_ROUTES {
         return Err(RouteError::TooMany);
@@ -161,10 +161,10 @@ pub fn check(routes: &[Route]) -> Result<(), RouteError> {
     }
 }
 
-/// Leaves out the routes that a text names, as [`Route::parse`] has it: by URL, and by range where it names one.
+/// Removes the routes that a text names, in the form of [`Route::parse`]: by URL, and by range if the text has one.
 ///
 /// # Errors
-/// There is none.
+/// There is no such route.
 pub fn without(routes: Vec<Route>, text: &str) -> Result<Vec<Route>, RouteError> {
     let named = Route::parse(text);
     let has_range = named.url != text;
@@ -177,7 +177,7 @@ pub fn without(routes: Vec<Route>, text: &str) -> Result<Vec<Route>, RouteError>
     if left.len() == before { Err(RouteError::NoSuch { url: named.shown_url() }) } else { Ok(left) }
 }
 
-/// Gives a flist other routes, and returns its new hash. Readers see the old flist or the new one, never something between.
+/// Replaces the routes of a flist, and returns its new hash. Readers see the old flist or the new one, never a mixture.
 ///
 /// # Errors
 /// The flist cannot be read or written, or the new routes do not cover every block.
@@ -186,7 +186,7 @@ pub fn rewrite(
     change: impl FnOnce(Vec<Route>) -> Result<Vec<Route>, RouteError>,
 ) -> Result<String, RouteError> {
     let failed = |source| RouteError::Write { path: path.to_owned(), source };
-    // A link stays one: what it leads to is replaced.
+    // A symbolic link stays one: its target is replaced.
     let real = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(MetadataError::NotFound { path: path.to_owned() }.into());
@@ -201,7 +201,7 @@ pub fn rewrite(
     let mut temp = TempFile::create_in(folder).map_err(failed)?;
     io::copy(&mut old, temp.file()).map_err(failed)?;
     keep_owner(&old, temp.file()).map_err(failed)?;
-    // The copy is looked at, not the original: nobody else writes to it.
+    // Check the copy, not the original: no other process writes to the copy.
     let routes = change(Flist::open(temp.path())?.routes().to_vec())?;
     check(&routes)?;
     replace(temp.path(), &routes).map_err(|source| RouteError::Database { path: path.to_owned(), source })?;
@@ -211,7 +211,7 @@ pub fn rewrite(
     Ok(hash)
 }
 
-/// Gives the new file the mode of the old one, and its owner where that may be.
+/// Copies the mode of the old file to the new one, and its owner if permitted.
 fn keep_owner(old: &File, new: &File) -> io::Result<()> {
     let metadata = old.metadata()?;
     match fchown(new, Some(metadata.uid()), Some(metadata.gid())) {
@@ -224,7 +224,7 @@ fn keep_owner(old: &File, new: &File) -> io::Result<()> {
 fn replace(path: &Path, routes: &[Route]) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
-    // What is deleted is overwritten: an old route may hold a password. No journal: the file is still nobody's.
+    // Deleted rows are overwritten: an old route may hold a password. No journal: no other process knows the file yet.
     connection.execute_batch("PRAGMA secure_delete = ON; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
     let transaction = connection.transaction()?;
     transaction.execute("DELETE FROM route", [])?;
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(without(halves.clone(), "00-7f=http://a/s").unwrap(), halves[1..]);
         assert!(matches!(without(halves.clone(), "00-10=http://a/s"), Err(RouteError::NoSuch { .. })));
         assert!(matches!(without(halves, "http://b/s"), Err(RouteError::NoSuch { .. })));
-        // As it is shown, a password is not needed to name a route.
+        // The shown form, without the password, also names a route.
         assert_eq!(without(all(&["http://me:pw@a/s"]), "http://a/s").unwrap(), []);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a flist comes from, and how its metadata gets here: whole, once per content, named by its hash.
+//! Fetches flists into the cache: whole, stored once per content, named by hash.
 
 mod error;
 mod kept;
@@ -28,13 +28,13 @@ use ureq::http::header::LOCATION;
 /// The largest `.fl` accepted: 3 MB hold 20,000 inodes, so this is some seven million.
 pub const MAX_FLIST_BYTES: u64 = 1 << 30;
 
-/// The longest that a download may take as a whole.
+/// The longest time for a whole download.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The longest that a server may send nothing.
+/// The longest time without a byte from the server.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often a download is tried while its failures look transient.
+/// The most attempts of a download whose failures look transient.
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The pause before the second attempt; it doubles for each further one.
@@ -43,7 +43,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes copied between two reports of progress.
 const COPY_CHUNK: usize = 64 * 1024;
 
-/// What the user names as the root of a container. `Display` never shows a password.
+/// The root of a container, as the user names it. `Display` never shows a password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum FlistSource {
     /// A `.fl` file of this machine. A relative path is relative to this process: a client must make it absolute.
@@ -55,10 +55,10 @@ pub enum FlistSource {
 }
 
 impl FlistSource {
-    /// Understands `path`, `file:///path`, `http(s)://host/path` and `dir:/path`.
+    /// Parses `path`, `file:///path`, `http(s)://host/path` and `dir:/path`.
     ///
     /// # Errors
-    /// Empty, with a NUL, a scheme that is none of these, or a path or host missing.
+    /// The text is empty, has a NUL or an unknown scheme, or lacks a path or host.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
         let bad = |reason| SourceError::Invalid { source_text: url::redact(text), reason };
         if text.is_empty() || text.contains('\0') {
@@ -101,12 +101,12 @@ impl fmt::Debug for FlistSource {
     }
 }
 
-/// How far a [`fetch`] has come. Starts again at 0 when a download is tried again.
+/// The progress of a [`fetch`]. Starts again at 0 when a download is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchProgress {
-    /// Bytes that are here.
+    /// Bytes received.
     pub received_bytes: u64,
-    /// Bytes of the whole, if the source says.
+    /// Bytes in total, if the source announces them.
     pub total_bytes: Option<u64>,
 }
 
@@ -119,14 +119,14 @@ pub struct FetchedFlist {
     pub hash: String,
 }
 
-/// Brings a `.fl` file into the cache, under its hash. The same content is stored once, whatever it was named.
+/// Copies a `.fl` file into the cache, under its hash. The same content is stored once, whatever its name.
 ///
-/// A download is not remembered by URL: it is made each time, since the file behind a URL changes. `progress` is called
-/// from this thread, about every 64 KiB. If the disk is full, blocks of the cache make room. Until its server has it, the
-/// flist is safe from eviction for ten minutes.
+/// Each call downloads again, since the file behind a URL may change. `progress` is called on the calling thread, about
+/// every 64 KiB. If the disk is full, blocks of the cache are evicted. The flist is safe from eviction for ten minutes, and
+/// after that as long as a server has it.
 ///
 /// # Errors
-/// No such flist, not a regular file, too large, unreachable, or the cache cannot be written.
+/// The flist does not exist, is not a regular file, is too large or unreachable; or the cache cannot be written.
 pub fn fetch(
     source: &FlistSource,
     cache_root: &Path,
@@ -139,7 +139,7 @@ pub fn fetch(
     })
 }
 
-/// As [`fetch`], of a file that the caller has opened: with whose rights is its business. `path` is how it is called.
+/// As [`fetch`], for a file that the caller has opened with rights of its choice. `path` is for messages.
 ///
 /// # Errors
 /// As [`fetch`].
@@ -157,8 +157,8 @@ pub fn fetch_opened(
     })
 }
 
-/// As [`fetch`], of a URL that one of the places covers, which also holds for all that it redirects to. Connects to public
-/// addresses, and to the servers of these places.
+/// As [`fetch`], for a URL that one of the prefixes covers; redirects must be covered too. Connects only to public
+/// addresses, and to the servers of the prefixes.
 ///
 /// # Errors
 /// As [`fetch`], and [`FetchError::NotPermitted`].
@@ -171,7 +171,7 @@ pub fn fetch_permitted(
     bring(cache_root, 0, &url::redact(url), |folder| fetch_http(url, folder, progress, Some(allowed)))
 }
 
-/// Has a flist brought to the folder of the cache, where the disk is full after making room, and notes its name.
+/// Fetches a flist into the cache, retries after making room if the disk is full, and notes its name.
 fn bring(
     cache_root: &Path,
     expected: u64,
@@ -191,7 +191,7 @@ fn bring(
     Ok(fetched)
 }
 
-/// Says how large a flist is, where that can be seen before it is here.
+/// Returns the size of a flist, if it is known before the fetch; otherwise 0.
 fn expected(source: &FlistSource) -> u64 {
     match source {
         FlistSource::File(path) | FlistSource::Directory(path) => kept::size(path),
@@ -214,7 +214,7 @@ fn fetch_file(path: &Path, folder: &Path, progress: &dyn Fn(FetchProgress)) -> R
     keep_file(&file, path, folder, progress)
 }
 
-/// Copies a file that is open, unless it is known.
+/// Copies an open file, unless a copy is remembered.
 fn keep_file(
     file: &File,
     path: &Path,
@@ -225,7 +225,7 @@ fn keep_file(
     let metadata = file.metadata().map_err(failed)?;
     let identity = Identity::of(&metadata);
     if let Some(known) = memo::recall(folder, &identity).filter(|known| kept::claim(&known.path)) {
-        // To note its use has changed its times.
+        // Noting the use has changed the copy's times, so remember it again.
         memo::keep(folder, identity, &known);
         progress(FetchProgress { received_bytes: metadata.len(), total_bytes: Some(metadata.len()) });
         return Ok(known);
@@ -249,7 +249,7 @@ fn fetch_http(
     let https_only = text.starts_with("https://");
     let bounds = |hosts| Bounds { whole: DOWNLOAD_TIMEOUT, silence: SILENCE_TIMEOUT, https_only, hosts };
     let agent = match allowed {
-        // An operator named the flist, so it may be anywhere; its routes are another matter.
+        // An operator named the flist, so any host is allowed; its routes are checked separately.
         None => http::agent(bounds(NetRoutes::Any)),
         Some(allowed) => {
             let servers = allowed.iter().map(UrlPrefix::host_and_port).collect();
@@ -261,7 +261,7 @@ fn fetch_http(
         let outcome = download(&agent, text, folder, progress, allowed);
         match outcome {
             Err(error) if attempt < MAX_ATTEMPTS && error.is_transient() => {
-                tracing::debug!(%error, attempt, "a download failed, trying again");
+                tracing::debug!(%error, attempt, "download failed, retried");
                 thread::sleep(FIRST_PAUSE * 2_u32.pow(attempt - 1));
                 attempt += 1;
             }
@@ -290,14 +290,14 @@ fn download(
     }
     let total = response.body().content_length();
     let mut copy = Copy { name: name.clone(), folder, total, progress };
-    // One more than the cap, so that reaching it is seen by the copy and not by the client.
+    // The client's limit is one above ours, so that the copy detects the excess.
     match copy.run(response.body_mut().with_config().limit(MAX_FLIST_BYTES + 1).reader())? {
         Ok(fetched) => Ok(fetched),
         Err(error) => Err(failed(HttpFailure::from_client(ureq::Error::from(error)))),
     }
 }
 
-/// Asks for a URL, and for each that it redirects to, as long as they are permitted.
+/// Requests a URL and follows redirects, as long as each URL is permitted.
 fn ask_permitted(
     agent: &ureq::Agent,
     text: &str,
@@ -319,7 +319,7 @@ fn ask_permitted(
     Err(failed(HttpFailure::Redirect))
 }
 
-/// A copy into the cache, hashing on the way.
+/// Copies a stream into the cache, and hashes it on the way.
 struct Copy<'a> {
     name: String,
     folder: &'a Path,
@@ -328,7 +328,7 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Copies all. The inner error is the source's; it knows best how to name it.
+    /// Copies the whole stream. The inner error is the source's, for which the caller has the right name.
     fn run(&mut self, from: impl Read) -> Result<io::Result<FetchedFlist>, FetchError> {
         self.check_cap(self.total.unwrap_or(0))?;
         let keep = |source| FetchError::Keep { path: self.folder.to_owned(), source };
@@ -369,7 +369,7 @@ impl Copy<'_> {
     }
 }
 
-/// Tells whether the file is there and still what its name says.
+/// Tells whether the file exists and its content matches its name.
 fn holds(path: &Path, hash: &str) -> bool {
     let Ok(mut file) = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path) else {
         return false;
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_flist_is_refused_with_its_kind() {
+    fn a_source_that_cannot_be_a_flist_is_refused_with_its_kind() {
         let kind = |text| FlistSource::parse(text).unwrap_err().kind();
         use crate::FlistErrorKind::{Invalid, Unsupported};
         for text in ["", "a\0b", "dir:relative", "dir:///x", "file://host/x", "http://", "http:///x", "http://h/a b"] {

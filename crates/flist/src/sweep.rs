@@ -1,4 +1,4 @@
-//! Every distinct block of a flist, once, on several threads: what verifying and unpacking have in common.
+//! Visits every distinct block of a flist once, on several threads; used by verifying and unpacking.
 //!
 //! ```text
 //! flist ──plan──> places, grouped by block ──> workers: fetch, verify, act ──> results to the calling thread
@@ -15,27 +15,27 @@ use crate::hash::BlockRef;
 use crate::metadata::{FileKind, Flist, Inode};
 use crate::store::Routes;
 
-/// Results that may wait for the collecting thread: enough that no worker stands still.
+/// The most results that wait for the collecting thread: enough to keep all workers busy.
 const MAX_WAITING_RESULTS: usize = 256;
 
-/// The most threads that fetch at once: above it a store or the network is what is slow.
+/// The most threads that fetch at once: with more, the store or the network is the bottleneck.
 const MAX_JOBS: usize = 64;
 
-/// Where blocks come from.
+/// The source of blocks.
 #[derive(Debug, Clone, Copy)]
 pub enum BlockSource<'a> {
-    /// The stores alone.
+    /// The stores, without the cache.
     Stores(&'a Routes),
-    /// The node's cache, and for what is not there the stores; the cache keeps it.
+    /// The node's cache; missing blocks come from the stores, and the cache keeps them.
     Cached(&'a Content),
 }
 
-/// How far a sweep over all blocks has come.
+/// The progress of a sweep over all blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockProgress {
-    /// Bytes of content that are done.
+    /// Bytes of content visited so far.
     pub done_bytes: u64,
-    /// Bytes of content that there are to do.
+    /// Bytes of content in total.
     pub total_bytes: u64,
 }
 
@@ -43,12 +43,12 @@ pub struct BlockProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) ino: u64,
-    /// The block of the file, from 0.
+    /// The index of the block in its file, from 0.
     pub(crate) index: u32,
 }
 
 impl Place {
-    /// Where in the file its bytes start.
+    /// Returns the offset of the block in its file.
     pub(crate) fn offset(self) -> u64 {
         u64::from(self.index) * BLOCK_SIZE as u64
     }
@@ -57,7 +57,7 @@ impl Place {
         flist.blocks(self.ino).get(usize::try_from(self.index).ok()?)
     }
 
-    /// The length that the size of the file gives the block.
+    /// Returns the length of the block according to the size of the file.
     fn len(self, flist: &Flist) -> usize {
         let size = flist.inode(self.ino).map_or(0, Inode::size);
         usize::try_from(size.saturating_sub(self.offset())).unwrap_or(usize::MAX).min(BLOCK_SIZE)
@@ -73,7 +73,7 @@ pub(crate) struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Gets the block, with its id, its key and its length checked.
+    /// Fetches the block and checks its id, its key and its length.
     pub(crate) fn fetch(&self, source: BlockSource<'_>) -> Result<Vec<u8>, ReadError> {
         let Some(&Place { ino, index }) = self.places.first() else { return Ok(Vec::new()) };
         let (index, expected) = (u64::from(index), self.len);
@@ -93,7 +93,7 @@ impl Group<'_> {
     }
 }
 
-/// The plan: 16 bytes for each block of each file, 8 for each distinct one.
+/// The plan of a sweep: 16 bytes for each block of each file, and 8 for each distinct block.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     places: Vec<Place>,
@@ -102,18 +102,18 @@ pub(crate) struct Sweep {
 }
 
 impl Sweep {
-    /// Groups the blocks of all files. A block that is said to have two lengths counts as two: one of them is wrong.
+    /// Groups the blocks of all files. A block with two lengths in the flist makes two groups, and one of them fails.
     pub(crate) fn of(flist: &Flist) -> Self {
         let mut places = Vec::new();
         for file in flist.inodes().filter(|inode| inode.kind() == FileKind::File) {
             places.extend((0_u32..).zip(flist.blocks(file.ino())).map(|(index, _)| Place { ino: file.ino(), index }));
         }
         let name = |place: &Place| (place.block(flist).map(|block| (&block.id, &block.key)), place.len(flist));
-        // Stable: the places of a block stay in the order of the flist.
+        // The sort is stable, so the places of a block stay in the order of the flist.
         places.sort_by(|a, b| name(a).cmp(&name(b)));
         let mut groups = Vec::new();
         let mut start = 0_u32;
-        // The cap on blocks keeps all counts far below 4 G.
+        // The limit on blocks keeps all counts far below 4 G.
         for group in places.chunk_by(|a, b| name(a) == name(b)) {
             let len = u32::try_from(group.len()).unwrap_or(u32::MAX);
             groups.push((start, len));
@@ -126,7 +126,7 @@ impl Sweep {
         sweep
     }
 
-    /// Counts the distinct blocks.
+    /// Returns the number of distinct blocks.
     pub(crate) fn len(&self) -> usize {
         self.groups.len()
     }
@@ -136,7 +136,7 @@ impl Sweep {
         self.places.get(start..start.saturating_add(len)).unwrap_or_default()
     }
 
-    /// Gives the groups one by one.
+    /// Iterates over the groups.
     pub(crate) fn groups<'a>(&'a self, flist: &'a Flist) -> impl Iterator<Item = Group<'a>> {
         (0..self.groups.len()).filter_map(move |number| self.group(flist, number))
     }
@@ -147,8 +147,8 @@ impl Sweep {
         Some(Group { block: *first.block(flist)?, len: first.len(flist), places })
     }
 
-    /// Does `work` for every group on up to `jobs` threads, and hands each result to `take` on this one, in any order.
-    /// Ends early when `take` fails.
+    /// Runs `work` for every group on up to `jobs` threads, and passes each result to `take` on the calling thread, in any
+    /// order. Ends early when `take` fails.
     pub(crate) fn run<T: Send, E>(
         &self,
         flist: &Flist,
@@ -166,7 +166,7 @@ impl Sweep {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         let Some(group) = self.group(flist, number) else { return };
-                        // No one listens any more once a result was refused.
+                        // The receiver is gone once `take` has failed.
                         if sender.send((number, work(&group))).is_err() {
                             return;
                         }

@@ -1,7 +1,7 @@
-//! What is being made and would be left behind if the process were ended now: temporary files, a tree that is unpacked.
+//! Lists the paths that this process is still making: temporary files, and trees that are being unpacked.
 //!
-//! A command that is told to end (Ctrl-C) removes all of it with [`remove_all`] and exits. Only SIGKILL and a power loss
-//! leave something: files called `.tmp-PID-N`, and directories called `.contd-unpack-PID-N`.
+//! A command that is told to end (Ctrl-C) removes them with [`remove_all`] and exits. Only SIGKILL and a power loss leave
+//! such paths behind: files called `.tmp-PID-N`, and directories called `.contd-unpack-PID-N`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,24 +9,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Threads may still be writing into a directory while it is removed; each try finds less.
+/// The most tries to remove a directory: threads may still be writing into it, and each try removes more.
 const MAX_TRIES: u32 = 100;
 
 static ALL: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// A path that is not finished, for as long as this lives.
+/// Marks a path as unfinished while this value lives.
 #[derive(Debug)]
 pub struct Unfinished(PathBuf);
 
 impl Unfinished {
-    /// Notes a path that was just made.
+    /// Registers a path that was just made.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         all().insert(path.to_owned());
         Self(path.to_owned())
     }
 
-    /// Finishes it by steps that must not be left half done: [`remove_all`] waits for them.
+    /// Runs the steps that finish the path; [`remove_all`] waits for them.
     pub(crate) fn finish<T>(self, finish: impl FnOnce() -> T) -> T {
         let mut all = all();
         let done = finish();
@@ -46,19 +46,19 @@ fn all() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes everything that this process has begun and not finished. To be called right before the process exits: from
-/// then on nothing can be begun or finished, and threads that try to wait for ever.
+/// Removes all unfinished paths of this process. Call it right before the process exits: afterwards threads that begin or
+/// finish a path block for ever.
 ///
-/// Gives what could not be removed.
+/// Returns the paths that could not be removed, with the error of each.
 pub fn remove_all() -> Vec<(PathBuf, io::Error)> {
     let all = all();
     let left = all.iter().filter_map(|path| Some((path.clone(), remove(path).err()?))).collect();
-    // Never unlocked again: what is finished now would be half removed.
+    // The lock is kept for ever, so that no thread finishes a path that was just removed.
     std::mem::forget(all);
     left
 }
 
-/// Removes a file, or a directory with all that is in it.
+/// Removes a file, or a directory with all its entries; a missing one is no error.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let mut tries = 0;
     loop {

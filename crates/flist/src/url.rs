@@ -1,14 +1,14 @@
-//! URLs of stores: their parts, what a flist records of them, and a form that is safe to show.
+//! Parses URLs of stores: their parts, the form recorded in a flist, and a form that is safe to show.
 
 use std::net::IpAddr;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// Characters of a URL that an error shows: a hostile route must not fill the log.
+/// The most characters of a URL in an error: a hostile route must not fill the log.
 const MAX_SHOWN_CHARS: usize = 300;
 
-/// Splits `scheme://rest`. No scheme gives `None`.
+/// Splits `scheme://rest`; `None` without a scheme.
 #[must_use]
 pub fn split_scheme(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
@@ -16,7 +16,7 @@ pub fn split_scheme(url: &str) -> Option<(&str, &str)> {
     (!scheme.is_empty() && scheme.chars().all(plain)).then_some((scheme, rest))
 }
 
-/// Splits what follows the scheme in `user:password`, if there is any, and the remainder after the `@`.
+/// Splits the text after the scheme into `user:password`, if it has one, and the remainder after the `@`.
 fn split_userinfo(rest: &str) -> (Option<&str>, &str) {
     let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(authority_end);
@@ -29,14 +29,14 @@ fn split_userinfo(rest: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// Gives the URL without its user and password, and tells whether it had any.
+/// Returns the URL without user and password, and tells whether it had any.
 pub(crate) fn take_userinfo(url: &str) -> (String, bool) {
     let Some((scheme, rest)) = split_scheme(url) else { return (url.to_owned(), false) };
     let (userinfo, remainder) = split_userinfo(rest);
     (format!("{scheme}://{remainder}"), userinfo.is_some())
 }
 
-/// Gives the URL without its password. The user name stays, as `rfs` does when it packs.
+/// Returns the URL without its password. The user name stays, as `rfs` does when it packs.
 pub(crate) fn strip_password(url: &str) -> String {
     let Some((scheme, rest)) = split_scheme(url) else { return url.to_owned() };
     match split_userinfo(rest) {
@@ -48,7 +48,7 @@ pub(crate) fn strip_password(url: &str) -> String {
     }
 }
 
-/// Gives a form for errors and logs: no user, no password, no query (tokens live there), no control characters.
+/// Returns a form for errors and logs, without user, password, query (it may hold a token) and control characters.
 pub(crate) fn redact(url: &str) -> String {
     let shown = match split_scheme(url) {
         Some(("dir", path)) => format!("dir://{path}"),
@@ -56,7 +56,7 @@ pub(crate) fn redact(url: &str) -> String {
             let (_, remainder) = split_userinfo(rest);
             let (path, query) =
                 remainder.find(['?', '#']).map_or((remainder, ""), |at| (remainder.split_at(at).0, "?..."));
-            // An `@` further on: a password with a raw `/`, `?` or `#` in it looks like that, so nothing is shown.
+            // An `@` in the remainder may follow a password with a raw `/`, `?` or `#`, so the rest is hidden.
             if remainder.contains('@') { format!("{scheme}://...") } else { format!("{scheme}://{path}{query}") }
         }
         None if url.contains(['@', '?', '#']) => "...".to_owned(),
@@ -74,18 +74,18 @@ pub(crate) struct ServerUrl {
     pub(crate) password: Option<Vec<u8>>,
     /// A name or an address, an IPv6 one without brackets.
     pub(crate) host: String,
-    /// The port, if it is given.
+    /// The port, if the URL has one.
     pub(crate) port: Option<u16>,
-    /// What follows the slash after the host, decoded; empty if there is none.
+    /// The decoded path after the slash that follows the host; empty if there is none.
     pub(crate) path: Vec<u8>,
     /// The pairs of the query, decoded.
     pub(crate) query: Vec<(String, String)>,
 }
 
 impl ServerUrl {
-    /// Takes a URL apart. The reason for a refusal quotes nothing of it.
+    /// Parses a URL. The reason of a refusal quotes no part of it.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
-        // The parser would drop them silently, and then the name that we show would be another.
+        // The parser would drop these characters silently, and the URL shown would differ from the one used.
         if text.chars().any(|c| c.is_control() || c == ' ') {
             return Err("it has a space or a control character");
         }
@@ -154,11 +154,11 @@ mod tests {
         }
     }
 
-    /// Parts of URLs, among them what makes the parsing hard.
+    /// Parts of URLs, with special characters that make parsing hard.
     fn url_parts() -> impl Strategy<Value = (&'static str, String, String, String)> {
         let scheme =
             prop::sample::select(vec!["zdb", "s3", "s3s", "s3+tls", "http", "https", "server", "ZDB", "x-y.z+1"]);
-        // The marker is what must not be shown, wherever the other characters cut it off from the `@`.
+        // The marker must never be shown, wherever the other characters separate it from the `@`.
         let secret = "[a-z:@/?#%&= ]{0,6}SECRET[a-z:@/?#%&=\n]{0,6}";
         let host = prop::sample::select(vec!["host", "10.0.0.1:9900", "[fd00::1]:80", "", "h:x"]);
         (scheme, secret.prop_map(String::from), host.prop_map(String::from), secret.prop_map(String::from))

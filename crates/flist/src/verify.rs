@@ -1,4 +1,4 @@
-//! Checks that every block of a flist can be had and is what the flist says: id, key and length.
+//! Checks that every block of a flist is available and matches the flist: id, key and length.
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
@@ -8,36 +8,35 @@ use crate::hash::BlockId;
 use crate::metadata::Flist;
 use crate::sweep::{BlockProgress, BlockSource, Sweep};
 
-/// The most files that are named for one bad block: a block of zeros may belong to a million.
+/// The most files that are listed for one bad block: a block of zeros may belong to a million.
 pub const MAX_FILES_NAMED: usize = 100;
 
-/// A block that could not be had, or is another than the flist says.
+/// A block that could not be fetched, or does not match the flist.
 #[derive(Debug)]
 pub struct BadBlock {
     /// Its name in the stores.
     pub id: BlockId,
-    /// Why it is bad.
+    /// The failure of the fetch or of the check.
     pub reason: ReadError,
-    /// The inodes of the files that it belongs to, each once, at most [`MAX_FILES_NAMED`].
+    /// The inodes of the files with this block, each once, at most [`MAX_FILES_NAMED`].
     pub files: Vec<u64>,
-    /// How many files it belongs to.
+    /// The number of files with this block.
     pub file_count: usize,
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// Distinct blocks.
+    /// The number of distinct blocks.
     pub blocks: u64,
-    /// Those of them that are bad.
+    /// The number of bad blocks among them.
     pub bad_blocks: u64,
-    /// Bytes of the good ones.
+    /// The plain bytes of the good blocks.
     pub good_bytes: u64,
 }
 
-/// Fetches every distinct block once. `bad` hears of each bad one and `progress` of each step, both on this thread.
-///
-/// Goes on after a bad block, so that one run finds them all.
+/// Fetches and checks every distinct block once. Calls `bad` for each bad block and `progress` after each block, both on
+/// the calling thread. Continues after a bad block, so that one run finds all.
 pub fn verify(
     flist: &Flist,
     source: BlockSource<'_>,

@@ -1,24 +1,24 @@
-//! XXTEA (corrected block TEA), as the legacy format seals with it: little-endian words, the length as the last word.
+//! Implements XXTEA (corrected block TEA), the cipher of the legacy format: little-endian words, the length as last word.
 //!
 //! ```text
 //! packed, padded with zeros to words ++ its length as a word ──XXTEA(key)──> stored
 //! ```
 //!
-//! It is no authentication; the two hashes of a block are. The crates that have it are tiny and idle, so it stands here:
-//! some forty lines, with the published vectors and those of the real packer as known answers.
+//! It authenticates nothing; the two hashes of a block do. The crates that implement it are tiny and inactive, so it is
+//! implemented here, in some forty lines tested with the published vectors and those of the real packer.
 
 use crate::hash::LEGACY_HASH_LEN;
 
-/// The golden ratio, by which the sum rises with each round.
+/// The golden ratio, added to the sum in each round.
 const DELTA: u32 = 0x9e37_79b9;
 
-/// Bytes of a word.
+/// The bytes of a word.
 const WORD: usize = 4;
 
-/// Bytes that it adds for the length, besides padding.
+/// The bytes that the cipher adds for the length, besides padding.
 pub(crate) const LENGTH_LEN: usize = WORD;
 
-/// Decrypts what a store gave, in place, and cuts it to its length. `None` if that cannot be the key.
+/// Decrypts stored bytes in place, and truncates them to their length. `None` if the key is wrong.
 pub(crate) fn decrypt(key: &[u8; LEGACY_HASH_LEN], stored: &mut Vec<u8>) -> Option<()> {
     let (whole, rest) = stored.as_chunks::<WORD>();
     if whole.len() < 2 || !rest.is_empty() {
@@ -28,7 +28,7 @@ pub(crate) fn decrypt(key: &[u8; LEGACY_HASH_LEN], stored: &mut Vec<u8>) -> Opti
     decrypt_words(&key_words(key), &mut words);
     let padded = (words.len() - 1) * WORD;
     let len = usize::try_from(words.pop()?).ok()?;
-    // Padding fills one word at most.
+    // The padding has less than one word.
     if len > padded || padded - len >= WORD {
         return None;
     }
@@ -44,7 +44,7 @@ fn key_words(key: &[u8; LEGACY_HASH_LEN]) -> [u32; 4] {
     words
 }
 
-/// Undoes the rounds, the last one first; within a round from the last word to the first.
+/// Reverses the rounds, the last one first; within a round from the last word to the first.
 fn decrypt_words(key: &[u32; 4], words: &mut [u32]) {
     let rounds = rounds(words.len());
     let Some(mut next) = words.first().copied() else { return };
@@ -62,7 +62,7 @@ fn decrypt_words(key: &[u32; 4], words: &mut [u32]) {
     }
 }
 
-/// Gives the number of rounds: the fewer, the more words there are.
+/// Returns the number of rounds, which decreases with the number of words.
 fn rounds(words: usize) -> u32 {
     // 52 at most, so it always fits.
     6 + u32::try_from(52 / words.max(1)).unwrap_or(0)
@@ -85,7 +85,7 @@ fn mix(key: &[u32; 4], position: usize, sum: u32, before: u32, next: u32) -> u32
 pub(crate) mod tests {
     use super::*;
 
-    /// The other way round, for tests that need blocks of their own.
+    /// The inverse, for tests that need blocks of their own.
     pub(crate) fn encrypt(key: &[u8; LEGACY_HASH_LEN], packed: &[u8]) -> Vec<u8> {
         let mut padded = packed.to_vec();
         padded.resize(packed.len().div_ceil(WORD) * WORD, 0);
@@ -148,7 +148,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_number_of_words_is_refused() {
+    fn an_incomplete_word_is_refused() {
         let key = [1; LEGACY_HASH_LEN];
         for len in [0, 1, 3, 4, 5, 7, 9] {
             assert!(decrypt(&key, &mut vec![0xa5; len]).is_none(), "{len}");

@@ -1,7 +1,5 @@
-//! The cache as one process has it: damage, eviction, what is in use, what was fetched.
+//! The cache in one process: damage, eviction, objects in use, fetched flists.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod cache_support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_support::{Packed, Random, age, eventually, limit, no_limits, plain, unused_for};
+use crate::cache_support::{Packed, Random, age, eventually, limit, no_limits, plain, unused_for};
 use contd_flist::cache::{Amount, Prune, prune, usage};
 use contd_flist::{CacheLimits, CacheOptions, FlistSource, fetch};
 use nix::sys::stat::Mode;
@@ -29,7 +27,7 @@ fn in_place_of(path: &Path, put: impl Fn(&Path)) {
 
 type Damage = fn(&Path);
 
-/// All but those that root does not notice.
+/// All kinds of damage, except those that root does not notice.
 const DAMAGES: [(&str, Damage); 9] = [
     ("cut short", |path| fs::write(path, &fs::read(path).unwrap()[..LEN - 1]).unwrap()),
     ("a flipped bit", |path| {
@@ -56,7 +54,7 @@ const DAMAGES: [(&str, Damage); 9] = [
 ];
 
 #[test]
-fn whatever_lies_in_the_place_of_a_block_is_replaced_and_never_served() {
+fn a_damaged_or_foreign_file_in_the_place_of_a_block_is_replaced_and_never_served() {
     let packed = Packed::new(4, LEN);
     for (what, damage) in DAMAGES {
         let root = packed.scratch.path().join(what);
@@ -71,7 +69,7 @@ fn whatever_lies_in_the_place_of_a_block_is_replaced_and_never_served() {
             assert!(fs::read(second.path(number)).unwrap() == plain(number, LEN), "{what}: not repaired");
         }
         fs::remove_dir_all(packed.store()).unwrap_or_default();
-        // From the cache alone, so it was the cache that was repaired.
+        // Read from the cache alone: so it was the cache that was repaired.
         let third = packed.reader(&root, no_limits());
         let outcome = (0..4).try_for_each(|number| third.read(number));
         restore(&packed);
@@ -99,7 +97,7 @@ fn a_directory_with_something_in_it_is_moved_aside_and_kept() {
     assert!(path.join("of somebody else").is_dir(), "there is no second place aside: served from memory");
 }
 
-/// Runs as somebody without rights to the files of root. Only this thread becomes so.
+/// Runs `work` on a thread without rights to root's files.
 fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -137,21 +135,21 @@ fn the_use_of_a_block_is_noted_but_not_at_every_read() {
     age(&reader.path(0), HOUR);
     reader.read(0).unwrap();
     assert!(unused_for(&reader.path(0)) < HOUR / 2, "the first use by a process is noted");
-    // Out of the memory of recent blocks: nothing but the one file is read there.
+    // Reads the file from the cache: the memory of recent blocks does not have it.
     let again = || reader.content.ensure_cached(reader.ino(0), 0).unwrap();
     age_use(&reader.path(0), HOUR);
     again();
     assert!(unused_for(&reader.path(0)) > HOUR / 2, "the second within a minute is not");
 }
 
-/// Changes the last use alone: it is no sign of another content.
+/// Changes only the last use, which does not mark the content as changed.
 fn age_use(path: &Path, age: Duration) {
-    let then = std::time::SystemTime::UNIX_EPOCH + cache_support::now() - age;
+    let then = std::time::SystemTime::UNIX_EPOCH + crate::cache_support::now() - age;
     fs::File::open(path).unwrap().set_times(fs::FileTimes::new().set_accessed(then)).unwrap();
 }
 
 #[test]
-fn what_is_held_survives_every_pruning_and_can_be_pruned_when_it_is_let_go() {
+fn a_held_object_survives_every_pruning_and_can_be_pruned_after_its_release() {
     let packed = Packed::new(6, LEN);
     let reader = packed.reader(&packed.root(), no_limits());
     (0..6).for_each(|number| reader.read(number).unwrap());
@@ -185,16 +183,16 @@ fn pruning_tells_to_the_byte_what_it_frees_and_a_dry_run_tells_the_same() {
     (0..20).for_each(|number| reader.read(number).unwrap());
     (0..10).for_each(|number| age(&reader.path(number), HOUR));
     let objects = packed.root().join("blocks");
-    let before = cache_support::disk_usage(&objects);
+    let before = crate::cache_support::disk_usage(&objects);
     let run = |what, is_dry| prune(&packed.root(), &options(no_limits()), what, is_dry).unwrap();
     let mut freed = 0;
     for what in [Prune::OlderThan(HOUR / 2), Prune::To(before / 4), Prune::All] {
         let dry = run(what, true);
-        assert_eq!(cache_support::disk_usage(&objects), before - freed, "{what:?}");
+        assert_eq!(crate::cache_support::disk_usage(&objects), before - freed, "{what:?}");
         let wet = run(what, false);
         assert_eq!((dry.removed, dry.left_bytes), (wet.removed, wet.left_bytes), "{what:?}");
         freed += wet.removed.total().bytes;
-        assert_eq!(cache_support::disk_usage(&objects), before - freed, "{what:?}");
+        assert_eq!(crate::cache_support::disk_usage(&objects), before - freed, "{what:?}");
         assert_eq!(wet.left_bytes, before - freed, "{what:?}");
         if what == Prune::OlderThan(HOUR / 2) {
             assert_eq!(wet.removed.total(), Amount { count: 10, bytes: before / 2 });
@@ -204,7 +202,7 @@ fn pruning_tells_to_the_byte_what_it_frees_and_a_dry_run_tells_the_same() {
     (0..20).for_each(|number| reader.read(number).unwrap());
 }
 
-/// Eight readers with two caches compare every byte, while all that can be is evicted again and again.
+/// Eight readers with two caches compare every byte, while eviction runs all the time.
 #[test]
 fn eviction_under_eight_readers_is_never_seen_by_any() {
     let packed = Packed::new(64, 60_000);
@@ -221,7 +219,7 @@ fn eviction_under_eight_readers_is_never_seen_by_any() {
                 }
             });
         }
-        // Also what a test that fails needs to come to its end.
+        // Stops the threads, also if the test fails.
         let _end = End(&ends);
         eventually("2000 reads and 100 evictions", || {
             for what in [Prune::All, Prune::To(500_000)] {
@@ -243,7 +241,7 @@ impl Drop for End<'_> {
 }
 
 #[test]
-fn what_was_removed_by_hand_is_noticed_and_writing_goes_on() {
+fn objects_removed_by_hand_are_noticed_and_writing_continues() {
     let packed = Packed::new(64, 200_000);
     let max = 4 << 20;
     let reader = packed.reader(&packed.root(), limit(max));
@@ -252,15 +250,15 @@ fn what_was_removed_by_hand_is_noticed_and_writing_goes_on() {
             reader.read(number).unwrap();
         }
         let blocks = packed.root().join("blocks");
-        assert!(cache_support::disk_usage(&blocks) <= max + (3 << 20), "round {round}");
+        assert!(crate::cache_support::disk_usage(&blocks) <= max + (3 << 20), "round {round}");
         for shard in fs::read_dir(&blocks).unwrap() {
             fs::remove_dir_all(shard.unwrap().path()).unwrap();
         }
-        // 12 MiB were written by now and noted, of which nothing is there.
+        // 12 MiB were written and noted by now, and all of them are gone.
         eventually("a block to be kept again", || {
             reader.read(round).unwrap();
             (0..64).for_each(|number| reader.read(number).unwrap());
-            reader.path(round).exists() || cache_support::disk_usage(&blocks) > 1 << 20
+            reader.path(round).exists() || crate::cache_support::disk_usage(&blocks) > 1 << 20
         });
     }
 }
@@ -271,11 +269,13 @@ fn a_cache_that_is_larger_than_it_may_be_is_made_smaller_without_any_writing() {
     packed.reader(&packed.root(), no_limits());
     let writer = packed.reader(&packed.root(), no_limits());
     (0..40).for_each(|number| writer.read(number).unwrap());
-    assert!(cache_support::disk_usage(&packed.root()) > 4_000_000);
+    assert!(crate::cache_support::disk_usage(&packed.root()) > 4_000_000);
     let _unknown = fs::remove_file(packed.root().join("usage"));
     let reader = packed.reader(&packed.root(), limit(2_000_000));
-    reader.content.cache().see_to_limits();
-    eventually("the cache to be small", || cache_support::disk_usage(&packed.root().join("blocks")) <= 2_000_000);
+    reader.content.cache().enforce_limits();
+    eventually("the cache to be small", || {
+        crate::cache_support::disk_usage(&packed.root().join("blocks")) <= 2_000_000
+    });
     (0..40).for_each(|number| reader.read(number).unwrap());
 }
 
@@ -299,7 +299,7 @@ fn a_fetched_flist_is_listed_with_its_name_evicted_when_unused_and_fetched_anew(
     age(&fetched.path, HOUR);
     assert_eq!((all().in_use.count, usage(&root, &options).flists[0].is_in_use), (1, Some(true)));
     fs::remove_dir_all(&servers).unwrap();
-    // Fetching it again makes it young, also when nothing has to be copied.
+    // Fetching it again updates its last use, even if nothing is copied.
     age(&packed.fl(), HOUR);
     bring();
     age(&fetched.path, HOUR);

@@ -1,14 +1,12 @@
-//! The cache on a disk that is full: a small tmpfs. Wants root.
+//! The cache on a full disk: a small tmpfs. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod cache_support;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cache_support::{Packed, age, disk_usage, eventually, limit, no_limits, unused_for};
+use crate::cache_support::{Packed, age, disk_usage, eventually, limit, no_limits, unused_for};
 use contd_flist::{CacheLimits, FetchError, FlistSource, fetch};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tracing::field::{Field, Visit};
@@ -17,18 +15,18 @@ use tracing::span;
 const MIB: u64 = 1 << 20;
 const LEN: usize = 128 << 10;
 
-/// A tmpfs, gone when dropped.
+/// A tmpfs, unmounted when dropped.
 struct Small(PathBuf);
 
 impl Small {
     fn mount(at: &Path, options: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
-        // No time of access is kept but what is set: the cache must do without.
+        // With noatime, only access times that are set explicitly change: the cache must not need others.
         mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOATIME, Some(options)).unwrap();
         Self(at.to_owned())
     }
 
-    /// Takes all that is free, until the file is removed.
+    /// Fills the free space, until the file is removed.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("of somebody else");
         let mut file = std::fs::File::create(&path).unwrap();
@@ -121,15 +119,15 @@ fn a_disk_that_others_have_filled_is_told_once_and_the_cache_recovers_by_itself(
         });
         let warnings = warnings.0.lock().unwrap();
         assert_eq!(warnings.len(), 1, "{what}: {warnings:?}");
-        assert!(warnings[0].contains("serving from memory"), "{warnings:?}");
+        assert!(warnings[0].contains("served from memory"), "{warnings:?}");
     }
 }
 
 #[test]
-fn what_others_shall_have_of_a_disk_is_left_to_them() {
+fn min_free_of_a_disk_is_kept_free() {
     let packed = Packed::new(280, LEN);
     let _disk = Small::mount(&packed.root(), "size=32m");
-    // A tenth of the disk, however much was asked for.
+    // A tenth of the disk counts, however much is asked for.
     let reader = packed.reader(&packed.root(), CacheLimits { min_free_bytes: 1 << 40, ..limit(1 << 40) });
     let free = || {
         let stat = nix::sys::statvfs::statvfs(&packed.root()).unwrap();

@@ -1,4 +1,4 @@
-//! One cache, several processes: this test program starts itself again as the process that reads and writes.
+//! One cache, several processes: this test program starts itself again as a process that reads and writes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,9 +8,6 @@
     reason = "a test"
 )]
 
-mod cache_support;
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -18,18 +15,18 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_support::{Packed, Random, Reader, age, disk_usage, eventually, limit, no_limits};
+use crate::cache_support::{Packed, Random, Reader, age, disk_usage, eventually, limit, no_limits};
 use contd_flist::CacheOptions;
 use contd_flist::cache::{Prune, prune, usage};
-use support::Server;
+use contd_test_harness::flist::Server;
 
-/// Tells the started process what to do: `<flist> <cache root> <limit> <length of a file> <count> <reads> <seed>`.
+/// The task of the started process: `<flist> <cache root> <limit> <length of a file> <count> <reads> <seed>`.
 const TASK: &str = "CONTD_CACHE_TEST_TASK";
 
-/// What one process may write beyond the limit: before it says so, and before it looks again; and a block under way.
+/// The most bytes that one process writes beyond the limit: a quantum until it posts, another until it looks, and a block.
 const OVERSHOOT: u64 = (2 << 20) + (1 << 19);
 
-/// Not a test of its own: the body of the started process, when it is one.
+/// The body of the started process; passes at once in the test program itself.
 #[test]
 fn the_started_process() {
     let Some(task) = std::env::var_os(TASK) else { return };
@@ -40,7 +37,7 @@ fn the_started_process() {
     let (fl, root) = (PathBuf::from(fl), PathBuf::from(root));
     let reader = Reader::open(&fl, &root, limit(max_bytes.parse().unwrap()), number(len));
     println!("\nready");
-    // All begin at once.
+    // All processes begin at once.
     let _go = std::io::stdin().read(&mut [0; 1]).unwrap();
     let mut random = Random(seed.parse().unwrap());
     let (count, reads) = (number(count), number(reads));
@@ -63,7 +60,7 @@ impl Started {
         let (len, count) = (packed.len, packed.count);
         let task = format!("{} {} {max_bytes} {len} {count} {reads} {seed}", fl.display(), root.display());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_started_process", "--nocapture"])
+            .args(["--exact", "cache_processes::the_started_process", "--nocapture"])
             .env(TASK, task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -76,7 +73,7 @@ impl Started {
         started
     }
 
-    /// Reads on until the process says something that begins so, and returns all of that line.
+    /// Reads lines until one starts with `begin`, and returns that line.
     #[track_caller]
     fn word(&mut self, begin: &str) -> String {
         loop {
@@ -98,7 +95,7 @@ impl Started {
     }
 }
 
-/// Ends also what a test that fails leaves running.
+/// Kills the process, also if the test fails.
 impl Drop for Started {
     fn drop(&mut self) {
         let _ended_already = self.child.kill();
@@ -136,7 +133,7 @@ fn four_processes_that_miss_the_same_blocks_fetch_each_once() {
     let database = rusqlite::Connection::open(packed.fl()).unwrap();
     database.execute("UPDATE route SET url = ?1", [&server.url]).unwrap();
     drop(database);
-    // Each reads all, in another order, so they meet at some blocks and pass at others.
+    // Each process reads all files, in another order, so that some blocks are wanted at the same time and others are not.
     let mut processes: Vec<_> = (1..=4).map(|seed| Started::new(&packed, 1 << 40, 60, seed % 2 + 1)).collect();
     processes.iter_mut().for_each(Started::go);
     for process in &mut processes {
@@ -163,7 +160,7 @@ fn writers_that_are_killed_leave_nothing_wrong_and_nothing_for_ever() {
             reader.read(number).unwrap_or_else(|error| panic!("round {round}: {error}"));
         }
     }
-    // What a death in the middle of a write leaves, in case chance has made none.
+    // The leftovers of a process killed in the middle of a write, in case the kills above left none.
     let shard = Arc::new(packed.root().join("blocks/00"));
     std::fs::create_dir_all(&*shard).unwrap();
     std::fs::write(shard.join(".tmp-4194999-0"), "half a bl").unwrap();
@@ -177,7 +174,7 @@ fn writers_that_are_killed_leave_nothing_wrong_and_nothing_for_ever() {
 
 fn temps(root: &Path) -> Vec<PathBuf> {
     let is_temp = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(".tmp-");
-    support::files_below(root).into_iter().filter(is_temp).collect()
+    crate::support::files_below(root).into_iter().filter(is_temp).collect()
 }
 
 #[test]
@@ -197,7 +194,7 @@ fn pruning_beside_four_reading_processes_is_never_seen_by_any() {
     assert!(removed > 300, "{removed} removed blocks prove little");
 }
 
-/// A process that was stopped in the middle of anything must not keep others from reading, writing and evicting for long.
+/// A process that is stopped at any point must not keep others from reading, writing and evicting for long.
 #[test]
 fn a_stopped_process_stops_nobody_else() {
     let packed = Packed::new(60, 128 << 10);

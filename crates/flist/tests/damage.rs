@@ -1,7 +1,5 @@
-//! Damaged blocks, in the store and in the cache; and readers that come all at once.
+//! Damaged blocks, in the store and in the cache; and many readers at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +11,7 @@ use contd_flist::{
     BlockCache, BlockError, BlockId, BlockStore, Content, Flist, FlistErrorKind, ROOT_INO, ReadError, Routes,
     StoreError,
 };
-use support::{Fixture, by_path, chain, content, read_all};
+use contd_test_harness::flist::{Fixture, by_path, chain, content, read_all};
 
 fn flip_a_bit(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
@@ -33,7 +31,7 @@ fn lengthen(path: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Why the stores failed, below the count of attempts.
+/// Returns the failure of the stores, below the error that counts the attempts.
 #[track_caller]
 fn store_failure(error: &ReadError) -> &StoreError {
     let ReadError::Block { source, .. } = error else { panic!("{}", chain(error)) };
@@ -104,7 +102,7 @@ fn a_missing_block_and_a_missing_store_are_told_apart_and_create_nothing() {
 fn a_good_copy_on_another_route_saves_the_read() {
     let fixture = Fixture::copy("small");
     let good = fixture.scratch.path().join("good");
-    support::copy_tree(&fixture.store, &good);
+    crate::support::copy_tree(&fixture.store, &good);
     fixture.stored_blocks().iter().for_each(|path| flip_a_bit(path));
     let [bad, good] = [&fixture.store, &good].map(|path| format!("dir://{}", path.display()));
     fixture.route(&[
@@ -138,7 +136,7 @@ fn blocks_split_over_two_ranges_and_flat_names_are_found() {
         }
     }
     fixture.route(&[(0, 0, &fixture.store_url())]);
-    let content = support::content(&fixture.fl, &fixture.scratch.path().join("other-cache"));
+    let content = crate::support::content(&fixture.fl, &fixture.scratch.path().join("other-cache"));
     let hostname = content.flist().resolve(b"etc/hostname").unwrap().ino();
     let error = read_all(&content, hostname).unwrap_err();
     assert!(matches!(store_failure(&error), StoreError::NoRoute { .. }), "{}", chain(&error));
@@ -178,7 +176,7 @@ fn damage_after_the_first_check_is_noticed_too() {
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
     }
-    // Push the block out of the memory of recent ones.
+    // Displace the block from the memory of recent blocks.
     for ino in by_path(content.flist()).into_values() {
         if ino != file && !content.flist().blocks(ino).is_empty() {
             read_all(&content, ino).unwrap();
@@ -203,7 +201,7 @@ fn a_cache_serves_without_any_store() {
 fn a_cache_that_cannot_be_written_slows_reading_and_nothing_else() {
     let fixture = Fixture::copy("small");
     let content = fixture.content();
-    // Root ignores permissions, so put a file where the folder of each block should be.
+    // Root ignores permissions, so put a file in the place of each block's directory.
     let blocks = fixture.cache_root().join("blocks");
     std::fs::remove_dir(&blocks).unwrap();
     std::fs::write(&blocks, b"in the way").unwrap();
@@ -235,7 +233,7 @@ fn only_files_can_be_read() {
     assert!(matches!(content.read_at(99_999, 0, &mut [0; 8]), Err(ReadError::NoInode { ino: 99_999 })));
 }
 
-/// Counts the gets, and holds the first until the others have had time to come.
+/// Counts the gets, and delays the first until the other readers wait for it.
 #[derive(Debug)]
 struct Counting {
     inner: DirStore,
@@ -248,7 +246,7 @@ impl BlockStore for Counting {
     fn get(&self, id: &BlockId) -> Result<Vec<u8>, StoreError> {
         self.gets.fetch_add(1, Ordering::SeqCst);
         let open = self.gate.0.lock().unwrap();
-        let (open, timeout) = self.gate.1.wait_timeout_while(open, Duration::from_secs(20), |open| !*open).unwrap();
+        let (open, timeout) = self.gate.1.wait_timeout_while(open, Duration::from_secs(300), |open| !*open).unwrap();
         drop(open);
         assert!(!timeout.timed_out(), "the gate was never opened");
         let left = self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
@@ -341,7 +339,7 @@ fn a_reader_that_panics_leaves_the_block_to_the_others() {
 fn parallel_readers_of_everything_get_the_right_bytes() {
     let fixture = Fixture::copy("small");
     let content = fixture.content();
-    let alone = support::content(&fixture.fl, &fixture.scratch.path().join("other"));
+    let alone = crate::support::content(&fixture.fl, &fixture.scratch.path().join("other"));
     let files = by_path(content.flist()).into_values().filter(|ino| !content.flist().blocks(*ino).is_empty());
     let expected = files.map(|ino| (ino, read_all(&alone, ino).unwrap())).collect::<Vec<_>>();
     std::thread::scope(|scope| {

@@ -1,14 +1,12 @@
-//! The golden flists read back exactly as their manifests say, and the codec agrees with the known answers.
+//! The golden flists read back exactly as in their manifests, and the codec agrees with the known answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::collections::BTreeSet;
 
 use contd_flist::block;
 use contd_flist::{FileKind, Flist, ROOT_INO};
+use contd_test_harness::flist::{Fixture, by_path, fixtures, kind_name, read_all, sha256};
 use serde_json::Value;
-use support::{Fixture, by_path, fixtures, kind_name, read_all, sha256};
 
 #[track_caller]
 fn reads_back_as_its_manifest_says(name: &str, entries: usize) {

@@ -1,7 +1,5 @@
-//! What is written: never over what was there, whole or not at all, and with the routes that were asked for.
+//! Outputs of packing and unpacking: existing files are kept, output is complete or absent, and routes are as asked for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +8,7 @@ use contd_flist::route::{self, RouteError};
 use contd_flist::{
     BlockSource, Flist, PackError, PackOptions, RoutePolicy, Routes, UnpackError, UnpackOptions, pack, unpack,
 };
-use support::chain;
+use contd_test_harness::flist::chain;
 use tempfile::TempDir;
 
 struct Scratch {
@@ -60,11 +58,11 @@ fn packing_never_replaces_what_is_there_unless_told_to() {
     let error = scratch.pack_to(&scratch.fl, &PackOptions::default()).unwrap_err();
     assert!(matches!(error, PackError::Exists { .. }) && error.hint().contains("--force"), "{error}");
     assert_eq!(std::fs::read(&scratch.fl).unwrap(), b"precious");
-    // Before anything was stored.
+    // Refused before anything is stored.
     assert_eq!(scratch.names(), ["out.fl", "tree"]);
     scratch.pack_to(&scratch.fl, &force).unwrap();
     Flist::open(&scratch.fl).unwrap();
-    // A link is replaced, not what it leads to; what is no file is never replaced.
+    // A link is replaced, not its target; a directory or device is never replaced.
     std::os::unix::fs::symlink("tree/file", scratch.at("link.fl")).unwrap();
     assert!(matches!(scratch.pack_to(&scratch.at("link.fl"), &PackOptions::default()), Err(PackError::Exists { .. })));
     std::fs::create_dir(scratch.at("dir.fl")).unwrap();
@@ -80,7 +78,7 @@ fn a_directory_is_unpacked_whole_or_as_it_was() {
     let scratch = scratch();
     std::fs::set_permissions(&scratch.tree, std::fs::Permissions::from_mode(0o555)).unwrap();
     scratch.pack_to(&scratch.fl, &PackOptions::default()).unwrap();
-    // A new one and one that was there come out alike.
+    // A new directory and an existing one become the same.
     std::fs::create_dir(scratch.at("there")).unwrap();
     for dir in [scratch.at("new"), scratch.at("there")] {
         scratch.unpack_to(&dir).map_err(|error| chain(&error)).unwrap();
@@ -90,7 +88,7 @@ fn a_directory_is_unpacked_whole_or_as_it_was() {
     }
     assert_eq!(scratch.names(), ["new", "out.fl", "store", "there", "tree"]);
     assert!(matches!(scratch.unpack_to(&scratch.at("there")), Err(UnpackError::NotEmpty { .. })));
-    // What a killed process left is in nobody's way; what a living one makes is.
+    // The leftover of a killed process does not matter; a directory in use by a living one does.
     let left = scratch.at("again/.contd-unpack-1-0");
     std::fs::create_dir_all(left.join("half")).unwrap();
     let living = std::fs::File::open(&left).unwrap();
@@ -102,7 +100,7 @@ fn a_directory_is_unpacked_whole_or_as_it_was() {
     std::fs::remove_dir_all(scratch.at("again")).unwrap();
     std::os::unix::fs::symlink("nowhere", scratch.at("link")).unwrap();
     assert!(matches!(scratch.unpack_to(&scratch.at("link")), Err(UnpackError::NotADirectory { .. })));
-    // A block that is not there: nothing stays, and a directory is as it was.
+    // With a missing block, nothing is left, and an existing directory is unchanged.
     std::fs::remove_dir_all(scratch.at("store")).unwrap();
     std::fs::create_dir(scratch.at("empty")).unwrap();
     std::fs::set_permissions(scratch.at("empty"), std::fs::Permissions::from_mode(0o751)).unwrap();
@@ -127,7 +125,7 @@ fn a_flist_says_that_its_blocks_are_where_the_packer_was_told() {
     let urls = || Flist::open(&scratch.fl).unwrap().routes().iter().map(|route| route.url.clone()).collect::<Vec<_>>();
     scratch.pack_to(&scratch.fl, &with(&["https://me:pw@host/store"], true)).unwrap();
     assert_eq!(urls(), ["https://me@host/store"]);
-    assert_eq!(support::files_below(&scratch.at("store")).len(), 1);
+    assert_eq!(crate::support::files_below(&scratch.at("store")).len(), 1);
     scratch.pack_to(&scratch.fl, &with(&["00-7f=https://me:pw@a/s", "80-ff=http://b/s"], false)).unwrap();
     assert_eq!(urls(), ["https://me:pw@a/s", "http://b/s"]);
     let before = std::fs::read(&scratch.fl).unwrap();
@@ -165,7 +163,7 @@ fn routes_are_rewritten_as_a_whole_and_leave_no_password_behind() {
     );
     assert_eq!(std::fs::metadata(&scratch.fl).unwrap().permissions().mode() & 0o7777, 0o640);
     assert!(std::fs::symlink_metadata(scratch.at("link.fl")).unwrap().is_symlink());
-    // What is refused changes nothing.
+    // A refused change leaves the file as it is.
     let before = std::fs::read(&scratch.fl).unwrap();
     let refused = route::rewrite(&scratch.fl, |old| route::without(old, "http://127.0.0.1:8080/store"));
     assert!(matches!(refused, Err(RouteError::Uncovered { first: 0 })), "{refused:?}");

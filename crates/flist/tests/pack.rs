@@ -1,7 +1,5 @@
-//! What is packed is read back the same, by this library, from whatever tree.
+//! Packed trees of all kinds read back the same by this library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use contd_flist::pack::{Entry, EntryKind, FileContent, Tree};
 use contd_flist::{FileKind, Flist, FlistErrorKind, PackError, PackOptions, pack, pack_tree};
+use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use proptest::prelude::*;
-use support::{by_path, chain, content, files_below, read_all};
 use tempfile::TempDir;
 
-/// Over what was there.
+/// Options that replace an existing output.
 fn over() -> PackOptions {
     PackOptions { force: true, ..PackOptions::default() }
 }
@@ -126,7 +124,7 @@ fn the_same_tree_packs_to_the_same_bytes_with_any_number_of_threads() {
         let folder = scratch.tree.join(format!("d{}", n % 7));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(format!("f{n}")), vec![n; 100 + usize::from(n) * 20_000]).unwrap();
-        // Equal content under many names, by copy and by hard link: workers meet at the same blocks.
+        // Equal content under many names, by copy and by hard link: several workers seal the same blocks.
         std::fs::write(folder.join(format!("copy{n}")), vec![7; 600_000]).unwrap();
         std::fs::hard_link(folder.join(format!("f{n}")), scratch.tree.join(format!("hard{n}"))).unwrap();
     }
@@ -185,7 +183,7 @@ fn the_tables_are_those_of_rfs() {
     };
     let ours = shape(&scratch.fl);
     // On a copy, so that SQLite leaves nothing beside the fixture.
-    let fixture = support::Fixture::copy("small");
+    let fixture = crate::support::Fixture::copy("small");
     assert_eq!(ours.0, shape(&fixture.fl).0);
     assert_eq!(ours.1, "blobblob32");
     let flist = Flist::open(&scratch.fl).unwrap();
@@ -198,7 +196,7 @@ fn the_tables_are_those_of_rfs() {
 
 #[test]
 fn a_tree_of_the_golden_fixture_packs_to_the_golden_blocks() {
-    let fixture = support::Fixture::copy("busybox");
+    let fixture = crate::support::Fixture::copy("busybox");
     let content = fixture.content();
     let scratch = scratch();
     let mut keys = Vec::new();
@@ -218,7 +216,7 @@ fn a_tree_of_the_golden_fixture_packs_to_the_golden_blocks() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_refused_and_leaves_no_output() {
+fn a_tree_that_cannot_be_packed_is_refused_and_leaves_no_output() {
     let scratch = scratch();
     let leaves_nothing = |error: PackError| {
         let names = std::fs::read_dir(scratch.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -313,7 +311,7 @@ fn a_damaged_block_in_the_store_is_replaced_by_packing_again() {
     scratch.round_trip();
 }
 
-/// An entry of root's, from 2001.
+/// An entry of 2001 with uid 1 and gid 2.
 fn entry(path: &[u8], kind: EntryKind) -> Entry {
     Entry { path: path.to_vec(), kind, mode: 0o755, uid: 1, gid: 2, mtime: 1_000_000_000, ctime: 1_000_000_001 }
 }

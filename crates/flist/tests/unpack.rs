@@ -1,7 +1,5 @@
-//! What is unpacked is what the flist says, in its directory and nowhere else; what fails leaves nothing.
+//! Unpacked trees equal the flist and stay inside their directory; a failure leaves nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,7 +10,7 @@ use contd_flist::{
     BlockSource, Flist, FlistErrorKind, PackOptions, RoutePolicy, Routes, UnpackError, UnpackOptions, UnpackReport,
     pack, unpack,
 };
-use support::{Fixture, by_path, chain, files_below, sha256};
+use contd_test_harness::flist::{Fixture, by_path, chain, files_below, sha256};
 
 /// Unpacks the flist from its own routes.
 fn unpack_to(fl: &Path, dir: &Path, options: &UnpackOptions) -> Result<UnpackReport, UnpackError> {
@@ -46,7 +44,7 @@ fn is_as_its_manifest_says(manifest: &[serde_json::Value], dir: &Path) {
         let real = dir.join(path.trim_start_matches('/'));
         let metadata = real.symlink_metadata().unwrap_or_else(|error| panic!("{path}: {error}"));
         assert_eq!(type_name(&metadata), line["type"], "{path}");
-        // Links have no mode of their own on Linux.
+        // Symbolic links have no mode on Linux.
         if !metadata.is_symlink() {
             assert_eq!(format!("{:04o}", metadata.mode() & 0o7777), line["mode"], "{path}");
         }
@@ -72,7 +70,7 @@ fn number(line: &serde_json::Value, field: &str) -> u64 {
     line[field].as_u64().unwrap()
 }
 
-/// Every entry at and below a directory by its path from there, as `lstat` and the content say.
+/// Returns every entry at and below a directory by its relative path, with its `lstat`.
 fn all_below(dir: &Path) -> BTreeMap<PathBuf, (std::fs::Metadata, PathBuf)> {
     let mut all = BTreeMap::from([(PathBuf::from("/"), (dir.symlink_metadata().unwrap(), dir.to_owned()))]);
     let mut waiting = vec![dir.to_owned()];
@@ -117,7 +115,7 @@ fn the_golden_flists_unpack_as_their_manifests_say() {
         let report = unpack_to(&fixture.fl, &dir, &UnpackOptions::default()).unwrap();
         assert_eq!(report.entries, entries);
         is_as_its_manifest_says(&fixture.manifest, &dir);
-        // And again over what is there.
+        // Once more, into the existing tree.
         std::fs::write(dir.join("bin-of-others"), b"stays").unwrap();
         unpack_to(&fixture.fl, &dir, &force()).unwrap();
         std::fs::remove_file(dir.join("bin-of-others")).unwrap();
@@ -128,7 +126,7 @@ fn the_golden_flists_unpack_as_their_manifests_say() {
     }
 }
 
-/// What a row of `inode` and those that belong to it say, but for the numbers and what no copy can keep.
+/// A row of `inode` and its related rows, without numbers and without values that a copy cannot keep.
 #[derive(Debug, PartialEq)]
 struct Row {
     numbers: [i64; 5],
@@ -137,7 +135,7 @@ struct Row {
     blocks: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Reads the tables with SQL of its own, by path.
+/// Reads the tables with independent SQL, by path.
 fn rows(fl: &Path) -> BTreeMap<String, Row> {
     let copy = tempfile::NamedTempFile::new().unwrap();
     std::fs::copy(fl, copy.path()).unwrap();
@@ -156,11 +154,11 @@ fn rows(fl: &Path) -> BTreeMap<String, Row> {
         let ino: i64 = row.get(0)?;
         let mut numbers = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
         let kind = numbers[0] & 0o170_000;
-        // Only devices have numbers, though stat gives some file systems' own for others.
+        // Only devices have device numbers, although `stat` returns some for files on some file systems.
         if kind != 0o020_000 && kind != 0o060_000 {
             numbers[3] = 0;
         }
-        // The size of a directory is its file system's.
+        // The size of a directory depends on its file system.
         let size = (kind != 0o040_000).then(|| row.get(7)).transpose()?;
         let blocks = blocks.query_map([ino], |row| Ok((row.get(0)?, row.get(1)?)))?.map(Result::unwrap).collect();
         Ok((row.get(1)?, Row { numbers, size, target: row.get(8)?, blocks }))
@@ -262,7 +260,7 @@ fn a_failure_leaves_nothing_behind() {
 }
 
 #[test]
-fn nothing_outside_of_the_directory_is_touched() {
+fn files_outside_of_the_directory_are_not_touched() {
     let fixture = Fixture::copy("small");
     let at = |name: &str| fixture.scratch.path().join(name);
     std::fs::create_dir_all(at("outside/b")).unwrap();
@@ -271,7 +269,7 @@ fn nothing_outside_of_the_directory_is_touched() {
     let before = before.collect::<Vec<_>>();
     std::fs::create_dir(at("dir")).unwrap();
     std::fs::create_dir(at("dir/etc")).unwrap();
-    // A directory, a file and a way down are links to the outside; each must give way.
+    // A directory, a file and a parent directory are links to the outside; each must be replaced.
     symlink(at("outside"), at("dir/a")).unwrap();
     symlink(at("outside/hostname"), at("dir/etc/hostname")).unwrap();
     symlink("../outside", at("dir/links")).unwrap();
@@ -281,7 +279,7 @@ fn nothing_outside_of_the_directory_is_touched() {
     assert_eq!(after.collect::<Vec<_>>(), before);
     assert_eq!(std::fs::read(at("outside/hostname")).unwrap(), b"precious");
 
-    // Names that would leave are refused before anything is made.
+    // Names that lead out of the tree are refused before anything is created.
     fixture.sql("UPDATE inode SET name = '../escaped' WHERE name = 'hostname'");
     Flist::open(&fixture.fl).unwrap_err();
 }

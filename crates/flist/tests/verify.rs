@@ -1,7 +1,5 @@
-//! Every bad block is found, with its files, and every block is asked for once.
+//! Verification finds every bad block with its files, and asks for every block once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -9,7 +7,7 @@ use std::num::NonZeroUsize;
 use contd_flist::{
     BadBlock, BlockError, BlockSource, Flist, Inode, ReadError, RoutePolicy, Routes, StoreError, VerifyReport, verify,
 };
-use support::{Fixture, Server};
+use contd_test_harness::flist::{Fixture, Server};
 
 fn verified(fixture: &Fixture, jobs: usize) -> (VerifyReport, BTreeMap<String, BadBlock>, Flist) {
     let flist = Flist::open(&fixture.fl).unwrap();
@@ -44,7 +42,7 @@ fn a_whole_flist_has_no_bad_block_and_each_is_fetched_once() {
     assert_eq!(server.requests(), 56);
 }
 
-/// Every way in which a stored block can be wrong, each for another block.
+/// Every kind of damage to a stored block, each on another block.
 #[test]
 fn every_bad_block_is_told_with_its_reason_and_files() {
     let fixture = Fixture::copy("small");

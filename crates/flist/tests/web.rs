@@ -1,7 +1,5 @@
-//! Stores and flists behind web servers that answer well, badly, late or never.
+//! Stores and flists on web servers that answer correctly, wrongly, late or never.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
-
-mod support;
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
@@ -11,7 +9,7 @@ use contd_flist::{
     BlockId, BlockStore, DirRoutes, FetchError, FlistErrorKind, FlistSource, Route, RoutePolicy, Routes, StoreError,
     fetch,
 };
-use support::{Answer, Fixture, Server, by_path, chain, content, fixtures, read_all};
+use contd_test_harness::flist::{Answer, Fixture, Server, by_path, chain, content, fixtures, read_all};
 
 const ID: BlockId = BlockId::new([0xab; 32]);
 
@@ -117,15 +115,15 @@ fn a_silent_server_costs_one_attempt_and_the_other_route_saves_the_read() {
             read_all(&content, ino).unwrap();
         }
     }
-    // Not once per block; on a slow machine it may be tried again when its rest is over.
+    // Not once per block; on a slow machine the store may be asked again after its pause.
     assert!(silent.requests() <= 10, "a silent server rests: asked {} times", silent.requests());
 }
 
 #[test]
 fn an_unreachable_store_is_named_without_its_credentials() {
     let fixture = Fixture::copy("small");
-    // A port that was just closed: nobody listens.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = contd_test_harness::Port::take();
+    let port = taken.number;
     fixture.route(&[(0, 255, &format!("http://me:secret@127.0.0.1:{port}/x?token=hidden"))]);
     let content = fixture.content();
     let hostname = content.flist().resolve(b"etc/hostname").unwrap().ino();
@@ -186,18 +184,18 @@ fn a_flist_is_fetched_by_path_and_by_url_and_stored_once() {
     assert_eq!(fetched[0].path, scratch.path().join(format!("fl/{}.fl", fetched[0].hash)));
     let note = fetched[0].path.with_extension("name");
     let stored = [fetched[0].path.clone(), note.clone()];
-    assert_eq!(support::files_below(scratch.path()), stored, "stored once, nothing left behind");
+    assert_eq!(crate::support::files_below(scratch.path()), stored, "stored once, nothing left behind");
     assert_eq!(std::fs::read_to_string(note).unwrap(), format!("{}/busybox.fl", server.url), "the latest name");
     content(&fetched[0].path, scratch.path());
 
-    // A damaged copy in the cache is replaced, not believed.
+    // A damaged copy in the cache is replaced, not used.
     std::fs::write(&fetched[0].path, b"damaged").unwrap();
     let again = fetch(&FlistSource::File(original.clone()), scratch.path(), &|_| {}).unwrap();
     assert_eq!(std::fs::read(&again.path).unwrap(), std::fs::read(&original).unwrap());
 }
 
 #[test]
-fn what_cannot_be_fetched_is_typed_and_leaves_nothing() {
+fn a_failed_fetch_has_a_typed_error_and_leaves_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let fails = |source: FlistSource| fetch(&source, scratch.path(), &|_| {}).unwrap_err();
     let server = Server::start(|_, path| match path {
@@ -218,7 +216,7 @@ fn what_cannot_be_fetched_is_typed_and_leaves_nothing() {
     assert!(matches!(fails(http("huge.fl")), FetchError::TooLarge { .. }));
     let unreachable = fails(FlistSource::Http("http://me:secret@127.0.0.1:1/x.fl".into()));
     assert!(matches!(unreachable, FetchError::Exchange { .. }) && !chain(&unreachable).contains("secret"));
-    assert!(support::files_below(scratch.path()).is_empty());
+    assert!(crate::support::files_below(scratch.path()).is_empty());
     let asked = |name: &str| server.paths.lock().unwrap().iter().filter(|path| path.contains(name)).count();
     assert_eq!((asked("missing"), asked("broken"), asked("cut"), asked("huge")), (1, 3, 3, 1));
 }

@@ -1,12 +1,6 @@
-//! Stores in a 0-db: against a real Redis, a server that answers as a 0-db does, and ones that break.
+//! Stores in a 0-db: against a real Redis, a server that answers as a 0-db does, and faulty ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "measures real sockets and waits for real processes")]
-
-#[path = "support/packed.rs"]
-mod packed;
-#[path = "support/zdb.rs"]
-mod server;
-mod support;
 
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -15,21 +9,23 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::packed::{Tree, noise};
 use contd_flist::store::{ZdbFailure, ZdbStore};
 use contd_flist::{
     BlockId, BlockStore, FlistErrorKind, NetRoutes, PackOptions, Route, RoutePolicy, Routes, StoreError,
 };
-use packed::{Tree, noise};
-use server::{Fault, ZdbServer};
-use support::chain;
+use contd_test_harness::Port;
+use contd_test_harness::flist::chain;
+use contd_test_harness::zdb::{Fault, ZdbServer};
 
 const ID: BlockId = BlockId::new([0xab; 32]);
 const BAD_PASSWORD: &str = "wrong-hunter2";
 
-/// A real Redis server on a port of its own; it is killed with the test.
+/// A real Redis server on a free port; it is killed when the test ends.
 struct Redis {
     child: Child,
     port: u16,
+    _taken: Port,
     _folder: tempfile::TempDir,
 }
 
@@ -37,7 +33,8 @@ impl Redis {
     #[track_caller]
     fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let taken = Port::take();
+        let port = taken.number;
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()])
             .args(options)
@@ -45,10 +42,10 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed (.ci/deps)");
-        let redis = Self { child, port, _folder: folder };
+        let redis = Self { child, port, _taken: taken, _folder: folder };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "redis-server does not listen");
+            assert!(begun.elapsed() < Duration::from_secs(300), "redis-server does not listen");
             thread::sleep(Duration::from_millis(20));
         }
         redis
@@ -63,9 +60,9 @@ impl Drop for Redis {
 }
 
 #[test]
-fn what_is_packed_into_a_real_redis_is_read_back() {
+fn a_tree_packed_into_a_real_redis_is_read_back() {
     let (redis, tree) = (Redis::start(&[]), Tree::new());
-    // No namespace, `default`, and one by number: what a Redis has of it.
+    // No namespace, `default`, and one by number: all that a Redis has.
     for namespace in ["", "/", "/default", "/3"] {
         let url = format!("zdb://127.0.0.1:{}{namespace}", redis.port);
         let first = tree.pack(&[&url]).unwrap();
@@ -156,15 +153,15 @@ fn a_server_that_refuses_says_why_without_the_password() {
     assert!(chain(&error).contains("read-only"), "{}", chain(&error));
     let error = ZdbStore::new(&server.url("", "/nowhere")).unwrap().get(&ID).unwrap_err();
     assert!(matches!(error, StoreError::NoStore { .. }), "{}", chain(&error));
-    // A server that repeats what it was sent.
+    // A server that repeats the command in its error.
     let error = ZdbStore::new(&server.url(&userinfo, "/open")).unwrap().get(&ID).unwrap_err();
     assert!(!format!("{} {error:?}", chain(&error)).contains("hunter2"), "{}", chain(&error));
-    // One that went private later.
+    // A namespace that became private later.
     let error = ZdbStore::new(&server.url("", "/open")).unwrap().get(&ID).unwrap_err();
     assert_eq!(error.kind(), FlistErrorKind::Denied, "{}", chain(&error));
 }
 
-/// The largest memory of this process so far.
+/// Returns the peak memory of this process so far, in KiB.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
@@ -186,13 +183,13 @@ fn a_server_that_breaks_costs_bounded_time_and_memory() {
         let error = failure_of(fault);
         assert!(not_zdb(&error) && !error.is_transient(), "{fault:?}: {}", chain(&error));
     }
-    // Other tests run in this process; one reply without a bound would be gigabytes.
+    // Other tests run in this process; one unbounded reply would take gigabytes.
     let grown = peak_kib().saturating_sub(before);
     assert!(grown < 256 * 1024, "a reply that never ends took {grown} KiB");
     let error = failure_of(Fault::DiesMidReply);
     assert!(matches!(error, StoreError::Zdb { source: ZdbFailure::Closed, .. }), "{}", chain(&error));
     assert!(error.is_transient());
-    // These two take their time, so together. The upper bounds have room for a machine with much else to do.
+    // These two are slow, so they run together. The upper bounds allow for a busy machine.
     let [silent, trickles] = [Fault::Silent, Fault::Trickles].map(|fault| {
         thread::spawn(move || {
             let server = ZdbServer::faulty(move |_| fault);
@@ -202,10 +199,11 @@ fn a_server_that_breaks_costs_bounded_time_and_memory() {
             (store.get(&ID).unwrap_err(), begun.elapsed())
         })
     });
-    for (slow, least) in [(silent, 5), (trickles, 15)] {
+    for slow in [silent, trickles] {
         let (error, took) = slow.join().unwrap();
         assert!(matches!(error, StoreError::Zdb { source: ZdbFailure::Timeout, .. }), "{}", chain(&error));
-        assert!(took >= Duration::from_secs(least) && took < Duration::from_secs(least + 10), "{took:?}");
+        // Not before it was silent for five seconds, as one that trickles may seem on a busy machine; neither ever ends by itself.
+        assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(300), "{took:?}");
     }
 }
 
@@ -218,7 +216,7 @@ fn a_connection_that_was_closed_while_idle_is_replaced_unnoticed() {
         assert_eq!(store.get(&ID).unwrap(), b"stored");
     }
     assert_eq!(server.gets(), 10);
-    // A connection that breaks again at once is no idle one: that is a failure, after one more attempt and not more.
+    // A new connection that breaks, too, is no idle one: the read fails after exactly one more attempt.
     let server = ZdbServer::faulty(|number| if number == 0 { Fault::None } else { Fault::DiesMidReply });
     let store = ZdbStore::new(&server.url("", "/open")).unwrap();
     store.put(&ID, b"stored").unwrap();
@@ -279,22 +277,22 @@ fn a_dead_store_is_left_alone_and_found_again() {
     assert_eq!(error.kind(), FlistErrorKind::Unreachable, "{}", chain(&error));
     let asked = server.gets();
     assert_eq!(asked, 3, "three attempts, then it is taken for dead");
-    // A thousand readers do not each try for themselves.
+    // A thousand readers do not each ask the dead store.
     let failures = (0..1000).map(|n| tree.read_small(&content, 1 + n % 39).unwrap_err()).collect::<Vec<_>>();
     let later = server.gets() - asked;
     assert!(later <= 10, "asked {later} times for 1000 reads");
     let left_alone = failures.iter().filter(|error| chain(*error).contains("not asked")).count();
     assert!(left_alone >= 990, "{left_alone}: {}", chain(&failures[0]));
     assert!(chain(&failures[0]).contains("the connection was closed"), "it says why: {}", chain(&failures[0]));
-    // It comes back, and is found within the pause.
+    // The store is back, and is used again after its pause.
     dead.store(false, Ordering::SeqCst);
     let begun = Instant::now();
     while tree.read_small(&content, 0).is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the store is not found again");
+        assert!(begun.elapsed() < Duration::from_secs(300), "the store is not found again");
         thread::sleep(Duration::from_millis(50));
     }
     (0..40).for_each(|n| drop(tree.read_small(&content, n).unwrap()));
-    // With another route, readers do not notice a dead one; it is asked three times, and then now and then.
+    // With another route, reads succeed although one store is dead; that one is asked three times, and later now and then.
     dead.store(true, Ordering::SeqCst);
     let other = ZdbServer::start();
     tree.pack(&[&url, &other.url("", "/open")]).unwrap();
@@ -321,7 +319,7 @@ fn a_blink_of_the_store_is_no_error() {
 
 #[test]
 fn an_ipv6_host_is_reached() {
-    // A machine without IPv6 has nothing to test.
+    // Passes on a machine without IPv6.
     let Ok(server) = ZdbServer::bind("[::1]:0", |_| Fault::None) else { return };
     let store = ZdbStore::new(&server.url("me@", "/open")).unwrap();
     store.put(&ID, b"stored").unwrap();
@@ -331,7 +329,7 @@ fn an_ipv6_host_is_reached() {
 #[test]
 fn a_flist_from_the_network_does_not_reach_this_machine() {
     let zdb = ZdbServer::start();
-    let web = support::Server::start(|_, _| support::Answer::Full(200, b"x".to_vec()));
+    let web = crate::support::Server::start(|_, _| crate::support::Answer::Full(200, b"x".to_vec()));
     let (tree, folder) = (Tree::new(), tempfile::tempdir().unwrap());
     tree.pack(&[&format!("dir://{}", folder.path().display())]).unwrap();
     let block = {
@@ -365,7 +363,8 @@ fn a_store_that_can_only_be_read_is_refused_before_anything_is_packed() {
 
 #[test]
 fn a_store_that_nobody_serves_is_an_error_for_pack_too() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = Port::take();
+    let port = taken.number;
     let error = Tree::new().pack(&[&format!("zdb://me:{BAD_PASSWORD}@127.0.0.1:{port}/ns")]).unwrap_err();
     assert_eq!(error.kind(), FlistErrorKind::Unreachable, "{}", chain(&error));
     assert!(!format!("{} {error:?}", chain(&error)).contains("hunter2"));

@@ -23,7 +23,7 @@ pub(crate) enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// What to serve could not be read.
+    /// The file `serve.json` could not be read.
     #[error("read {}", path.display())]
     ReadSpec {
         /// The file.
@@ -31,7 +31,7 @@ pub(crate) enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// What to serve makes no sense.
+    /// The file `serve.json` makes no sense.
     #[error("decode {}", path.display())]
     DecodeSpec {
         /// The file.
@@ -39,7 +39,7 @@ pub(crate) enum ServeError {
         /// Why.
         source: serde_json::Error,
     },
-    /// What to serve is of another version.
+    /// The file `serve.json` is of another version.
     #[error("decode {}: version {found}, this program knows {SERVE_SPEC_VERSION}", path.display())]
     SpecVersion {
         /// The file.
@@ -115,7 +115,7 @@ pub(crate) enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// Who serves could not be written down.
+    /// The serving process could not be written down.
     #[error("write {}", path.display())]
     NoteServer {
         /// The file.
@@ -154,7 +154,7 @@ pub(crate) enum ServeError {
 /// Why a predecessor gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
-    /// Nobody listens.
+    /// No process listens.
     #[error("connect to it")]
     Connect(#[source] io::Error),
     /// The connection broke, or it refused.
@@ -166,7 +166,7 @@ pub(crate) enum AskError {
     /// It sent something else than was asked for.
     #[error("it sent something else than was asked for")]
     Unexpected,
-    /// What it agreed with the kernel cannot be read.
+    /// Its agreement with the kernel cannot be read.
     #[error("understand what it agreed with the kernel")]
     Session(#[source] serde_json::Error),
 }

@@ -95,7 +95,7 @@ impl Slot {
 
 impl State {
     /// Rebuilds everything from the records.
-    fn inherit(records: &[u8]) -> Self {
+    fn of_predecessor(records: &[u8]) -> Self {
         let mut state = Self::default();
         for (slot, index) in records.chunks_exact(RECORD_BYTES).filter_map(Slot::from_bytes).zip(0_u32..) {
             state.slots.push(slot);
@@ -123,12 +123,12 @@ impl Handles {
     }
 
     /// Goes on with the handles that a dead predecessor has written down.
-    pub(crate) fn inherit(path: &Path) -> io::Result<Self> {
+    pub(crate) fn take_over(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let mut records = vec![0; len.min(MAX_HANDLES * RECORD_BYTES)];
         file.read_exact_at(&mut records, 0)?;
-        let state = Mutex::new(State::inherit(&records));
+        let state = Mutex::new(State::of_predecessor(&records));
         Ok(Self { file, state, write_failure_told: AtomicBool::new(false) })
     }
 
@@ -266,7 +266,7 @@ mod tests {
         let (cached, _) = handles.open(102, 9, Way::Cached).unwrap();
         handles.release(closed);
         drop(handles);
-        let handles = Handles::inherit(&path).unwrap();
+        let handles = Handles::take_over(&path).unwrap();
         assert_eq!([5, 6, 9].map(|ino| handles.way(ino)), [Some(Way::Passed(7)), None, Some(Way::Cached)]);
         assert_eq!(handles.again(100 | RESENT), Some((passed, Way::Passed(7))));
         assert_eq!((handles.again(100), handles.again(101 | RESENT)), (None, None));
@@ -288,7 +288,7 @@ mod tests {
         drop(handles);
         let file = OpenOptions::new().append(true).open(&path).unwrap();
         io::Write::write_all(&mut &file, &[1; RECORD_BYTES - 1]).unwrap();
-        let handles = Handles::inherit(&path).unwrap();
+        let handles = Handles::take_over(&path).unwrap();
         assert_eq!(handles.state().slots.len(), 1);
         assert_eq!(handles.way(5), Some(Way::Cached));
     }

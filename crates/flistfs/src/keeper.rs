@@ -38,7 +38,7 @@ use crate::mount_state::{self, MountState, SOCKET_FILE};
 use crate::serve::{self, SERVES};
 use crate::sys::{self, Fork};
 
-/// What `ps` shows for the keeper; its command line is that of the server.
+/// The name that `ps` shows for the keeper; its command line is that of the server.
 const NAME: &std::ffi::CStr = c"flistfs-keeper";
 
 /// How often a server may fail in a row before its mount is given up: with [`FAILURE_PAUSES`] that takes some ten seconds,

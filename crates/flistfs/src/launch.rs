@@ -17,7 +17,7 @@ const MAX_REPORT_BYTES: u64 = 64 * 1024;
 /// The child's word when all is well.
 const READY: &[u8] = b"ready";
 
-/// What is read from the command line.
+/// The command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Serve what this lease directory says.

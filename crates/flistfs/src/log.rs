@@ -29,7 +29,7 @@ impl BoundedLog {
     /// Opens the log in this directory for appending.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(LOG_FILE);
         let file = open(&path)?;

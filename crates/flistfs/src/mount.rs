@@ -12,14 +12,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::wire::MAX_READ_AHEAD_BYTES;
 
-/// What the mount table shows as source.
+/// The source in the mount table.
 pub const SOURCE: &str = "contd-flistfs";
-/// What the mount table shows as type.
+/// The type in the mount table.
 pub const FSTYPE: &str = "fuse.contd";
 
 const DEVICE: &str = "/dev/fuse";
 
-/// What can go wrong with a mount.
+/// A failure around a mount.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// There is no FUSE.

@@ -1,10 +1,10 @@
-//! What kernel and server agree on in INIT: once per connection, whoever serves it afterwards.
+//! The agreement of kernel and server in INIT: made once per connection, and kept by every server after it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{Init, MAJOR, MAX_READ_AHEAD_BYTES, MINOR, OLDEST_MINOR, init_flag};
 
-/// What the kernel must be able to do, and what is used when it can.
+/// The kernel's features that are used where it has them.
 const WANTED_FLAGS: u64 = init_flag::ASYNC_READ
     | init_flag::DO_READDIRPLUS
     | init_flag::PARALLEL_DIROPS
@@ -27,7 +27,7 @@ pub struct Negotiated {
     pub minor: u32,
     /// The most that the kernel reads ahead, in bytes.
     pub max_readahead: u32,
-    /// What both sides can do: the low half is `flags`, the high half `flags2` of the protocol.
+    /// The features of both sides: the low half is `flags`, the high half `flags2` of the protocol.
     pub flags: u64,
     /// How many file systems may lie below a file that is passed through; 0 without passthrough.
     pub max_stack_depth: u32,

@@ -66,7 +66,7 @@ impl Passthrough {
         let attached = negotiated.has(init_flag::PASSTHROUGH).then(|| {
             let handles = match beginning {
                 Beginning::New => Handles::create(&self.path),
-                Beginning::Resumed => match Handles::inherit(&self.path) {
+                Beginning::Resumed => match Handles::take_over(&self.path) {
                     // The predecessor has died before it began.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Handles::create(&self.path),
                     other => other,

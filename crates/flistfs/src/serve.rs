@@ -34,13 +34,13 @@ use crate::ops::Ops;
 use crate::server::Control;
 use crate::session::Session;
 
-/// What a server tells its keeper once it serves.
+/// The server's word to its keeper once it serves.
 pub(crate) const SERVES: [u8; 1] = *b"s";
 
 /// The open files of the mount, in the lease directory: for a successor on the same connection.
 const HANDLES_FILE: &str = "handles";
 
-/// What `ps` shows.
+/// The name that `ps` shows.
 const NAME: &std::ffi::CStr = c"contd-flistfs";
 
 /// How the program is found that is running, even if its file was replaced.
@@ -72,7 +72,7 @@ pub(crate) fn run(
     let us = note_server(&state.dir)?;
     let content = content(&state.dir, spec, flist)?;
     // The limits may be others than before, and a server that only reads would never find out.
-    content.cache().see_to_limits();
+    content.cache().enforce_limits();
     let ops = Arc::new(Ops::with_passthrough(content, state.dir.join(HANDLES_FILE)));
     handover::end_all(&state.predecessors)?;
     let device = state.device.try_clone().map_err(|source| ServeError::Fork { source })?;
@@ -107,7 +107,7 @@ pub(crate) fn run(
 /// Tries all that could keep a server from serving, without serving.
 ///
 /// # Errors
-/// What the server would fail with.
+/// The error that the server would fail with.
 pub(crate) fn rehearse(dir: &Path, spec: &ServeSpec, flist: &Arc<Flist>) -> Result<(), ServeError> {
     content(dir, spec, Arc::clone(flist)).map(drop)
 }

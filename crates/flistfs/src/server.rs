@@ -57,7 +57,7 @@ impl Explain for ShutdownError {
     }
 }
 
-/// What the connections share.
+/// The state that the connections share.
 #[derive(Debug)]
 pub(crate) struct Control {
     state: Arc<MountState>,

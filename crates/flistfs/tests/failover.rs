@@ -1,10 +1,6 @@
 //! Servers and keepers that die, and are replaced, under readers. On real mounts; wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-#[path = "support/server.rs"]
-mod server;
-mod support;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,19 +8,21 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::server::{BINARY, Server};
 use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{ENDING_FILE, LAST_WORDS_FILE, Process, SERVER_FILE};
+use contd_test_harness::mounted::{
+    assert_matches_manifest, census, copy_store, fixture, manifest, place_fixture, servers, wait_until,
+};
 use contd_types::ApiError;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use server::{BINARY, Server};
-use support::{assert_matches_manifest, census, copy_store, fixture, manifest, place_fixture, servers, wait_until};
 
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 const READERS: usize = 8;
 /// What the issue asks for.
 const KILLS: u32 = 100;
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(300);
 
 /// Reads and checks all files of the fixture, over and over, from several threads, while something happens to the server.
 struct Readers<'a> {
@@ -91,7 +89,7 @@ impl<'a> Readers<'a> {
 
 /// Drops what the kernel has cached: pages, names and inodes.
 fn forget_what_is_cached() {
-    std::fs::write("/proc/sys/vm/drop_caches", "3").expect("root");
+    contd_test_harness::machine::drop_page_cache();
 }
 
 impl Server {

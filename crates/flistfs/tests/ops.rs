@@ -1,8 +1,6 @@
 //! Requests to answers without a mount: what the kernel rarely or never sends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod support;
-
 use std::sync::Arc;
 
 use contd_flist::{BlockCache, Content, Flist, ROOT_INO, RoutePolicy, Routes};
@@ -11,7 +9,7 @@ use contd_flistfs::wire::{Init, Operation, Read, Request};
 use nix::errno::Errno;
 
 fn small(scratch: &std::path::Path) -> (Ops, Arc<Flist>) {
-    let flist = Arc::new(Flist::open(&support::fixture("small", scratch)).unwrap());
+    let flist = Arc::new(Flist::open(&crate::support::fixture("small", scratch)).unwrap());
     let routes = Routes::connect(flist.routes(), &RoutePolicy::default()).unwrap();
     let cache = Arc::new(BlockCache::open(&scratch.join("cache")).unwrap());
     (Ops::new(Content::new(Arc::clone(&flist), routes, cache)), flist)

@@ -1,10 +1,6 @@
 //! Whole cached files are read by the kernel itself; and where that cannot be, the same bytes come by READ. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-#[path = "support/served.rs"]
-mod served;
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -16,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::served::{Served, ops};
 use contd_flistfs::mount;
 use contd_flistfs::ops::{Answer, Ops};
 use contd_flistfs::session::Session;
 use contd_flistfs::wire::{Request, reply_header};
+use contd_test_harness::mounted::{assert_matches_manifest, copy_store, fixture, place_fixture, wait_until};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use served::{Served, ops};
-use support::{assert_matches_manifest, copy_store, fixture, place_fixture, wait_until};
 
 /// Lists the files below a directory.
 fn files(dir: &Path) -> BTreeSet<PathBuf> {
@@ -80,8 +76,9 @@ fn small_files_are_read_without_any_request() {
             assert_matches_manifest(&served.mnt, name);
         }
         assert_eq!((served.ops.reads(), served.ops.failed_reads()), (0, 0));
-        let has_content = |entry: &&support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size > 0);
-        let count = u64::try_from(support::manifest(name).iter().filter(has_content).count()).unwrap();
+        let has_content =
+            |entry: &&crate::support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size > 0);
+        let count = u64::try_from(crate::support::manifest(name).iter().filter(has_content).count()).unwrap();
         assert!(count > 0 && served.ops.passed_through() >= 2 * count);
         served.stop();
     }
@@ -90,16 +87,18 @@ fn small_files_are_read_without_any_request() {
 #[test]
 fn files_below_a_mebibyte_stay_in_the_page_cache_of_the_mount() {
     let scratch = tempfile::tempdir().unwrap();
-    let content = served::content(&fixture("small", scratch.path()), &scratch.path().join("cache"));
+    let content = crate::served::content(&fixture("small", scratch.path()), &scratch.path().join("cache"));
     let usual = Arc::new(Ops::with_passthrough(content, scratch.path().join("handles")));
     let served = Served::start(scratch.path(), usual);
+    let _kept = contd_test_harness::machine::keep_page_cache();
     assert_matches_manifest(&served.mnt, "small");
     let reads = served.ops.reads();
     assert!(reads > 0);
     assert_matches_manifest(&served.mnt, "small");
     assert_eq!(served.ops.reads(), reads, "what was read before was asked for again");
-    let is_large = |entry: &&support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size >= 1 << 20);
-    let large = support::manifest("small").iter().filter(is_large).count();
+    let is_large =
+        |entry: &&crate::support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size >= 1 << 20);
+    let large = crate::support::manifest("small").iter().filter(is_large).count();
     assert_eq!(served.ops.passed_through(), 2 * u64::try_from(large).unwrap());
     served.stop();
 }
@@ -109,10 +108,10 @@ fn an_overlay_on_top_reads_maps_and_runs_without_any_request() {
     let scratch = tempfile::tempdir().unwrap();
     let served = Served::passing(scratch.path(), &fixture("busybox", scratch.path()));
     let root = overlay(scratch.path(), &served.mnt, "root");
-    let entries = support::manifest("busybox");
+    let entries = crate::support::manifest("busybox");
     let (paths, sums): (Vec<_>, Vec<_>) =
         entries.iter().filter_map(|entry| Some((root.0.join(&entry.path[1..]), entry.sha256.clone()?))).unzip();
-    assert_eq!(support::sha256(&paths), sums);
+    assert_eq!(crate::support::sha256(&paths), sums);
     let output = Command::new("chroot").arg(&root.0).args(["/bin/busybox", "echo", "ran"]).output().unwrap();
     assert_eq!(output.stdout, b"ran\n", "{}", String::from_utf8_lossy(&output.stderr));
     // Copied up from a file that is passed through.
@@ -291,7 +290,7 @@ fn eight_readers_read_right_while_everything_is_evicted_under_them() {
         let ops = if passes {
             ops(scratch.path(), &flist, &cache)
         } else {
-            Arc::new(Ops::new(served::content(&flist, &cache)))
+            Arc::new(Ops::new(crate::served::content(&flist, &cache)))
         };
         let served = Served::start(scratch.path(), ops);
         let done = AtomicBool::new(false);

@@ -1,8 +1,6 @@
 //! A session that goes on where a dead one has left off, on a real mount. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod support;
-
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +10,7 @@ use contd_flistfs::mount;
 use contd_flistfs::negotiate::Negotiated;
 use contd_flistfs::ops::Ops;
 use contd_flistfs::session::Session;
-use support::{assert_matches_manifest, fixture};
+use contd_test_harness::mounted::{assert_matches_manifest, fixture};
 
 struct Mounted(PathBuf);
 
@@ -50,7 +48,7 @@ fn a_successor_answers_what_its_predecessor_had_taken_and_all_that_follows() {
     let negotiated: Negotiated = serde_json::from_slice(&kept_words).unwrap();
     let second = Session::resume(kept, negotiated, ops(scratch.path())).unwrap();
     let gone = second.start().unwrap();
-    let wanted = support::manifest("small").into_iter().find(|entry| entry.path == "/etc/hostname").unwrap();
+    let wanted = crate::support::manifest("small").into_iter().find(|entry| entry.path == "/etc/hostname").unwrap();
     assert_eq!(asker.join().unwrap().unwrap(), wanted.size.unwrap());
     assert_matches_manifest(&mnt, "small");
     nix::mount::umount(&mnt).unwrap();

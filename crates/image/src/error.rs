@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::layer::LayerError;
-use crate::odd;
+use crate::unsupported;
 use contd_flist::FlistErrorKind;
 use contd_flist::pack::PackError;
 
@@ -53,7 +53,7 @@ pub enum ImportError {
         source: io::Error,
     },
     /// The image refers to a part that it does not contain.
-    #[error("read {what:?} of the image: it is not there")]
+    #[error("read {what:?} of the image: not found")]
     Missing {
         /// The path inside the image.
         what: String,
@@ -175,7 +175,7 @@ impl ImportError {
         Cow::Borrowed(match self {
             Self::OddForm { advice, .. } => return Cow::Owned(advice.clone()),
             Self::Open { path, source } if source.kind() == io::ErrorKind::NotFound => {
-                return odd::of_missing(path).map_or(Cow::Borrowed("check the name"), Cow::Owned);
+                return unsupported::hint_for_missing(path).map_or(Cow::Borrowed("check the name"), Cow::Owned);
             }
             Self::OldManifest { .. } => {
                 "convert it: skopeo copy --format oci dir:DIR oci:NEW, and import NEW (or docker-archive:, if it is one)"
@@ -194,7 +194,7 @@ impl ImportError {
             }
             Self::Json { .. } | Self::Malformed { .. } => "the image is damaged or hostile: export it again",
             Self::Unsupported { .. } => "export it as an OCI image with tar, gzip or zstd layers",
-            Self::TooLarge { .. } => "no real image has that: look at what made it",
+            Self::TooLarge { .. } => "no real image is so large: check the tool that made it",
             Self::NoSuchImage { .. } => "name one of them: --ref NAME",
             Self::NoSuchPlatform { .. } => "name one of them: --platform OS/ARCH",
             Self::Layer { source, .. } => source.hint(),

@@ -115,10 +115,10 @@ impl LayerError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Tar { .. } | Self::Read { .. } => "the layer is damaged or hostile: copy or export the image again",
-            Self::Entry { .. } => "the layer is hostile, or was made by a broken tool: look at what made it",
+            Self::Entry { .. } => "the layer is hostile, or was made by a faulty tool: check the tool",
             Self::FileTooLarge { .. } => "if the image is meant to be so large, say so: --max-file SIZE",
             Self::ImageTooLarge { .. } => "if the image is meant to be so large, say so: --max-size SIZE",
-            Self::TooMuchText => "no real image has that: look at what made it",
+            Self::TooMuchText => "no real image is so large: check the tool that made it",
             Self::Scratch { .. } => "free some space there, or name another folder: --scratch DIR",
         }
     }
@@ -185,14 +185,14 @@ impl Layers {
     /// Applies one layer over those before it.
     pub(super) fn apply(&mut self, tar: impl Source) -> Result<(), LayerError> {
         let mut members = Members::new(tar);
-        let (mut marks, mut waiting) = (Vec::new(), Vec::new());
+        let (mut whiteouts, mut waiting) = (Vec::new(), Vec::new());
         while let Some(member) = members.next()? {
             let fault = |source| LayerError::Entry { path: shown(&member.path), source };
             let meaning = meaning(&member.path).map_err(fault)?;
             if meaning == Meaning::Ignored {
                 continue;
             }
-            if marks.len().saturating_add(waiting.len()) >= self.limits.entries {
+            if whiteouts.len().saturating_add(waiting.len()) >= self.limits.entries {
                 return Err(fault(Fault::TooMany { limit: self.limits.entries }));
             }
             self.count_text(member.path.len().saturating_add(member.link.len()))?;
@@ -200,10 +200,10 @@ impl Layers {
                 let item = self.item(&mut members, &member)?;
                 waiting.push((member.path, item));
             } else {
-                marks.push(member.path);
+                whiteouts.push(member.path);
             }
         }
-        self.make_way(&marks, &waiting)?;
+        self.apply_whiteouts(&whiteouts, &waiting)?;
         for (path, item) in waiting {
             let put = components(&path).and_then(|names| self.model.put(&names, item));
             put.map_err(|source| LayerError::Entry { path: shown(&path), source })?;
@@ -212,13 +212,13 @@ impl Layers {
     }
 
     /// Applies the next layer's whiteouts to the tree below, and replaces links where the layer has directories.
-    fn make_way(&mut self, marks: &[Vec<u8>], waiting: &[(Vec<u8>, Item)]) -> Result<(), LayerError> {
+    fn apply_whiteouts(&mut self, whiteouts: &[Vec<u8>], waiting: &[(Vec<u8>, Item)]) -> Result<(), LayerError> {
         let mut steps = Vec::new();
         let fault = |path: &[u8]| {
             let path = shown(path);
             move |source| LayerError::Entry { path, source }
         };
-        for path in marks {
+        for path in whiteouts {
             match meaning(path).map_err(fault(path))? {
                 Meaning::Whiteout(directory, _) => steps.push((directory.len() + 1, Step::Hide, path)),
                 Meaning::Opaque(directory) => {

@@ -15,8 +15,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::ImportError;
 use crate::members::{MemberKind, Members, Source, TarError};
-use crate::odd;
 use crate::path::components;
+use crate::unsupported;
 use contd_flist::regular::{self, Opened};
 
 /// The most members of an archive: a large registry export has some thousands, most images a few dozen.
@@ -97,7 +97,7 @@ impl Layout {
             Ok(members) if members.is_empty() => Err(ImportError::NotAnImage { path: path.to_owned() }),
             Ok(members) => Ok(Self::Archive { file, members }),
             // The first header is invalid, so the file is not a tar.
-            Err(ImportError::Archive { at, .. }) if at <= 512 => Err(odd::of_file(path, &file)),
+            Err(ImportError::Archive { at, .. }) if at <= 512 => Err(unsupported::of_file(path, &file)),
             Err(error) => Err(error),
         }
     }
@@ -202,7 +202,7 @@ fn list(tar: Part) -> Result<HashMap<String, Found>, ImportError> {
                 Some(target) => Found::Link(target),
                 None => continue,
             },
-            MemberKind::Symlink => match beside(&path, &member.link) {
+            MemberKind::Symlink => match link_target(&path, &member.link) {
                 Some(target) => Found::Link(target),
                 None => continue,
             },
@@ -230,7 +230,7 @@ fn normal(path: &[u8]) -> Option<String> {
 }
 
 /// Resolves the target of a symbolic link at `path`; `None` if it is outside of the archive.
-fn beside(path: &str, target: &[u8]) -> Option<String> {
+fn link_target(path: &str, target: &[u8]) -> Option<String> {
     let target = std::str::from_utf8(target).ok().filter(|target| !target.starts_with('/'))?;
     let mut names = path.split('/').collect::<Vec<_>>();
     names.pop();
@@ -263,10 +263,10 @@ mod tests {
 
     #[test]
     fn links_in_an_archive_lead_to_its_members_or_nowhere() {
-        assert_eq!(beside("a/layer.tar", b"../b/layer.tar").as_deref(), Some("b/layer.tar"));
-        assert_eq!(beside("a/layer.tar", b"other"), Some("a/other".to_owned()));
-        assert_eq!(beside("a/layer.tar", b"../../etc/passwd"), None);
-        assert_eq!(beside("a/layer.tar", b"/etc/passwd"), None);
+        assert_eq!(link_target("a/layer.tar", b"../b/layer.tar").as_deref(), Some("b/layer.tar"));
+        assert_eq!(link_target("a/layer.tar", b"other"), Some("a/other".to_owned()));
+        assert_eq!(link_target("a/layer.tar", b"../../etc/passwd"), None);
+        assert_eq!(link_target("a/layer.tar", b"/etc/passwd"), None);
         let link = |target: &str| Found::Link(target.to_owned());
         let part = Found::Part { offset: 512, len: 3 };
         let members = [("a", link("b")), ("b", link("c")), ("c", part), ("x", link("y")), ("y", link("x"))];

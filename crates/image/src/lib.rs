@@ -13,7 +13,6 @@
 //! and [`ImportLimits`]; disk space by the same limits, in an unnamed file that the kernel frees even after a crash.
 #![forbid(unsafe_code)]
 
-mod again;
 mod choose;
 mod config;
 mod decompress;
@@ -24,16 +23,17 @@ mod layout;
 mod manifest;
 mod members;
 mod model;
-mod odd;
 mod path;
 mod pax;
 mod platform;
 mod saved;
 mod scratch;
+mod source_mark;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod unsupported;
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -43,9 +43,9 @@ use std::sync::Arc;
 pub use error::ImportError;
 pub use layer::{ImportLimits, LayerError};
 pub use members::TarError;
-pub use odd::{NotAFlist, look_for_image};
 pub use path::Fault;
 pub use platform::{Platform, PlatformError};
+pub use unsupported::{NotAFlist, look_for_image};
 
 use choose::Wanted;
 use contd_flist::pack::{self, Entry, EntryKind, FileContent, PackOptions, PackProgress, PackReport, Tree};
@@ -121,7 +121,7 @@ pub fn import(
     options: &ImportOptions,
     progress: &dyn Fn(ImportProgress),
 ) -> Result<ImportReport, ImportError> {
-    let force = options.pack.force || again::is_made_of(out, source);
+    let force = options.pack.force || source_mark::matches(out, source);
     pack::check_place(out, force).map_err(|source| ImportError::Pack { source })?;
     let layout = Layout::open(source)?;
     let wanted = Wanted { name: options.name.as_deref(), platform: options.platform.as_ref() };
@@ -151,7 +151,7 @@ pub fn import(
     let show = |progress_of_pack| progress(ImportProgress::Pack(progress_of_pack));
     let pack = pack::pack_tree(&tree, out, stores, &pack_options, &show);
     let pack = pack.map_err(|source| ImportError::Pack { source })?;
-    again::note(out, source);
+    source_mark::set(out, source);
     Ok(ImportReport { pack, layers: image.layers.len(), platform: image.config.platform(), dropped_xattrs, raw_names })
 }
 

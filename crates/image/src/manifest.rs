@@ -20,9 +20,9 @@ use crate::choose::{Candidate, Form, Wanted, choose};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, Hashed, shortened};
 use crate::layout::{Layout, MAX_DOCUMENT_BYTES};
-use crate::odd;
 use crate::platform::Platform;
 use crate::saved::{self, SavedImage};
+use crate::unsupported;
 
 /// The deepest nesting of indexes: registry exports of multi-platform images nest two.
 const MAX_NESTING: usize = 4;
@@ -151,7 +151,7 @@ pub(super) fn find(layout: &Layout, source: &Path, wanted: &Wanted<'_>) -> Resul
             return find_plain(layout, manifest, wanted);
         }
         if list.is_none() {
-            return Err(odd::named(layout, source));
+            return Err(unsupported::named(layout, source));
         }
     }
     let parts = Parts { layout, naming: Naming::Layout };

@@ -53,7 +53,7 @@ pub enum Fault {
     #[error("the root is a directory")]
     RootNotDirectory,
     /// The target of a hard link does not exist, or not yet.
-    #[error("what the hard link points to is not there")]
+    #[error("the target of the hard link does not exist")]
     NoLinkTarget,
     /// A hard link to a directory.
     #[error("a hard link cannot point to a directory")]

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn a_malformed_record_is_refused() {
         for bad in
             [&b"x"[..], b"5 a=b\n", b"99 a=b\n", b"0 a=b\n", b"1 \n", b"4 a\n", b"9 uid=-1\n", b"99999999999 a=b\n"]
         {

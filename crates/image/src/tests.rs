@@ -166,7 +166,7 @@ fn a_directory_in_the_place_of_a_link_leaves_alone_what_the_link_pointed_to() {
 }
 
 #[test]
-fn what_hides_a_link_also_closes_the_way_through_it() {
+fn hiding_a_link_also_closes_the_path_through_it() {
     let lower = || tar().directory("real", 0o700).file("real/keep", "kept").symlink("link", "real");
     let kept = ["real/700", "real/keep=kept"];
     // A whiteout of a link hides the link, and whiteouts below the link have no effect.
@@ -266,7 +266,7 @@ fn hostile_names_are_refused() {
 }
 
 #[test]
-fn what_is_kept_of_an_entry_is_all_that_a_flist_can_keep() {
+fn an_entry_keeps_all_that_a_flist_can_hold() {
     let mut device = Header::new_gnu();
     device.set_entry_type(EntryType::Char);
     device.set_path("null").unwrap();

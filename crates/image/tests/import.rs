@@ -1,19 +1,14 @@
 //! Imports of images: the content of their layers is read back from the flist, and damaged or hostile images are refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-#[path = "support/image.rs"]
-mod image;
-#[path = "../../flist/tests/support/mod.rs"]
-mod support;
-
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use contd_flist::{FileKind, Flist, ImageDefaults, PackOptions};
 use contd_image::{ImportError, ImportLimits, ImportOptions, ImportProgress, ImportReport, import};
-use image::{Form, Layout, directory, file, header, hex, layer, link, write_saved, write_tar};
+use contd_test_harness::flist::{by_path, chain, content, files_below, read_all};
+use contd_test_harness::image::{Form, Layout, directory, file, header, hex, layer, link, write_saved, write_tar};
 use serde_json::{Value, json};
-use support::{by_path, chain, content, files_below, read_all};
 use tar::EntryType;
 use tempfile::TempDir;
 
@@ -372,7 +367,7 @@ fn a_bit_that_changes_nothing_in_the_tar_is_found_by_the_digest_of_the_layer() {
 }
 
 #[test]
-fn what_is_missing_or_of_another_size_is_refused() {
+fn a_missing_part_or_a_wrong_size_is_refused() {
     let error = spoiled(|layout| drop(layout.files.remove(&parts(layout).2[1].clone())));
     assert!(matches!(error, ImportError::Missing { .. }), "{error}");
     let error = spoiled(|layout| layout.files.get_mut(&parts(layout).2[0].clone()).unwrap().push(0));
@@ -467,7 +462,7 @@ fn a_bomb_is_refused_by_its_limits() {
 }
 
 #[test]
-fn what_is_no_image_is_called_so() {
+fn a_file_that_is_no_image_is_reported_as_such() {
     let scratch = scratch();
     let text = scratch.path().join("text");
     std::fs::write(&text, "hello").unwrap();

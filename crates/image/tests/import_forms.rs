@@ -1,11 +1,6 @@
 //! Images in the forms that real tools write: which image is chosen, and how other files are refused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-#[path = "support/image.rs"]
-mod image;
-#[path = "../../flist/tests/support/mod.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -13,9 +8,9 @@ use std::process::Command;
 
 use contd_flist::{Flist, PackOptions};
 use contd_image::{ImportError, ImportOptions, ImportReport, import};
-use image::{Form, Layout, digest, file, header, hex, layer, write_tar};
+use contd_test_harness::flist::{chain, content, read_all};
+use contd_test_harness::image::{Form, Layout, digest, file, header, hex, layer, write_tar};
 use serde_json::{Value, json};
-use support::{chain, content, read_all};
 use tar::EntryType;
 use tempfile::TempDir;
 
@@ -359,7 +354,7 @@ fn a_directory_of_skopeo_is_read_with_one_image_and_with_several() {
 }
 
 #[test]
-fn what_is_no_image_is_named_for_what_it_is_with_the_command_that_converts_it() {
+fn other_kinds_of_files_are_named_with_the_command_that_converts_them() {
     let scratch = scratch();
     let at = |name: &str| scratch.path().join(name);
     let odd = |path: &Path| match scratch.import(path, None, None) {

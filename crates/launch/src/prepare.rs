@@ -76,8 +76,8 @@ impl Table {
     }
 }
 
-/// The fault of a bundle whose mounts need more descriptors than go with one plan: the kernel's limit of one message, for
-/// the mounts and some ten others (root, output, devices, namespaces).
+/// Returns the fault of a bundle with too many mounts. The kernel limits the descriptors of one message, which holds
+/// those of the mounts and about ten others (root, output, devices, namespaces).
 pub(crate) fn too_many_mounts() -> Fault {
     Fault::invalid("mounts", format!("they and the rest need more than the {MAX_FDS} descriptors of one launch"))
 }

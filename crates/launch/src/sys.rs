@@ -37,7 +37,7 @@ pub(crate) enum Cloned {
     Parent(i32),
 }
 
-/// In the width of `clone3`; libc has it in that of `clone`, which it does not fit.
+/// A flag of `clone3` only. Not libc's constant: that has the type of `clone`'s flags, in which the value does not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Clones this process, as fork does, into new namespaces. Only legal with one thread.

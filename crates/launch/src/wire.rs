@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Fault;
 use crate::plan::Plan;
 
-/// The most descriptors in one frame: one message.
+/// The most descriptors in one frame, which is one message.
 pub const MAX_FDS: usize = contd_descriptors::MAX_DESCRIPTORS_AT_ONCE;
 /// The largest frame: the kernel limits arguments and environment to 2 MiB together (ARG_MAX).
 const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
@@ -131,7 +131,7 @@ impl Wire {
     }
 }
 
-/// Returns what the kernel said, which callers tell apart by its number.
+/// Returns the kernel's error, so that callers can compare its number.
 fn unwrapped(error: RightsError) -> io::Error {
     match error {
         RightsError::Send { source, .. } | RightsError::Receive { source } | RightsError::Take { source, .. } => source,

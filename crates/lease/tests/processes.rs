@@ -17,7 +17,7 @@ use std::time::Duration;
 use contd_lease::{LeaseDir, LeaseError, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 
 const CHILD_DIR: &str = "CONTD_LEASE_TEST_DIR";
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(300);
 const SIGKILL: i32 = 9;
 
 /// Before the repair, one in some hundred failed.

@@ -73,7 +73,7 @@ pub struct Target {
     pub container: ContainerRef,
 }
 
-/// What can be asked. Append only.
+/// The requests. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Tells who answers. → [`Response::Version`]
@@ -156,7 +156,7 @@ pub enum Request {
     Update {
         /// Which.
         target: Target,
-        /// What happens when it ends by itself, from now on.
+        /// The restart policy from now on.
         restart: Option<RestartPolicy>,
     },
     /// Has the shim of a running container replaced by the program that the daemon would start now; the container does
@@ -205,12 +205,12 @@ impl Request {
     }
 }
 
-/// What `Run` is given.
+/// The arguments of `Run`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRequest {
     /// The namespace.
     pub namespace: NamespaceId,
-    /// What to run.
+    /// The container.
     pub spec: ContainerSpec,
     /// A repeated `Run` with the same key joins the first and gets its answer.
     pub idempotency_key: Option<String>,
@@ -225,12 +225,12 @@ impl RunRequest {
     }
 }
 
-/// What is answered. Append only.
+/// The answers. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// It was done.
     Done,
-    /// Who answers.
+    /// The daemon that answers.
     Version(VersionInfo),
     /// The container runs.
     Created {
@@ -255,7 +255,7 @@ pub enum Response {
     },
     /// The namespaces that have containers.
     Namespaces(Vec<NamespaceSummary>),
-    /// What `Run` would do.
+    /// The plan of a `Run`.
     Plan(Box<Plan>),
     /// The containers have ended.
     ShutDown {
@@ -264,11 +264,11 @@ pub enum Response {
     },
     /// The servers of mounted flists.
     FlistServers(Vec<FlistServerInfo>),
-    /// What the cache holds.
+    /// The content of the cache.
     Cache(Box<CacheInfo>),
 }
 
-/// Who answers.
+/// The daemon that answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionInfo {
     /// The daemon's version.
@@ -294,7 +294,7 @@ pub struct NamespaceSummary {
     pub running: u32,
 }
 
-/// What `Run` would do.
+/// The plan of a `Run`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The `config.json` that the runtime would get, as JSON text.
@@ -311,7 +311,7 @@ pub const MAX_CACHED_FLISTS: usize = 4096;
 pub struct FlistServerInfo {
     /// Its name: the first 16 digits of the flist's hash.
     pub server: String,
-    /// What its lease says.
+    /// The state that its lease tells.
     pub state: FlistServerState,
     /// Which version it is.
     pub version: Option<String>,
@@ -323,7 +323,7 @@ pub struct FlistServerInfo {
     pub containers: Vec<(NamespaceId, ContainerId)>,
 }
 
-/// What the lease of a flist server says.
+/// The state of a flist server, as its lease tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FlistServerState {
     /// It serves.
@@ -338,7 +338,7 @@ pub enum FlistServerState {
     Unknown,
 }
 
-/// What the cache of a node holds.
+/// The content of a node's cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheInfo {
     /// Where it is.
@@ -362,7 +362,7 @@ pub struct CacheInfo {
 pub struct CacheKindInfo {
     /// How many.
     pub count: u64,
-    /// What they take of the disk.
+    /// The bytes that they take of the disk.
     pub bytes: u64,
     /// The latest use.
     pub last_used: Option<Timestamp>,
@@ -375,7 +375,7 @@ pub struct CacheKindInfo {
 pub struct CachedFlistInfo {
     /// Its hash.
     pub hash: String,
-    /// What it takes.
+    /// The bytes that it takes.
     pub bytes: u64,
     /// When it was fetched last.
     pub fetched: Timestamp,
@@ -390,7 +390,7 @@ pub struct CachedFlistInfo {
 pub enum Item {
     /// How far the fetching of the flist is.
     Progress {
-        /// What is being done, for people.
+        /// The step under way, for people.
         what: String,
         /// Bytes done.
         done_bytes: u64,

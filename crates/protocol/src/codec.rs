@@ -17,7 +17,7 @@ pub enum CodecError {
     Encode {
         /// The type of the message.
         what: &'static str,
-        /// What the codec says.
+        /// The codec's error.
         source: bincode::error::EncodeError,
     },
     /// The encoded message is larger than any reader accepts.
@@ -35,7 +35,7 @@ pub enum CodecError {
     Decode {
         /// The type of the message.
         what: &'static str,
-        /// What the codec says.
+        /// The codec's error.
         source: bincode::error::DecodeError,
     },
     /// Bytes are left over behind the message.

@@ -25,7 +25,7 @@ pub const LAST_WORDS_FILE: &str = "last-words.json";
 /// While this file is in the lease directory, no process is started there any more: all of them are being ended.
 pub const ENDING_FILE: &str = "ending";
 
-/// What a server is to serve; a JSON file in its lease directory.
+/// The flist that a server serves, and how; a JSON file in its lease directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServeSpec {
     /// [`SERVE_SPEC_VERSION`].
@@ -52,7 +52,7 @@ pub struct ServeSpec {
     pub operation: Option<RequestId>,
 }
 
-/// What the routes of a flist may name for callers with limited rights, beside public addresses.
+/// The folders and servers that a flist's routes may name for callers with limited rights, beside public addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitedRoutes {
     /// Folders at or below these.
@@ -67,7 +67,7 @@ pub struct LimitedRoutes {
 pub struct CacheLimits {
     /// The most bytes that it may take.
     pub max_bytes: Option<u64>,
-    /// What must stay free on its file system.
+    /// The bytes that must stay free on its file system.
     pub min_free_bytes: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ pub type Call = session::Call<Request>;
 /// The answer to a call.
 pub type Reply = session::Reply<Response>;
 
-/// What can be asked of a flist server. Append only.
+/// The requests to a flist server. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Tells what is served. → [`Response::Status`]
@@ -103,14 +103,14 @@ pub enum Request {
     HandOver,
 }
 
-/// What a flist server answers. Append only.
+/// The answers of a flist server. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// It was done.
     Done,
-    /// What is served.
+    /// The flist that is served.
     Status(Status),
-    /// What the predecessor hands over.
+    /// The state that the predecessor hands over.
     Handover(Handover),
 }
 
@@ -123,16 +123,16 @@ pub struct Process {
     pub start_ticks: u64,
 }
 
-/// What a predecessor hands over, beside the descriptors.
+/// The state that a predecessor hands over, beside the descriptors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// The process that serves now.
     pub server: Process,
-    /// What was agreed with the kernel when the file system was mounted: JSON of the server's own.
+    /// The parameters agreed with the kernel when the file system was mounted: JSON of the server's own.
     pub session: String,
 }
 
-/// What is served, and how it goes.
+/// The flist that is served, and how it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The server's process id.

@@ -3,7 +3,7 @@
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 8;
 
-/// What a frame carries. Append only: the number is the wire format.
+/// The kind of message that a frame carries. Append only: the number is the wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum Kind {
@@ -36,7 +36,7 @@ impl Kind {
 pub struct Frame {
     /// The protocol version of the body.
     pub version: u16,
-    /// What the body is.
+    /// The kind of message in the body.
     pub kind: Kind,
     /// The encoded message.
     pub body: Vec<u8>,
@@ -48,7 +48,7 @@ pub enum FrameError {
     /// The header declares a body larger than the reader's limit.
     #[error("frame: a body of {declared} bytes is more than the limit of {limit}")]
     TooLarge {
-        /// What the header says.
+        /// The header's value.
         declared: usize,
         /// The limit.
         limit: usize,
@@ -56,7 +56,7 @@ pub enum FrameError {
     /// The header names a kind that does not exist.
     #[error("frame: kind {number} does not exist")]
     UnknownKind {
-        /// What the header says.
+        /// The header's value.
         number: u16,
     },
 }

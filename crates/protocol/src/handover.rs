@@ -30,14 +30,14 @@ impl Protocol for HandoverSocket {
     const MAX_CALLS: usize = 1;
 }
 
-/// What a successor asks. Append only.
+/// The requests of a successor. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Stops accepting, hands over, comes to rest, and ends.
     TakeOver,
 }
 
-/// What the daemon says. Append only.
+/// The messages of the daemon. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     /// The listening socket comes with this: one descriptor. From here on the daemon accepts nobody.
@@ -45,7 +45,7 @@ pub enum Word {
         /// Where the service manager hears, if there is one.
         notify_socket: Option<PathBuf>,
     },
-    /// What the daemon holds of running containers: one descriptor for each name, in this order.
+    /// The descriptors that the daemon holds of running containers: one for each name, in this order.
     Kept {
         /// Their names.
         names: Vec<String>,

@@ -32,7 +32,7 @@ pub enum HelloReply {
         version: u16,
         /// The answering side's name and version.
         agent: String,
-        /// What this side can do beyond its version; unknown words are to be ignored.
+        /// The features of this side beyond its version; unknown words are to be ignored.
         features: Vec<String>,
     },
     /// The call ends here.
@@ -45,9 +45,9 @@ pub enum Refusal {
     /// No version in common.
     #[error("no common protocol version: the caller speaks {}-{}, this side {}-{}", caller.min, caller.max, own.min, own.max)]
     NoCommonVersion {
-        /// What the caller speaks.
+        /// The caller's versions.
         caller: VersionRange,
-        /// What this side speaks.
+        /// This side's versions.
         own: VersionRange,
     },
     /// The caller has no right to anything here.

@@ -25,7 +25,7 @@ use crate::{CodecError, Frame, FrameError, FrameReader, Kind, decode};
 
 /// A protocol: what is asked and answered on a socket, and how much of it at once.
 pub trait Protocol: Debug + Send + Sync + 'static {
-    /// What a caller asks.
+    /// The requests of callers.
     type Request: Debug + Send + Serialize + DeserializeOwned;
     /// A piece of a call's stream; [`NoItem`] where there are no streams.
     type Item: Debug + Send + Serialize + DeserializeOwned;
@@ -61,7 +61,7 @@ pub enum NoItem {}
 pub struct Call<R> {
     /// Chosen by the caller, and not in use on this connection.
     pub id: u64,
-    /// What is asked.
+    /// The request.
     pub request: R,
 }
 
@@ -99,7 +99,7 @@ pub struct Credit {
     pub items: u32,
 }
 
-/// What the answering side hears after the hello.
+/// A message of a caller after the hello.
 #[derive(Debug)]
 pub enum Asked<P: Protocol> {
     /// A call.
@@ -110,7 +110,7 @@ pub enum Asked<P: Protocol> {
     Credit(Credit),
 }
 
-/// What a caller hears after the hello.
+/// A message to a caller after the hello.
 #[derive(Debug)]
 pub enum Answered<P: Protocol> {
     /// A piece of a call's stream.
@@ -119,7 +119,7 @@ pub enum Answered<P: Protocol> {
     Reply(Reply<P::Response>),
 }
 
-/// What the other side agreed to.
+/// The agreement of the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
     /// The version of all further frames.
@@ -128,7 +128,7 @@ pub struct Welcome {
     pub agent: String,
 }
 
-/// What a side must not say.
+/// A message that a side must not send.
 #[derive(Debug, thiserror::Error)]
 pub enum Violation {
     /// The bytes are no frame.
@@ -140,23 +140,23 @@ pub enum Violation {
     /// A frame of another version than the one agreed on.
     #[error("a frame of version {got} came where {agreed} was agreed on")]
     FrameVersion {
-        /// What the hello said.
+        /// The version of the hello.
         agreed: u16,
-        /// What the frame says.
+        /// The version of the frame.
         got: u16,
     },
     /// The answer to the hello names a version that this side did not offer.
     #[error("the other side chose version {got}, which was not offered")]
     ChosenVersion {
-        /// What it chose.
+        /// The chosen version.
         got: u16,
     },
     /// A kind of frame that may not come here.
     #[error("a frame of kind {got:?} came where {wanted} was due")]
     FrameKind {
-        /// What came.
+        /// The kind that came.
         got: Kind,
-        /// What was due.
+        /// The message that was due.
         wanted: &'static str,
     },
     /// A reply or an item of a call that is not under way.

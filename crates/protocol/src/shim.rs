@@ -24,7 +24,7 @@ pub const MAX_CONNECTIONS: usize = 8;
 /// The version of [`TaskSpec`] as a file.
 pub const TASK_SPEC_VERSION: u32 = 1;
 
-/// What a shim is to make; never changes during its life.
+/// The container that a shim makes; never changes during its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// [`TASK_SPEC_VERSION`].
@@ -128,13 +128,13 @@ pub mod files {
     pub const STDERR: &str = "stderr";
     /// Behind the name of a FIFO: the file through which its bytes go to the log.
     pub const SPOOL_SUFFIX: &str = ".spool";
-    /// What the shim itself has to say; bounded.
+    /// The shim's own log; bounded.
     pub const SHIM_LOG: &str = "shim.log";
     /// The log of the OCI runtime's last operation.
     pub const RUNTIME_LOG: &str = "runtime.log";
 }
 
-/// Who a container's init is, so that a successor of the shim never mistakes another process for it.
+/// The identity of a container's init, so that a successor of the shim never mistakes another process for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitRecord {
     /// Its process id on the host.
@@ -166,7 +166,7 @@ pub type Call = session::Call<Request>;
 /// The answer to a call.
 pub type Reply = session::Reply<Response>;
 
-/// What can be asked of a shim. Append only. Each may be asked twice.
+/// The requests to a shim. Append only. Each may be asked twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Makes the container; its init waits. → [`Response::Pid`]
@@ -205,7 +205,7 @@ pub enum Request {
     },
 }
 
-/// What a shim answers. Append only.
+/// The answers of a shim. Append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// It was done.

@@ -136,7 +136,7 @@ impl RootfsProvider for MountRootfs {
         // Without the lock: a download may take minutes, and a release must not wait for it.
         let base = node.base(&user, request, &self.config.cache_dir, progress)?;
         if let Some(cache) = &node.cache {
-            cache.see_to_limits();
+            cache.enforce_limits();
         }
         let _guard = node.containers.lock(user.to_string());
         if let Some(there) = node.existing(&user, request)? {

@@ -1,19 +1,15 @@
 //! The cache under real servers: limits reach them, and pruning beside them takes nothing away from a container. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod node;
-#[path = "../../flistfs/tests/support/mod.rs"]
-mod support;
-
 use std::fs;
 
+use crate::node::flistfs;
 use contd_flist::cache::{Prune, prune, usage};
 use contd_flist::{CacheLimits, CacheOptions};
 use contd_protocol::flistfs::ServeSpec;
 use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, RootfsProvider};
+use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture};
 use contd_types::{ContainerId, LayerKind, NamespaceId};
-use node::flistfs;
-use support::{assert_overlay_matches_manifest, fixture};
 
 #[test]
 fn pruning_beside_a_server_takes_nothing_from_its_containers_and_limits_reach_it() {

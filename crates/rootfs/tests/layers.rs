@@ -1,11 +1,7 @@
 //! Writable layers: on disk with and without limits, in memory, over a reboot, and the directories of callers. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-#[path = "layers/btrfs.rs"]
 mod btrfs;
-mod node;
-#[path = "../../flistfs/tests/support/mod.rs"]
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,13 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::node::{Node, options_of, prepare, release, request};
 use contd_rootfs::survey::limits_layers;
 use contd_rootfs::{PrepareRootfs, RootfsError, RootfsProvider};
+use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture};
 use contd_types::{ErrorKind, Explain, LayerKind};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use node::{Node, options_of, prepare, release, request};
-use support::{assert_overlay_matches_manifest, fixture};
 
 const MIB: u64 = 1 << 20;
 
@@ -260,7 +256,7 @@ fn a_layer_in_memory_is_gone_with_its_run_and_the_next_one_begins_anew() {
         let dir = node.path().join("state/ns").join(one.id.as_str());
         assert!(!table.contains(dir.to_str().unwrap()), "its memory is not free");
         // The server waits for its next run.
-        assert_eq!(support::servers(node.path()).len(), 2);
+        assert_eq!(crate::support::servers(node.path()).len(), 2);
     }
     // A layer on disk is not touched.
     let two = request(flist.to_str().unwrap(), 2);

@@ -1,23 +1,21 @@
 //! Roots out of real mounts and real servers. Wants root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod node;
-#[path = "../../flistfs/tests/support/mod.rs"]
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use crate::node::{Node, options_of, prepare, release, request};
 use contd_rootfs::fake::FakeRootfs;
 use contd_rootfs::{
     FetchProgress, MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider,
 };
+use contd_test_harness::mounted::{
+    assert_matches_manifest, assert_overlay_matches_manifest, copy_store, fixture, place_fixture, servers,
+};
 use contd_types::{ContainerId, ErrorKind, Explain, LayerKind};
 use nix::errno::Errno;
-use node::{Node, options_of, prepare, release, request};
-use support::{assert_matches_manifest, assert_overlay_matches_manifest, copy_store, fixture, place_fixture, servers};
 
 /// What every provider promises. `flist` can be prepared, `missing` does not exist.
 fn contract(provider: &dyn RootfsProvider, flist: &str, missing: &str, plain: &str) {
@@ -135,7 +133,7 @@ fn the_number_of_files_is_bounded_too() {
     let made = (0..10_000).take_while(|number| fs::write(root.join(number.to_string()), b"").is_ok()).count();
     assert!((3_000..5_000).contains(&made), "{made}");
     release(&provider, &request(&plain, 1)).unwrap();
-    assert!(support::names(&node.path().join("plain")).is_empty(), "the lower directory was written to");
+    assert!(crate::support::names(&node.path().join("plain")).is_empty(), "the lower directory was written to");
 }
 
 #[test]
@@ -211,7 +209,7 @@ fn twenty_at_once_share_one_server_and_the_last_one_takes_it_along() {
     });
     // It and its keeper.
     assert_eq!(servers(node.path()).len(), 2);
-    assert_eq!(support::names(&node.server_dir().join("users")).len(), 20);
+    assert_eq!(crate::support::names(&node.server_dir().join("users")).len(), 20);
     std::thread::scope(|scope| {
         for number in 0..20 {
             let (provider, flist) = (&provider, &flist);

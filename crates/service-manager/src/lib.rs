@@ -43,7 +43,7 @@ pub enum ManagerError {
         /// Why.
         source: RightsError,
     },
-    /// What the environment says about passed descriptors does not fit together.
+    /// The variables about passed descriptors do not fit together.
     #[error("take the descriptors that the service manager passes")]
     Received {
         /// Why.

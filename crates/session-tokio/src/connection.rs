@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Frames on their way to the socket. A few, so that a side that does not read holds its callers back.
 const OUTBOX_FRAMES: usize = 16;
-/// What the other side said before it closed is still read, but not for longer than this.
+/// How long messages are still read that the other side sent before it closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The callers' side of a connection; when the last user is dropped, the socket is closed.

@@ -48,7 +48,7 @@ pub enum GreetError {
     /// The other side said what it must not.
     #[error("understand the answer to the hello")]
     Violation {
-        /// What it said.
+        /// Its message.
         source: Violation,
     },
     /// The other side does not want us.
@@ -68,7 +68,7 @@ pub enum GreetError {
 /// Connects to a socket, and waits while its queue of new connections is full. Has no deadline of its own.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub async fn connect(path: &Path) -> io::Result<Stream> {
     loop {
         match Stream::connect(path.to_fs_name::<GenericFilePath>()?).await {

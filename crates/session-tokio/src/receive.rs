@@ -23,7 +23,7 @@ pub enum ReceiveError {
     /// The other side said what it must not.
     #[error("understand the other side")]
     Violation {
-        /// What it said.
+        /// Its message.
         #[from]
         source: Violation,
     },
@@ -49,7 +49,8 @@ pub async fn receive<P: Protocol, T>(
     mid_frame_limit: Option<Duration>,
     take: impl Fn(&mut Session<P>) -> Result<Option<T>, Violation>,
 ) -> Result<Option<T>, ReceiveError> {
-    let mut buffer = [0u8; READ_BYTES];
+    // On the heap: futures of callers would be as large as it.
+    let mut buffer = vec![0u8; READ_BYTES];
     loop {
         if let Some(message) = take(session)? {
             return Ok(Some(message));

@@ -30,7 +30,7 @@ const CALL_ID: u64 = 1;
 /// [`io::ErrorKind::WouldBlock`] then.
 ///
 /// # Errors
-/// What the system says: nobody listens, or the queue stayed full.
+/// The system's error: nobody listens, or the queue stayed full.
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let milliseconds = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);

@@ -24,7 +24,7 @@ pub enum SessionError {
     /// The other side said what it must not.
     #[error("understand the other side")]
     Violation {
-        /// What it said.
+        /// Its message.
         #[from]
         source: Violation,
     },

@@ -37,7 +37,7 @@ pub enum ConnectionEnd {
     /// The caller said what it must not.
     #[error("understand the caller")]
     Violation {
-        /// What it said.
+        /// Its message.
         #[from]
         source: Violation,
     },

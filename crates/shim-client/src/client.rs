@@ -43,7 +43,7 @@ pub trait ShimClient: Send + Sync + std::fmt::Debug {
     fn list(&self) -> BoxFuture<'_, Result<Vec<FoundShim>, ShimError>>;
 }
 
-/// What looking for a shim found.
+/// The result of a search for a shim.
 #[derive(Debug)]
 pub enum Attached {
     /// It lives and answers.
@@ -140,7 +140,7 @@ pub enum ShimError {
     NoThread {
         /// The container.
         id: ContainerId,
-        /// What was asked.
+        /// The request.
         verb: &'static str,
         /// Why.
         source: std::io::Error,
@@ -152,7 +152,7 @@ pub enum ShimError {
         id: ContainerId,
         /// Its exit status.
         status: String,
-        /// What it said.
+        /// Its message.
         stderr: String,
         /// Whether the node has run out of something, as its exit code says.
         has_run_out: bool,
@@ -175,7 +175,7 @@ pub enum ShimError {
         /// The most bytes that a path may have.
         limit: usize,
     },
-    /// What it is to make could not be written down for it.
+    /// Its task file could not be written.
     #[error("write the task of the shim of container {id} to {}", path.display())]
     WriteTask {
         /// The container.
@@ -208,7 +208,7 @@ pub enum ShimError {
     Protocol {
         /// The container.
         id: ContainerId,
-        /// What was wrong.
+        /// The violation.
         what: String,
     },
     /// The connection broke; the shim is gone or is being replaced.
@@ -216,7 +216,7 @@ pub enum ShimError {
     Lost {
         /// The container.
         id: ContainerId,
-        /// What was asked.
+        /// The request.
         verb: &'static str,
     },
     /// It did not answer in time.
@@ -224,7 +224,7 @@ pub enum ShimError {
     Silent {
         /// The container.
         id: ContainerId,
-        /// What was asked.
+        /// The request.
         verb: &'static str,
         /// How long was waited.
         waited: Duration,
@@ -234,17 +234,17 @@ pub enum ShimError {
     Refused {
         /// The container.
         id: ContainerId,
-        /// What was asked.
+        /// The request.
         verb: &'static str,
         /// Its answer.
         source: ApiError,
     },
-    /// What it left could not be removed.
+    /// Files or cgroups that it left could not be removed.
     #[error("clean up behind the shim of container {id}: {}", path.display())]
     CleanUp {
         /// The container.
         id: ContainerId,
-        /// What is left.
+        /// The file or cgroup that is left.
         path: PathBuf,
         /// Why.
         source: std::io::Error,

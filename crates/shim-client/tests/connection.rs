@@ -7,12 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Peer, Scratch, Server, attach, id, namespace};
+use crate::common::{Peer, Scratch, Server, attach, id, namespace};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::shim::{Request, Response, TaskState, VERSIONS};
 use contd_protocol::{Frame, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal, VersionRange};
@@ -20,7 +18,7 @@ use contd_shim_client::{Attached, ShimClient, ShimError};
 use contd_types::{ApiError, ErrorKind, Exit, ExitCause, Explain, Pid, Signal, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(300);
 
 fn oversize() -> Vec<u8> {
     let length = u32::try_from(MAX_CONTROL_BODY_BYTES + 1).expect("small");

@@ -1,9 +1,6 @@
 //! The promises of [`ShimClient`], kept by the fake.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "common/contract.rs"]
-mod contract;
-
 use std::time::Duration;
 
 use contd_protocol::shim::{RuntimeSpec, TASK_SPEC_VERSION, TaskSpec};
@@ -14,7 +11,7 @@ use contd_types::{ContainerId, NamespaceId, Pid};
 #[derive(Default)]
 struct FakeNode(FakeShimClient);
 
-impl contract::Node for FakeNode {
+impl crate::common::contract::Node for FakeNode {
     fn client(&self) -> &dyn ShimClient {
         &self.0
     }
@@ -59,7 +56,7 @@ macro_rules! on_the_fake {
     ($($promise:ident),+ $(,)?) => {
         $(#[tokio::test(start_paused = true)]
         async fn $promise() {
-            contract::$promise(&FakeNode::default()).await;
+            crate::common::contract::$promise(&FakeNode::default()).await;
         })+
     };
 }

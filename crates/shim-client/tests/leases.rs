@@ -7,12 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
 
-use common::{Scratch, id, namespace, task};
+use crate::common::{Scratch, id, namespace, task};
 use contd_lease::ProcessIdentity;
 use contd_protocol::shim::{InitRecord, TaskSpec, files};
 use contd_shim_client::{Attached, ProcessShimClient, ShimClient, ShimClientConfig, ShimError};

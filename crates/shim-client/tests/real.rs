@@ -1,9 +1,6 @@
 //! The promises of [`ShimClient`], kept by real `contd-shim` processes with `runc` and a busybox container. Needs root.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "common/contract.rs"]
-mod contract;
-
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -103,7 +100,7 @@ impl Drop for RealNode {
             let id = self.task(number).id;
             if let Some(pidfd) = self.shim(&id).and_then(|lease| lease.pidfd().expect("pidfd")) {
                 contd_lease::signal(&pidfd, 9).expect("signal");
-                contd_lease::wait_dead(&pidfd, Duration::from_secs(5)).expect("wait");
+                contd_lease::wait_dead(&pidfd, Duration::from_secs(300)).expect("wait");
             }
             if self.dir.path().join("runc").join(id.as_str()).exists() {
                 let root = self.dir.path().join("runc");
@@ -119,7 +116,7 @@ impl Drop for RealNode {
     }
 }
 
-use contract::Node;
+use crate::common::contract::Node;
 
 impl Node for RealNode {
     fn client(&self) -> &dyn ShimClient {
@@ -145,14 +142,14 @@ impl Node for RealNode {
             log_notes: None,
             log_start: None,
             drain_timeout: Duration::from_secs(2),
-            runtime_timeout: Duration::from_secs(20),
+            runtime_timeout: Duration::from_secs(120),
         }
     }
 
     fn lose_shim(&self, id: &ContainerId) {
         let pidfd = self.shim(id).expect("a living shim").pidfd().expect("pidfd").expect("alive");
         assert!(contd_lease::signal(&pidfd, 9).expect("signal"));
-        assert!(contd_lease::wait_dead(&pidfd, Duration::from_secs(5)).expect("wait"));
+        assert!(contd_lease::wait_dead(&pidfd, Duration::from_secs(300)).expect("wait"));
     }
 
     fn is_init_alive(&self, _id: &ContainerId, pid: Pid) -> bool {
@@ -179,7 +176,7 @@ macro_rules! on_the_real_thing {
     ($($salt:literal $promise:ident),+ $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $promise() {
-            contract::$promise(&RealNode::new($salt)).await;
+            crate::common::contract::$promise(&RealNode::new($salt)).await;
         })+
     };
 }
@@ -201,7 +198,7 @@ async fn a_program_ends_with_its_code_and_its_output_is_in_the_log() {
     let shim = node.client.spawn(node.task(1)).await.expect("spawn");
     shim.create().await.expect("create");
     shim.start().await.expect("start");
-    let exit = tokio::time::timeout(Duration::from_secs(20), shim.wait()).await.expect("in time").expect("exit");
+    let exit = tokio::time::timeout(Duration::from_secs(300), shim.wait()).await.expect("in time").expect("exit");
     assert_eq!(exit.cause, ExitCause::Code(42));
     let log = node.log();
     assert!(log.contains(" stdout F hello from within\n") && log.contains(" stderr F trouble\n"), "{log:?}");

@@ -3,21 +3,21 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Args {
     /// Serve the task in this lease directory.
     Serve {
         /// Absolute.
         dir: PathBuf,
-        /// What there is already.
+        /// The state that the shim finds.
         role: Role,
     },
     /// Print the version.
     Version,
 }
 
-/// What a shim finds when it starts.
+/// The state that a shim finds when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// A task, and nothing made of it.
@@ -27,7 +27,7 @@ pub(crate) enum Role {
     /// The container of a predecessor that died: go on with it. Standard input may be a pidfd of its init.
     Successor,
     /// The same, in the process of the predecessor, which has executed this program and left it the lease's lock.
-    Heir {
+    Resumed {
         /// The descriptor of the lock.
         lock: i32,
     },
@@ -60,7 +60,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Args, A
         [option, dir, adopt] if option == "--dir" && adopt == "--adopt" => (dir, Role::Successor),
         [option, dir, resume, lock] if option == "--dir" && resume == "--resume" => {
             let lock = lock.to_str().and_then(|lock| lock.parse().ok()).ok_or(ArgsError::Usage)?;
-            (dir, Role::Heir { lock })
+            (dir, Role::Resumed { lock })
         }
         _ => return Err(ArgsError::Usage),
     };
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(parsed(&["--dir", "/run/x"]), serve(Role::Fresh));
         assert_eq!(parsed(&["--dir", "/run/x", "--slot"]), serve(Role::Slot));
         assert_eq!(parsed(&["--dir", "/run/x", "--adopt"]), serve(Role::Successor));
-        assert_eq!(parsed(&["--dir", "/run/x", "--resume", "7"]), serve(Role::Heir { lock: 7 }));
+        assert_eq!(parsed(&["--dir", "/run/x", "--resume", "7"]), serve(Role::Resumed { lock: 7 }));
         assert_eq!(parsed(&["--dir", "/run/x", "--resume", "x"]), Err(ArgsError::Usage));
         assert_eq!(parsed(&["--version"]), Ok(Args::Version));
         for bad in [&[][..], &["--dir"], &["--dir", "/x", "y"], &["--slot"], &["x"], &["--version", "x"]] {

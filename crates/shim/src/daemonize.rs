@@ -11,13 +11,13 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::sys;
 
-/// What the child says when it is ready to accept; anything else is why it is not.
+/// The child's word when it is ready to accept; any other says why it is not.
 const READY: &[u8] = b"ready\n";
 
 /// The most that is passed on of why it is not.
 const MAX_WORDS_BYTES: u64 = 16 * 1024;
 
-/// Nobody ends us by a signal that can be blocked: not a terminal, not a session's end, not a stray `kill`.
+/// Signals that must not end a shim: of a terminal, of a session's end, of a stray `kill`.
 const BLOCKED: [Signal; 8] = [
     Signal::SIGCHLD,
     Signal::SIGHUP,

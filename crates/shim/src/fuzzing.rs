@@ -11,7 +11,7 @@ use crate::spool::Spool;
 /// Opens a spool as a successor does, and gives out what it would write to the log.
 ///
 /// # Errors
-/// What the disk says.
+/// The disk's error.
 pub fn drain_spool(path: PathBuf) -> io::Result<Vec<u8>> {
     let mut spool = Spool::open(path)?;
     let (mut all, mut buffer) = (Vec::new(), Vec::new());

@@ -37,7 +37,7 @@ pub(crate) enum SlotError {
     Version {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The version in it.
         found: u32,
     },
     /// The launcher could not be forked.
@@ -63,7 +63,7 @@ pub(crate) enum SlotError {
         /// The task's.
         task: String,
     },
-    /// What it had made could not be removed.
+    /// The slot's cgroup could not be removed.
     #[error("remove what the slot has made")]
     CoolDown {
         /// Why.
@@ -71,7 +71,7 @@ pub(crate) enum SlotError {
     },
 }
 
-/// What the leash has said.
+/// The word of the leash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Word {
     /// There is a task.

@@ -36,7 +36,7 @@ use crate::sys;
 use crate::task::{HandOver, Task};
 use crate::task_file::{self, TaskFileError};
 
-/// What can be set for a shim beyond its task.
+/// The settings of a shim beyond its task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// How long to wait for the first caller. A daemon that has started us and died will never come.
@@ -123,8 +123,8 @@ pub fn main(
         let words = format!("contd-shim: {}\nhint: {}", one_line(&error), error.hint());
         return print(&mut io::stderr(), &words, ExitCode::FAILURE);
     }
-    if let Role::Heir { lock } = role {
-        return inherit(&dir, lock, options, make_runtime);
+    if let Role::Resumed { lock } = role {
+        return resume(&dir, lock, options, make_runtime);
     }
     match daemonize::fork_and_wait() {
         Ok(Side::Parent(code)) => code,
@@ -166,14 +166,14 @@ fn serve(
 }
 
 /// Goes on in the process of a predecessor that has executed this program.
-fn inherit(
+fn resume(
     dir: &Path,
     lock: i32,
     options: &Options,
     make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
 ) -> ExitCode {
     let come_up = || {
-        let lock = sys::inherit(lock).map_err(|source| StartError::Detach { source })?;
+        let lock = sys::take_passed(lock).map_err(|source| StartError::Detach { source })?;
         let ground = Ground::take_over(dir, lock)?;
         serve_task(ground, Some(Predecessor { kept: None }), options, make_runtime)
     };
@@ -258,7 +258,7 @@ fn failed(pipe: ReadyPipe, error: &StartError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What a shim stands on before it knows its task.
+/// The parts of a shim before it knows its task.
 struct Ground {
     dir: PathBuf,
     hierarchies: Rc<Hierarchies>,
@@ -281,7 +281,7 @@ impl Drop for BoundSocket {
 
 /// Somebody whose container goes on here.
 struct Predecessor {
-    /// What may be a pidfd of its init.
+    /// A descriptor that may be a pidfd of its init.
     kept: Option<OwnedFd>,
 }
 

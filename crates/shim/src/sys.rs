@@ -24,7 +24,7 @@ pub(crate) enum ChildStatus {
     Signal(i32),
 }
 
-/// What a look at all children tells.
+/// The state of all children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Children {
     /// There are none.
@@ -80,7 +80,7 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
 
 /// Takes a descriptor that this program was executed with, and closes all others from 3 on. Only legal before this process
 /// has opened any.
-pub(crate) fn inherit(number: i32) -> io::Result<OwnedFd> {
+pub(crate) fn take_passed(number: i32) -> io::Result<OwnedFd> {
     let kept = libc::c_uint::try_from(number).ok().filter(|kept| *kept >= 3);
     let kept = kept.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     if kept > 3 {

@@ -34,7 +34,7 @@ pub(crate) enum TaskFileError {
     Version {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The version in it.
         found: u32,
     },
 }

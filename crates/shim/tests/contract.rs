@@ -1,9 +1,7 @@
 //! What every runtime must bring about through the shim: the same scenes with `runc` and with the scripted fake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
-
-use common::{Scene, TestRuntime, assert_killed, eventually, exited};
+use crate::common::{Scene, TestRuntime, assert_killed, eventually, exited};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_shim::runtime::fake::{Act, Script};
 use contd_types::{ErrorKind, ExitCause, ExitSource, Signal};
@@ -41,12 +39,12 @@ fn every_call_may_be_made_twice() {
         let scene = Scene::new(kind, "sleep 1000");
         let mut client = scene.up();
         let (first, second) = (client.send(Request::Create), client.send(Request::Create));
-        let pid = common::pid(client.answer(first));
-        assert_eq!(common::pid(client.answer(second)), pid);
+        let pid = crate::common::pid(client.answer(first));
+        assert_eq!(crate::common::pid(client.answer(second)), pid);
         assert_eq!(client.create(), pid);
         let (first, second) = (client.send(Request::Start), client.send(Request::Start));
-        assert_eq!(common::pid(client.answer(first)), pid);
-        assert_eq!(common::pid(client.answer(second)), pid);
+        assert_eq!(crate::common::pid(client.answer(first)), pid);
+        assert_eq!(crate::common::pid(client.answer(second)), pid);
         assert_eq!(client.start(), pid);
         assert_eq!(client.call(KILL), Ok(Response::Done));
         assert_killed(&client.wait());

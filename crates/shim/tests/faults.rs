@@ -1,12 +1,10 @@
 //! A runtime that hangs, fails or is slow; a daemon that never comes. With the scripted fake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::time::Duration;
 
-use common::{Scene, TestRuntime, assert_killed, eventually, exited, pid};
+use crate::common::{Scene, TestRuntime, assert_killed, eventually, exited, pid};
 use contd_lease::{LeaseDir, LeaseState};
 use contd_protocol::shim::{Request, Response, TaskState};
 use contd_shim::runtime::fake::{Act, Script};
@@ -56,7 +54,7 @@ fn a_forced_delete_is_carried_out_while_the_create_hangs() {
 fn a_runtime_that_is_not_done_in_time_is_broken_off() {
     let mut scene = scripted(&Script { create: Act::Hang, ..script(LONG) });
     // It holds for the deletion as well, which must have the time that it needs.
-    scene.task.runtime_timeout = Duration::from_secs(2);
+    scene.task.runtime_timeout = Duration::from_secs(10);
     scene.write_task();
     let mut client = scene.up();
     let error = client.call(Request::Create).expect_err("too slow");
@@ -67,7 +65,7 @@ fn a_runtime_that_is_not_done_in_time_is_broken_off() {
 #[test]
 fn a_start_that_hangs_can_be_killed_and_the_exit_is_told_once_it_is_over() {
     let mut scene = scripted(&Script { start: Act::Hang, ..script(LONG) });
-    scene.task.runtime_timeout = Duration::from_secs(3);
+    scene.task.runtime_timeout = Duration::from_secs(10);
     scene.write_task();
     let mut client = scene.up();
     client.create();
@@ -174,8 +172,12 @@ fn the_shim_is_not_ended_by_a_signal_that_can_be_blocked() {
 
 #[test]
 fn orphans_of_the_container_are_reaped() {
-    let command = "for n in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 1000";
-    let scene = scripted(&script(command));
+    const ORPHANS: usize = 5;
+    let scene = Scene::bare(TestRuntime::Fake);
+    // They live until they are told, so that none is gone before it was seen.
+    let go = scene.task.log_path.with_file_name("go");
+    let orphan = format!("(while [ ! -e {} ]; do sleep 0.05; done &)", go.display());
+    scene.script(&script(&format!("for n in $(seq {ORPHANS}); do {orphan}; done; sleep 1000")));
     let mut client = scene.up();
     client.create();
     client.start();
@@ -188,7 +190,8 @@ fn orphans_of_the_container_are_reaped() {
             .filter(|stat| stat.rsplit_once(") ").is_some_and(|s| s.1.split(' ').nth(1) == Some(&shim.to_string())))
             .count()
     };
-    eventually("the orphans came", || children() > 1);
+    eventually("the orphans came", || children() == 1 + ORPHANS);
+    fs::write(go, "").unwrap();
     eventually("only init is left", || children() == 1);
     scene.finish(&mut client);
 }

@@ -1,12 +1,10 @@
 //! Hostile, slow, many and mistaken callers of the socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
-
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Client, Scene, TestRuntime, exited};
+use crate::common::{Client, Scene, TestRuntime, exited};
 use contd_protocol::shim::{Call, MAX_CALLS_PER_CONNECTION, MAX_CONNECTIONS, Request, Response, TaskState, VERSIONS};
 use contd_protocol::{Frame, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal};
 use contd_types::ErrorKind;

@@ -1,13 +1,11 @@
 //! A real runtime, a real root file system: what only they can show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use common::{Scene, TestRuntime, assert_killed, eventually};
+use crate::common::{Scene, TestRuntime, assert_killed, eventually};
 use contd_protocol::shim::{Request, Response, RuntimeSpec};
 use contd_types::{ErrorKind, ExitCause, Signal};
 
@@ -194,7 +192,7 @@ fn init_survives_the_death_of_the_shim_and_its_output_waits_in_the_pipe() {
     // Its ends of the FIFOs die with it; a reader that is opened before keeps what is written from then on.
     let mut successor = fs::OpenOptions::new().read(true).write(true).open(scene.dir.join("stdout")).unwrap();
     contd_lease::signal(&pidfd, 9).unwrap();
-    assert!(contd_lease::wait_dead(&pidfd, common::LIMIT).unwrap());
+    assert!(contd_lease::wait_dead(&pidfd, crate::common::LIMIT).unwrap());
     fs::write(scene.rootfs().join("tmp/go"), "").unwrap();
     let mut output = [0; 6];
     std::io::Read::read_exact(&mut successor, &mut output).unwrap();
@@ -204,7 +202,7 @@ fn init_survives_the_death_of_the_shim_and_its_output_waits_in_the_pipe() {
     let identity = contd_lease::ProcessIdentity { pid: record.pid.0, start_ticks: record.start_ticks };
     let init = contd_lease::pidfd(&identity).unwrap().expect("it is this very process");
     contd_lease::signal(&init, 9).unwrap();
-    assert!(contd_lease::wait_dead(&init, common::LIMIT).unwrap());
+    assert!(contd_lease::wait_dead(&init, crate::common::LIMIT).unwrap());
     let RuntimeSpec::Oci { binary, root } = &scene.task.runtime else { panic!("not an OCI runtime") };
     let delete = std::process::Command::new(binary)
         .arg("--root")

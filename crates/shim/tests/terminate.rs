@@ -2,11 +2,9 @@
 //! knew is on disk. Until then it stays.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
-
 use std::fs;
 
-use common::{Scene, TestRuntime, eventually, exited};
+use crate::common::{Scene, TestRuntime, eventually, exited};
 use contd_lease::{LeaseDir, LeaseState};
 use contd_protocol::shim::{Request, Response, TaskState, files};
 use contd_types::ExitCause;

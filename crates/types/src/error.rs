@@ -112,7 +112,7 @@ impl ApiError {
         Self { kind: error.kind(), message: error.to_string(), causes, hint: error.hint() }
     }
 
-    /// Flattens an error that does not explain itself. A shortage behind it counts before `kind` and `hint`.
+    /// Flattens an error without an [`Explain`] implementation. If a shortage is behind it, that decides kind and hint.
     pub fn flatten(kind: ErrorKind, error: &(dyn Error + 'static), hint: impl Into<String>) -> Self {
         let (kind, hint) = match Shortage::behind(error) {
             Some(shortage) => (ErrorKind::OutOfResources, shortage.hint().to_owned()),

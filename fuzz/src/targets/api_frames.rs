@@ -1,11 +1,11 @@
-//! The API socket, both directions: cut anyhow, framed, decoded by kind, encoded again.
+//! The API socket in both directions: the input is cut in pieces, framed, decoded by kind, and encoded again.
 
 use contd_protocol::api::{Call, Cancel, Credit, Reply, StreamItem};
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_BYTES, decode, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The first byte says how the rest is cut.
+/// The first byte sets the length of the pieces.
 pub fn check(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else { return };
     let whole = frames(bytes, bytes.len().max(1), MAX_API_BODY_BYTES);
@@ -23,7 +23,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Reads all frames up to the first error, as a connection does; what was read is what was written.
+/// Reads all frames up to the first error, as a connection does. The frames, encoded, must equal the bytes read.
 pub fn frames(bytes: &[u8], cut: usize, limit: usize) -> Vec<Frame> {
     let (mut reader, mut found) = (FrameReader::new(limit), Vec::new());
     'reading: for piece in bytes.chunks(cut) {
@@ -42,7 +42,7 @@ pub fn frames(bytes: &[u8], cut: usize, limit: usize) -> Vec<Frame> {
     found
 }
 
-/// What decodes can be encoded again, is not larger, and means the same.
+/// Checks that a decoded message can be encoded, is not larger, and decodes to the same message.
 pub fn message<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(body: &[u8]) {
     let Ok(message) = decode::<T>(body) else { return };
     let again = encode(&message).unwrap_or_else(|error| panic!("{message:?} was decoded: {error}"));

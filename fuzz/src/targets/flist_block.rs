@@ -1,14 +1,14 @@
-//! What a store gives for a block, whatever that is.
+//! The bytes of a block from a store, whatever they are.
 
 use contd_flist::block::{self, BLOCK_SIZE};
 use contd_flist::{BlockError, BlockKey};
 
-/// The first byte chooses: content to seal; stored bytes of an enemy who has the key, compressed or not; any stored bytes.
+/// The first byte selects: content to seal; hostile bytes sealed with the right key, compressed or not; any stored bytes.
 pub fn check(data: &[u8]) {
     let Some((way, rest)) = data.split_first() else { return };
     match way {
-        0..=63 => comes_back(rest),
-        64..=191 => sealed_by_an_enemy(rest),
+        0..=63 => round_trip(rest),
+        64..=191 => hostile(rest),
         _ => {
             let names = block::seal(b"another").unwrap().names;
             let refused = block::open(rest.to_vec(), &names).unwrap_err();
@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn comes_back(plain: &[u8]) {
+fn round_trip(plain: &[u8]) {
     // Long enough for matches over more than one snappy page.
     let plain = plain.repeat(1 + plain.first().map_or(0, |times| usize::from(*times) * 4));
     match block::seal(&plain) {
@@ -31,10 +31,10 @@ fn comes_back(plain: &[u8]) {
 }
 
 /// The id and the tag are right, so the bytes get as far as snappy.
-fn sealed_by_an_enemy(packed: &[u8]) {
+fn hostile(packed: &[u8]) {
     let sealed = block::seal_anything(packed.to_vec(), BlockKey::new([7; 32])).unwrap();
     match block::open(sealed.stored, &sealed.names).unwrap_err() {
-        // Snappy was content: under the right key it must be just what the key says.
+        // Snappy decoded it: under the right key it must be exactly the content of that key.
         BlockError::WrongKey { found, .. } => {
             let sealed = block::seal_anything(packed.to_vec(), found).unwrap();
             let plain = block::open(sealed.stored, &sealed.names).unwrap();

@@ -1,21 +1,21 @@
-//! Layers of images, and archives of whole ones. The checksums of tar headers are made right first: they keep a fuzzer
-//! out, and nobody else.
+//! Layers of images, and whole archives. The checksums of tar headers are corrected first: they keep out a fuzzer, but no
+//! attacker.
 
 use contd_image::testing::{Laid, lay, pack_accepts};
 use contd_image::{ImportLimits, ImportOptions};
 
 use super::Scratch;
 
-/// The unit of a tar.
+/// The block size of a tar.
 const BLOCK: usize = 512;
 
-/// Whether the input is a whole archive; the other bits of the first byte say how many layers it is cut into.
+/// The bit for a whole archive; the other bits of the first byte give the number of layers to cut the input into.
 const IS_ARCHIVE: u8 = 0x80;
 
 /// Small enough for the memory that an input may cost.
 const LIMITS: ImportLimits = ImportLimits { image_bytes: 1 << 20, file_bytes: 1 << 19, entries: 10_000 };
 
-/// One byte that says what follows, then tars.
+/// The input is one byte that selects the form, followed by tars.
 pub fn check(data: &[u8]) {
     let Some((form, rest)) = data.split_first() else { return };
     let mut tars = rest.to_vec();
@@ -28,20 +28,20 @@ pub fn check(data: &[u8]) {
     layers(&tars.chunks(each * BLOCK).collect::<Vec<_>>());
 }
 
-/// Whatever comes out is a tree, the same one each time, and one that can be packed.
+/// Accepted layers must give a tree, the same each time, and one that can be packed.
 fn layers(tars: &[&[u8]]) {
     let Ok(laid) = lay(tars, LIMITS) else { return };
     assert_eq!(lay(tars, LIMITS).unwrap(), laid);
     assert!(laid.first().is_some_and(|root| root.path.is_empty() && root.kind == 'd'));
     for entry in laid.iter().skip(1) {
-        judge(entry, &laid);
+        check_entry(entry, &laid);
     }
     if let Err(error) = pack_accepts(tars, LIMITS).unwrap() {
         panic!("the packer refuses what the layers made: {error}");
     }
 }
 
-fn judge(entry: &Laid, all: &[Laid]) {
+fn check_entry(entry: &Laid, all: &[Laid]) {
     let (folder, name) = match entry.path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&entry.path[..slash], &entry.path[slash + 1..]),
         None => (&[][..], &entry.path[..]),
@@ -53,13 +53,13 @@ fn judge(entry: &Laid, all: &[Laid]) {
     assert!(entry.mode <= 0o7777 && (entry.kind != 'l' || (1..4096).contains(&entry.content.len())), "{entry:?}");
 }
 
-/// An archive gives a flist that can be read, or nothing at all.
+/// An archive must give a readable flist, or no output.
 fn archive(bytes: &[u8]) {
     let scratch = Scratch::new();
     let (source, out) = (scratch.file("image.tar", bytes), scratch.path().join("out.fl"));
     let store = format!("dir://{}", scratch.path().join("store").display());
     let mut options = ImportOptions { limits: LIMITS, ..ImportOptions::default() };
-    // A thread for each input would be most of the work.
+    // One worker: starting several threads for each input would take most of the time.
     options.pack.workers = std::num::NonZeroUsize::new(1);
     match contd_image::import(&source, &out, &[store], &options, &|_| {}) {
         Ok(report) => {
@@ -74,7 +74,7 @@ fn archive(bytes: &[u8]) {
     }
 }
 
-/// Makes the checksum of every header right, as far as there are any.
+/// Corrects the checksum of every header.
 fn repair(tar: &mut [u8]) {
     let mut at = 0;
     while let Some(block) = tar.get_mut(at..at + BLOCK) {

@@ -1,13 +1,13 @@
-//! Values of legacy flists: Cap'n Proto by hand, where their blocks are, and how those are sealed.
+//! Values of legacy flists: the Cap'n Proto reader, the routes to the blocks, and the cipher of the blocks.
 
 use contd_flist_legacy::fuzzing;
 
-/// The first byte chooses the decoder, the rest is its input.
+/// The first byte selects the decoder, the rest is its input.
 pub fn check(data: &[u8]) {
     let Some((choice, input)) = data.split_first() else { return };
     match choice % 4 {
         0 | 1 => {
-            // Whatever is met costs a word of a budget of twice the message.
+            // Each object costs at least a word of the budget, which is twice the message.
             let met = fuzzing::value(input);
             assert!(met <= 2 + input.len() / 4, "{met} things in {} bytes", input.len());
         }

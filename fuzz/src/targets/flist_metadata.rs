@@ -1,4 +1,4 @@
-//! A `.fl` from anywhere: refused with a reason, or a tree.
+//! A `.fl` from anywhere: it is refused with a reason, or is a tree.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::Scratch;
 
-/// The five tables, as `rfs` declares them and without any type, with the number of their columns.
+/// The five tables, as `rfs` declares them and without types, with the number of their columns.
 const TYPED: &str = "
     CREATE TABLE inode (ino INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER, name VARCHAR(255), size INTEGER,
         uid INTEGER, gid INTEGER, mode INTEGER, rdev INTEGER, ctime INTEGER, mtime INTEGER);
@@ -25,10 +25,10 @@ const UNTYPED: &str = "
     CREATE TABLE route (start, end, url);";
 const TABLES: [(&str, usize); 5] = [("inode", 10), ("extra", 2), ("block", 3), ("tag", 2), ("route", 3)];
 
-/// Rows of one input: more find nothing that fewer do not.
+/// The most rows of one input: more find nothing that fewer do not.
 const MAX_ROWS: usize = 64;
 
-/// An even first byte: the rest is the file. An odd one: the rest says rows to put into the tables.
+/// If the first byte is even, the rest is the file; otherwise the rest describes rows of the tables.
 pub fn check(data: &[u8]) {
     let Some((way, rest)) = data.split_first() else { return };
     let scratch = Scratch::new();
@@ -93,7 +93,7 @@ fn write_rows(folder: &Path, way: u8, mut rest: &[u8]) -> PathBuf {
         };
         let row: Vec<Value> = (0..columns).map(|_| value(&mut rest)).collect();
         let places = vec!["?"; columns].join(", ");
-        // A row that SQLite does not want, such as a key twice, is not what this is about.
+        // Rows that SQLite refuses, such as duplicate keys, are not tested here.
         let _refused = database.execute(&format!("INSERT INTO {table} VALUES ({places})"), params_from_iter(row));
     }
     database.execute_batch("COMMIT").unwrap();
@@ -101,7 +101,7 @@ fn write_rows(folder: &Path, way: u8, mut rest: &[u8]) -> PathBuf {
     path
 }
 
-/// A value of any type; small numbers and whole digests are likely, since much hangs on them.
+/// Returns a value of any type; small numbers and whole digests are frequent, since many checks depend on them.
 fn value(rest: &mut &[u8]) -> Value {
     match take(rest).unwrap_or(0) {
         small @ 0..=99 => Value::Integer(i64::from(small)),
@@ -118,7 +118,7 @@ fn value(rest: &mut &[u8]) -> Value {
     }
 }
 
-/// So many bytes as the first one says, at most.
+/// Returns as many bytes as the first byte says, at most.
 fn bytes<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     let length = usize::from(take(rest).unwrap_or(0)).min(rest.len());
     let (taken, left) = rest.split_at(length);

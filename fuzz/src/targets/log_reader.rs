@@ -1,4 +1,4 @@
-//! A log that anyone may have written to, over rotated files and while it is rotated.
+//! A log with arbitrary content, over rotated files and during a rotation.
 
 use contd_logs::{LogItem, LogReader, Tail};
 
@@ -6,10 +6,10 @@ use super::Scratch;
 
 /// Longer than the longest item: a line of garbage and the block that ended it.
 const MAX_ITEM_BYTES: usize = 256 * 1024;
-/// Items beyond this many are not looked at.
+/// The most items checked.
 const MAX_ITEMS: usize = 1 << 20;
 
-/// The first bytes: how many last lines, where it is cut into files, how much is read at once.
+/// The first bytes set: the number of last lines, where the input is cut into files, how much is read at once.
 pub fn check(data: &[u8]) {
     let Some(([lines, cut, most], bytes)) = data.split_first_chunk::<3>() else { return };
     let scratch = Scratch::new();
@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(all, read(&path, Tail::All, 1 << 20), "how much is read at once changes what is read");
     let tail = read(&path, Tail::Lines(u64::from(*lines)), most);
     assert!(all.ends_with(&tail), "the tail is not the end");
-    // Followed over a rotation: the file that was the log is read to its end, then the new one.
+    // Followed over a rotation: the old file is read to its end, then the new one.
     let mut follower = LogReader::open(&path, Tail::All).unwrap();
     let mut followed = drain(&mut follower, most);
     std::fs::rename(&path, scratch.path().join("x.log.2")).unwrap();
@@ -31,7 +31,7 @@ pub fn check(data: &[u8]) {
     std::fs::rename(scratch.path().join("x.log.3"), scratch.path().join("x.log.2")).unwrap();
     scratch.file("x.log", older);
     followed.extend(drain(&mut follower, most));
-    assert_eq!(followed, read(&path, Tail::All, most), "who follows reads something else");
+    assert_eq!(followed, read(&path, Tail::All, most), "following gives another result than reading");
 }
 
 fn read(path: &std::path::Path, tail: Tail, most: usize) -> Vec<LogItem> {

@@ -1,4 +1,4 @@
-//! One module per decoder; each has a `check` that takes any bytes. Shared with `tests/fuzz_corpus.rs`.
+//! One module per decoder, each with a `check` that accepts any bytes. Shared with `tests/fuzz_corpus.rs`.
 
 pub mod api_frames;
 pub mod flist_block;
@@ -13,7 +13,7 @@ pub mod store_records;
 
 use std::path::{Path, PathBuf};
 
-/// A directory in memory that is empty again for every input.
+/// A directory in memory that is empty for every input.
 pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {

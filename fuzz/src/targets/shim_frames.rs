@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::api_frames::{frames, message};
 
-/// The first byte chooses what is read: even ones are connections, odd ones a file of the lease directory.
+/// The first byte selects: if even, a connection; if odd, a file of the lease directory.
 pub fn check(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
     match kind % 8 {
@@ -31,7 +31,7 @@ fn connection(bytes: &[u8], cut: usize) {
                 message::<Reply>(&frame.body);
                 message::<flistfs::Reply>(&frame.body);
             }
-            // The same as on the API socket, or nothing that may come here.
+            // These kinds are checked for the API socket, or are not allowed here.
             Kind::Hello | Kind::HelloReply | Kind::Item | Kind::Cancel | Kind::Credit => {}
         }
     }

@@ -1,14 +1,14 @@
-//! A spool that a predecessor left, whatever that was.
+//! A spool file of a predecessor, with arbitrary content.
 
 use super::Scratch;
 
-/// The whole file.
+/// The input is the whole file.
 pub fn check(data: &[u8]) {
     let scratch = Scratch::new();
     let path = scratch.file("spool", data);
     let given = contd_shim::fuzzing::drain_spool(path).unwrap();
-    // The entry is no output, and what it is about is given once more at most.
+    // The entry of 64 bytes is no output; the bytes that it describes are output at most once more.
     assert!(given.len() <= 2 * data.len(), "{} bytes from a spool of {}", given.len(), data.len());
     let bytes = data.get(64..).unwrap_or_default();
-    assert!(bytes.ends_with(&given) || given.is_empty(), "what is given is not the end of what was taken");
+    assert!(bytes.ends_with(&given) || given.is_empty(), "the output is not the end of the spooled bytes");
 }

@@ -1,4 +1,4 @@
-//! A state directory that anything may have written to, and the journal of events.
+//! A state directory with arbitrary content, and the journal of events.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use contd_store::{DirStore, EventJournal, JournalItem, Store, StoreError};
 
 use super::Scratch;
 
-/// Between the files of an input.
+/// Separates the files of an input.
 pub const SEPARATOR: &[u8] = b"\n--\n";
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// Where the files of an input go, in turn.
+/// The paths of the files of an input, in turn.
 const NAMES: [&str; 6] = [
     "a/0123456789abcdef0123456789abcdef/record.json",
     "a/fedcba9876543210fedcba9876543210/record.json",
@@ -24,7 +24,7 @@ const NAMES: [&str; 6] = [
     "a/not-an-id/record.json",
 ];
 
-/// The first byte chooses: an odd one is a journal, else its second bit puts a directory or link in a record's place.
+/// If the first byte is odd, the input is a journal; otherwise its next bits put a directory or link in a record's place.
 pub fn check(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
     if kind % 2 == 1 { journal(bytes) } else { records(bytes, kind / 2 % 4) }
@@ -70,7 +70,7 @@ fn records(bytes: &[u8], trap: u8) {
     }
 }
 
-/// Up to two files: the journal, and the one before it.
+/// Checks up to two files: the journal, and the one before it.
 fn journal(bytes: &[u8]) {
     let scratch = Scratch::new();
     let files = split(bytes);
@@ -78,7 +78,7 @@ fn journal(bytes: &[u8]) {
     if let Some(older) = files.get(1) {
         scratch.file("events.1", older);
     }
-    // Bytes that are no journal are an error or skipped; never what is not in it.
+    // Bytes that are no journal are an error or skipped, and never become events.
     let Ok(journal) = EventJournal::open(Arc::new(RealFs), &path, 1 << 20) else { return };
     let next = journal.next_sequence();
     let mut reader = journal.files().reader(0);
@@ -105,7 +105,7 @@ fn split(bytes: &[u8]) -> Vec<&[u8]> {
     files
 }
 
-/// Every regular file below a directory.
+/// Returns every regular file below a directory.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {

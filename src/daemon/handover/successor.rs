@@ -95,7 +95,7 @@ pub(crate) struct Entered {
     pub(crate) lock: NodeLock,
     /// The listening socket of the predecessor.
     pub(crate) listener: Option<OwnedFd>,
-    /// What it kept of running containers.
+    /// The descriptors that it kept of running containers.
     pub(crate) kept: Vec<Named>,
     /// Where its service manager hears.
     pub(crate) notify_socket: Option<PathBuf>,
@@ -123,7 +123,7 @@ impl Round {
 enum Asked {
     /// It has handed over and is at rest, or has ended meanwhile.
     Given,
-    /// Nobody is there to be asked: it is about to come up, or to end.
+    /// It does not listen: it is about to come up, or to end.
     NotYet,
     /// It is there and says nothing.
     Silent,

@@ -13,7 +13,7 @@ use contd_types::{
 };
 
 /// Longer than anything here takes, shorter than a person's patience.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 struct Place {
     _dir: tempfile::TempDir,

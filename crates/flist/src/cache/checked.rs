@@ -1,4 +1,4 @@
-//! Which blocks this process has checked, so that each is hashed once and not at every read.
+//! Remembers which blocks this process has checked, so that each is hashed once and not at every read.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -10,42 +10,42 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::hash::BlockKey;
 
-/// How many checked blocks are remembered: 500 GiB of cache in 50 MiB of memory. Beyond it all are checked again.
+/// The most checked blocks remembered: 500 GiB of cache in 50 MiB of memory. Above it all are forgotten and checked again.
 const MAX_REMEMBERED: usize = 1 << 20;
 
-/// How exact the last use of a block is: a block that is read all the time is noted on disk this often.
+/// The interval at which the last use of a frequently read block is noted on disk.
 pub(super) const NOTE_USE_EVERY: Duration = Duration::from_secs(60);
 
-/// What a checked file looked like, in few bytes: there is one of these for each block of a flist. A file that looks
-/// otherwise is checked again.
+/// The identity of a checked file, in few bytes, because there is one for each block of a flist. A file with another stamp
+/// is checked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(u64);
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
     stamp: Stamp,
-    /// Seconds since `begin` when its use was noted last.
+    /// Seconds from `begin` to the last note of its use.
     noted: u32,
 }
 
-/// What was found of a block.
+/// The result of looking up a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Match {
-    /// This very file was checked.
+    /// Exactly this file was checked.
     Checked {
         /// Whether its use should be noted on disk now.
         is_use_due: bool,
     },
-    /// It looks otherwise, or was never checked.
+    /// The file has another stamp, or was never checked.
     Unknown,
 }
 
-/// The checked blocks, by the first eight bytes of their keys: whoever makes two of the same beginning makes only that
-/// one's file look like another, and it is checked again.
+/// The checked blocks, by the first eight bytes of their keys. If two keys have the same beginning, the stamps differ, so the
+/// other file is checked again.
 #[derive(Debug)]
 pub(super) struct Checked {
     blocks: Mutex<HashMap<u64, Known>>,
-    /// Secret of this process: nobody can choose a file that looks like a checked one.
+    /// A secret of this process, so that no one can make a file with the stamp of a checked one.
     stamps: RandomState,
     begin: Instant,
     note_use_every: u32,
@@ -61,13 +61,13 @@ impl Checked {
         }
     }
 
-    /// Describes a file. Its time of access is ours, and says nothing of its content.
+    /// Computes the stamp of a file. The access time is excluded: the cache sets it, and it does not concern the content.
     pub(super) fn stamp(&self, metadata: &Metadata) -> Stamp {
         let identity = (metadata.dev(), metadata.ino(), metadata.len());
         Stamp(self.stamps.hash_one((identity, metadata.mtime(), metadata.mtime_nsec())))
     }
 
-    /// Tells whether a block may have been checked: cheap, before its file is opened.
+    /// Tells whether a block may have been checked: a cheap test before its file is opened.
     pub(super) fn knows(&self, key: &BlockKey) -> bool {
         self.blocks().contains_key(&place(key))
     }
@@ -106,7 +106,7 @@ impl Checked {
     }
 
     fn blocks(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
-        // A panic between two plain map operations leaves the map whole.
+        // A panic between two plain map operations leaves the map consistent.
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,11 @@
-//! Makes a cache smaller: what was used least recently goes first, what is in use stays.
+//! Makes a cache smaller: removes the least recently used objects, except those in use.
 //!
 //! ```text
-//! walk: every entry ──> the oldest few thousand, in memory ──> lock alone │ in use: left ──> unlink
-//!        └─ their sum                     └─ again, from there on, until enough has gone
+//! walk: every entry ──> the oldest few thousand, in memory ──> exclusive lock │ in use: skipped ──> unlink
+//!        └─ their sum                     └─ repeated from there, until enough was removed
 //! ```
 //!
-//! Who holds the name of a removed file keeps its content, so a read that is under way ends as it began.
+//! A process that has a removed file open keeps its content, so a read in progress ends normally.
 
 use std::collections::BinaryHeap;
 use std::fs;
@@ -20,40 +20,40 @@ use super::scan::{Entry, NAME_SUFFIX, ObjectKind, charge, last_use, walk};
 use super::servers::FlistsInUse;
 use crate::atomic::TEMP_PREFIX;
 
-/// How many of the oldest entries are in memory at once: 2 MiB, which a flist server can spare for a moment. The cache is
-/// walked again for more.
+/// The most objects in memory at once: 2 MiB, which a flist server can spare for a moment. More objects need another walk
+/// of the cache.
 pub(super) const MAX_CANDIDATES: usize = 1 << 14;
 
-/// A flist is on its way to its server for some milliseconds after it was fetched, and no file says so yet.
+/// The time for which a fetched flist is kept: its server starts milliseconds later, and until then no file names it.
 const FLIST_GRACE: Duration = Duration::from_secs(10 * 60);
 
-/// A use that far in the future was noted by a wrong clock. It counts as the oldest, or the object would never go.
+/// A use this far in the future was noted by a wrong clock. It counts as the oldest, or the object would never be removed.
 const FUTURE: Duration = Duration::from_secs(60 * 60);
 
-/// A temporary file is left alone for this time, whatever its writer looks like: it may live in another pid namespace.
+/// A temporary file is kept for this time even if its writer seems gone: the writer may be in another pid namespace.
 const TEMP_SETTLED: Duration = Duration::from_secs(60);
 
-/// No write takes that long; a process with the pid of the writer is another one. A download has ten minutes.
+/// The longest time of a write: afterwards, a process with the pid of the writer is another one. A download has ten minutes.
 const TEMP_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// One visit to a cache that removes something.
+/// One run of eviction or pruning on a cache.
 #[derive(Debug)]
 pub(super) struct Evictor<'a> {
     pub(super) root: &'a Path,
     pub(super) flists: FlistsInUse,
-    /// The wall clock, since 1970.
+    /// The wall-clock time since 1970.
     pub(super) now: Duration,
-    /// Whether it only counts.
+    /// Whether objects are only counted, not removed.
     pub(super) is_dry: bool,
-    /// [`MAX_CANDIDATES`], or what a test wants.
+    /// [`MAX_CANDIDATES`], or fewer in a test.
     pub(super) max_candidates: usize,
 }
 
 impl Evictor<'_> {
-    /// Removes the least recently used objects, and what interrupted writers left. `excess` says of the sum of all how
-    /// many bytes must go.
+    /// Removes the least recently used objects, and leftovers of interrupted writers. `excess` returns how many bytes must be
+    /// removed from a cache of the given total size.
     pub(super) fn shrink(&self, excess: &dyn Fn(u64) -> u64) -> PruneReport {
-        let mut report = self.tidy();
+        let mut report = self.remove_stale_temps();
         let target = report.left_bytes.saturating_sub(excess(report.left_bytes));
         let mut last = None;
         while report.left_bytes > target {
@@ -73,12 +73,12 @@ impl Evictor<'_> {
         report
     }
 
-    /// Removes what interrupted writers left, and adds up the rest.
-    fn tidy(&self) -> PruneReport {
+    /// Removes leftovers of interrupted writers, and sums up the rest.
+    fn remove_stale_temps(&self) -> PruneReport {
         self.remove_where(&|entry| entry.kind == ObjectKind::Temp && self.is_stale(entry))
     }
 
-    /// Removes everything that was not used since.
+    /// Removes all objects not used since the given time.
     pub(super) fn remove_unused_since(&self, since: Duration) -> PruneReport {
         self.remove_where(&|entry| match entry.kind {
             ObjectKind::Temp => self.is_stale(entry),
@@ -95,8 +95,8 @@ impl Evictor<'_> {
         PruneReport { left_bytes, failure: report.failure.or(unseen.failure), ..report }
     }
 
-    /// Returns the sum of all that is there, and the oldest objects behind `last`: as many as must go, but no more than
-    /// are in memory at once.
+    /// Returns the total size, and the oldest objects after `last`: as many as must be removed, but no more than
+    /// `max_candidates`.
     fn oldest(&self, last: Option<&Entry>, target: u64, report: &mut PruneReport) -> (u64, Vec<Entry>) {
         let wanted = report.left_bytes.saturating_sub(target);
         let (mut total, mut heap, mut heap_bytes) = (0_u64, BinaryHeap::<Entry>::new(), 0_u64);
@@ -122,7 +122,7 @@ impl Evictor<'_> {
         (total.saturating_sub(counted), heap.into_sorted_vec())
     }
 
-    /// Removes one object, unless it is in use; returns what that frees.
+    /// Removes one object unless it is in use; returns the bytes freed.
     fn remove(&self, entry: &Entry, report: &mut PruneReport) -> u64 {
         match self.try_remove(entry) {
             Ok(Some(freed)) => {
@@ -133,7 +133,7 @@ impl Evictor<'_> {
                 report.in_use.add(entry.bytes);
                 0
             }
-            // Somebody was faster: it is gone, but not by us.
+            // Another process has removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => entry.bytes,
             Err(error) => {
                 report.failed.add(entry.bytes);
@@ -143,10 +143,10 @@ impl Evictor<'_> {
         }
     }
 
-    /// Returns what was freed; `None` if it is in use.
+    /// Removes one object and returns the bytes freed; `None` if it is in use.
     fn try_remove(&self, entry: &Entry) -> io::Result<Option<u64>> {
         let path = self.root.join(&entry.path);
-        let Some(file) = hold::take(&path)? else { return Ok(None) };
+        let Some(file) = hold::lock_for_removal(&path)? else { return Ok(None) };
         let metadata = file.metadata()?;
         let was_used = entry.used != i64::MIN && last_use(entry.kind, &metadata) > entry.used;
         let is_needed = entry.kind == ObjectKind::Flist && self.is_needed(entry);
@@ -165,7 +165,7 @@ impl Evictor<'_> {
         Ok(Some(freed))
     }
 
-    /// Removes the note where a flist came from.
+    /// Removes the note with the origin of a flist.
     fn remove_note(&self, flist: &Path) -> io::Result<u64> {
         let note = flist.with_extension(NAME_SUFFIX);
         let bytes = match fs::symlink_metadata(&note) {
@@ -179,7 +179,7 @@ impl Evictor<'_> {
         Ok(bytes)
     }
 
-    /// Tells whether a server has this flist or is about to have it.
+    /// Tells whether a server uses this flist or is about to.
     fn is_needed(&self, entry: &Entry) -> bool {
         let age = nanos(self.now).saturating_sub(entry.used);
         age < nanos(FLIST_GRACE) || self.flists.contain(&entry.path)
@@ -192,7 +192,7 @@ impl Evictor<'_> {
     }
 }
 
-/// Tells whether there is a process of the pid that the name of a temporary file has.
+/// Tells whether a process has the pid in the name of a temporary file.
 fn has_writer(path: &Path) -> bool {
     let name = path.file_name().and_then(std::ffi::OsStr::to_str).and_then(|name| name.strip_prefix(TEMP_PREFIX));
     let pid = name.and_then(|name| name.split_once('-')?.0.parse::<u32>().ok());
@@ -219,7 +219,7 @@ mod tests {
         Evictor { root, flists: FlistsInUse::Named(vec![]), now: NOW, is_dry: false, max_candidates: MAX_CANDIDATES }
     }
 
-    /// Puts an object of some pages there, used and written `age` ago.
+    /// Creates an object of some pages, used and written `age` ago.
     fn put(root: &Path, path: &str, pages: u64, age: Duration) -> File {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -241,7 +241,7 @@ mod tests {
     struct Object {
         is_file: bool,
         pages: u64,
-        /// Few values, so that equally old ones are frequent.
+        /// Few values, so that equal ages are frequent.
         age: u64,
         is_held: bool,
     }
@@ -254,7 +254,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// Against the obvious model: sort by last use, go from the oldest on until enough has gone, leave what is held.
+        /// Compares with the obvious model: sort by last use, remove the oldest until enough was removed, skip held objects.
         #[test]
         fn the_least_recently_used_go_and_the_held_stay(
             objects in prop::collection::vec(object(), 0..40),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_wrong_clock_has_dated_to_come_goes_first() {
+    fn objects_dated_in_the_future_are_removed_first() {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), "blocks/00/old", 1, Duration::from_secs(1000));
         let file = put(dir.path(), "blocks/00/to-come", 1, Duration::ZERO);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_is_no_object_and_what_cannot_be_removed_is_told() {
+    fn foreign_files_are_no_objects_and_failed_removals_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let shard = dir.path().join("blocks/00");
         fs::create_dir_all(shard.join("a directory")).unwrap();

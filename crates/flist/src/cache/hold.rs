@@ -1,8 +1,8 @@
-//! Objects in use: a shared lock (`flock`) on the object's own file, which ends with the descriptor, whatever happens to
-//! the process. Who evicts takes the same lock alone and without waiting, or leaves the object.
+//! Protects objects in use by a shared lock (`flock`) on the object's own file, which ends with the descriptor even if the
+//! process is killed. Eviction takes the same lock exclusively and without waiting, and skips locked objects.
 //!
-//! The last use is the file's time of access, set by us: the kernel's own keeping of it (`noatime`, `relatime`, reads
-//! past the server by passthrough) neither helps nor harms.
+//! The last use is the file's access time, which the cache sets itself. It does not rely on the kernel, which may not update
+//! it (`noatime`, `relatime`, passthrough reads).
 
 use std::fs::{File, FileTimes, Metadata, OpenOptions, TryLockError};
 use std::io;
@@ -15,19 +15,19 @@ use std::time::Duration;
 use super::checked::NOTE_USE_EVERY;
 use crate::clock;
 
-/// A link in its place must not lead elsewhere, a pipe not make us wait.
+/// Neither follow a symbolic link in place of the object nor wait for a pipe.
 const FLAGS: i32 = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
 
-/// How often a lock that somebody has alone is tried, and the pause between.
+/// The most tries for a lock that is held exclusively, and the pause between them.
 const MAX_TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// An object of the cache that is not evicted while this lives. Reading is by the file it derefs to.
+/// An object of the cache that is not evicted while this lives. Dereferences to its open file.
 #[derive(Debug)]
 pub struct HeldObject(File);
 
 impl HeldObject {
-    /// Opens an object and keeps it from being evicted. `NotFound` also if it was evicted in this very moment.
+    /// Opens an object and protects it from eviction. `NotFound` also if it was just evicted.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         lock_shared(&file)?;
@@ -40,7 +40,7 @@ impl HeldObject {
         Ok(held)
     }
 
-    /// Notes that it is used now. Its end does so, too.
+    /// Notes a use now. Dropping does so, too.
     pub fn note_use(&self) {
         note_use(&self.0);
     }
@@ -57,12 +57,12 @@ impl Deref for HeldObject {
 impl Drop for HeldObject {
     fn drop(&mut self) {
         self.note_use();
-        // By name, not only by closing: a process that is just being started has a copy until its exec.
+        // Unlock explicitly: a child process that is being started has a copy of the descriptor until its exec.
         let _closed_anyway = self.0.unlock();
     }
 }
 
-/// Whoever evicts holds an object for microseconds; one that was stopped meanwhile must not stop us.
+/// Takes the shared lock. Eviction holds an object for microseconds; one that was stopped meanwhile must not block us.
 fn lock_shared(file: &File) -> io::Result<()> {
     for _ in 0..MAX_TRIES {
         match file.try_lock_shared() {
@@ -74,27 +74,27 @@ fn lock_shared(file: &File) -> io::Result<()> {
     Err(io::ErrorKind::ResourceBusy.into())
 }
 
-/// Opens an object to read.
+/// Opens an object for reading.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(FLAGS).open(path)
 }
 
-/// Notes that a file is used now. A failure makes it look older than it is, no more.
+/// Notes a use of a file now. After a failure the file only looks older.
 pub(crate) fn note_use(file: &File) {
     let _looks_older = file.set_times(FileTimes::new().set_accessed(clock::wall()));
 }
 
-/// The same, if the last use was noted some time ago.
+/// Notes a use, if the last one was noted some time ago.
 pub(crate) fn note_use_if_due(file: &File, metadata: &Metadata) {
     let age = metadata.accessed().ok().and_then(|noted| clock::wall().duration_since(noted).ok());
-    // One of the future says nothing.
+    // An access time in the future is ignored.
     if age.is_none_or(|age| age >= NOTE_USE_EVERY) {
         note_use(file);
     }
 }
 
-/// Takes an object for removal. `None` if somebody holds it.
-pub(super) fn take(path: &Path) -> io::Result<Option<File>> {
+/// Locks an object for removal. `None` if it is held.
+pub(super) fn lock_for_removal(path: &Path) -> io::Result<Option<File>> {
     let file = open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

@@ -1,4 +1,4 @@
-//! How large a cache may become, and when it is made smaller.
+//! The limits on the size of a cache, and how much to evict.
 
 use std::io;
 use std::path::Path;
@@ -8,22 +8,22 @@ use nix::sys::statvfs::statvfs;
 /// The default of [`CacheLimits::max_bytes`]: the blocks of some thirty Debian trees.
 const DEFAULT_MAX_BYTES: u64 = 16 << 30;
 
-/// The default of [`CacheLimits::min_free_bytes`]: twice what `contd doctor` warns about.
+/// The default of [`CacheLimits::min_free_bytes`]: twice the threshold of `contd doctor`.
 const DEFAULT_MIN_FREE_BYTES: u64 = 1 << 30;
 
-/// A small file system is not kept free for the most part: of its size, at most this part counts as to be free.
+/// `min_free_bytes` counts at most as this part of the file system, so that a small one is not kept mostly free.
 const MIN_FREE_PART: u64 = 10;
 
-/// Eviction begins when less than this part of the limit is left, and ends when twice as much is: one scan of the cache
-/// then pays for the writing of a sixteenth of it.
+/// Eviction begins when less than this part of the limit is left, and ends when twice as much is left: one scan of the
+/// cache then serves the writing of a sixteenth of it.
 const MARGIN_PART: u64 = 16;
 
-/// How large a cache may become.
+/// The limits on the size of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
     /// The most bytes of disk that fetched flists, blocks and whole files may take together.
     pub max_bytes: u64,
-    /// What must stay free on the file system, however small the cache is; at most a tenth of its size counts.
+    /// The bytes that must stay free on the file system, even if the cache is small; at most a tenth of its size counts.
     pub min_free_bytes: u64,
 }
 
@@ -34,7 +34,7 @@ impl Default for CacheLimits {
 }
 
 impl CacheLimits {
-    /// Says how many bytes must go, of a cache of this size on a file system with this space. 0 while all is well.
+    /// Returns how many bytes must be removed from a cache of this size on this file system; 0 within the limits.
     pub(super) fn excess(&self, total: u64, space: Space) -> u64 {
         let margin = self.max_bytes / MARGIN_PART;
         let above = |mark: u64| total.saturating_sub(self.max_bytes.saturating_sub(mark));
@@ -57,7 +57,7 @@ impl CacheLimits {
     }
 }
 
-/// What a file system has.
+/// The size and free space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Space {
     pub(super) size_bytes: u64,
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_take_of_the_file_system_makes_the_cache_smaller_too() {
+    fn a_file_system_filled_by_others_makes_the_cache_smaller_too() {
         let limits = CacheLimits { max_bytes: 1 << 40, min_free_bytes: 160 };
         let space = |free_bytes| Space { size_bytes: 16_000, free_bytes };
         assert_eq!(limits.excess(500, space(160)), 0);

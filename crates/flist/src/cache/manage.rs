@@ -1,4 +1,4 @@
-//! Looks at a cache and prunes it, from outside of whoever uses it: by files and locks alone, nothing is created.
+//! Inspects and prunes a cache from outside the processes that use it, by files and locks only. Creates nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -16,14 +16,14 @@ use super::tally::{CacheLock, Tally};
 use super::{CacheError, CacheOptions};
 use crate::clock::Deadline;
 
-/// How long pruning waits for another process that makes room: it walks a million blocks in some seconds.
+/// The longest wait of pruning for another process that evicts: it scans a million blocks in some seconds.
 const PRUNE_WAIT: Duration = Duration::from_secs(60);
 const PRUNE_PAUSE: Duration = Duration::from_millis(20);
 
-/// The longest note of a flist's name that is shown.
+/// The longest name of a flist that is shown.
 const MAX_NAME_BYTES: u64 = 4096;
 
-/// Looks at all that lies below a cache root. A root that is not there holds nothing.
+/// Lists the use of the cache below a root. A missing root counts as empty.
 #[must_use]
 pub fn usage(root: &Path, options: &CacheOptions) -> CacheUsage {
     let flists_in_use = FlistsInUse::read(options.servers.as_deref());
@@ -57,7 +57,7 @@ fn describe(root: &Path, entry: &Entry, in_use: &FlistsInUse) -> FlistUsage {
     }
 }
 
-/// Returns where a flist of the cache was fetched from last.
+/// Returns the latest origin of a flist in the cache.
 pub(crate) fn name_of(flist: &Path) -> Option<String> {
     let mut name = String::new();
     let file = File::open(flist.with_extension(NAME_SUFFIX)).ok()?;
@@ -65,11 +65,11 @@ pub(crate) fn name_of(flist: &Path) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Removes what is not wanted any more and not in use. Safe beside whoever uses the cache: a read that is under way ends as
-/// it began. With `is_dry` nothing is removed, and the report tells what would be.
+/// Removes selected objects that are not in use. Safe while other processes use the cache: a read in progress ends
+/// normally. With `is_dry` nothing is removed, and the report says what would be.
 ///
 /// # Errors
-/// [`CacheError`] when the cache cannot be locked; what could not be removed stands in the report.
+/// [`CacheError`] if the cache cannot be locked; objects that could not be removed are in the report.
 pub fn prune(root: &Path, options: &CacheOptions, what: Prune, is_dry: bool) -> Result<PruneReport, CacheError> {
     let _lock = match fs::metadata(root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PruneReport::default()),
@@ -84,7 +84,7 @@ pub fn prune(root: &Path, options: &CacheOptions, what: Prune, is_dry: bool) -> 
         }
         Prune::To(bytes) => evictor.shrink(&|total| total.saturating_sub(bytes)),
         Prune::OlderThan(age) => evictor.remove_unused_since(evictor.now.saturating_sub(age)),
-        // Also what a wrong clock has dated to come.
+        // Includes objects dated in the future by a wrong clock.
         Prune::All => evictor.remove_unused_since(Duration::MAX),
     };
     Ok(if is_dry { work() } else { counted(root, work) })
@@ -104,9 +104,9 @@ fn lock(root: &Path) -> Result<CacheLock, CacheError> {
     }
 }
 
-/// Frees space for a flist that found the disk full, at the cost of blocks. `false` if there is none to be had.
+/// Evicts blocks for a flist that found the disk full. `false` if there was not enough to evict.
 pub(crate) fn make_room_for_flist(root: &Path, bytes: u64) -> bool {
-    // No flist is removed: whoever fetches may not know all servers.
+    // No flist is removed, because the caller may not know all servers.
     let options = CacheOptions::default();
     let total = usage(root, &options).total().bytes;
     let target = total.saturating_sub(full_disk_excess(total, bytes));
@@ -114,10 +114,10 @@ pub(crate) fn make_room_for_flist(root: &Path, bytes: u64) -> bool {
     report.is_ok_and(|report| report.removed.total().bytes >= bytes.max(1))
 }
 
-/// Notes that a flist was added.
+/// Records that a flist was added.
 pub(crate) fn note_flist(root: &Path, bytes: u64) {
     if let Err(error) = Tally::post(root, bytes) {
-        // The next scan finds it.
-        tracing::debug!(%error, "what was written to the cache could not be noted");
+        // The next scan corrects the size.
+        tracing::debug!(%error, "cache size not noted");
     }
 }

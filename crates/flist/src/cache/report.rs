@@ -1,4 +1,4 @@
-//! What a look at a cache, or its pruning, tells.
+//! Reports of inspecting and pruning a cache.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::limits::CacheLimits;
 use super::scan::ObjectKind;
 
-/// How much of something there is.
+/// A number of objects and their size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// How many.
+    /// The number of objects.
     pub count: u64,
-    /// What they take of the disk.
+    /// The bytes that they take on the disk.
     pub bytes: u64,
 }
 
@@ -23,16 +23,16 @@ impl Amount {
     }
 }
 
-/// Something of each kind of object.
+/// One value for each kind of object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ByKind<T> {
-    /// Of the blocks.
+    /// For blocks.
     pub blocks: T,
-    /// Of the whole files.
+    /// For whole files.
     pub files: T,
-    /// Of the fetched flists.
+    /// For fetched flists.
     pub flists: T,
-    /// Of the temporary files.
+    /// For temporary files.
     pub temps: T,
 }
 
@@ -59,38 +59,38 @@ impl ByKind<Amount> {
     }
 }
 
-/// What is to be removed.
+/// The objects to remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prune {
-    /// What the limits ask for.
+    /// As many as the limits require.
     ToLimits,
-    /// The least recently used, until all takes no more bytes than this.
+    /// The least recently used, until the rest takes at most this many bytes.
     To(u64),
-    /// What was not used for this time.
+    /// Objects that were not used for this time.
     OlderThan(Duration),
-    /// Everything that is not in use.
+    /// All objects that are not in use.
     All,
 }
 
-/// What was removed. All bytes are those of the disk.
+/// The result of pruning. Bytes are those on the disk.
 #[derive(Debug, Default)]
 pub struct PruneReport {
-    /// By us; what others removed meanwhile is not in it.
+    /// Objects removed by this run, not by other processes.
     pub removed: ByKind<Amount>,
-    /// What would have gone but is in use, or was used in this moment.
+    /// Objects selected but in use, or just used.
     pub in_use: Amount,
-    /// What could not be removed.
+    /// Objects that could not be removed.
     pub failed: Amount,
-    /// The first reason, also why a folder could not be looked at.
+    /// The first failure, including those to read a directory.
     pub failure: Option<(PathBuf, io::Error)>,
-    /// What is there now.
+    /// The bytes left in the cache.
     pub left_bytes: u64,
 }
 
-/// When the objects of a kind were used.
+/// The amount of one kind of object, and when it was used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KindUsage {
-    /// How much.
+    /// Number and size.
     pub amount: Amount,
     /// The oldest use, since 1970.
     pub oldest_use: Option<Duration>,
@@ -109,30 +109,30 @@ impl KindUsage {
 /// A fetched flist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlistUsage {
-    /// Its hash.
+    /// Its hash, as 64 hex digits.
     pub hash: String,
-    /// Where it was fetched from last, without a password; where that is known.
+    /// The latest origin, without a password, if known.
     pub name: Option<String>,
-    /// What it takes.
+    /// The bytes that it takes on the disk.
     pub bytes: u64,
-    /// When it was fetched last, since 1970.
+    /// The time of the last fetch, since 1970.
     pub last_use: Duration,
-    /// Whether a server has it; `None` when nobody can tell.
+    /// Whether a server uses it; `None` if unknown.
     pub is_in_use: Option<bool>,
 }
 
-/// What a cache holds.
+/// The content of a cache.
 #[derive(Debug)]
 pub struct CacheUsage {
-    /// Counts, sizes and ages.
+    /// Numbers, sizes and times of use.
     pub kinds: ByKind<KindUsage>,
-    /// What was fetched, by hash.
+    /// The fetched flists, sorted by hash.
     pub flists: Vec<FlistUsage>,
-    /// The limits that were given.
+    /// The limits given.
     pub limits: CacheLimits,
-    /// What is free on the file system, where that is known.
+    /// The free bytes of the file system, if known.
     pub free_bytes: Option<u64>,
-    /// The first folder that could not be looked at, and why.
+    /// The first directory that could not be read, and the error.
     pub failure: Option<(PathBuf, io::Error)>,
 }
 

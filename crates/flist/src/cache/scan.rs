@@ -1,4 +1,4 @@
-//! What lies in a cache, one entry after the other: nothing is collected here, so a million blocks take no memory.
+//! Walks a cache and reports one entry after the other; nothing is collected, so a million blocks take no memory.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -12,45 +12,45 @@ pub(super) const BLOCKS: &str = "blocks";
 pub(super) const FILES: &str = "files";
 pub(crate) const FLISTS: &str = "fl";
 
-/// Ends the name of a fetched flist, and that of the note where it came from.
+/// The suffixes of a fetched flist, and of the note with its origin.
 pub(crate) const FLIST_SUFFIX: &str = "fl";
 pub(crate) const NAME_SUFFIX: &str = "name";
 
-/// What an entry of the cache is.
+/// The kind of a cache entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ObjectKind {
     /// A block in plain text.
     Block,
-    /// A whole file, put together for the kernel to read from.
+    /// A whole file, assembled for the kernel to read from.
     File,
     /// A fetched flist.
     Flist,
-    /// A file under a temporary name: its writer is at it, or was ended.
+    /// A file under a temporary name, in progress or left by a killed writer.
     Temp,
 }
 
-/// One entry. Ordered by its last use, the oldest first; equally old ones by kind and path, so that the order is total.
+/// One entry. Ordered by last use, the oldest first; equal ones by kind and path, so that the order is total.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     /// Its last use, in nanoseconds since 1970.
     pub(super) used: i64,
     pub(super) kind: ObjectKind,
-    /// Below the root.
+    /// The path below the root.
     pub(super) path: PathBuf,
-    /// What it takes.
+    /// The bytes that it takes on the disk.
     pub(super) bytes: u64,
     pub(super) inode: u64,
 }
 
-/// What a walk could not see.
+/// Failures of a walk.
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
-    /// The first failure; that of one folder does not keep from the others.
+    /// The first failure; a failure in one directory does not stop the walk.
     pub(super) failure: Option<(PathBuf, io::Error)>,
 }
 
-/// Shows every entry of a cache.
+/// Passes every entry of a cache to `show`.
 pub(super) fn walk(root: &Path, show: &mut dyn FnMut(Entry)) -> Unseen {
     let mut walk = Walk { root, show, unseen: Unseen::default() };
     for (folder, kind) in [(BLOCKS, ObjectKind::Block), (FILES, ObjectKind::File)] {
@@ -60,11 +60,11 @@ pub(super) fn walk(root: &Path, show: &mut dyn FnMut(Entry)) -> Unseen {
     }
     walk.files(Path::new(FLISTS), &|path| match path.extension()?.to_str()? {
         FLIST_SUFFIX => Some(ObjectKind::Flist),
-        // A note without its flist: somebody removed that by hand.
+        // A note without its flist, which was removed by hand, counts as temporary.
         NAME_SUFFIX if !root.join(path).with_extension(FLIST_SUFFIX).exists() => Some(ObjectKind::Temp),
         _ => None,
     });
-    // Only temporary files: the rest there is not of the cache.
+    // In the root only temporary files belong to the cache.
     walk.files(Path::new(""), &|_| None);
     walk.unseen
 }
@@ -92,7 +92,7 @@ impl Walk<'_> {
             let path = folder.join(entry.file_name());
             let is_temp = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMP_PREFIX));
             let Some(kind) = (if is_temp { Some(ObjectKind::Temp) } else { kind(&path) }) else { return };
-            // Gone meanwhile, or in the way as a directory, a link or a pipe: no object.
+            // Skip entries that were removed meanwhile, and directories, links and pipes.
             let Some(metadata) = entry.metadata().ok().filter(Metadata::is_file) else { return };
             let (mut bytes, inode) = (charge(&metadata), metadata.ino());
             if kind == ObjectKind::Flist {
@@ -116,13 +116,13 @@ impl Walk<'_> {
     }
 }
 
-/// Says what a file takes of the disk. Some file systems know that late, or compress: then its length counts.
+/// Returns the bytes that a file takes on the disk. Some file systems know that late, or compress: then its length counts.
 pub(super) fn charge(metadata: &Metadata) -> u64 {
     metadata.len().max(metadata.blocks().saturating_mul(512))
 }
 
-/// Says when an object was used last, in nanoseconds since 1970: its time of access, which we set ourselves. What is being
-/// written is used by its writer.
+/// Returns the last use of an object, in nanoseconds since 1970: its access time, which the cache sets. A temporary file
+/// is in use by its writer, so its modification time counts.
 pub(super) fn last_use(kind: ObjectKind, metadata: &Metadata) -> i64 {
     let (seconds, nanos) = match kind {
         ObjectKind::Temp => (metadata.mtime(), metadata.mtime_nsec()),

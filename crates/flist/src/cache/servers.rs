@@ -1,36 +1,36 @@
-//! Which fetched flists the servers of this node have.
+//! Finds the fetched flists that the servers of this node use.
 //!
-//! A server opens its flist at its start and closes it again; its successor will want it. What it has stands in the
-//! `serve.json` of its lease directory, `<run>/f/<key>/`, from before its start until the lease is retired. That file is
-//! not understood here: a flist whose hash stands anywhere in one is in use.
+//! A server opens its flist at its start and closes it again, but its successor needs it. The server's flist is named in the
+//! `serve.json` of its lease directory, `<run>/f/<key>/`, from before its start until the lease is retired. That file is not
+//! parsed here: a flist whose hash occurs anywhere in such a file is in use.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// No such file is larger; what is behind is not looked at by its server either.
+/// The most bytes read of one file: servers read no more either.
 const MAX_SPEC_BYTES: u64 = 64 * 1024;
 
-/// More servers than a node can have. With more, no flist is removed.
+/// More servers than a node can have. If there are more, no flist is removed.
 const MAX_SERVERS: usize = 1 << 14;
 
-/// What is known of the flists in use.
+/// The flists in use, as far as known.
 #[derive(Debug)]
 pub(super) enum FlistsInUse {
-    /// Nothing: no flist is removed.
+    /// Unknown: no flist is removed.
     Unknown,
-    /// What the servers' files say.
+    /// The contents of the servers' files.
     Named(Vec<Vec<u8>>),
 }
 
 impl FlistsInUse {
-    /// Reads what the servers below this directory have. A directory that is not there has none.
+    /// Reads the files of the servers below this directory. A missing directory has no servers.
     pub(super) fn read(servers: Option<&Path>) -> Self {
         let Some(servers) = servers else { return Self::Unknown };
         match specs(servers) {
             Ok(specs) => Self::Named(specs),
             Err(error) => {
-                tracing::warn!(servers = %servers.display(), %error, "cannot tell which flists are in use, keeping all");
+                tracing::warn!(servers = %servers.display(), %error, "flists in use not known, all kept");
                 Self::Unknown
             }
         }
@@ -40,7 +40,7 @@ impl FlistsInUse {
     pub(super) fn contain(&self, flist: &Path) -> bool {
         let Self::Named(specs) = self else { return true };
         let hash = flist.file_stem().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
-        // The name of something else: left to whoever put it there.
+        // A file with another name is not the cache's: keep it.
         hash.len() != 64 || specs.iter().any(|spec| spec.windows(hash.len()).any(|part| part == hash))
     }
 }

@@ -1,8 +1,8 @@
-//! How many bytes the cache takes, without looking at every file: `<root>/usage`, shared by all processes of the node.
+//! Keeps the total size of the cache in the file `<root>/usage`, shared by all processes of the node, without a scan.
 //!
-//! A head says what a scan found. Behind it stands one byte for each [`QUANTUM`] that anyone has written since: adding is
-//! an append, which needs no lock, and which a process that was stopped in the middle cannot keep from others. What was
-//! removed by hand, replaced or lost in a crash makes the sum wrong until the next scan; no read depends on it.
+//! The header holds the result of a scan. One byte is appended for each [`QUANTUM`] written since then: appending needs no
+//! lock, and a process that is stopped during it does not block others. Objects that are removed by hand, replaced or lost
+//! in a crash make the sum wrong until the next scan; no read depends on it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -12,36 +12,36 @@ use std::time::Duration;
 
 use crate::atomic::TempFile;
 
-/// What one process writes before it says so and looks at the sum: small beside any limit, and 20 µs per 1 MiB.
+/// The bytes that one process writes before it adds them and checks the sum: small beside any limit; costs 20 µs per MiB.
 pub(super) const QUANTUM: u64 = 1 << 20;
 
-/// Length of the head.
+/// The length of the header in bytes.
 const HEAD_LEN: usize = 64;
 
-/// How a head begins.
+/// The first word and version of a header.
 const MARK: &str = "contd-cache 1";
 
-/// More than this was not written between two scans: 1 TiB. The file is damaged.
+/// The most appended bytes: 1 TiB is never written between two scans, so a longer file is damaged.
 const MAX_POSTS: u64 = 1 << 20;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// What the scan found.
+    /// The size found by the scan, in bytes.
     pub(super) scanned_bytes: u64,
-    /// When it was, on the wall clock since 1970.
+    /// The wall-clock time of the scan, since 1970.
     pub(super) scanned_at: Duration,
-    /// How many quanta were written since.
+    /// The number of quanta written since.
     pub(super) posts: u64,
 }
 
 impl Tally {
-    /// Says how large the cache is, by all that is known.
+    /// Returns the size of the cache, as far as known.
     pub(super) fn total(&self) -> u64 {
         self.scanned_bytes.saturating_add(self.posts.saturating_mul(QUANTUM))
     }
 
-    /// Reads it. `None` if it is not there or not whole: only a scan can tell then.
+    /// Reads the file. `None` if it is missing or damaged: then a scan is needed.
     pub(super) fn read(root: &Path) -> Option<Self> {
         let file = OpenOptions::new().read(true).custom_flags(FLAGS).open(path(root)).ok()?;
         let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
@@ -55,7 +55,7 @@ impl Tally {
         is_whole.then_some(Self { scanned_bytes, scanned_at: Duration::from_secs(seconds), posts })
     }
 
-    /// Writes what a scan has found, in place of what was there.
+    /// Replaces the file by the result of a scan.
     pub(super) fn write(root: &Path, scanned_bytes: u64, scanned_at: Duration) -> io::Result<()> {
         let head = format!("{MARK} {scanned_bytes} {}", scanned_at.as_secs());
         let mut temp = TempFile::create_in(root)?;
@@ -63,7 +63,7 @@ impl Tally {
         temp.rename(&path(root))
     }
 
-    /// Adds what was written. Without a file nothing is added: the scan that makes it will find all.
+    /// Adds bytes written. A missing file is no error: the scan that creates it finds the objects.
     pub(super) fn post(root: &Path, bytes: u64) -> io::Result<()> {
         let posts = usize::try_from(bytes.div_ceil(QUANTUM)).unwrap_or(usize::MAX).min(1 << 16);
         let file = OpenOptions::new().append(true).custom_flags(FLAGS).open(path(root));
@@ -75,19 +75,19 @@ impl Tally {
     }
 }
 
-/// A link or a pipe in its place must neither lead elsewhere nor make us wait.
+/// Neither follow a symbolic link in place of the file nor wait for a pipe.
 const FLAGS: i32 = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
 
 fn path(root: &Path) -> PathBuf {
     root.join("usage")
 }
 
-/// The lock of a whole cache: that of its folder, so that no file is needed for it on a full disk.
+/// The lock of a whole cache. It locks the root directory, so that a full disk needs no new file.
 #[derive(Debug)]
 pub(super) struct CacheLock(File);
 
 impl CacheLock {
-    /// Takes it if nobody has it.
+    /// Takes the lock; `None` if it is held.
     pub(super) fn try_take(root: &Path) -> io::Result<Option<Self>> {
         let folder = File::open(root)?;
         match folder.try_lock() {
@@ -100,7 +100,7 @@ impl CacheLock {
 
 impl Drop for CacheLock {
     fn drop(&mut self) {
-        // By name, not only by closing: a process that is just being started has a copy until its exec.
+        // Unlock explicitly: a child process that is being started has a copy of the descriptor until its exec.
         let _closed_anyway = self.0.unlock();
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     const AT: Duration = Duration::from_secs(1_700_000_000);
 
     #[test]
-    fn what_was_written_is_added_up_by_everyone() {
+    fn bytes_written_by_all_processes_are_added_up() {
         let dir = tempfile::tempdir().unwrap();
         Tally::post(dir.path(), QUANTUM).unwrap();
         assert_eq!(Tally::read(dir.path()), None, "nobody has scanned");

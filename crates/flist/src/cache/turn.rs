@@ -1,7 +1,7 @@
-//! One fetch per block on the whole node: of the processes that miss a block, one fetches it and the others wait a little.
+//! Lets one process of the node fetch a block, while other processes that need it wait for a short time.
 //!
-//! A turn is a lock of one byte of `<root>/turns`, at a place that the key says: no file per block, nothing to clean up,
-//! and it ends with its process. It saves fetches and nothing depends on it: who waits too long fetches, too.
+//! A turn is a lock on one byte of `<root>/turns`, at an offset derived from the key. No file per block has to be removed,
+//! and the lock ends with its process. Turns only save fetches: a process that waits too long fetches, too.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,37 +16,37 @@ use nix::libc;
 use crate::clock::Deadline;
 use crate::hash::BlockKey;
 
-/// How long a process waits for another's fetch. A block takes milliseconds, from a far store a second; a process that
-/// was stopped, or asks a store that is silent, must not hold up others that may know a better one.
+/// The longest wait for another process's fetch. A block takes milliseconds, from a far store a second. A process that was
+/// stopped, or asks a store that does not answer, must not delay others, whose store may be better.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// The pauses between looks: a fetch from the same machine takes less than the first.
+/// The pauses between tries: a fetch from the same machine takes less than the first.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// The turns of a cache. Without their file everyone just fetches.
+/// The turns of a cache. If the file cannot be opened, each process fetches.
 #[derive(Debug)]
 pub(super) struct Turns {
     path: PathBuf,
-    /// Opened when it is first wanted: not everyone who opens a cache fetches blocks, and the disk may be full now.
+    /// Opened at first use: not every process that opens a cache fetches blocks, and the disk may be full now.
     file: OnceLock<File>,
 }
 
-/// The right to fetch one block, as long as it lives.
+/// The right to fetch one block, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     file: &'a File,
     place: libc::off_t,
 }
 
-/// What came of asking for a turn.
+/// The result of asking for a turn.
 #[derive(Debug)]
 pub(super) enum Asked<'a> {
-    /// Nobody else is at it.
+    /// No other process fetches the block.
     Taken(Turn<'a>),
-    /// Somebody was: look whether the block is here now.
+    /// Another process was fetching it: check whether the block is in the cache now.
     Waited(Option<Turn<'a>>),
-    /// There are no turns here.
+    /// Turns do not work here.
     Unknown,
 }
 
@@ -60,7 +60,7 @@ impl Turns {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600);
             let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path).ok()?;
-            // If another thread was faster, its file is the one.
+            // If another thread was faster, its file is used.
             let _ours_is_closed = self.file.set(file);
         }
         self.file.get()
@@ -91,12 +91,12 @@ impl Turns {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // If this fails the others wait for their deadline.
+        // After a failure, other processes wait for their deadline.
         let _they_wait = fcntl(self.file, FcntlArg::F_OFD_SETLK(&byte(libc::F_UNLCK, self.place)));
     }
 }
 
-/// The byte of a block. Two blocks with the same one wait for each other, and nothing else.
+/// Returns the byte of a block. Blocks that share a byte wait for each other, which is harmless.
 fn place(key: &BlockKey) -> libc::off_t {
     key.as_bytes().iter().take(7).fold(0, |place, byte| (place << 8) | libc::off_t::from(*byte))
 }

@@ -1,4 +1,4 @@
-//! The last few blocks that the cache could not keep, in memory: reading goes on, slowly, when its disk is full.
+//! Keeps the last few blocks that the cache could not store in memory: with a full disk reads still work, slowly.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -6,15 +6,15 @@ use std::sync::{Mutex, PoisonError};
 use super::Plain;
 use crate::hash::BlockKey;
 
-/// How many blocks are kept: 2 MiB, one for each of a few sequential readers.
+/// The most blocks kept: 2 MiB, one for each of a few sequential readers.
 const MAX_RECENT: usize = 4;
 
-/// The most recently used blocks, the latest at the back. Looking through four keys needs no index.
+/// The most recently used blocks, the latest at the back. Four keys need no index.
 #[derive(Debug, Default)]
 pub(super) struct Recent(Mutex<VecDeque<(BlockKey, Plain)>>);
 
 impl Recent {
-    /// Gives a block if it is here, and makes it the latest.
+    /// Returns a block if it is here, and makes it the latest.
     pub(super) fn get(&self, key: &BlockKey) -> Option<Plain> {
         let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = blocks.iter().position(|(of, _)| of == key)?;
@@ -24,7 +24,7 @@ impl Recent {
         Some(plain)
     }
 
-    /// Keeps a block as the latest, and lets the oldest go.
+    /// Adds a block as the latest, and drops the oldest if there are too many.
     pub(super) fn put(&self, key: BlockKey, plain: Plain) {
         let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.retain(|(of, _)| *of != key);

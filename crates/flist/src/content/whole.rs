@@ -1,13 +1,13 @@
-//! Whole files in the cache, for kernel passthrough: one file that has the content of a file of the flist and nothing else.
+//! Whole files in the cache, for kernel passthrough: each holds exactly the content of one file of the flist.
 //!
 //! ```text
 //! one block     <cache>/blocks/xx/<key>      the block itself: no second copy
 //! more blocks   <cache>/files/xx/<name>      copied together; the name is the hash of the keys and the size
 //! ```
 //!
-//! Like a block, such a file counts only after this process has hashed it, block by block; a damaged one, or one of
-//! another length, is made again. Whoever gets one gets it with a shared `flock`, which lasts as long as any copy of the descriptor, the
-//! kernel's too: what is in use is not evicted.
+//! Like a block, such a file is used only after this process has hashed it, block by block; a damaged one, or one of
+//! another length, is made again. It is opened with a shared `flock`, which lasts as long as any copy of the descriptor,
+//! the kernel's included, so a file in use is not evicted.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -22,17 +22,17 @@ use crate::block::BLOCK_SIZE;
 use crate::hash::{BlockRef, finish, hasher, hex};
 use crate::metadata::Inode;
 
-/// Files up to this size are brought whole when they are first opened: programs and their libraries, which are read
-/// nearly whole anyway, and whose first way of being served lasts as long as a process has them open. 16 blocks.
+/// The largest file that is cached whole when it is first opened. Programs and libraries are read nearly whole anyway, and
+/// the way a file is first served lasts as long as a process has it open. 16 blocks.
 pub const MAX_EAGER_BYTES: u64 = 16 * BLOCK_SIZE as u64;
 
-/// Files above this size stay in blocks: a second copy would push too much else out of the cache.
+/// The largest file that is cached whole: a larger second copy would evict too much else.
 pub const MAX_WHOLE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// How many checked files are remembered, in 4 MiB. Beyond it all are checked again.
+/// The most checked files remembered, in 4 MiB. Above it all are forgotten and checked again.
 const MAX_REMEMBERED: usize = 1 << 16;
 
-/// The folder of files that are copied together, below the root of the cache.
+/// The directory of assembled files, below the root of the cache.
 const FOLDER: &str = "files";
 
 /// The files that this process has checked.
@@ -41,10 +41,10 @@ pub(super) struct WholeFiles {
     checked: Mutex<HashMap<ShortName, Stamp>>,
 }
 
-/// What a file must hold: the key of its one block, or the hash of its keys and its size.
+/// The name of a whole file: the key of its only block, or the hash of its keys and its size.
 type Name = [u8; 32];
 
-/// Half of it, to find it by: the whole name was compared when the file was checked, and is where its path leads.
+/// The first half of a name, as a key: the whole name was compared when the file was checked, and is part of its path.
 type ShortName = [u8; 16];
 
 fn short(name: &Name) -> ShortName {
@@ -52,32 +52,32 @@ fn short(name: &Name) -> ShortName {
     *half
 }
 
-/// What a checked file of the right length looked like. A file that looks otherwise is checked again.
+/// The identity of a checked file of the right length. A file with another identity is checked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
-    /// In nanoseconds.
+    /// The modification time in nanoseconds.
     mtime: i64,
 }
 
 impl Stamp {
-    /// `None` for what cannot be the file: of another kind or length.
+    /// Returns the stamp of a file; `None` for another kind or length.
     fn of(metadata: &Metadata, len: u64) -> Option<Self> {
-        // An evictor that was faster than the lock leaves no link.
+        // A file without links was evicted before it was locked.
         let fits = metadata.is_file() && metadata.nlink() > 0 && metadata.len() == len;
         let mtime = metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec());
         fits.then(|| Self { inode: metadata.ino(), mtime })
     }
 }
 
-/// How much work may be done for a whole file.
+/// The work that may be done to open a whole file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// None: only a file that this process has checked before. Never slow.
+    /// No work: only opens a file that this process has checked before. Never slow.
     Look,
-    /// Hash and copy what is in the cache. Takes a second per GiB; downloads nothing.
+    /// Hashes and copies blocks of the cache. Takes a second per GiB; downloads nothing.
     Assemble,
-    /// Download what is missing, for files of up to [`MAX_EAGER_BYTES`]; above that as [`Effort::Assemble`].
+    /// Downloads missing blocks, for files of up to [`MAX_EAGER_BYTES`]; larger files as with [`Effort::Assemble`].
     Fetch,
 }
 
@@ -101,12 +101,12 @@ impl WholeFiles {
 }
 
 impl Content {
-    /// Opens one file that has the whole content of a file, checked, locked against eviction, fit for passthrough.
+    /// Opens one file with the whole content of an inode, checked and locked against eviction, for passthrough.
     ///
-    /// `None` if there is none and the effort does not reach to make one: read by blocks then.
+    /// `None` if there is none and the effort does not suffice to make one: read by blocks then.
     ///
     /// # Errors
-    /// As [`Content::read_at`]; trouble with the cache is no error but `None`.
+    /// As [`Content::read_at`]; trouble with the cache gives `None`.
     pub fn open_whole(&self, ino: u64, effort: Effort) -> Result<Option<File>, ReadError> {
         let file = self.file(ino)?;
         let blocks = self.flist.blocks(ino);
@@ -128,8 +128,8 @@ impl Content {
                 return Ok(Some(opened));
             }
             Some(_damaged) => {
-                tracing::warn!(file = %path.display(), "a file in the cache is damaged, making it again");
-                // If it cannot be removed it cannot be replaced either, and is found damaged again.
+                tracing::warn!(file = %path.display(), "cached file damaged, made again");
+                // If it cannot be removed, it cannot be replaced either, and is found damaged again.
                 let _told_later = fs::remove_file(&path);
             }
             None => {}
@@ -137,13 +137,13 @@ impl Content {
         if !self.make(file, &path, effort)? {
             return Ok(None);
         }
-        // What was made was checked block by block on its way into the file that is opened here.
+        // The file opened here was checked block by block while it was written.
         let Some((opened, stamp)) = open_locked(&path, file.size()) else { return Ok(None) };
         self.whole.remember(name, stamp);
         Ok(Some(opened))
     }
 
-    /// Makes the file if the effort reaches. A single block's file is the cache's own work.
+    /// Makes the file if the effort suffices. For a file of one block, the cache stores the block.
     fn make(&self, file: Inode<'_>, path: &Path, effort: Effort) -> Result<bool, ReadError> {
         let fetches = effort == Effort::Fetch && file.size() <= MAX_EAGER_BYTES;
         match self.flist.blocks(file.ino()) {
@@ -159,7 +159,7 @@ impl Content {
         self.cache.root().join(FOLDER).join(hex.get(..2).unwrap_or_default()).join(&hex)
     }
 
-    /// Looks whether all blocks lie in the cache, by their length only: they are hashed when they are copied.
+    /// Tells whether all blocks are in the cache, by length only: they are hashed when they are copied.
     fn has_all(&self, file: Inode<'_>, blocks: &[BlockRef]) -> bool {
         (0_u64..).zip(blocks).all(|(index, block)| {
             let len = self.place(file, index).map(|place| place.len as u64).ok();
@@ -168,7 +168,7 @@ impl Content {
         })
     }
 
-    /// Copies the blocks together. Each is checked on its way: by the cache, or by the store's fetch.
+    /// Assembles the file. Each block is checked when it is loaded, by the cache or by the fetch from a store.
     fn assemble(&self, file: Inode<'_>, path: &Path, fetches: bool) -> Result<bool, ReadError> {
         if !self.cache.has_room() {
             return Ok(false);
@@ -197,11 +197,11 @@ impl Content {
         Ok(is_there)
     }
 
-    /// Tells once that the cache cannot be written.
+    /// Turns a failure to write the cache into `None`, and logs it once.
     fn kept<T>(&self, result: io::Result<T>) -> Option<T> {
         result
             .inspect_err(|error| {
-                // It tells, and sees to it that there is room for the next one.
+                // The cache logs the failure and makes room for the next write.
                 let _worth_another_try = self.cache.note_unwritten(error, MAX_EAGER_BYTES);
             })
             .ok()
@@ -217,7 +217,7 @@ fn name_of(blocks: &[BlockRef], size: u64) -> Name {
     finish(&state)
 }
 
-/// Opens a file of the cache and takes its shared lock; `None` if it is not there, of another length, or just being
+/// Opens a file of the cache and takes its shared lock; `None` if it does not exist, has another length, or is being
 /// evicted.
 fn open_locked(path: &Path, len: u64) -> Option<(File, Stamp)> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
@@ -229,14 +229,14 @@ fn open_locked(path: &Path, len: u64) -> Option<(File, Stamp)> {
     Some((file, stamp))
 }
 
-/// Hashes a whole file, block by block.
+/// Hashes a whole file, block by block, and compares the keys.
 fn holds(file: &File, blocks: &[BlockRef], size: u64) -> bool {
     let mut buffer = vec![0; BLOCK_SIZE];
     let mut start = 0;
     blocks.iter().all(|block| {
         let len = usize::try_from(size - start).unwrap_or(usize::MAX).min(BLOCK_SIZE);
         let part = buffer.get_mut(..len).unwrap_or_default();
-        let is_true = file.read_exact_at(part, start).is_ok() && block.key.again(part) == block.key;
+        let is_true = file.read_exact_at(part, start).is_ok() && block.key.rehash(part) == block.key;
         start += len as u64;
         is_true
     })

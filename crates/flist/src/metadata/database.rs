@@ -1,4 +1,6 @@
-//! Reads the rows of a `.fl` as if an enemy had written it: SQLite is told to run nothing, and every value is checked.
+//! Reads the rows of a `.fl` that may be hostile: SQLite runs nothing from it, and every value is checked.
+
+mod cells;
 
 use std::cell::Cell;
 use std::fs;
@@ -10,8 +12,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::{Malformed, MetadataError};
 use super::rows::{InodeRow, Rows};
@@ -20,29 +21,30 @@ use crate::clock::Deadline;
 use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::regular::{self, Opened};
 use crate::source::MAX_FLIST_BYTES;
+pub use cells::Cells;
 
-/// The longest that reading may take. 20,000 inodes take 25 ms; a slow generated column could take for ever.
+/// The longest time for reading. 20,000 inodes take 25 ms; a hostile generated column could take for ever.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// SQLite instructions between two looks at the clock: well under a millisecond.
+/// The SQLite instructions between two checks of the clock: well under a millisecond.
 const PROGRESS_STEP: i32 = 20_000;
 
-/// The longest value of any row: our largest honest one is a symlink target of 4 KiB. The schema's text counts too.
+/// The longest value in a row: the longest in valid flists is a symlink target of 4 KiB. It also limits the schema's text.
 const MAX_VALUE_BYTES: i32 = 64 * 1024;
 
-/// The most objects of a schema: ours has five tables, three indexes and a sequence.
+/// The most schema objects: a flist has five tables, three indexes and a sequence.
 const MAX_SCHEMA_OBJECTS: usize = 64;
 
-/// What every SQLite 3 file starts with.
+/// The magic number of SQLite 3 files.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Bytes of SQLite's header.
+/// The length of SQLite's header in bytes.
 pub const HEADER_LEN: usize = 100;
 
 /// The tables of a format, and the columns of each in order.
 pub type Tables = &'static [(&'static str, &'static [&'static str])];
 
-/// The columns of each table, in order. Anything else is not this format.
+/// The columns of each table, in order. Other columns mean another format.
 const TABLES: Tables = &[
     ("inode", &["ino", "parent", "name", "size", "uid", "gid", "mode", "rdev", "ctime", "mtime"]),
     ("extra", &["ino", "data"]),
@@ -51,7 +53,7 @@ const TABLES: Tables = &[
     ("route", &["start", "end", "url"]),
 ];
 
-/// Reads all of a flist and closes it.
+/// Reads a whole flist and closes it.
 pub(super) fn read(path: &Path) -> Result<Rows, MetadataError> {
     check_file(path)?;
     let reader = Reader::open(path)?;
@@ -65,7 +67,7 @@ pub(super) fn read(path: &Path) -> Result<Rows, MetadataError> {
     })
 }
 
-/// Reads only the tags, which takes a millisecond whatever the size of the tree. A file of another format has none.
+/// Reads only the tags, which takes a millisecond for any size of tree. A file of another format has none.
 pub(super) fn read_tags(path: &Path) -> Result<Vec<(String, String)>, MetadataError> {
     check_file(path)?;
     match regular::open_file(path) {
@@ -74,13 +76,13 @@ pub(super) fn read_tags(path: &Path) -> Result<Vec<(String, String)>, MetadataEr
     }
 }
 
-/// Tells whether a file begins as a flist of today does.
+/// Tells whether a file begins with the magic number of SQLite, as current flists do.
 pub(crate) fn is_database(file: &fs::File) -> bool {
     let mut magic = [0; MAGIC.len()];
     file.read_exact_at(&mut magic, 0).is_ok() && magic == MAGIC
 }
 
-/// Refuses what is not a regular file of a sane length, before SQLite sees it.
+/// Checks that the file is regular and of a plausible length, before SQLite opens it.
 fn check_file(path: &Path) -> Result<(), MetadataError> {
     let owned = || path.to_owned();
     let failed = |source: io::Error| match source.kind() {
@@ -98,7 +100,7 @@ fn check_file(path: &Path) -> Result<(), MetadataError> {
     }
     let mut header = [0; HEADER_LEN];
     match file.read_exact_at(&mut header, 0) {
-        // Too short for a header: SQLite will say so.
+        // Too short for a header: SQLite reports it.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
         read => read.map_err(failed)?,
     }
@@ -110,9 +112,9 @@ fn check_file(path: &Path) -> Result<(), MetadataError> {
     }
 }
 
-/// Computes the length of the file from SQLite's header. SQLite itself would read a file without its last bytes.
+/// Computes the length of the file from SQLite's header. SQLite itself would accept a file without its last bytes.
 ///
-/// `None` if it is not SQLite, or was written by a version so old (before 3.7) that the field means nothing.
+/// `None` if the file is not SQLite, or was written by a version before 3.7, which did not set the field.
 #[must_use]
 pub fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
     let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
@@ -122,16 +124,16 @@ pub fn announced_len(header: &[u8; HEADER_LEN]) -> Option<u64> {
     (header.starts_with(MAGIC) && changes == valid_for && pages > 0).then(|| u64::from(pages) * page_size)
 }
 
-/// Opens the database so that nothing is written.
+/// Opens the database read-only.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    // Immutable: no locks, no journal and no WAL is looked for beside the file, and nothing is ever written.
+    // `immutable`: SQLite takes no locks, looks for no journal or WAL beside the file, and never writes.
     let absolute = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let uri = format!("file:{}?mode=ro&immutable=1", escape(absolute.as_os_str().as_bytes()));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(uri, flags)
 }
 
-/// Lets nothing in a database act: untrusted schema, no views, triggers or extensions, bounded values and time.
+/// Disables everything active in a database: untrusted schema, no views, triggers or extensions, bounded values and time.
 fn harden(connection: &mut Connection, max_value_bytes: i32, deadline: Deadline) -> rusqlite::Result<()> {
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -177,7 +179,7 @@ fn escape(path: &[u8]) -> String {
     })
 }
 
-/// Tells a database that is too slow from one that is damaged; `what` is the part that was being read.
+/// Distinguishes a timeout from a damaged database; `what` is the part that was being read.
 #[must_use]
 pub fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> MetadataError {
     let path = path.to_owned();
@@ -187,7 +189,7 @@ pub fn classify(path: &Path, what: &'static str, source: rusqlite::Error) -> Met
     }
 }
 
-/// A hardened database and the tables that are read from it.
+/// A hardened database and the tables to read from it.
 #[derive(Debug)]
 pub struct Reader<'a> {
     path: &'a Path,
@@ -205,11 +207,11 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    /// Takes a database that an enemy may have written: nothing in it can act, no value is longer than the limit in bytes, and
-    /// all reading together ends after [`READ_TIMEOUT`]. Nothing is read before [`Self::check_schema`]. `path` is for errors.
+    /// Hardens a connection to a database that may be hostile: nothing in it is executed, values are limited to this many
+    /// bytes, and all reading ends after [`READ_TIMEOUT`]. Call [`Self::check_schema`] before reading. `path` is for errors.
     ///
     /// # Errors
-    /// It is no database.
+    /// The file is not a database.
     pub fn harden(path: &'a Path, mut connection: Connection, max_value_bytes: i32) -> Result<Self, MetadataError> {
         let deadline = Deadline::after(READ_TIMEOUT);
         let hardened = harden(&mut connection, max_value_bytes, deadline);
@@ -217,22 +219,22 @@ impl<'a> Reader<'a> {
         Ok(Self { path, connection, tables: &[], deadline })
     }
 
-    /// Gives the file, for errors.
+    /// Returns the path of the file, for errors.
     #[must_use]
     pub fn path(&self) -> &'a Path {
         self.path
     }
 
-    /// Gives the database, for queries that [`Self::rows`] has no form for.
+    /// Returns the connection, for queries that [`Self::rows`] does not cover.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Ends the sum of many short queries; SQLite's own handler ends a long one.
+    /// Checks the deadline for a series of short queries; SQLite's progress handler ends a long one.
     ///
     /// # Errors
-    /// [`READ_TIMEOUT`] is over.
+    /// [`READ_TIMEOUT`] has passed.
     pub fn check_time(&self) -> Result<(), MetadataError> {
         let too_slow = || MetadataError::TooSlow { path: self.path.to_owned(), limit: READ_TIMEOUT };
         if self.deadline.has_passed() { Err(too_slow()) } else { Ok(()) }
@@ -244,17 +246,17 @@ impl<'a> Reader<'a> {
         Ok(tags)
     }
 
-    /// Makes the error for a database of another shape.
+    /// Returns the error for a database with another schema.
     #[must_use]
     pub fn refuse(&self, reason: Malformed) -> MetadataError {
         MetadataError::Schema { path: self.path.to_owned(), reason }
     }
 
-    /// Accepts only plain tables, and these with exactly their columns. Reads the schema as text, so that nothing in it is used
-    /// yet.
+    /// Accepts only plain tables, and these with exactly the given columns. Reads the schema as text, so that nothing in it
+    /// is used before the check.
     ///
     /// # Errors
-    /// The first object that is of another shape, or a table that is missing.
+    /// The first object of another form, or a missing table.
     pub fn check_schema(&mut self, tables: Tables) -> Result<(), MetadataError> {
         self.tables = tables;
         let objects = self.schema_objects().map_err(|source| classify(self.path, "the schema", source))?;
@@ -288,7 +290,7 @@ impl<'a> Reader<'a> {
         objects.take(MAX_SCHEMA_OBJECTS + 1).collect()
     }
 
-    /// Gives name and `hidden` (not 0: virtual or generated) of each column.
+    /// Returns the name and the `hidden` flag of each column; not 0 means virtual or generated.
     fn columns(&self, table: &str) -> rusqlite::Result<Vec<(String, i64)>> {
         // `table` is one of our constants.
         let mut statement = self.connection.prepare(&format!("PRAGMA table_xinfo({table})"))?;
@@ -296,10 +298,10 @@ impl<'a> Reader<'a> {
         columns.collect()
     }
 
-    /// Reads a whole table by its own b-tree (an index could lie), in the order of the rowids; at most `limit` rows.
+    /// Reads a whole table by its own b-tree (an index may be wrong), in the order of the rowids; at most `limit` rows.
     ///
     /// # Errors
-    /// A damaged table, too many rows, or what `convert` refuses.
+    /// The table is damaged, has too many rows, or `convert` refuses one.
     pub fn rows<T>(
         &self,
         table: &'static str,
@@ -344,11 +346,11 @@ struct SchemaObject {
 }
 
 impl SchemaObject {
-    /// Says what it is if it is neither a plain table nor an index of one.
+    /// Returns the kind of an object that is neither a plain table nor an index of one.
     fn foreign(&self) -> Option<String> {
         let sql = self.sql.as_deref().unwrap_or_default();
         let starts = |prefix: &str| sql.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-        // SQLite parses the text whatever the type says, so both must agree.
+        // SQLite parses the text regardless of the type, so both must agree.
         let agrees = match self.kind.as_str() {
             "table" => starts("CREATE TABLE"),
             "index" => self.sql.is_none() || starts("CREATE INDEX") || starts("CREATE UNIQUE INDEX"),
@@ -356,92 +358,6 @@ impl SchemaObject {
         };
         let stored = self.root_page.is_some_and(|page| page > 0);
         (!agrees || !stored).then(|| if stored { self.kind.clone() } else { format!("virtual or stray {}", self.kind) })
-    }
-}
-
-/// One row, whose cells are taken out with their type and range checked.
-#[derive(Debug)]
-pub struct Cells<'a> {
-    table: &'static str,
-    rowid: i64,
-    row: &'a Row<'a>,
-    text_limit: usize,
-    /// What is left of the limit for the rows to come.
-    text_left: &'a Cell<usize>,
-}
-
-impl Cells<'_> {
-    fn wrong(&self, column: &'static str, found: String) -> Malformed {
-        Malformed::Value { table: self.table, rowid: self.rowid, column, found }
-    }
-
-    fn cell(&self, index: usize, column: &'static str) -> Result<ValueRef<'_>, Malformed> {
-        self.row.get_ref(index).map_err(|_unreadable| self.wrong(column, "nothing readable".to_owned()))
-    }
-
-    fn integer(&self, index: usize, column: &'static str) -> Result<i64, Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Integer(value) => Ok(value),
-            other => Err(self.wrong(column, format!("{}, not an integer", other.data_type()))),
-        }
-    }
-
-    fn ranged<T: TryFrom<i64>>(&self, index: usize, column: &'static str) -> Result<T, Malformed> {
-        let value = self.integer(index, column)?;
-        T::try_from(value).map_err(|_out_of_range| self.wrong(column, format!("{value}, which is out of range")))
-    }
-
-    fn unsigned(&self, index: usize, column: &'static str) -> Result<u64, Malformed> {
-        self.ranged(index, column)
-    }
-
-    /// Counts bytes that will be kept.
-    fn keep<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8], Malformed> {
-        let left = self.text_left.get().checked_sub(bytes.len());
-        self.text_left.set(left.ok_or(Malformed::TooMuchText { table: self.table, limit: self.text_limit })?);
-        Ok(bytes)
-    }
-
-    /// Takes text as bytes: `rfs` writes names as text, and names that are not UTF-8 are blobs.
-    fn name(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Text(name) | ValueRef::Blob(name) => self.keep(name),
-            other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
-        }
-    }
-
-    fn text_bytes(&self, index: usize, column: &'static str) -> Result<&[u8], Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Text(text) => self.keep(text),
-            other => Err(self.wrong(column, format!("{}, not text", other.data_type()))),
-        }
-    }
-
-    /// Takes text, and counts it against the limit on all text.
-    ///
-    /// # Errors
-    /// Another type, not UTF-8, or too much text.
-    pub fn text(&self, index: usize, column: &'static str) -> Result<String, Malformed> {
-        let bytes = self.text_bytes(index, column)?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(column, "text that is not UTF-8".to_owned()))
-    }
-
-    fn bytes(&self, index: usize, column: &'static str) -> Result<Vec<u8>, Malformed> {
-        match self.cell(index, column)? {
-            ValueRef::Blob(bytes) => Ok(self.keep(bytes)?.to_vec()),
-            other => Err(self.wrong(column, format!("{}, not a blob", other.data_type()))),
-        }
-    }
-
-    fn digest(&self, index: usize, column: &'static str) -> Result<[u8; 32], Malformed> {
-        let found = match self.cell(index, column)? {
-            ValueRef::Blob(bytes) => match <[u8; 32]>::try_from(bytes) {
-                Ok(digest) => return Ok(digest),
-                Err(_) => format!("{} bytes, not 32", bytes.len()),
-            },
-            other => format!("{}, not a blob", other.data_type()),
-        };
-        Err(self.wrong(column, found))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Why a flist was refused.
+//! The errors of opening a flist.
 
 use std::error::Error;
 use std::io;
@@ -7,131 +7,131 @@ use std::time::Duration;
 
 use crate::error::FlistErrorKind;
 
-/// What went wrong while opening a flist.
+/// A flist could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetadataError {
-    /// There is no file of that name.
+    /// The file does not exist.
     #[error("open flist {}: no such file", path.display())]
     NotFound {
         /// The file.
         path: PathBuf,
     },
-    /// A directory, device, pipe or socket.
+    /// The path is a directory, device, pipe or socket.
     #[error("open flist {}: it is {what}, not a regular file", path.display())]
     NotAFile {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file.
         what: String,
     },
-    /// The system refused.
+    /// The file could not be read.
     #[error("open flist {}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Above the cap on flists.
+    /// The file exceeds the size limit.
     #[error("open flist {}: {len} bytes, the limit is {limit}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its length.
+        /// The file's length in bytes.
         len: u64,
-        /// The cap.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The file is longer or shorter than its own header says.
+    /// The length of the file differs from the one in its header.
     #[error("open flist {}: {len} bytes, its header says {announced}", path.display())]
     CutShort {
         /// The file.
         path: PathBuf,
-        /// Its length.
+        /// The file's length in bytes.
         len: u64,
-        /// What it should be.
+        /// The length in the header.
         announced: u64,
     },
-    /// SQLite cannot read it: not a database, cut off, damaged, or without the tables.
+    /// SQLite cannot read the file: not a database, truncated, damaged, or without the tables.
     #[error("read {what} of flist {}", path.display())]
     Database {
         /// The file.
         path: PathBuf,
         /// The part that was being read.
         what: &'static str,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// Reading took too long; an honest flist takes milliseconds.
+    /// Reading exceeded the time limit; a valid flist takes milliseconds.
     #[error("read flist {}: not done within {limit:?}", path.display())]
     TooSlow {
         /// The file.
         path: PathBuf,
-        /// The bound.
+        /// The time limit.
         limit: Duration,
     },
-    /// It is a database, but not of the expected shape.
+    /// The file is a database, but its tables are not those of the format.
     #[error("accept the tables of flist {}", path.display())]
     Schema {
         /// The file.
         path: PathBuf,
-        /// What is there that must not be, or the reverse.
+        /// The difference.
         #[source]
         reason: Malformed,
     },
-    /// It is of another format, whose reader refuses it.
+    /// The file has another format, whose reader refused it.
     #[error("open {format} {}", path.display())]
     OtherFormat {
         /// The file.
         path: PathBuf,
         /// The format, such as `legacy flist`.
         format: &'static str,
-        /// What to do next.
+        /// The next step for the user.
         hint: &'static str,
-        /// What sort of trouble it is.
+        /// The category of the error.
         kind: FlistErrorKind,
-        /// Why; an error of the crate that reads the format.
+        /// The error of the crate that reads the format.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The tables are right, what they hold is not a file tree.
+    /// The tables are right, but their content is not a file tree.
     #[error("accept the content of flist {}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// The first thing found.
+        /// The first fault found.
         #[source]
         reason: Malformed,
     },
 }
 
-/// One way in which a database is not a flist. Names are shown escaped.
+/// A fault by which a database is not a flist. Names are shown escaped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// A view, trigger, virtual table or something unknown.
+    /// The schema has a view, trigger, virtual table or an unknown object.
     #[error("schema object {name:?} is a {found}, only plain tables and indexes are allowed")]
     ForeignObject {
-        /// Its name.
+        /// The object's name.
         name: String,
-        /// What it is.
+        /// The object's kind.
         found: String,
     },
-    /// One of the five tables is not there.
+    /// One of the five tables is missing.
     #[error("table {table} is missing")]
     NoTable {
         /// The table.
         table: &'static str,
     },
-    /// A table has other columns, or generated ones.
+    /// A table has other columns than the format, or generated ones.
     #[error("table {table} has other columns than the format says: {found}")]
     Columns {
         /// The table.
         table: &'static str,
-        /// What it has.
+        /// The columns found.
         found: String,
     },
-    /// Rows are not in the order of their ids: a damaged file.
+    /// Rows are not ordered by id: the file is damaged.
     #[error("table {table}: row {rowid} is out of order")]
     RowOrder {
         /// The table.
@@ -139,7 +139,7 @@ pub enum Malformed {
         /// The row.
         rowid: i64,
     },
-    /// Longer texts than we are ready to hold.
+    /// The text exceeds the limit on memory.
     #[error("table {table} has more than {limit} bytes of text")]
     TooMuchText {
         /// The table.
@@ -147,7 +147,7 @@ pub enum Malformed {
         /// The cap.
         limit: usize,
     },
-    /// More rows than we are ready to hold.
+    /// The number of rows exceeds the limit on memory.
     #[error("table {table} has more than {limit} rows")]
     TooManyRows {
         /// The table.
@@ -155,7 +155,7 @@ pub enum Malformed {
         /// The cap.
         limit: usize,
     },
-    /// A column holds another type, a value out of range or a wrong length.
+    /// A column has another type, a value out of range or a wrong length.
     #[error("table {table}, row {rowid}: column {column} holds {found}")]
     Value {
         /// The table.
@@ -164,10 +164,10 @@ pub enum Malformed {
         rowid: i64,
         /// The column.
         column: &'static str,
-        /// What was found, in words.
+        /// A description of the value found.
         found: String,
     },
-    /// No inode 1.
+    /// Inode 1 is missing.
     #[error("there is no root (inode 1 with parent 0)")]
     NoRoot,
     /// Inode 1 is not a directory without parent.
@@ -179,7 +179,7 @@ pub enum Malformed {
         /// The inode.
         ino: u64,
     },
-    /// Two rows with one number.
+    /// Two rows have the same inode number.
     #[error("inode {ino} appears twice")]
     DuplicateInode {
         /// The inode.
@@ -201,7 +201,7 @@ pub enum Malformed {
         /// The parent's number.
         parent: u64,
     },
-    /// Empty, too long, `.`, `..`, or with `/` or NUL.
+    /// The name is empty, too long, `.`, `..`, or contains `/` or NUL.
     #[error("inode {ino} has the forbidden name {name:?}")]
     Name {
         /// The inode.
@@ -217,7 +217,7 @@ pub enum Malformed {
         /// The name, lossily.
         name: String,
     },
-    /// The type bits of the mode name no file type.
+    /// The type bits of the mode are not a file type.
     #[error("inode {ino} has mode {mode:o}, which is no file type")]
     Mode {
         /// The inode.
@@ -225,7 +225,7 @@ pub enum Malformed {
         /// The mode.
         mode: u32,
     },
-    /// A device number that the kernel has no room for.
+    /// The device number does not fit the kernel's.
     #[error("inode {ino} is device {major}:{minor}, which cannot exist")]
     Device {
         /// The inode.
@@ -235,31 +235,31 @@ pub enum Malformed {
         /// Its minor number.
         minor: u32,
     },
-    /// The blocks do not add up to the size.
+    /// The number of blocks does not fit the size.
     #[error("file {ino} of {size} bytes has {found} blocks, not {expected}")]
     BlockCount {
         /// The file.
         ino: u64,
         /// Its size in bytes.
         size: u64,
-        /// The blocks there are.
+        /// The number of blocks found.
         found: u64,
-        /// The blocks there must be.
+        /// The number of blocks expected.
         expected: u64,
     },
-    /// A block of something that is not a file.
+    /// The block table names an inode that is not a file.
     #[error("there are blocks of {ino}, which is not a regular file")]
     StrayBlock {
         /// The number in the block table.
         ino: u64,
     },
-    /// A symbolic link without target.
+    /// A symbolic link has no target.
     #[error("symbolic link {ino} has no target")]
     NoTarget {
         /// The link.
         ino: u64,
     },
-    /// Empty, too long, or with NUL.
+    /// The target is empty, too long, or contains NUL.
     #[error("symbolic link {ino} has a forbidden target of {len} bytes")]
     Target {
         /// The link.
@@ -267,7 +267,7 @@ pub enum Malformed {
         /// The target's length.
         len: usize,
     },
-    /// A target of something that is not a symbolic link.
+    /// The extra table names an inode that is not a symbolic link.
     #[error("there is a link target of {ino}, which is not a symbolic link")]
     StrayTarget {
         /// The number in the extra table.
@@ -276,7 +276,7 @@ pub enum Malformed {
 }
 
 impl MetadataError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -291,7 +291,7 @@ impl MetadataError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {

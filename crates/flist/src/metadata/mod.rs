@@ -1,11 +1,11 @@
-//! The tree of a flist, in memory: read once, distrustfully, validated, and then only looked at.
+//! The tree of a flist in memory: read once, validated, and immutable afterwards.
 //!
 //! ```text
-//! x.fl ──database: plain tables only, typed columns, caps, a time bound──> rows ──tree: one O(n) pass──> Flist
+//! x.fl ──database: plain tables only, typed columns, limits, a deadline──> rows ──tree: one O(n) pass──> Flist
 //! ```
 //!
-//! A [`Flist`] that exists is a tree: whoever serves it never meets a malformed row. Inode numbers are the flist's own,
-//! so they stay the same over restarts of a server. Nothing here touches the file again after [`Flist::open`].
+//! A [`Flist`] is always a valid tree: its users never meet a malformed row. Inode numbers are those of the file,
+//! so they stay the same when a server restarts. The file is not read again after [`Flist::open`].
 
 pub mod database;
 mod error;
@@ -39,7 +39,7 @@ pub const MAX_ROUTES: usize = 1024;
 pub const MAX_TAGS: usize = 1024;
 
 /// The most bytes of all names together, and of all link targets together: 64 for each of [`MAX_INODES`]; the largest known
-/// tree has 0.4 MB. Without it a flist of 1 GiB would take as much memory.
+/// tree has 0.4 MB. Without this limit, a flist of 1 GiB would take as much memory.
 pub const MAX_TEXT_BYTES: usize = 64 * MAX_INODES;
 
 /// The most bytes of all tags together, and of all routes together: a tag of an image's environment has a few KiB.
@@ -51,19 +51,19 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// The longest target of a symbolic link (`PATH_MAX` without its NUL).
 pub const MAX_TARGET_BYTES: usize = 4095;
 
-/// One range of block ids and the store that has them.
+/// A range of block ids and the store that has them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The first value of `id[0]` it serves.
+    /// The first value of `id[0]` in the range.
     pub start: u8,
-    /// The last value of `id[0]` it serves.
+    /// The last value of `id[0]` in the range.
     pub end: u8,
-    /// The store. May hold credentials: never print it; errors of this crate do not.
+    /// The URL of the store. It may hold credentials: never print it; errors of this crate do not.
     pub url: String,
 }
 
 impl Route {
-    /// Understands `[xx-yy=]URL`, with the first and last value of `id[0]` in hex; without them it is for every block.
+    /// Parses `[xx-yy=]URL`, with the first and last value of `id[0]` in hex; without a range the route covers every block.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let ranged = text.split_once('=').and_then(|(range, url)| {
@@ -76,7 +76,7 @@ impl Route {
         ranged.unwrap_or_else(|| Self { start: 0, end: u8::MAX, url: text.to_owned() })
     }
 
-    /// Gives the URL without anything that must stay secret: no user, password or query.
+    /// Returns the URL without secrets: no user, password or query.
     #[must_use]
     pub fn shown_url(&self) -> String {
         crate::url::redact(&self.url)
@@ -89,7 +89,7 @@ impl std::fmt::Debug for Route {
     }
 }
 
-/// What an inode is.
+/// The kind of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
     /// A regular file: has blocks.
@@ -109,7 +109,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The bits that say so in a `st_mode`.
+    /// Returns the bits of this type in a `st_mode`.
     pub(crate) fn type_bits(self) -> u32 {
         match self {
             Self::File => 0o100_000,
@@ -123,7 +123,7 @@ impl FileKind {
     }
 }
 
-/// A validated flist in memory. `Send + Sync`; cheap to share behind an `Arc`.
+/// A validated flist in memory. Can be shared between threads behind an `Arc`.
 #[derive(Debug)]
 pub struct Flist {
     tree: Tree,
@@ -137,15 +137,15 @@ impl Flist {
     /// Takes about 25 ms for 20,000 inodes and never more than 30 s.
     ///
     /// # Errors
-    /// No such file, not a database, not of the expected shape, or not a tree: with the first reason found.
+    /// No such file, not a database, another schema, or not a tree: the first fault found.
     pub fn open(path: &Path) -> Result<Self, MetadataError> {
         Self::from_rows(path, database::read(path)?)
     }
 
-    /// Makes a flist of the rows that a reader of another format found in `path`, and validates them like those of a `.fl`.
+    /// Makes a flist from rows that a reader of another format found in `path`, and validates them like those of a `.fl`.
     ///
     /// # Errors
-    /// The rows are not a tree: with the first reason found.
+    /// The rows are not a tree: the first fault found.
     pub fn from_rows(path: &Path, rows: Rows) -> Result<Self, MetadataError> {
         let tree = Tree::build(rows.inodes, rows.links, rows.blocks)
             .map_err(|reason| MetadataError::Malformed { path: path.to_owned(), reason })?;
@@ -155,31 +155,31 @@ impl Flist {
     /// Reads only the tags of a `.fl` file, without the tree; a file of another format has none.
     ///
     /// # Errors
-    /// No such file, or a damaged one.
+    /// The file does not exist or is damaged.
     pub fn tags_of(path: &Path) -> Result<Vec<(String, String)>, MetadataError> {
         database::read_tags(path)
     }
 
-    /// Gives the root directory.
+    /// Returns the root directory.
     #[must_use]
     pub fn root(&self) -> Inode<'_> {
         Inode { tree: &self.tree, node: self.tree.root() }
     }
 
-    /// Gives the inode of that number, if it is part of the tree.
+    /// Returns the inode with this number, if it is part of the tree.
     #[must_use]
     pub fn inode(&self, ino: u64) -> Option<Inode<'_>> {
         Some(Inode { tree: &self.tree, node: self.tree.node(ino)? })
     }
 
-    /// Gives the entry `name` of the directory `parent`. `.` and `..` are not entries.
+    /// Returns the entry `name` of the directory `parent`. `.` and `..` are not entries.
     #[must_use]
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Option<Inode<'_>> {
         let children = self.children(parent);
         children.get(children.position(name)?)
     }
 
-    /// Gives the inode at a path from the root, such as `etc/passwd`. Links are not followed, `..` is not understood.
+    /// Returns the inode at a path from the root, such as `etc/passwd`. Links are not followed, `..` is not supported.
     #[must_use]
     pub fn resolve(&self, path: &[u8]) -> Option<Inode<'_>> {
         path.split(|byte| *byte == b'/')
@@ -187,55 +187,55 @@ impl Flist {
             .try_fold(self.root(), |at, component| self.lookup(at.ino(), component))
     }
 
-    /// Gives the entries of a directory, sorted by name; none for anything else.
+    /// Returns the entries of a directory, sorted by name; other kinds have none.
     #[must_use]
     pub fn children(&self, ino: u64) -> Children<'_> {
         let slots = self.tree.node(ino).map(|node| self.tree.children(node)).unwrap_or_default();
         Children { tree: &self.tree, slots }
     }
 
-    /// Gives the blocks of a file in order: block `n` holds the bytes from `n * 512 KiB`. None for anything else.
+    /// Returns the blocks of a file in order: block `n` holds the bytes from `n * 512 KiB`. Other kinds have none.
     #[must_use]
     pub fn blocks(&self, ino: u64) -> &[BlockRef] {
         self.tree.node(ino).map(|node| self.tree.blocks(node)).unwrap_or_default()
     }
 
-    /// Gives what a symbolic link points to: 1 to 4095 bytes without NUL. `None` for anything else.
+    /// Returns the target of a symbolic link: 1 to 4095 bytes without NUL. `None` for other kinds.
     #[must_use]
     pub fn symlink_target(&self, ino: u64) -> Option<&[u8]> {
         self.tree.target(self.tree.node(ino)?)
     }
 
-    /// Gives the tags, sorted by key. `version`, `description` and `author` have a meaning; all others are free.
+    /// Returns the tags, sorted by key. `version`, `description` and `author` have a meaning; all others are free.
     #[must_use]
     pub fn tags(&self) -> &[(String, String)] {
         &self.tags
     }
 
-    /// Gives the value of one tag.
+    /// Returns the value of one tag.
     #[must_use]
     pub fn tag(&self, key: &str) -> Option<&str> {
         self.tags.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// Gives the routes in the order of the flist.
+    /// Returns the routes in the order of the flist.
     #[must_use]
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
 
-    /// Gives every inode of the tree, by rising number.
+    /// Iterates over the inodes of the tree, by rising number.
     pub fn inodes(&self) -> impl Iterator<Item = Inode<'_>> {
         self.tree.nodes().iter().map(|node| Inode { tree: &self.tree, node })
     }
 
-    /// Counts the inodes of the tree.
+    /// Returns the number of inodes in the tree.
     #[must_use]
     pub fn inode_count(&self) -> usize {
         self.tree.len()
     }
 
-    /// Adds up the sizes of all files, in bytes.
+    /// Returns the sum of the sizes of all files, in bytes.
     #[must_use]
     pub fn content_bytes(&self) -> u64 {
         self.tree.content_bytes()
@@ -250,13 +250,13 @@ pub struct Inode<'a> {
 }
 
 impl<'a> Inode<'a> {
-    /// The flist's own number; fit to be a FUSE node id.
+    /// The inode number in the flist, usable as a FUSE node id.
     #[must_use]
     pub fn ino(self) -> u64 {
         self.node.ino
     }
 
-    /// The number of the directory it is in; the root's is its own.
+    /// The number of its directory; for the root its own number.
     #[must_use]
     pub fn parent(self) -> u64 {
         self.tree.parent(self.node).ino
@@ -268,12 +268,12 @@ impl<'a> Inode<'a> {
         self.tree.name(self.node)
     }
 
-    /// Where it is, from the root, such as `etc/passwd`; empty for the root.
+    /// The path from the root, such as `etc/passwd`; empty for the root.
     #[must_use]
     pub fn path(self) -> Vec<u8> {
         let mut names = Vec::new();
         let mut at = self;
-        // The tree was checked: every way up ends at the root.
+        // The tree was validated: every chain of parents ends at the root.
         while at.ino() != ROOT_INO {
             names.push(at.name());
             at = Inode { tree: self.tree, node: self.tree.parent(at.node) };
@@ -282,13 +282,13 @@ impl<'a> Inode<'a> {
         names.join(&b'/')
     }
 
-    /// What it is.
+    /// The kind of the inode.
     #[must_use]
     pub fn kind(self) -> FileKind {
         self.node.kind
     }
 
-    /// The whole `st_mode`: type bits and 07777.
+    /// The complete `st_mode`: type bits and 07777.
     #[must_use]
     pub fn mode(self) -> u32 {
         self.node.mode
@@ -306,7 +306,7 @@ impl<'a> Inode<'a> {
         self.node.gid
     }
 
-    /// The device number as glibc's `dev_t`; 0 for all that is not a device.
+    /// The device number as glibc's `dev_t`; 0 for other kinds.
     #[must_use]
     pub fn rdev(self) -> u64 {
         self.node.rdev
@@ -331,13 +331,13 @@ impl<'a> Inode<'a> {
         (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
     }
 
-    /// Bytes: content of a file, target of a link, as packed for a directory, 0 for the others.
+    /// The size in bytes: content of a file, target of a link, as packed for a directory, 0 for other kinds.
     #[must_use]
     pub fn size(self) -> u64 {
         self.node.size
     }
 
-    /// Links: 2 and the number of subdirectories for a directory, 1 for the others (the format has no hard links).
+    /// The number of links: for a directory 2 plus the number of subdirectories, otherwise 1 (the format has no hard links).
     #[must_use]
     pub fn nlink(self) -> u32 {
         match self.node.kind {
@@ -366,7 +366,7 @@ impl std::fmt::Debug for Inode<'_> {
     }
 }
 
-/// The entries of one directory, sorted by name. The position is stable: it can be the offset of a readdir.
+/// The entries of one directory, sorted by name. Positions are stable and can serve as readdir offsets.
 #[derive(Clone, Copy)]
 pub struct Children<'a> {
     tree: &'a Tree,
@@ -374,52 +374,52 @@ pub struct Children<'a> {
 }
 
 impl<'a> Children<'a> {
-    /// Counts the entries.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Tells whether there are none.
+    /// Tells whether the directory is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Gives the entry at a position.
+    /// Returns the entry at a position.
     #[must_use]
     pub fn get(&self, position: usize) -> Option<Inode<'a>> {
         let node = self.tree.node_at(*self.slots.get(position)?)?;
         Some(Inode { tree: self.tree, node })
     }
 
-    /// Gives the position of a name.
+    /// Returns the position of a name.
     #[must_use]
     pub fn position(&self, name: &[u8]) -> Option<usize> {
         self.slots.binary_search_by(|slot| self.tree.name_at(*slot).cmp(name)).ok()
     }
 
-    /// Walks the entries in order.
+    /// Iterates over the entries in order.
     pub fn iter(&self) -> impl Iterator<Item = Inode<'a>> + use<'a> {
         let tree = self.tree;
         self.slots.iter().filter_map(move |slot| Some(Inode { tree, node: tree.node_at(*slot)? }))
     }
 }
 
-/// Makes glibc's `dev_t`.
+/// Combines major and minor number to glibc's `dev_t`.
 #[must_use]
 pub fn device_number(major: u32, minor: u32) -> u64 {
     let (major, minor) = (u64::from(major), u64::from(minor));
     ((major & 0xfff) << 8) | ((major & !0xfff) << 32) | (minor & 0xff) | ((minor & !0xff) << 12)
 }
 
-/// Takes glibc's `dev_t` apart. The result has 32 bits each: `>> 32` and masks cannot lose any that we keep.
+/// Splits glibc's `dev_t`. Each result has 32 bits, so the shifts and masks lose no bit that is used.
 fn major_minor(rdev: u64) -> (u32, u32) {
     let low = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap_or(u32::MAX);
     (low(((rdev >> 8) & 0xfff) | ((rdev >> 32) & 0xffff_f000)), low((rdev & 0xff) | ((rdev >> 12) & 0xffff_ff00)))
 }
 
-/// Counts the blocks that a file of `size` bytes has.
+/// Returns the number of blocks of a file of `size` bytes.
 pub(crate) fn blocks_for(size: u64) -> u64 {
     size.div_ceil(BLOCK_SIZE as u64)
 }

@@ -1,21 +1,21 @@
-//! Turns checked rows into a tree, or says why they are none. One pass over each table, then two sorts.
+//! Builds the tree from checked rows, or reports why they form none. One pass over each table, then two sorts.
 
 use super::error::Malformed;
 use super::rows::InodeRow;
 use super::{FileKind, MAX_NAME_BYTES, MAX_TARGET_BYTES, ROOT_INO, blocks_for, major_minor};
 use crate::hash::BlockRef;
 
-/// Every bit a `st_mode` can have: the type and 07777.
+/// All bits that a `st_mode` can have: the type and 07777.
 const MODE_BITS: u32 = 0o177_777;
 
-/// The bits of a `st_mode` that name the type.
+/// The bits of a `st_mode` for the type.
 const TYPE_BITS: u32 = 0o170_000;
 
 /// The kernel keeps 12 bits of a major number and 20 of a minor one.
 const MAX_MAJOR: u32 = 0xfff;
 const MAX_MINOR: u32 = 0xf_ffff;
 
-/// One inode, about 90 bytes. `span` is a range of the array that its kind uses: children, blocks or targets.
+/// One inode, about 90 bytes. `span` is a range of the array for its kind: children, blocks or targets.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) ino: u64,
@@ -28,13 +28,13 @@ pub(super) struct Node {
     pub(super) gid: u32,
     pub(super) subdirectories: u32,
     pub(super) kind: FileKind,
-    /// The slot of the parent; the root's is its own.
+    /// The slot of the parent; for the root its own slot.
     parent: u32,
     name: Span,
     span: Span,
 }
 
-/// A part of one of the shared arrays.
+/// A range of one of the shared arrays.
 #[derive(Debug, Clone, Copy, Default)]
 struct Span {
     start: u32,
@@ -48,7 +48,7 @@ impl Span {
         array.get(start..start.saturating_add(len)).unwrap_or_default()
     }
 
-    /// Appends to an array and says where. The caps on rows keep every array far below 4 G elements.
+    /// Appends to an array and returns the range. The limits on rows keep every array far below 4 G elements.
     fn append<T: Copy>(array: &mut Vec<T>, items: &[T]) -> Self {
         let span = Self { start: narrow(array.len()), len: narrow(items.len()) };
         array.extend_from_slice(items);
@@ -56,7 +56,7 @@ impl Span {
     }
 }
 
-/// All inodes that can be reached from the root, sorted by number, and the arrays they point into.
+/// All inodes reachable from the root, sorted by number, and the arrays that they refer to.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
@@ -67,7 +67,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Validates the rows. Whole circles that hang on nothing are left out; any other fault refuses the flist.
+    /// Validates the rows. Cycles of directories detached from the root are left out; any other fault refuses the flist.
     pub(super) fn build(
         mut rows: Vec<InodeRow>,
         mut links: Vec<(u64, Vec<u8>)>,
@@ -145,7 +145,7 @@ impl Tree {
                 if target.is_empty() || target.len() > MAX_TARGET_BYTES || target.contains(&0) {
                     return Err(Malformed::Target { ino, len: target.len() });
                 }
-                // What readlink will give, whatever the row says: programs size their buffer by it.
+                // The length that readlink returns, not the one in the row: programs size their buffer by it.
                 (node.size, node.span) = (target.len() as u64, Span::append(&mut self.targets, target));
             }
             FileKind::CharDevice | FileKind::BlockDevice => node.rdev = device(row)?,
@@ -154,7 +154,7 @@ impl Tree {
         Ok(node)
     }
 
-    /// Points each node at its parent's slot in the final array.
+    /// Sets each node's parent to the slot in the final array.
     fn link_parents(&mut self, rows: &[InodeRow]) -> Result<(), Malformed> {
         let mut slots = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
@@ -168,10 +168,10 @@ impl Tree {
         Ok(())
     }
 
-    /// Sorts all entries by directory and name, gives each directory its part, and finds names that appear twice.
+    /// Sorts all entries by directory and name, sets the range of each directory, and finds duplicate names.
     fn index_children(&mut self) -> Result<(), Malformed> {
         let mut children = self.nodes.iter().zip(0_u32..).filter(|(node, _)| node.ino != ROOT_INO).collect::<Vec<_>>();
-        // By directory first, which is mostly so already; then names are compared only where it matters.
+        // Sort by directory first, which is nearly done already, and then compare names only within a directory.
         children.sort_by_key(|(node, _)| node.parent);
         for entries in children.chunk_by_mut(|(a, _), (b, _)| a.parent == b.parent) {
             entries.sort_unstable_by_key(|(node, _)| self.name(node));
@@ -219,7 +219,7 @@ impl Tree {
     }
 
     fn slot(&self, ino: u64) -> Option<u32> {
-        // Packers number from 1 without gaps, so the guess is nearly always right.
+        // Packers number from 1 without gaps, so this guess is nearly always right.
         let guess = ino.checked_sub(ROOT_INO).and_then(|guess| usize::try_from(guess).ok());
         let hit = guess.filter(|guess| self.nodes.get(*guess).is_some_and(|node| node.ino == ino));
         hit.or_else(|| self.nodes.binary_search_by_key(&ino, |node| node.ino).ok()).map(narrow)
@@ -258,7 +258,7 @@ impl Tree {
     }
 }
 
-/// Finds the position of every row's parent. The root's is its own. `rows` are sorted by number.
+/// Finds the position of every row's parent; for the root its own. `rows` are sorted by number.
 fn parents(rows: &[InodeRow]) -> Result<Vec<u32>, Malformed> {
     match rows.first() {
         Some(root) if root.ino == ROOT_INO => {
@@ -289,7 +289,7 @@ fn parents(rows: &[InodeRow]) -> Result<Vec<u32>, Malformed> {
     Ok(positions)
 }
 
-/// Marks the rows from which the parents lead to the root; each row is visited twice at most.
+/// Marks the rows whose parents lead to the root; each row is visited at most twice.
 fn reachable(rows: &[InodeRow], parents: &[u32]) -> Result<Vec<bool>, Malformed> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
@@ -305,7 +305,7 @@ fn reachable(rows: &[InodeRow], parents: &[u32]) -> Result<Vec<bool>, Malformed>
         let known = loop {
             match marks.get_mut(at) {
                 Some(Mark::Known(known)) => break *known,
-                // Met again on the way up: a circle.
+                // Visited before on this path: a cycle.
                 Some(Mark::OnPath) | None => break false,
                 Some(mark) => *mark = Mark::OnPath,
             }
@@ -321,7 +321,7 @@ fn reachable(rows: &[InodeRow], parents: &[u32]) -> Result<Vec<bool>, Malformed>
     Ok(marks.into_iter().map(|mark| mark == Mark::Known(true)).collect())
 }
 
-/// Refuses link targets and blocks of what has none.
+/// Refuses targets of inodes that are no links, and blocks of inodes that are no files.
 fn check_strays(rows: &[InodeRow], links: &[(u64, Vec<u8>)], blocks: &[(u64, BlockRef)]) -> Result<(), Malformed> {
     let is = |ino: u64, kind: FileKind| {
         let row = find(rows, ino).and_then(|at| rows.get(at));
@@ -397,7 +397,7 @@ fn find(rows: &[InodeRow], ino: u64) -> Option<usize> {
     hit.or_else(|| rows.binary_search_by_key(&ino, |row| row.ino).ok())
 }
 
-/// Makes an array position of a length. The caps on rows and bytes keep all of them below 4 G.
+/// Converts a length to an array position. The limits on rows and bytes keep all of them below 4 G.
 fn narrow(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }

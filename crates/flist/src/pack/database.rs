@@ -1,4 +1,4 @@
-//! Writes the five tables as `rfs` has them: one transaction, rows in the order of the walk, indexes last.
+//! Writes the five tables of `rfs`: one transaction, rows in the order of the tree, indexes last.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::tree::{EntryKind, Tree};
 use crate::hash::BlockRef;
 use crate::metadata::Route;
 
-/// The schema of `rfs`. AUTOINCREMENT makes SQLite's own `sqlite_sequence`.
+/// The schema of `rfs`. AUTOINCREMENT makes SQLite add its own table `sqlite_sequence`.
 const TABLES: &str = "
 CREATE TABLE inode (
     ino INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -63,7 +63,7 @@ pub(super) fn write(
     connection.close().map_err(|(_connection, source)| source)
 }
 
-/// Adds routes, in their order.
+/// Adds routes in the given order.
 pub(crate) fn write_routes(transaction: &Transaction<'_>, routes: &[Route]) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare("INSERT INTO route (start, end, url) VALUES (?1, ?2, ?3)")?;
     for route in routes {
@@ -79,7 +79,7 @@ fn write_inodes(transaction: &Transaction<'_>, tree: &Tree) -> rusqlite::Result<
     )?;
     let mut extra = transaction.prepare("INSERT INTO extra (ino, data) VALUES (?1, ?2)")?;
     for (ino, (parent, entry)) in (1_i64..).zip(&tree.entries) {
-        // No file system has files of 8 EiB, and no device number needs the sign.
+        // No file system has files of 8 EiB, and no device number needs the sign bit.
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         inode.execute(params![
             ino,
@@ -100,7 +100,7 @@ fn write_inodes(transaction: &Transaction<'_>, tree: &Tree) -> rusqlite::Result<
     Ok(())
 }
 
-/// A name as `rfs` writes it: text. What is no UTF-8 is a blob; only asked-for names get here like that.
+/// A name as `rfs` writes it: text. A name that is not UTF-8, if allowed, is written as a blob.
 struct Name<'a>(&'a [u8]);
 
 impl ToSql for Name<'_> {

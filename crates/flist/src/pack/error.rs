@@ -1,4 +1,4 @@
-//! Why a directory could not be packed.
+//! The errors of packing.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,55 +8,55 @@ use crate::error::FlistErrorKind;
 use crate::route::RouteError;
 use crate::store::StoreError;
 
-/// What went wrong while packing. The output file has not appeared; blocks may have.
+/// A tree could not be packed. The output does not exist; blocks may have been stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// The directory, or something in it, could not be looked at.
+    /// The directory, or something in it, could not be read.
     #[error("pack {}", path.display())]
     Walk {
-        /// What could not be read.
+        /// The path that could not be read.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The directory is something else.
+    /// The path is not a directory.
     #[error("pack {}: not a directory", path.display())]
     NotADirectory {
         /// The path.
         path: PathBuf,
     },
-    /// The format keeps names as text.
+    /// A name is not UTF-8; the format stores names as text.
     #[error("pack {}: its name is not UTF-8, which `rfs` cannot read", path.display())]
     NameNotUtf8 {
         /// The entry.
         path: PathBuf,
     },
-    /// The tree is none, or has an entry that the format cannot hold.
+    /// The entries form no tree, or the format cannot hold one of them.
     #[error("pack {}: {reason}", path.display())]
     Entry {
         /// The entry, from the root of the flist.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
-    /// A tag that a reader would refuse.
+    /// Readers would refuse the tag.
     #[error("write tag {key:?}: {reason}")]
     Tag {
-        /// Its key.
+        /// The tag's key.
         key: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
-    /// More than a reader would take.
+    /// The tree exceeds a limit of readers.
     #[error("pack the tree: it has more than {limit} {what}")]
     TooMany {
-        /// What there is too much of.
+        /// The counted objects.
         what: &'static str,
-        /// The most there may be.
+        /// The limit.
         limit: usize,
     },
-    /// The file is not what it was when the walk saw it.
+    /// The file changed while it was packed.
     #[error("pack {}: the file changed meanwhile", path.display())]
     Changed {
         /// The file.
@@ -67,28 +67,28 @@ pub enum PackError {
     Seal {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the block.
         source: BlockError,
     },
-    /// A store cannot be used, or did not take a block.
+    /// A store cannot be used, or did not accept a block.
     #[error("use the stores to pack to")]
     Store {
-        /// Why not.
+        /// The error of the store.
         source: StoreError,
     },
-    /// Blocks with this first byte would have no place.
+    /// No store covers blocks with this first byte.
     #[error("route the blocks: no store takes ids that start with {first:02x}")]
     Uncovered {
         /// The first byte not covered.
         first: u8,
     },
-    /// The store would be packed with the tree.
+    /// The store is inside the packed tree.
     #[error("pack to store {}: it is inside the packed directory", store.display())]
     StoreInside {
         /// The folder of the store.
         store: PathBuf,
     },
-    /// The output is there already.
+    /// The output exists already.
     #[error("write flist {}: it exists already", path.display())]
     Exists {
         /// The output.
@@ -100,10 +100,10 @@ pub enum PackError {
         /// The output.
         path: PathBuf,
     },
-    /// What shall be recorded as the place of the blocks.
-    #[error("record where the blocks are")]
+    /// The route to record is invalid.
+    #[error("record the routes of the blocks")]
     Route {
-        /// What is wrong with it.
+        /// The error of the route.
         source: Box<RouteError>,
     },
     /// The output has no file name.
@@ -117,7 +117,7 @@ pub enum PackError {
     Database {
         /// The output.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// The output could not be written.
@@ -125,7 +125,7 @@ pub enum PackError {
     Write {
         /// The output, or its folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A worker ended without a result for one of its files.
@@ -143,14 +143,14 @@ impl From<RouteError> for PackError {
 }
 
 impl PackError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Walk { .. } => "check the name and the permissions; packing needs to read everything",
             Self::NotADirectory { .. } => "name the directory that shall become the root",
             Self::NameNotUtf8 { .. } => "rename it, or allow such names (--raw-names) if only contd reads the flist",
-            Self::Entry { .. } => "flists hold what a file system holds: mend the entry",
+            Self::Entry { .. } => "correct the entry: a flist holds only what a file system can hold",
             Self::Tag { .. } => "give each tag once, and long texts in a file of the tree",
             Self::TooMany { .. } => "pack its parts as flists of their own, with fewer and shorter tags",
             Self::Changed { .. } => "pack a tree that nothing writes to",
@@ -168,7 +168,7 @@ impl PackError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {

@@ -1,5 +1,5 @@
-//! Reads, seals and stores the content of all files on several threads. The unit of work is a block, so that one big
-//! file keeps all of them busy. Results are put in place by number, so the order of the threads changes nothing.
+//! Reads, seals and stores the content of all files on several threads. The unit of work is a block, so that one large
+//! file keeps all threads busy. Results are placed by number, so the order of the threads does not matter.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -17,19 +17,19 @@ use crate::block::{self, BLOCK_SIZE, Sealer};
 use crate::hash::{BlockId, BlockKey, BlockRef};
 use crate::metadata::blocks_for;
 
-/// Results that may wait for the collecting thread: enough that no worker stands still.
+/// The most results that wait for the collecting thread: enough to keep all workers busy.
 const MAX_WAITING_RESULTS: usize = 256;
 
 /// One block of one file.
 #[derive(Debug, Clone, Copy)]
 struct Job {
-    /// The position of the file in the walk.
+    /// The position of the file in the tree.
     entry: usize,
-    /// The block, from 0.
+    /// The index of the block in its file, from 0.
     index: u64,
 }
 
-/// Seals everything, and gives the blocks of each entry in order; none for what is not a file.
+/// Seals all blocks, and returns those of each entry in order; other kinds than files have none.
 pub(super) fn seal_all(
     tree: &Tree,
     targets: &[Target],
@@ -56,7 +56,7 @@ pub(super) fn seal_all(
     in_order(tree, &jobs, &sealed)
 }
 
-/// What a worker reports: which job, and its block with the bytes it covers.
+/// The report of a worker: the number of the job, its block, and the bytes that the block covers.
 type Sealed = Result<(usize, BlockRef, u64), PackError>;
 
 fn collect(
@@ -90,13 +90,13 @@ fn in_order(tree: &Tree, jobs: &[Job], sealed: &[Option<BlockRef>]) -> Result<Ve
     Ok(blocks)
 }
 
-/// What the workers share.
+/// State shared by the workers.
 struct Shared<'a> {
     tree: &'a Tree,
     targets: &'a [Target],
     jobs: &'a [Job],
     next: AtomicUsize,
-    /// Blocks that this run has stored or is storing: equal ones are sealed and put once.
+    /// Blocks that this run has stored or is storing: equal blocks are sealed and stored once.
     stored: Mutex<HashMap<BlockKey, BlockId>>,
 }
 
@@ -110,7 +110,7 @@ impl Shared<'_> {
             let sealed = self.seal(entry, job.index, &mut plain, &mut sealer);
             let failed = sealed.is_err();
             let report = sealed.map(|block| (number, block, plain.len() as u64));
-            // No one listens any more once another worker failed.
+            // The receiver is gone once another worker has failed.
             if results.send(report).is_err() || failed {
                 return;
             }
@@ -125,7 +125,7 @@ impl Shared<'_> {
         }
         let names = sealer.seal(plain, key).map_err(|source| PackError::Seal { path: entry.shown_path(), source })?;
         let id = names.id;
-        // Another worker may have come first.
+        // Another worker may have sealed the same content meanwhile.
         if self.stored().insert(key, id).is_none() {
             for target in self.targets.iter().filter(|target| target.range.covers(&id)) {
                 target.store.put(&id, sealer.stored()).map_err(|source| PackError::Store { source })?;
@@ -140,7 +140,7 @@ impl Shared<'_> {
     }
 }
 
-/// Reads one whole block.
+/// Reads one block of an entry.
 fn read(entry: &Entry, index: u64, plain: &mut Vec<u8>) -> Result<(), PackError> {
     let start = index.saturating_mul(BLOCK_SIZE as u64);
     let Some(content) = entry.content() else {
@@ -164,15 +164,15 @@ fn read(entry: &Entry, index: u64, plain: &mut Vec<u8>) -> Result<(), PackError>
     }
 }
 
-/// Reads a block of a file on disk. It is opened for each: a held descriptor per file would be a limit on the tree.
+/// Reads a block of a file on disk. The file is opened for each block: one descriptor per file would limit the tree.
 fn read_disk(expected: &DiskFile, start: u64, plain: &mut [u8]) -> Result<(), PackError> {
     let path = &expected.path;
     let failed = |source| PackError::Walk { path: path.clone(), source };
-    // If it is no longer the file that the walk saw, neither follow a link nor wait for a pipe.
+    // If the path is no longer the file of the walk, neither follow a link nor wait for a pipe.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
     read_exact(&file, start, plain, path)?;
-    // After reading: a change that came before or during it shows in length or time.
+    // Checked after reading, so that a change before or during it shows in length or time.
     let unchanged = expected.is_unchanged(&file.metadata().map_err(failed)?);
     if unchanged { Ok(()) } else { Err(PackError::Changed { path: path.clone() }) }
 }

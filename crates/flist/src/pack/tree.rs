@@ -1,4 +1,4 @@
-//! What shall be in the flist, wherever it comes from: a directory on disk, the layers of an image, memory.
+//! The tree to pack, from any source: a directory on disk, the layers of an image, memory.
 //!
 //! ```text
 //! walk of a directory ─┐
@@ -15,15 +15,15 @@ use std::sync::Arc;
 use super::PackError;
 use crate::metadata::{FileKind, MAX_BLOCKS, MAX_INODES, MAX_NAME_BYTES, MAX_TARGET_BYTES, MAX_TEXT_BYTES, blocks_for};
 
-/// The permission bits of `st_mode`: the type is told by [`EntryKind`].
+/// The permission bits of `st_mode`; [`EntryKind`] holds the type.
 const PERMISSION_BITS: u32 = 0o7777;
 
-/// One thing to pack.
+/// One entry of the tree.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Where it is, from the root: `b"etc/passwd"`. Empty for the root itself, which must be given too.
+    /// The path from the root: `b"etc/passwd"`. Empty for the root itself, which is required.
     pub path: Vec<u8>,
-    /// What it is, with its content.
+    /// The kind, with the content.
     pub kind: EntryKind,
     /// Permissions with setuid, setgid and sticky: 07777.
     pub mode: u32,
@@ -33,23 +33,23 @@ pub struct Entry {
     pub gid: u32,
     /// Last change of the content, in whole seconds since 1970.
     pub mtime: i64,
-    /// Last change of the inode, in whole seconds since 1970. What has none takes [`Entry::mtime`].
+    /// Last change of the inode, in whole seconds since 1970. Sources without one use [`Entry::mtime`].
     pub ctime: i64,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone)]
 pub enum EntryKind {
-    /// A regular file. Each hard link is a file of its own; equal blocks are stored once.
+    /// A regular file. Each hard link is a separate file; equal blocks are stored once.
     File(FileContent),
-    /// A directory; `size` is what `stat` says of it, 4096 where there is nothing to ask.
+    /// A directory; `size` is the one of `stat`, or 4096 if the directory is not on disk.
     Directory {
         /// Bytes.
         size: u64,
     },
     /// A symbolic link to 1 to 4095 bytes without NUL.
     Symlink {
-        /// What it points to.
+        /// The target.
         target: Vec<u8>,
     },
     /// A character device, numbered as glibc's `dev_t`.
@@ -68,16 +68,16 @@ pub enum EntryKind {
     Socket,
 }
 
-/// Where the bytes of a file are. They are read block by block, by several threads.
+/// The content of a file. Several threads read it, block by block.
 #[derive(Debug, Clone)]
 pub enum FileContent {
     /// A whole file on disk, opened when it is read.
     Disk(DiskFile),
-    /// A part of an open file, such as a spool file with the content of many.
+    /// A part of an open file, such as a spool file that holds the content of many.
     Part {
         /// The file, which must not change.
         file: Arc<File>,
-        /// Where the content starts.
+        /// The offset of the content.
         offset: u64,
         /// Bytes.
         len: u64,
@@ -86,7 +86,7 @@ pub enum FileContent {
     Bytes(Arc<[u8]>),
 }
 
-/// A file on disk as it looked when it was found; packing refuses it if it looks otherwise later.
+/// A file on disk with its metadata at the time of the walk; packing fails if they change later.
 #[derive(Debug, Clone)]
 pub struct DiskFile {
     pub(super) path: PathBuf,
@@ -95,20 +95,20 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
-    /// Remembers what `metadata`, from `lstat`, says of the file.
+    /// Remembers length and time of the file from `metadata`, which `lstat` returned.
     #[must_use]
     pub fn new(path: PathBuf, metadata: &Metadata) -> Self {
         Self { path, len: metadata.len(), mtime: (metadata.mtime(), metadata.mtime_nsec()) }
     }
 
-    /// Tells whether the file still has the length and time that it had when it was found.
+    /// Tells whether length and modification time are those of the walk.
     pub(super) fn is_unchanged(&self, now: &Metadata) -> bool {
         now.is_file() && now.len() == self.len && (now.mtime(), now.mtime_nsec()) == self.mtime
     }
 }
 
 impl FileContent {
-    /// Counts the bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         match self {
@@ -118,7 +118,7 @@ impl FileContent {
         }
     }
 
-    /// Tells whether there are no bytes.
+    /// Tells whether the content is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -126,12 +126,12 @@ impl FileContent {
 }
 
 impl Entry {
-    /// The whole `st_mode`.
+    /// Returns the complete `st_mode`.
     pub(super) fn st_mode(&self) -> u32 {
         self.kind.file_kind().type_bits() | self.mode
     }
 
-    /// What `stat` would give as size.
+    /// Returns the size as `stat` gives it.
     pub(super) fn size(&self) -> u64 {
         match &self.kind {
             EntryKind::File(content) => content.len(),
@@ -148,7 +148,7 @@ impl Entry {
         }
     }
 
-    /// The content, if it is a file.
+    /// Returns the content of a file; `None` for other kinds.
     pub(super) fn content(&self) -> Option<&FileContent> {
         match &self.kind {
             EntryKind::File(content) => Some(content),
@@ -156,7 +156,7 @@ impl Entry {
         }
     }
 
-    /// Where it is, for people: a file on disk under its own path, anything else by its path in the flist.
+    /// Returns the path for messages: for a file on disk its real path, for other entries the path in the flist.
     pub(super) fn shown_path(&self) -> PathBuf {
         match &self.kind {
             EntryKind::File(FileContent::Disk(file)) => file.path.clone(),
@@ -164,7 +164,7 @@ impl Entry {
         }
     }
 
-    /// The last component of the path, and what comes before it.
+    /// Splits the path into the directory and the last component.
     fn split(&self) -> (&[u8], &[u8]) {
         match self.path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => {
@@ -175,7 +175,7 @@ impl Entry {
         }
     }
 
-    /// The name as the table keeps it: `/` for the root.
+    /// Returns the name as the table stores it: `/` for the root.
     pub(super) fn name(&self) -> &[u8] {
         if self.path.is_empty() { b"/" } else { self.split().1 }
     }
@@ -221,25 +221,25 @@ impl EntryKind {
     }
 }
 
-/// A checked tree in the order in which it is written: a directory's entries by name, then its first subdirectory.
+/// A checked tree in the order in which it is written: the entries of a directory by name, then its first subdirectory.
 #[derive(Debug)]
 pub struct Tree {
-    /// Each with the number of its parent; its own is its position, from 1. The root's parent is 0.
+    /// Each entry with the number of its parent. Its own number is its position, from 1. The parent of the root is 0.
     pub(super) entries: Vec<(i64, Entry)>,
     pub(super) content_bytes: u64,
 }
 
 impl Tree {
-    /// Gives the name of each entry.
+    /// Iterates over the names of the entries.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.entries.iter().map(|(_, entry)| entry.name())
     }
 
-    /// Makes a tree of entries in any order.
+    /// Builds a tree from entries in any order.
     ///
     /// # Errors
-    /// No root, a path twice, a path below something that is not there or is no directory, a name or link target that
-    /// the format cannot hold, or more than a reader takes.
+    /// The root is missing, a path occurs twice, a path is below something that is missing or no directory, the format
+    /// cannot hold a name or link target, or the tree exceeds a limit of readers.
     pub fn build(entries: Vec<Entry>) -> Result<Self, PackError> {
         if entries.len() > MAX_INODES {
             return Err(PackError::TooMany { what: "entries", limit: MAX_INODES });
@@ -276,7 +276,7 @@ impl Tree {
         let root = root.filter(|root| matches!(root.kind, EntryKind::Directory { .. }));
         let root = root.ok_or_else(|| PackError::Entry { path: shown(b""), reason: "the root is no directory" })?;
         let entries = order(root, &mut children, total)?;
-        // What was not reached hangs on something that is not there or is no directory.
+        // A remaining entry is below something that does not exist or is no directory.
         match children.into_values().flatten().map(|entry| entry.path).min() {
             Some(path) => Err(PackError::Entry { path: shown(&path), reason: "it is not in a directory of the tree" }),
             None => Ok(Self { entries, content_bytes }),
@@ -284,7 +284,7 @@ impl Tree {
     }
 }
 
-/// Takes the entries out of `children` in their order, from the root down.
+/// Moves the entries out of `children` in their order, from the root down.
 fn order(
     root: Entry,
     children: &mut HashMap<Vec<u8>, Vec<Entry>>,
@@ -296,7 +296,7 @@ fn order(
     let mut number = 1_i64;
     while let Some((path, ino)) = directories.pop() {
         let mut inside = children.remove(&path).unwrap_or_default();
-        // By bytes, so that the locale changes nothing. All have the same directory, so the paths compare as the names.
+        // Sort by bytes, independent of the locale. All have the same directory, so comparing paths compares names.
         inside.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         if let Some((twice, _)) = inside.iter().zip(inside.iter().skip(1)).find(|(a, b)| a.path == b.path) {
             return Err(PackError::Entry { path: shown(&twice.path), reason: "it is there twice" });
@@ -314,7 +314,7 @@ fn order(
     Ok(ordered)
 }
 
-/// A path from the root, for people.
+/// Returns a path from the root, for messages.
 pub(super) fn shown(path: &[u8]) -> PathBuf {
     Path::new("/").join(std::ffi::OsStr::from_bytes(path))
 }

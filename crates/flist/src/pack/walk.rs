@@ -1,4 +1,4 @@
-//! Looks at every entry below a directory. The order does not matter here: [`Tree`](super::tree::Tree) makes it.
+//! Walks a directory and collects its entries in any order; [`Tree`](super::tree::Tree) sorts them.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::PackError;
 use super::tree::{DiskFile, Entry, EntryKind, FileContent};
 
-/// Walks the tree below `root`, which is canonical. The paths in `skip` (the output) are left out.
+/// Walks the tree below `root`, which is canonical. Leaves out the paths in `skip` (the output).
 pub(super) fn walk(root: &Path, skip: &[&Path]) -> Result<Vec<Entry>, PackError> {
     let metadata = look_at(root)?;
     if !metadata.is_dir() {

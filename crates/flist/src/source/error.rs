@@ -1,4 +1,4 @@
-//! Why a flist could not be named or fetched.
+//! The errors of naming and fetching a flist.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,19 +7,19 @@ use crate::cache::is_full;
 use crate::error::FlistErrorKind;
 use crate::http::{HttpFailure, is_transient_status};
 
-/// Why a text names no flist.
+/// A text does not name a flist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// It cannot be understood.
+    /// The text is malformed.
     #[error("use {source_text:?} as a flist: {reason}")]
     Invalid {
         /// The text, redacted.
         source_text: String,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: &'static str,
     },
-    /// A scheme that this version does not fetch.
+    /// This version does not fetch from the scheme.
     #[error("use {source_text:?} as a flist: scheme {scheme:?} is not supported")]
     UnsupportedScheme {
         /// The text, redacted.
@@ -30,13 +30,13 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         "name a flist as /path/x.fl, file:///path/x.fl or http(s)://host/x.fl, or a directory as dir:/path"
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
@@ -46,36 +46,36 @@ impl SourceError {
     }
 }
 
-/// What went wrong while a flist was fetched. No variant holds a credential.
+/// A flist could not be fetched. No variant holds a credential.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// There is none of that name.
-    #[error("fetch flist {name}: there is none")]
+    /// The flist does not exist.
+    #[error("fetch flist {name}: not found")]
     NotFound {
         /// The path or redacted URL.
         name: String,
     },
-    /// A directory, device, pipe or socket.
+    /// The path is a directory, device, pipe or socket.
     #[error("fetch flist {}: it is {what}, not a regular file", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is.
+        /// The kind of file.
         what: String,
     },
-    /// A plain directory is used in place.
+    /// The source is a plain directory, which is used in place.
     #[error("fetch flist dir:{}: a directory is not fetched", path.display())]
     IsDirectory {
         /// The directory.
         path: PathBuf,
     },
-    /// The system could not read it.
+    /// The file could not be read.
     #[error("fetch flist {}", path.display())]
     Read {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The exchange with the server failed.
@@ -83,15 +83,15 @@ pub enum FetchError {
     Exchange {
         /// The URL, redacted.
         url: String,
-        /// Where it failed.
+        /// The failed step.
         source: HttpFailure,
     },
-    /// No rule lets the caller have it.
+    /// No access rule allows the caller to fetch it.
     #[error("fetch flist {url}: no rule of this user allows {what}")]
     NotPermitted {
         /// The URL, redacted.
         url: String,
-        /// The URL itself, or where it leads to.
+        /// The URL itself (`it`), or the target of a redirect.
         what: &'static str,
     },
     /// The server answered with a status that is neither success nor absence.
@@ -102,22 +102,22 @@ pub enum FetchError {
         /// The HTTP status.
         status: u16,
     },
-    /// It ended early, or grew meanwhile.
+    /// The transfer ended early, or the file grew meanwhile.
     #[error("fetch flist {name}: {received} bytes came, {announced} were announced")]
     CutShort {
         /// The path or redacted URL.
         name: String,
-        /// What came.
+        /// The bytes received.
         received: u64,
-        /// What was announced.
+        /// The bytes announced.
         announced: u64,
     },
-    /// Above the cap on flists.
+    /// The flist exceeds the size limit.
     #[error("fetch flist {name}: more than {limit} bytes")]
     TooLarge {
         /// The path or redacted URL.
         name: String,
-        /// The cap.
+        /// The limit in bytes.
         limit: u64,
     },
     /// The cache could not be written.
@@ -125,13 +125,13 @@ pub enum FetchError {
     Keep {
         /// The folder of the cache.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl FetchError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -153,7 +153,7 @@ impl FetchError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
@@ -166,12 +166,12 @@ impl FetchError {
         }
     }
 
-    /// Tells whether the disk of the cache is full, or what may be had of it.
+    /// Tells whether the disk of the cache, or its quota, is full.
     pub(super) fn is_full_disk(&self) -> bool {
         matches!(self, Self::Keep { source, .. } if is_full(source))
     }
 
-    /// Tells whether the same server may well answer if it is asked again soon.
+    /// Tells whether a retry soon may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

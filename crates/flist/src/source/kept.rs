@@ -1,4 +1,4 @@
-//! A flist that lies in the cache: kept from being evicted until its server has it, and noted where it came from.
+//! Flists in the cache: protects one from eviction until its server has it, and notes its origin.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::atomic::TempFile;
 use crate::cache::{NAME_SUFFIX, name_of, note_use};
 
-/// Whoever evicts looks at a flist for microseconds, and was stopped if it takes longer than this many pauses.
+/// The most tries for the lock: eviction holds a flist for microseconds, and was stopped if it takes longer.
 const MAX_TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Notes that a flist of the cache is used now, which keeps it for some minutes. `false` if it is not there, or is just
+/// Notes a use of a cached flist, which protects it from eviction for some minutes. `false` if it does not exist, or is
 /// being evicted.
 pub(super) fn claim(path: &Path) -> bool {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
@@ -23,7 +23,7 @@ pub(super) fn claim(path: &Path) -> bool {
         return false;
     }
     note_use(&file);
-    // By name, not only by closing: a process that is just being started has a copy until its exec.
+    // Unlock explicitly: a child process that is being started has a copy of the descriptor until its exec.
     let _closed_anyway = file.unlock();
     true
 }
@@ -32,13 +32,13 @@ fn lock_shared(file: &File) -> bool {
     (0..MAX_TRIES).any(|_| file.try_lock_shared().inspect_err(|_| thread::sleep(PAUSE)).is_ok())
 }
 
-/// Notes where a flist came from, for people. `shown` has no password.
+/// Notes the origin of a flist, for display. `shown` has no password.
 pub(super) fn note_name(flist: &Path, shown: &str) {
     if name_of(flist).is_some_and(|name| name == shown) {
         return;
     }
     if let Err(error) = write_name(flist, shown) {
-        tracing::debug!(%error, flist = %flist.display(), "the name of a flist could not be noted");
+        tracing::debug!(%error, flist = %flist.display(), "flist name not noted");
     }
 }
 
@@ -49,7 +49,7 @@ fn write_name(flist: &Path, shown: &str) -> io::Result<()> {
     temp.rename(&flist.with_extension(NAME_SUFFIX))
 }
 
-/// Says how large a flist of the cache is.
+/// Returns the size of a flist in bytes; 0 if it does not exist.
 pub(super) fn size(flist: &Path) -> u64 {
     fs::symlink_metadata(flist).map_or(0, |metadata| metadata.len())
 }

@@ -1,8 +1,8 @@
-//! Which local files were copied into the cache already, for as long as this process lives: starting the hundredth container
-//! of a flist must not read and hash the flist a hundredth time.
+//! Remembers which local files were copied into the cache by this process, so that starting the hundredth container of a
+//! flist does not read and hash the flist again.
 //!
-//! A file is the same as long as device, inode, size, and the times of its content and of its metadata are: whoever changes
-//! the content changes at least the last. A file that was changed in the very moment of its copying is not remembered.
+//! A file is the same as long as device, inode, size, and the times of its content and of its metadata are the same: a change
+//! of the content changes at least the last. A file that was changed just before its copying is not remembered.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -13,25 +13,25 @@ use std::time::{Duration, SystemTime};
 
 use super::FetchedFlist;
 
-/// How many are remembered: far more flists than a node has in use. Above it all are forgotten, which costs a copy each.
+/// The most files remembered: far more flists than a node uses. Above it all are forgotten, which costs a copy each.
 const MAX_KNOWN: usize = 4096;
 
-/// A file that was changed so short a time ago may be changed again without a sign: clocks of file systems tick in
-/// milliseconds, those of some in seconds.
+/// The age from which a file counts as settled: after a more recent change, another one may leave the same time stamp,
+/// because clocks of file systems tick in milliseconds, some in seconds.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 static KNOWN: LazyLock<Mutex<HashMap<Key, Known>>> = LazyLock::new(Mutex::default);
 
 type Key = (PathBuf, Identity);
 
-/// The copy, and which file it is.
+/// The copy, and the identity of its file.
 #[derive(Debug, Clone)]
 struct Known {
     fetched: FetchedFlist,
     copy: Identity,
 }
 
-/// What tells one content of a file from another.
+/// The metadata that distinguishes one content of a file from another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     device: u64,
@@ -59,7 +59,7 @@ impl Identity {
     }
 }
 
-/// Returns the copy of a file that was copied before, if it still lies in the cache as it was put there.
+/// Returns the earlier copy of a file, if it is unchanged in the cache.
 pub(super) fn recall(folder: &Path, identity: &Identity) -> Option<FetchedFlist> {
     let known = {
         let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ pub(super) fn recall(folder: &Path, identity: &Identity) -> Option<FetchedFlist>
     (copy == known.copy).then_some(known.fetched)
 }
 
-/// Remembers a copy.
+/// Remembers a copy, unless the original changed too recently.
 #[expect(clippy::disallowed_methods, reason = "the age of a file is counted on the clock of its time stamps")]
 pub(super) fn keep(folder: &Path, identity: Identity, fetched: &FetchedFlist) {
     let Ok(copy) = fs::symlink_metadata(&fetched.path) else { return };
@@ -88,7 +88,7 @@ mod tests {
     use super::super::{FlistSource, fetch};
     use super::*;
 
-    /// Gives a file times that have settled.
+    /// Sets old times on a file, which count as settled.
     fn age(path: &Path) {
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
@@ -102,7 +102,7 @@ mod tests {
         fs::write(&path, "one").unwrap();
         age(&path);
         let first = bring();
-        // Its metadata has only just changed, so nothing was remembered: the same length and time stamp do not fool us.
+        // Its metadata has only just changed, so it was not remembered: equal length and time stamp do not deceive us.
         fs::write(&path, "two").unwrap();
         age(&path);
         assert_ne!(bring().hash, first.hash);

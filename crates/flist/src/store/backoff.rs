@@ -1,4 +1,4 @@
-//! Retries of one request: few, bounded in time, with pauses that double and differ.
+//! Retries one request a few times, within a deadline, with doubling and randomized pauses.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{ATTEMPT_TIMEOUT, StoreError};
 use crate::clock::Deadline;
 
-/// How often a store is asked for one block while its failures look transient.
+/// The most attempts on one store for one block while failures look transient.
 pub(super) const MAX_ATTEMPTS: u32 = 3;
 
 /// The pause before the second attempt; it doubles for each further one.
@@ -20,14 +20,14 @@ pub(super) fn wait_before_retry(number: u32, deadline: Deadline) {
     thread::sleep(pause.min(deadline.remaining()));
 }
 
-/// Takes off up to half, at random: readers that failed together shall not come back together.
+/// Shortens a pause by up to half, at random: readers that failed together shall not retry together.
 pub(super) fn jittered(pause: Duration) -> Duration {
-    // A new `RandomState` has new keys: random enough to spread, and no further dependency.
+    // A new `RandomState` has random keys: good enough to spread the pauses, without another dependency.
     let [spread, ..] = RandomState::new().hash_one(0_u8).to_le_bytes();
     pause - pause.mul_f64(f64::from(spread) / 512.0)
 }
 
-/// Runs a step until it succeeds, fails for good, was tried three times, or time is up. The step gets what it may take.
+/// Runs a step until it succeeds, fails permanently, was tried three times, or time is up. The step gets its time limit.
 pub(super) fn retry<T>(
     within: Duration,
     mut step: impl FnMut(Duration) -> Result<T, StoreError>,
@@ -37,7 +37,7 @@ pub(super) fn retry<T>(
     loop {
         match step(ATTEMPT_TIMEOUT.min(deadline.remaining())) {
             Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS && !deadline.has_passed() => {
-                tracing::debug!(fault = %error, attempt, "a store failed, trying again");
+                tracing::debug!(fault = %error, attempt, "store request failed, retried");
                 wait_before_retry(attempt, deadline);
                 attempt += 1;
             }

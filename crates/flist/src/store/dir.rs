@@ -1,4 +1,4 @@
-//! A store that is a folder: `<2 hex>/<64 hex>`, and for reading also `<64 hex>`.
+//! A store in a directory: `<2 hex>/<64 hex>`, and for reading also `<64 hex>`.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -10,7 +10,7 @@ use crate::block::MAX_STORED_LEN;
 use crate::hash::BlockId;
 use crate::regular;
 
-/// Blocks in a local folder. Reading creates nothing; writing creates the folders it needs.
+/// Blocks in a local directory. Reading creates nothing; writing creates the directories it needs.
 #[derive(Debug)]
 pub struct DirStore {
     root: PathBuf,
@@ -18,7 +18,7 @@ pub struct DirStore {
 }
 
 impl DirStore {
-    /// Names the folder. It need not exist yet.
+    /// Makes the store. The directory need not exist yet.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         let name = crate::url::redact(&format!("dir://{}", root.display()));
@@ -43,7 +43,7 @@ impl DirStore {
     fn write(&self, id: &BlockId, stored: &[u8]) -> io::Result<()> {
         let folder = self.root.join(id.shard());
         let path = folder.join(id.to_hex());
-        // Compared, not believed: an earlier crash may have left a damaged copy under the name.
+        // Compare the content: a crash may have left a damaged copy under this name.
         if self.read(&path, id).is_ok_and(|present| present.is_some_and(|present| present == stored)) {
             return Ok(());
         }
@@ -79,10 +79,10 @@ impl BlockStore for DirStore {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        // One sync of the file system for all blocks: one per block would double the time of a pack.
+        // One sync of the file system for all blocks: one for each would double the time of a pack.
         let synced = match File::open(&self.root) {
             Ok(root) => nix::unistd::syncfs(&root).map_err(io::Error::from),
-            // Nothing was ever put.
+            // No block was ever stored.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         };

@@ -1,4 +1,4 @@
-//! Takes the bytes of a block out of an HTTP response, within the bounds of a block.
+//! Reads the bytes of a block from an HTTP response, up to the largest size of a block.
 
 use ureq::Body;
 use ureq::http::Response;
@@ -8,7 +8,7 @@ use crate::block::MAX_STORED_LEN;
 use crate::hash::BlockId;
 use crate::http::HttpFailure;
 
-/// Reads the whole body. What it is worth is checked elsewhere.
+/// Reads the whole body. The caller verifies the bytes.
 pub(super) fn read_block(response: &mut Response<Body>, store: &str, id: &BlockId) -> Result<Vec<u8>, StoreError> {
     let failed = |source| StoreError::Exchange { action: Action::Get, store: store.to_owned(), id: *id, source };
     let too_large = || StoreError::TooLarge { store: store.to_owned(), id: *id, limit: MAX_STORED_LEN };

@@ -1,4 +1,4 @@
-//! Why a block could not be fetched or stored. No variant holds a credential: stores are named redacted.
+//! The errors of fetching and storing a block. No variant holds a credential: stores are named redacted.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use crate::error::FlistErrorKind;
 use crate::hash::BlockId;
 use crate::http::HttpFailure;
 
-/// What was asked of a store.
+/// The operation on a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Reading a block.
@@ -19,8 +19,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// Gives the word between the block and the store.
-    fn way(self) -> &'static str {
+    /// Returns the preposition between block and store in messages.
+    fn preposition(self) -> &'static str {
         match self {
             Self::Get => "from",
             Self::Put => "in",
@@ -37,19 +37,19 @@ impl fmt::Display for Action {
     }
 }
 
-/// What went wrong between us and a store.
+/// An operation on a store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The URL of a route cannot be understood.
+    /// The URL of a route is invalid.
     #[error("use store {store}: {reason}")]
     BadUrl {
         /// The URL, redacted.
         store: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
-    /// A scheme that this version does not speak.
+    /// The URL has a scheme that this version does not support.
     #[error("use store {store}: scheme {scheme:?} is not supported")]
     UnsupportedScheme {
         /// The URL, redacted.
@@ -63,7 +63,7 @@ pub enum StoreError {
         /// The URL.
         store: String,
     },
-    /// The folder, namespace or bucket is not there. Reading never creates it.
+    /// The directory, namespace or bucket does not exist. Reading never creates it.
     #[error("use store {store}: there is no such folder, namespace or bucket")]
     NoStore {
         /// The URL, redacted.
@@ -77,44 +77,44 @@ pub enum StoreError {
         /// The block.
         id: BlockId,
     },
-    /// The system could not read it.
+    /// The block could not be read.
     #[error("get block {id} from {store}")]
     Read {
         /// The store.
         store: String,
         /// The block.
         id: BlockId,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The exchange with a server failed.
-    #[error("{action} block {id} {} {store}", .action.way())]
+    #[error("{action} block {id} {} {store}", .action.preposition())]
     Exchange {
-        /// What was asked.
+        /// The operation.
         action: Action,
         /// The store, redacted.
         store: String,
         /// The block.
         id: BlockId,
-        /// Where it failed.
+        /// The failed step.
         source: HttpFailure,
     },
     /// The exchange with a 0-db failed.
-    #[error("{action} block {id} {} {store}", .action.way())]
+    #[error("{action} block {id} {} {store}", .action.preposition())]
     Zdb {
-        /// What was asked.
+        /// The operation.
         action: Action,
         /// The store, redacted.
         store: String,
         /// The block.
         id: BlockId,
-        /// Where it failed.
+        /// The failed step.
         source: ZdbFailure,
     },
     /// The server answered with a status that is neither success nor absence.
-    #[error("{action} block {id} {} {store}: status {status} {code}", .action.way())]
+    #[error("{action} block {id} {} {store}: status {status} {code}", .action.preposition())]
     Status {
-        /// What was asked.
+        /// The operation.
         action: Action,
         /// The store, redacted.
         store: String,
@@ -122,45 +122,45 @@ pub enum StoreError {
         id: BlockId,
         /// The HTTP status.
         status: u16,
-        /// What an S3 server calls it, letters only; empty if it does not.
+        /// The error code of an S3 server, letters only; empty if there is none.
         code: String,
     },
-    /// The server answered that we may not.
-    #[error("{action} block {id} {} {store}: not allowed: {answer:?}", .action.way())]
+    /// The server refused the operation.
+    #[error("{action} block {id} {} {store}: not allowed: {answer:?}", .action.preposition())]
     Denied {
-        /// What was asked.
+        /// The operation.
         action: Action,
         /// The store, redacted.
         store: String,
         /// The block.
         id: BlockId,
-        /// Its words, without our password.
+        /// The server's text, without our password.
         answer: String,
     },
     /// The server answered with another error.
-    #[error("{action} block {id} {} {store}: it answered {answer:?}", .action.way())]
+    #[error("{action} block {id} {} {store}: it answered {answer:?}", .action.preposition())]
     Answer {
-        /// What was asked.
+        /// The operation.
         action: Action,
         /// The store, redacted.
         store: String,
         /// The block.
         id: BlockId,
-        /// Its words, without our password.
+        /// The server's text, without our password.
         answer: String,
-        /// Whether it says "later".
+        /// Whether the answer asks for a retry.
         is_transient: bool,
     },
-    /// The store has not answered for a while, so it was not asked.
+    /// The store has failed several times in a row, so it was not asked.
     #[error("get block {id} from {store}: not asked, since it failed {failures} times in a row, at last: {reason}")]
-    LeftAlone {
+    Paused {
         /// The store, redacted.
         store: String,
         /// The block.
         id: BlockId,
-        /// Failures since its last answer.
+        /// The number of failures since its last answer.
         failures: u32,
-        /// The last of them.
+        /// The last failure.
         reason: String,
     },
     /// The object is larger than any block.
@@ -170,15 +170,15 @@ pub enum StoreError {
         store: String,
         /// The block.
         id: BlockId,
-        /// The cap.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// What the store gave is not the block.
+    /// The bytes from the store are not the block.
     #[error("verify a block from {store}")]
     Verify {
         /// The store, redacted.
         store: String,
-        /// Which check failed.
+        /// The failed check.
         source: BlockError,
     },
     /// No route covers this id.
@@ -187,16 +187,16 @@ pub enum StoreError {
         /// The block.
         id: BlockId,
     },
-    /// Every matching store was asked, some more than once.
+    /// All stores for this block were asked, some more than once.
     #[error("get block {id}: {attempts} attempts on {stores} stores failed")]
     Exhausted {
         /// The block.
         id: BlockId,
-        /// How often a store was asked.
+        /// The number of attempts.
         attempts: u32,
-        /// How many stores the routes allow for it.
+        /// The number of stores that cover the block.
         stores: usize,
-        /// The most telling failure.
+        /// The most informative failure.
         source: Box<StoreError>,
     },
     /// This kind of store cannot be written.
@@ -213,28 +213,28 @@ pub enum StoreError {
         /// The store, redacted.
         store: String,
     },
-    /// The system could not write it.
+    /// The block could not be written.
     #[error("put block {id} in {store}")]
     Write {
         /// The store.
         store: String,
         /// The block.
         id: BlockId,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The system could not promise that the blocks are on disk.
+    /// The blocks could not be synced to the disk.
     #[error("flush {store} to disk")]
     Flush {
         /// The store.
         store: String,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl StoreError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -254,7 +254,7 @@ impl StoreError {
             Self::Exchange { source: HttpFailure::Forbidden, .. } | Self::Zdb { source: ZdbFailure::Forbidden, .. } => {
                 "fetch the flist to a local file, if you trust it, and use that"
             }
-            Self::Exchange { .. } | Self::Zdb { .. } | Self::LeftAlone { .. } => {
+            Self::Exchange { .. } | Self::Zdb { .. } | Self::Paused { .. } => {
                 "check that the store is up and reachable from this node, then retry"
             }
             Self::Status { code, .. } if code == "RequestTimeTooSkewed" => "set the clock of this node",
@@ -270,7 +270,7 @@ impl StoreError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {
@@ -287,7 +287,7 @@ impl StoreError {
             | Self::Zdb { .. }
             | Self::Status { .. }
             | Self::Answer { .. }
-            | Self::LeftAlone { .. } => FlistErrorKind::Unreachable,
+            | Self::Paused { .. } => FlistErrorKind::Unreachable,
             Self::NotFound { .. } | Self::NoRoute { .. } => FlistErrorKind::NotFound,
             Self::Read { .. } | Self::Write { .. } | Self::Flush { .. } => FlistErrorKind::Io,
             Self::TooLarge { .. } => FlistErrorKind::Corrupt,
@@ -296,7 +296,7 @@ impl StoreError {
         }
     }
 
-    /// Tells whether the same store may well answer if it is asked again soon.
+    /// Tells whether a retry soon may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -308,7 +308,7 @@ impl StoreError {
         }
     }
 
-    /// Tells whether a bound on time was reached: the store may hang, and asking again costs as much again.
+    /// Tells whether a timeout expired: the store may hang, and a retry may take as long again.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(
             self,

@@ -1,10 +1,10 @@
-//! Whether a store answers. One that does not is left alone for a while, so that readers do not queue up on it.
+//! Tracks whether a store answers. A store that does not is paused for a while, so that readers do not queue up on it.
 //!
 //! ```text
-//!            3 failures in a row                 the pause is over
-//! answering ────────────────────> left alone ──────────────────────> one reader asks ──answer──> answering
-//!                                     ^                                    │
-//!                                     └──── no answer: twice as long ──────┘
+//!            3 failures in a row              the pause is over
+//! answering ────────────────────> paused ──────────────────────> one reader asks ──answer──> answering
+//!                                   ^                                  │
+//!                                   └── no answer: twice as long ──────┘
 //! ```
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,16 +14,16 @@ use super::ATTEMPT_TIMEOUT;
 use super::backoff::jittered;
 use crate::clock::Deadline;
 
-/// Failures in a row after which a store is left alone: one lost connection is no outage.
+/// The failures in a row after which a store is paused: one lost connection is no outage.
 const FAILURES_TO_PAUSE: u32 = 3;
 
-/// How long it is left alone at first: about what a service takes to restart.
+/// The length of the first pause: about the time in which a service restarts.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest that it is left alone: a store that comes back is in use again so soon.
+/// The longest pause, after which a store that is back is used again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Shared by all readers of a store.
+/// The health of a store, shared by all its readers.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<State>);
 
@@ -31,7 +31,7 @@ pub(super) struct Health(Mutex<State>);
 struct State {
     /// Failures since the last answer.
     failures: u32,
-    /// The last failure, for the error of those who may not ask.
+    /// The last failure, for the errors of readers that may not ask.
     reason: String,
     paused: Option<Pause>,
 }
@@ -42,43 +42,43 @@ struct Pause {
     length: Duration,
 }
 
-/// What a reader may do.
+/// The permission of a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Ask, and ask again.
+    /// Ask, with retries.
     Open,
-    /// Ask once, for everyone: the pause is over, and the others wait for what comes of it.
+    /// Ask once, for all readers: the pause is over, and the others wait for the result.
     Probe,
-    /// Do not ask.
-    LeftAlone {
-        /// Failures since the last answer.
+    /// Do not ask: the store is paused.
+    Paused {
+        /// The number of failures since the last answer.
         failures: u32,
-        /// The last of them.
+        /// The last failure.
         reason: String,
     },
 }
 
 impl Health {
-    /// Tells what a reader may do now. Whoever gets [`Admission::Probe`] asks at once.
+    /// Returns what a reader may do now. A reader with [`Admission::Probe`] must ask at once.
     pub(super) fn admit(&self) -> Admission {
         let mut state = self.lock();
         match &mut state.paused {
             None => Admission::Open,
             Some(pause) if pause.until.has_passed() => {
-                // Until then it has reported; if it was lost, another one asks.
+                // The probe reports before then; if it was lost, another reader probes.
                 pause.until = Deadline::after(ATTEMPT_TIMEOUT);
                 Admission::Probe
             }
-            Some(_) => Admission::LeftAlone { failures: state.failures, reason: state.reason.clone() },
+            Some(_) => Admission::Paused { failures: state.failures, reason: state.reason.clone() },
         }
     }
 
-    /// Tells whether the store is left alone.
+    /// Tells whether the store is paused.
     pub(super) fn is_paused(&self) -> bool {
         self.lock().paused.is_some()
     }
 
-    /// Notes an answer, of whatever kind: the store lives.
+    /// Records an answer of any kind: the store works.
     pub(super) fn answered(&self) {
         let mut state = self.lock();
         if state.failures > 0 {
@@ -86,7 +86,7 @@ impl Health {
         }
     }
 
-    /// Notes that none came. Readers that were under way when a pause began do not prolong it; a probe does.
+    /// Records a missing answer. Readers already asking when a pause began do not prolong it; a probe does.
     pub(super) fn failed(&self, admission: &Admission, reason: String) {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
@@ -112,7 +112,7 @@ mod tests {
         health.failed(admission, "no connection".to_owned());
     }
 
-    /// Lets the pause be over, as time would.
+    /// Ends the pause, as time would.
     fn end_pause(health: &Health) -> Duration {
         let mut state = health.lock();
         let pause = state.paused.as_mut().unwrap();
@@ -130,7 +130,7 @@ mod tests {
             health.answered();
         }
         (0..3).for_each(|_| fail(&health, &Admission::Open));
-        assert_eq!(health.admit(), Admission::LeftAlone { failures: 3, reason: "no connection".to_owned() });
+        assert_eq!(health.admit(), Admission::Paused { failures: 3, reason: "no connection".to_owned() });
     }
 
     #[test]
@@ -141,9 +141,9 @@ mod tests {
         for _ in 0..8 {
             lengths.push(end_pause(&health).as_secs());
             assert_eq!(health.admit(), Admission::Probe);
-            assert!(matches!(health.admit(), Admission::LeftAlone { .. }), "only one asks");
+            assert!(matches!(health.admit(), Admission::Paused { .. }), "only one asks");
             fail(&health, &Admission::Probe);
-            assert!(matches!(health.admit(), Admission::LeftAlone { .. }));
+            assert!(matches!(health.admit(), Admission::Paused { .. }));
         }
         assert_eq!(lengths, [1, 2, 4, 8, 16, 30, 30, 30]);
         end_pause(&health);

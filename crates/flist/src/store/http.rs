@@ -1,4 +1,4 @@
-//! A store behind a web server: GET `<url>/<2 hex>/<64 hex>`, and on 404 GET `<url>/<64 hex>`. Read only.
+//! A read-only store on a web server: GET `<url>/<2 hex>/<64 hex>`, and on 404 GET `<url>/<64 hex>`.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::http::{self, Bounds, HttpFailure};
 use crate::net::NetRoutes;
 use crate::url::{self, ServerUrl};
 
-/// Blocks served over `http://` or `https://`. Keeps its connections for reuse.
+/// Blocks served over `http://` or `https://`. Keeps connections for reuse.
 pub struct HttpStore {
     agent: Agent,
     base: String,
     query: String,
-    /// The value of the header, if the URL has a user or a password.
+    /// The value of the `Authorization` header, if the URL has a user or a password.
     authorization: Option<String>,
     name: String,
 }
@@ -32,10 +32,10 @@ impl std::fmt::Debug for HttpStore {
 }
 
 impl HttpStore {
-    /// Names the server. Connects at the first [`BlockStore::get`].
+    /// Makes the store. Connects at the first [`BlockStore::get`].
     ///
     /// # Errors
-    /// [`StoreError::BadUrl`] if the URL has no host or characters that a URL cannot have.
+    /// [`StoreError::BadUrl`] if the URL has no host or an invalid character.
     pub fn new(store_url: &str) -> Result<Self, StoreError> {
         Self::with_hosts(store_url, NetRoutes::Any)
     }
@@ -44,7 +44,7 @@ impl HttpStore {
     pub(super) fn with_hosts(store_url: &str, hosts: NetRoutes) -> Result<Self, StoreError> {
         let name = url::redact(store_url);
         let bad = |reason| StoreError::BadUrl { store: name.clone(), reason };
-        // The client never sees the user and the password: what it says or keeps cannot quote them.
+        // The client never gets the user and the password, so its messages and caches cannot contain them.
         let (bare, userinfo) = url::take_userinfo(store_url);
         if !http::is_valid_url(&bare) {
             return Err(bad("it is not a valid http URL"));
@@ -61,7 +61,7 @@ impl HttpStore {
         Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), query, authorization, name })
     }
 
-    /// Asks for one name within the time left. `None` if the server says that there is no such thing.
+    /// Requests one path within the time left. `None` if the server answers that it does not exist.
     fn request(&self, name: &str, id: &BlockId, deadline: Deadline) -> Result<Option<Vec<u8>>, StoreError> {
         let (action, store) = (Action::Get, || self.name.clone());
         let failed = |source| StoreError::Exchange { action, store: store(), id: *id, source };
@@ -83,7 +83,7 @@ impl HttpStore {
     }
 }
 
-/// Makes the value of the header that carries a user and a password.
+/// Returns the header value for a user and a password.
 fn basic(user: &[u8], password: &[u8]) -> String {
     format!("Basic {}", BASE64.encode([user, b":", password].concat()))
 }

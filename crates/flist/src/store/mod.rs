@@ -1,7 +1,7 @@
-//! Where blocks are kept: one trait, one file per scheme, and the routes that choose among them.
+//! Stores of blocks: one trait, one file per scheme, and the routes that choose among them.
 //!
-//! A store only moves bytes. What they are worth is checked by [`Routes::fetch`], which asks the next store when one
-//! gives nothing or something wrong.
+//! A store only transfers bytes. [`Routes::fetch`] verifies them, and asks the next store if one fails or returns wrong
+//! bytes.
 
 mod backoff;
 mod dir;
@@ -29,25 +29,25 @@ pub use zdb::{ZdbFailure, ZdbStore};
 use crate::hash::BlockId;
 use crate::url;
 
-/// The longest that a store may take to accept a connection, and the longest without a byte from it.
+/// The longest time to connect to a store, and the longest time without a byte from it.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest that one attempt may take: the largest block at 40 KiB/s. Two of them fit in [`BLOCK_TIMEOUT`].
+/// The longest time of one attempt: the largest block at 40 KiB/s. Two attempts fit in [`BLOCK_TIMEOUT`].
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest that fetching or storing one block may take over all stores and attempts. A reader is waiting in the
-/// kernel.
+/// The longest time to fetch or store one block, over all stores and attempts. A reader is waiting in the kernel
+/// meanwhile.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Keeps sealed blocks under their id.
+/// A store that keeps sealed blocks under their id.
 pub trait BlockStore: Send + Sync + std::fmt::Debug {
     /// Fetches the stored bytes of a block, of at most [`crate::block::MAX_STORED_LEN`], within 15 s. Does not verify them.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the store answered that it has no such block; any other if it did not answer.
+    /// [`StoreError::NotFound`] if the store answered that it has no such block; another error if it did not answer.
     fn get(&self, id: &BlockId) -> Result<Vec<u8>, StoreError>;
 
-    /// As [`BlockStore::get`], within a limit of the caller's. A store that cannot wait need not look at it.
+    /// As [`BlockStore::get`], within the caller's time limit. A store that never waits may ignore it.
     ///
     /// # Errors
     /// As [`BlockStore::get`].
@@ -55,30 +55,30 @@ pub trait BlockStore: Send + Sync + std::fmt::Debug {
         self.get(id)
     }
 
-    /// Stores a block, whole or not at all. Storing the same again is fine.
+    /// Stores a block completely or not at all. Storing the same block again is no error.
     ///
     /// # Errors
-    /// [`StoreError::ReadOnly`] if this scheme cannot be written; otherwise why it failed.
+    /// [`StoreError::ReadOnly`] if this scheme cannot be written; otherwise the failure.
     fn put(&self, id: &BlockId, stored: &[u8]) -> Result<(), StoreError>;
 
-    /// Tells whether blocks can be put at all.
+    /// Tells whether the store can be written.
     fn is_writable(&self) -> bool {
         true
     }
 
-    /// Waits until everything put so far survives a power loss.
+    /// Waits until all blocks stored so far survive a power loss.
     ///
     /// # Errors
-    /// The system could not promise it.
+    /// The operating system could not sync them.
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Names the store in errors and logs, without any credential.
+    /// Returns the name of the store for errors and logs, without credentials.
     fn name(&self) -> &str;
 }
 
-/// Makes the store that a URL names. Connects to nothing and creates nothing yet.
+/// Makes the store of a URL. Does not connect or create anything yet.
 pub(crate) fn connect(store_url: &str, policy: &RoutePolicy) -> Result<Box<dyn BlockStore>, StoreError> {
     let shown = || url::redact(store_url);
     let bad = |reason| StoreError::BadUrl { store: shown(), reason };
@@ -98,22 +98,22 @@ pub(crate) fn connect(store_url: &str, policy: &RoutePolicy) -> Result<Box<dyn B
     }
 }
 
-/// Makes the store that a URL names for writing, which the operator named.
+/// Makes the store of a URL that the operator gave, for writing.
 ///
-/// Fails at once for one that can only be read: before a tree is walked and its first block is sealed.
+/// Fails at once for a read-only store, before a tree is walked and its first block is sealed.
 pub(crate) fn connect_to_write(store_url: &str) -> Result<Box<dyn BlockStore>, StoreError> {
     let store = connect(store_url, &RoutePolicy::default())?;
     if store.is_writable() { Ok(store) } else { Err(StoreError::NotWritable { store: store.name().to_owned() }) }
 }
 
-/// Takes the folder out of `dir:///absolute/path`.
+/// Returns the directory of `dir:///absolute/path`.
 pub(crate) fn dir_path(store_url: &str) -> Result<PathBuf, &'static str> {
     let path = store_url.strip_prefix("dir://").ok_or("it is not a dir:// URL")?;
     if !path.starts_with('/') {
         return Err("a dir:// URL has no host and an absolute path: dir:///path");
     }
     let path = PathBuf::from(path);
-    // Lexical prefixes mean something only without `..`.
+    // Comparing path prefixes is only safe without `..`.
     if path.components().any(|component| component == Component::ParentDir) || path.as_os_str().is_empty() {
         return Err("the path of a dir:// URL may not contain ..");
     }

@@ -1,4 +1,4 @@
-//! Which routes of a flist may be used. A flist comes from outside; its routes make this machine read and connect.
+//! Restricts the routes of a flist: a flist comes from outside, and its routes make this machine read files and connect.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use crate::net::NetRoutes;
 use crate::source::FlistSource;
 
-/// Which routes of a flist may be used. A flist comes from outside, and a `dir://` route reads this machine's files.
+/// The routes of a flist that may be used. A flist comes from outside, and a `dir://` route reads this machine's files.
 #[derive(Debug, Clone, Default)]
 pub struct RoutePolicy {
-    /// What `dir://` routes may name.
+    /// The directories that `dir://` routes may name.
     pub dir_routes: DirRoutes,
-    /// What `http(s)://`, `zdb://` and `s3://` routes may connect to.
+    /// The hosts that `http(s)://`, `zdb://` and `s3://` routes may connect to.
     pub net_routes: NetRoutes,
 }
 
 impl RoutePolicy {
-    /// Gives the policy for a flist by where it comes from: the network is trusted with nothing of this machine.
+    /// Returns the policy for a flist by its origin: a flist from the network gets no access to this machine.
     ///
     /// A flist that was fetched from this machine's own loopback, by its address or as `localhost`, may route there.
     #[must_use]
@@ -27,14 +27,14 @@ impl RoutePolicy {
         }
     }
 
-    /// Gives the policy for a flist of a caller with limited rights, wherever it comes from: folders at or below `dirs`,
-    /// public addresses, and `servers` (`host:port`).
+    /// Returns the policy for a flist of a limited user, of any origin: directories at or below `dirs`, public
+    /// addresses, and `servers` (`host:port`).
     #[must_use]
     pub fn limited(dirs: Vec<PathBuf>, servers: Vec<String>) -> Self {
         Self { dir_routes: DirRoutes::Under(dirs), net_routes: NetRoutes::PublicAnd(Arc::from(servers)) }
     }
 
-    /// As [`RoutePolicy::for_source`], for a source as it is shown. Nothing is known of an empty one: it is local.
+    /// As [`RoutePolicy::for_source`], for a source in its shown form. An empty one counts as local.
     #[must_use]
     pub fn for_source_named(shown: &str) -> Self {
         match FlistSource::parse(shown) {
@@ -45,15 +45,15 @@ impl RoutePolicy {
     }
 }
 
-/// What `dir://` routes may name.
+/// The directories that `dir://` routes may name.
 #[derive(Debug, Clone, Default)]
 pub enum DirRoutes {
-    /// Anything: for a flist that the operator made or named by a local path.
+    /// Any directory: for a flist that the operator made or named by a local path.
     #[default]
     Any,
-    /// Folders at or below these: for flists from the network, where the operator has local stores.
+    /// Directories at or below these: for flists from the network, where the operator has local stores.
     Under(Vec<PathBuf>),
-    /// Nothing: for flists from the network.
+    /// No directory: for flists from the network.
     Never,
 }
 

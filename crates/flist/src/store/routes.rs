@@ -1,4 +1,4 @@
-//! Chooses the stores for a block by the first byte of its id, and goes on to the next one until a copy verifies.
+//! Selects the stores for a block by the first byte of its id, and asks one after the other until a copy verifies.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::clock::Deadline;
 use crate::hash::{BlockId, BlockRef};
 use crate::metadata::Route;
 
-/// The values of `id[0]` that a store serves, ends included.
+/// The values of `id[0]` that a store covers, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) start: u8,
@@ -24,7 +24,7 @@ impl Range {
     }
 }
 
-/// The stores of one flist. `Send + Sync`; share it between readers, it keeps the connections.
+/// The stores of one flist. Share it between readers, because it keeps the connections.
 #[derive(Debug)]
 pub struct Routes {
     entries: Vec<Entry>,
@@ -36,14 +36,14 @@ struct Entry {
     source: Arc<Source>,
 }
 
-/// A store, and whether it answers. Routes with the same URL share one, with its connections.
+/// A store and its health. Routes with the same URL share one, with its connections.
 #[derive(Debug)]
 struct Source {
     store: Result<Box<dyn BlockStore>, Unusable>,
     health: Health,
 }
 
-/// A route that cannot be used. Kept, since another route may cover the same blocks.
+/// A route that cannot be used. Kept, because another route may cover the same blocks.
 struct Unusable {
     url: String,
     policy: RoutePolicy,
@@ -56,19 +56,19 @@ impl std::fmt::Debug for Unusable {
 }
 
 impl Routes {
-    /// Prepares the stores that the routes of a flist name. Connects to nothing yet and creates nothing.
+    /// Prepares the stores of a flist's routes. Does not connect or create anything yet.
     ///
-    /// A route that cannot be used is skipped as long as there is another.
+    /// A route that cannot be used is skipped, as long as another one can.
     ///
     /// # Errors
-    /// The first route's fault, if there are routes and none of them can be used.
+    /// The fault of the first route, if there are routes and none of them can be used.
     pub fn connect(routes: &[Route], policy: &RoutePolicy) -> Result<Self, StoreError> {
         let (mut entries, mut sources) = (Vec::with_capacity(routes.len()), HashMap::new());
         let mut first_fault = None;
         for route in routes {
             let source = sources.entry(route.url.as_str()).or_insert_with(|| {
                 let store = connect(&route.url, policy).map_err(|fault| {
-                    tracing::warn!(fault = %fault, "a route of the flist cannot be used");
+                    tracing::warn!(fault = %fault, "route of flist not usable");
                     first_fault.get_or_insert(fault);
                     Unusable { url: route.url.clone(), policy: policy.clone() }
                 });
@@ -82,7 +82,7 @@ impl Routes {
         }
     }
 
-    /// Uses stores that were made elsewhere: for tests, and for schemes of other crates.
+    /// Uses the given stores, for tests and for schemes of other crates.
     #[must_use]
     pub fn from_stores(stores: Vec<(u8, u8, Box<dyn BlockStore>)>) -> Self {
         let entry = |(start, end, store)| {
@@ -92,14 +92,14 @@ impl Routes {
         Self { entries: stores.into_iter().map(entry).collect() }
     }
 
-    /// Fetches one block from any store that covers it, and opens it: both hashes are checked.
+    /// Fetches one block from any store that covers it, and opens it; both hashes are checked.
     ///
-    /// Tries every matching store in the order of the routes; those whose failure looks transient up to three times.
-    /// One that failed three times in a row is left out for a while, and if it is the only one, the fetch fails at once.
-    /// Takes at most 30 s.
+    /// Tries every matching store in the order of the routes; transient failures are retried, up to three attempts. A store
+    /// that failed three times in a row is not asked for a while; if it is the only one, the fetch fails at once. Takes at most
+    /// 30 s.
     ///
     /// # Errors
-    /// [`StoreError::NoRoute`], or [`StoreError::Exhausted`] with the most telling failure.
+    /// [`StoreError::NoRoute`], or [`StoreError::Exhausted`] with the most informative failure.
     pub fn fetch(&self, block: &BlockRef) -> Result<Vec<u8>, StoreError> {
         let covering = self.entries.iter().filter(|entry| entry.range.covers(&block.id));
         let mut pending = covering.map(|entry| &*entry.source).collect::<Vec<_>>();
@@ -117,13 +117,13 @@ impl Routes {
                 if deadline.has_passed() {
                     break;
                 }
-                // Readers that were let in once keep their few attempts: a blink of the store is no error for them.
+                // A reader admitted in the first round keeps its retries, so that a short outage is no error for it.
                 let admission = if round == 0 { source.health.admit() } else { Admission::Open };
-                attempts += u32::from(!matches!(admission, Admission::LeftAlone { .. }));
+                attempts += u32::from(!matches!(admission, Admission::Paused { .. }));
                 match source.attempt(block, &admission, deadline) {
                     Ok(plain) => return Ok(plain),
                     Err(fault) => {
-                        tracing::debug!(fault = %fault, round, "a store did not give the block");
+                        tracing::debug!(fault = %fault, round, "block not fetched from store");
                         if source.is_worth_asking_again(&fault, &admission) {
                             again.push(source);
                         }
@@ -145,12 +145,12 @@ impl Source {
     fn attempt(&self, block: &BlockRef, admission: &Admission, deadline: Deadline) -> Result<Vec<u8>, StoreError> {
         let store = match &self.store {
             Ok(store) => store,
-            // Made again for its error, which cannot be copied; errors hold no credentials, so nothing else is kept.
+            // Connects again to get the error, which cannot be cloned. Errors hold no credentials, so this keeps none either.
             Err(unusable) => &connect(&unusable.url, &unusable.policy)?,
         };
-        if let Admission::LeftAlone { failures, reason } = admission {
+        if let Admission::Paused { failures, reason } = admission {
             let (store, reason) = (store.name().to_owned(), reason.clone());
-            return Err(StoreError::LeftAlone { store, id: block.id, failures: *failures, reason });
+            return Err(StoreError::Paused { store, id: block.id, failures: *failures, reason });
         }
         let answer = store.get_within(&block.id, ATTEMPT_TIMEOUT.min(deadline.remaining()));
         match &answer {
@@ -160,14 +160,14 @@ impl Source {
         block::open(answer?, block).map_err(|source| StoreError::Verify { store: store.name().to_owned(), source })
     }
 
-    /// One that hangs and is taken for dead by now would only make the reader wait longer.
+    /// Tells whether to retry. A store that hangs and is already paused would only delay the reader.
     fn is_worth_asking_again(&self, fault: &StoreError, admission: &Admission) -> bool {
         let hangs = fault.is_timeout() && self.health.is_paused();
         fault.is_transient() && *admission == Admission::Open && !hangs
     }
 }
 
-/// Gives a failure without the names of the store and the block, for the error of readers of other blocks.
+/// Returns a failure without the names of the store and the block, for errors about other blocks.
 fn reason(fault: &StoreError) -> String {
     match std::error::Error::source(fault) {
         Some(source) => source.to_string(),
@@ -179,7 +179,7 @@ fn reason(fault: &StoreError) -> String {
     }
 }
 
-/// Keeps the failure that says most: damage before silence before absence.
+/// Returns the more informative failure: a damaged block before a silent store before a missing block.
 fn more_telling(known: Option<StoreError>, new: StoreError) -> Option<StoreError> {
     let rank = |error: &StoreError| match error {
         StoreError::Verify { .. } | StoreError::TooLarge { .. } => 3,

@@ -1,6 +1,6 @@
-//! A store in a bucket: object `<64 hex>` at its root, named path style, requests signed in their query (SigV4).
+//! A store in an S3 bucket: object `<64 hex>` at its root, path-style URLs, requests signed in their query (SigV4).
 //!
-//! Without credentials requests are not signed: for buckets that anyone may read, since packing strips the password.
+//! Requests without credentials are not signed: this serves public buckets, because packing strips the password.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::http::{self, Bounds, HttpFailure};
 use crate::net::NetRoutes;
 use crate::url::{ServerUrl, redact};
 
-/// How long a signature holds. It must outlast a request between two clocks that differ; servers allow a quarter of an
-/// hour of that. The signed URL is in no log and no error.
+/// The lifetime of a signature. It covers a difference between the clocks, of which servers allow a quarter of an hour.
+/// The signed URL appears in no log and no error.
 const SIGNATURE_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// The region if the URL names none: what servers other than Amazon's take for theirs.
+/// The region if the URL has none: the default of servers other than Amazon's.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Bytes of an error answer that are looked at: its code stands at the beginning.
+/// The bytes read of an error answer: its code is at the beginning.
 const MAX_ERROR_BODY: u64 = 4096;
 
-/// Letters of an error code: the longest of the API has about 50.
+/// The most letters of an error code: the longest of the API has about 50.
 const MAX_CODE_LEN: usize = 64;
 
 /// Blocks in a bucket of an S3 server. Keeps its connections for reuse.
@@ -45,12 +45,12 @@ impl std::fmt::Debug for S3Store {
 }
 
 impl S3Store {
-    /// Names the bucket: `s3://[user:secret@]host[:port]/bucket[?region=]`, with TLS as `s3s://` or `s3+tls://`.
+    /// Makes the store of `s3://[user:secret@]host[:port]/bucket[?region=]`, with TLS as `s3s://` or `s3+tls://`.
     ///
     /// Connects at the first request.
     ///
     /// # Errors
-    /// [`StoreError::BadUrl`] if that is not what the URL looks like.
+    /// [`StoreError::BadUrl`] if the URL has another form.
     pub fn new(store_url: &str) -> Result<Self, StoreError> {
         Self::with_hosts(store_url, NetRoutes::Any)
     }
@@ -74,7 +74,7 @@ impl S3Store {
         let region = region.filter(|region| !region.is_empty()).unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let bucket = Bucket::new(endpoint, UrlStyle::Path, bucket_name, region)
             .map_err(|_| bad("its path is not the name of a bucket"))?;
-        // A user alone is what stripping a password leaves.
+        // A user without a password remains after stripping the password.
         let credentials = match parts.password {
             Some(secret) if !secret.is_empty() => Some(Credentials::new(text(parts.user)?, text(secret)?)),
             _ => None,
@@ -88,10 +88,10 @@ impl S3Store {
         move |error| StoreError::Exchange { action, store: store.clone(), id, source: HttpFailure::from_client(error) }
     }
 
-    /// Understands a refusal by its code, which tells more than the status.
+    /// Converts a refusal to an error by its code, which says more than the status.
     fn refused(&self, action: Action, id: &BlockId, response: &mut Response<Body>) -> StoreError {
         let mut body = Vec::new();
-        // An answer that breaks off has no code; its status still says enough.
+        // A truncated answer has no code; its status is enough.
         let _broken = response.body_mut().as_reader().take(MAX_ERROR_BODY).read_to_end(&mut body);
         let (store, status, code) = (self.name.clone(), response.status().as_u16(), error_code(&body));
         match (status, code.as_str()) {
@@ -103,14 +103,14 @@ impl S3Store {
 
     fn put_once(&self, id: &BlockId, stored: &[u8], limit: Duration) -> Result<(), StoreError> {
         let signed = self.bucket.put_object(self.credentials.as_ref(), &id.to_hex()).sign(SIGNATURE_LIFETIME);
-        // The body does not follow a redirect, so none is followed.
+        // The request body would not follow a redirect, so redirects are disabled.
         let request = self.agent.put(signed.as_str()).config().max_redirects(0).timeout_global(Some(limit)).build();
         let mut response = request.send(stored).map_err(self.failed(Action::Put, id))?;
         if response.status().is_success() { Ok(()) } else { Err(self.refused(Action::Put, id, &mut response)) }
     }
 }
 
-/// Finds `<Code>…</Code>`. Anything but letters is not a code: a hostile answer must not write into our log.
+/// Extracts `<Code>…</Code>`. Only letters and digits are accepted, so that a hostile answer cannot write into our log.
 fn error_code(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);

@@ -1,10 +1,10 @@
-//! A store in a namespace of a 0-db, by the part of the Redis protocol that it speaks.
+//! A store in a namespace of a 0-db, by the part of the Redis protocol that a 0-db supports.
 //!
 //! ```text
 //! new connection ──SELECT ns [password]──PING──> pool of 4 ──GET id──> bytes
 //!                                                         ──EXISTS id──SET id bytes──>
 //! ```
-//! The key is the raw id. `SELECT` is not sent for the namespace `default`; no `AUTH` is: the password goes with `SELECT`.
+//! The key is the raw id. `SELECT` is omitted for the namespace `default`. `AUTH` is not used: `SELECT` has the password.
 
 mod answer;
 mod failure;
@@ -25,13 +25,13 @@ use crate::hash::BlockId;
 use crate::net::{self, NetRoutes};
 use crate::url::{ServerUrl, redact};
 
-/// The port if the URL names none.
+/// The port if the URL has none.
 const DEFAULT_PORT: u16 = 9900;
 
-/// The namespace that every connection starts in.
+/// The namespace in which every connection starts.
 const DEFAULT_NAMESPACE: &[u8] = b"default";
 
-/// The longest name of a namespace, and the longest password, that a 0-db takes.
+/// The longest name of a namespace, and the longest password, that a 0-db accepts.
 const MAX_NAME_LEN: usize = 128;
 
 /// Blocks in a namespace of a 0-db. Keeps up to four connections for reuse.
@@ -51,12 +51,12 @@ impl std::fmt::Debug for ZdbStore {
 }
 
 impl ZdbStore {
-    /// Names the namespace: `zdb://[user[:password]@]host[:port][/namespace]`. The user means nothing to a 0-db.
+    /// Makes the store of `zdb://[user[:password]@]host[:port][/namespace]`. A 0-db has no users, so the user is ignored.
     ///
     /// Connects at the first request.
     ///
     /// # Errors
-    /// [`StoreError::BadUrl`] if that is not what the URL looks like.
+    /// [`StoreError::BadUrl`] if the URL has another form.
     pub fn new(store_url: &str) -> Result<Self, StoreError> {
         Self::with_hosts(store_url, NetRoutes::Any)
     }
@@ -71,7 +71,7 @@ impl ZdbStore {
         if parts.path.len() > MAX_NAME_LEN || password.as_ref().is_some_and(|password| password.len() > MAX_NAME_LEN) {
             return Err(bad("its namespace or its password is longer than a 0-db takes"));
         }
-        // A path of `/` alone means the same as none.
+        // A path of `/` alone means the same as no path.
         let namespace = if parts.path.is_empty() { DEFAULT_NAMESPACE.to_vec() } else { parts.path };
         Ok(Self { address, namespace, password, hosts, pool: Pool::default(), name })
     }
@@ -89,7 +89,7 @@ impl ZdbStore {
         Ok(connection)
     }
 
-    /// Runs a step on a connection. One that was kept may have died meanwhile: then once more, on a new one.
+    /// Runs a step on a connection. If a kept connection is broken, runs it once more on a new one.
     fn run<T>(
         &self,
         limit: Duration,
@@ -102,7 +102,7 @@ impl ZdbStore {
                 Err(fault) if fault.is_broken() => {}
                 outcome => return outcome,
             }
-            // The others were kept by the same server, which closed this one.
+            // The other kept connections are to the same server, which closed this one.
             self.pool.forget_kept();
             lease = self.pool.lease_new(deadline)?;
         }
@@ -117,18 +117,18 @@ impl ZdbStore {
                 Reply::Number(_) => return Ok(()),
                 _ => return Err(Fault::not_redis("EXISTS was not answered by a number")),
             }
-            // A 0-db answers with the key, or with nothing if it has just that; a Redis with OK.
+            // A 0-db answers with the key, or with nothing if it has exactly that block; a Redis answers OK.
             connection.command(&[b"SET", key, stored], deadline).map(drop)
         })
     }
 
-    /// Gives a fault the names that an error needs.
+    /// Converts a fault to an error with the names of the store and the block.
     fn explain(&self, action: Action, id: &BlockId, fault: Fault) -> StoreError {
         let store = self.name.clone();
         match fault {
             Fault::Failure(source) => StoreError::Zdb { action, store, id: *id, source },
             Fault::TooLarge => StoreError::TooLarge { store, id: *id, limit: MAX_STORED_LEN },
-            Fault::Answer(answer) => answer::understand(&answer, self.password.as_deref(), action, store, id),
+            Fault::Answer(answer) => answer::classify(&answer, self.password.as_deref(), action, store, id),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a flist could not be unpacked.
+//! The errors of unpacking a flist.
 
 use std::fmt;
 use std::io;
@@ -7,20 +7,20 @@ use std::path::PathBuf;
 use crate::content::ReadError;
 use crate::error::FlistErrorKind;
 
-/// What was being done to an entry.
+/// The operation on an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnpackStep {
-    /// Making it.
+    /// Creating it.
     Create,
     /// Opening a directory again.
     Open,
     /// Writing its content.
     Write,
-    /// Giving it its owner.
+    /// Setting its owner.
     Chown,
-    /// Giving it its mode.
+    /// Setting its mode.
     Chmod,
-    /// Giving it its times.
+    /// Setting its times.
     Times,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for UnpackStep {
     }
 }
 
-/// What went wrong while unpacking. Nothing is left behind unless the variant says so.
+/// A flist could not be unpacked. Nothing is left behind unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError {
@@ -46,61 +46,61 @@ pub enum UnpackError {
     Prepare {
         /// The directory.
         dir: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The name is that of something else.
+    /// The path is not a directory.
     #[error("unpack to {}: not a directory", dir.display())]
     NotADirectory {
         /// The path.
         dir: PathBuf,
     },
-    /// Something is in the directory.
+    /// The directory is not empty.
     #[error("unpack to {}: it is not empty", dir.display())]
     NotEmpty {
         /// The directory.
         dir: PathBuf,
     },
-    /// The content could not be had or verified.
+    /// The content could not be fetched or verified.
     #[error("unpack {}", path.display())]
     Read {
         /// The first file that needs it.
         path: PathBuf,
-        /// Why not.
+        /// The error of the read.
         source: ReadError,
     },
-    /// The system refused something.
+    /// An operation on an entry failed.
     #[error("{step} {}", path.display())]
     Entry {
-        /// What was tried.
+        /// The operation.
         step: UnpackStep,
         /// The entry.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The system has no way to name it.
+    /// The path is too long for the system.
     #[error("unpack {}…: its path has {len} bytes", path.display())]
     PathTooLong {
         /// The beginning of the path.
         path: PathBuf,
-        /// Its length.
+        /// Its length in bytes.
         len: usize,
     },
-    /// And then what was made could not be removed: a part of the tree is still there.
-    #[error("remove what was unpacked to {} (failed: {cleanup})", dir.display())]
+    /// After another failure, the partial tree could not be removed: a part of it is still there.
+    #[error("remove the partial tree in {} (failed: {cleanup})", dir.display())]
     CleanUp {
         /// The directory.
         dir: PathBuf,
-        /// Why it could not be removed.
+        /// The error of the removal.
         cleanup: io::Error,
-        /// Why it was to be removed.
+        /// The first failure.
         source: Box<Self>,
     },
 }
 
 impl UnpackError {
-    /// Says what to do next.
+    /// Returns the next step for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -122,7 +122,7 @@ impl UnpackError {
         }
     }
 
-    /// Says what sort of trouble it is.
+    /// Returns the category of the error.
     #[must_use]
     pub fn kind(&self) -> FlistErrorKind {
         match self {

@@ -1,16 +1,16 @@
-//! Makes a directory of a flist: the way back of [`pack`](crate::pack).
+//! Unpacks a flist into a directory: the inverse of [`pack`](crate::pack).
 //!
 //! ```text
 //! tree ──skeleton: directories 0700, files of the right length, links, devices──> content: each block fetched once,
-//!        written to all its places, zeros left out ──> owners, modes, times; a directory after all that is in it
+//!        written to all its places, zeros skipped ──> owners, modes, times; a directory after its content
 //! ```
 //!
-//! Nothing is ever made or changed outside of the directory: each name is one component, seen from an open directory,
-//! and the way to that directory is resolved by the kernel without links and without leaving it.
+//! All changes stay inside the directory: each name is one component relative to an open directory, and the kernel resolves
+//! the path to that directory without following links and without leaving the root.
 
-mod aside;
 mod error;
 mod root;
+mod staging;
 
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -21,18 +21,18 @@ pub use error::{UnpackError, UnpackStep};
 use crate::content::ReadError;
 use crate::metadata::{FileKind, Flist, Inode, ROOT_INO};
 use crate::sweep::{BlockProgress, BlockSource, Group, Sweep};
-use aside::Aside;
 use root::Root;
+use staging::Staging;
 
-/// How to unpack.
+/// The options of unpacking.
 #[derive(Debug, Clone)]
 pub struct UnpackOptions {
-    /// Gives everything the owners of the flist (default); needs root. Otherwise everything is the caller's, and setuid
-    /// and setgid are left out: they would give away the caller's rights instead of the owner's.
+    /// Sets the owners of the flist (default); needs root. Otherwise the caller owns all files, and setuid and setgid are
+    /// dropped, since they would grant the caller's rights instead of the owner's.
     pub same_owner: bool,
-    /// Unpacks over what is there: other directories stay, anything else of the same name is replaced.
+    /// Unpacks into an existing tree: existing directories stay, other entries of the same name are replaced.
     pub force: bool,
-    /// Blocks fetched at once; by default as many as there are cores.
+    /// The number of blocks fetched at once; by default the number of cores.
     pub jobs: Option<NonZeroUsize>,
 }
 
@@ -42,28 +42,28 @@ impl Default for UnpackOptions {
     }
 }
 
-/// What an [`unpack`] made.
+/// The result of an [`unpack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnpackReport {
-    /// Inodes, the root included.
+    /// The number of inodes, the root included.
     pub entries: u64,
-    /// Bytes of all files, holes included.
+    /// Bytes of content of all files, holes included.
     pub content_bytes: u64,
-    /// Distinct blocks that were fetched.
+    /// The number of distinct blocks fetched.
     pub blocks: u64,
 }
 
-/// Unpacks into `dir`, which is made if it is not there (its parent must be) and otherwise must be empty.
+/// Unpacks into `dir`, which must be empty or not exist; its parent must exist.
 ///
-/// Contents, types, owners, modes, whole-second times of files, links and directories, and devices are as in the flist.
-/// Blocks of zeros become holes. All is made in a directory that is closed to others, beside `dir` if that is not there and
-/// otherwise in it, and is moved in its place when it is whole: `dir` is there as a whole, or as it was. With
-/// [`UnpackOptions::force`] it goes straight over what is there; after a failure a second try goes over what the first left.
-/// `progress` is called from this thread.
+/// Contents, types, owners, modes, devices, and whole-second times of files, links and directories are those of the flist.
+/// Blocks of zeros become holes. The tree is made in a private directory, beside `dir` if that does not exist and otherwise
+/// inside it, and is moved to its place when it is complete: `dir` is complete, or as it was before. With
+/// [`UnpackOptions::force`] it is unpacked in place; after a failure, a second run replaces what the first left.
+/// `progress` is called on the calling thread.
 ///
 /// # Errors
-/// A directory that is not empty, a block that cannot be had or verified, a path longer than the system takes, or
-/// whatever the system refuses; each with the entry.
+/// The directory is not empty, a block could not be fetched or verified, a path is too long for the system, or an operation
+/// failed; each with the entry.
 pub fn unpack(
     flist: &Flist,
     source: BlockSource<'_>,
@@ -75,10 +75,10 @@ pub fn unpack(
         let root = Root::prepare(dir)?;
         return Unpacking { flist, root: &root, options }.run(source, progress);
     }
-    let aside = Aside::make(dir)?;
-    let root = Root::prepare(aside.path())?.shown_as(dir);
+    let staging = Staging::make(dir)?;
+    let root = Root::prepare(staging.path())?.shown_as(dir);
     let result = Unpacking { flist, root: &root, options }.run(source, progress);
-    match result.and_then(|report| aside.show(flist, options).map(|()| report)) {
+    match result.and_then(|report| staging.publish(flist, options).map(|()| report)) {
         Err(source) => match root.clean_up() {
             Ok(()) => Err(source),
             Err(cleanup) => Err(UnpackError::CleanUp { dir: dir.to_owned(), cleanup, source: Box::new(source) }),
@@ -97,14 +97,14 @@ impl Unpacking<'_> {
     fn run(&self, source: BlockSource<'_>, progress: &dyn Fn(BlockProgress)) -> Result<UnpackReport, UnpackError> {
         let directories = self.make_skeleton()?;
         let blocks = self.write_content(source, progress)?;
-        // Each directory comes after those that it is in, so the way back has the inner ones first.
+        // Each directory comes after its parents, so the reverse order finishes children first.
         for ino in directories.iter().rev() {
             self.finish_directory(*ino)?;
         }
         Ok(UnpackReport { entries: self.flist.inode_count() as u64, content_bytes: self.flist.content_bytes(), blocks })
     }
 
-    /// Makes every entry, without content, owner, mode and times. Gives all directories, outer ones first.
+    /// Makes every entry, without content, owner, mode and times. Returns all directories, parents first.
     fn make_skeleton(&self) -> Result<Vec<u64>, UnpackError> {
         let mut directories = Vec::new();
         let mut waiting = vec![ROOT_INO];
@@ -152,7 +152,7 @@ impl Unpacking<'_> {
             UnpackError::Read { path: self.root.shown(&self.path(ino)), source }
         })?;
         if plain.iter().all(|byte| *byte == 0) {
-            // The files have their length already: what is not written is a hole.
+            // The files have their length already, so unwritten ranges are holes.
             return Ok(());
         }
         for place in group.places {
@@ -166,7 +166,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Gives everything in a directory its owner, mode and times, and then the directory.
+    /// Sets owner, mode and times of the entries of a directory, and then of the directory.
     fn finish_directory(&self, ino: u64) -> Result<(), UnpackError> {
         let folder = self.open_directory(ino)?;
         for child in self.flist.children(ino).iter().filter(|child| child.kind() != FileKind::Directory) {

@@ -1,4 +1,4 @@
-//! The directory that is unpacked into, as an open descriptor: all names are seen from there.
+//! The directory to unpack into, as an open descriptor: all paths are relative to it.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,10 +19,10 @@ use super::error::{UnpackError, UnpackStep};
 use crate::metadata::{FileKind, Inode};
 use crate::unfinished;
 
-/// The longest path that the system takes (`PATH_MAX` without its NUL). A packer that works by paths makes none longer.
+/// The longest path that the system accepts (`PATH_MAX` without its NUL). A packer that works by paths makes none longer.
 pub(super) const MAX_PATH_BYTES: usize = 4095;
 
-/// What the caller alone may enter and read while it is being filled.
+/// Modes that restrict access to the caller while the tree is being filled.
 const PRIVATE_DIRECTORY: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
@@ -32,13 +32,13 @@ const SET_ID_BITS: u32 = 0o6000;
 #[derive(Debug)]
 pub(super) struct Root {
     dir: PathBuf,
-    /// What people know it as: it may lie elsewhere until it is done.
+    /// The path for messages, which differs from `dir` until the tree is complete.
     shown: PathBuf,
     descriptor: OwnedFd,
 }
 
 impl Root {
-    /// Opens the directory, made first if it is not there, and closes it to others.
+    /// Opens the directory, after creating it if necessary, and makes it private.
     pub(super) fn prepare(dir: &Path) -> Result<Self, UnpackError> {
         let failed = |source| UnpackError::Prepare { dir: dir.to_owned(), source };
         match fs::DirBuilder::new().mode(PRIVATE_DIRECTORY).create(dir) {
@@ -55,17 +55,17 @@ impl Root {
         Ok(Self { dir: dir.to_owned(), shown: dir.to_owned(), descriptor: opened.into() })
     }
 
-    /// Is known as another directory, which it becomes when it is done.
+    /// Sets the path for messages: the final place of the tree.
     pub(super) fn shown_as(self, dir: &Path) -> Self {
         Self { shown: dir.to_owned(), ..self }
     }
 
-    /// Removes it with all that was made.
+    /// Removes the directory with its content.
     pub(super) fn clean_up(&self) -> io::Result<()> {
         unfinished::remove(&self.dir)
     }
 
-    /// A path of the flist, for people.
+    /// Returns a path of the flist, for messages.
     pub(super) fn shown(&self, path: &[u8]) -> PathBuf {
         self.shown.join(std::ffi::OsStr::from_bytes(path))
     }
@@ -76,7 +76,7 @@ impl Root {
         self.open_beneath(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
     }
 
-    /// Opens what is there without following a link, on the way or at its end, and without leaving the root.
+    /// Opens an existing path without following links, in its directories or at its end, and without leaving the root.
     fn open_beneath(&self, path: &[u8], flags: OFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK)
@@ -93,7 +93,7 @@ impl Root {
         file.write_all_at(bytes, offset)
     }
 
-    /// Makes one entry in an open directory. With `force`, what is there gives way, except a directory to a directory.
+    /// Makes one entry in an open directory. With `force` an existing entry is replaced, except a directory by a directory.
     pub(super) fn create(
         &self,
         folder: BorrowedFd<'_>,
@@ -109,7 +109,7 @@ impl Root {
             fstatat(folder, inode.name(), AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode & SFlag::S_IFMT.bits(),
         );
         if there == SFlag::S_IFDIR {
-            // A directory of others is never emptied: something else of its name is an error.
+            // An existing directory is never emptied; another kind of entry with its name is an error.
             return if inode.kind() == FileKind::Directory { Ok(()) } else { Err(Errno::EISDIR) };
         }
         unlinkat(folder, inode.name(), UnlinkatFlags::NoRemoveDir)?;
@@ -136,7 +136,7 @@ fn create(folder: BorrowedFd<'_>, inode: Inode<'_>, target: Option<&[u8]>) -> ni
     }
 }
 
-/// Gives an entry that is no directory its owner, mode and times; in this order, since a new owner ends setuid.
+/// Sets owner, mode and times of an entry that is no directory; in this order, since chown clears setuid.
 pub(super) fn finish_entry(
     folder: BorrowedFd<'_>,
     inode: Inode<'_>,
@@ -155,7 +155,7 @@ pub(super) fn finish_entry(
     utimensat(folder, name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(|errno| (UnpackStep::Times, errno))
 }
 
-/// Gives an open directory its owner, mode and times.
+/// Sets owner, mode and times of an open directory.
 pub(super) fn finish_directory(
     folder: BorrowedFd<'_>,
     inode: Inode<'_>,

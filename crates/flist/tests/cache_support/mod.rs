@@ -1,4 +1,4 @@
-//! What the tests of the cache share: a flist of many one-block files whose content says which file it is.
+//! Helpers for the tests of the cache: a flist of many one-block files whose content identifies the file.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use contd_flist::{BlockCache, CacheLimits, CacheOptions, Content, Flist, PackOptions, RoutePolicy, Routes, pack};
 
-/// A small random generator; its seed is in the failure, where it matters.
+/// A small random generator; failures show the seed where it matters.
 pub struct Random(pub u64);
 
 impl Random {
@@ -31,7 +31,7 @@ pub struct Packed {
     pub len: usize,
 }
 
-/// The content of one file: no two are alike, and none can be made smaller.
+/// Returns the content of one file: unique and incompressible.
 pub fn plain(number: usize, len: usize) -> Vec<u8> {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1));
     let mut bytes = Vec::with_capacity(len + 8);
@@ -70,14 +70,14 @@ impl Packed {
         self.scratch.path().join("cache")
     }
 
-    /// A reader with a cache of its own, as another process would have.
+    /// Opens a reader with a separate cache object, as another process has.
     #[track_caller]
     pub fn reader(&self, root: &Path, limits: CacheLimits) -> Reader {
         Reader::open(&self.fl(), root, limits, self.len)
     }
 }
 
-/// Reads the files and compares.
+/// Reads the files and compares them.
 pub struct Reader {
     pub content: Content,
     len: usize,
@@ -97,7 +97,7 @@ impl Reader {
         self.content.flist().resolve(number.to_string().as_bytes()).unwrap().ino()
     }
 
-    /// Reads a file and says what is wrong with it.
+    /// Reads a file and returns the difference, if any.
     pub fn read(&self, number: usize) -> Result<(), String> {
         let mut bytes = vec![0xee; self.len + 1];
         let read = self.content.read_at(self.ino(number), 0, &mut bytes).map_err(|error| error.to_string())?;
@@ -105,7 +105,7 @@ impl Reader {
         if bytes == plain(number, self.len) { Ok(()) } else { Err(format!("file {number} is wrong")) }
     }
 
-    /// Says where the block of a file is in the cache.
+    /// Returns the path of a file's block in the cache.
     pub fn path(&self, number: usize) -> PathBuf {
         self.content.cache().path_of(&self.content.flist().blocks(self.ino(number))[0].key)
     }
@@ -120,7 +120,7 @@ pub fn limit(max_bytes: u64) -> CacheLimits {
     CacheLimits { max_bytes, min_free_bytes: 0 }
 }
 
-/// What the files below a folder take; what vanishes meanwhile does not count.
+/// Returns the disk usage of the files below a directory; files removed meanwhile do not count.
 pub fn disk_usage(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
@@ -132,7 +132,7 @@ pub fn disk_usage(folder: &Path) -> u64 {
     entries.flatten().map(of).sum()
 }
 
-/// Makes a file look as if it was last used and written long ago.
+/// Sets the last use and the modification time of a file to long ago.
 #[track_caller]
 pub fn age(path: &Path, age: Duration) {
     let then = SystemTime::UNIX_EPOCH + now() - age;
@@ -145,19 +145,19 @@ pub fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
 
-/// How long ago a file was last used.
+/// Returns the age of a file's last use.
 #[track_caller]
 pub fn unused_for(path: &Path) -> Duration {
     let used = std::fs::metadata(path).unwrap().accessed().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     now().saturating_sub(used)
 }
 
-/// Waits for something that must come.
+/// Waits until a condition holds, with a limit.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = now();
     while !is_so() {
-        assert!(now() - begin < Duration::from_secs(60), "waited a minute for: {what}");
+        assert!(now() - begin < Duration::from_secs(300), "waited five minutes for: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,4 +1,4 @@
-//! How much memory and time an enemy can cost: each flist is opened by a process of its own, which is measured.
+//! Memory and time that hostile flists cost: each is opened by a separate process, which is measured.
 #![allow(clippy::print_stdout, reason = "the child tells by it, and the figures are worth seeing")]
 
 use std::os::unix::fs::FileExt as _;
@@ -11,16 +11,16 @@ use contd_flist::source::MAX_FLIST_BYTES;
 
 use crate::support::{Fixture, chain};
 
-/// Names the flist to the child.
+/// The variable that passes the flist to the child.
 const VARIABLE: &str = "CONTD_TEST_HOSTILE_FLIST";
 
-/// Above the 30 s that reading may take; `timeout` ends a child that hangs, and its code is then 124.
+/// Above the 30 s that reading may take; `timeout` ends a child that hangs, with code 124.
 const CHILD_SECONDS: &str = "100";
 
-/// What a process may have at its peak for any flist but the largest: the test itself and SQLite need some 10 MiB.
+/// The highest peak of memory for any flist but the largest: the test itself and SQLite need some 10 MiB.
 const SMALL_MIB: u64 = 48;
 
-/// The child: opens one flist and says how that went.
+/// The child: opens one flist and prints the result.
 #[test]
 fn child() {
     let Ok(path) = std::env::var(VARIABLE) else { return };
@@ -33,13 +33,13 @@ fn child() {
     println!("\nOUTCOME {} {outcome}", peak.trim().trim_end_matches(" kB"));
 }
 
-/// Opens a flist in a child; gives what it says, and fails when it needed more than so much memory.
+/// Opens a flist in a child and returns the child's output; fails if the child needed more than this memory.
 #[track_caller]
 fn opened(fl: &Path, limit_mib: u64) -> String {
     let output = Command::new("timeout")
         .arg(CHILD_SECONDS)
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "bounds::child", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "hostile::bounds::child", "--nocapture", "--test-threads=1"])
         .env(VARIABLE, fl)
         .output()
         .unwrap();
@@ -62,7 +62,7 @@ fn an_honest_flist_needs_little() {
 fn a_gibibyte_of_nothing_costs_nothing() {
     let fixture = Fixture::copy_metadata("small");
     let file = std::fs::File::options().write(true).open(&fixture.fl).unwrap();
-    // The header says so too: a database with a quarter of a million pages that nothing uses.
+    // Its header announces this size, too: a database with a quarter of a million unused pages.
     file.set_len(MAX_FLIST_BYTES).unwrap();
     file.write_all_at(&u32::try_from(MAX_FLIST_BYTES / 4096).unwrap().to_be_bytes(), 28).unwrap();
     assert_eq!(opened(&fixture.fl, SMALL_MIB), "tree of 77");
@@ -80,9 +80,9 @@ fn values_of_a_hundred_mebibytes_are_not_read() {
     assert!(opened(&fixture.fl, SMALL_MIB).starts_with("refused: read tag"));
 }
 
-/// What SQLite computes instead of reading: a billion rows of a view, a generated column, an index on an expression.
+/// Data that SQLite computes instead of reading: a billion rows of a view, a generated column, an index on an expression.
 #[test]
-fn what_would_be_computed_is_not() {
+fn computed_tables_and_columns_are_never_evaluated() {
     let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000)";
     for sql in [
         format!("ALTER TABLE tag RENAME TO old; CREATE VIEW tag AS {endless} SELECT i AS key, i AS value FROM n"),
@@ -95,7 +95,7 @@ fn what_would_be_computed_is_not() {
     }
 }
 
-/// One inode more than there may be: the most memory that reading can take.
+/// One inode more than the limit: the most memory that reading can take.
 #[test]
 fn the_largest_flists_stay_below_their_bound() {
     let fixture = Fixture::copy_metadata("small");

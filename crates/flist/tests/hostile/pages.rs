@@ -1,11 +1,11 @@
-//! Files that are no database, or a damaged one.
+//! Files that are not a database, or a damaged one.
 
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
 
 use crate::support::{Fixture, chain};
 
 #[test]
-fn what_is_no_database_is_refused() {
+fn a_file_that_is_no_database_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("x.fl");
     assert!(matches!(Flist::open(&path), Err(MetadataError::NotFound { .. })));
@@ -46,7 +46,7 @@ fn a_flist_with_any_byte_damaged_is_refused_or_is_still_a_tree() {
         std::fs::write(&fixture.fl, &damaged).unwrap();
         match Flist::open(&fixture.fl) {
             Ok(flist) => {
-                // Whatever was accepted is a tree: every inode is reached once from the root.
+                // An accepted flist is a tree: every inode is reached once from the root.
                 let mut reached = 0;
                 let mut waiting = vec![flist.root()];
                 while let Some(inode) = waiting.pop() {
@@ -70,7 +70,7 @@ fn a_flist_in_wal_mode_is_read_and_not_converted() {
     assert_eq!(std::fs::read(&fixture.fl).unwrap(), before);
 }
 
-/// Every page size that SQLite has, and none that it has not.
+/// Every page size of SQLite is accepted, and no other.
 #[test]
 fn any_page_size_is_read_and_a_wrong_one_refused() {
     for page_size in [512, 1024, 8192, 65_536] {
@@ -101,7 +101,7 @@ fn deep() -> (Fixture, Vec<u8>) {
     (fixture, whole)
 }
 
-/// Page numbers in the interior pages of tables, as positions in the file.
+/// Returns the positions of page numbers in the interior pages of tables.
 fn child_pointers(bytes: &[u8]) -> Vec<Vec<usize>> {
     const PAGE: usize = 512;
     let mut pages = Vec::new();
@@ -125,7 +125,7 @@ fn pages_that_contain_themselves_or_one_another_are_refused() {
     for pointers in &interior {
         let itself = u32::try_from(pointers[0] / 512 + 1).unwrap();
         let first = u32::from_be_bytes(whole[pointers[1]..pointers[1] + 4].try_into().unwrap());
-        // All children are the page itself; all are the first child (a small file with rows without end); none exists.
+        // All children are the page itself; all are the first child (a small file with endless rows); none exists.
         for child in [itself, first, 1, u32::MAX] {
             let mut damaged = whole.clone();
             for pointer in pointers {
@@ -141,7 +141,7 @@ fn pages_that_contain_themselves_or_one_another_are_refused() {
 #[test]
 fn overflow_pages_that_follow_one_another_in_a_circle_are_refused() {
     let fixture = Fixture::copy_metadata("small");
-    // 255 bytes do not fit beside the rest of a row in a page of 512, so the name goes on in an overflow page.
+    // 255 bytes do not fit beside the rest of a row in a page of 512, so the name continues in an overflow page.
     fixture.sql(
         "PRAGMA page_size = 512; UPDATE extra SET data = cast(printf('%04000d', 1) as blob) WHERE ino =
         (SELECT max(ino) FROM extra); VACUUM",
@@ -156,7 +156,7 @@ fn overflow_pages_that_follow_one_another_in_a_circle_are_refused() {
         let mut damaged = whole.clone();
         damaged[overflow[0]..overflow[0] + 4].copy_from_slice(&next.to_be_bytes());
         std::fs::write(&fixture.fl, &damaged).unwrap();
-        // A circle of zeros reads as the zeros that were there: still a target of 4000 bytes, never more.
+        // A cycle of zeros reads like the original zeros: still a target of 4000 bytes, never more.
         match Flist::open(&fixture.fl) {
             Ok(flist) => {
                 let links = flist.inodes().filter_map(|inode| flist.symlink_target(inode.ino()));
@@ -174,17 +174,17 @@ fn values_longer_than_any_honest_one_are_refused() {
         "UPDATE route SET url = printf('%01000000d', 1)",
         "UPDATE extra SET data = zeroblob(10000000) WHERE ino = (SELECT max(ino) FROM extra)",
     ] {
-        let error = crate::refused(sql);
+        let error = super::refused(sql);
         assert!(matches!(error, MetadataError::Database { .. }), "{sql}: {}", chain(&error));
     }
-    // Each is short enough, and there are many of them.
+    // Each is short enough, but there are many of them.
     let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900)
         INSERT INTO tag SELECT 'k' || i, printf('%060000d', 1) FROM n";
-    assert!(matches!(crate::malformed(many), contd_flist::metadata::Malformed::TooMuchText { table: "tag", .. }));
+    assert!(matches!(super::malformed(many), contd_flist::metadata::Malformed::TooMuchText { table: "tag", .. }));
 }
 
 #[test]
-fn nothing_is_ever_changed_or_left_beside_a_flist() {
+fn a_flist_is_never_changed_and_no_file_is_left_beside_it() {
     let fixture = Fixture::copy_metadata("small");
     let listing = || {
         let names = std::fs::read_dir(fixture.scratch.path()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -199,7 +199,7 @@ fn nothing_is_ever_changed_or_left_beside_a_flist() {
             let position = usize::try_from(seed >> 33).unwrap() % damaged.len();
             damaged[position] = seed.to_le_bytes()[0];
         }
-        // Says that there is a journal to roll back and a WAL to read.
+        // The header announces a journal to roll back and a WAL to read.
         if damage % 3 == 0 {
             damaged[18..20].copy_from_slice(&[2, 2]);
         }

@@ -1,10 +1,10 @@
-//! Databases whose schema would do something, or is another.
+//! Databases with an active schema or another one.
 
 use contd_flist::metadata::Malformed;
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
 
+use super::{malformed, refused};
 use crate::support::{Fixture, chain};
-use crate::{malformed, refused};
 
 #[test]
 fn a_view_in_place_of_a_table_is_refused() {
@@ -84,7 +84,7 @@ fn a_schema_that_was_edited_by_hand_is_refused() {
         let fixture = Fixture::copy_metadata("small");
         fixture.edit_schema(edit);
         match Flist::open(&fixture.fl) {
-            // An unknown collation changes nothing for who never compares.
+            // An unknown collation does not matter, because the reader never compares.
             Ok(flist) => assert!(part == "collation" && flist.inode_count() == 77, "{part} was accepted"),
             Err(error) => assert_eq!(error.kind(), FlistErrorKind::Corrupt, "{part}: {}", chain(&error)),
         }

@@ -1,9 +1,9 @@
-//! Routes that lead nowhere, in numbers.
+//! Many routes that lead nowhere.
 
 use contd_flist::metadata::Malformed;
 use contd_flist::{BlockId, BlockKey, BlockRef, DirRoutes, FileKind, ReadError, Route, RoutePolicy, Routes};
 
-use crate::malformed;
+use super::malformed;
 use crate::support::{Fixture, chain};
 
 #[test]
@@ -16,7 +16,8 @@ fn too_many_routes_are_refused() {
 #[test]
 fn a_thousand_dead_routes_are_an_error_in_bounded_time() {
     let fixture = Fixture::copy("busybox");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = contd_test_harness::Port::take();
+    let port = taken.number;
     for dead in ["dir:///nowhere/at/all".to_owned(), format!("http://127.0.0.1:{port}")] {
         fixture.sql(&format!(
             "DELETE FROM route; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1024)
@@ -24,7 +25,7 @@ fn a_thousand_dead_routes_are_an_error_in_bounded_time() {
         ));
         let content = fixture.content();
         let file = content.flist().inodes().find(|inode| inode.kind() == FileKind::File && inode.size() > 0).unwrap();
-        // Bounded by the 30 s of a block; `timeout` of CI would tell.
+        // Bounded by the 30 s of a block; otherwise the `timeout` of CI ends the test.
         let error = content.read_at(file.ino(), 0, &mut [0; 16]).unwrap_err();
         assert!(matches!(&error, ReadError::Block { .. }) && chain(&error).len() < 2000, "{}", chain(&error));
     }
@@ -64,7 +65,7 @@ fn absurd_urls_are_refused_without_a_panic() {
         let policy = RoutePolicy { dir_routes: DirRoutes::Any, ..RoutePolicy::default() };
         match Routes::connect(&[route(url)], &policy) {
             Err(error) => assert!(!error.hint().is_empty()),
-            // Whatever was accepted gives no block. Nothing outside of this machine is asked for.
+            // An accepted route gives no block. Only local directories are asked.
             Ok(routes) if url.to_lowercase().starts_with("dir") => drop(routes.fetch(&block).unwrap_err()),
             Ok(_) => {}
         }

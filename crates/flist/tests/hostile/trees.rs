@@ -1,10 +1,10 @@
-//! Rows that are each fine and together no tree.
+//! Rows that are valid each, but form no tree.
 
 use contd_flist::Flist;
 use contd_flist::metadata::Malformed;
 
+use super::{FILE, LINK, malformed};
 use crate::support::Fixture;
-use crate::{FILE, LINK, malformed};
 
 #[test]
 fn names_that_leave_their_directory_are_refused() {
@@ -44,7 +44,7 @@ fn a_tree_needs_one_root_and_parents_that_are_directories() {
 fn circles_that_hang_on_nothing_are_left_out() {
     let fixture = Fixture::copy_metadata("small");
     let before = Flist::open(&fixture.fl).unwrap().inode_count();
-    // /a/b/c becomes its own grandparent: c, d and what is in them can no longer be reached.
+    // /a/b/c becomes its own grandparent: c, d and their children become unreachable.
     fixture.sql("UPDATE inode SET parent = (SELECT ino FROM inode WHERE name = 'd') WHERE name = 'c' AND mode & 16384");
     let flist = Flist::open(&fixture.fl).unwrap();
     assert!(flist.inode_count() < before);

@@ -1,9 +1,9 @@
-//! Values of the wrong type, in every column, whatever the column is declared as.
+//! Values of a wrong type in every column, independent of the declared type.
 
 use contd_flist::metadata::Malformed;
 use contd_flist::{Flist, FlistErrorKind, MetadataError};
 
-use crate::refused;
+use super::refused;
 use crate::support::{Fixture, chain};
 
 #[test]
@@ -54,7 +54,7 @@ fn wrong_types_and_ranges_in_any_column_are_refused() {
     }
 }
 
-/// Whole numbers that a lenient reader would take: as text, and as a fraction.
+/// Whole numbers that a lenient reader would accept: as text, and as a fraction.
 #[test]
 fn without_types_in_the_schema_the_values_must_still_have_theirs() {
     for (table, columns) in [
@@ -75,7 +75,7 @@ fn without_types_in_the_schema_the_values_must_still_have_theirs() {
         for column in columns.split(", ") {
             let is_text = matches!(column, "name" | "value" | "url") || (table, column) == ("tag", "key");
             let is_blob = matches!((table, column), ("extra", "data") | ("block", "id" | "key"));
-            // Everything in another form than its own. A name may be text and blob.
+            // Every value in another form than its own. A name may be text or blob.
             let wrong = match (is_text, is_blob) {
                 (_, true) => ["cast({} as text)", "1", "1.5", "NULL"],
                 (true, _) if column == "name" => ["1", "1.5", "NULL", "zeroblob(0)"],

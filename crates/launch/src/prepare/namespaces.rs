@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::config::{IdMapping, Linux};
 use crate::fault::Fault;
 
-/// The flags of `clone3` for new namespaces, in its width.
+/// The flags of `clone3` for new namespaces, as the 64-bit numbers that it takes.
 pub(crate) const NEW_MOUNT: u64 = flag(libc::CLONE_NEWNS);
 pub(crate) const NEW_CGROUP: u64 = flag(libc::CLONE_NEWCGROUP);
 pub(crate) const NEW_UTS: u64 = flag(libc::CLONE_NEWUTS);

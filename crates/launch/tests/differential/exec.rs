@@ -14,7 +14,7 @@ use crate::run::{Bench, Outcome, outcome};
 
 /// The interval and number of looks at a container until its init sleeps: 20 s.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-const MAX_LOOKS: usize = 20_000;
+const MAX_LOOKS: usize = 300_000;
 
 /// An exec and its container.
 struct Spec {

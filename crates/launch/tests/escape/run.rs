@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// The time limit of silence: no container here works for longer.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// A container that was started.
 pub(crate) struct Running {

@@ -181,7 +181,7 @@ impl Scene {
     pub(crate) fn clean_up(&self, name: &str) {
         if let Some(cgroup) = Cgroup::open(&Hierarchies::read().unwrap(), &self.cgroup(name)).unwrap() {
             cgroup.kill_all().unwrap();
-            cgroup.remove(std::time::Duration::from_secs(10)).unwrap();
+            cgroup.remove(std::time::Duration::from_secs(300)).unwrap();
         }
     }
 

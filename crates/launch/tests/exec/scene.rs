@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// The interval and number of looks at a level before giving up: 20 s, for a busy machine.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-const MAX_LOOKS: usize = 20_000;
+const MAX_LOOKS: usize = 300_000;
 const APPLETS: [&str; 13] =
     ["sh", "sleep", "cat", "true", "ls", "id", "pwd", "echo", "mkdir", "env", "readlink", "kill", "touch"];
 static NUMBER: AtomicU32 = AtomicU32::new(0);

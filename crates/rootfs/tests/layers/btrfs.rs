@@ -164,7 +164,7 @@ fn a_limit_outlives_a_reboot_and_goes_with_its_layer() {
     fs::remove_file(made.root.join("big")).unwrap();
     release(&provider, &one).unwrap();
     provider.wait_for_removals();
-    assert!(support::names(&node.path().join("state/ns")).is_empty());
+    assert!(crate::support::names(&node.path().join("state/ns")).is_empty());
     assert!(qgroups_are_gone(&provider, &image.point), "a qgroup is left");
     umount2(&image.point, MntFlags::empty()).expect("something still uses the file system");
 }

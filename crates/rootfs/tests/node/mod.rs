@@ -12,7 +12,7 @@ use contd_protocol::flistfs::{Process, SERVER_FILE};
 use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider};
 use contd_types::{ContainerId, LayerKind, NamespaceId};
 
-use crate::support;
+use contd_test_harness::mounted as support;
 
 /// Builds the server's program once, in the profile of this test, and returns where it is.
 pub(crate) fn flistfs() -> PathBuf {
@@ -94,7 +94,7 @@ impl Node {
         for number in [19, 9] {
             both.iter().for_each(|pidfd| assert!(signal(pidfd, number).unwrap()));
         }
-        assert!(both.iter().all(|pidfd| wait_dead(pidfd, Duration::from_secs(10)).unwrap()));
+        assert!(both.iter().all(|pidfd| wait_dead(pidfd, Duration::from_secs(300)).unwrap()));
     }
 }
 

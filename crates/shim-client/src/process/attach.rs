@@ -44,7 +44,7 @@ pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<
         match look {
             Look::Lives => {}
             Look::Orphaned => {
-                tracing::warn!(container = %place.id, "its shim is dead, starting a successor");
+                tracing::warn!("its shim is dead, starting a successor");
                 launch::succeed(&client.config, place, client.keep.init(&place.id)).await?;
             }
             Look::Over(found) => {

@@ -70,7 +70,7 @@ pub(super) async fn spawn(
     };
     if let Err(error) = undone {
         // The failure that led here is the one to tell; what is left is found by `list`.
-        tracing::warn!(container = %place.id, %error, "shim that did not come up could not be removed");
+        tracing::warn!(%error, "shim that did not come up could not be removed");
     }
     Err(failure)
 }
@@ -101,7 +101,7 @@ pub(super) async fn succeed(config: &ShimClientConfig, place: &Place, kept: Opti
     if !matches!(failure, ShimError::EndedEarly { .. })
         && let Err(error) = blocking(place, SUCCEED, end_silent).await
     {
-        tracing::warn!(container = %place.id, %error, "successor that did not come up could not be ended");
+        tracing::warn!(%error, "successor that did not come up could not be ended");
     }
     Err(failure)
 }
@@ -138,7 +138,7 @@ fn prepare(place: &Place, run_dir: &std::path::Path, task: &TaskSpec) -> Result<
         Err(error) => {
             // A successor's directory stays, with the old task.
             if !is_successor && let Err(second) = place.retire() {
-                tracing::warn!(container = %place.id, error = %second, "reserved lease could not be removed");
+                tracing::warn!(error = %second, "reserved lease could not be removed");
             }
             Err(error)
         }

@@ -175,7 +175,7 @@ impl Place {
             Ok(value) => Some(value),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(container = %self.id, path = %path.display(), %error, "file of a shim is not readable");
+                tracing::warn!(path = %path.display(), %error, "file of a shim is not readable");
                 None
             }
         }
@@ -197,8 +197,8 @@ impl Place {
     /// Carries new lines of the shim's log over into the daemon's.
     fn tell_the_log(&self) {
         match ProcessLog::new(self.lease.path(), files::SHIM_LOG).new_lines() {
-            Ok(lines) => lines.iter().for_each(|line| tracing::info!(container = %self.id, "shim: {line}")),
-            Err(error) => tracing::debug!(container = %self.id, %error, "shim log not read"),
+            Ok(lines) => lines.iter().for_each(|line| tracing::info!("shim: {line}")),
+            Err(error) => tracing::debug!(%error, "shim log not read"),
         }
     }
 
@@ -250,7 +250,7 @@ impl ShimClient for ProcessShimClient {
                 match slots::assign(slot, &self.keep, &place, &task).await {
                     Ok(shim) => return Ok(Arc::new(shim) as Arc<dyn Shim>),
                     // What is left of it is cleared away by the cold start.
-                    Err(error) => tracing::warn!(container = %task.id, %error, "warm shim not usable, starting one"),
+                    Err(error) => tracing::warn!(%error, "warm shim not usable, starting one"),
                 }
             }
             let shim = launch::spawn(&self.config, &self.keep, &place, task).await?;

@@ -65,7 +65,7 @@ impl ProcessShim {
     async fn connection(&self, verb: &'static str) -> Result<Arc<Connection<ShimSocket>>, ShimError> {
         let mut current = self.connection.lock().await;
         if current.has_ended() {
-            tracing::info!(container = %self.place.id, "connecting to the shim again");
+            tracing::info!("connecting to the shim again");
             *current = Arc::new(self.greet_again(verb).await?);
         }
         Ok(Arc::clone(&current))

@@ -19,7 +19,7 @@ pub(crate) trait Node: Sync {
     fn leftovers(&self) -> Vec<String>;
 }
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(300);
 
 async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, work).await.unwrap_or_else(|_| panic!("{what} took more than {SOON:?}"))

@@ -1,6 +1,8 @@
 //! A shim that is part of the test: its lease is held by the test's own process, and it says what a script says.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod contract;
+
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

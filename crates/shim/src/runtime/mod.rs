@@ -136,7 +136,7 @@ pub enum RuntimeError {
     /// Its program could not be started.
     #[error("run {} to {verb} container {id}", binary.display())]
     Spawn {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,
@@ -148,7 +148,7 @@ pub enum RuntimeError {
     /// It was started, but its end could not be waited for.
     #[error("wait for the runtime to {verb} container {id}")]
     Watch {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,
@@ -158,7 +158,7 @@ pub enum RuntimeError {
     /// It failed.
     #[error("{verb} container {id}: the runtime ended with {status}")]
     Failed {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,
@@ -166,13 +166,13 @@ pub enum RuntimeError {
         status: String,
         /// What its words mean.
         kind: ErrorKind,
-        /// What it said.
+        /// Its message.
         source: Words,
     },
     /// Our own launcher failed.
     #[error("{verb} container {id}")]
     Launch {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,
@@ -182,7 +182,7 @@ pub enum RuntimeError {
     /// The container's cgroup did not do what was asked.
     #[error("{verb} container {id}")]
     Cgroup {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,
@@ -192,7 +192,7 @@ pub enum RuntimeError {
     /// There is no init that waits for "start".
     #[error("{verb} container {id}: no init of it waits")]
     NoInit {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,
@@ -210,7 +210,7 @@ pub enum RuntimeError {
     /// It took too long and was killed.
     #[error("{verb} container {id}: the runtime was not done after {waited:?}")]
     TimedOut {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,
@@ -220,7 +220,7 @@ pub enum RuntimeError {
     /// It was broken off by a kill or a delete.
     #[error("{verb} container {id}: broken off by a later request")]
     Aborted {
-        /// What was asked.
+        /// The request.
         verb: Verb,
         /// The container.
         id: ContainerId,

@@ -1,4 +1,4 @@
-//! What happens by itself: an operation is over, init has ended, the output is drained, the orphans are gone.
+//! Advances a task without a call: an operation is over, init has ended, the output is drained, the orphans are gone.
 
 use std::fs;
 use std::io;

@@ -46,7 +46,7 @@ type Answer = Result<Response, ApiError>;
 /// Another program is to go on in this process.
 #[derive(Debug)]
 pub(crate) struct HandOver {
-    /// Who is told when that fails; when it does not, the end of the connection says it.
+    /// The call that is answered when that fails; when it succeeds, the end of the connection says it.
     pub(crate) caller: CallRef,
     /// The program.
     pub(crate) binary: PathBuf,

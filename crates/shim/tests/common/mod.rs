@@ -18,7 +18,7 @@ use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BO
 use contd_shim::runtime::fake::{SCRIPT_FILE, Script};
 use contd_types::{ApiError, ContainerId, Exit, ExitCause, NamespaceId, Pid, Signal};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 const APPLETS: [&str; 8] = ["sh", "sleep", "seq", "cat", "grep", "head", "dd", "kill"];
 const RUNC: &str = "/usr/sbin/runc";
 
@@ -76,7 +76,7 @@ impl Scene {
             log_notes: None,
             log_start: None,
             drain_timeout: Duration::from_secs(2),
-            runtime_timeout: Duration::from_secs(20),
+            runtime_timeout: Duration::from_secs(120),
         };
         let mark = format!("contd-t-{}", id.short());
         let scene = Self { kind, task, dir, mark, root };

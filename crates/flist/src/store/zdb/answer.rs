@@ -1,12 +1,12 @@
-//! Understands an error answer of a server. They are text without a code, so this is the one place that looks at it.
+//! Classifies error answers of a server. They are text without a code, so only this file matches on their text.
 
 use crate::hash::BlockId;
 use crate::store::{Action, StoreError};
 
-/// Characters of an answer that an error shows.
+/// The most characters of an answer in an error.
 const MAX_SHOWN_CHARS: usize = 120;
 
-/// Parts of answers that mean "you may not", of 0-db first, of Redis after the gap; lower case.
+/// Parts of answers that deny access, of 0-db first, of Redis after the gap; lower case.
 const DENIALS: [&str; 9] = [
     "protected",
     "access denied",
@@ -20,14 +20,14 @@ const DENIALS: [&str; 9] = [
     "readonly",
 ];
 
-/// Parts of answers that mean that there is no such namespace.
+/// Parts of answers for a missing namespace.
 const ABSENCES: [&str; 3] = ["namespace not found", "invalid db index", "db index is out of range"];
 
-/// Parts of answers that mean "later".
+/// Parts of answers that ask for a retry.
 const DELAYS: [&str; 4] = ["temporarily", "loading", "tryagain", "busy"];
 
-/// Turns an answer into an error: who, what, and in which class.
-pub(super) fn understand(
+/// Converts an answer to an error of the matching class.
+pub(super) fn classify(
     answer: &str,
     password: Option<&[u8]>,
     action: Action,
@@ -48,7 +48,7 @@ pub(super) fn understand(
     }
 }
 
-/// Makes an answer safe to show: a server knows our password, and may send anything.
+/// Makes an answer safe to show: a server knows our password, and may send any text.
 fn shown(answer: &str, password: Option<&[u8]>) -> String {
     let password = password.map(String::from_utf8_lossy);
     if password.is_some_and(|password| answer.contains(password.as_ref())) {
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn the_answers_of_a_server_have_their_class() {
         let understood = |answer: &str| {
-            understand(answer, Some(b"secret"), Action::Get, "zdb://h/ns".to_owned(), &BlockId::new([1; 32]))
+            classify(answer, Some(b"secret"), Action::Get, "zdb://h/ns".to_owned(), &BlockId::new([1; 32]))
         };
         for (answer, kind, transient) in [
             ("Namespace protected and private", FlistErrorKind::Denied, false),

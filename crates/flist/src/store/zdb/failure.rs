@@ -1,33 +1,33 @@
-//! What can go wrong on a connection to a 0-db.
+//! The failures of a connection to a 0-db.
 
 use std::io;
 
-/// Where an exchange with a 0-db failed.
+/// An exchange with a 0-db failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZdbFailure {
     /// The name has no address.
     #[error("the host name is unknown")]
     UnknownHost,
-    /// The policy forbids the address, which is on this machine or its link.
+    /// The policy forbids the address, for example because it is on this machine.
     #[error("a flist from the network may not name this address")]
     Forbidden,
-    /// No connection.
+    /// The connection could not be made.
     #[error("no connection")]
     Connect(#[source] io::Error),
-    /// Every connection was in use.
+    /// All connections were in use.
     #[error("no connection became free in time")]
     Busy,
-    /// A bound on time was reached.
+    /// A timeout expired.
     #[error("no complete answer in time")]
     Timeout,
-    /// The server closed the connection, or died, before its answer was complete.
+    /// The server closed the connection, or ended, before its answer was complete.
     #[error("the connection was closed before the answer was complete")]
     Closed,
     /// The connection broke.
     #[error("the connection broke")]
     Io(#[source] io::Error),
-    /// Not the Redis protocol, or not the part of it that a 0-db speaks.
+    /// The answer is not Redis protocol, or not the part of it that a 0-db supports.
     #[error("the answer is not that of a 0-db: {0}")]
     NotZdb(&'static str),
 }
@@ -44,14 +44,14 @@ impl ZdbFailure {
 
     pub(super) fn from_io(error: io::Error) -> Self {
         match error.kind() {
-            // What a socket says when its time-out is over, and what we say when the deadline is.
+            // The error of a socket timeout, and of our deadline.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Timeout,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,
             _ => Self::Io(error),
         }
     }
 
-    /// Tells whether asking again soon may well help.
+    /// Tells whether a retry soon may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::UnknownHost | Self::Connect(_) | Self::Busy | Self::Timeout | Self::Closed | Self::Io(_) => true,
@@ -60,14 +60,14 @@ impl ZdbFailure {
     }
 }
 
-/// What a command ended with, before it has the names of the store and the block.
+/// The failure of a command, without the names of the store and the block.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The connection is of no more use.
+    /// The connection cannot be used again.
     Failure(ZdbFailure),
-    /// The value is larger than any block; the connection is of no more use, since the value was not read.
+    /// The value is larger than any block. The connection cannot be used again, since the value was not read.
     TooLarge,
-    /// The server says no, in its words; the connection is fine.
+    /// The server answered with this error text; the connection can be used again.
     Answer(String),
 }
 
@@ -80,7 +80,7 @@ impl Fault {
         Self::Failure(ZdbFailure::from_io(error))
     }
 
-    /// Tells whether that is what a connection gives that was closed while nobody looked.
+    /// Tells whether the connection may have been closed while it was idle.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self, Self::Failure(ZdbFailure::Closed | ZdbFailure::Io(_)))
     }

@@ -1,4 +1,4 @@
-//! The few connections of a store: kept for reuse, thrown away after a fault, never more than four at once.
+//! The connections of a store: kept for reuse, dropped after a fault, at most four at once.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -6,11 +6,11 @@ use super::failure::{Fault, ZdbFailure};
 use super::wire::Connection;
 use crate::clock::Deadline;
 
-/// Connections at once. A 0-db answers from one thread; four keep it and the line busy (a block each under way), and
-/// a thousand nodes that start together are then four thousand connections, which it can hold.
+/// The most connections at once. A 0-db answers on one thread; four connections keep it and the network busy, with one block
+/// each. A thousand nodes that start together make four thousand connections, which a 0-db can hold.
 const MAX_CONNECTIONS: usize = 4;
 
-/// Lends connections to one reader each.
+/// Lends each connection to one reader.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     state: Mutex<State>,
@@ -19,21 +19,21 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Connections that are not lent, the one used last at the end.
+    /// Connections that are not lent, the last used at the end.
     kept: Vec<Connection>,
-    /// Connections that are lent or being made.
+    /// The number of connections that are lent or being made.
     lent: usize,
 }
 
-/// The right to one connection.
+/// The right to use one connection.
 pub(super) enum Lease<'a> {
-    /// One that was used before, and may have died meanwhile.
+    /// A connection used before, which may be broken.
     Kept(Lent<'a>),
-    /// One that is still to be made.
+    /// A connection that is still to be made.
     New(Slot<'a>),
 }
 
-/// The place of one connection among the four; given back when dropped.
+/// The right to one of the four connections; returned when dropped.
 pub(super) struct Slot<'a> {
     pool: &'a Pool,
 }
@@ -45,7 +45,7 @@ pub(super) struct Lent<'a> {
 }
 
 impl Pool {
-    /// Waits for a connection, a kept one if there is any.
+    /// Waits for a connection, a kept one if possible.
     pub(super) fn lease(&self, deadline: Deadline) -> Result<Lease<'_>, Fault> {
         let mut state = self.wait(deadline)?;
         state.lent += 1;
@@ -56,16 +56,16 @@ impl Pool {
         })
     }
 
-    /// Waits for the right to make a new one.
+    /// Waits for the right to make a new connection.
     pub(super) fn lease_new(&self, deadline: Deadline) -> Result<Lease<'_>, Fault> {
         let mut state = self.wait(deadline)?;
         state.lent += 1;
-        // Another reader may have given one back; together they may not be more than four.
+        // Another reader may have returned a connection; the total must not exceed four.
         while state.kept.len() + state.lent > MAX_CONNECTIONS && state.kept.pop().is_some() {}
         Ok(Lease::New(Slot { pool: self }))
     }
 
-    /// Closes those that are not lent.
+    /// Closes the connections that are not lent.
     pub(super) fn forget_kept(&self) {
         self.lock().kept.clear();
     }
@@ -90,7 +90,7 @@ impl Drop for Slot<'_> {
 }
 
 impl<'a> Lease<'a> {
-    /// Makes the connection, unless it is there.
+    /// Makes the connection, if it is a new one.
     pub(super) fn connect(self, make: impl FnOnce() -> Result<Connection, Fault>) -> Result<Lent<'a>, Fault> {
         match self {
             Self::Kept(lent) => Ok(lent),
@@ -100,12 +100,12 @@ impl<'a> Lease<'a> {
 }
 
 impl Lent<'_> {
-    /// Uses it, and keeps it if it is still in step afterwards.
+    /// Runs a step on the connection, and keeps it if it can be used again.
     pub(super) fn run<T>(self, step: impl FnOnce(&mut Connection) -> Result<T, Fault>) -> Result<T, Fault> {
         let Self { mut connection, slot } = self;
         let outcome = step(&mut connection);
         if matches!(outcome, Ok(_) | Err(Fault::Answer(_))) {
-            // While the slot is still taken: nobody may make a fifth in between.
+            // Return it while the slot is still held: otherwise a fifth connection could be made in between.
             slot.pool.lock().kept.push(connection);
         }
         outcome

@@ -1,7 +1,7 @@
-//! One connection that speaks RESP, the Redis protocol: whole commands out, bounded replies in.
+//! One connection that speaks RESP, the Redis protocol: sends whole commands, and reads bounded replies.
 //!
-//! Written here and not taken from a client library, since those have no bound on the size of a reply and none on the
-//! time of a whole exchange, only on one read: `docs/decisions/0015-redis-protocol.md`.
+//! Written here, because client libraries limit neither the size of a reply nor the time of a whole exchange, only that of
+//! one read: `docs/decisions/0015-redis-protocol.md`.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -12,13 +12,13 @@ use crate::block::MAX_STORED_LEN;
 use crate::clock::Deadline;
 use crate::store::SILENCE_TIMEOUT;
 
-/// Bytes of a line: an error text, or a length. Longer ones are not those of a 0-db.
+/// The most bytes of a line, which is an error text or a length. A 0-db sends no longer ones.
 const MAX_LINE: u64 = 1024;
 
-/// Bytes read ahead.
+/// The bytes read ahead.
 const READ_BUFFER: usize = 16 * 1024;
 
-/// The replies that the commands of a block store have.
+/// The replies to the commands of a block store.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     /// `+OK`, `+PONG`.
@@ -31,7 +31,7 @@ pub(super) enum Reply {
     Nothing,
 }
 
-/// A connection. After any fault but an error answer it is out of step, and of no more use.
+/// A connection. After any fault but an error answer it is out of sync and cannot be used again.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: BufReader<TimedStream>,
@@ -39,13 +39,13 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
-        // A command is one write: nothing is gained by waiting for more.
+        // A command is one write, so waiting for more data (Nagle) gains nothing.
         stream.set_nodelay(true)?;
         let stream = TimedStream { stream, deadline: Deadline::after(Duration::ZERO) };
         Ok(Self { stream: BufReader::with_capacity(READ_BUFFER, stream) })
     }
 
-    /// Sends a command and reads its reply, all before the deadline.
+    /// Sends a command and reads its reply before the deadline.
     pub(super) fn command(&mut self, words: &[&[u8]], deadline: Deadline) -> Result<Reply, Fault> {
         if !self.stream.buffer().is_empty() {
             return Err(Fault::not_redis("it says more than was asked"));
@@ -86,7 +86,7 @@ fn read_reply(stream: &mut BufReader<impl Read>) -> Result<Reply, Fault> {
     }
 }
 
-/// Reads up to the end of a line, and gives it without that.
+/// Reads a line, and returns it without its end.
 fn read_line(stream: &mut BufReader<impl Read>) -> Result<Vec<u8>, Fault> {
     let mut line = Vec::new();
     stream.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(Fault::io)?;
@@ -102,7 +102,7 @@ fn number(text: &[u8]) -> Result<i64, Fault> {
     number.ok_or_else(|| Fault::not_redis("no number"))
 }
 
-/// Reads `len` bytes, which is not more than a block has, and the end of the line.
+/// Reads `len` bytes, at most the size of a block, and the end of the line.
 fn read_bytes(stream: &mut BufReader<impl Read>, len: usize) -> Result<Vec<u8>, Fault> {
     let mut bytes = vec![0; len];
     stream.read_exact(&mut bytes).map_err(Fault::io)?;
@@ -111,7 +111,7 @@ fn read_bytes(stream: &mut BufReader<impl Read>, len: usize) -> Result<Vec<u8>, 
     if end == *b"\r\n" { Ok(bytes) } else { Err(Fault::not_redis("bytes that do not end")) }
 }
 
-/// A socket whose every step ends at the deadline, or after five silent seconds.
+/// A socket on which every step ends at the deadline, or after five seconds of silence.
 #[derive(Debug)]
 struct TimedStream {
     stream: TcpStream,

@@ -1,0 +1,7 @@
+//! The tests of this crate, in one binary: it is linked once. A file that is not named here is found by `tests/workspace.rs`.
+
+mod hostile_root;
+mod netns;
+mod runc;
+mod shape;
+mod support;

@@ -1,0 +1,13 @@
+//! The tests of this crate, in one binary: it is linked once. A file that is not named here is found by `tests/workspace.rs`.
+
+#[allow(unused_imports, reason = "by this name in the modules")]
+use contd_test_harness::mounted as support;
+
+mod answers;
+mod failover;
+mod ops;
+mod passthrough;
+mod resume;
+mod serve;
+mod served;
+mod server;

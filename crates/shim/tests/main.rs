@@ -1,0 +1,10 @@
+//! The tests of this crate, in one binary: it is linked once. A file that is not named here is found by `tests/workspace.rs`.
+
+mod adoption;
+mod common;
+mod contract;
+mod crate_graph;
+mod faults;
+mod protocol;
+mod runc;
+mod terminate;
