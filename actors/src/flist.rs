@@ -154,7 +154,7 @@ impl FlistActor {
                 continue;
             }
             let (ns, container) = (&root.namespace, root.id.short());
-            error!(%ns, %container, flist = root.flist_hash, error = %root.why, "nobody serves the root any more");
+            error!(%ns, %container, flist = root.flist_hash, error = %root.why, "rootfs server lost");
             self.shared.publish(ContainerEvent {
                 namespace: root.namespace,
                 id: root.id,

@@ -339,7 +339,7 @@ impl Handler<ContainerActorEnded> for NamespaceActor {
         if child.generation != generation {
             return;
         }
-        tracing::warn!(container = %id, ns = %self.namespace, has_panicked, "its actor was lost, rebuilding it");
+        tracing::warn!(container = %id, ns = %self.namespace, has_panicked, "actor lost, rebuilding");
         self.containers.addresses.publish(id.clone(), None);
         self.rebuild_later(id, ctx);
     }

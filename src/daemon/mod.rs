@@ -125,7 +125,7 @@ async fn serve(
     lock.say(Some(server.listener_number()));
     node.fill_slots();
     tell_ready(&manager, &server, is_managers);
-    info!(socket = %config.socket().display(), runtime = %config.runtime.default, "contd serves");
+    info!(socket = %config.socket().display(), runtime = %config.runtime.default, "listening");
     let mut reload = Reload::new(args, config.clone());
     let successor = loop {
         match until_it_leaves(&mut server, &desk, &supervisor, &manager, &mut signals).await? {
@@ -146,7 +146,7 @@ async fn serve(
         }
         None => {}
     }
-    info!("contd has ended; containers keep running");
+    info!("ended; containers keep running");
     Ok(())
 }
 
@@ -176,7 +176,7 @@ async fn until_it_leaves(
                 let (pid, agent) = (successor.pid, successor.agent.clone());
                 match hand_listener(successor, server, manager).await {
                     Ok(successor) => {
-                        info!(pid, agent, "a successor has the API socket");
+                        info!(pid, agent, "successor has the API socket");
                         return Ok(Told::Replaced(Box::new(successor)));
                     }
                     Err(error) => info!(pid, agent, %error, "a successor went before it had the API socket"),

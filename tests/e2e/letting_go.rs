@@ -90,7 +90,7 @@ fn a_process_of_the_host_inside_a_root_keeps_its_files_and_delays_no_removal() {
 #[test]
 fn a_stopped_container_whose_flist_server_died_refuses_no_other_run_of_the_flist() {
     let mut node = Node::start();
-    node.announce("nobody serves the root any more");
+    node.announce("rootfs server lost");
     let flist = node.flist();
     node.contd(["run", "-d", "--name", "old", flist.arg(), "/bin/true"]).ok();
     node.wait_for_status("old", "stopped");

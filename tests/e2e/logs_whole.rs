@@ -146,7 +146,7 @@ fn await_successor(node: &Node, shim: i32) {
 #[test]
 fn two_runs_never_share_a_line_whoever_died_between_them() {
     let mut node = Node::start();
-    for text in ["lost the shim, looking for it", "its shim is dead, starting a successor"] {
+    for text in ["shim lost", "shim dead, successor started"] {
         node.announce(text);
     }
     let flist = node.flist();
@@ -219,7 +219,7 @@ fn a_run_never_ends_before_it_began() {
 #[test]
 fn a_successor_whose_log_has_the_place_of_others_looks_after_the_container_and_waits() {
     let mut node = Node::start();
-    for text in ["lost the shim, looking for it", "its shim is dead, starting a successor"] {
+    for text in ["shim lost", "shim dead, successor started"] {
         node.announce(text);
     }
     let flist = node.flist();

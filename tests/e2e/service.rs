@@ -29,7 +29,7 @@ fn end_unseen(stage: &mut Stage, before_the_start: impl FnOnce(&Manager)) {
 #[test]
 fn the_manager_keeps_what_daemon_and_shim_would_lose_together() {
     let mut stage = Stage::set(Node::managed(Manager::new));
-    stage.node.announce("its shim is dead, starting a successor");
+    stage.node.announce("shim dead, successor started");
     let names = names_of(&stage.node, "counts");
     eventually("the manager to keep it", || {
         let stored = stage.node.manager().stored();
@@ -51,7 +51,7 @@ fn the_manager_keeps_what_daemon_and_shim_would_lose_together() {
 #[test]
 fn without_what_the_manager_keeps_the_same_end_is_unknown() {
     let mut stage = Stage::set(Node::managed(Manager::new));
-    stage.node.announce("its shim is dead, starting a successor");
+    stage.node.announce("shim dead, successor started");
     end_unseen(&mut stage, Manager::lose_all);
     stage.node.wait_for_status("counts", "stopped");
     let info = stage.node.inspect("counts");

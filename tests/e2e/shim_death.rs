@@ -10,7 +10,7 @@ const COUNT: &str =
     "i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep 0.002; done; echo last $i; exit 23";
 
 /// What the daemon says when a shim is lost.
-const LOST: [&str; 2] = ["lost the shim, looking for it", "its shim is dead, starting a successor"];
+const LOST: [&str; 2] = ["shim lost", "shim dead, successor started"];
 
 struct Stage {
     node: Node,
@@ -95,7 +95,7 @@ fn an_end_between_the_death_of_the_shim_and_its_successor_is_known_with_all_that
     let mut stage = Stage::set();
     // The successor cannot be started for a while.
     let dir = stage.node.shim_dir("counts");
-    stage.node.announce("not re-attached yet");
+    stage.node.announce("shim not attached yet");
     let shim = stage.node.shim_pid("counts");
     let task = fs::read(dir.join("task.json")).expect("a task");
     fs::write(dir.join("task.json"), "{}").expect("spoil the task");
@@ -104,7 +104,7 @@ fn an_end_between_the_death_of_the_shim_and_its_successor_is_known_with_all_that
     let init = stage.pid.as_i64().expect("pid");
     fs::write(stage.node.root.join("input/go"), "").expect("let it end");
     eventually("its end", || (!Path::new(&format!("/proc/{init}")).exists()).then_some(()));
-    eventually("a first successor to fail", || stage.node.daemon_log().contains("not re-attached yet").then_some(()));
+    eventually("a first successor to fail", || stage.node.daemon_log().contains("shim not attached yet").then_some(()));
     fs::write(dir.join("task.json"), task).expect("restore the task");
     stage.end();
 }
@@ -113,7 +113,7 @@ fn an_end_between_the_death_of_the_shim_and_its_successor_is_known_with_all_that
 fn a_shim_that_stands_still_does_not_keep_its_container_from_being_stopped() {
     let mut stage = Stage::set();
     stage.node.announce("signal not sent");
-    stage.node.announce("the shim does not answer, it is replaced");
+    stage.node.announce("silent shim replaced");
     let shim = stage.node.shim_pid("stays");
     stage.node.signal(shim, nix::sys::signal::Signal::SIGSTOP);
     stage.node.contd(["stop", "-t", "0", "stays"]).ok();

@@ -103,7 +103,7 @@ fn a_thousand_shims_die_one_by_one_and_no_container_notices() {
     let seed = seed();
     println!("CONTD_FAULTS_SEED={seed}");
     let mut node = Node::start();
-    for text in ["lost the shim, looking for it", "its shim is dead, starting a successor", "not re-attached yet"] {
+    for text in ["shim lost", "shim dead, successor started", "shim not attached yet"] {
         node.announce(text);
     }
     let flist = node.flist();

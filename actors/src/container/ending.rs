@@ -139,7 +139,7 @@ impl ContainerActor {
     /// Ends a shim that does not answer; its loss is noticed by the wait for the exit, and a successor goes on.
     pub(super) fn replace_silent_shim(&mut self, ctx: &mut Context<Self>) {
         let (subject, span) = (self.subject.clone(), self.subject.span().clone());
-        warn!(parent: &span, "the shim does not answer, it is replaced");
+        warn!(parent: &span, "silent shim replaced");
         let ended = async move { subject.shared.shims.end_silent(&subject.namespace, &subject.id).await };
         ctx.spawn(ended.instrument(span.clone()).into_actor(self).map(move |result, _actor, _ctx| {
             if let Err(failure) = result {
@@ -305,7 +305,7 @@ impl ContainerActor {
         match result {
             Ok(exit) => self.take_exit(exit, ctx),
             Err(failure) => {
-                warn!(parent: self.subject.span(), error = one_line(&failure), "lost the shim, looking for it");
+                warn!(parent: self.subject.span(), error = one_line(&failure), "shim lost");
                 self.shim = None;
                 self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
                 // Its making may not have reported yet, and is stale from here on.

@@ -197,7 +197,7 @@ impl ContainerActor {
     /// Undoes what was made, then says why.
     fn take_back(&mut self, making: Making, step: Step, source: StepError, ctx: &mut Context<Self>) {
         if !source.is_cancelled() {
-            debug!(parent: self.subject.span(), %step, error = one_line(&source), "step failed, undoing");
+            debug!(parent: self.subject.span(), %step, error = one_line(&source), "step failed");
         }
         let mut failure = self.make_error(step, source);
         self.run_task(making.undo(), ctx, |actor, leftovers, ctx| {

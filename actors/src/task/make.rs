@@ -192,7 +192,7 @@ impl Making {
         self.begin(step)?;
         let begun = Instant::now();
         let result = shielded(&self.cancel, what, deadline, work).await.map_err(|source| (step, source));
-        debug!(%step, us = begun.elapsed().as_micros(), "step over");
+        debug!(%step, us = begun.elapsed().as_micros(), "step finished");
         result
     }
 

@@ -43,7 +43,7 @@ pub(crate) async fn recover(subject: Subject, mut cancel: Cancel) -> Option<Find
             // A successor goes on where it stood still.
             end_silent(&subject).await;
         }
-        warn!(attempt, error = one_line(&failure), "not re-attached yet");
+        warn!(attempt, error = one_line(&failure), "shim not attached yet");
         tokio::select! {
             () = cancel.cancelled() => return None,
             () = tokio::time::sleep(RETRY.delay(attempt, jitter())) => {}

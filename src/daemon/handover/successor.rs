@@ -202,7 +202,7 @@ fn ask(run_dir: &Path, agent: &str, given: &mut Given) -> Result<Asked, Handover
     };
     let mut session = match greet() {
         Ok((session, welcome)) => {
-            info!(predecessor = welcome.agent, "taking over from the daemon that runs");
+            info!(predecessor = welcome.agent, "handover begun");
             session
         }
         Err(SessionError::Refused { source }) => {

@@ -138,7 +138,7 @@ fn flist_server(node: &Node, verb: &[&str]) -> String {
 #[test]
 fn when_server_and_keeper_die_together_only_their_containers_fail_and_an_event_says_why() {
     let mut stage = Stage::set();
-    stage.node.announce("nobody serves the root any more");
+    stage.node.announce("rootfs server lost");
     stage.node.announce("the flist server of this root died, making it anew");
     stage.node.announce("clearing away a dead flist server");
     let before = FlistServer::all(&stage.node);

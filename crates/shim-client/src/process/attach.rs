@@ -44,7 +44,7 @@ pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<
         match look {
             Look::Lives => {}
             Look::Orphaned => {
-                tracing::warn!("its shim is dead, starting a successor");
+                tracing::warn!("shim dead, successor started");
                 launch::succeed(&client.config, place, client.keep.init(&place.id)).await?;
             }
             Look::Over(found) => {

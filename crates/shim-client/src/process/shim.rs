@@ -65,7 +65,7 @@ impl ProcessShim {
     async fn connection(&self, verb: &'static str) -> Result<Arc<Connection<ShimSocket>>, ShimError> {
         let mut current = self.connection.lock().await;
         if current.has_ended() {
-            tracing::info!("connecting to the shim again");
+            tracing::info!("shim reconnected");
             *current = Arc::new(self.greet_again(verb).await?);
         }
         Ok(Arc::clone(&current))

@@ -1,0 +1,78 @@
+//! The story of a container: one log, one id, every process.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{Node, eventually};
+
+/// The lines of the daemon's log with a text.
+fn lines<'log>(log: &'log str, text: &str) -> Vec<&'log str> {
+    log.lines().filter(|line| line.contains(text)).collect()
+}
+
+/// The ids of requests in a line.
+fn requests(line: &str) -> BTreeSet<&str> {
+    line.split("request=").skip(1).filter_map(|rest| rest.get(..12)).collect()
+}
+
+#[test]
+fn one_id_tells_a_containers_story_over_all_processes_and_daemons() {
+    let mut node = Node::start();
+    for text in ["shim lost", "shim dead, successor started"] {
+        node.announce(text);
+    }
+    let flist = node.flist();
+    let share = format!("{}:/data", node.root.join("input").display());
+    let script = "while [ ! -e /data/go ]; do sleep 0.05; done; exit 7";
+    node.contd(["run", "-d", "--name", "stays", flist.arg(), "/bin/sleep", "1000"]).ok();
+    node.contd(["run", "-d", "--name", "told", "-v", &share, flist.arg(), "/bin/sh", "-c", script]).ok();
+    let id = node.inspect("told")["id"].as_str().expect("an id").to_owned();
+    let bystander = node.inspect("stays")["id"].as_str().expect("an id").to_owned();
+    node.kill(node.shim_pid("told"));
+    eventually("a successor serves it", || {
+        lines(&node.daemon_log(), &id).iter().any(|line| line.contains("took over init")).then_some(())
+    });
+    node.kill_daemon();
+    node.start_daemon();
+    std::fs::write(node.root.join("input/go"), "").expect("let it end");
+    assert_eq!(node.contd(["wait", "told"]).ok(), "7");
+    node.contd(["rm", "told"]).ok();
+
+    let log = node.daemon_log();
+    let story = lines(&log, &id);
+    let tells = |words: &[&str]| {
+        let found = story.iter().filter(|line| words.iter().all(|word| line.contains(word))).count();
+        assert!(found > 0, "no line tells {words:?} of\n{}", story.join("\n"));
+        found
+    };
+    tells(&["run{", "event=accepted"]);
+    tells(&["run{", "shim:", "created init"]);
+    tells(&["run{", "event=started"]);
+    tells(&["recover{"]);
+    tells(&["shim:", "took over init"]);
+    tells(&["shim:", "has ended", "exit code 7"]);
+    tells(&["remove{", "event=removed"]);
+    for line in &story {
+        assert!(!line.contains(&bystander), "a line is about two containers: {line}");
+    }
+
+    // What a shim did belongs to an operation of the daemon.
+    let of_daemon: BTreeSet<&str> =
+        story.iter().filter(|line| !line.contains("shim:")).flat_map(|line| requests(line)).collect();
+    let of_shims: BTreeSet<&str> =
+        story.iter().filter(|line| line.contains("shim:")).flat_map(|line| requests(line)).collect();
+    assert!(!of_shims.is_empty() && of_shims.is_subset(&of_daemon), "{of_shims:?} are not all in {of_daemon:?}");
+
+    // Each line of a shim comes once, over all daemons.
+    let mut seen = BTreeSet::new();
+    for line in story.iter().filter_map(|line| line.split("shim: ").nth(1)) {
+        assert!(seen.insert(line), "it came twice: {line}");
+    }
+
+    // The flist's server was started by the first run, and says by which.
+    let served: Vec<&str> = lines(&log, "flistfs: ");
+    let by: BTreeSet<&str> = served.iter().flat_map(|line| requests(line)).collect();
+    let first: BTreeSet<&str> = lines(&log, &bystander).iter().flat_map(|line| requests(line)).collect();
+    assert!(!by.is_empty() && by.is_subset(&first), "{by:?} is not of {first:?}\n{}", served.join("\n"));
+    node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
+    node.finish();
+}
