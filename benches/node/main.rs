@@ -9,7 +9,6 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     clippy::disallowed_methods,
     reason = "a measurement ends loudly when something is wrong, and lives in real time"
 )]

@@ -1,11 +1,4 @@
 //! The death of a shim, and its replacement, under a container that must not notice.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests end loudly"
-)]
 
 use std::fs;
 use std::path::PathBuf;

@@ -18,6 +18,9 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::new_without_default,
     clippy::disallowed_methods,
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]
