@@ -58,6 +58,7 @@ impl<K: Eq + Hash, A: Actor> Addresses<K, A> {
     }
 
     /// Returns an address as it is now.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn get(&self, key: &K) -> Option<Addr<A>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).and_then(|addr| addr.borrow().clone())
     }

@@ -1,6 +1,7 @@
 //! To the supervisor, from [`crate::until_ended`] and from tests.
 
 use actix::Message;
+#[cfg(any(test, feature = "testing"))]
 use contd_types::NamespaceId;
 
 /// Never answered; the loss of the supervisor is the answer.
