@@ -84,5 +84,6 @@ async fn ask(client: &ProcessShimClient, place: &Place) -> Result<Attached, Shim
     let state = shim.state_for(VERB).await?;
     contd_failpoint::hit(Failpoint::AttachDone);
     shim.hold(&state).await;
+    shim.tell_the_log();
     Ok(Attached::Alive { shim: Arc::new(shim), state })
 }

@@ -170,7 +170,7 @@ impl ProcessShim {
     }
 
     /// Carries the shim's log over, and nobody waits for it.
-    fn tell_the_log(&self) {
+    pub(super) fn tell_the_log(&self) {
         let place = self.place.clone();
         let told = async move {
             // Without a thread the lines come with the next reading.
