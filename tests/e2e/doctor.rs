@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use contd_lease::LeaseDir;
@@ -469,7 +470,10 @@ mod once {
 
 /// Starts a warm slot as the daemon does; it lives as long as its leash.
 fn plant_slot(node: &Node) -> (PathBuf, ContainerId, std::io::PipeWriter) {
-    let id = ContainerId::new("b".repeat(32)).expect("an id");
+    // Its own in each test and each run of the suite: doctor leaves alone what bears the name of another node's shim.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let id = ContainerId::new(format!("{:08x}{number:08x}{}", std::process::id(), "b".repeat(16))).expect("an id");
     let dir = node.root.join("run/s").join(&id.as_str()[..16]);
     LeaseDir::new(&dir).reserve(&format!(".slot/{id}"), &dir.join("sock")).expect("reserve");
     let program = |name: &str| Path::new(env!("CARGO_BIN_EXE_contd")).with_file_name(name);

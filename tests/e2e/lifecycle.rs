@@ -30,8 +30,11 @@ fn a_created_container_waits_over_the_death_of_the_daemon_and_starts_when_it_is_
 fn a_changed_policy_counts_at_the_next_end_and_a_stop_is_remembered() {
     let mut node = Node::start();
     let flist = node.flist();
-    node.contd(["run", "-d", "--name", "web", flist.arg(), "/bin/sh", "-c", "sleep 0.2; exit 1"]).ok();
+    let share = format!("{}:/data", node.root.join("input").display());
+    let script = "while [ ! -e /data/go ]; do sleep 0.02; done; exit 1";
+    node.contd(["run", "-d", "--name", "web", "-v", &share, flist.arg(), "/bin/sh", "-c", script]).ok();
     node.contd(["update", "--restart", "unless-stopped", "web"]).ok();
+    fs::write(node.root.join("input/go"), "").expect("let it end");
     eventually("it is restarted", || (node.inspect("web")["restart_count"].as_u64() > Some(0)).then_some(()));
     let nonsense = node.contd(["update", "--restart", "nonsense", "web"]);
     assert!(nonsense.code == 2 && nonsense.stderr.contains("unless-stopped"), "{nonsense:?}");

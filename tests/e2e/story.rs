@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::harness::{Node, eventually};
 
+/// In a line that the daemon has carried over from a shim's log, and from a flist server's.
+const OF_SHIM: &str = "process: shim: ";
+const OF_SERVER: &str = "server: flistfs: ";
+
 /// The lines of the daemon's log with a text.
 fn lines<'log>(log: &'log str, text: &str) -> Vec<&'log str> {
     log.lines().filter(|line| line.contains(text)).collect()
@@ -45,31 +49,31 @@ fn one_id_tells_a_containers_story_over_all_processes_and_daemons() {
         found
     };
     tells(&["run{", "event=accepted"]);
-    tells(&["run{", "shim:", "created init"]);
+    tells(&[OF_SHIM, "created init"]);
     tells(&["run{", "event=started"]);
     tells(&["recover{"]);
-    tells(&["shim:", "took over init"]);
-    tells(&["shim:", "has ended", "exit code 7"]);
-    tells(&["remove{", "event=removed"]);
+    tells(&[OF_SHIM, "took over init"]);
+    tells(&[OF_SHIM, "has ended", "code 7"]);
+    tells(&["remove{", "event=deleted"]);
     for line in &story {
         assert!(!line.contains(&bystander), "a line is about two containers: {line}");
     }
 
     // What a shim did belongs to an operation of the daemon.
     let of_daemon: BTreeSet<&str> =
-        story.iter().filter(|line| !line.contains("shim:")).flat_map(|line| requests(line)).collect();
+        story.iter().filter(|line| !line.contains(OF_SHIM)).flat_map(|line| requests(line)).collect();
     let of_shims: BTreeSet<&str> =
-        story.iter().filter(|line| line.contains("shim:")).flat_map(|line| requests(line)).collect();
+        story.iter().filter(|line| line.contains(OF_SHIM)).flat_map(|line| requests(line)).collect();
     assert!(!of_shims.is_empty() && of_shims.is_subset(&of_daemon), "{of_shims:?} are not all in {of_daemon:?}");
 
     // Each line of a shim comes once, over all daemons.
     let mut seen = BTreeSet::new();
-    for line in story.iter().filter_map(|line| line.split("shim: ").nth(1)) {
+    for line in story.iter().filter_map(|line| line.split(OF_SHIM).nth(1)) {
         assert!(seen.insert(line), "it came twice: {line}");
     }
 
     // The flist's server was started by the first run, and says by which.
-    let served: Vec<&str> = lines(&log, "flistfs: ");
+    let served: Vec<&str> = lines(&log, OF_SERVER);
     let by: BTreeSet<&str> = served.iter().flat_map(|line| requests(line)).collect();
     let first: BTreeSet<&str> = lines(&log, &bystander).iter().flat_map(|line| requests(line)).collect();
     assert!(!by.is_empty() && by.is_subset(&first), "{by:?} is not of {first:?}\n{}", served.join("\n"));

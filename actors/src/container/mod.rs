@@ -239,7 +239,7 @@ impl ContainerActor {
     }
 
     fn publish(&self, kind: EventKind) {
-        info!(parent: self.subject.span(), state = %self.state.name(), event = event_name(&kind), "lifecycle");
+        info!(parent: self.subject.span(), state = %self.state.name(), event = %event_name(&kind), "lifecycle");
         let shared = &self.subject.shared;
         shared.publish(ContainerEvent {
             namespace: self.subject.namespace.clone(),

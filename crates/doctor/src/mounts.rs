@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use contd_rootfs::Mount;
+use contd_rootfs::{Mount, MountTable};
 use contd_types::{ContainerId, NamespaceId};
 
 use crate::error::LookError;
@@ -20,14 +20,14 @@ const OUR_SOURCES: [&str; 2] = ["contd", "contd-flistfs"];
 /// Looks for them.
 pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     let mut roots: BTreeMap<ContainerId, (NamespaceId, Vec<&Mount>)> = BTreeMap::new();
-    let mut findings = Vec::new();
+    let (mut findings, mut strays) = (Vec::new(), Vec::new());
     let mut count = 0_usize;
     for mount in node.mounts.below(&node.state) {
         count += 1;
         match container_at(&node.state, &mount.point) {
             Some((_, id)) if node.known.has(&id) => {}
             Some((namespace, id)) => roots.entry(id).or_insert_with(|| (namespace, Vec::new())).1.push(mount),
-            None => findings.push(stray(mount)),
+            None => strays.push(mount),
         }
     }
     for (id, (namespace, mounts)) in roots {
@@ -48,13 +48,23 @@ pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
         count += 1;
         // That of a server's directory is its business, which the check of servers looks after.
         if !is_server(&node.run, &mount.point) {
-            findings.push(stray(mount));
+            strays.push(mount);
         }
+    }
+    if !strays.is_empty() {
+        findings.extend(still_mounted(&strays, &MountTable::read()?).map(stray));
     }
     if findings.is_empty() {
         findings.push(Finding::ok(format!("{count} mounts of ours, each with its owner")));
     }
     Ok(findings)
+}
+
+/// Keeps the mounts that are still there. A mount is made after its owner's directory and goes before it, so one that was
+/// there before and after its owner was looked for has none. A busy daemon makes and removes servers all the time.
+fn still_mounted<'a>(strays: &'a [&'a Mount], now: &'a MountTable) -> impl Iterator<Item = &'a Mount> {
+    let is_there = |mount: &&Mount| now.all().any(|other| other.id == mount.id && other.device == mount.device);
+    strays.iter().copied().filter(is_there)
 }
 
 /// Judges a mount that is at none of the places where contd mounts.
@@ -85,6 +95,17 @@ fn is_server(run: &Path, point: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_that_has_gone_or_been_replaced_since_is_no_stray() {
+        let now = MountTable::read().expect("a mount table");
+        let there = now.all().next().expect("a mount").clone();
+        let replaced = Mount { id: u64::MAX, ..there.clone() };
+        let other_device = Mount { device: "0:99999999".to_owned(), ..there.clone() };
+        let before = [&there, &replaced, &other_device];
+        let still: Vec<&Mount> = still_mounted(&before, &now).collect();
+        assert_eq!(still, [&there]);
+    }
 
     #[test]
     fn a_root_is_known_by_its_place_only() {

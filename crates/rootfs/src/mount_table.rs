@@ -29,6 +29,11 @@ impl MountTable {
         self.0.iter().any(|entry| entry.point == path)
     }
 
+    /// Lists all mounts.
+    pub fn all(&self) -> impl Iterator<Item = &Mount> {
+        self.0.iter()
+    }
+
     /// Lists what is mounted below a directory, which must be without symlinks; what is mounted on it is not below it.
     pub fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Mount> {
         self.0.iter().filter(move |mount| mount.point != dir && mount.point.starts_with(dir))
