@@ -1,4 +1,4 @@
-//! What a node is told once, at its start: directories, defaults, bounds.
+//! The configuration of a node for its actors, given once at its start: directories, defaults, limits.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub struct NodeConfig {
     pub cgroup_parent: String,
     /// The boot id of the running kernel (`/proc/sys/kernel/random/boot_id`); what a record is compared with.
     pub boot_id: String,
-    /// What a spec that leaves something out gets.
+    /// The defaults for values that a spec leaves out.
     pub defaults: Defaults,
     /// The runtimes that new shims may use.
     pub runtimes: Runtimes,
@@ -65,7 +65,7 @@ pub struct NodeConfig {
     pub shutdown_drain: Duration,
 }
 
-/// What a spec that leaves something out gets.
+/// The defaults for values that a spec leaves out.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults {
     /// Memory, CPU and processes.
@@ -114,10 +114,10 @@ pub struct Limits {
     pub runs_in_flight: usize,
 }
 
-/// What may change while a node runs.
+/// The settings that may change while a node runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// What a spec that leaves something out gets, from the next start of its container on.
+    /// The defaults for values that a spec leaves out, from the next start of its container on.
     pub defaults: Defaults,
     /// When a container's log is rotated; a shim that runs keeps to what it was told.
     pub log_rotation: LogRotation,

@@ -53,7 +53,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-// What the signatures here need: who embeds actors names no other crate.
+// The crates whose types stand in the signatures here: an embedder of the actors names no other crate.
 pub use {actix, contd_bundle, contd_rootfs, contd_shim_client, contd_store, contd_types};
 
 pub use call::{CallError, ask, ask_api, tell};

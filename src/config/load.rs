@@ -44,14 +44,14 @@ pub(crate) enum ConfigError {
     /// A value cannot work.
     #[error("{fault}{}", in_brackets(place.as_deref()))]
     Fault {
-        /// What is wrong.
+        /// The fault.
         fault: contd_node::ConfigError,
         /// Where it stands, unless it is the default.
         place: Option<String>,
     },
 }
 
-/// What TOML says, without the picture of the line: errors are told on one line each.
+/// The error of the TOML parser, without the picture of the line: errors are told on one line each.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct TextError(String);

@@ -1,6 +1,6 @@
-//! Who may do what: the peer's user (`SO_PEERCRED`) and groups (`SO_PEERGROUPS`) against the rules of the configuration.
+//! The rights of a peer: its user (`SO_PEERCRED`) and groups (`SO_PEERGROUPS`) against the rules of the configuration.
 //!
-//! Here: verbs and namespaces. What of the host a container may have is judged by [`contd_node::Rules`].
+//! Here: verbs and namespaces. The use of the host by a container is judged by [`contd_node::Rules`].
 
 use contd_protocol::api::Request;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use contd_types::{ApiError, Caller, ErrorKind, NamespaceId};
 use crate::daemon::places::Shares;
 use contd_node::{Access, Limits, fits, is_in_scope};
 
-/// Who is at the other end of a connection, as the kernel says.
+/// The process at the other end of a connection, as the kernel names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// Its effective user when it connected.
@@ -30,7 +30,7 @@ impl Peer {
     }
 }
 
-/// What one peer may do.
+/// The rights of one peer.
 #[derive(Debug, Clone)]
 pub(crate) struct Rights {
     /// With their labels.
@@ -152,7 +152,7 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         Request::Inspect { target } => ("inspect", Scope::One(&target.namespace), false),
         Request::List { namespace, .. } => ("list", namespace.as_ref().map_or(Scope::All, Scope::One), false),
         Request::ListNamespaces => ("list namespaces", Scope::All, false),
-        // What one namespace has fetched is nothing that another learns.
+        // A user of one namespace does not learn which flists another one has fetched.
         Request::FlistServers => ("list flist servers", Scope::All, false),
         Request::CacheUsage => ("look at the cache", Scope::All, false),
         Request::Wait { target } => ("wait", Scope::One(&target.namespace), false),
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(refused.kind, ErrorKind::PermissionDenied);
         assert!(rights.may_see(&namespace("a")) && !rights.may_see(&namespace("b")));
         assert!(rights.check(&Request::ListNamespaces).is_err());
-        // What others run and have fetched.
+        // The flists that others run and have fetched.
         assert!(rights.check(&Request::FlistServers).is_err() && rights.check(&Request::CacheUsage).is_err());
         assert!(rights.check(&Request::List { namespace: None, after: None, limit: 1 }).is_err());
     }

@@ -35,10 +35,10 @@ const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Pieces of progress that may wait for the caller; more are dropped.
 const PROGRESS_QUEUED: usize = 4;
 
-/// What of the configuration counts at the API.
+/// The part of the configuration that the API needs.
 #[derive(Debug)]
 pub(crate) struct ApiSettings {
-    /// Who may do what.
+    /// The rules for callers.
     pub(crate) rules: Arc<Rules>,
     /// How much of it.
     pub(crate) limits: Limits,
@@ -51,16 +51,16 @@ impl ApiSettings {
     }
 }
 
-/// What every connection shares.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// The actors.
     pub(crate) supervisor: Addr<Supervisor>,
-    /// What may change while we run.
+    /// The settings that may change while the daemon runs.
     pub(crate) settings: watch::Sender<Arc<ApiSettings>>,
     /// The daemon's own user.
     pub(crate) own_uid: u32,
-    /// What each user has of the API.
+    /// The places of each user at the API.
     pub(crate) places: Arc<Places>,
     /// The daemon's name and version, for hellos.
     pub(crate) agent: String,
@@ -164,7 +164,7 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
             settings.rules.fit(caller, &run.namespace, &mut run.spec)?
         }
         Request::Start { target } | Request::Update { target, .. } => {
-            // Whoever made it: to start it is to have what it has.
+            // Also for a container of another user: who starts it has what it has.
             let message = InspectContainer { target: target.clone() };
             let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
             settings.rules.judge(caller, &target.namespace, &info.spec)?
@@ -329,7 +329,7 @@ async fn run_container(
 async fn until_removed(backend: &Backend, namespace: NamespaceId, id: &ContainerId) {
     let target = Target { namespace, container: ContainerRef::from(id) };
     tokio::select! {
-        // Whatever comes of it, the end is known, and that is the answer.
+        // Whether or not the removal succeeds, the end is known, and that is the answer.
         _ = ask_api(&backend.supervisor, AwaitRemoval { target }, CHANGE_DEADLINE) => {}
         _ = backend.left() => {}
     }
@@ -402,7 +402,7 @@ async fn attach(backend: &Backend, id: &ContainerId, target: Target, items: Item
 async fn wait(backend: &Backend, target: Target, mut items: ItemSender) -> Answer {
     let namespace = target.namespace.clone();
     tokio::select! {
-        // What is known is said, also by a daemon that leaves.
+        // Known items are sent, also by a daemon that leaves.
         biased;
         ended = ask_api(&backend.supervisor, WaitContainer { target }, NO_DEADLINE) => {
             let (id, exit) = ended?;

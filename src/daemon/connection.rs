@@ -242,7 +242,7 @@ impl Connection {
                 _ = &mut writer => break Ok(()),
                 () = tokio::time::sleep(idle), if under_way.is_empty() && !is_closing => {
                     debug!(uid = self.peer.uid, pid = self.peer.pid, "closing an idle connection");
-                    // What was sent before this is read and answered; what is sent later is not, and its sender hears that.
+                    // Requests that were sent before this are read and answered; later ones are not, and their sender is told.
                     stop_reading(&stream);
                     is_closing = true;
                 }

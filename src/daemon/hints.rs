@@ -1,4 +1,4 @@
-//! What the API knows for a hint and the actors do not: the namespace of the request, and what else its caller may see.
+//! Completes hints by what only the API knows: the namespace of the request, and which containers its caller may see.
 
 use contd_actors::messages::FindElsewhere;
 use contd_actors::{Supervisor, ask_api};
@@ -11,7 +11,7 @@ use crate::daemon::calls::QUERY_DEADLINE;
 /// Namespaces that a hint names; others are counted.
 const MAX_NAMED: usize = 3;
 
-/// What of a request its error's hint is about.
+/// The part of a request that the hint of its error is about.
 #[derive(Debug)]
 pub(crate) struct About {
     namespace: Option<NamespaceId>,

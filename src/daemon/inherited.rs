@@ -1,4 +1,4 @@
-//! What a daemon has from before its start: from the service manager, and from a predecessor.
+//! The descriptors that a daemon gets at its start: from the service manager, and from a predecessor.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -47,14 +47,14 @@ impl InheritError {
     }
 }
 
-/// What the service manager has passed.
+/// The descriptors that the service manager has passed.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     /// A socket of its own, which is not ours to remove.
     socket: Option<UnixListener>,
     /// One that an earlier daemon had made, and stored.
     stored: Option<UnixListener>,
-    /// What an earlier daemon held of running containers.
+    /// The descriptors of running containers that an earlier daemon held.
     kept: Vec<Named>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct Inherited {
     pub(crate) listener: Option<UnixListener>,
     /// Whether the service manager made it, and keeps it whatever we do.
     pub(crate) is_managers: bool,
-    /// What is held of running containers.
+    /// The descriptors of running containers.
     pub(crate) kept: Vec<Named>,
     /// The service manager.
     pub(crate) manager: ServiceManager,

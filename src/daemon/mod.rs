@@ -49,7 +49,7 @@ use crate::daemon::server::{Connections, Server};
 const LAST_CALLS: Duration = Duration::from_secs(2);
 /// How long the answers to what the actors have finished may take to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// What to do about a path that cannot be listened at.
+/// The hint for a path that cannot be listened at.
 const ANOTHER_ADDRESS: &str = "choose another --address or --run-dir";
 
 /// Runs the daemon until it is told to end, or a successor has taken over.
@@ -150,7 +150,7 @@ async fn serve(
     Ok(())
 }
 
-/// What the daemon is told.
+/// The signals that the daemon obeys.
 enum Told {
     /// To end.
     End,

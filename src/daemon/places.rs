@@ -11,7 +11,7 @@ use contd_types::{ApiError, ErrorKind};
 
 use contd_node::Limits;
 
-/// What is counted.
+/// The kinds of places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Connections, from the moment that one is accepted.
@@ -45,7 +45,7 @@ impl Kind {
     }
 }
 
-/// What one user may have at once.
+/// The most that one user may have at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
     connections: usize,
@@ -135,7 +135,7 @@ struct Counts {
     of_root: usize,
 }
 
-/// Who has what.
+/// The places that are taken, by user.
 #[derive(Debug, Default)]
 pub(crate) struct Places(Mutex<Counts>);
 
@@ -158,7 +158,7 @@ impl Places {
         limits: &Limits,
     ) -> Result<Place, Full> {
         let mut counts = self.lock();
-        // Whatever the others have, these are left; what root has of them beyond is its own.
+        // These are left for root, however many the others have; the places of root beyond them are its own.
         let kept = limits.connections_for_root.min(limits.connections / 2);
         let is_full = if is_root {
             counts.connections >= limits.connections

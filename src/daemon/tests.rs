@@ -228,7 +228,7 @@ fn whatever_a_user_sends_its_calls_and_connections_stay_within_its_limits() {
         }
         root.call(1000, Request::Version).await;
         assert!(root.reply().await.1.is_ok());
-        // Who reads hears of the limit by its name.
+        // A caller that reads is told the limit by its name.
         let busy = callers[15].reply().await.1.expect_err("beyond the limit");
         assert_eq!(busy.kind, ErrorKind::Busy);
         assert!(busy.message.contains("limits.followers_per_user"), "{busy}");

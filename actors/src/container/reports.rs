@@ -90,7 +90,7 @@ impl ContainerActor {
         }
     }
 
-    /// Nothing runs and nobody knows of an end.
+    /// No process of the container runs, and no exit is known.
     fn take_nothing(&mut self, ctx: &mut Context<Self>) {
         self.has_old_shim = true;
         let is_other_boot = self.record.boot_id != self.subject.shared.config.boot_id;

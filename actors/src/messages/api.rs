@@ -224,7 +224,7 @@ pub enum EventItem {
     Event {
         /// Its sequence number.
         seq: u64,
-        /// What.
+        /// The event.
         event: ContainerEvent,
     },
     /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`), at the beginning of a

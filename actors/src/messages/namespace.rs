@@ -39,7 +39,7 @@ pub(crate) struct ContainerNews {
 /// News of a container for its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Nothing of it is left: its name is free.
+    /// The container is gone, and its name is free.
     Gone,
     /// It is to go, something resists, and nobody waits for that: its name is free.
     Lingers,

@@ -65,7 +65,7 @@ impl Follower {
         let mut line = self.line().await;
         loop {
             match line.client.stop(target.clone(), timeout, Deadline::Usual).await {
-                // Whoever has taken so long is not away.
+                // A daemon that took so long for its answer is not away.
                 Err(error @ ClientError::TimedOut { .. }) => return Err(error),
                 Err(error) => line.again(error).await?,
                 exit => return exit,

@@ -28,7 +28,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-// What the signatures here need: who asks a daemon names no other crate.
+// The crates whose types stand in the signatures here: a caller of a daemon names no other crate.
 pub use {contd_protocol, contd_types};
 
 pub use deadline::Deadline;

@@ -49,7 +49,7 @@ pub enum RightsError {
         /// Why.
         source: io::Error,
     },
-    /// Nothing could be read.
+    /// The socket could not be read.
     #[error("receive descriptors over a socket")]
     Receive {
         /// Why.

@@ -1,4 +1,4 @@
-//! What the daemon may do: root is not all-powerful everywhere.
+//! Checks the capabilities of the daemon: root does not have all of them everywhere.
 
 use std::path::PathBuf;
 

@@ -37,7 +37,7 @@ pub(crate) fn check_versions(node: &Node<'_>) -> Result<Vec<Finding>, LookError>
     let mut findings = Vec::new();
     for (sub, what) in [("s", "shim"), ("f", "flist server")] {
         for dir in entries(&node.run.join(sub))? {
-            // What cannot be read is told by the checks of leases.
+            // A lease that cannot be read is reported by the checks of leases.
             let Ok(LeaseState::Held(lease)) = LeaseDir::new(&dir).probe() else { continue };
             if !is_ours(&lease.binary_version) {
                 findings.push(

@@ -8,13 +8,13 @@ use contd_lease::ProcessError;
 use contd_rootfs::RootfsError;
 use contd_types::{ErrorKind, Explain};
 
-/// What was tried, and why it failed.
+/// An operation that failed, and the reason.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookError {
     /// A file or directory.
     #[error("{verb} {}", path.display())]
     Path {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
         /// On what.
         path: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) enum LookError {
     /// The kernel does not answer a question about this process or the system.
     #[error("ask the kernel for {what}")]
     Kernel {
-        /// What was asked.
+        /// The question.
         what: &'static str,
         /// Why.
         source: io::Error,

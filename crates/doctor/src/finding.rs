@@ -1,4 +1,4 @@
-//! What a check has found: how bad, what, where, why it matters, and what to do.
+//! A finding of a check: its severity, the thing and its place, why it matters, and the remedy.
 
 use std::fmt;
 use std::path::Path;
@@ -38,17 +38,17 @@ pub struct Finding {
     pub check: &'static str,
     /// How bad.
     pub severity: Severity,
-    /// What.
+    /// The fact that was found.
     pub what: String,
     /// A path, a pid, a cgroup; empty where it is the whole node.
     pub place: String,
     /// Why it matters.
     pub why: String,
-    /// What to do.
+    /// The next step for a person.
     pub remedy: String,
     /// The container that it would be of.
     pub container: Option<ContainerId>,
-    /// What `--fix` does.
+    /// The remedy of `--fix`.
     pub fix: Option<Fix>,
 }
 

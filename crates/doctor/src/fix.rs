@@ -31,7 +31,7 @@ const KILLED: Duration = Duration::from_secs(10);
 const MAX_LOOKS: u32 = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What `--fix` can do.
+/// The remedies of `--fix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fix {
     /// Ends a shim, its container, and what both left.
@@ -140,7 +140,7 @@ pub(crate) enum FixError {
     /// A file or a mount.
     #[error("{verb} {}", path.display())]
     Path {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
         /// On what.
         path: PathBuf,
@@ -150,7 +150,7 @@ pub(crate) enum FixError {
     /// It has changed since it was found.
     #[error("leave {what} alone: {why}")]
     Changed {
-        /// What.
+        /// The thing.
         what: String,
         /// Why.
         why: &'static str,

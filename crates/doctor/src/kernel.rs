@@ -13,7 +13,7 @@ use crate::error::LookError;
 use crate::finding::Finding;
 use crate::node::Node;
 
-/// What is needed and cannot be tried without doing it, with the version that brought it.
+/// Features that are needed and cannot be tried without using them, with the version that brought each.
 const NEEDED: [(&str, (u32, u32)); 3] =
     [("the mount API", (5, 2)), ("clone3 into a cgroup", (5, 7)), ("mount_setattr", (5, 12))];
 /// FUSE passthrough: cached files are read without our server.

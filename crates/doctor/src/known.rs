@@ -1,4 +1,4 @@
-//! Whose things are whose: the containers that there are records of.
+//! The containers that have records, so that their things are told apart from leaks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(crate) struct Unread {
     pub(crate) why: String,
 }
 
-/// What is known to belong to somebody.
+/// The containers that are known.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
     names: BTreeMap<ContainerId, (NamespaceId, ContainerName)>,

@@ -61,7 +61,7 @@ const SLOT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 pub struct Check {
     /// Its name, one word.
     pub name: &'static str,
-    /// What it looks at.
+    /// The things that it looks at.
     pub tells: &'static str,
     kind: Kind,
     run: fn(&Node<'_>) -> Result<Vec<Finding>, LookError>,
@@ -114,12 +114,12 @@ pub const CHECKS: [Check; 21] = [
     leak("logs", "logs of containers without a record; they are kept", logs::check),
 ];
 
-/// What an examination gave.
+/// The result of an examination.
 #[derive(Debug, Default)]
 pub struct Report {
     /// In the order of the checks.
     pub findings: Vec<Finding>,
-    /// What could not be looked at.
+    /// The checks that failed.
     pub failures: Vec<ApiError>,
 }
 
@@ -147,7 +147,7 @@ pub async fn examine(config: &Config) -> Result<Report, ApiError> {
     let mut report = Report::default();
     report.run(Kind::Preflight, &node);
     if matches!(node.daemon, Daemon::Silent { .. }) {
-        // What is in the making cannot be told from what was left; the check of the daemon says so.
+        // A container in the making cannot be told from one that was left; the check of the daemon says so.
         return Ok(report);
     }
     match mismatch::find(&node) {
@@ -199,10 +199,10 @@ pub fn may_fix() -> Result<(), ApiError> {
     Err(error.with_hint("run contd doctor --fix as root; without --fix it only looks"))
 }
 
-/// What became of one remedy.
+/// The result of one remedy.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What it was for.
+    /// The finding that it was for.
     pub finding: Finding,
     /// Why it was not applied, if it was not.
     pub failure: Option<ApiError>,

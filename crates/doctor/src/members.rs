@@ -1,4 +1,4 @@
-//! Who is in a cgroup, and whether that is certainly a process of this node.
+//! The processes in a cgroup, and whether each is certainly of this node.
 
 use std::path::Path;
 

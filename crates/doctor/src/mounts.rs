@@ -14,7 +14,7 @@ use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::node::Node;
 
-/// What our mounts say that they are of.
+/// The sources that our mounts have in the mount table.
 const OUR_SOURCES: [&str; 2] = ["contd", "contd-flistfs"];
 
 /// Looks for them.

@@ -38,7 +38,7 @@ pub(crate) enum Daemon {
     Silent {
         /// Why.
         why: String,
-        /// What to do next.
+        /// The next step for a person.
         hint: String,
     },
     /// There is none.
@@ -60,9 +60,9 @@ pub(crate) struct Node<'a> {
     pub(crate) cache: PathBuf,
     /// The daemon.
     pub(crate) daemon: Daemon,
-    /// Whose things are whose.
+    /// The containers that have records.
     pub(crate) known: Known,
-    /// What is mounted.
+    /// The mount table.
     pub(crate) mounts: MountTable,
     /// Where cgroups are; `None` when none is mounted.
     pub(crate) cgroups: Option<Hierarchies>,
@@ -136,7 +136,7 @@ pub(crate) fn lease_name(id: &ContainerId) -> &str {
 pub(crate) fn known(state: &Path, daemon: &Daemon) -> Result<Known, LookError> {
     match daemon {
         Daemon::Answers { containers, .. } => Known::by_daemon(state, containers),
-        // What nobody can say is looked at all the same; the leaks are then not looked for.
+        // Without an answer of the daemon the records on disk are read; leaks are then not looked for.
         Daemon::Silent { .. } | Daemon::Absent => Known::by_store(state),
     }
 }

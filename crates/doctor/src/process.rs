@@ -9,7 +9,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::error::{LookError, entries, read};
 
-/// What `sysconf` gives on every Linux.
+/// The value of `sysconf` on every Linux.
 const USUAL_TICKS_PER_SECOND: u64 = 100;
 
 /// A helper of some contd.

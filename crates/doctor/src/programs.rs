@@ -84,7 +84,7 @@ fn version(path: &Path) -> Result<String, String> {
     let identity = ProcessIdentity::of(i32::try_from(child.id()).unwrap_or(-1)).map_err(|error| text(&error))?;
     let fd = identity.as_ref().map(pidfd).transpose().map_err(|error| text(&error))?.flatten();
     let is_done = fd.map_or(Ok(true), |fd| wait_dead(&fd, ANSWER_TIMEOUT)).map_err(|error| text(&error))?;
-    // Nothing to kill where it has ended.
+    // A program that has ended cannot be killed.
     let _gone = child.kill();
     let status = child.wait().map_err(|error| text(&error))?;
     if !is_done {

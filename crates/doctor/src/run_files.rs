@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::temps;
 use contd_node::RUNTIME_STATE_DIR;
 
-/// What the daemon keeps there.
+/// The entries that the daemon keeps there.
 const KEPT: [&str; 6] = ["contd.lock", "next.lock", "takeover.sock", "s", "f", RUNTIME_STATE_DIR];
 
 /// Looks for them.
@@ -29,7 +29,7 @@ pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
             findings.extend(stray(&path));
         }
     }
-    // Whatever is in a lease directory goes with its lease; beside them nothing is ours.
+    // The files of a lease directory go with the lease; other entries beside them are not ours.
     for dir in ["s", "f"].map(|name| node.run.join(name)) {
         let beside = entries(&dir)?.into_iter().filter(|path| !path.is_dir());
         findings.extend(beside.filter_map(|path| stray(&path)));

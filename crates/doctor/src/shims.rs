@@ -18,13 +18,13 @@ const SLOT_OWNER: &str = ".slot";
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 const BECAUSE: &str = "it holds memory, a cgroup and mounts, and nobody will ever end it";
 
-/// Whose a lease is.
+/// The owner of a lease.
 enum Owner {
     /// A container's.
     Container(NamespaceId, ContainerId),
     /// A warm slot's.
     Slot(ContainerId),
-    /// What is written there is nobody's.
+    /// The text of an owner that is no container.
     Nobody(String),
 }
 
@@ -142,7 +142,7 @@ fn read_lease(dir: &Path) -> Result<Lease, String> {
 fn unreadable(node: &Node<'_>, dir: &Path, why: &str) -> Finding {
     let finding = Finding::problem(format!("a lease that cannot be understood: {why}")).at(dir);
     let finding = finding.because("whether a process lives under it, and whose it is, cannot be known");
-    // Nobody may live there; retiring takes the lock, and a living process keeps it.
+    // No process may live there; retiring takes the lock, and a living process keeps it.
     match name_of(dir) {
         Some(name) if !node.known.has_beginning(name) => finding.fixed_by(Fix::RetireLease { dir: dir.to_owned() }),
         _ => finding.remedy("run the version of contd that wrote it, or stop its container and remove the directory"),

@@ -10,7 +10,7 @@ use crate::node::Node;
 
 const MIB: u64 = 1024 * 1024;
 
-/// What a directory should have left: below the first it is a warning, below the second a problem.
+/// The space that a directory should have left: below the first it is a warning, below the second a problem.
 struct Bounds {
     bytes: [u64; 2],
     inodes: [u64; 2],
@@ -31,7 +31,7 @@ pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
         (&node.run, &RUN, "no shim can be started"),
     ];
     for (dir, bounds, why) in dirs {
-        // What is not there yet is made on the file system of what is above it.
+        // A directory that does not exist yet is made on the file system of its parent.
         let Some(there) = dir.ancestors().find(|dir| dir.is_dir()) else { continue };
         let stat = statvfs(there).map_err(|errno| LookError::path("look at the space of", there, errno.into()))?;
         let bytes = stat.blocks_available().saturating_mul(stat.fragment_size());

@@ -1,4 +1,4 @@
-//! What lies in the state directory without a record: directories of containers, and scratch of a doctor that was killed.
+//! Entries of the state directory without a record: directories of containers, and scratch files of a doctor that was killed.
 
 use std::path::{Path, PathBuf};
 

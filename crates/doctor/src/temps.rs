@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::process::Boot;
 use contd_node::EVENTS_DIR;
 
-/// What stands before the writer's pid in every name: `.<name>.tmp-<pid>-<n>` for state, `.tmp-<pid>-<n>` for flists.
+/// The text before the writer's pid in every name: `.<name>.tmp-<pid>-<n>` for state, `.tmp-<pid>-<n>` for flists.
 const MARK: &str = ".tmp-";
 
 /// Looks for them.

@@ -94,7 +94,7 @@ fn keep(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<(), ServeErr
         Start::Succeed => {
             let offer = handover::ask(dir)?;
             let flist = open(&spec)?;
-            // What could keep a server from serving is tried before the one that serves is ended.
+            // Everything that could keep a server from serving is tried before the one that serves is ended.
             serve::rehearse(dir, &spec, &flist)?;
             (MountState::take_over(dir, spec, offer)?, flist)
         }

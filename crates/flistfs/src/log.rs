@@ -53,7 +53,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// What [`tracing_subscriber`] writes to.
+/// The writer for [`tracing_subscriber`].
 #[derive(Debug)]
 pub struct Writer<'a>(&'a BoundedLog);
 

@@ -30,10 +30,10 @@ const MAX_NAME_BYTES: usize = 255;
 /// The two entries that come before a directory's children.
 const DOTS: u64 = 2;
 
-/// What goes back to the kernel.
+/// The answer to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing: this kind of request has no reply.
+    /// This kind of request has no reply.
     None,
     /// A failure.
     Error(Errno),

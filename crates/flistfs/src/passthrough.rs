@@ -40,7 +40,7 @@ pub(crate) struct Passthrough {
     passed: AtomicU64,
 }
 
-/// What belongs to one connection.
+/// The state of one connection.
 #[derive(Debug)]
 struct Attached {
     /// Weak: a session that has ended must not keep the connection.

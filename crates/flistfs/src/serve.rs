@@ -144,7 +144,7 @@ fn note_server(dir: &Path) -> Result<ProcessIdentity, ServeError> {
         let number = error.io().and_then(std::io::Error::raw_os_error);
         failed(number.map_or_else(|| std::io::Error::other(error.to_string()), std::io::Error::from_raw_os_error))
     })?;
-    // Whoever ends all of them looks for us by that file, or has left word before.
+    // A process that ends all servers finds us by that file, or has written its intent before.
     check_not_ending(dir)?;
     Ok(us)
 }

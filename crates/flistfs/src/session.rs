@@ -34,7 +34,7 @@ const MAX_WAITING: usize = 16 * 1024;
 /// Why a session cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// Nothing could be read from the device.
+    /// The device could not be read.
     #[error("read the first request from /dev/fuse")]
     FirstRequest {
         /// Why.
@@ -81,7 +81,7 @@ pub struct Session {
     slow: Mutex<Slow>,
 }
 
-/// What may take long.
+/// The requests that may take long.
 #[derive(Debug, Default)]
 struct Slow {
     busy: usize,

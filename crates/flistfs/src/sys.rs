@@ -35,7 +35,7 @@ pub(crate) fn keep_memory_small() {
     const MAX_HEAPS: i32 = 2;
     /// Buffers from this size on are mapped, and go back to the kernel when they are freed.
     const MAP_FROM_BYTES: i32 = 256 * 1024;
-    /// What may stay free at the end of a heap: less would be given back and asked for again with every block.
+    /// The most bytes that stay free at the end of a heap: with less, memory would be given back and asked for again with every block.
     const MAX_FREE_BYTES: i32 = 1024 * 1024;
     let settings = [
         (nix::libc::M_ARENA_MAX, MAX_HEAPS),
@@ -47,7 +47,7 @@ pub(crate) fn keep_memory_small() {
         // is refused with 0 and changes nothing.
         let _memory_only = unsafe { nix::libc::mallopt(setting, value) };
     }
-    // What reading the metadata took for a moment.
+    // The memory that reading the metadata took for a moment.
     give_back_memory();
 }
 

@@ -51,7 +51,7 @@ pub mod init_flag {
 
 /// Flags of an answered OPEN or OPENDIR.
 pub mod open_flag {
-    /// What is in the page cache stays valid.
+    /// The content in the page cache stays valid.
     pub const KEEP_CACHE: u32 = 1 << 1;
     /// A listing may be cached.
     pub const CACHE_DIR: u32 = 1 << 3;
@@ -61,7 +61,7 @@ pub mod open_flag {
     pub const PASSTHROUGH: u32 = 1 << 7;
 }
 
-/// What the kernel asks for.
+/// A request of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation<'a> {
     /// The first request of all.
@@ -85,7 +85,7 @@ pub enum Operation<'a> {
     Read(Read),
     /// Closes a file.
     Release {
-        /// What OPEN gave.
+        /// The handle that OPEN returned.
         handle: u64,
     },
     /// Closes a directory.
@@ -117,7 +117,7 @@ pub struct Init {
     pub minor: u32,
     /// The most it reads ahead, in bytes.
     pub max_readahead: u32,
-    /// What it can do.
+    /// The features of the kernel.
     pub flags: u64,
 }
 
@@ -137,7 +137,7 @@ pub struct Request<'a> {
     pub unique: u64,
     /// Which inode.
     pub node: u64,
-    /// What.
+    /// The operation.
     pub operation: Operation<'a>,
 }
 

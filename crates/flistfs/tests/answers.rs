@@ -1,4 +1,4 @@
-//! What a program on the mount is told: every errno of docs/flist-serving.md, the figures, and that metadata never waits.
+//! The answers to a program on the mount: every errno of docs/flist-serving.md, the figures, and that metadata never waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::ffi::OsString;

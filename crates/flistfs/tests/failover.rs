@@ -20,7 +20,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 const READERS: usize = 8;
-/// What the issue asks for.
+/// The number of deaths that docs/reliability.md promises.
 const KILLS: u32 = 100;
 const LONG: Duration = Duration::from_secs(300);
 

@@ -255,7 +255,7 @@ fn a_successor_opens_again_what_was_open_before_in_the_way_it_was_opened() {
     });
     assert_eq!(first_ops.passed_through(), 1);
     drop((first, first_ops));
-    // Nobody serves now: what is passed through reads on.
+    // No server lives now: files that are passed through can still be read.
     let mut bytes = vec![0; small.len()];
     held[0].read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes == small);

@@ -21,7 +21,7 @@ const MAX_LEASE_BYTES: u64 = 64 * 1024;
 /// got through, so a few are enough.
 const MAX_ROUNDS: u32 = 8;
 
-/// What can fail around a lease.
+/// An operation on a lease that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// The directory could not be made.
@@ -148,7 +148,7 @@ impl LeaseError {
     }
 }
 
-/// What a look at a lease tells.
+/// The state of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     /// There is none.
@@ -211,7 +211,7 @@ impl LeaseDir {
             };
             let reserved = self.sweep().and_then(|()| self.write(&lease));
             if reserved.is_err() && RealFs.exists(&self.lease_path()).is_ok_and(|exists| !exists) {
-                // Nothing was reserved: only the lock is ours to take back, and without a further descriptor.
+                // No lease was reserved: only the lock is ours to take back, and without a further descriptor.
                 let _later = RealFs.remove_file(&self.lock_path());
                 let _not_empty = RealFs.remove_dir(&self.path);
             }

@@ -1,4 +1,4 @@
-//! What stands in `lease.json`.
+//! The content of `lease.json`.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::process::{BootId, ProcessError, ProcessIdentity, pidfd};
 /// The version of the lease format that this code writes, and the newest that it reads.
 pub const LEASE_VERSION: u32 = 1;
 
-/// What is written down about a process that outlives the daemon. Unknown fields are ignored when read.
+/// The description of a process that outlives the daemon. Unknown fields are ignored when read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The version of this format.
@@ -23,7 +23,7 @@ pub struct Lease {
     pub socket: PathBuf,
     /// The version of its program; empty until it has claimed the lease.
     pub binary_version: String,
-    /// What it serves, for example `<namespace>/<id>`.
+    /// The container or flist that the process serves, for example `<namespace>/<id>`.
     pub owner: String,
 }
 

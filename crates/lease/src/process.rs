@@ -16,7 +16,7 @@ const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 /// The position of the start time in `/proc/<pid>/stat`, counted from the state that follows the command's name.
 const START_TIME_FIELD: usize = 19;
 
-/// What can fail when looking for a process.
+/// A search for a process that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The boot id could not be read.
@@ -204,7 +204,7 @@ pub enum ProcessExit {
     Signal(i32),
 }
 
-/// What the kernel says to somebody who is not the parent.
+/// The kernel's report on an exit to a process that is not the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitInfo {
     /// It was reaped, and ended so.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct PidfdInfo {
-    /// What is asked for, then what was answered.
+    /// The requested fields, then the answered ones.
     pub(crate) mask: u64,
     /// Of its v2 cgroup.
     pub(crate) cgroup_id: u64,

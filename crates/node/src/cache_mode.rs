@@ -12,7 +12,7 @@ use crate::assembly::FILTERS_DIR;
 /// Only the daemon's own user enters it.
 const CLOSED: u32 = 0o700;
 
-/// What a cache has at its top (docs/flist-cache.md); names with a dot are temporary files.
+/// The entries at the top of a cache (docs/flist-cache.md); names with a dot are temporary files.
 const OWN: [&str; 6] = ["blocks", "files", "fl", "turns", "usage", FILTERS_DIR];
 
 /// Corrects the mode of a cache root that was there before, with another one. A directory that holds what is no cache is

@@ -11,7 +11,7 @@ use crate::config::ConfigError;
 use crate::lock::LockError;
 use crate::programs::ProgramError;
 
-/// What keeps a node from being opened. Nothing was started then, and a node that runs already runs on.
+/// The reason why a node cannot be opened. No process was started, and a node that runs already is not affected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

@@ -1,7 +1,7 @@
-//! What a container of a caller with limited rights may have of the host, by the rules. Only what a rule names is given.
+//! The rules for containers of callers with limited rights: which parts of the host they may use. Only what a rule names is given.
 //!
-//! Nothing is looked up here: paths are compared by their parts, URLs by theirs. What is opened later is opened below the
-//! directory of the rule, by descriptor.
+//! No path is looked up here: paths are compared by their parts, URLs by theirs. A file is opened later,
+//! below the directory of the rule, by descriptor.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ struct Defaults {
 #[derive(Debug, PartialEq, Eq)]
 struct Denial {
     what: String,
-    /// What the operator would have to write.
+    /// The rule that the operator would have to write.
     key: String,
 }
 
@@ -156,7 +156,7 @@ impl Rules {
             // Kept and shown. Labels are no annotations: no runtime reads them.
             tags: _,
             labels: _,
-            // What runs inside, with what the container has: the root of a container is no more than its limits.
+            // The program and its environment: root in a container can do no more than its limits allow.
             env: _,
             entrypoint: _,
             working_dir: _,
@@ -299,7 +299,7 @@ impl Limit {
         Err(deny(format!("{amount} {}, the most is {most}", self.what), format!("a higher {}", self.key)))
     }
 
-    /// What the container asks for, or the most if the default is more.
+    /// Returns the value that the container asks for, or the most if the default is more.
     fn filled(&self) -> Option<u64> {
         self.given.or_else(|| (bound(self.default) > self.most()).then(|| self.most()))
     }
@@ -356,7 +356,7 @@ fn urls(rule: &Access) -> impl Iterator<Item = &UrlPrefix> {
     })
 }
 
-/// What the routes of the caller's flists may name: the stores that lie beside allowed flists, and allowed servers.
+/// Returns what the routes of the caller's flists may name: the stores beside allowed flists, and allowed servers.
 fn routes(rule: &Access) -> LimitedRoutes {
     LimitedRoutes {
         dirs: files(rule).map(PathBuf::from).collect(),

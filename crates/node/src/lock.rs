@@ -14,7 +14,7 @@ use contd_lease::{BootId, ProcessIdentity};
 use contd_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-/// Whose the lock is.
+/// The kind of owner of the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The daemon's.
@@ -74,7 +74,7 @@ impl LockError {
     }
 }
 
-/// Who holds the lock, as the file says.
+/// The owner of the lock, as the file names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     boot_id: String,

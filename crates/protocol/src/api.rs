@@ -97,7 +97,7 @@ pub enum Request {
     Kill {
         /// Which.
         target: Target,
-        /// What.
+        /// The signal.
         signal: Signal,
     },
     /// Removes a container and all that belongs to it. Without `force` it must have ended. → [`Response::Done`]
@@ -408,7 +408,7 @@ pub enum Item {
     Event {
         /// Its sequence number.
         seq: u64,
-        /// What.
+        /// The event.
         event: ContainerEvent,
     },
     /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`), at the beginning of a

@@ -65,7 +65,7 @@ pub enum Refusal {
     /// A limit that the operator has set is reached.
     #[error("{what}")]
     Full {
-        /// Whose it is, how much that is, and its key.
+        /// The owner of the limit, the limit, and its key.
         what: String,
     },
 }

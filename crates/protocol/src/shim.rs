@@ -177,7 +177,7 @@ pub enum Request {
     State,
     /// Sends a signal to its init, or to all its processes. → [`Response::Done`]; done as well when it has ended.
     Kill {
-        /// What.
+        /// The signal.
         signal: Signal,
         /// To all processes of the container.
         is_for_all: bool,
@@ -221,7 +221,7 @@ pub enum Response {
 /// Where a container is, as its shim sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskState {
-    /// Nothing was made yet, or it was removed again.
+    /// The container was not made yet, or it was removed again.
     Empty,
     /// The runtime is making it.
     Creating,

@@ -30,7 +30,7 @@ pub(crate) fn detach(path: &Path) -> Result<(), RootfsError> {
     Err(RootfsError::Unmount { path: path.to_owned(), source: Errno::EBUSY.into() })
 }
 
-/// What became of a mount point.
+/// The result of removing a mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MountPoint {
     /// It is gone, and with it the mount in every other namespace.

@@ -41,7 +41,7 @@ pub enum Outcome {
     Panic,
 }
 
-/// What was asked.
+/// A call of the fake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// [`RootfsProvider::prepare`].

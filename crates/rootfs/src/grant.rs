@@ -12,7 +12,7 @@ use contd_types::Caller;
 /// One container's; made anew, by the rules of the day, before each start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Whose rights are taken where its own files are opened.
+    /// The caller, with whose rights its own files are opened.
     pub caller: Caller,
     /// Its root.
     pub flist: FlistGrant,
@@ -20,11 +20,11 @@ pub struct Grant {
     pub binds: BTreeMap<usize, BindGrant>,
     /// The directory for its writable layer, if it names one.
     pub upper: Option<Below>,
-    /// What the routes of its flist may name.
+    /// The stores that the routes of its flist may name.
     pub routes: LimitedRoutes,
 }
 
-/// What may be the root.
+/// The allowed root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FlistGrant {
     /// A local flist, which the caller must be able to read itself.

@@ -28,7 +28,7 @@ use crate::quota::{self, Quotas, UNLIMITED};
 use crate::sources;
 use crate::users::{disk, unwritten};
 
-/// What the mount table shows as source of our mounts.
+/// The source of our mounts in the mount table.
 const SOURCE: &str = "contd";
 
 /// The smallest tmpfs: 0 would mean "no limit" to the kernel.
@@ -60,7 +60,7 @@ pub(crate) struct Place {
     layer: PathBuf,
     /// The layer on disk.
     pub(crate) disk: PathBuf,
-    /// What it has of callers' directories.
+    /// The note of the callers' directories that the container uses.
     pub(crate) claim: PathBuf,
     /// Where the sources of binds are attached.
     pub(crate) binds: PathBuf,
@@ -319,7 +319,7 @@ impl Place {
         options.push(b',');
         options.extend_from_slice(OVERLAY_OPTIONS.as_bytes());
         if parts.is_volatile {
-            // What is lost with a power cut was in memory anyway; syncing it would only take time.
+            // A power cut loses what was in memory anyway; syncing it would only take time.
             options.extend_from_slice(b",volatile");
         }
         mount(Some(SOURCE), &self.root, Some("overlay"), flags, Some(options.as_slice()))

@@ -144,7 +144,7 @@ impl RootfsProvider for MountRootfs {
         }
         let had_disk = node.place(&user).has_disk();
         node.make(&user, &base, request).inspect_err(|_| {
-            // What an earlier run has written is no part of this failure.
+            // The data of an earlier run is not affected by this failure.
             if let Err(also) = if had_disk { node.take_down(&user) } else { node.unmake(&user) } {
                 let error = ApiError::from_error(&also);
                 warn!(ns = %user.namespace, container = %user.id, %error, "a half-made root could not be removed");

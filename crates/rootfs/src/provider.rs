@@ -12,7 +12,7 @@ use contd_types::{
 
 use crate::grant::{Grant, Sources};
 
-/// What a container's root shall be.
+/// The request for a container's root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrepareRootfs {
     /// The namespace.
@@ -70,7 +70,7 @@ pub struct PreparedLayer {
 /// How far the fetching of a flist is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchProgress {
-    /// What is being done, for people.
+    /// The step, for people.
     pub what: String,
     /// Bytes done.
     pub done_bytes: u64,
@@ -155,7 +155,7 @@ pub enum RootfsError {
     /// The text is neither a path, a URL nor `dir:`; the file is missing or damaged; or a store cannot be reached.
     #[error("flist {flist:?}")]
     Flist {
-        /// What was given.
+        /// The given text.
         flist: String,
         /// Why, with kind and hint.
         source: ApiError,
@@ -163,12 +163,12 @@ pub enum RootfsError {
     /// `dir:` names something that is not a directory.
     #[error("root directory {}", path.display())]
     Directory {
-        /// What was given.
+        /// The given path.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// What a caller with limited rights names cannot be opened where a rule allows it.
+    /// A path of a caller with limited rights cannot be opened where a rule allows it.
     #[error(transparent)]
     Source(contd_access::OpenError),
     /// It was opened, and cannot be attached.
@@ -193,7 +193,7 @@ pub enum RootfsError {
     /// A directory could not be made or removed.
     #[error("{what} {}", path.display())]
     Disk {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
         /// On what.
         path: PathBuf,

@@ -53,7 +53,7 @@ pub(crate) struct Server {
     pub(crate) flist: String,
 }
 
-/// What a look at a server tells.
+/// The state of a server.
 pub(crate) enum Found {
     /// None was ever started, or not to the end.
     Nothing,

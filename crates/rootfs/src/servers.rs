@@ -36,7 +36,7 @@ const KEY_DIGITS: usize = 16;
 /// How many directories one flist may have at once. More than one is there only while something resists.
 const MAX_DIRECTORIES: usize = 100;
 
-/// What tells a server what to serve, in its directory.
+/// The file in a server's directory that says what to serve.
 const SPEC_FILE: &str = "serve.json";
 
 /// Far above any real one: it holds four paths.

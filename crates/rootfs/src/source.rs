@@ -1,4 +1,4 @@
-//! What the caller named, fetched, and the flist library's errors in the words that travel.
+//! Fetches the source that the caller named, and turns errors of the flist library into errors that travel.
 
 use std::error::Error;
 use std::io;
@@ -11,7 +11,7 @@ use contd_types::{ApiError, ErrorKind};
 use crate::grant::{FlistGrant, Grant};
 use crate::provider::{FetchProgress, RootfsError};
 
-/// What lies below a container's own layer.
+/// The lower directory of a container's overlay.
 #[derive(Debug)]
 pub(crate) enum Base {
     /// A flist in the cache, and how to name it without a password.

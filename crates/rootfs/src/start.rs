@@ -77,7 +77,7 @@ fn wait(child: &mut Child) -> Result<Option<ExitStatus>, ProcessError> {
 fn explain(child: &mut Child, status: ExitStatus) -> ApiError {
     let mut text = Vec::new();
     if let Some(stderr) = child.stderr.take() {
-        // What can be read is told; the exit code is the main thing.
+        // The text that can be read is passed on; the exit code is the main thing.
         let _partial = stderr.take(MAX_STDERR_BYTES).read_to_end(&mut text);
     }
     let text = String::from_utf8_lossy(&text);

@@ -21,7 +21,7 @@ pub struct FoundServer {
     pub key: String,
     /// The directory.
     pub dir: PathBuf,
-    /// What its lease says, or why it cannot be read.
+    /// The state of its lease, or why it cannot be read.
     pub state: Result<LeaseState, LeaseError>,
     /// The containers that are noted as its users.
     pub users: Vec<(NamespaceId, ContainerId)>,
@@ -65,7 +65,7 @@ pub fn limits_layers(state_dir: &Path) -> std::io::Result<bool> {
     quota::is_supported(state_dir)
 }
 
-/// Nothing is started here, so the program is not wanted.
+/// No server is started here, so the program is not needed.
 fn at(run_dir: &Path) -> Result<Servers, RootfsError> {
     with(PathBuf::new(), run_dir)
 }

@@ -21,7 +21,7 @@ pub(crate) struct FsXattr {
     pad: [u8; 8],
 }
 
-/// What is made in a directory belongs to its project.
+/// Entries that are made in a directory belong to its project.
 pub(crate) const XFLAG_PROJINHERIT: u32 = 0x200;
 
 /// `struct fs_disk_quota` of `linux/dqblk_xfs.h`. Blocks are of 512 bytes.

@@ -43,10 +43,10 @@ impl Tree {
     }
 }
 
-/// What one container has of callers' directories.
+/// The directories of callers that one container uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claim {
-    /// What it writes to.
+    /// The directory that it writes to.
     upper: Option<Tree>,
     /// The plain directory that it reads.
     lower: Option<Tree>,

@@ -1,4 +1,4 @@
-//! Who uses a flist: one small file per container in the lease directory of the flist's server.
+//! The containers that use a flist: one small file for each in the lease directory of the flist's server.
 
 use std::fmt;
 use std::io;

@@ -140,7 +140,7 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
         let mut calls = Vec::new();
         if ready.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
             if !self.wanted().contains(PollFlags::POLLIN) {
-                // Nothing is read, and yet woken: the other end is gone for good.
+                // A wake-up without bytes: the other end is gone for good.
                 return Err(ConnectionEnd::Gone);
             }
             self.read(&mut calls)?;

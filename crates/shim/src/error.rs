@@ -29,10 +29,10 @@ pub(crate) enum TaskError {
     /// It was made, but cannot be looked after; it was killed.
     #[error("look after container {id}")]
     Adopt { id: ContainerId, source: InitError },
-    /// What must be known after our death could not be written down; it was killed.
+    /// The record that a successor needs could not be written; the container was killed.
     #[error("write down {}", path.display())]
     Record { path: PathBuf, source: DurableError },
-    /// What a predecessor has written down cannot be read.
+    /// The record of a predecessor cannot be read.
     #[error("read {}", path.display())]
     ReadRecord { path: PathBuf, source: io::Error },
     /// The other program cannot be executed; this one goes on.

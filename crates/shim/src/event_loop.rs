@@ -76,7 +76,7 @@ impl EventLoop {
         unclaimed_timeout: Duration,
         diagnostics: Rc<Diagnostics>,
     ) -> Self {
-        // Whoever looks after a container needs no caller for that.
+        // The shim of a container needs no caller.
         let unclaimed_until = (!task.has_container()).then(|| clock::monotonic() + unclaimed_timeout);
         Self {
             listener,

@@ -19,7 +19,7 @@ use crate::sys::{self, ChildStatus};
 /// How long the process that inherits a dead predecessor's children may take to reap one: init does so at once.
 const REAPED_WITHIN: Duration = Duration::from_secs(2);
 
-/// What `/proc/self/fdinfo` says for the pid of a process that was reaped.
+/// The pid in `/proc/self/fdinfo` of a process that was reaped.
 const REAPED: i32 = -1;
 
 /// Why the container's init could not be taken on.
@@ -33,7 +33,7 @@ pub(crate) enum InitError {
         /// Why.
         source: io::Error,
     },
-    /// What a predecessor wrote down cannot be looked for.
+    /// The init that a predecessor wrote down cannot be looked for.
     #[error("look for init {pid}")]
     Find {
         /// The pid that was written down.
@@ -69,7 +69,7 @@ pub(crate) enum End {
 /// `init.json`: what a successor needs to know, and what the daemon reads of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StoredInit {
-    /// Who it is.
+    /// Its identity.
     #[serde(flatten)]
     pub(crate) record: InitRecord,
     /// Where it lives; its process cannot be asked any more once it has ended.
@@ -83,12 +83,12 @@ pub(crate) struct Init {
     identity: ProcessIdentity,
     pidfd: OwnedFd,
     cgroup: TaskCgroup,
-    /// What it executed when it was taken on: the runtime's own program.
+    /// The program that it executed when it was taken on: the runtime's own.
     program: Option<PathBuf>,
     tie: Tie,
 }
 
-/// What it is to us.
+/// Its relation to us.
 #[derive(Debug)]
 enum Tie {
     /// Our child: its status is ours to take.
@@ -220,7 +220,7 @@ pub(crate) fn is_of(fd: &OwnedFd, pid: i32) -> bool {
 
 /// Reads how a process has ended that nobody has reaped yet: its entry in `/proc` is its own until then.
 ///
-/// Who may not know is shown a 0 there, so that a 0 says nothing.
+/// A reader without the right is shown a 0 there, so that a 0 says nothing.
 fn status_of_unreaped(identity: &ProcessIdentity) -> Option<ChildStatus> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", identity.pid)).ok()?;
     status_in(&stat, identity.start_ticks)

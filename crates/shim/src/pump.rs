@@ -41,7 +41,7 @@ const MAX_TAKES: usize = 128;
 /// The most of a failed runtime's words that are kept.
 const MAX_LAST_WORDS_BYTES: usize = 4096;
 
-/// What can fail around the output.
+/// An operation on the output that failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PumpError {
     /// The FIFO could not be made.
@@ -236,7 +236,7 @@ impl Pump {
                 }
                 taken
             }
-            // Nothing was taken, so nothing is lost: the file system of the spool may have room again.
+            // No byte was taken, so none is lost: the file system of the spool may have room again.
             Err(error) => {
                 self.diagnostics.warn(format_args!("take from {}: {error}", source.path.display()));
                 self.retry_at = Some(clock::monotonic() + RETRY_AFTER);

@@ -13,10 +13,10 @@ use crate::sys::{self, Children};
 /// The most children reaped in one turn of the loop, so that a storm of them cannot starve the rest.
 const MAX_REAPED_PER_TURN: usize = 256;
 
-/// What is left after a round of reaping.
+/// The processes that are left after a round of reaping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// Nobody.
+    /// No process.
     Nobody,
     /// Somebody lives, or is known and reaped by who knows it.
     Somebody,

@@ -39,7 +39,7 @@ const IS_ENTRY: u64 = 1;
 /// In the flags of an entry: [`Position::begins_anew`].
 const BEGINS_ANEW: u64 = 2;
 
-/// What is on its way to the log.
+/// The bytes that are on their way to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Where its bytes begin in the spool.
@@ -78,14 +78,14 @@ impl Entry {
     }
 }
 
-/// What a look into the FIFO gave.
+/// The state of the FIFO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// Bytes, which are in the spool now.
     Some,
     /// There is nothing now.
     Nothing,
-    /// Nobody can write any more, and all was taken.
+    /// No writer is left, and all was taken.
     End,
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Spool {
     done: u64,
     /// Behind the last byte that was taken.
     end: u64,
-    /// What a predecessor noted last and perhaps did not finish.
+    /// The last entry of a predecessor, which it perhaps did not finish.
     unfinished: Option<Entry>,
 }
 
@@ -168,7 +168,7 @@ impl Spool {
         Ok(())
     }
 
-    /// What was read is in the log.
+    /// The bytes that were read are in the log.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         self.done = self.unfinished.take().map_or(self.end, |entry| entry.to);
         if self.done == self.end && self.end > EMPTIED_ABOVE_BYTES { self.clear() } else { Ok(()) }

@@ -117,7 +117,7 @@ pub fn main(
     if let Some(run_dir) = dir.parent().and_then(Path::parent) {
         contd_failpoint::arm(run_dir);
     }
-    // What init of a container executes, until it is the entrypoint, is this file.
+    // The init of a container executes this file until it executes the entrypoint.
     if let Err(source) = contd_launch::sealed::ensure() {
         let error = StartError::Seal { source };
         let words = format!("contd-shim: {}\nhint: {}", one_line(&error), error.hint());
@@ -135,7 +135,7 @@ pub fn main(
 }
 
 fn print(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
-    // Who has closed it does not ask.
+    // A reader that has closed it does not need the text.
     let _nobody_listens = writeln!(to, "{text}");
     code
 }
@@ -245,7 +245,7 @@ fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
     }
 }
 
-/// Nothing of a slot without a container stays.
+/// Removes everything of a slot without a container.
 fn end_slot(runtime: &mut NativeRuntime, ground: Ground) -> Result<(), StartError> {
     runtime.cool_down().map_err(|source| StartError::Slot { source: SlotError::CoolDown { source } })?;
     drop(ground.listener);

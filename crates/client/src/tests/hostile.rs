@@ -192,7 +192,7 @@ async fn items_without_credit_and_too_large_items_end_the_connection() {
         let client = connect(&place.socket).await;
         let options = LogsOptions { is_following: false, tail };
         let mut logs = client.logs(target(), options, Deadline::Usual).await.expect("sent");
-        // Nobody reads until the connection has ended, or a window would be free again.
+        // The streams are not read until the connection has ended, or a window would be free again.
         let error = patiently("the end", client.wait(target(), Deadline::Never)).await.expect_err("ended");
         let source = violation(&error);
         assert!(

@@ -197,7 +197,7 @@ impl Ops {
                 }
             };
             if let Err(error) = outcome {
-                // Whoever needs it will be told.
+                // A reader that needs the file gets the error itself.
                 debug!(ino, why = %one_line(&error), "a file cannot be brought ahead of its reader");
             }
         }

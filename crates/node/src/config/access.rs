@@ -1,4 +1,4 @@
-//! Who else than root may use the API, and what of the host each may have. What a rule does not name, it does not give.
+//! The users other than root that may use the API, and the parts of the host that each may use. A rule gives only what it names.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -23,11 +23,11 @@ pub struct Access {
     pub namespaces: Vec<NamespaceId>,
     /// Whether it may only look.
     pub read_only: bool,
-    /// What its containers may bind.
+    /// The directories that its containers may bind.
     pub binds: Vec<BindRule>,
     /// Directories at or below which its containers may have their writable layer.
     pub uppers: Vec<AllowedPath>,
-    /// What its containers may have as root.
+    /// The flists and directories that its containers may have as root.
     pub flists: Vec<FlistRule>,
     /// The named network namespaces that its containers may join.
     pub networks: Vec<NetnsName>,
@@ -104,7 +104,7 @@ impl TryFrom<String> for BindRule {
     }
 }
 
-/// What may be a root: `/path` for flists, `dir:/path` for plain directories, or a URL.
+/// A root that is allowed: `/path` for flists, `dir:/path` for plain directories, or a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum FlistRule {
@@ -132,7 +132,7 @@ impl TryFrom<String> for FlistRule {
     }
 }
 
-/// What people write as a number or as text.
+/// A value that people write as a number or as text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Amount {

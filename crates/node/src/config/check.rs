@@ -30,7 +30,7 @@ pub enum ConfigError {
         key: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// The fault in the value.
         why: &'static str,
     },
     /// Two of the node's directories get into each other's way.

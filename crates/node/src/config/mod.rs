@@ -1,6 +1,6 @@
 //! The configuration of a node: every key with its default. `contd daemon` reads it from TOML, an embedder fills it in.
 //!
-//! What the actors know too has its default there ([`contd_actors::Defaults`] and its neighbours): there is one table.
+//! Keys that the actors know too have their defaults there ([`contd_actors::Defaults`] and its neighbours): there is one table.
 
 mod access;
 mod api;
@@ -51,7 +51,7 @@ pub struct Config {
     pub cgroup_parent: String,
     /// The runtime.
     pub runtime: Runtime,
-    /// What a container gets that does not ask for anything else.
+    /// The values for containers that do not ask for others.
     pub defaults: Defaults,
     /// Container logs.
     pub logs: Logs,
@@ -61,7 +61,7 @@ pub struct Config {
     pub limits: Limits,
     /// The API socket.
     pub api: Api,
-    /// Who else than root may use the API, and for what.
+    /// The users other than root that may use the API, and their rights.
     pub access: Vec<Access>,
 }
 
@@ -152,7 +152,7 @@ impl Default for Runtime {
     }
 }
 
-/// What a container gets by default; limits are always set.
+/// The defaults of containers; limits are always set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -230,7 +230,7 @@ pub struct Cache {
     /// The most bytes of disk that it may take.
     #[serde(deserialize_with = "size")]
     pub max_bytes: u64,
-    /// What must stay free on its file system; at most a tenth of it counts.
+    /// The space that must stay free on its file system; at most a tenth of it counts.
     #[serde(deserialize_with = "size")]
     pub min_free: u64,
 }

@@ -13,7 +13,7 @@ const MAGIC: u8 = 0x94;
 const NAME_BYTES: usize = 4088;
 /// `BTRFS_QGROUP_LIMIT_MAX_RFER`: the limit of what a subvolume refers to.
 const LIMIT_REFERENCED: u64 = 1;
-/// What takes a limit away.
+/// The value that removes a limit.
 const CLEAR: u64 = u64::MAX;
 /// `BTRFS_QUOTA_TREE_OBJECTID` of `linux/btrfs_tree.h`.
 const QUOTA_TREE: u64 = 8;

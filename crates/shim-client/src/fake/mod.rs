@@ -92,7 +92,7 @@ impl Default for FakeShimClient {
     }
 }
 
-/// What a test sets up.
+/// The part that a test sets up.
 impl FakeShimClient {
     /// Makes an empty node on which every call does what it should.
     pub fn new() -> Self {
@@ -141,7 +141,7 @@ impl FakeShimClient {
     }
 }
 
-/// What a test lets happen.
+/// The events that a test makes happen.
 impl FakeShimClient {
     /// Ends a running or waiting container; its shim writes the exit down and tells whoever waits. `false` when there is none.
     pub fn exit(&self, id: &ContainerId, exit: Exit) -> bool {
@@ -199,7 +199,7 @@ impl FakeShimClient {
     }
 }
 
-/// What a test looks at.
+/// The state that a test looks at.
 impl FakeShimClient {
     /// Returns all calls in the order in which they began.
     pub fn calls(&self) -> Vec<ShimCall> {

@@ -36,7 +36,7 @@ pub(super) struct Slot {
     pub(super) shim: Option<i32>,
     /// Where the container is, whether or not a shim is there to tell.
     pub(super) state: TaskState,
-    /// What `exit.json` says.
+    /// The exit in `exit.json`.
     pub(super) exit_file: Option<Exit>,
     /// Counts broken connections: a pending call that sees it change is lost.
     pub(super) breaks: u64,
@@ -170,7 +170,7 @@ impl Node {
         Ok(())
     }
 
-    /// What the container does once started.
+    /// Returns the behaviour of the container once it is started.
     pub(super) fn program(&self, id: &ContainerId) -> Program {
         let own = self.programs.get(&Some(id.clone())).or_else(|| self.programs.get(&None));
         own.copied().unwrap_or(Program::RunsOn)

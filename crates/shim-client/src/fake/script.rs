@@ -1,4 +1,4 @@
-//! What a fake is told to do, and what it writes down about what it was asked.
+//! The script of a fake, and its record of calls.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use contd_types::{ApiError, ContainerId, Exit, Pid, Signal};
 
 use crate::{ShimError, deadline};
 
-/// What can be asked of the fake: first the client's four, then the shim's.
+/// The calls of the fake: first the client's four, then the shim's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
     /// [`crate::ShimClient::spawn`].
@@ -98,7 +98,7 @@ pub enum ShimCall {
     Kill {
         /// The container.
         id: ContainerId,
-        /// What was sent.
+        /// The signal.
         signal: Signal,
         /// To all its processes.
         is_for_all: bool,
@@ -215,7 +215,7 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// What a container does on a signal. By default TERM and KILL end it and all others are ignored.
+/// The reaction of a container to signals. By default TERM and KILL end it and all others are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
     /// It ends by the signal.
@@ -226,7 +226,7 @@ pub enum Reaction {
     Ignore,
 }
 
-/// What a container does once it is started.
+/// The behaviour of a container once it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// It runs until it is ended.
@@ -240,7 +240,7 @@ pub enum Program {
     },
 }
 
-/// What happened to the init of a container, as nobody but the node itself can know.
+/// An event of a container's init, which only the node itself can know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitEvent {
     /// It was made.

@@ -21,7 +21,7 @@ const MAX_TRIES: u32 = 3;
 /// Between two tries, when the first one failed at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a look at the lease tells.
+/// The state of a shim by its lease.
 enum Look {
     /// The shim lives.
     Lives,

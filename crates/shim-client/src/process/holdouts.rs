@@ -1,4 +1,4 @@
-//! Who is left in a container that does not end: read from its cgroup and `/proc`, for people.
+//! The processes that are left in a container that does not end: read from its cgroup and `/proc`, for people.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -21,7 +21,7 @@ use contd_types::ContainerId;
 use super::{DIR_DIGITS, Place, dir_name};
 use crate::vault::{NoVault, Vault};
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "contd-";
 
 /// One of the descriptors.
@@ -157,7 +157,7 @@ impl Keep {
                 }
                 let former = self.map().insert(digits.to_owned(), kept);
                 drop(former);
-                // Whoever removes the container does so before it lets go: if that is over, nobody would let go of this.
+                // A removal takes the lease directory before it lets go: if the directory is gone, no later step would let go of this.
                 if !place.lease.path().exists() {
                     self.let_go(&place.id);
                 }

@@ -21,7 +21,7 @@ use crate::{ShimError, deadline};
 const VERB: &str = "start the shim of";
 const SUCCEED: &str = "start a successor for the shim of";
 
-/// What is kept of a program's standard error; the rest is read and dropped.
+/// The most bytes of a program's standard error that are kept; the rest is read and dropped.
 const MAX_STDERR_BYTES: usize = 4096;
 
 /// How long standard error is read after the program's end, when a descendant of it keeps the pipe open.
@@ -30,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Where programs are looked for when we have no `PATH` ourselves.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What preparing found.
+/// The result of preparing.
 enum Prepared {
     /// A shim lives already.
     Lives,
@@ -111,7 +111,7 @@ fn prepare(place: &Place, run_dir: &std::path::Path, task: &TaskSpec) -> Result<
     let is_successor = match place.lease.probe().map_err(lease_failed)? {
         LeaseState::Held(_) => return Ok(Prepared::Lives),
         LeaseState::Absent | LeaseState::OtherBoot(_) => {
-            // Whatever lies there is of an earlier boot or half removed: a new shim must not take it for its own.
+            // Files of an earlier boot, or of a removal that was broken off: a new shim must not take them for its own.
             place.retire()?;
             false
         }

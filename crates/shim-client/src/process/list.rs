@@ -48,7 +48,7 @@ fn look(path: &Path) -> Result<Option<FoundShim>, String> {
     let owner = match &state {
         LeaseState::Absent => {
             return match lease_dir.retire() {
-                // Whoever is about to reserve it holds its lock, or a slot that is removing itself.
+                // A process that is about to reserve it holds its lock, or a slot that is removing itself.
                 Ok(()) | Err(LeaseError::Held { .. }) => Ok(None),
                 Err(error) => Err(one_line(&error)),
             };

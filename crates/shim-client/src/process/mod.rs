@@ -249,7 +249,7 @@ impl ShimClient for ProcessShimClient {
             if let Some(slot) = self.slots.as_ref().and_then(|slots| slots.taken(&task.id)) {
                 match slots::assign(slot, &self.keep, &place, &task).await {
                     Ok(shim) => return Ok(Arc::new(shim) as Arc<dyn Shim>),
-                    // What is left of it is cleared away by the cold start.
+                    // The rest of it is removed by the cold start.
                     Err(error) => tracing::warn!(%error, "warm shim not usable, starting one"),
                 }
             }

@@ -27,7 +27,7 @@ const AT_ONCE: Duration = Duration::from_nanos(1);
 /// As good as never.
 const NEVER: Duration = Duration::from_secs(1 << 30);
 
-/// What one operation does.
+/// The outcome of one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     /// Succeeds at once.
@@ -41,7 +41,7 @@ pub enum Act {
     Hang,
 }
 
-/// What the fake does.
+/// The script of the fake.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Script {
@@ -55,7 +55,7 @@ pub struct Script {
     pub resume: Act,
     /// On delete.
     pub delete: Act,
-    /// What the container runs, by `/bin/sh -c`.
+    /// The command of the container, for `/bin/sh -c`.
     pub command: String,
     /// Instead of the shim's own patience with a daemon that never comes, in milliseconds.
     pub unclaimed_millis: Option<u64>,

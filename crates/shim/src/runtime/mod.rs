@@ -1,6 +1,6 @@
-//! Who makes containers: the boundary to an OCI runtime's command, and room for a launcher of our own.
+//! The runtime that makes containers: the boundary to an OCI runtime's command and to a launcher of our own.
 //!
-//! Nothing here blocks: an operation is begun, has a descriptor that becomes readable when it is over, and is then
+//! No call here blocks: an operation is begun, has a descriptor that becomes readable when it is over, and is then
 //! finished. It need not be a process. Create and start are apart; the container's init, once made, is our child.
 
 use std::fmt::Debug;
@@ -84,7 +84,7 @@ pub trait Operation: Debug {
     fn abort(self: Box<Self>);
 }
 
-/// What an operation has brought about.
+/// The result of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The container is made; this is its init.
@@ -98,7 +98,7 @@ pub enum Outcome {
     Done,
 }
 
-/// What is asked of a runtime.
+/// The operations of a runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// Make.
@@ -164,7 +164,7 @@ pub enum RuntimeError {
         id: ContainerId,
         /// How it ended.
         status: String,
-        /// What its words mean.
+        /// The class of the failure, by the runtime's words.
         kind: ErrorKind,
         /// Its message.
         source: Words,

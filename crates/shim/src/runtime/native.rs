@@ -205,7 +205,7 @@ impl Operation for Starting {
     fn abort(self: Box<Self>) {}
 }
 
-/// What was over before anyone could wait for it.
+/// An operation that was over before anyone could wait for it.
 #[derive(Debug)]
 struct Over {
     fd: OwnedFd,

@@ -185,7 +185,7 @@ impl OciOperation {
         logged.unwrap_or_else(|| {
             let mut printed = Vec::new();
             if let Some(stderr) = &self.stderr {
-                // What was read before an error stands.
+                // The bytes that were read before an error are kept.
                 let _no_more = stderr.take(STDERR_BYTES).read_to_end(&mut printed);
             }
             oci_error::capped(&String::from_utf8_lossy(&printed))

@@ -1,4 +1,4 @@
-//! What an OCI runtime's words mean. The one place where text is matched: a runtime's command has no other language.
+//! Classifies the messages of OCI runtimes. The one place where text is matched: a runtime's command has no other language.
 
 use contd_types::ErrorKind;
 use serde::Deserialize;

@@ -12,7 +12,7 @@ use crate::sys;
 /// How much of a worker's words is read.
 const MAX_WORDS_BYTES: u64 = 4096;
 
-/// What a worker writes when all went well; its end without a word is a failure.
+/// The message of a worker that succeeded; its end without a message is a failure.
 const DONE: &[u8] = b"\n";
 
 /// A forked process that does one thing and tells how it went.

@@ -80,7 +80,7 @@ impl Task {
                 self.phase = Phase::Live { is_started: false, is_paused: false };
                 self.pump.begin();
                 if record.is_err() {
-                    // Nobody would find it again after our death.
+                    // No process would find it again after our death.
                     self.kill_quietly(&init);
                 }
                 self.init = Some(init);
@@ -272,7 +272,7 @@ impl Task {
         }
     }
 
-    /// Nothing of the container may outlive its deletion: what is still our child is killed, and waited for.
+    /// Kills what is still our child, and waits for it: no process of the container may outlive its deletion.
     fn runtime_deleted(&mut self) {
         contd_failpoint::hit(Failpoint::DeleteCgroupRemoved);
         if let Some(deletion) = &mut self.deletion {

@@ -102,7 +102,7 @@ impl Task {
             return Ok(Some(Response::Done));
         }
         match &self.phase {
-            // What has ended cannot be ended again.
+            // A container that has ended cannot be ended again.
             Phase::Failed | Phase::Exited { .. } | Phase::Live { .. } => Ok(Some(Response::Done)),
             Phase::Empty { .. } if self.is_creating() && signal == Signal::KILL => {
                 self.break_off();
@@ -123,7 +123,7 @@ impl Task {
         if is_for_all {
             init.cgroup().signal_all(signal.number()).map_err(all)?;
         }
-        // Whoever froze it: v1 keeps the signal waiting otherwise.
+        // A frozen container is thawed, whoever froze it: v1 keeps the signal waiting otherwise.
         if signal == Signal::KILL {
             init.cgroup().thaw().map_err(all)?;
         }

@@ -54,7 +54,7 @@ pub(crate) struct HandOver {
 
 #[derive(Debug)]
 enum Phase {
-    /// Nothing was made; when not clean, a predecessor may have left something at the runtime.
+    /// No container was made; when not clean, a predecessor may have left something at the runtime.
     Empty { is_clean: bool },
     /// Something was made by half.
     Failed,
@@ -183,7 +183,7 @@ impl Task {
         if self.current.is_some() || self.deletion.is_some() || matches!(self.phase, Phase::Live { .. }) {
             return false;
         }
-        // What descendants have said since: they are not ours any more.
+        // The output of descendants since then: they are not ours any more.
         self.pump.take_the_rest();
         if self.pump.has_waiting() {
             return false;
