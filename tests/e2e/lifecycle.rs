@@ -70,7 +70,7 @@ fn the_shims_of_all_containers_are_replaced_and_no_container_notices() {
     for name in ["one", "two"] {
         assert_eq!(node.contd(["wait", name]).ok(), "5");
         let log = node.log_file("default", name);
-        let said: Vec<&str> = log.lines().filter_map(|line| line.split(" stdout F ").nth(1)).collect();
+        let said = crate::harness::said(&log);
         let numbered: Vec<String> = (1..=said.len()).map(|number| format!("line {number}")).collect();
         assert_eq!(said, numbered, "lines were lost or doubled");
         node.contd(["rm", name]).ok();

@@ -93,7 +93,7 @@ impl Stage {
     fn end(self) {
         self.goes_on();
         let log = self.node.log_file("default", "counts");
-        let said: Vec<&str> = log.lines().filter_map(|line| line.split(" stdout F ").nth(1)).collect();
+        let said = crate::harness::said(&log);
         for (at, line) in said.iter().enumerate() {
             assert_eq!(*line, format!("line {}", at + 1));
         }

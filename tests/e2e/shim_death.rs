@@ -48,7 +48,7 @@ impl Stage {
         let code = node.contd(["wait", "counts"]);
         assert_eq!(code.ok(), "23");
         let log = node.log_file("default", "counts");
-        let said: Vec<&str> = log.lines().filter_map(|line| line.split(" stdout F ").nth(1)).collect();
+        let said = crate::harness::said(&log);
         let (last, lines) = said.split_last().expect("it has said something");
         let numbered: Vec<String> = (1..=lines.len()).map(|number| format!("line {number}")).collect();
         assert_eq!(lines, numbered.as_slice(), "lines were lost or doubled");

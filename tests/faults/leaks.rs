@@ -9,17 +9,17 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::harness::{Node, eventually};
 
-/// Plants a leak, demands that the census names it, and that it does not any more when it is gone.
+/// Plants a leak or a loss, demands that the census names it, and that it does not any more when it is undone.
 fn plant<T>(node: &Node, kind: &str, named: &str, leak: impl FnOnce() -> T, undo: impl FnOnce(T)) {
     let before = node.rest();
     let planted = leak();
     eventually(&format!("the census to name a {kind}"), || {
-        let excess = node.census().excess(&before);
+        let excess = node.census().difference(&before);
         excess.lines().any(|line| line.contains(kind) && line.contains(named)).then_some(())
     });
     undo(planted);
     eventually(&format!("the census to be without the {kind}"), || {
-        node.census().excess(&before).is_empty().then_some(())
+        node.census().difference(&before).is_empty().then_some(())
     });
 }
 
@@ -52,6 +52,15 @@ fn each_kind_of_leak_is_named_by_the_census() {
             fs::remove_file(&path).expect("remove the file");
         },
     );
+    fs::write(&path, "").expect("write");
+    plant(
+        &node,
+        "- file",
+        "planted",
+        || fs::remove_file(&path).expect("remove the file"),
+        |()| fs::write(&path, "").expect("write"),
+    );
+    fs::remove_file(&path).expect("remove the file");
     plant(
         &node,
         "+ socket",

@@ -53,27 +53,30 @@ impl Census {
         self.daemon_descriptors == other.daemon_descriptors
     }
 
-    /// Says what is here and was not in `before`; nothing if there is no leak.
+    /// Says how the node differs from `before`; nothing if there is no leak and nothing is lost.
     ///
-    /// The other way round is no leak: `before` may have been taken while something was just ending.
-    pub fn excess(&self, before: &Self) -> String {
+    /// Of processes and descriptors only an excess counts: `before` may have been taken while one was just ending.
+    pub fn difference(&self, before: &Self) -> String {
         let mut text = String::new();
-        let mut compare = |what: &str, now: Vec<String>, mut then: Vec<String>| {
+        let mut compare = |what: &str, now: Vec<String>, mut then: Vec<String>, may_go: bool| {
             for item in now {
                 match then.iter().position(|known| *known == item) {
                     Some(known) => drop(then.swap_remove(known)),
                     None => text.push_str(&format!("  + {what} {item}\n")),
                 }
             }
+            if !may_go {
+                then.iter().for_each(|item| text.push_str(&format!("  - {what} {item}\n")));
+            }
         };
         let paths = |set: &BTreeSet<PathBuf>| set.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
         let texts = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
-        compare("process", texts(&self.processes), texts(&before.processes));
-        compare("mount", texts(&self.mounts), texts(&before.mounts));
-        compare("cgroup", paths(&self.cgroups), paths(&before.cgroups));
-        compare("socket", texts(&self.sockets), texts(&before.sockets));
-        compare("file", paths(&self.files), paths(&before.files));
-        compare("descriptor of the daemon:", self.daemon_descriptors.clone(), before.daemon_descriptors.clone());
+        compare("process", texts(&self.processes), texts(&before.processes), true);
+        compare("mount", texts(&self.mounts), texts(&before.mounts), false);
+        compare("cgroup", paths(&self.cgroups), paths(&before.cgroups), false);
+        compare("socket", texts(&self.sockets), texts(&before.sockets), false);
+        compare("file", paths(&self.files), paths(&before.files), false);
+        compare("descriptor of the daemon:", self.daemon_descriptors.clone(), before.daemon_descriptors.clone(), true);
         text
     }
 }

@@ -424,7 +424,7 @@ impl Node {
         let baseline = self.baseline.take().expect("a baseline");
         let begin = std::time::Instant::now();
         loop {
-            let left = self.census().excess(&baseline);
+            let left = self.census().difference(&baseline);
             let are_slots_whole = self.are_slots_whole();
             if left.is_empty() && are_slots_whole {
                 break;
