@@ -2,13 +2,12 @@
 
 use contd_lease::{Lease, LeaseState};
 use contd_rootfs::survey::{FoundServer, servers};
-use contd_types::{ContainerId, NamespaceId};
+use contd_types::{ContainerId, NamespaceId, one_line};
 
 use crate::error::LookError;
 use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::node::Node;
-use crate::shims::flat;
 
 /// Looks for them.
 pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
@@ -44,7 +43,7 @@ fn judge(node: &Node<'_>, server: &FoundServer) -> Vec<Finding> {
         Err(error) => findings.push(
             Finding::problem(format!(
                 "a flist server's lease that cannot be understood: {}",
-                flat(error, error.hint())
+                one_line(error)
             ))
             .at(&server.dir)
             .because("whether the server lives cannot be known")

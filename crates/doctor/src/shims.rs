@@ -5,7 +5,7 @@ use std::path::Path;
 use contd_durable::{Fs, RealFs};
 use contd_lease::{Lease, LeaseDir, LeaseState};
 use contd_protocol::shim::{TaskSpec, files};
-use contd_types::{ApiError, ContainerId, ErrorKind, NamespaceId};
+use contd_types::{ContainerId, NamespaceId, one_line};
 
 use crate::error::{LookError, entries};
 use crate::finding::Finding;
@@ -42,7 +42,7 @@ pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
 fn look(node: &Node<'_>, dir: &Path) -> Option<Finding> {
     let state = match LeaseDir::new(dir).probe() {
         Ok(state) => state,
-        Err(error) => return Some(unreadable(node, dir, &flat(&error, error.hint()))),
+        Err(error) => return Some(unreadable(node, dir, &one_line(&error))),
     };
     let lease = match &state {
         LeaseState::Absent => {
@@ -158,17 +158,6 @@ fn place(dir: &Path, state: &LeaseState) -> String {
 
 fn name_of(dir: &Path) -> Option<&str> {
     dir.file_name()?.to_str()
-}
-
-/// Lays an error with its causes on one line.
-pub(crate) fn flat(error: &dyn std::error::Error, hint: &str) -> String {
-    let mut flat = ApiError::new(ErrorKind::Internal, error.to_string()).with_hint(hint);
-    let mut next = error.source();
-    while let Some(source) = next {
-        flat.causes.push(source.to_string());
-        next = source.source();
-    }
-    flat.chain()
 }
 
 #[cfg(test)]

@@ -273,8 +273,7 @@ impl Node {
             Base::Opened(dir) => (sources::path_of(dir), None, ImageDefaults::default()),
             Base::Flist { fetched, shown } => {
                 let image = self.servers.image(fetched, shown)?;
-                let routes = request.grant.as_ref().map(|grant| &grant.routes);
-                let mount_point = self.servers.acquire(fetched, shown, user, routes, request.operation)?;
+                let mount_point = self.servers.acquire(fetched, shown, user, request)?;
                 (mount_point, Some(fetched.hash.clone()), image)
             }
         };

@@ -16,13 +16,13 @@ use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_flist::{FetchedFlist, ImageDefaults};
 use contd_lease::LeaseState;
 use contd_protocol::flistfs::{CacheLimits, LimitedRoutes, SERVE_SPEC_VERSION, ServeSpec};
-use contd_types::{ApiError, ErrorKind, RequestId};
+use contd_types::{ApiError, ErrorKind};
 use tracing::{debug, info, warn};
 
 use crate::images::Images;
 use crate::locks::KeyedLocks;
 use crate::mount_table::MountTable;
-use crate::provider::RootfsError;
+use crate::provider::{PrepareRootfs, RootfsError};
 use crate::server::{Found, Server};
 use crate::source;
 use crate::start::{self, START_TIMEOUT};
@@ -92,10 +92,9 @@ impl Servers {
         flist: &FetchedFlist,
         shown: &str,
         user: &User,
-        routes: Option<&LimitedRoutes>,
-        operation: Option<RequestId>,
+        request: &PrepareRootfs,
     ) -> Result<PathBuf, RootfsError> {
-        let prefix = &limited_prefix(prefix_of(&flist.hash), routes);
+        let prefix = &limited_prefix(prefix_of(&flist.hash), limited_routes(request));
         let _guard = self.locks.lock(prefix.as_str());
         for _ in 0..MAX_ROUNDS {
             for key in self.keys_of(prefix)? {
@@ -105,7 +104,7 @@ impl Servers {
                 }
             }
             let key = self.free_key(prefix, shown)?;
-            self.start(&key, &self.server(&key, shown), flist, user, (routes, operation))?;
+            self.start(&key, &self.server(&key, shown), flist, user, request)?;
         }
         Err(RootfsError::ServerSilent { flist: shown.to_owned(), waited: START_TIMEOUT })
     }
@@ -353,7 +352,7 @@ impl Servers {
         server: &Server,
         flist: &FetchedFlist,
         user: &User,
-        (routes, operation): (Option<&LimitedRoutes>, Option<RequestId>),
+        request: &PrepareRootfs,
     ) -> Result<(), RootfsError> {
         RealFs.create_dir_all(&self.dir, 0o711).map_err(|source| disk("make", &self.dir, source))?;
         std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))
@@ -361,7 +360,7 @@ impl Servers {
         let owner = format!("flist {}", flist.hash);
         server.lease.reserve(&owner, &server.socket).map_err(|error| server.lease_failed(&error))?;
         let started = self
-            .describe(server, flist, routes, operation)
+            .describe(server, flist, request)
             // Before the start: if we die in between, the next daemon finds a user without a root and cleans up.
             .and_then(|()| users::add(server.lease.path(), user, &flist.hash))
             .and_then(|()| start::launch(&self.binary, server.lease.path(), &server.flist));
@@ -378,13 +377,7 @@ impl Servers {
         }
     }
 
-    fn describe(
-        &self,
-        server: &Server,
-        flist: &FetchedFlist,
-        routes: Option<&LimitedRoutes>,
-        operation: Option<RequestId>,
-    ) -> Result<(), RootfsError> {
+    fn describe(&self, server: &Server, flist: &FetchedFlist, request: &PrepareRootfs) -> Result<(), RootfsError> {
         let point = &server.mount_point;
         RealFs.create_dir_all(point, 0o700).map_err(|source| disk("make", point, source))?;
         let spec = ServeSpec {
@@ -395,13 +388,18 @@ impl Servers {
             cache: self.cache.clone(),
             source: server.flist.clone(),
             cache_limits: self.cache_limits,
-            limited_routes: routes.cloned(),
-            operation,
+            limited_routes: limited_routes(request).cloned(),
+            operation: request.operation,
         };
         let path = server.lease.path().join(SPEC_FILE);
         let text = serde_json::to_vec(&spec).map_err(|error| disk("write", &path, error.into()))?;
         replace_volatile(&RealFs, &path, &text, 0o600).map_err(|error| unwritten(&path, &error))
     }
+}
+
+/// Returns the limits on the routes of a flist, for a caller with limited rights.
+fn limited_routes(request: &PrepareRootfs) -> Option<&LimitedRoutes> {
+    request.grant.as_ref().map(|grant| &grant.routes)
 }
 
 /// Names the first directory of the servers of a flist with limited routes, in place of the beginning of its hash.

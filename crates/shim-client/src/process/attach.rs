@@ -35,11 +35,7 @@ enum Look {
 pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<Attached, ShimError> {
     let mut tries = 0;
     loop {
-        let look = blocking(place, VERB, |place| {
-            place.tell_the_log();
-            look(place)
-        })
-        .await?;
+        let look = blocking(place, VERB, look).await?;
         contd_failpoint::hit(Failpoint::AttachLooked);
         match look {
             Look::Lives => {}
