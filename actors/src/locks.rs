@@ -3,11 +3,10 @@
 //! The locks live here and not in the container's actor because abandoned work outlives actors: a prepare that hangs
 //! keeps its lock until it returns, and the release queued behind it undoes its late result.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use contd_per_key::PerKey;
 use contd_types::{ContainerId, NamespaceId};
 use tokio::sync::watch;
 
@@ -70,45 +69,12 @@ impl ContainerLocks {
     }
 }
 
-/// One thing for each key; it goes with the last who holds it.
-#[derive(Debug)]
-pub(crate) struct Held<K, T>(Mutex<HashMap<K, Weak<T>>>);
-
 /// One thing for each namespace.
-pub(crate) type PerNamespace<T> = Held<NamespaceId, T>;
-
-impl<K, T> Default for Held<K, T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Clone + Eq + Hash, T> Held<K, T> {
-    /// Returns what there is for a key, the same one for as long as anybody holds it, or makes it.
-    pub(crate) fn of(&self, key: &K, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut things = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thing) = things.get(key).and_then(Weak::upgrade) {
-            return thing;
-        }
-        // Doubling keeps the sweep cheap: each entry is looked at a constant number of times on average.
-        if things.len() == things.capacity() {
-            things.retain(|_, thing| thing.strong_count() > 0);
-        }
-        let thing = Arc::new(make());
-        things.insert(key.clone(), Arc::downgrade(&thing));
-        thing
-    }
-
-    /// Does something with each that is held.
-    pub(crate) fn each(&self, mut act: impl FnMut(&T)) {
-        let things = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        things.values().filter_map(Weak::upgrade).for_each(|thing| act(&thing));
-    }
-}
+pub(crate) type PerNamespace<T> = PerKey<NamespaceId, T>;
 
 /// The locks of all containers.
 #[derive(Debug, Default)]
-pub(crate) struct LocksById(Held<ContainerId, ContainerLocks>);
+pub(crate) struct LocksById(PerKey<ContainerId, ContainerLocks>);
 
 impl LocksById {
     /// Returns the locks of a container; the same one for as long as anybody holds it.
@@ -120,19 +86,6 @@ impl LocksById {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn locks_are_shared_while_held_and_forgotten_afterwards() {
-        let locks = LocksById::default();
-        let id = ContainerId::from_random([1; 16]);
-        let (one, other) = (locks.of(&id), locks.of(&id));
-        assert!(Arc::ptr_eq(&one, &other));
-        drop((one, other));
-        for byte in 0..200u8 {
-            drop(locks.of(&ContainerId::from_random([byte; 16])));
-        }
-        assert!(locks.0.0.lock().unwrap().len() < 20, "dead locks pile up");
-    }
 
     #[test]
     fn a_rebuilt_writer_replaces_the_older_one() {

@@ -21,12 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use contd_failpoint::Failpoint;
 use contd_logs::{LogError, LogFiles, LogReader, RunStart, Tail};
+use contd_per_key::PerKey;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::config::RemovedLogsRule;
 use crate::error::{LogJobError, StepError, one_line};
-use crate::locks::Held;
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
 use crate::pool::{NamespacePools, Pool, UNDO_GRACE};
@@ -46,13 +46,13 @@ pub(crate) struct LogParts {
     looks: Pool,
     shared: Arc<Shared>,
     /// Held by whoever makes or removes the files of a log: of two containers of one name, one may still be leaving.
-    locks: Held<PathBuf, Mutex<()>>,
+    locks: PerKey<PathBuf, Mutex<()>>,
 }
 
 impl LogParts {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let pools = NamespacePools::new(THREADS_PER_NAMESPACE);
-        Self { pools, looks: Pool::new(1), shared, locks: Held::default() }
+        Self { pools, looks: Pool::new(1), shared, locks: PerKey::default() }
     }
 
     /// Does something alone with the files of a log.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use contd_flist::Flist;
 use contd_lease::LeaseDir;
+use contd_process::{Fork, ReadyPipe, fork};
 use contd_protocol::flistfs::{LAST_WORDS_FILE, ServeSpec};
 use contd_types::{ApiError, Backoff};
 use nix::errno::Errno;
@@ -32,11 +33,10 @@ use tracing::{error, info, warn};
 
 use crate::error::ServeError;
 use crate::handover;
-use crate::launch::{Reporter, Start};
+use crate::launch::Start;
 use crate::log::BoundedLog;
 use crate::mount_state::{self, MountState, SOCKET_FILE};
 use crate::serve::{self, SERVES};
-use crate::sys::{self, Fork};
 
 /// The name that `ps` shows for the keeper; its command line is that of the server.
 const NAME: &std::ffi::CStr = c"flistfs-keeper";
@@ -66,20 +66,20 @@ const HEALTHY_LIFE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The failure as it travels; it is also in the log, if there is one.
-pub(crate) fn run(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<(), ApiError> {
+pub(crate) fn run(dir: &Path, start: Start, ready_pipe: &ReadyPipe) -> Result<(), ApiError> {
     let log = BoundedLog::open(dir)
         .map_err(|source| ApiError::from_error(&ServeError::Log { dir: dir.to_owned(), source }))?;
     let subscriber = tracing_subscriber::fmt().with_writer(log).with_ansi(false).with_target(false).finish();
     // There is no other: this process has only just begun.
     let _is_first = tracing::subscriber::set_global_default(subscriber);
-    keep(dir, start, reporter).map_err(|error| {
+    keep(dir, start, ready_pipe).map_err(|error| {
         let error = ApiError::from_error(&error);
         error!(%error, "the flist server ends");
         error
     })
 }
 
-fn keep(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<(), ServeError> {
+fn keep(dir: &Path, start: Start, ready_pipe: &ReadyPipe) -> Result<(), ServeError> {
     // First of all: threads and children inherit the mask, and an early SIGTERM must not kill between mount and serving.
     let signals = catch_signals()?;
     mount_state::check_not_ending(dir)?;
@@ -99,7 +99,7 @@ fn keep(dir: &Path, start: Start, reporter: Reporter<'_>) -> Result<(), ServeErr
             (MountState::take_over(dir, spec, offer)?, flist)
         }
     };
-    Keeper { state, flist, signals, failures: 0, killed_early: 0 }.run(reporter)
+    Keeper { state, flist, signals, failures: 0, killed_early: 0 }.run(ready_pipe)
 }
 
 fn open(spec: &ServeSpec) -> Result<Arc<Flist>, ServeError> {
@@ -157,16 +157,16 @@ struct Life {
 }
 
 impl Keeper {
-    fn run(mut self, reporter: Reporter<'_>) -> Result<(), ServeError> {
+    fn run(mut self, ready_pipe: &ReadyPipe) -> Result<(), ServeError> {
         let mut is_first = true;
         loop {
             let (ours, theirs) = UnixStream::pair().map_err(|source| ServeError::Fork { source })?;
-            match sys::fork().map_err(|source| ServeError::Fork { source })? {
+            match fork().map_err(|source| ServeError::Fork { source })? {
                 Fork::Child => {
                     drop(ours);
                     let Self { state, flist, signals, .. } = self;
-                    let reporter = is_first.then_some(reporter);
-                    return serve::run(state, flist, &signals, &theirs, reporter);
+                    let ready_pipe = is_first.then_some(ready_pipe);
+                    return serve::run(state, flist, &signals, &theirs, ready_pipe);
                 }
                 Fork::Parent(child) => {
                     drop(theirs);

@@ -1,21 +1,17 @@
 //! From the command line to a server that stands on its own: fork, wait for its word, pass it on.
 
 use std::ffi::OsString;
-use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use contd_process::{Side, Word, detach, fork_and_wait};
 use contd_types::{ApiError, ErrorKind};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::sys::stat::Mode;
 
 use crate::keeper;
-use crate::sys::{self, Fork};
 
-/// The most bytes of an error that the launcher passes on.
-const MAX_REPORT_BYTES: u64 = 64 * 1024;
-
-/// The child's word when all is well.
-const READY: &[u8] = b"ready";
+/// What only root may do with the files of a server.
+const MASK: Mode = Mode::from_bits_truncate(0o077);
 
 /// The command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,72 +64,18 @@ pub fn launch(dir: &Path, start: Start) -> Result<(), ApiError> {
     };
     // The child leaves the working directory.
     let dir = std::path::absolute(dir).map_err(|error| failed("find the directory", error))?;
-    let (report, reporter) = io::pipe().map_err(|error| failed("make a pipe", error))?;
-    match sys::fork().map_err(|error| failed("fork", error))? {
-        Fork::Parent(_child) => {
-            drop(reporter);
-            wait_for_report(report).unwrap_or_else(|error| Err(failed("wait for the server", error)))
-        }
-        Fork::Child => {
-            drop(report);
-            detach()
-                .map_err(|error| failed("detach", error))
-                .and_then(|()| keeper::run(&dir, start, Reporter(&reporter)))
-                .inspect_err(|error| Reporter(&reporter).failed(error))
-        }
+    match fork_and_wait().map_err(|error| failed("fork", error))? {
+        Side::Parent(Ok(Word::Ready)) => Ok(()),
+        Side::Parent(Ok(Word::Failed(words))) => Err(serde_json::from_slice(&words).unwrap_or_else(|_not_json| {
+            ApiError::new(ErrorKind::Internal, "the flist server ended without a word")
+                .with_hint("see flistfs.log in its directory")
+        })),
+        Side::Parent(Err(error)) => Err(failed("wait for the server", error)),
+        Side::Child(pipe) => detach(MASK)
+            .map_err(|error| failed("detach", error))
+            .and_then(|()| keeper::run(&dir, start, &pipe))
+            .inspect_err(|error| pipe.failed(&serde_json::to_vec(error).unwrap_or_default())),
     }
-}
-
-/// How the child tells its parent how it went; a word after the first is not heard.
-#[derive(Debug, Clone, Copy)]
-pub struct Reporter<'a>(&'a PipeWriter);
-
-impl Reporter<'_> {
-    /// Tells that the mount is ready.
-    pub fn ready(self) {
-        // A parent that was killed meanwhile does not hear it; the server serves all the same.
-        let _unheard = (&mut &*self.0).write_all(READY);
-    }
-
-    fn failed(self, error: &ApiError) {
-        if let Ok(text) = serde_json::to_vec(error) {
-            // See above.
-            let _unheard = (&mut &*self.0).write_all(&text);
-        }
-    }
-}
-
-fn wait_for_report(report: PipeReader) -> io::Result<Result<(), ApiError>> {
-    let mut text = Vec::new();
-    let mut report = report.take(MAX_REPORT_BYTES);
-    // Not to the end: the child keeps the pipe while it serves.
-    let mut chunk = [0; 4096];
-    loop {
-        let len = report.read(&mut chunk)?;
-        text.extend_from_slice(chunk.get(..len).unwrap_or_default());
-        if text.starts_with(READY) {
-            return Ok(Ok(()));
-        }
-        if len == 0 {
-            break;
-        }
-    }
-    Ok(Err(serde_json::from_slice(&text).unwrap_or_else(|_not_json| {
-        ApiError::new(ErrorKind::Internal, "the flist server ended without a word")
-            .with_hint("see flistfs.log in its directory")
-    })))
-}
-
-/// Leaves everything that belongs to whoever started us.
-fn detach() -> io::Result<()> {
-    setsid()?;
-    std::env::set_current_dir("/")?;
-    umask(Mode::from_bits_truncate(0o077));
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    Ok(())
 }
 
 /// The exit code of the launcher for a kind of failure, as `sysexits.h` has them, so that a caller need not read text.

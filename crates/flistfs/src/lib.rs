@@ -35,6 +35,6 @@ mod passthrough;
 mod serve;
 mod server;
 pub mod session;
-#[expect(unsafe_code, reason = "fork, which nix marks unsafe, and mallopt")]
+#[expect(unsafe_code, reason = "mallopt and malloc_trim")]
 mod sys;
 pub mod wire;

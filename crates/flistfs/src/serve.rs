@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use contd_durable::{RealFs, replace_volatile};
 use contd_flist::{BlockCache, CacheLimits, CacheOptions, Content, Flist, RoutePolicy, Routes};
 use contd_lease::ProcessIdentity;
+use contd_process::ReadyPipe;
 use contd_protocol::flistfs::{SERVER_FILE, ServeSpec};
 use contd_types::Backoff;
 use nix::errno::Errno;
@@ -27,7 +28,6 @@ use tracing::{debug, error, info, warn};
 use crate::error::ServeError;
 use crate::handover;
 use crate::keeper::take_signals;
-use crate::launch::Reporter;
 use crate::mount::{Mount, MountError};
 use crate::mount_state::{MountState, SOCKET_FILE, check_not_ending};
 use crate::ops::Ops;
@@ -63,7 +63,7 @@ pub(crate) fn run(
     flist: Arc<Flist>,
     signals: &SignalFd,
     keeper: &UnixStream,
-    reporter: Option<Reporter<'_>>,
+    ready_pipe: Option<&ReadyPipe>,
 ) -> Result<(), ServeError> {
     // How `ps` shows us is no reason to fail.
     let _only_a_name = prctl::set_name(NAME);
@@ -76,7 +76,7 @@ pub(crate) fn run(
     let ops = Arc::new(Ops::with_passthrough(content, state.dir.join(HANDLES_FILE)));
     handover::end_all(&state.predecessors)?;
     let device = state.device.try_clone().map_err(|source| ServeError::Fork { source })?;
-    let is_first = reporter.is_some() && state.predecessors.is_empty();
+    let is_first = ready_pipe.is_some() && state.predecessors.is_empty();
     let session = if is_first {
         Ok(Session::new(device, state.negotiated, Arc::clone(&ops)))
     } else {
@@ -93,8 +93,9 @@ pub(crate) fn run(
     let control = Control::new(Arc::clone(&state), us, ops, mount);
     // A keeper that has died meanwhile is noticed below.
     let _unheard = (&mut &*keeper).write_all(&SERVES);
-    if let Some(reporter) = reporter {
-        reporter.ready();
+    if let Some(pipe) = ready_pipe {
+        // A parent that was killed meanwhile does not hear it; the server serves all the same.
+        let _unheard = pipe.ready();
     }
     let ended = attend(&state, signals, gone.as_fd(), keeper, &control);
     control.wait_for_farewells();

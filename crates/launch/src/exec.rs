@@ -116,10 +116,16 @@ impl Target<'_> {
             Cloned::Child => {
                 let [stdin, stdout, stderr] = [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
                 let kept = [their_orders.as_fd(), their_line.as_fd(), self.init, stdin, stdout, stderr];
-                if process::close_all_but(&kept).is_err() {
-                    process::exit_now(1);
+                if contd_process::close_all_but(&kept).is_err() {
+                    contd_process::exit_now(1);
                 }
-                process::exit_now(self.launch(&cgroup, request, [stdin, stdout, stderr], their_orders, their_line))
+                contd_process::exit_now(self.launch(
+                    &cgroup,
+                    request,
+                    [stdin, stdout, stderr],
+                    their_orders,
+                    their_line,
+                ))
             }
         }
     }
@@ -183,16 +189,16 @@ fn hide() -> Result<(), Fault> {
 /// Clones the process: from here on the container can see it.
 fn begin(prepared: PreparedExec, orders: &Wire, mut line: Wire) -> Result<i32, Fault> {
     // The clone must not have the pidfd, or any other descriptor of the host's, at any moment.
-    process::close_all_but(&[orders.as_fd(), line.as_fd()])
+    contd_process::close_all_but(&[orders.as_fd(), line.as_fd()])
         .map_err(|error| Fault::kernel("", "close the launcher's descriptors", &error))?;
     match sys::clone_under_filter() {
         Ok(Cloned::Parent(pid)) => Ok(pid),
         Ok(Cloned::Child) => {
-            if let Err(error) = process::close_all_but(&[line.as_fd()]).and_then(|()| rights::new_session()) {
+            if let Err(error) = contd_process::close_all_but(&[line.as_fd()]).and_then(|()| rights::new_session()) {
                 let fault = Fault::kernel("", "part with the launcher", &error);
-                process::exit_now(child::give_up(&mut line, &fault));
+                contd_process::exit_now(child::give_up(&mut line, &fault));
             }
-            process::exit_now(child::await_go(line, prepared))
+            contd_process::exit_now(child::await_go(line, prepared))
         }
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
             Err(Fault::kernel("", "begin a process in the container: it is ending, or there is no memory", &error))

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use contd_cgroup::{Cgroup, Controllers, Hierarchies, Kind, Limits};
+use contd_process::Fork;
 
 use crate::config::Config;
 use crate::fault::{Fault, FaultKind};
@@ -23,9 +24,6 @@ use crate::sys::{self, Cloned, Parent};
 use crate::wire::{LaunchRequest, Readiness, Report, Wire};
 
 pub(crate) mod child;
-#[expect(unsafe_code, reason = "fork and _exit, which must run nothing of the parent's")]
-pub(crate) mod process;
-
 /// The namespaces of a warm slot's init, which every container of ours has. The network namespace is entered later.
 const SLOT_NAMESPACES: u64 = NEW_PID | NEW_MOUNT | NEW_UTS | NEW_IPC;
 
@@ -99,18 +97,18 @@ impl Launcher {
     pub fn fork(settings: &Settings, is_warm: bool) -> io::Result<Self> {
         let (orders, theirs) = Wire::pair()?;
         let (line, init_line) = Wire::pair()?;
-        match process::fork()? {
-            Some(pid) => Ok(Self { pid, orders, line }),
-            None => {
+        match contd_process::fork()? {
+            Fork::Parent(pid) => Ok(Self { pid: pid.as_raw(), orders, line }),
+            Fork::Child => {
                 // Close the caller's lease, socket and log here: they must not stay open in a process that the caller
                 // does not know of.
                 let kept = [theirs.as_fd(), line.as_fd(), init_line.as_fd()];
-                if process::close_all_but(&kept).is_err() {
-                    process::exit_now(1);
+                if contd_process::close_all_but(&kept).is_err() {
+                    contd_process::exit_now(1);
                 }
                 std::mem::forget(orders);
                 let own = Own { settings: settings.clone(), orders: theirs, line, init_line };
-                process::exit_now(own.run(is_warm))
+                contd_process::exit_now(own.run(is_warm))
             }
         }
     }
@@ -373,7 +371,7 @@ fn clone_init(
     match cloned.map_err(|error| Fault::kernel("linux.namespaces", "clone init into its namespaces", &error))? {
         Cloned::Child => {
             drop(line);
-            process::exit_now(child::run(init_line, is_warm))
+            contd_process::exit_now(child::run(init_line, is_warm))
         }
         Cloned::Parent(pid) => Ok(ClonedInit { pid, line }),
     }

@@ -32,7 +32,6 @@ pub mod fake;
 pub mod grant;
 mod images;
 mod layers;
-mod locks;
 mod mount;
 mod mount_table;
 pub mod provider;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use contd_durable::{Fs, RealFs};
 use contd_flist::{BlockCache, CacheLimits, CacheOptions, ImageDefaults};
+use contd_per_key::{PerKey, hold};
 use contd_protocol::flistfs;
 use contd_types::{ApiError, ContainerId, NamespaceId};
 use tracing::{info, warn};
@@ -13,7 +14,6 @@ use tracing::{info, warn};
 use crate::detach::MountPoint;
 use crate::grant::{Grant, Sources};
 use crate::layers::{Place, caller_dir};
-use crate::locks::KeyedLocks;
 use crate::mount_table::{MountTable, is_mount_point, resolve};
 use crate::provider::{
     FetchProgress, LostRootfs, PrepareRootfs, PreparedRootfs, RecoveredRootfs, RootfsError, RootfsProvider,
@@ -54,7 +54,7 @@ struct Node {
     servers: Servers,
     /// Where flists are fetched to, if its limits are known here.
     cache: Option<BlockCache>,
-    containers: KeyedLocks,
+    containers: PerKey<String, Mutex<()>>,
     uppers: Uppers,
     quotas: Quotas,
     removals: Removals,
@@ -109,7 +109,7 @@ impl MountRootfs {
             state,
             cache: self.open_cache(&cache, &run),
             servers: Servers::new(config.flistfs_binary.clone(), &run, cache).with_cache_limits(limits),
-            containers: KeyedLocks::default(),
+            containers: PerKey::default(),
             uppers: Uppers::default(),
             quotas: Quotas::default(),
             covered: Mutex::default(),
@@ -127,8 +127,9 @@ impl RootfsProvider for MountRootfs {
     ) -> Result<PreparedRootfs, RootfsError> {
         let node = self.node()?;
         let user = User { namespace: request.namespace.clone(), id: request.id.clone() };
+        let lock = node.lock_of(&user);
         {
-            let _guard = node.containers.lock(user.to_string());
+            let _guard = hold(&lock);
             if let Some(there) = node.existing(&user, request)? {
                 return node.attach(&user, request, there);
             }
@@ -138,7 +139,7 @@ impl RootfsProvider for MountRootfs {
         if let Some(cache) = &node.cache {
             cache.enforce_limits();
         }
-        let _guard = node.containers.lock(user.to_string());
+        let _guard = hold(&lock);
         if let Some(there) = node.existing(&user, request)? {
             return node.attach(&user, request, there);
         }
@@ -155,14 +156,16 @@ impl RootfsProvider for MountRootfs {
     fn release(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
         let node = self.node()?;
         let user = User { namespace: namespace.clone(), id: id.clone() };
-        let _guard = node.containers.lock(user.to_string());
+        let lock = node.lock_of(&user);
+        let _guard = hold(&lock);
         node.unmake(&user)
     }
 
     fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
         let node = self.node()?;
         let user = User { namespace: namespace.clone(), id: id.clone() };
-        let _guard = node.containers.lock(user.to_string());
+        let lock = node.lock_of(&user);
+        let _guard = hold(&lock);
         let place = node.place(&user);
         // It stays a user of its flist, and finds it again as it was.
         if place.is_in_memory()? { node.unstack(&user).map(drop) } else { Ok(()) }
@@ -194,7 +197,8 @@ impl RootfsProvider for MountRootfs {
         leftovers.sort();
         leftovers.dedup();
         for user in leftovers {
-            let _guard = node.containers.lock(user.to_string());
+            let lock = node.lock_of(&user);
+            let _guard = hold(&lock);
             info!(ns = %user.namespace, container = %user.id, "removing what is left of a root that is not mounted");
             let place = node.place(&user);
             let taken_down = if place.has_disk() {
@@ -367,11 +371,17 @@ impl Node {
         Ok(())
     }
 
+    /// Returns the lock of a container: what happens with its root happens one after the other.
+    fn lock_of(&self, user: &User) -> Arc<Mutex<()>> {
+        self.containers.of(&user.to_string(), Mutex::default)
+    }
+
     /// Tries again to remove mount points that something covered.
     fn uncover(&self) {
         let covered: Vec<User> = self.covered().iter().cloned().collect();
         for user in covered {
-            let _guard = self.containers.lock(user.to_string());
+            let lock = self.lock_of(&user);
+            let _guard = hold(&lock);
             // It may have been made anew meanwhile: then it is none of these.
             if self.covered().contains(&user) && matches!(self.place(&user).unstack(), Ok(MountPoint::Gone)) {
                 self.covered().remove(&user);

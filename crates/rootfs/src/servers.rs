@@ -10,17 +10,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_flist::{FetchedFlist, ImageDefaults};
 use contd_lease::LeaseState;
+use contd_per_key::{PerKey, hold};
 use contd_protocol::flistfs::{CacheLimits, LimitedRoutes, SERVE_SPEC_VERSION, ServeSpec};
 use contd_types::{ApiError, ErrorKind};
 use tracing::{debug, info, warn};
 
 use crate::images::Images;
-use crate::locks::KeyedLocks;
 use crate::mount_table::MountTable;
 use crate::provider::{PrepareRootfs, RootfsError};
 use crate::server::{Found, Server};
@@ -53,7 +53,7 @@ pub(crate) struct Servers {
     cache: PathBuf,
     cache_limits: CacheLimits,
     /// By flist: who looks for a server, starts one, or says that one is to end. Nobody waits for an end under it.
-    locks: KeyedLocks,
+    locks: PerKey<String, Mutex<()>>,
     /// The directories of servers that are being ended right now.
     ending: Mutex<HashSet<String>>,
     images: Images,
@@ -67,7 +67,7 @@ impl Servers {
             dir: Self::dir_in(run_dir),
             cache,
             cache_limits: CacheLimits::default(),
-            locks: KeyedLocks::default(),
+            locks: PerKey::default(),
             ending: Mutex::default(),
             images: Images::default(),
         }
@@ -95,7 +95,8 @@ impl Servers {
         request: &PrepareRootfs,
     ) -> Result<PathBuf, RootfsError> {
         let prefix = &limited_prefix(prefix_of(&flist.hash), limited_routes(request));
-        let _guard = self.locks.lock(prefix.as_str());
+        let lock = self.lock_of(prefix);
+        let _guard = hold(&lock);
         for _ in 0..MAX_ROUNDS {
             for key in self.keys_of(prefix)? {
                 let server = self.server(&key, shown);
@@ -143,7 +144,8 @@ impl Servers {
                 continue;
             }
             {
-                let _guard = self.locks.lock(prefix_of(&key));
+                let lock = self.lock_of(prefix_of(&key));
+                let _guard = hold(&lock);
                 let is_last = server.is_unused_but_by(Some(user))?;
                 if is_last {
                     server.leave_word_of_the_end()?;
@@ -220,7 +222,8 @@ impl Servers {
 
     /// Has a server of this program take the place of the one that serves, under its containers. `false` when none serves.
     pub(crate) fn upgrade(&self, key: &str) -> Result<bool, RootfsError> {
-        let _guard = self.locks.lock(prefix_of(key));
+        let lock = self.lock_of(prefix_of(key));
+        let _guard = hold(&lock);
         let server = self.server(key, key);
         match server.look()? {
             Found::Serving(_) => start::succeed(&self.binary, server.lease.path(), key).map(|()| true),
@@ -263,12 +266,18 @@ impl Servers {
         Ok(all)
     }
 
+    /// Returns the lock of all servers of one flist.
+    fn lock_of(&self, prefix: &str) -> Arc<Mutex<()>> {
+        self.locks.of(&prefix.to_owned(), Mutex::default)
+    }
+
     /// Ends every server without users and removes what dead ones left.
     pub(crate) fn sweep(&self) -> Result<(), RootfsError> {
         for key in self.keys()? {
             let server = self.server(&key, &key);
             {
-                let _guard = self.locks.lock(prefix_of(&key));
+                let lock = self.lock_of(prefix_of(&key));
+                let _guard = hold(&lock);
                 if !server.is_unused_but_by(None)? {
                     continue;
                 }

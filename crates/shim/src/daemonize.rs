@@ -1,21 +1,15 @@
 //! From a program that was started to a process that belongs to nobody: fork, session, descriptors, signals.
 
-use std::fs::OpenOptions;
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, Write as _};
 use std::process::{Child, Command, ExitCode};
 
+use contd_process::{ReadyPipe, Side, Word, close_all_but};
 use contd_protocol::shim::EXIT_RUN_OUT;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::Mode;
 
 use crate::sys;
-
-/// The child's word when it is ready to accept; any other says why it is not.
-const READY: &[u8] = b"ready\n";
-
-/// The most that is passed on of why it is not.
-const MAX_WORDS_BYTES: u64 = 16 * 1024;
 
 /// Signals that must not end a shim: of a terminal, of a session's end, of a stray `kill`.
 const BLOCKED: [Signal; 8] = [
@@ -32,53 +26,23 @@ const BLOCKED: [Signal; 8] = [
 /// Before the words of a child that cannot come up because something has run out.
 const RUN_OUT: &[u8] = b"\x0e";
 
-/// Which process goes on here.
-pub(crate) enum Side {
-    /// The one that was started; it ends with this.
-    Parent(ExitCode),
-    /// The one that stays.
-    Child(ReadyPipe),
+/// Forks; the child goes on with its pipe, and the parent has waited for it and ends with this code. Only legal as the first
+/// thing a process does.
+pub(crate) fn fork_and_wait() -> io::Result<Result<ReadyPipe, ExitCode>> {
+    close_all_but(&[])?;
+    Ok(match contd_process::fork_and_wait()? {
+        Side::Child(pipe) => Ok(pipe),
+        Side::Parent(word) => Err(pass_on(word)),
+    })
 }
 
-/// The way of the child to tell its parent.
-#[derive(Debug)]
-pub(crate) struct ReadyPipe(io::PipeWriter);
-
-impl ReadyPipe {
-    /// Says that callers are accepted from now on; the parent ends.
-    pub(crate) fn ready(mut self) -> io::Result<()> {
-        self.0.write_all(READY)
-    }
-
-    /// Says why it cannot be, and whether something has run out.
-    pub(crate) fn failed(mut self, words: &str, has_run_out: bool) {
-        let mark = if has_run_out { RUN_OUT } else { &[] };
-        // A parent that is gone does not ask.
-        let _nobody_listens = self.0.write_all(&[mark, words.as_bytes()].concat());
-    }
-}
-
-/// Forks; the parent waits for the child to be ready. Only legal as the first thing a process does.
-pub(crate) fn fork_and_wait() -> io::Result<Side> {
-    sys::close_inherited()?;
-    let (reader, writer) = io::pipe()?;
-    match sys::fork()? {
-        sys::Fork::Child => Ok(Side::Child(ReadyPipe(writer))),
-        sys::Fork::Parent(_) => {
-            drop(writer);
-            Ok(Side::Parent(wait_for_child(reader)))
-        }
-    }
-}
-
-fn wait_for_child(reader: PipeReader) -> ExitCode {
-    let mut words = Vec::new();
-    match reader.take(MAX_WORDS_BYTES).read_to_end(&mut words) {
-        Ok(_) if words == READY => return ExitCode::SUCCESS,
-        Ok(0) => words.extend_from_slice(b"it ended before it was ready\n"),
-        Ok(_) => {}
-        Err(error) => words = format!("wait for it to be ready: {error}\n").into_bytes(),
-    }
+fn pass_on(word: io::Result<Word>) -> ExitCode {
+    let words = match word {
+        Ok(Word::Ready) => return ExitCode::SUCCESS,
+        Ok(Word::Failed(words)) if words.is_empty() => b"it ended before it was ready\n".to_vec(),
+        Ok(Word::Failed(words)) => words,
+        Err(error) => format!("wait for it to be ready: {error}\n").into_bytes(),
+    };
     let (code, words) = match words.strip_prefix(RUN_OUT) {
         Some(words) => (u8::try_from(EXIT_RUN_OUT).map_or(ExitCode::FAILURE, ExitCode::from), words),
         None => (ExitCode::FAILURE, words.as_slice()),
@@ -88,17 +52,16 @@ fn wait_for_child(reader: PipeReader) -> ExitCode {
     code
 }
 
-/// Leaves the session, the directory and the descriptors of whoever started us, and becomes a subreaper.
+/// Tells the parent why this process cannot come up, and whether something has run out.
+pub(crate) fn tell_failure(pipe: &ReadyPipe, words: &str, has_run_out: bool) {
+    let mark = if has_run_out { RUN_OUT } else { &[] };
+    pipe.failed(&[mark, words.as_bytes()].concat());
+}
+
+/// Leaves the session, the directory and the standard streams of the process that started us, and becomes a subreaper.
 pub(crate) fn detach() -> io::Result<()> {
-    nix::unistd::setsid()?;
-    nix::unistd::chdir("/")?;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    nix::unistd::dup2_stdin(&null)?;
-    nix::unistd::dup2_stdout(&null)?;
-    nix::unistd::dup2_stderr(&null)?;
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    nix::sys::prctl::set_child_subreaper(true)?;
-    Ok(())
+    contd_process::detach(Mode::S_IWGRP | Mode::S_IWOTH)?;
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
 /// Blocks signals and opens the descriptor from which they are read.

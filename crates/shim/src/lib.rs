@@ -34,7 +34,7 @@ pub mod runtime;
 mod slot;
 mod spool;
 mod start;
-#[expect(unsafe_code, reason = "fork, close_range and waitid by pidfd, which nix does not offer safely or at all")]
+#[expect(unsafe_code, reason = "waitid by pidfd and sigaction, which nix does not offer safely or at all")]
 mod sys;
 mod task;
 mod task_file;

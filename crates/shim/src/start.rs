@@ -16,6 +16,7 @@ use contd_cgroup::{CgroupError, Hierarchies};
 use contd_failpoint::Failpoint;
 use contd_lease::{HeldLease, LeaseDir, LeaseError};
 use contd_logs::{LogError, LogFiles, LogWriter, Rotation, RunStart};
+use contd_process::ReadyPipe;
 use contd_protocol::shim::{LogStart, TaskSpec, files};
 use contd_types::one_line;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -24,7 +25,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::execv;
 
 use crate::args::{self, Args, Role};
-use crate::daemonize::{self, ReadyPipe, Side};
+use crate::daemonize;
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
 use crate::event_loop::{AGENT, Ending, EventLoop};
@@ -127,9 +128,9 @@ pub fn main(
         return resume(&dir, lock, options, make_runtime);
     }
     match daemonize::fork_and_wait() {
-        Ok(Side::Parent(code)) => code,
-        Ok(Side::Child(pipe)) if role == Role::Slot => serve_slot(&dir, options, pipe),
-        Ok(Side::Child(pipe)) => serve(&dir, role, options, pipe, make_runtime),
+        Ok(Err(code)) => code,
+        Ok(Ok(pipe)) if role == Role::Slot => serve_slot(&dir, options, pipe),
+        Ok(Ok(pipe)) => serve(&dir, role, options, pipe, make_runtime),
         Err(error) => print(&mut io::stderr(), &format!("contd-shim: fork: {error}"), ExitCode::FAILURE),
     }
 }
@@ -156,8 +157,9 @@ fn serve(
     };
     let (mut up, told) = match come_up() {
         Ok(up) => (up, pipe.ready()),
-        Err(error) => return failed(pipe, &error),
+        Err(error) => return failed(&pipe, &error),
     };
+    drop(pipe);
     contd_failpoint::hit(Failpoint::ShimReady);
     match told {
         Ok(()) => up.run(),
@@ -173,7 +175,7 @@ fn resume(
     make_runtime: impl FnOnce(&TaskSpec, &Path, &Rc<Hierarchies>) -> io::Result<Box<dyn Runtime>>,
 ) -> ExitCode {
     let come_up = || {
-        let lock = sys::take_passed(lock).map_err(|source| StartError::Detach { source })?;
+        let lock = contd_process::take_passed(lock).map_err(|source| StartError::Detach { source })?;
         let ground = Ground::take_over(dir, lock)?;
         serve_task(ground, Some(Predecessor { kept: None }), options, make_runtime)
     };
@@ -214,11 +216,12 @@ fn serve_slot(dir: &Path, options: &Options, pipe: ReadyPipe) -> ExitCode {
     };
     let (leash, ground, spec, mut runtime) = match prepare() {
         Ok(prepared) => prepared,
-        Err(error) => return failed(pipe, &error),
+        Err(error) => return failed(&pipe, &error),
     };
     let diagnostics = Rc::clone(&ground.diagnostics);
     let take_up = || {
         pipe.ready().map_err(|source| StartError::Tell { source })?;
+        drop(pipe);
         contd_failpoint::hit(Failpoint::SlotReady);
         let word = slot::wait(leash, &ground.signals, &runtime).map_err(slot_failed)?;
         if word == Word::End {
@@ -252,9 +255,10 @@ fn end_slot(runtime: &mut NativeRuntime, ground: Ground) -> Result<(), StartErro
     ground.lease.retire().map_err(|source| StartError::Retire { source })
 }
 
-fn failed(pipe: ReadyPipe, error: &StartError) -> ExitCode {
+fn failed(pipe: &ReadyPipe, error: &StartError) -> ExitCode {
     let has_run_out = contd_types::Shortage::behind(error).is_some();
-    pipe.failed(&format!("contd-shim: {}\nhint: {}\n", one_line(error), error.hint()), has_run_out);
+    let words = format!("contd-shim: {}\nhint: {}\n", one_line(error), error.hint());
+    daemonize::tell_failure(pipe, &words, has_run_out);
     ExitCode::FAILURE
 }
 

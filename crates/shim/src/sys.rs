@@ -1,19 +1,10 @@
 //! The kernel calls that need `unsafe`, each behind a safe signature.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
-
-/// Which side of a fork this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fork {
-    /// The process that was there before, with the pid of the new one.
-    Parent(i32),
-    /// The new one.
-    Child,
-}
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,23 +26,6 @@ pub(crate) enum Children {
     Ended(i32),
 }
 
-/// Forks. Only legal while the process has one thread, as a shim has for its whole life.
-pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: fork's one danger is a lock that another thread holds for ever in the child. A shim never starts a thread:
-    // it links no async runtime (a test sees to that) and nothing in it calls `std::thread`.
-    match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child.as_raw())),
-        nix::unistd::ForkResult::Child => Ok(Fork::Child),
-    }
-}
-
-/// Ends this forked process without running what its parent has registered for its own end.
-pub(crate) fn exit_now(code: i32) -> ! {
-    // SAFETY: _exit takes an integer, touches no memory and does not return. Destructors do not run, which is meant: the
-    // objects in this memory are copies of the parent's, which destroys its own.
-    unsafe { libc::_exit(code) }
-}
-
 /// Sends SIGKILL to a child that was not reaped: until then its pid is certainly its own.
 pub(crate) fn kill_child(pid: i32) -> io::Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?)
@@ -62,37 +36,6 @@ pub(crate) fn end_child(pid: i32) -> io::Result<()> {
     kill_child(pid)?;
     let id = libc::id_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     wait(libc::P_PID, id, libc::WEXITED).map(|_| ())
-}
-
-/// Closes every descriptor from 3 on, which are the spawner's. Only legal before this process has opened any.
-pub(crate) fn close_inherited() -> io::Result<()> {
-    close_range(3, libc::c_uint::MAX)
-}
-
-fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
-    let flags: libc::c_uint = 0;
-    // SAFETY: close_range takes three integers and touches no memory. Closing is only wrong for a descriptor that some
-    // `OwnedFd` of ours owns: `start::main` calls both users of this before it opens anything, and the standard library
-    // keeps none.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Takes a descriptor that this program was executed with, and closes all others from 3 on. Only legal before this process
-/// has opened any.
-pub(crate) fn take_passed(number: i32) -> io::Result<OwnedFd> {
-    let kept = libc::c_uint::try_from(number).ok().filter(|kept| *kept >= 3);
-    let kept = kept.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    if kept > 3 {
-        close_range(3, kept - 1)?;
-    }
-    close_range(kept + 1, libc::c_uint::MAX)?;
-    // SAFETY: fcntl with F_SETFD takes integers and touches no memory; it fails when there is no such descriptor.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is open, as fcntl has just told, and nothing in this new program owns it yet.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Takes the status of a child that has ended and lets the kernel forget it; `None` while it lives.

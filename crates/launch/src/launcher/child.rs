@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::process;
 use crate::fault::Fault;
 use crate::init::{self, FdTable, PreparedExec, ProcessContext};
 use crate::plan::Plan;
@@ -12,7 +11,7 @@ use crate::wire::{Readiness, Wire};
 /// Runs init up to the entrypoint; returns an exit code only when the entrypoint was not executed.
 pub(super) fn run(mut line: Wire, is_warm: bool) -> u8 {
     // Close the launcher's descriptors: an open end of its socket would hide its death.
-    if let Err(error) = process::close_all_but(&[line.as_fd()]) {
+    if let Err(error) = contd_process::close_all_but(&[line.as_fd()]) {
         return tell(&mut line, Fault::kernel("", "close the launcher's descriptors", &error));
     }
     if is_warm && let Err(error) = init::unmount_host() {

@@ -9,15 +9,15 @@ mod list;
 mod shim;
 mod slots;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use contd_durable::{Fs, RealFs};
 use contd_lease::{LeaseDir, LeaseError, ProcessLog};
+use contd_per_key::PerKey;
 use contd_protocol::shim::{InitRecord, TaskSpec, files};
 use contd_types::{ContainerId, NamespaceId};
 use futures_util::future::{BoxFuture, FutureExt};
@@ -48,38 +48,21 @@ pub struct ShimClientConfig {
     pub run_dir: PathBuf,
 }
 
-/// Starts real shims and finds them again. All state is on tmpfs; clones share the turns.
+/// Starts real shims and finds them again. All state is on tmpfs; clones share the locks of starts.
 #[derive(Debug, Clone)]
 pub struct ProcessShimClient {
     config: ShimClientConfig,
-    turns: Arc<Turns>,
+    /// Held by each start of a shim. Of two starts of one, the second finds the first one's shim ready, and one that fails
+    /// does not end the other's.
+    starts: Arc<PerKey<ContainerId, tokio::sync::Mutex<()>>>,
     slots: Option<Arc<Slots>>,
     keep: Arc<Keep>,
-}
-
-/// Who starts which shim right now. Two starts of one shim wait for each other, so that the second one finds the first
-/// one's shim ready, and no failing start ends another's.
-#[derive(Debug, Default)]
-struct Turns(Mutex<HashMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>);
-
-impl Turns {
-    fn of(&self, id: &ContainerId) -> Arc<tokio::sync::Mutex<()>> {
-        // No code under the lock can panic half-way through a change.
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_id, turn| turn.strong_count() > 0);
-        if let Some(turn) = turns.get(id).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::new(tokio::sync::Mutex::new(()));
-        turns.insert(id.clone(), Arc::downgrade(&turn));
-        turn
-    }
 }
 
 impl ProcessShimClient {
     /// Makes a client; nothing is touched yet.
     pub fn new(config: ShimClientConfig) -> Self {
-        Self { config, turns: Arc::default(), slots: None, keep: Arc::default() }
+        Self { config, starts: Arc::default(), slots: None, keep: Arc::default() }
     }
 
     /// Keeps warm shims for containers to come; see [`Self::fill_slots`].
@@ -242,7 +225,7 @@ async fn blocking<T: Send + 'static>(
 impl ShimClient for ProcessShimClient {
     fn spawn(&self, task: TaskSpec) -> BoxFuture<'_, Result<Arc<dyn Shim>, ShimError>> {
         async move {
-            let turn = self.turns.of(&task.id);
+            let turn = self.starts.of(&task.id, Default::default);
             // Waits at most for one start that fails in each of its steps; they all have deadlines.
             let _own_turn = turn.lock().await;
             let place = self.place(&task.id)?;
@@ -274,7 +257,7 @@ impl ShimClient for ProcessShimClient {
     }
 
     fn attach(&self, _namespace: &NamespaceId, id: &ContainerId) -> BoxFuture<'_, Result<Attached, ShimError>> {
-        let (place, turn) = (self.place(id), self.turns.of(id));
+        let (place, turn) = (self.place(id), self.starts.of(id, Default::default));
         async move {
             // Of two who look at once, one starts the successor.
             let _own_turn = turn.lock().await;

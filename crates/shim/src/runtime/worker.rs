@@ -4,6 +4,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use contd_cgroup::CgroupError;
+use contd_process::{Fork, exit_now, fork};
 use contd_types::{ContainerId, ErrorKind, one_line};
 
 use super::{Operation, Outcome, RuntimeError, Verb, Words};
@@ -33,16 +34,16 @@ impl Worker {
     ) -> Result<Self, RuntimeError> {
         let failed = |source| RuntimeError::Watch { verb, id: id.clone(), source };
         let (words, mut writer) = io::pipe().map_err(failed)?;
-        match sys::fork().map_err(failed)? {
-            sys::Fork::Parent(pid) => Ok(Self { verb, id: id.clone(), pid, words }),
-            sys::Fork::Child => {
+        match fork().map_err(failed)? {
+            Fork::Parent(pid) => Ok(Self { verb, id: id.clone(), pid: pid.as_raw(), words }),
+            Fork::Child => {
                 let said = match work() {
                     Ok(()) => DONE.to_vec(),
                     Err(error) => one_line(&error).into_bytes(),
                 };
                 // Without its words it counts as failed, which is what it then is.
                 let _nobody_listens = writer.write_all(&said);
-                sys::exit_now(0)
+                exit_now(0)
             }
         }
     }
