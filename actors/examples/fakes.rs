@@ -13,9 +13,9 @@ use contd_actors::contd_rootfs::fake::FakeRootfs;
 use contd_actors::contd_shim_client::fake::FakeShimClient;
 use contd_actors::contd_store::contd_durable::RealFs;
 use contd_actors::contd_store::{EventJournal, FakeStore};
-use contd_actors::contd_types::{ContainerName, ContainerSpec, Entrypoint, NamespaceId, SystemClock};
+use contd_actors::contd_types::{ContainerName, ContainerSpec, Entrypoint, NamespaceId};
 use contd_actors::messages::{DeleteContainer, InspectContainer, RunContainer, Shutdown, StopContainer, Target};
-use contd_actors::{Defaults, NoRules, NodeConfig, NodeRuntime, Parts, Runtimes, ask_api};
+use contd_actors::{NodeConfig, NodeRuntime, Parts, Runtimes, ask_api};
 
 /// How long the node may take for an answer.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -24,17 +24,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 fn fakes(scratch: &Path, shims: &FakeShimClient) -> Result<(NodeConfig, Parts), Box<dyn Error>> {
     let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/usr/bin/runc".into(), root: "/run/runc".into() });
     let (state, logs) = (scratch.join("state"), scratch.join("log"));
-    let mut config = NodeConfig::new(state, logs, "this boot".into(), runtime, Defaults::default());
+    let mut config = NodeConfig::new(state, logs, "this boot".into(), runtime);
     config.arbiters = 0; // every actor on this thread
-    let parts = Parts {
-        store: Arc::new(FakeStore::new()),
-        shims: Arc::new(shims.clone()),
-        rootfs: Arc::new(FakeRootfs::new()),
-        bundles: Arc::new(FakeBundles::new()),
-        journal: EventJournal::open(Arc::new(RealFs), scratch.join("events"), 1 << 20)?,
-        clock: Arc::new(SystemClock),
-        judge: Arc::new(NoRules),
-    };
+    let journal = EventJournal::open(Arc::new(RealFs), scratch.join("events"), 1 << 20)?;
+    let (store, rootfs, bundles) = (FakeStore::new(), FakeRootfs::new(), FakeBundles::new());
+    let parts = Parts::new(Arc::new(store), Arc::new(shims.clone()), Arc::new(rootfs), Arc::new(bundles), journal);
     Ok((config, parts))
 }
 

@@ -39,22 +39,16 @@ pub struct NodeConfig {
     pub cgroup_parent: String,
     /// The boot id of the running kernel (`/proc/sys/kernel/random/boot_id`); what a record is compared with.
     pub boot_id: String,
-    /// The defaults for values that a spec leaves out.
-    pub defaults: Defaults,
+    /// What may change while the node runs, as it is at the start.
+    pub settings: Settings,
     /// The runtimes that new shims may use.
     pub runtimes: Runtimes,
-    /// When a container's log is rotated.
-    pub log_rotation: LogRotation,
-    /// How the logs of removed containers are kept; `None` removes them with their containers.
-    pub removed_logs: Option<RemovedLogsRule>,
     /// How long the runtime may take for one operation.
     pub runtime_timeout: Duration,
     /// How long output may be read after an exit while a descendant keeps the pipes open.
     pub drain_timeout: Duration,
     /// How long a root may take to be prepared, the fetching of its flist included.
     pub rootfs_timeout: Duration,
-    /// How many runs may be in flight, and how many containers there may be.
-    pub limits: Limits,
     /// How many shims are looked for at once after a start.
     pub recover_parallelism: usize,
     /// How many bytes a command and its environment may take together; [`contd_types::exec_limit_bytes`] knows it.
@@ -116,6 +110,7 @@ pub struct Limits {
 
 /// The settings that may change while a node runs.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Settings {
     /// The defaults for values that a spec leaves out, from the next start of its container on.
     pub defaults: Defaults,
@@ -210,33 +205,20 @@ impl NodeConfig {
         self.state_dir.join(LOG_NOTES_DIR)
     }
 
-    /// Returns what may change while the node runs, as it is at the start.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            defaults: self.defaults,
-            log_rotation: self.log_rotation,
-            removed_logs: self.removed_logs,
-            limits: self.limits,
-        }
-    }
-
-    /// Makes settings with the defaults of the project; the rest is what differs between nodes.
-    pub fn new(state_dir: PathBuf, log_dir: PathBuf, boot_id: String, runtimes: Runtimes, defaults: Defaults) -> Self {
+    /// Makes a configuration with the defaults of the project; the rest is what differs between nodes.
+    pub fn new(state_dir: PathBuf, log_dir: PathBuf, boot_id: String, runtimes: Runtimes) -> Self {
         Self {
             state_dir,
             log_dir,
             netns_dir: PathBuf::from(DEFAULT_NETNS_DIR),
             cgroup_parent: DEFAULT_CGROUP_PARENT.to_owned(),
             boot_id,
-            defaults,
+            settings: Settings::default(),
             runtimes,
-            log_rotation: LogRotation::default(),
-            removed_logs: Some(RemovedLogsRule::default()),
             runtime_timeout: DEFAULT_RUNTIME_TIMEOUT,
             drain_timeout: Duration::from_secs(2),
             // A large flist over a slow link; progress is streamed meanwhile.
             rootfs_timeout: Duration::from_secs(600),
-            limits: Limits::default(),
             recover_parallelism: 8,
             exec_limit_bytes: contd_types::exec_limit_bytes(USUAL_STACK_LIMIT),
             arbiters: 2,
@@ -261,6 +243,17 @@ impl Default for Defaults {
             rootfs_size_bytes: 512 * MIB,
             layer: LayerKind::Disk,
             shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            defaults: Defaults::default(),
+            log_rotation: LogRotation::default(),
+            removed_logs: Some(RemovedLogsRule::default()),
+            limits: Limits::default(),
         }
     }
 }

@@ -9,14 +9,14 @@ use contd_bundle::Bundles;
 use contd_rootfs::RootfsProvider;
 use contd_shim_client::ShimClient;
 use contd_store::{EventJournal, Store};
-use contd_types::Clock;
+use contd_types::{Clock, SystemClock};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::admission::Admission;
 use crate::call::ask;
 use crate::config::NodeConfig;
 use crate::event::QUEUE_EVENTS;
-use crate::judge::Judge;
+use crate::judge::{Judge, NoRules};
 use crate::locks::LocksById;
 use crate::messages::supervisor::AwaitEnd;
 use crate::records::Records;
@@ -26,6 +26,7 @@ use crate::view::View;
 
 /// The boundaries of a node to the rest of the world; fakes in tests and for embedders.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Parts {
     /// Container records.
     pub store: Arc<dyn Store>,
@@ -41,6 +42,19 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The rules for callers with limited rights.
     pub judge: Arc<dyn Judge>,
+}
+
+impl Parts {
+    /// Puts boundaries together, with the clock of this machine and no rules for callers.
+    pub fn new(
+        store: Arc<dyn Store>,
+        shims: Arc<dyn ShimClient>,
+        rootfs: Arc<dyn RootfsProvider>,
+        bundles: Arc<dyn Bundles>,
+        journal: EventJournal,
+    ) -> Self {
+        Self { store, shims, rootfs, bundles, journal, clock: Arc::new(SystemClock), judge: Arc::new(NoRules) }
+    }
 }
 
 /// A node that is not started yet.
@@ -76,8 +90,8 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         places: Arc::default(),
         view: View::default(),
         locks: LocksById::default(),
-        settings: RwLock::new(config.settings()),
-        admission: Admission::new(&config.limits),
+        settings: RwLock::new(config.settings),
+        admission: Admission::new(&config.settings.limits),
         recoveries: Arc::new(Semaphore::new(config.recover_parallelism.max(1))),
         events: sender,
         unmarked_logs: Mutex::default(),

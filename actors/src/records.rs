@@ -50,19 +50,15 @@ impl Explain for RecordError {
 
 /// Makes what is shown of a container of what is stored of it. Its state may be newer.
 pub(crate) fn info_of(record: &ContainerRecord, state: State) -> ContainerInfo {
-    ContainerInfo {
-        id: record.id.clone(),
-        namespace: record.namespace.clone(),
-        spec: record.complete_spec(),
-        state,
-        created_at: record.created_at,
-        started_at: record.started_at,
-        finished_at: record.finished_at,
-        last_exit: record.exit.clone(),
-        restart_count: record.restart_count,
-        log_path: record.log_path.to_string_lossy().into_owned(),
-        in_force: record.in_force.clone(),
-    }
+    let (id, namespace) = (record.id.clone(), record.namespace.clone());
+    let mut info = ContainerInfo::new(id, namespace, record.complete_spec(), state, record.created_at);
+    info.started_at = record.started_at;
+    info.finished_at = record.finished_at;
+    info.last_exit.clone_from(&record.exit);
+    info.restart_count = record.restart_count;
+    info.log_path = record.log_path.to_string_lossy().into_owned();
+    info.in_force.clone_from(&record.in_force);
+    info
 }
 
 /// Makes what is shown of a container that is found in the store, until its actor knows better.

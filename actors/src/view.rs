@@ -257,19 +257,9 @@ mod tests {
     use contd_types::{ContainerSpec, State, Timestamp};
 
     fn info(namespace: &str, name: &str, byte: u8) -> ContainerInfo {
-        ContainerInfo {
-            id: ContainerId::from_random([byte; 16]),
-            namespace: NamespaceId::new(namespace).unwrap(),
-            spec: ContainerSpec::new(ContainerName::new(name).unwrap(), "/x.fl"),
-            state: State::Creating,
-            created_at: Timestamp(1),
-            started_at: None,
-            finished_at: None,
-            last_exit: None,
-            restart_count: 0,
-            log_path: String::new(),
-            in_force: None,
-        }
+        let (id, namespace) = (ContainerId::from_random([byte; 16]), NamespaceId::new(namespace).unwrap());
+        let spec = ContainerSpec::new(ContainerName::new(name).unwrap(), "/x.fl");
+        ContainerInfo::new(id, namespace, spec, State::Creating, Timestamp(1))
     }
 
     fn target(namespace: &str, container: &str) -> Target {

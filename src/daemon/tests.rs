@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::{Defaults, NodeConfig, NodeRuntime, Parts, Runtimes};
+use contd_actors::{NodeConfig, NodeRuntime, Parts, Runtimes};
 use contd_bundle::FakeBundles;
 use contd_durable::RealFs;
 use contd_protocol::api::{Call, Cancel, Reply, Request, Response, RunRequest, VERSIONS};
@@ -14,7 +14,7 @@ use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_B
 use contd_rootfs::fake::{FakeRootfs, Outcome};
 use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
-use contd_types::{ApiError, ContainerName, ContainerSpec, Entrypoint, ErrorKind, NamespaceId, SystemClock};
+use contd_types::{ApiError, ContainerName, ContainerSpec, Entrypoint, ErrorKind, NamespaceId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -47,19 +47,14 @@ impl World {
         let gate = Arc::new(Gate::new(Rules::of(&config)));
         let settings = watch::channel(ApiSettings::of(gate.rules(), &config)).0;
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
-        let defaults = Defaults::default();
-        let mut node = NodeConfig::new("/nonexistent".into(), dir.path().join("log"), "boot".into(), runtime, defaults);
+        let mut node = NodeConfig::new("/nonexistent".into(), dir.path().join("log"), "boot".into(), runtime);
         node.arbiters = 0;
         let rootfs = FakeRootfs::new();
-        let parts = Parts {
-            store: Arc::new(FakeStore::new()),
-            shims: Arc::new(FakeShimClient::new()),
-            rootfs: Arc::new(rootfs.clone()),
-            bundles: Arc::new(FakeBundles::new()),
-            journal: EventJournal::open(Arc::new(RealFs), dir.path().join("events"), 1 << 20).expect("a journal"),
-            clock: Arc::new(SystemClock),
-            judge: gate,
-        };
+        let journal = EventJournal::open(Arc::new(RealFs), dir.path().join("events"), 1 << 20).expect("a journal");
+        let (store, shims, bundles) = (FakeStore::new(), FakeShimClient::new(), FakeBundles::new());
+        let (store, shims, bundles) = (Arc::new(store), Arc::new(shims), Arc::new(bundles));
+        let mut parts = Parts::new(store, shims, Arc::new(rootfs.clone()), bundles, journal);
+        parts.judge = gate;
         let backend = Arc::new(Backend {
             supervisor: contd_actors::start(node, parts),
             flists: FlistPlaces::of(&config),

@@ -40,7 +40,7 @@ impl Removed {
         Self {
             logs: RemovedLogs::new(&config.log_dir, config.log_notes()),
             bytes: AtomicU64::new(0),
-            limit: AtomicU64::new(config.removed_logs.map_or(0, |rule| rule.max_bytes)),
+            limit: AtomicU64::new(config.settings.removed_logs.map_or(0, |rule| rule.max_bytes)),
             is_too_much: Notify::new(),
         }
     }

@@ -209,15 +209,11 @@ impl Making {
     fn in_force(&self, layer: Option<PreparedLayer>) -> InForce {
         let (spec, runtimes) = (&self.plan.subject.spec, &self.plan.subject.shared.config.runtimes);
         let ResourceLimits { memory_bytes, cpu, pids_limit } = contd_bundle::limits(spec, &self.defaults.limits);
-        InForce {
-            runtime: runtimes.name(spec.runtime.as_deref()),
-            memory_bytes,
-            cpu,
-            pids_limit,
-            rootfs_size_bytes: layer.and_then(|layer| layer.limit_bytes),
-            open_files: Some(contd_bundle::nofile_limit()),
-            layer: layer.map(|layer| layer.kind),
-        }
+        let mut in_force = InForce::new(runtimes.name(spec.runtime.as_deref()), memory_bytes, cpu, pids_limit);
+        in_force.rootfs_size_bytes = layer.and_then(|layer| layer.limit_bytes);
+        in_force.open_files = Some(contd_bundle::nofile_limit());
+        in_force.layer = layer.map(|layer| layer.kind);
+        in_force
     }
 
     async fn prepare_root(&self) -> StepResult<PreparedRootfs> {

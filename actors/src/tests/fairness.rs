@@ -76,7 +76,7 @@ async fn assert_works(node: &Addr<Supervisor>, name: &str) {
 async fn as_many_hung_roots_as_the_limits_allow_hold_up_no_other_namespace_and_no_removal() {
     let world = World::new();
     let mut config = world.config();
-    (config.limits.runs_in_flight_per_namespace, config.limits.runs_in_flight) = (24, 32);
+    (config.settings.limits.runs_in_flight_per_namespace, config.settings.limits.runs_in_flight) = (24, 32);
     let node = world.start_with(config);
     let _at_the_end = LetGo(&world);
     run_in(node.clone(), "hung", "old".to_owned()).await.unwrap();
@@ -167,8 +167,8 @@ async fn calls_that_were_given_up_do_not_wait_for_a_thread_for_ever() {
 async fn other_settings_count_from_the_next_request_on() {
     let world = World::new();
     let mut config = world.config();
-    config.limits.containers_per_namespace = 1;
-    let mut settings = config.settings();
+    config.settings.limits.containers_per_namespace = 1;
+    let mut settings = config.settings;
     let node = world.start_with(config);
     run(&node, spec("one")).await.unwrap();
     let full = run(&node, spec("two")).await.unwrap_err();

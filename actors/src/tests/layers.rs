@@ -52,7 +52,7 @@ async fn a_layer_on_disk_is_left_alone_when_its_container_ends_and_is_the_defaul
     delete(&node, "web", true).await.unwrap();
     assert_eq!(asked(&world), ["disk", "disk", "release"]);
     let mut config = world.config();
-    config.defaults.layer = LayerKind::Memory;
+    config.settings.defaults.layer = LayerKind::Memory;
     let other = World::another();
     let node = other.start_with(config);
     run(&node, spec("web")).await.unwrap();

@@ -42,8 +42,8 @@ async fn runs_beyond_the_limits_are_answered_busy() {
     for (in_namespace, in_node, most) in [(1, 10, 1), (10, 1, own + 1)] {
         let world = World::another();
         let mut config = world.config();
-        config.limits.runs_in_flight_per_namespace = in_namespace;
-        config.limits.runs_in_flight = in_node;
+        config.settings.limits.runs_in_flight_per_namespace = in_namespace;
+        config.settings.limits.runs_in_flight = in_node;
         let node = world.start_with(config);
         world.shims.script(Verb::Create, std::iter::repeat_n(Outcome::Delay(Duration::from_secs(3)), most));
         let first = (0..most).map(|number| run(&node, spec(&format!("one{number}")))).collect::<Vec<_>>();
@@ -63,7 +63,7 @@ async fn runs_beyond_the_limits_are_answered_busy() {
 async fn a_full_namespace_refuses_and_others_do_not() {
     let world = World::new();
     let mut config = world.config();
-    config.limits.containers_per_namespace = 1;
+    config.settings.limits.containers_per_namespace = 1;
     let node = world.start_with(config);
     run(&node, spec("one")).await.unwrap();
     assert_eq!(run(&node, spec("two")).await.unwrap_err().kind, ErrorKind::OutOfResources);

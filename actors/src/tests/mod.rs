@@ -32,11 +32,11 @@ use contd_shim_client::fake::FakeShimClient;
 use contd_store::{EventJournal, FakeStore};
 use contd_types::{
     ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, Entrypoint, NamespaceId,
-    RestartPolicy, StateName, SystemClock,
+    RestartPolicy, StateName,
 };
 
 use crate::messages::{DeleteContainer, InspectContainer, RunContainer, StartContainer, StopContainer, WaitContainer};
-use crate::{Defaults, NodeConfig, NodeRuntime, Parts, Runtimes, Supervisor, ask_api, start};
+use crate::{NodeConfig, NodeRuntime, Parts, Runtimes, Supervisor, ask_api, start};
 
 /// Longer than anything these tests wait for on the paused clock.
 const LONG: Duration = Duration::from_secs(100_000);
@@ -77,11 +77,10 @@ impl World {
 
     fn config_in(log_dir: PathBuf, boot_id: String) -> NodeConfig {
         let runtime = Runtimes::new(NodeRuntime::Oci { binary: "/runc".into(), root: "/run/runc".into() });
-        let defaults = Defaults::default();
         // Where the fake bundles pretend to be.
         let state = Path::new("/nonexistent").to_owned();
-        let mut config = NodeConfig::new(state, log_dir, boot_id, runtime, defaults);
-        config.removed_logs = None;
+        let mut config = NodeConfig::new(state, log_dir, boot_id, runtime);
+        config.settings.removed_logs = None;
         config.arbiters = 0;
         config
     }
@@ -96,18 +95,9 @@ impl World {
     }
 
     fn start_on(&self, config: NodeConfig, journal: EventJournal) -> Addr<Supervisor> {
-        start(
-            config,
-            Parts {
-                store: Arc::clone(&self.store) as _,
-                shims: Arc::new(self.shims.clone()),
-                rootfs: Arc::new(self.rootfs.clone()),
-                bundles: Arc::clone(&self.bundles) as _,
-                journal,
-                clock: Arc::new(SystemClock),
-                judge: Arc::new(crate::NoRules),
-            },
-        )
+        let (store, bundles) = (Arc::clone(&self.store) as _, Arc::clone(&self.bundles) as _);
+        let (shims, rootfs) = (Arc::new(self.shims.clone()), Arc::new(self.rootfs.clone()));
+        start(config, Parts::new(store, shims, rootfs, bundles, journal))
     }
 
     /// Waits until nothing of any container is left anywhere.

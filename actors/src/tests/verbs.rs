@@ -164,7 +164,7 @@ async fn what_is_in_force_is_shown_and_outlives_the_configuration_that_chose_it(
     for spec in [own, upper, spec("plain")] {
         ask_api(&node, run_message(spec), LONG).await.unwrap();
     }
-    let defaults = world.config().defaults;
+    let defaults = world.config().settings.defaults;
     let shown = async |name: &str| inspect(&node, name).await.unwrap().in_force.expect("it was made");
     let (own, upper, plain) = (shown("own").await, shown("upper").await, shown("plain").await);
     assert_eq!((own.memory_bytes, own.pids_limit, own.cpu), (64 << 20, 7, defaults.limits.cpu));
@@ -172,7 +172,7 @@ async fn what_is_in_force_is_shown_and_outlives_the_configuration_that_chose_it(
     assert_eq!((plain.rootfs_size_bytes, upper.rootfs_size_bytes), (Some(defaults.rootfs_size_bytes), None));
     assert_eq!(plain.runtime, "runc");
     let mut later = world.config();
-    later.defaults.limits.memory_bytes *= 2;
+    later.settings.defaults.limits.memory_bytes *= 2;
     end(node).await;
     let node = world.start_with(later);
     until("it is recovered", async || state(&node, "plain").await == Some(StateName::Running)).await;

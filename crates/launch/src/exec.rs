@@ -28,9 +28,7 @@ use contd_cgroup::{Cgroup, Hierarchies};
 use crate::config::{Config, Process};
 use crate::fault::Fault;
 use crate::init::{FdTable, PreparedExec, ProcessContext, become_process};
-use crate::launcher::{
-    LaunchError, Launcher, Settings, Stdio, cgroup_fault, check_cgroup, child, filter_fault, process,
-};
+use crate::launcher::{LaunchError, Launcher, Settings, Stdio, cgroup_fault, check_cgroup, child, filter_fault};
 use crate::plan::FdIndex;
 use crate::prepare::{self, namespaces};
 use crate::sealed;

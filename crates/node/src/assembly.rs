@@ -15,7 +15,7 @@ use contd_rootfs::{MountConfig, MountRootfs};
 use contd_service_manager::ServiceManager;
 use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
 use contd_store::{DirStore, EventJournal};
-use contd_types::{CpuLimit, SpecError, SystemClock};
+use contd_types::{CpuLimit, SpecError};
 
 use crate::config::{Config, MIB};
 use crate::error::OpenError;
@@ -72,23 +72,16 @@ impl Assembly {
         .with_vault(ManagerVault::of(manager))
         .with_kept(kept.into_iter().map(|named| (named.name, named.fd)));
         let gate = Arc::new(Gate::new(Rules::of(config)));
-        let parts = Parts {
-            store: Arc::new(store),
-            shims: Arc::new(shims.clone()),
-            rootfs: Arc::new(
-                MountRootfs::new(MountConfig {
-                    flistfs_binary: programs.flistfs.clone(),
-                    run_dir: config.run_dir.clone(),
-                    state_dir: config.state_dir.clone(),
-                    cache_dir: config.cache_dir.clone(),
-                })
-                .with_cache_limits(config.cache.limits()),
-            ),
-            bundles: Arc::new(DirBundles::new(fs, &config.state_dir)),
-            journal,
-            clock: Arc::new(SystemClock),
-            judge: Arc::clone(&gate) as Arc<dyn contd_actors::Judge>,
-        };
+        let rootfs = MountRootfs::new(MountConfig {
+            flistfs_binary: programs.flistfs.clone(),
+            run_dir: config.run_dir.clone(),
+            state_dir: config.state_dir.clone(),
+            cache_dir: config.cache_dir.clone(),
+        })
+        .with_cache_limits(config.cache.limits());
+        let bundles = Arc::new(DirBundles::new(fs, &config.state_dir));
+        let mut parts = Parts::new(Arc::new(store), Arc::new(shims.clone()), Arc::new(rootfs), bundles, journal);
+        parts.judge = Arc::clone(&gate) as Arc<dyn contd_actors::Judge>;
         let runtimes = runtimes(config, programs, &runtime_root, &filters);
         Ok(Self { config: settings(config, runtimes)?, parts, shims, gate })
     }
@@ -108,7 +101,8 @@ fn runtimes(config: &Config, programs: &Programs, root: &Path, filters: &Path) -
 /// A value that cannot be.
 pub(crate) fn changeable(config: &Config) -> Result<Settings, SpecError> {
     let cpu = CpuLimit::from_millis(config.defaults.cpu_millis)?;
-    let defaults = Defaults {
+    let mut settings = Settings::default();
+    settings.defaults = Defaults {
         limits: contd_bundle::Defaults {
             memory_bytes: config.defaults.memory_mib.saturating_mul(MIB),
             cpu,
@@ -119,26 +113,25 @@ pub(crate) fn changeable(config: &Config) -> Result<Settings, SpecError> {
         layer: config.defaults.layer,
         shutdown_timeout: config.defaults.stop_timeout(),
     };
-    let log_rotation =
+    settings.log_rotation =
         LogRotation { max_bytes: config.logs.max_mib.saturating_mul(MIB), max_files: config.logs.max_files };
-    let removed_logs =
+    settings.removed_logs =
         Some(RemovedLogsRule { keep_for: config.logs.keep_removed, max_bytes: config.logs.keep_removed_max });
-    let limits = Limits {
+    settings.limits = Limits {
         containers_per_namespace: config.limits.containers_per_namespace,
         runs_in_flight_per_namespace: config.limits.runs_per_namespace,
         runs_in_flight: config.limits.runs,
     };
-    Ok(Settings { defaults, log_rotation, removed_logs, limits })
+    Ok(settings)
 }
 
 fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, OpenError> {
     let boot_id = BootId::current()?;
-    let Settings { defaults, log_rotation, removed_logs, limits } = changeable(config)?;
     let (state_dir, log_dir) = (config.state_dir.clone(), config.log_dir.clone());
-    let mut node = NodeConfig::new(state_dir, log_dir, boot_id.to_string(), runtimes, defaults);
+    let mut node = NodeConfig::new(state_dir, log_dir, boot_id.to_string(), runtimes);
+    node.settings = changeable(config)?;
     node.netns_dir.clone_from(&config.netns_dir);
     node.cgroup_parent.clone_from(&config.cgroup_parent);
-    (node.log_rotation, node.removed_logs, node.limits) = (log_rotation, removed_logs, limits);
     node.runtime_timeout = Duration::from_secs(config.runtime.timeout_s);
     node.exec_limit_bytes = contd_types::exec_limit_bytes(limits::stack());
     Ok(node)

@@ -97,17 +97,12 @@ fn answers_of_the_api_keep_their_numbers() {
 #[test]
 fn states_keep_their_numbers() {
     let id = ContainerId::from_random([0xab; 16]);
-    let summary = |state| contd_types::ContainerSummary {
-        id: id.clone(),
-        namespace: NamespaceId::new("n").expect("valid"),
-        name: ContainerName::new("c").expect("valid"),
-        flist: "f".into(),
-        state,
-        created_at: Timestamp(1),
-        started_at: None,
-        restart_count: 0,
-        labels: [("k".to_owned(), "v".to_owned())].into(),
-    };
+    let namespace = NamespaceId::new("n").expect("valid");
+    let mut spec = ContainerSpec::new(ContainerName::new("c").expect("valid"), "f");
+    spec.labels.insert("k".to_owned(), "v".to_owned());
+    let info =
+        |state| contd_types::ContainerInfo::new(id.clone(), namespace.clone(), spec.clone(), state, Timestamp(1));
+    let summary = |state| contd_types::ContainerSummary::from(&info(state));
     let head =
         format!("2000000000000000 {} 0100000000000000 6e 0100000000000000 63 0100000000000000 66", "6162".repeat(16));
     let tail = "0100000000000000 00 00000000 0100000000000000 0100000000000000 6b 0100000000000000 76";

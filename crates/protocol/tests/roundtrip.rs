@@ -221,7 +221,9 @@ prop_compose! {
     ) -> InForce {
         let cpu = CpuLimit::from_millis(cpu).expect("enough");
         let layer = open_files.map(|_| LayerKind::Memory);
-        InForce { runtime, memory_bytes, cpu, pids_limit, rootfs_size_bytes, open_files, layer }
+        let mut in_force = InForce::new(runtime, memory_bytes, cpu, pids_limit);
+        (in_force.rootfs_size_bytes, in_force.open_files, in_force.layer) = (rootfs_size_bytes, open_files, layer);
+        in_force
     }
 }
 
@@ -231,10 +233,10 @@ prop_compose! {
         started in any::<Option<u64>>(), finished in any::<Option<u64>>(), last_exit in option::of(exit()),
         restart_count in any::<u32>(), log_path in ".{0,20}", in_force in option::of(in_force()),
     ) -> ContainerInfo {
-        ContainerInfo {
-            id, namespace, spec, state, created_at: Timestamp(created), started_at: started.map(Timestamp),
-            finished_at: finished.map(Timestamp), last_exit, restart_count, log_path, in_force,
-        }
+        let mut info = ContainerInfo::new(id, namespace, spec, state, Timestamp(created));
+        (info.started_at, info.finished_at) = (started.map(Timestamp), finished.map(Timestamp));
+        (info.last_exit, info.restart_count, info.log_path, info.in_force) = (last_exit, restart_count, log_path, in_force);
+        info
     }
 }
 

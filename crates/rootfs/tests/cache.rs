@@ -3,7 +3,6 @@
 
 use std::fs;
 
-use crate::node::flistfs;
 use contd_flist::cache::{Prune, prune, usage};
 use contd_flist::{CacheLimits, CacheOptions};
 use contd_protocol::flistfs::ServeSpec;
@@ -17,7 +16,7 @@ fn pruning_beside_a_server_takes_nothing_from_its_containers_and_limits_reach_it
     let path = |name: &str| scratch.path().join(name);
     let limits = CacheLimits { max_bytes: 77 << 20, min_free_bytes: 0 };
     let provider = MountRootfs::new(MountConfig {
-        flistfs_binary: flistfs(),
+        flistfs_binary: contd_test_harness::built("contd-flistfs"),
         run_dir: path("run"),
         state_dir: path("state"),
         cache_dir: path("cache"),

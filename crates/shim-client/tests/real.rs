@@ -4,7 +4,6 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use contd_lease::{LeaseDir, LeaseState, ProcessIdentity};
@@ -12,21 +11,6 @@ use contd_protocol::shim::{RuntimeSpec, TASK_SPEC_VERSION, TaskSpec};
 use contd_shim_client::{ProcessShimClient, ShimClient, ShimClientConfig, ShimError};
 use contd_types::{ContainerId, ErrorKind, ExitCause, Explain, NamespaceId, Pid, Signal};
 use serde_json::json;
-
-/// Builds the shim once and returns its path, beside this test in the target directory.
-fn shim_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // `make test` has built every binary already; building it here again, alone, would compile its dependencies twice.
-        if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_none() {
-            let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "contd-shim"]).status();
-            assert!(built.expect("cargo").success(), "contd-shim does not build");
-        }
-        let own = std::env::current_exe().expect("own path");
-        // <target>/debug/deps/real-<hash>
-        own.ancestors().nth(2).expect("target directory").join("contd-shim")
-    })
-}
 
 fn runc() -> PathBuf {
     let path = std::env::var_os("PATH").expect("PATH");
@@ -43,7 +27,8 @@ struct RealNode {
 impl RealNode {
     fn new(salt: u8) -> Self {
         let dir = tempfile::tempdir().expect("scratch");
-        let config = ShimClientConfig { shim_binary: shim_binary().to_owned(), run_dir: dir.path().join("run") };
+        let config =
+            ShimClientConfig { shim_binary: contd_test_harness::built("contd-shim"), run_dir: dir.path().join("run") };
         let node = Self { dir, client: ProcessShimClient::new(config), salt };
         let rootfs = node.bundle().join("rootfs");
         for name in ["bin", "proc", "tmp"] {

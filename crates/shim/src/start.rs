@@ -33,7 +33,6 @@ use crate::pump::{self, Pump, PumpError};
 use crate::runtime::Runtime;
 use crate::runtime::native::NativeRuntime;
 use crate::slot::{self, SlotError, Word};
-use crate::sys;
 use crate::task::{HandOver, Task};
 use crate::task_file::{self, TaskFileError};
 

@@ -25,6 +25,7 @@
     reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
 )]
 
+mod built;
 pub mod census;
 pub mod dead_fuse;
 pub mod flist;
@@ -44,6 +45,7 @@ pub mod stats;
 mod wait;
 pub mod zdb;
 
+pub use built::built;
 pub use census::Census;
 pub use flists::{Flist, busybox_tree};
 pub use manager::Manager;

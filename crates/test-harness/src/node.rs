@@ -317,17 +317,21 @@ impl Node {
         Flist::busybox(&self.root.join("input"))
     }
 
-    /// Reads a container as JSON.
+    /// Reads a container as JSON; see [`Self::inspect_in`].
     #[track_caller]
     pub fn inspect(&self, container: &str) -> serde_json::Value {
         self.inspect_in("default", container)
     }
 
-    /// Reads a container of another namespace as JSON.
+    /// Reads a container of another namespace as JSON. While the daemon is attaching to it, which takes as long as the
+    /// machine is busy, it has no pid: this waits until that is over.
     #[track_caller]
     pub fn inspect_in(&self, namespace: &str, container: &str) -> serde_json::Value {
-        let output = self.contd(["-n", namespace, "inspect", container]);
-        serde_json::from_str(output.ok()).expect("inspect prints JSON")
+        crate::eventually("the daemon to be attached", || {
+            let output = self.contd(["-n", namespace, "inspect", container]);
+            let info: serde_json::Value = serde_json::from_str(output.ok()).expect("inspect prints JSON");
+            (info["status"] != "recovering").then_some(info)
+        })
     }
 
     /// Returns the directory of a container's shim.

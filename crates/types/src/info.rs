@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 
 /// The full information on one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ContainerInfo {
     /// The container's id.
     pub id: ContainerId,
@@ -38,8 +39,34 @@ pub struct ContainerInfo {
     pub in_force: Option<InForce>,
 }
 
+impl ContainerInfo {
+    /// Makes the information on a container that has not run yet.
+    pub fn new(
+        id: ContainerId,
+        namespace: NamespaceId,
+        spec: ContainerSpec,
+        state: State,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            namespace,
+            spec,
+            state,
+            created_at,
+            started_at: None,
+            finished_at: None,
+            last_exit: None,
+            restart_count: 0,
+            log_path: String::new(),
+            in_force: None,
+        }
+    }
+}
+
 /// The values that a container was last made with, from its spec or from the node's configuration of that time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct InForce {
     /// The runtime's name on the node.
     pub runtime: String,
@@ -59,8 +86,16 @@ pub struct InForce {
     pub layer: Option<LayerKind>,
 }
 
+impl InForce {
+    /// Makes values with no limits on files, and no layer.
+    pub fn new(runtime: String, memory_bytes: u64, cpu: CpuLimit, pids_limit: u32) -> Self {
+        Self { runtime, memory_bytes, cpu, pids_limit, rootfs_size_bytes: None, open_files: None, layer: None }
+    }
+}
+
 /// One line of a list of containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ContainerSummary {
     /// The container's id.
     pub id: ContainerId,

@@ -23,27 +23,16 @@ pub(crate) fn exit(cause: ExitCause) -> Exit {
 pub(crate) fn running() -> ContainerInfo {
     let mut spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/srv/web.fl");
     spec.labels.insert("tier".into(), "front".into());
-    ContainerInfo {
-        id: id(0xab),
-        namespace: NamespaceId::new("default").expect("valid"),
-        spec,
-        state: State::Running { pid: Pid(4711) },
-        created_at: before(200),
-        started_at: Some(before(185)),
-        finished_at: None,
-        last_exit: None,
-        restart_count: 0,
-        log_path: "/var/log/default/web.log".into(),
-        in_force: Some(InForce {
-            runtime: "native".into(),
-            memory_bytes: 1 << 30,
-            cpu: CpuLimit::from_millis(1000).expect("valid"),
-            pids_limit: 1024,
-            rootfs_size_bytes: Some(512 << 20),
-            open_files: Some(1024),
-            layer: Some(contd_types::LayerKind::Disk),
-        }),
-    }
+    let namespace = NamespaceId::new("default").expect("valid");
+    let mut info = ContainerInfo::new(id(0xab), namespace, spec, State::Running { pid: Pid(4711) }, before(200));
+    info.started_at = Some(before(185));
+    info.log_path = "/var/log/default/web.log".into();
+    let mut in_force = InForce::new("native".into(), 1 << 30, CpuLimit::from_millis(1000).expect("valid"), 1024);
+    in_force.rootfs_size_bytes = Some(512 << 20);
+    in_force.open_files = Some(1024);
+    in_force.layer = Some(contd_types::LayerKind::Disk);
+    info.in_force = Some(in_force);
+    info
 }
 
 pub(crate) fn stopped() -> ContainerInfo {

@@ -128,15 +128,11 @@ impl Node {
         let mut config = World::config_in(log_dir, boot_id);
         config.rootfs_timeout = std::time::Duration::from_secs(60);
         let fs = Arc::new(contd_durable::RealFs);
-        let parts = Parts {
-            store: Arc::clone(&self.disk) as _,
-            shims: Arc::new(shims.clone()),
-            rootfs: Arc::new(self.rootfs.clone()),
-            bundles: Arc::clone(&self.bundles) as _,
-            journal: contd_store::EventJournal::open(fs, self.dir.path().join("events"), 1 << 16).unwrap(),
-            clock: Arc::clone(&self.wall) as _,
-            judge: Arc::new(crate::NoRules),
-        };
+        let journal = contd_store::EventJournal::open(fs, self.dir.path().join("events"), 1 << 16).unwrap();
+        let (store, bundles) = (Arc::clone(&self.disk) as _, Arc::clone(&self.bundles) as _);
+        let (shims, rootfs) = (Arc::new(shims.clone()), Arc::new(self.rootfs.clone()));
+        let mut parts = Parts::new(store, shims, rootfs, bundles, journal);
+        parts.clock = Arc::clone(&self.wall) as _;
         start(config, parts)
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use contd_protocol::api::{Item, LogItem, LogStream, RunRequest, Target};
 use contd_types::{
-    ContainerId, ContainerName, ContainerRef, ContainerSpec, ContainerSummary, Exit, ExitCause, ExitSource,
-    NamespaceId, State, Timestamp,
+    ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, ContainerSummary, Exit, ExitCause,
+    ExitSource, NamespaceId, State, Timestamp,
 };
 
 /// Longer than anything here takes, shorter than a person's patience.
@@ -51,17 +51,9 @@ fn exit(code: u8) -> Exit {
 fn summary(number: u16) -> ContainerSummary {
     let mut bits = [0; 16];
     bits[..2].copy_from_slice(&number.to_be_bytes());
-    ContainerSummary {
-        id: ContainerId::from_random(bits),
-        namespace: namespace(),
-        name: ContainerName::new(format!("c{number}")).expect("valid"),
-        flist: "/x.fl".into(),
-        state: State::Creating,
-        created_at: Timestamp(0),
-        started_at: None,
-        restart_count: 0,
-        labels: std::collections::BTreeMap::new(),
-    }
+    let spec = ContainerSpec::new(ContainerName::new(format!("c{number}")).expect("valid"), "/x.fl");
+    let id = ContainerId::from_random(bits);
+    (&ContainerInfo::new(id, namespace(), spec, State::Creating, Timestamp(0))).into()
 }
 
 fn log(text: &str) -> Item {

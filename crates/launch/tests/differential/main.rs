@@ -5,8 +5,6 @@
 //! The intended differences are in `normal.rs`, with the reasons in docs/decisions/0006.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests end loudly")]
 
-#[path = "../support/built.rs"]
-mod built;
 mod bundle;
 mod exec;
 mod normal;

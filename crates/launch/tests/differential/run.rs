@@ -11,8 +11,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
-use crate::built::built;
 use crate::bundle::Case;
+use contd_test_harness::built;
 
 /// The outcome of a container.
 #[derive(Debug)]

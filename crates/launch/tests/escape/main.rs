@@ -6,8 +6,6 @@
 //! same attempt is meant to work. After each container, the host is as it was before (`scene`).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests end loudly")]
 
-#[path = "../support/built.rs"]
-mod built;
 mod census;
 mod programs;
 mod run;

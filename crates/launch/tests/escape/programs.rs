@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::built::built;
+use contd_test_harness::built;
 
 /// The paths of the programs.
 pub(crate) struct Programs {

@@ -6,7 +6,6 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -19,8 +18,6 @@ const MAX_LOOKS: usize = 300_000;
 const APPLETS: [&str; 13] =
     ["sh", "sleep", "cat", "true", "ls", "id", "pwd", "echo", "mkdir", "env", "readlink", "kill", "touch"];
 static NUMBER: AtomicU32 = AtomicU32::new(0);
-/// Held by the test that runs Cargo.
-static BUILDING: Mutex<()> = Mutex::new(());
 
 /// The way in which a container is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,16 +41,6 @@ pub(crate) struct Running {
     launch: Child,
     /// The program's pid on the host.
     pub(crate) pid: i32,
-}
-
-fn compiler() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_contd-launch")).with_file_name("contd-seccomp");
-    if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_none() {
-        let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = Command::new(env!("CARGO")).args(["build", "--offline", "-p", "contd-seccomp"]).status().unwrap();
-        assert!(status.success(), "build contd-seccomp");
-    }
-    path
 }
 
 /// Returns a configuration with most of the possible restrictions.
@@ -111,7 +98,7 @@ impl Container {
         // is forked by other tests, whose programs would keep the copy open, and busy.
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_contd-launch")).arg(dir.path()).status().unwrap();
         assert!(copied.success(), "copy contd-launch");
-        let compiler = compiler();
+        let compiler = contd_test_harness::built("contd-seccomp");
         let mut command = command(dir.path(), &compiler, &parent, "run");
         if start == Start::Warm {
             command.arg("--warm");

@@ -3,8 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
@@ -12,30 +10,7 @@ use contd_protocol::flistfs::{Process, SERVER_FILE};
 use contd_rootfs::{MountConfig, MountRootfs, PrepareRootfs, PreparedRootfs, RootfsError, RootfsProvider};
 use contd_types::{ContainerId, LayerKind, NamespaceId};
 
-use contd_test_harness::mounted as support;
-
-/// Builds the server's program once, in the profile of this test, and returns where it is.
-pub(crate) fn flistfs() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let exe = std::env::current_exe().unwrap();
-            let profile_dir = exe.parent().unwrap().parent().unwrap();
-            // `make test` has built every binary already, with the features of the whole workspace; building it here
-            // again, alone, would compile its dependencies a second time.
-            if std::env::var_os("CONTD_BINARIES_ARE_BUILT").is_some() {
-                return profile_dir.join("contd-flistfs");
-            }
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--quiet", "-p", "contd-flistfs", "--bin", "contd-flistfs"]);
-            if profile_dir.ends_with("release") {
-                build.arg("--release");
-            }
-            assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-            profile_dir.join("contd-flistfs")
-        })
-        .clone()
-}
+use contd_test_harness::{built, mounted as support};
 
 /// Scratch ground for one test, with a provider on it.
 pub(crate) struct Node {
@@ -70,7 +45,7 @@ impl Node {
     /// A provider that knows nothing: what a new daemon has.
     pub(crate) fn provider(&self) -> MountRootfs {
         MountRootfs::new(MountConfig {
-            flistfs_binary: flistfs(),
+            flistfs_binary: built("contd-flistfs"),
             run_dir: self.path().join("run"),
             state_dir: self.path().join("state"),
             cache_dir: self.path().join("cache"),

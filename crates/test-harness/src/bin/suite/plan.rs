@@ -1,6 +1,6 @@
 //! Which test binaries are run, how often, with which environment and how many threads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::build::{TestBinary, cargo};
 
@@ -22,6 +22,9 @@ const VARIANTS: [Variant; 3] = [
 
 /// Tests of real containers wait most of their time, so more of them run at once than there are cores.
 const WAITING: [&str; 2] = [END_TO_END, "contd faults"];
+
+/// The longest of the others: begun last, one of them would run alone on one core.
+const LONG: [&str; 3] = ["contd-flist all", "contd-actors", "contd-shim all"];
 
 /// Something to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,19 +67,37 @@ impl Job {
         }
     }
 
-    fn doc_tests(dir: PathBuf, cores: usize) -> Self {
-        let args = ["test", "--locked", "--workspace", "--doc", "--no-fail-fast"];
-        Self {
-            name: "doc tests".to_owned(),
-            is_json: false,
-            program: cargo().into(),
-            args: args.map(str::to_owned).to_vec(),
-            dir,
-            env: Vec::new(),
-            threads: cores,
-            again: format!("cargo {}", args.join(" ")),
+    /// Only of packages that have some: rustdoc reads a whole crate to find that it has none, which takes seconds.
+    fn doc_tests(binaries: &[TestBinary], dir: PathBuf, cores: usize) -> Self {
+        let mut args = ["test", "--locked", "--doc", "--no-fail-fast"].map(str::to_owned).to_vec();
+        for binary in binaries {
+            if let [_, package, last] = binary.selection.as_slice()
+                && last == "--lib"
+                && has_doc_tests(&binary.dir.join("src"))
+            {
+                args.extend(["-p".to_owned(), package.clone()]);
+            }
         }
+        let again = format!("cargo {}", args.join(" "));
+        let (name, program) = ("doc tests".to_owned(), cargo().into());
+        Self { name, is_json: false, program, args, dir, env: Vec::new(), threads: cores, again }
     }
+}
+
+/// Tells whether a source file below a directory has an example that rustdoc compiles.
+fn has_doc_tests(dir: &Path) -> bool {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if path.is_dir() { has_doc_tests(&path) } else { has_example(&text) }
+    })
+}
+
+fn has_example(source: &str) -> bool {
+    let lines = source.lines().filter_map(|line| line.trim().strip_prefix("//")?.get(1..));
+    // Every second one closes a block.
+    let mut fences = lines.filter_map(|line| line.trim().strip_prefix("```")).step_by(2);
+    fences.any(|language| !["text", "toml", "yaml"].contains(&language))
 }
 
 /// Makes the list of all jobs whose name contains one of `only`, the long ones first.
@@ -86,7 +107,7 @@ impl Job {
 pub(crate) fn plan(binaries: &[TestBinary], only: &[String]) -> Result<Vec<Job>, String> {
     let dir = std::env::current_dir().map_err(|error| format!("find the working directory: {error}"))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut jobs = vec![Job::doc_tests(dir, cores)];
+    let mut jobs = vec![Job::doc_tests(binaries, dir, cores)];
     for binary in binaries {
         let threads = if WAITING.contains(&binary.name.as_str()) { 2 * cores } else { cores };
         let variants = if binary.name == END_TO_END { VARIANTS.as_slice() } else { &VARIANTS[..1] };
@@ -97,7 +118,7 @@ pub(crate) fn plan(binaries: &[TestBinary], only: &[String]) -> Result<Vec<Job>,
         return Err(format!("no job has a name with one of {only:?}"));
     }
     // Those that wait fill the gaps of all others; the sort is stable, so the rest stays in the order of the build.
-    jobs.sort_by_key(|job| std::cmp::Reverse(job.threads));
+    jobs.sort_by_key(|job| (std::cmp::Reverse(job.threads), !LONG.contains(&job.name.as_str())));
     Ok(jobs)
 }
 
@@ -120,6 +141,13 @@ mod tests {
         let found = names(&[binary("contd-types"), binary("contd e2e")], &[]);
         let variants = ["contd e2e", "contd e2e CONTD_TEST_RUNTIME=runc", "contd e2e CONTD_TEST_SLOTS=0"];
         assert_eq!(found, [variants.as_slice(), &["doc tests", "contd-types"]].concat());
+    }
+
+    #[test]
+    fn an_example_is_what_rustdoc_compiles() {
+        assert!(has_example("//! ```text\n//! a\n//! ```\n/// ```\n/// f();\n/// ```\n"));
+        assert!(has_example("//! ```no_run\n//! f();\n//! ```\n"));
+        assert!(!has_example("//! ```text\n//! a\n//! ```\n//! ```toml\n//! ```\nlet x = \"```\";\n"));
     }
 
     #[test]
