@@ -22,7 +22,7 @@ impl Place {
     fn script(&self, argument: &Path) -> Output {
         let mut script = Command::new(Path::new(ROOT).join("contrib/install.sh"));
         script.arg(argument).env("DESTDIR", self.dest.path()).env("PREFIX", self.prefix);
-        // What it needs is there: no cargo, no compiler, no network is asked for.
+        // The tools that it needs are there: no cargo, no compiler, no network is asked for.
         let output = script.env("PATH", "/usr/bin:/bin").output().expect("run the script");
         assert!(output.status.success(), "{output:?}");
         output
@@ -88,7 +88,7 @@ fn all_that_a_node_needs_is_installed_and_nothing_of_the_tests() {
     let of_tests = ["fake", "contd-launch", "floor", ".new", "tests/"];
     let strange: Vec<_> = all.iter().filter(|path| of_tests.iter().any(|part| path.contains(part))).collect();
     assert!(strange.is_empty(), "{strange:?}");
-    // What documents point to is there as well.
+    // The files that documents point to are there as well.
     let doc = place.at("usr/local/share/doc/contd");
     let readme = fs::read_to_string(doc.join("README.md")).expect("read");
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -331,6 +331,43 @@ fn documents_and_comments_refer_only_to_what_is_in_the_repository() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Words that begin a comment without naming its subject.
+const GUESSED: [&str; 8] = ["What", "Whoever", "Nobody", "Whatever", "Whichever", "Who", "Whose", "Nothing"];
+
+/// The text of a line that is a comment and nothing else.
+fn comment(line: &str) -> Option<&str> {
+    let text = line.trim_start().strip_prefix("//")?;
+    Some(text.strip_prefix(['/', '!']).unwrap_or(text).trim())
+}
+
+/// The first lines of blocks of comments that leave their subject to be guessed, with their numbers. An empty line of comment
+/// ends a block.
+fn guessed(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut is_inside = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let said = comment(line).unwrap_or_default();
+        let word = said.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
+        if !is_inside && GUESSED.contains(&word) {
+            found.push((number, said));
+        }
+        is_inside = !said.is_empty();
+    }
+    found
+}
+
+#[test]
+fn no_comment_begins_with_a_word_whose_subject_must_be_guessed() {
+    let planted =
+        "//! Who.\n//!\n//! What is it?\n// Nobody begins here.\nlet x = 1; // Nothing\n    /// Whose?\n/// Whoever.\n";
+    assert_eq!(guessed(planted), [(1, "Who."), (3, "What is it?"), (6, "Whose?")]);
+    let mut wrong = Vec::new();
+    for (name, text) in sources(&[".rs"]) {
+        wrong.extend(guessed(&text).into_iter().map(|(number, said)| format!("{name}:{number}: {said}")));
+    }
+    assert!(wrong.is_empty(), "comments that do not name their subject:\n{}", wrong.join("\n"));
+}
+
 /// The tests of a crate are one binary, so a file that its `main.rs` does not name would never be run.
 #[test]
 fn every_file_of_tests_is_part_of_a_test_binary() {

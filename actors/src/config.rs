@@ -39,7 +39,7 @@ pub struct NodeConfig {
     pub cgroup_parent: String,
     /// The boot id of the running kernel (`/proc/sys/kernel/random/boot_id`); what a record is compared with.
     pub boot_id: String,
-    /// What may change while the node runs, as it is at the start.
+    /// The settings that may change while the node runs, as they are at the start.
     pub settings: Settings,
     /// The runtimes that new shims may use.
     pub runtimes: Runtimes,

@@ -24,7 +24,7 @@ use crate::harness::{Node, eventually};
 /// Says a line now and then.
 const TALK: &str = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done";
 
-/// What the doctor of a node said: its exit code, and its findings that are more than ok.
+/// The report of a node's doctor: its exit code, and its findings that are more than ok.
 #[derive(Debug)]
 struct Diagnosis {
     code: i32,
@@ -369,7 +369,7 @@ fn a_record_that_cannot_be_read_needs_a_person_and_spares_its_container() {
     node.finish();
 }
 
-/// What depends neither on the runtime nor on slots.
+/// Tests that depend neither on the runtime nor on slots.
 mod once {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! What a container sees and may do, read from inside it.
+//! The view and the rights of a container, read from inside it.
 
 use crate::harness::{Netns, Node};
 
@@ -41,7 +41,7 @@ fn capabilities_seccomp_and_no_new_privileges_are_as_promised() {
 #[test]
 fn masked_and_read_only_paths_and_forbidden_calls_are_closed() {
     let node = Node::start();
-    // What is masked is empty, or is not there in this kernel; either way not a byte of the host is seen.
+    // A masked path is empty, or is not there in this kernel; either way not a byte of the host is seen.
     let masked = "for path in /proc/kcore /proc/keys /proc/timer_list /proc/sched_debug /proc/latency_stats; do
             cat $path | wc -c; done; ls /proc/acpi /proc/scsi | grep -v : | grep -c .; ls /sys/firmware | wc -l";
     let forbidden = "echo 1 > /proc/sys/kernel/panic && echo writable;

@@ -21,7 +21,7 @@ fn memory_file(node: &Node) -> PathBuf {
     }
 }
 
-/// What the node's containers take in memory.
+/// The memory that the node's containers take.
 fn memory_of(node: &Node) -> u64 {
     let text = fs::read_to_string(memory_file(node)).expect("a memory controller");
     text.trim().parse().expect("a number")

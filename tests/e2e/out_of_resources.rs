@@ -13,7 +13,7 @@ use crate::harness::{Flist, Node, eventually};
 const ENGINE: i32 = 125;
 /// Says a number every few milliseconds.
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.005; done";
-/// What the daemon and its programs say about a full file system.
+/// The messages of the daemon and its programs about a full file system.
 const ANNOUNCED: [&str; 9] = [
     "No space left on device",
     "run rolled back",
@@ -74,7 +74,7 @@ impl Stage {
             node.contd(["run", "-d", "--name", name, &flist, "/bin/sleep", "1000"]).ok();
         }
         let pid = node.inspect("counts")["pid"].clone();
-        // What it makes and starts by itself takes and frees what is to run out.
+        // The daemon's own work takes and frees what is to run out.
         node.rest();
         Self { node, flist, pid }
     }
@@ -89,7 +89,7 @@ impl Stage {
         assert_eq!(self.node.inspect("counts")["pid"], self.pid);
     }
 
-    /// Nothing was lost or doubled.
+    /// Demands that no line was lost or doubled, and that the node ends well.
     fn end(self) {
         self.goes_on();
         let log = self.node.log_file("default", "counts");

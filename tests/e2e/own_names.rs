@@ -1,4 +1,4 @@
-//! What images count on in a container of theirs: their own `/run`, loopback, names of itself, enough descriptors, and users.
+//! The surroundings that an image counts on in its container: its own `/run`, loopback, its names, enough descriptors, users.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};

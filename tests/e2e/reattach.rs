@@ -131,7 +131,7 @@ fn an_unreadable_record_is_set_aside_and_the_others_live() {
     let aside = fs::read_dir(record.parent().expect("parent")).expect("its directory").flatten();
     let aside: Vec<_> = aside.filter(|entry| entry.file_name().to_string_lossy().contains("damaged")).collect();
     assert_eq!(aside.len(), 1, "the damaged record was not set aside");
-    // What belongs to it is spared until a person has decided; then the next start sweeps it away, but for its log.
+    // The container's remains are spared until a person has decided; then the next start sweeps them away, but for its log.
     fs::remove_file(aside[0].path()).expect("remove what was set aside");
     fs::remove_file(node.root.join("log/default/broken.log")).expect("remove its log");
     node.kill_daemon();

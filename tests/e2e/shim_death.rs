@@ -9,7 +9,7 @@ use crate::harness::{Node, eventually};
 const COUNT: &str =
     "i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep 0.002; done; echo last $i; exit 23";
 
-/// What the daemon says when a shim is lost.
+/// The daemon's messages when a shim is lost.
 const LOST: [&str; 2] = ["shim lost", "shim dead, successor started"];
 
 struct Stage {

@@ -59,7 +59,7 @@ fn one_id_tells_a_containers_story_over_all_processes_and_daemons() {
         assert!(!line.contains(&bystander), "a line is about two containers: {line}");
     }
 
-    // What a shim did belongs to an operation of the daemon.
+    // Each request of a shim belongs to an operation of the daemon.
     let of_daemon: BTreeSet<&str> =
         story.iter().filter(|line| !line.contains(OF_SHIM)).flat_map(|line| requests(line)).collect();
     let of_shims: BTreeSet<&str> =

@@ -1,4 +1,4 @@
-//! What does not go when it is told to: a process in the kernel, a frozen cgroup, a flist server that
+//! Obstacles that do not go when they are told to: a process in the kernel, a frozen cgroup, a flist server that
 //! stands still. Each is answered in time, with a bystander that does not notice, and goes once it can.
 
 use std::collections::BTreeSet;

@@ -25,7 +25,7 @@ const CALL: Duration = Duration::from_secs(300);
 /// How long a daemon may stand still before its operator kills it.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
-/// What is done to whom.
+/// One fault: an action at a point, and the process that it strikes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// Where; `None` for a scenario without a fault.
@@ -46,7 +46,7 @@ pub(crate) enum Process {
     Shim,
 }
 
-/// What a call gave.
+/// The result of a call.
 #[derive(Debug)]
 struct Said {
     code: i32,
@@ -142,7 +142,7 @@ impl Stage {
         let Some(point) = self.fault.point.filter(|_| self.fault.from == step) else { return };
         let daemon = self.node.daemon_pid();
         let mut order = match self.fault.action.as_str() {
-            // Who comes by dies last; a shim that is not there yet when the daemon dies is killed by `revive`.
+            // The process that comes by dies last; a shim that is not there yet when the daemon dies is killed by `revive`.
             "both" => {
                 let shims = self.shims();
                 let others = if crate::points::is_of_daemon(point) { shims } else { vec![daemon.cast_signed()] };
@@ -333,7 +333,7 @@ impl Stage {
                 }
             }
         }
-        // Whoever is started now has come by the point, or has died there and was started again.
+        // The process that is started now has come by the point, or has died there and was started again.
         let begin = Instant::now();
         loop {
             self.revive();

@@ -1,4 +1,4 @@
-//! Nothing of ours can kill a container: every failpoint, every file operation, and what the world does to a node.
+//! No failure of ours can kill a container: every failpoint, every file operation, and what the world does to a node.
 //!
 //! `cargo test -p contd --test faults` runs a short form with a fixed selection; `make faults` runs the whole
 //! (`CONTD_FAULTS=full`). `make soak` runs the cycles. What is promised by which test is in docs/reliability.md.

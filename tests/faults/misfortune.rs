@@ -1,4 +1,4 @@
-//! What containers do to a node: they eat its memory, its processes, its disk. Their neighbours must not notice.
+//! The harm that containers do to a node: they eat its memory, its processes, its disk. Their neighbours must not notice.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn whoever_eats_too_much_memory_is_killed_alone() {
     node.finish();
 }
 
-/// What an answer may take.
+/// The time that an answer may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// On a machine that is slow for everybody: how many times the answer of a node without a bomb.
 const SLOWER: u32 = 4;

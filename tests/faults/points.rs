@@ -23,7 +23,7 @@ pub(crate) enum Step {
     Delete,
 }
 
-/// Who dies in [`Step::Provoke`].
+/// The process that dies in [`Step::Provoke`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Provocation {
     Nobody,

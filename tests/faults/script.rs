@@ -1,4 +1,4 @@
-//! What the containers of this suite run, and what their logs must say afterwards.
+//! The program that the containers of this suite run, and what their logs must say afterwards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,7 +68,7 @@ fn is_first_line(content: &str) -> bool {
     words.next() == Some("line") && words.next().is_some() && words.next() == Some("1")
 }
 
-/// What the lines of one run come to.
+/// A summary of the lines of one run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Generation {
     /// How many there are, numbered without a hole.

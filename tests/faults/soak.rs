@@ -47,7 +47,7 @@ fn rss_kib(pid: u32, which: &str) -> u64 {
     line.trim_end_matches("kB").trim().parse().expect("a number")
 }
 
-/// What one of the sixteen does.
+/// One of the sixteen workers.
 struct Worker {
     socket: PathBuf,
     flist: String,

@@ -20,7 +20,7 @@ pub(crate) fn job(what: &'static str) {
     JOBS.with_borrow_mut(|all| all.push(what));
 }
 
-/// What has been counted since the last call. The journal's writes are beside the way: nobody waits for them.
+/// The messages and jobs since the last call. The journal's writes are left out: nobody waits for them.
 fn counted() -> (Vec<String>, Vec<&'static str>) {
     let jobs = JOBS.take().into_iter().filter(|what| *what != "write an event");
     (MESSAGES.take(), jobs.collect())

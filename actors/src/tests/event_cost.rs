@@ -1,4 +1,4 @@
-//! What a subscriber of events costs: bytes of the journal that are read, counted at the disk.
+//! The cost of a subscriber of events: bytes of the journal that are read, counted at the disk.
 
 use super::*;
 use crate::messages::{EventItem, SubscribeEvents};

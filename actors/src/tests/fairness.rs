@@ -1,4 +1,4 @@
-//! What hangs is one namespace's: roots that do not answer, as many as the limits allow, keep nobody else from anything.
+//! A hang is one namespace's own: roots that do not answer, as many as the limits allow, keep nobody else from anything.
 //!
 //! The clock of these tests stands still while anything hangs, so nothing here can be put down to a time-out.
 
@@ -58,7 +58,7 @@ async fn at_once_until(mut holds: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// What a namespace whose roots are well can do; all of it.
+/// Demands that everything works in a namespace whose roots are well.
 async fn assert_works(node: &Addr<Supervisor>, name: &str) {
     at_once(async {
         run_in(node.clone(), "well", name.to_owned()).await.unwrap();

@@ -30,7 +30,7 @@ async fn what_an_image_adds_is_shown_and_kept_and_its_stop_signal_used_by_a_late
         assert_eq!(shown.entrypoint, Some(Entrypoint::Args(vec!["/entry".into(), "/bin/sh".into()])));
         assert_eq!((shown.env, shown.working_dir.as_deref()), (vec!["A=1".to_owned()], Some("/w")));
         assert_eq!((shown.user, shown.stop_signal), (UserSpec::new("web").ok(), Some(interrupt)));
-        // What was asked for stays as it was asked for.
+        // The spec on record stays as it was asked for.
         assert_eq!(world.store.records()[0].spec, spec("web"));
         assert_eq!(stop(&node, "web").await.unwrap().cause, ExitCause::Signal(interrupt));
         start_again(&node, "web").await.unwrap();

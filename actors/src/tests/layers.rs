@@ -9,7 +9,7 @@ fn in_memory(name: &str) -> ContainerSpec {
     ContainerSpec { layer: Some(LayerKind::Memory), ..spec(name) }
 }
 
-/// What the provider was asked, in its words.
+/// The calls that the provider got, one word for each.
 fn asked(world: &World) -> Vec<&'static str> {
     let word = |call: &Call| match call {
         Call::Prepare(request) if request.layer == LayerKind::Memory => "memory",

@@ -7,7 +7,7 @@ use contd_shim_client::fake::{Outcome, Reaction, Verb};
 use contd_store::Outcome as StoreOutcome;
 use contd_types::{ErrorKind, ExitCause, Signal, State};
 
-/// What a forced deletion may take at most when the container is given no time: SIGKILL's wait and the removal's.
+/// The most time that a forced deletion may take when the container is given none: SIGKILL's wait and the removal's.
 const FORCED: Duration = Duration::from_secs(25);
 
 async fn delete_now(node: &Addr<Supervisor>, name: &str) -> Result<(), ApiError> {
@@ -146,7 +146,7 @@ fn plant(world: &World, number: usize, times: usize) -> Option<&'static str> {
         4 => {
             let log = world.dir.path().join("log");
             std::fs::rename(&log, world.dir.path().join("away")).unwrap();
-            // What cannot be looked into cannot be emptied.
+            // A directory that cannot be looked into cannot be emptied.
             std::os::unix::fs::symlink("log", &log).unwrap();
         }
         _ => return None,

@@ -29,7 +29,7 @@ use world::{Node, Planted};
 
 /// Some ten seconds' worth on one core.
 const SCHEDULES: u64 = 300;
-/// What has failed once, with the bug that it found.
+/// Seeds that have failed once, each with the bug that it found.
 const PAST: [(u64, &str); 6] = [
     (86_590_514_720_041, "a roll-back that was refused once was never tried again, and its container ran on"),
     (86_590_514_720_133, "a container that removes itself lay half removed for ever when its record resisted once"),

@@ -52,7 +52,7 @@ async fn nothing_is_started_any_more_by_nobody_and_no_policy() {
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(state(&node, "web").await, Some(StateName::Stopped));
     assert_eq!(world.shims.live_containers(), []);
-    // What can be told is told, and what has ended can be removed.
+    // A container's state is still told, and a container that has ended can be removed.
     delete(&node, "web", false).await.unwrap();
 }
 

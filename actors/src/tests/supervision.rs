@@ -218,7 +218,7 @@ async fn lose(place: &PanicIn, busy: Busy) {
             until(&format!("{what}: it is rebuilt"), async || rebuilt(&node).await == 1).await;
             node.clone()
         };
-        // What a caller may wait for, without end.
+        // A caller may wait for the victim without end, so it is deleted after a minute.
         tokio::time::sleep(Duration::from_secs(60)).await;
         if state(&node, "victim").await.is_some() {
             delete(&node, "victim", true).await.unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -137,7 +137,7 @@ async fn an_awaited_auto_removal_leaves_the_name_free_and_nothing_else_is_awaite
         assert_eq!(state(&node, "job").await, None);
     }
     ask_api(&node, await_removal(), LONG).await.expect("what is not there is not awaited");
-    // Whoever is attached and does not read keeps nobody waiting for ever.
+    // An attached client that does not read keeps nobody waiting for ever.
     let (held, hold) = tokio::sync::oneshot::channel();
     let id = ask_api(&node, RunContainer { hold: Some(hold), ..run_message(auto()) }, LONG).await.unwrap();
     world.shims.exit_code(&id, 3);

@@ -39,7 +39,7 @@ pub(crate) fn helpers() -> Result<Vec<Helper>, LookError> {
     Ok(found)
 }
 
-/// What the kernel calls a program that is executed from a mount of its own file alone, as shims are
+/// The kernel's path for a program that is executed from a mount of its own file alone, as shims are
 /// (docs/decisions/0005).
 const SEALED: &str = "/";
 

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 
 use crate::keeper;
 
-/// What only root may do with the files of a server.
+/// The umask of a server: only root may use its files.
 const MASK: Mode = Mode::from_bits_truncate(0o077);
 
 /// The command line.

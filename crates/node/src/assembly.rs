@@ -137,8 +137,8 @@ fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, OpenError
     Ok(node)
 }
 
-/// What containers get where the kernel is to spare this daemon when memory runs out (`OOMScoreAdjust` of its service): they
-/// are not meant, and would inherit it. To give it up needs no right; to take another value may.
+/// The OOM score adjustment of containers where the kernel is to spare this daemon when memory runs out (`OOMScoreAdjust` of
+/// its service): they are not meant, and would inherit it. To give it up needs no right; to take another value may.
 fn not_spared(own_score: &str) -> Option<i32> {
     own_score.trim().parse::<i32>().is_ok_and(|score| score < 0).then_some(0)
 }

@@ -20,7 +20,7 @@ use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 pub use sys::{Fork, close_all_but, exit_now, fork, take_passed};
 
-/// What a child that is ready says first; anything else says why it is not.
+/// The first word of a child that is ready; anything else says why it is not.
 const READY: &[u8] = b"ready";
 
 /// The most bytes that are read of why a child is not ready.
@@ -35,7 +35,7 @@ pub enum Side {
     Child(ReadyPipe),
 }
 
-/// What a child tells of itself.
+/// The word of a child about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word {
     /// It is ready.

@@ -93,8 +93,8 @@ pub const SLOT_SPEC_VERSION: u32 = 1;
 
 /// A shim that was started before there is a container for it: a warm slot. Its id is the one that its container gets.
 ///
-/// Whoever starts it holds its standard input, the leash: one byte says that the task file is there; the end of the file
-/// before that ends the slot, and all it has made goes with it.
+/// The process that starts it holds its standard input, the leash: one byte says that the task file is there; the end of the
+/// file before that ends the slot, and all it has made goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotSpec {
     /// [`SLOT_SPEC_VERSION`].

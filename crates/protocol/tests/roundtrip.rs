@@ -323,7 +323,7 @@ fn assert_same<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + s
     let bytes = contd_protocol::encode(message).expect("small enough");
     let back: T = contd_protocol::decode(&bytes).expect("own bytes");
     prop_assert_eq!(&back, message);
-    // Whatever is cut off or left over is noticed.
+    // Bytes that are cut off or left over are noticed.
     for cut in [bytes.len() / 2, bytes.len().saturating_sub(1)] {
         if cut < bytes.len() {
             prop_assert!(contd_protocol::decode::<T>(&bytes[..cut]).is_err());

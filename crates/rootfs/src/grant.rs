@@ -1,4 +1,4 @@
-//! What a caller with limited rights may have of what its container's spec names: paths as they were judged, to be opened
+//! The part of a container's spec that a caller with limited rights may have: paths as they were judged, to be opened
 //! below the directories that a rule allows.
 
 use std::collections::BTreeMap;

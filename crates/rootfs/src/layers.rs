@@ -37,9 +37,9 @@ const MIN_LAYER_BYTES: u64 = 64 * 1024;
 const MIN_LAYER_INODES: u64 = 4096;
 const PAGE_BYTES: u64 = 4096;
 
-/// What metadata-only copies, redirects and the index would do: trust extended attributes of the lower and upper layers,
-/// which come from flists and callers. `xino` needs nothing of that: the files of a root have one `st_dev`, since the inode
-/// numbers of a flist are small and leave the high bits free.
+/// Metadata-only copies, redirects and the index would trust extended attributes of the lower and upper layers, which come
+/// from flists and callers. `xino` needs nothing of that: the files of a root have one `st_dev`, since the inode numbers of a
+/// flist are small and leave the high bits free.
 const OVERLAY_OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off,xino=on";
 
 /// The layer on disk in the container's directory.

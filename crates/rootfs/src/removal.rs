@@ -1,7 +1,7 @@
 //! Layers on disk that nobody needs any more: set aside by one rename, then removed by a few threads, so that a large one
 //! keeps nobody waiting. What lies aside when the daemon dies is removed by the next one.
 //!
-//! What a container wrote is not trusted: names are removed below open descriptors, no link is followed, no mount is crossed
+//! A container's files are not trusted: names are removed below open descriptors, no link is followed, no mount is crossed
 //! (`RESOLVE_NO_XDEV`), and a tree of any depth takes three descriptors: directories are moved up instead of descended into.
 //! A subvolume of btrfs is no mount, and goes with one call.
 

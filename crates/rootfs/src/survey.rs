@@ -1,4 +1,4 @@
-//! What there is of flist servers, for whoever looks after a node from outside of its daemon.
+//! A survey of flist servers, for programs that look after a node from outside of its daemon.
 //!
 //! Looking changes nothing. Ending takes the lease and the list of users as they are on disk. A daemon that runs beside it
 //! has locks of its own: whoever begins to use a server in the very moment in which it is ended keeps it, or starts another.

@@ -48,7 +48,7 @@ impl Image {
     }
 }
 
-/// What the kernel was built with, where it says so; Debian's has it all.
+/// Tells whether the kernel was built with project quotas, by its configuration file; Debian's was.
 fn has_project_quotas() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let config = fs::read_to_string(format!("/boot/config-{}", release.trim())).unwrap_or_else(|_| {
@@ -81,7 +81,7 @@ fn is_full(result: Result<(), i32>) -> bool {
     matches!(result, Err(errno) if errno == Errno::EDQUOT as i32 || errno == Errno::ENOSPC as i32)
 }
 
-/// What holds on every file system with project quotas; where the kernel has none, that a size which nobody would keep is refused.
+/// The limits of a file system with project quotas; where the kernel has none, a size which nobody would keep is refused.
 fn sizes_are_limited(make: &[&str]) {
     let node = Node::new();
     let (image, has_quotas) = Image::mount(&node, make);
@@ -127,7 +127,7 @@ fn sizes_are_limited_on(node: &Node, image: &Image, has_quotas: bool, files: Ran
         release(&provider, gone).unwrap();
     }
     assert_eq!(node.census(), before, "something leaked");
-    // What was theirs is free again, so the next one has all of its own.
+    // The space of both is free again, so the next one has all of its own.
     let third = of(3, 8 * MIB);
     let root = prepare(&provider, &third).unwrap().root;
     fill(&root.join("big"), 6 * MIB).unwrap();
@@ -377,7 +377,7 @@ fn a_layer_never_lies_in_its_own_root() {
     assert!(matches!(error, RootfsError::UpperIsLower { .. }) && error.hint().is_some(), "{error}");
     let error = prepare(&provider, &PrepareRootfs { is_layer_required: true, ..request(&all, 1) }).unwrap_err();
     assert!(matches!(error, RootfsError::UpperIsLower { .. }), "{error}");
-    // Nobody asked for the disk: memory serves.
+    // The disk was not asked for: memory serves.
     let root = prepare(&provider, &request(&all, 1)).unwrap().root;
     fs::write(root.join("new"), b"x").unwrap();
     assert!(!node.path().join("new").exists());

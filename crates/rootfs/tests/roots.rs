@@ -17,7 +17,7 @@ use contd_test_harness::mounted::{
 use contd_types::{ContainerId, ErrorKind, Explain, LayerKind};
 use nix::errno::Errno;
 
-/// What every provider promises. `flist` can be prepared, `missing` does not exist.
+/// The promises of every provider. `flist` can be prepared, `missing` does not exist.
 fn contract(provider: &dyn RootfsProvider, flist: &str, missing: &str, plain: &str) {
     let one = request(flist, 1);
     let seen = Mutex::new(Vec::<FetchProgress>::new());

@@ -1,4 +1,4 @@
-//! What a shim may say, and what the client makes of it: over a real socket, with a shim played by the test.
+//! The words that a shim may say, and what the client makes of them: over a real socket, with a shim played by the test.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,

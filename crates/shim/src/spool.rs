@@ -6,10 +6,10 @@
 //!                        └──────► log      one write at that place
 //! ```
 //!
-//! What a successor finds behind the journal's last entry was never written. What the last entry is about was written in
-//! whole, in part or not at all: it writes it again, the same bytes at the same place ([`LogWriter::redo`]). The kernel
-//! ends a killed process only between the steps: `splice` grows the file by exactly what it takes from the pipe, and a
-//! small write into the journal is whole or absent.
+//! Bytes that a successor finds behind the journal's last entry were never written to the log. The last entry's bytes were
+//! written in whole, in part or not at all: it writes them again, the same bytes at the same place ([`LogWriter::redo`]).
+//! The kernel ends a killed process only between the steps: `splice` grows the file by exactly what it takes from the pipe,
+//! and a small write into the journal is whole or absent.
 //!
 //! [`LogWriter::redo`]: contd_logs::LogWriter::redo
 

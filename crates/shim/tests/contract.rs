@@ -1,4 +1,4 @@
-//! What every runtime must bring about through the shim: the same scenes with `runc` and with the scripted fake.
+//! The results that every runtime must bring about through the shim: the same scenes with `runc` and with the scripted fake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use crate::common::{Scene, TestRuntime, assert_killed, eventually, exited};

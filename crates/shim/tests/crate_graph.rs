@@ -1,4 +1,4 @@
-//! What is linked into every node's most numerous process.
+//! The crates that are linked into every node's most numerous process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::process::Command;

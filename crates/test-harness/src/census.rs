@@ -1,4 +1,4 @@
-//! What there is of a node: processes, mounts, cgroups, sockets, files, the daemon's descriptors.
+//! A census of a node: processes, mounts, cgroups, sockets, files, the daemon's descriptors.
 //!
 //! Only what belongs to one node is counted, by its root directory and its cgroup parent, so that tests run side by side.
 

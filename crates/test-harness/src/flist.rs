@@ -1,4 +1,4 @@
-//! What the tests of this crate share: fixtures on a copy, a tree to compare, a small web server.
+//! Tools that the tests of flists share: fixtures on a copy, a tree to compare, a small web server.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -25,7 +25,7 @@ pub struct Fixture {
     pub fl: PathBuf,
     /// Its store.
     pub store: PathBuf,
-    /// What the tree must look like, one object per entry.
+    /// The expected tree, one object per entry.
     pub manifest: Vec<serde_json::Value>,
 }
 

@@ -1,4 +1,4 @@
-//! What tests of several crates share, and `suite`, the program behind `make test`.
+//! Tools that tests of several crates share, and `suite`, the program behind `make test`.
 //!
 //! ```text
 //! machine     what this machine has, so that a test can say what it expects here
@@ -10,7 +10,7 @@
 //! stats       medians, their spread and ratios, for the benches
 //! ```
 //!
-//! Nothing of it is part of contd: it is a dependency of tests and benches only.
+//! The crate is no part of contd: it is a dependency of tests and benches only.
 #![deny(unsafe_code)]
 #![expect(
     clippy::unwrap_used,

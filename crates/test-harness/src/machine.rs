@@ -1,4 +1,4 @@
-//! What the machine at hand has: a test asks, and says what it expects then.
+//! The facilities of the machine at hand: a test asks, and says what it expects then.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub fn make_pids_cgroup(name: &str) -> PathBuf {
     dir
 }
 
-/// Who drops the page cache of the machine, and who relies on it, agree by a lock on this file.
+/// Tests that drop the page cache of the machine, and tests that rely on it, agree by a lock on this file.
 const PAGE_CACHE: &str = "/tmp/contd-test-page-cache.lock";
 
 fn page_cache() -> File {

@@ -1,4 +1,4 @@
-//! What the tests of the flist server and of the roots share: fixtures on scratch ground, and what they must look like.
+//! Tools that the tests of the flist server and of the roots share: fixtures on scratch ground, and what they must look like.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -187,7 +187,7 @@ pub fn sha256<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<String> {
     lines.map(|line| String::from_utf8_lossy(&line[..64]).into_owned()).collect()
 }
 
-/// What must be the same before and after: mounts and files below a directory, and processes that name it.
+/// A census that must be the same before and after: mounts and files below a directory, and processes that name it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Census {
     mounts: Vec<String>,

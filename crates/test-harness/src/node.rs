@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::census::{cgroups_below, has_children, is_anybody_connected};
 use crate::{Census, Flist, Manager, eventually};
 
-/// What grows on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
+/// Paths that grow on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
 const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d"];
 
 /// How often a daemon may end while it starts: each fault strikes once.
@@ -40,7 +40,7 @@ fn warm_slots(drop_in: &str) -> usize {
     if config.contains("default = \"native\"") { count.unwrap_or(0) } else { 0 }
 }
 
-/// What a command gave.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Output {
     /// Its exit code; 128 + n for a signal.
@@ -52,7 +52,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// What a command that has ended gave.
+    /// The result of a command that has ended.
     pub fn of(output: &std::process::Output) -> Self {
         Self {
             code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
@@ -408,7 +408,7 @@ impl Node {
                 last.clear();
                 return None;
             }
-            // What it has opened for a moment, and closes, is not seen three times.
+            // A descriptor that it has opened for a moment, and closes, is not seen three times.
             let is_settled = last.len() == 2 && last.iter().all(|last| last.has_same_descriptors(&now));
             if last.len() == 2 {
                 last.remove(0);

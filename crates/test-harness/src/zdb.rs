@@ -45,7 +45,7 @@ pub struct Namespace {
     pub blocks: HashMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What the server has and has seen.
+/// The server's content, and what it has seen.
 pub struct State {
     /// By name.
     pub namespaces: Mutex<HashMap<String, Namespace>>,

@@ -1,4 +1,4 @@
-//! What is typed means what people of docker and podman think, and what is said can be typed.
+//! A command that is typed means what people of docker and podman think, and a command that is said can be typed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -39,7 +39,7 @@ fn every_file_of_a_fixture_has_its_sum_inside_a_container() {
     for line in fs::read_to_string(manifest).expect("the manifest").lines() {
         let entry: serde_json::Value = serde_json::from_str(line).expect("JSON");
         let (Some(path), Some(sum)) = (entry["path"].as_str(), entry["sha256"].as_str()) else { continue };
-        // What the runtime lays over the root hides what the flist has there.
+        // The mounts that the runtime lays over the root hide what the flist has there.
         if ["/dev/", "/proc/", "/sys/", "/run/"].iter().any(|over| path.starts_with(over)) {
             continue;
         }

@@ -184,7 +184,7 @@ fn what_the_node_has_of_flists_is_asked_of_its_daemon_and_of_its_files_where_the
         assert!(looked.stderr.contains("no daemon answers at"), "{what}: {}", looked.stderr);
         assert!(looked.stdout.starts_with(if what == "server" { "SERVER" } else { "KIND" }), "{}", looked.stdout);
     }
-    // What others could look into is closed when the daemon starts.
+    // A cache directory that others could look into is closed when the daemon starts.
     node.announce("cache directory was open to others");
     fs::set_permissions(&cache_dir, fs::Permissions::from_mode(0o755)).expect("opened");
     node.start_daemon();

@@ -11,7 +11,7 @@ use crate::harness::{Node, busybox_tree, eventually};
 
 use contd_test_harness::image::{Form, Layout};
 
-/// What the image runs: shows all that it was given, and then waits for its stop signal if it is told to.
+/// The program of the image: shows all that it was given, and then waits for its stop signal if it is told to.
 const ENTRY: &str = "#!/bin/sh\n\
     echo \"args: $*|$2\"\n\
     echo \"user: $(id -u):$(id -g) $HOME\"\n\
@@ -68,7 +68,7 @@ fn an_image_runs_without_a_command_as_it_says_itself() {
     // A command takes the place of the image's command, and everything else stays.
     let seen = node.contd(["run", "--rm", &flist, "x", "y"]);
     assert_eq!(seen.ok(), own.replace("one two words|two words", "x y|y"));
-    // What the caller says comes first.
+    // The caller's values come first.
     let mine = ["run", "--rm", "--env", "GREETING=mine", "--workdir", "/tmp", "--user", "root", &flist];
     assert_eq!(node.contd(mine).ok(), "args: one two words|two words\nuser: 0:0 /root\ndir: /tmp\ngreeting: mine");
     // An entrypoint takes the place of both.
@@ -76,7 +76,7 @@ fn an_image_runs_without_a_command_as_it_says_itself() {
     assert_eq!(node.contd(other).ok(), "hello /bin/sh");
     let pwd = node.contd(["run", "--rm", "--entrypoint", "[\"/bin/pwd\"]", &flist]);
     assert_eq!(pwd.ok(), "/work/deep");
-    // What 0-OS reads is there too.
+    // The file that 0-OS reads is there too.
     let startup = node.contd(["run", "--rm", "--entrypoint", "", &flist, "cat", "/.startup.toml"]);
     assert!(startup.ok().contains("name = \"/entry.sh\"\nargs = [\"one\", \"two words\"]\ndir = \"/work/deep\""));
     node.finish();

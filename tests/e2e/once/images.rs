@@ -108,7 +108,7 @@ impl Workshop {
     }
 }
 
-/// What the second layer does.
+/// The changes of the second layer.
 fn change(root: &Path) {
     fs::remove_file(root.join("link")).expect("removed");
     fs::remove_file(root.join("gone")).expect("removed");

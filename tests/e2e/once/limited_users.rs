@@ -1,4 +1,4 @@
-//! Who may open the socket, and what a refusal says: with a real second user.
+//! The users that may open the socket, and what a refusal says: with a real second user.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

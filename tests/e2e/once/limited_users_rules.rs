@@ -318,7 +318,7 @@ fn what_else_makes_a_container_more_than_its_user_is_given_by_name() {
     let flags = ["--net", &mine.name, "-m", "64m", "--cpus", "0.5", "--layer", "memory"];
     let seen = user.inside(&node, &flags, "ip -o -4 addr show test0");
     assert!(seen.contains("10.99.0.1"), "{seen}");
-    // What is left out is at most what the rule gives.
+    // A limit that is left out is at most what the rule gives.
     let flist = user.flist();
     user.contd(&node, ["create", "--name", "plain", "--layer", "memory", &flist, "/bin/true"]).ok();
     let shown = node.inspect_in("t", "plain");

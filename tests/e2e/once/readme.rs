@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::harness::census::{cgroups_below, command_lines};
 use crate::harness::eventually;
 
-/// What one line may take on two busy cores.
+/// The time that one line may take on two busy cores.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Directories that the examples use, each a tmpfs here.
 const OWN: [&str; 6] = ["/srv", "/run", "/var/lib", "/var/log", "/var/cache", "/etc/contd"];
-/// What a line answers with behind its output: its exit code.
+/// The mark of the line behind a command's output, which holds its exit code.
 const MARK: &str = "@@ended ";
 
 /// Returns the commands of the first block of shell below a heading.
@@ -111,7 +111,7 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        // Whatever the examples have started is in its cgroups or was started below its directory.
+        // Each process that the examples have started is in its cgroups or was started below its directory.
         let _ended = self.run("kill $(jobs -p) 2>/dev/null; wait; exit 0");
         let _gone = self.child.kill();
         let _reaped = self.child.wait();

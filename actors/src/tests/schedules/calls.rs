@@ -26,7 +26,7 @@ pub(super) struct Caller {
     pub(super) patience: Option<Duration>,
 }
 
-/// What a caller was told.
+/// The answer that a caller got.
 #[derive(Debug)]
 enum Answer {
     Made(ContainerId),
@@ -47,7 +47,7 @@ pub(super) fn begin(stage: &Stage, caller: Caller) {
         let asked = Box::pin(send(&stage, &caller));
         let waited = tokio::time::timeout(caller.patience.unwrap_or(limit).min(limit), asked).await;
         if replay::is_halted() {
-            // Whoever asked has lost the connection.
+            // The caller has lost the connection.
             return;
         }
         let mut model = stage.model.borrow_mut();
@@ -143,7 +143,7 @@ fn spec(place: Place, policy: RestartPolicy, is_auto_removed: bool) -> contd_typ
 }
 
 fn hear(model: &mut Model, ticket: &Ticket, answer: Result<Answer, ApiError>) {
-    // What happened before the answer is no matter of what it promises.
+    // Events before the answer are no matter of what it promises.
     model.listen();
     match answer {
         Err(_) => {}

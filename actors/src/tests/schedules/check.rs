@@ -7,7 +7,7 @@ use contd_types::{ContainerId, ContainerInfo, State, StateName};
 use super::model::{Being, Model, Stopped};
 use super::plan::PLACES;
 
-/// What must hold at every moment.
+/// Checks the rules that must hold at every moment.
 pub(super) fn glance(model: &mut Model) {
     model.listen();
     let records: BTreeSet<ContainerId> = model.node.records().into_iter().map(|record| record.id).collect();
@@ -28,7 +28,7 @@ pub(super) fn glance(model: &mut Model) {
             wrong.push(format!("{id} was stopped and runs"));
         }
     }
-    // Who has no record is not known here: the quiet point finds it.
+    // A container without a record is not known here: the quiet point finds it.
     let mut of_place: BTreeMap<(String, String), Vec<ContainerId>> = BTreeMap::new();
     for record in model.node.records().into_iter().filter(|record| live.contains(&record.id)) {
         let place = (record.namespace.to_string(), record.spec.name.to_string());

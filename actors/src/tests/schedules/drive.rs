@@ -20,7 +20,7 @@ use crate::messages::{PanicIn, PlantPanic, Shutdown};
 use crate::tests::{ns, replay};
 use crate::{Supervisor, ask_api, tell};
 
-/// What all that a daemon's life consists of may look at.
+/// The state that all parts of a daemon's life may look at.
 #[derive(Debug, Clone)]
 pub(super) struct Stage {
     pub(super) model: Rc<RefCell<Model>>,

@@ -31,7 +31,7 @@ fn hear_panics() {
         let text = info.payload_as_str().unwrap_or_default();
         let is_listening = HEARD.with_borrow(Option::is_some);
         let is_planted = text == "planted" || text.starts_with("the script of the fake");
-        // What a dead process does on its way out of memory is nobody's business.
+        // A panic of a dead process on its way out of memory is nobody's business.
         if is_listening && (is_planted || super::replay::is_halted()) {
             return;
         }

@@ -1,5 +1,5 @@
-//! What was promised, told from what was asked and what was answered, and compared with what is. Knows nothing of how the
-//! actors work.
+//! The promises, derived from what was asked and what was answered, and compared with what is. The model knows nothing of
+//! how the actors work.
 //!
 //! A promise begins with an answer. A request that may still have an effect (not answered yet, given up, or lost with its
 //! daemon) excuses what it could have done, until the next quiet point.
@@ -12,7 +12,7 @@ use contd_types::{ContainerId, Exit, ExitCause, Pid, RestartPolicy, State};
 use super::plan::{Ask, PLACES, Place};
 use super::world::Node;
 
-/// What must be true of a container's being there.
+/// Whether a container must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Being {
     /// It was acknowledged and nobody has asked for its deletion.
@@ -78,7 +78,7 @@ pub(super) struct Ticket {
     /// Whether something was on its way already that may start a container here, and may still come later.
     is_beside_a_start: bool,
     refused: usize,
-    /// What was there when it began.
+    /// The containers that were there when it began.
     was_there: BTreeSet<ContainerId>,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Model {
     keys: BTreeMap<(Place, u8), ContainerId>,
     seen_inits: usize,
     pub(super) violations: Vec<String>,
-    /// What happened, for whoever reads about a violation.
+    /// The course of events, for the reader of a violation.
     pub(super) story: Vec<String>,
 }
 
@@ -191,7 +191,7 @@ impl Model {
         }
     }
 
-    /// Nothing that was begun has an effect any more: everything is quiet, or the daemon is gone.
+    /// Requests that were begun have no effect any more: everything is quiet, or the daemon is gone.
     pub(super) fn forget_open(&mut self) {
         for open in self.open.values_mut() {
             *open = Open { begun: open.begun, ..Open::default() };
@@ -305,7 +305,7 @@ impl Model {
             }
             ExitCause::Reboot => self.reboots > 0 && !inits.is_empty(),
             ExitCause::Unknown(reason) if reason.starts_with("it ended while nobody watched") => {
-                // Nobody saw it, or we ended it ourselves on the way of taking back what was never acknowledged.
+                // The end was not seen, or we brought it about on the way of taking back what was never acknowledged.
                 inits.iter().any(|init| matches!(&init.end, Some((EndedBy::Verb(_), _) | (_, None))))
             }
             ExitCause::Unknown(reason) => !reason.is_empty(),

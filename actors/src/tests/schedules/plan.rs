@@ -1,5 +1,5 @@
-//! What may happen in a schedule, and how one is drawn from a seed. A step never depends on how an earlier one went, so a
-//! schedule that is cut short is the beginning of the same schedule.
+//! The possible steps of a schedule, and how a schedule is drawn from a seed. A step never depends on how an earlier one
+//! went, so a schedule that is cut short is the beginning of the same schedule.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) const PLACES: [Place; 5] = [
     Place { namespace: "c", name: "web" },
 ];
 
-/// What a caller asks.
+/// The request of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Run { policy: RestartPolicy, key: Option<u8>, is_auto_removed: bool },
@@ -83,7 +83,7 @@ pub(super) enum Victim {
     Event,
 }
 
-/// What happens to a container without anybody's asking.
+/// An event that befalls a container without anybody's asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Exits(u8),
@@ -142,7 +142,7 @@ pub(super) enum Step {
         place: Place,
         fate: Fate,
     },
-    /// What containers do from now on.
+    /// The behaviour of containers from now on.
     Program(Program),
     /// The time of day jumps.
     Clock {

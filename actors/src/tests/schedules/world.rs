@@ -96,7 +96,7 @@ impl Wall {
     }
 }
 
-/// What outlives the daemon.
+/// The parts of a node that outlive the daemon.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) disk: Arc<Disk>,

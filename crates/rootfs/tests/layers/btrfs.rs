@@ -95,7 +95,7 @@ fn sizes_are_limited_with(kind: Kind) {
     let node = Node::new();
     let Some(image) = image(&node) else { return };
     if enable(&image.point, kind) {
-        // What an empty file takes of the trees is counted, inodes are not.
+        // The space that an empty file takes of the trees is counted, inodes are not.
         sizes_are_limited_on(&node, &image, true, 500..20_000);
     }
 }
@@ -204,7 +204,7 @@ fn subvolumes_in_a_layer_go_with_it() {
     }
     release(&provider, &one).unwrap();
     assert_eq!(node.census(), before, "something leaked");
-    // What is mounted in one is not emptied.
+    // A directory that is mounted in a layer is not emptied.
     let other = node.path().join("upper/other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("file"), b"kept").unwrap();

@@ -1,6 +1,6 @@
-//! What this process holds open of each running container, so that nothing is lost when its shim dies: init's pidfd, by
-//! which the kernel tells the exit after init was reaped, and readers of the FIFOs, without which output that was not
-//! taken yet would go with the last writer.
+//! Descriptors that this process holds open for each running container, so that nothing is lost when its shim dies: init's
+//! pidfd, by which the kernel tells the exit after init was reaped, and readers of the FIFOs, without which output that
+//! was not taken yet would go with the last writer.
 //!
 //! A reader that nobody reads from changes nothing for the shim: the end of the file depends on writers only.
 //!

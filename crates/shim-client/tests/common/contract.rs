@@ -1,4 +1,4 @@
-//! What every [`ShimClient`] promises, the fake one and the real one: each function is one promise.
+//! The promises of every [`ShimClient`], the fake one and the real one: each function is one promise.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use contd_protocol::shim::{TaskSpec, TaskState};
 use contd_shim_client::{Attached, Shim, ShimClient, ShimError};
 use contd_types::{ContainerId, ErrorKind, ExitCause, ExitSource, Explain, Pid, Signal};
 
-/// What a contract test cannot do through the traits.
+/// The operations of a contract test that the traits lack.
 pub(crate) trait Node: Sync {
     fn client(&self) -> &dyn ShimClient;
     /// Makes the task of a container whose entrypoint runs until it is killed.

@@ -1,6 +1,6 @@
 //! A container that a predecessor has made: the predecessor died, or has handed over.
 //!
-//! What it had written down says who init is. Its output goes on where it was; its end is known from the kernel when
+//! The predecessor's records say who init is. Its output goes on where it was; its end is known from the kernel when
 //! somebody kept a pidfd of it or it lives still, and said to be unknown otherwise.
 
 use std::io;
@@ -40,7 +40,7 @@ impl Task {
         let init = Init::take_over(&stored, kept).map_err(|source| TaskError::Adopt { id, source })?;
         contd_failpoint::hit(Failpoint::AdoptTaken);
         self.phase = Phase::Live { is_started, is_paused: stored.cgroup.is_frozen() };
-        // Whoever kept init's pidfd has held the FIFOs too, and so does a container that lives. Without both, what lay in
+        // The keeper of init's pidfd has held the FIFOs too, and so does a container that lives. Without both, what lay in
         // them is gone, and nobody must say that the output is complete.
         self.is_rest_whole = is_kept || init.as_ref().is_some_and(|init| init.is_dead().is_ok_and(|is_dead| !is_dead));
         self.diagnostics.info(format_args!("took over init {}, which {}", stored.record.pid, alive(init.as_ref())));

@@ -290,7 +290,7 @@ impl Scene {
     }
 }
 
-/// What a log says, without what the log adds.
+/// The text of a log, without what the log adds.
 #[track_caller]
 fn contents(log: &str) -> String {
     let mut text = String::new();

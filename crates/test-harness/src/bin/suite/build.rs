@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(crate) struct TestBinary {
     /// The package, and the target if that is a file in `tests/`: `contd e2e`.
     pub(crate) name: String,
-    /// What cargo is told to run just this one: `-p contd --test e2e`.
+    /// The arguments of cargo that run just this one: `-p contd --test e2e`.
     pub(crate) selection: Vec<String>,
     /// The binary.
     pub(crate) program: PathBuf,

@@ -1,4 +1,4 @@
-//! What a test binary has said: libtest's JSON events, and the lines that `cargo test --doc` prints.
+//! The output of a test binary: libtest's JSON events, and the lines that `cargo test --doc` prints.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ pub(crate) struct Passed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) test: String,
-    /// What it printed.
+    /// The text that it printed.
     pub(crate) output: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a run gave: the slowest tests, the failures with what repeats them, and the counts.
+//! The results of a run: the slowest tests, the failures with what repeats them, and the counts.
 
 use std::fs;
 use std::time::Duration;
