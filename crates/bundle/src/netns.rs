@@ -13,9 +13,6 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use crate::error::of_io;
 use crate::sys;
 
-/// The directory where `ip netns` keeps network namespaces.
-pub const DEFAULT_DIR: &str = "/run/netns";
-
 /// This process's own network namespace: for a daemon, the host's.
 const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 /// The network namespace of the first process: the host's, also when the daemon was started in another one.

@@ -84,21 +84,9 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError::File`].
     pub fn attach_self(&self) -> Result<(), CgroupError> {
-        // 0 stands for the writing process.
-        self.attach("0")
-    }
-
-    /// Moves a process into the cgroup.
-    ///
-    /// # Errors
-    /// [`CgroupError::File`].
-    pub fn attach_process(&self, pid: i32) -> Result<(), CgroupError> {
-        self.attach(&pid.to_string())
-    }
-
-    fn attach(&self, pid: &str) -> Result<(), CgroupError> {
         for dir in &self.dirs {
-            write(&dir.path.join("cgroup.procs"), pid, None)?;
+            // 0 stands for the writing process.
+            write(&dir.path.join("cgroup.procs"), "0", None)?;
         }
         Ok(())
     }

@@ -31,8 +31,6 @@ pub mod init_flag {
     pub const ASYNC_READ: u64 = 1;
     /// READDIRPLUS exists.
     pub const DO_READDIRPLUS: u64 = 1 << 13;
-    /// The kernel chooses between READDIR and READDIRPLUS.
-    pub const READDIRPLUS_AUTO: u64 = 1 << 14;
     /// Lookups and listings in one directory at the same time.
     pub const PARALLEL_DIROPS: u64 = 1 << 18;
     /// Reads of more than 128 KiB.

@@ -98,11 +98,6 @@ impl BootId {
         Ok(Self(text.trim().to_owned()))
     }
 
-    /// Takes an id that was stored.
-    pub fn from_stored(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
     /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -32,7 +32,8 @@ pub enum HelloReply {
         version: u16,
         /// The answering side's name and version.
         agent: String,
-        /// The features of this side beyond its version; unknown words are to be ignored.
+        /// The features of this side beyond its version: none yet. The form of a hello can never change, so this is the place
+        /// for what a version cannot say. Unknown words are to be ignored.
         features: Vec<String>,
     },
     /// The call ends here.

@@ -164,13 +164,6 @@ impl FakeShimClient {
         self.change(id, |slot| slot.shim.take().is_some())
     }
 
-    /// Ends a container whose shim is lost, or which nobody may know of: no exit is written down.
-    pub fn vanish(&self, id: &ContainerId) -> bool {
-        let was_alive = self.inner.lock().lose_init(id, EndedBy::World);
-        self.inner.announce();
-        was_alive
-    }
-
     /// Breaks the connections to a shim that lives on: pending calls are lost, later ones work.
     pub fn disconnect(&self, id: &ContainerId) -> bool {
         self.change(id, |slot| {
@@ -204,11 +197,6 @@ impl FakeShimClient {
     /// Returns all calls in the order in which they began.
     pub fn calls(&self) -> Vec<ShimCall> {
         self.inner.lock().calls.clone()
-    }
-
-    /// Returns the calls for one container in order.
-    pub fn calls_of(&self, id: &ContainerId) -> Vec<ShimCall> {
-        self.inner.lock().calls.iter().filter(|call| call.id() == Some(id)).cloned().collect()
     }
 
     /// Returns what happened to inits, without the first `seen` events.
