@@ -1,6 +1,7 @@
 //! One thing for each key, such as a lock: made when it is wanted, gone with the last who holds it.
 //!
 //! Takes in: keys. Gives out: shared things. Never does: wait, or know what a thing is for.
+#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::hash::Hash;

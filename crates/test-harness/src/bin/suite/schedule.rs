@@ -8,7 +8,7 @@ use crate::job::{Done, Running};
 use crate::plan::Job;
 
 /// How many tests run at once per core: most of them wait for processes, disks and time-outs.
-const TESTS_PER_CORE: usize = 4;
+const TESTS_PER_CORE: usize = 6;
 
 /// How often the jobs are looked at.
 const LOOK: Duration = Duration::from_millis(50);
