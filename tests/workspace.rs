@@ -290,6 +290,31 @@ fn every_library_without_kernel_calls_forbids_unsafe_code() {
     }
 }
 
+/// Tells whether a source has an example that rustdoc compiles.
+fn has_example(source: &str) -> bool {
+    let lines = source.lines().filter_map(|line| line.trim().strip_prefix("//")?.get(1..));
+    // Every second one closes a block.
+    let mut fences = lines.filter_map(|line| line.trim().strip_prefix("```")).step_by(2);
+    fences.any(|language| !["text", "toml", "yaml"].contains(&language))
+}
+
+/// rustdoc compiles a library again to find its examples, which takes seconds where there are none.
+#[test]
+fn examples_in_comments_are_tested_where_there_are_some() {
+    assert!(has_example("//! ```text\n//! a\n//! ```\n/// ```\n/// f();\n/// ```\n"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = sources(&[".rs"]);
+    for package in metadata()["packages"].as_array().expect("packages") {
+        let mut targets = package["targets"].as_array().expect("targets").iter();
+        let Some(library) = targets.find(|target| target["kind"][0] == "lib") else { continue };
+        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+        let dir = manifest.with_file_name("src");
+        let mut own = sources.iter().filter(|(name, _)| root.join(name).starts_with(&dir));
+        let has_some = own.any(|(_, text)| has_example(text));
+        assert_eq!(library["doctest"], has_some, "doctest in [lib] of {}", manifest.display());
+    }
+}
+
 /// The tracked files with one of these endings, and their text.
 fn sources(endings: &[&str]) -> Vec<(String, String)> {
     let output = Command::new("git")

@@ -92,14 +92,19 @@ fn files_below_a_mebibyte_stay_in_the_page_cache_of_the_mount() {
     let served = Served::start(scratch.path(), usual);
     let _kept = contd_test_harness::machine::keep_page_cache();
     assert_matches_manifest(&served.mnt, "small");
-    let reads = served.ops.reads();
-    assert!(reads > 0);
-    assert_matches_manifest(&served.mnt, "small");
-    assert_eq!(served.ops.reads(), reads, "what was read before was asked for again");
+    assert!(served.ops.reads() > 0);
+    // The kernel may drop a page of anybody's at any time, but not in each of many walks.
+    let mut walks = 1;
+    wait_until("a walk to ask for nothing that was read before", || {
+        let reads = served.ops.reads();
+        assert_matches_manifest(&served.mnt, "small");
+        walks += 1;
+        served.ops.reads() == reads
+    });
     let is_large =
         |entry: &&crate::support::Entry| entry.kind == "file" && entry.size.is_some_and(|size| size >= 1 << 20);
     let large = crate::support::manifest("small").iter().filter(is_large).count();
-    assert_eq!(served.ops.passed_through(), 2 * u64::try_from(large).unwrap());
+    assert_eq!(served.ops.passed_through(), walks * u64::try_from(large).unwrap());
     served.stop();
 }
 

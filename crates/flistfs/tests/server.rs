@@ -12,7 +12,7 @@ use contd_protocol::flistfs::{
     CacheLimits, Call, Reply, Request, Response, SERVE_SPEC_VERSION, ServeSpec, Status, VERSIONS,
 };
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_CONTROL_BODY_BYTES};
-use contd_types::ApiError;
+use contd_types::{ApiError, ErrorKind};
 
 use contd_test_harness::mounted::{servers, wait_until};
 
@@ -83,7 +83,17 @@ impl Server {
     }
 
     pub fn stop(&self) {
-        assert_eq!(self.call(Request::Shutdown), Ok(Response::Done));
+        // A process that another test forks has our files open until it executes its program.
+        let is_busy =
+            |answer: &Result<Response, ApiError>| answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Busy);
+        let mut answer = self.call(Request::Shutdown);
+        wait_until("nothing of the mount to be open", || {
+            if is_busy(&answer) {
+                answer = self.call(Request::Shutdown);
+            }
+            !is_busy(&answer)
+        });
+        assert_eq!(answer, Ok(Response::Done));
         self.wait_for_end();
         LeaseDir::new(&self.dir).retire().expect("retire");
     }

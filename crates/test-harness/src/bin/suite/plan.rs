@@ -1,6 +1,6 @@
 //! Which test binaries are run, how often, with which environment and how many threads.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::build::{TestBinary, cargo};
 
@@ -67,37 +67,14 @@ impl Job {
         }
     }
 
-    /// Only of packages that have some: rustdoc reads a whole crate to find that it has none, which takes seconds.
-    fn doc_tests(binaries: &[TestBinary], dir: PathBuf, cores: usize) -> Self {
-        let mut args = ["test", "--locked", "--doc", "--no-fail-fast"].map(str::to_owned).to_vec();
-        for binary in binaries {
-            if let [_, package, last] = binary.selection.as_slice()
-                && last == "--lib"
-                && has_doc_tests(&binary.dir.join("src"))
-            {
-                args.extend(["-p".to_owned(), package.clone()]);
-            }
-        }
+    /// Of the whole workspace, so that nothing is compiled with other features than in the build. Most packages have none, and
+    /// say so in their manifests (`tests/workspace.rs` compares).
+    fn doc_tests(dir: PathBuf, cores: usize) -> Self {
+        let args = ["test", "--locked", "--workspace", "--doc", "--no-fail-fast"].map(str::to_owned).to_vec();
         let again = format!("cargo {}", args.join(" "));
         let (name, program) = ("doc tests".to_owned(), cargo().into());
         Self { name, is_json: false, program, args, dir, env: Vec::new(), threads: cores, again }
     }
-}
-
-/// Tells whether a source file below a directory has an example that rustdoc compiles.
-fn has_doc_tests(dir: &Path) -> bool {
-    std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
-        let path = entry.path();
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        if path.is_dir() { has_doc_tests(&path) } else { has_example(&text) }
-    })
-}
-
-fn has_example(source: &str) -> bool {
-    let lines = source.lines().filter_map(|line| line.trim().strip_prefix("//")?.get(1..));
-    // Every second one closes a block.
-    let mut fences = lines.filter_map(|line| line.trim().strip_prefix("```")).step_by(2);
-    fences.any(|language| !["text", "toml", "yaml"].contains(&language))
 }
 
 /// Makes the list of all jobs whose name contains one of `only`, the long ones first.
@@ -107,7 +84,7 @@ fn has_example(source: &str) -> bool {
 pub(crate) fn plan(binaries: &[TestBinary], only: &[String]) -> Result<Vec<Job>, String> {
     let dir = std::env::current_dir().map_err(|error| format!("find the working directory: {error}"))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut jobs = vec![Job::doc_tests(binaries, dir, cores)];
+    let mut jobs = vec![Job::doc_tests(dir, cores)];
     for binary in binaries {
         let threads = if WAITING.contains(&binary.name.as_str()) { 2 * cores } else { cores };
         let variants = if binary.name == END_TO_END { VARIANTS.as_slice() } else { &VARIANTS[..1] };
@@ -141,13 +118,6 @@ mod tests {
         let found = names(&[binary("contd-types"), binary("contd e2e")], &[]);
         let variants = ["contd e2e", "contd e2e CONTD_TEST_RUNTIME=runc", "contd e2e CONTD_TEST_SLOTS=0"];
         assert_eq!(found, [variants.as_slice(), &["doc tests", "contd-types"]].concat());
-    }
-
-    #[test]
-    fn an_example_is_what_rustdoc_compiles() {
-        assert!(has_example("//! ```text\n//! a\n//! ```\n/// ```\n/// f();\n/// ```\n"));
-        assert!(has_example("//! ```no_run\n//! f();\n//! ```\n"));
-        assert!(!has_example("//! ```text\n//! a\n//! ```\n//! ```toml\n//! ```\nlet x = \"```\";\n"));
     }
 
     #[test]
