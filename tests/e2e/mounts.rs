@@ -90,7 +90,7 @@ struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        nix::mount::umount(&self.0).expect("unmount");
+        crate::harness::mounted::unmount(&self.0);
     }
 }
 

@@ -280,7 +280,7 @@ fn a_successor_opens_again_what_was_open_before_in_the_way_it_was_opened() {
         second_ops.passed_through() > before
     });
     assert!(fs::read(mnt.join("large")).unwrap() == large);
-    nix::mount::umount(&mnt).unwrap();
+    contd_test_harness::mounted::unmount(&mnt);
     gone.read_to_end(&mut Vec::new()).unwrap();
 }
 

@@ -51,7 +51,7 @@ fn a_successor_answers_what_its_predecessor_had_taken_and_all_that_follows() {
     let wanted = crate::support::manifest("small").into_iter().find(|entry| entry.path == "/etc/hostname").unwrap();
     assert_eq!(asker.join().unwrap().unwrap(), wanted.size.unwrap());
     assert_matches_manifest(&mnt, "small");
-    nix::mount::umount(&mnt).unwrap();
+    contd_test_harness::mounted::unmount(&mnt);
     let mut rest = Vec::new();
     (&gone).read_to_end(&mut rest).unwrap();
     assert!(rest.is_empty());

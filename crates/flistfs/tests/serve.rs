@@ -206,7 +206,7 @@ fn a_mount_in_use_refuses_the_shutdown_and_goes_on() {
     let error = server.call(Request::Shutdown).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Busy, "{error}");
     let sums = [&overlay, &server.mnt].map(|root| sha256(&[root.join("etc/hostname"), root.join("bin/sgid")]));
-    nix::mount::umount(&overlay).unwrap();
+    contd_test_harness::mounted::unmount(&overlay);
     assert_eq!(sums[0], sums[1]);
     server.stop();
 }
@@ -232,7 +232,7 @@ fn sigterm_ends_server_and_keeper_once_nobody_uses_the_mount() {
     let log = || std::fs::read_to_string(server.dir.join("flistfs.log")).unwrap_or_default();
     crate::support::wait_until("it says that it is in use", || log().contains("told to end, but the mount is in use"));
     assert_eq!(sha256(&[overlay.join("etc/hostname")]).len(), 1, "its user reads on");
-    nix::mount::umount(&overlay).unwrap();
+    contd_test_harness::mounted::unmount(&overlay);
     server.wait_for_end();
     assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(server.mnt.to_str().unwrap()));
     contd_lease::LeaseDir::new(&server.dir).retire().unwrap();

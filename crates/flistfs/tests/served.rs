@@ -10,6 +10,7 @@ use contd_flist::{BlockCache, Content, Flist, RoutePolicy, Routes};
 use contd_flistfs::mount;
 use contd_flistfs::ops::Ops;
 use contd_flistfs::session::Session;
+use contd_test_harness::mounted::unmount;
 
 /// Makes the operations over a flist, with `<scratch>/handles` to write open files down. Small files are passed through as
 /// well, so that the fixtures' are.
@@ -48,7 +49,7 @@ impl Served {
     /// Unmounts, and waits until the kernel has let go.
     #[track_caller]
     pub fn stop(mut self) {
-        nix::mount::umount(&self.mnt).expect("nothing uses it");
+        unmount(&self.mnt);
         let mut rest = Vec::new();
         self.gone.read_to_end(&mut rest).unwrap();
     }

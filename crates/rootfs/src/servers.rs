@@ -210,6 +210,10 @@ impl Servers {
             let server = self.server(&key, &key);
             // A directory that cannot be understood is for `recover` and the doctor to tell of, once.
             let Ok(LeaseState::Dead(_)) = server.lease.probe() else { continue };
+            // Ended by a release, which notes that before it kills and removes its user afterwards.
+            if server.is_ending() {
+                continue;
+            }
             for user in users::list(server.lease.path())? {
                 if let Some(hash) = users::hash_of(server.lease.path(), &user)? {
                     server.tell_the_log();

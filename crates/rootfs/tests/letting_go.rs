@@ -155,6 +155,22 @@ fn a_mount_that_nobody_serves_any_more_refuses_nobody_and_goes_with_its_last_con
 }
 
 #[test]
+fn a_server_that_a_release_is_just_ending_is_not_lost() {
+    let node = Node::new();
+    let provider = node.provider();
+    let flist = fixture("small", node.path());
+    let before = node.census();
+    let one = request(flist.to_str().unwrap(), 1);
+    prepare(&provider, &one).unwrap();
+    // As in the middle of the release: the word of the end is there, the server is dead, its user not yet removed.
+    fs::write(node.server_dir().join(contd_protocol::flistfs::ENDING_FILE), b"").unwrap();
+    node.kill_server();
+    assert_eq!(provider.lost().unwrap(), []);
+    release(&provider, &one).unwrap();
+    assert_eq!(node.census(), before, "something leaked");
+}
+
+#[test]
 fn a_server_that_died_with_its_users_is_cleared_away_by_the_next_daemon() {
     let node = Node::new();
     let flist = fixture("small", node.path());

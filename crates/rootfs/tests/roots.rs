@@ -237,7 +237,7 @@ fn a_new_daemon_finds_what_is_mounted_and_removes_what_is_not() {
     let kept = prepare(&old, &live).unwrap();
     let lost = prepare(&old, &dead).unwrap();
     // As if the old daemon had died in the middle of a release.
-    nix::mount::umount(&lost.root).unwrap();
+    contd_test_harness::mounted::unmount(&lost.root);
     let half_made = node.path().join("state/ns").join("ab".repeat(16));
     fs::create_dir_all(half_made.join("rootfs")).unwrap();
     fs::create_dir_all(half_made.join("layer")).unwrap();

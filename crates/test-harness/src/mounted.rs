@@ -235,6 +235,19 @@ pub fn servers(scratch: &Path) -> Vec<String> {
     found
 }
 
+/// Unmounts a file system that nothing uses but, for a moment, a process that another test forks: it has our files open
+/// until it executes its program.
+#[track_caller]
+pub fn unmount(mount_point: &Path) {
+    wait_until("nothing of the mount to be open", || match nix::mount::umount(mount_point) {
+        Err(nix::errno::Errno::EBUSY) => false,
+        unmounted => {
+            unmounted.expect("unmount");
+            true
+        }
+    });
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -139,7 +139,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        nix::mount::umount(&self.0).expect("unmount");
+        crate::harness::mounted::unmount(&self.0);
     }
 }
 
