@@ -12,18 +12,8 @@
 //!
 //! As root, with `contd-shim`, `contd-flistfs` and `contd-seccomp` beside the running program (or named in the configuration):
 //!
-//! ```no_run
-//! use contd_node::{Config, Node};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! contd_node::block_on(async {
-//!     let node = Node::open(Config::below("/srv/node")).await?;
-//!     let supervisor = node.supervisor(); // ask it, as docs/embedding.md shows
-//!     # let _used = supervisor;
-//!     node.close().await; // containers run on
-//!     Ok(())
-//! })?
-//! # }
+//! ```ignore
+#![doc = include_str!("../examples/open.rs")]
 //! ```
 #![forbid(unsafe_code)]
 

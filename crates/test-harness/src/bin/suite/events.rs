@@ -1,4 +1,4 @@
-//! The output of a test binary: libtest's JSON events, and the lines that `cargo test --doc` prints.
+//! The output of a test binary: libtest's JSON events.
 
 use std::collections::BTreeSet;
 
@@ -44,22 +44,6 @@ impl Events {
                 Ok(event) if event["type"] == "test" => events.add_test(&event),
                 Ok(event) if event["type"] == "suite" => events.add_suite(&event),
                 _ => events.add_other(line),
-            }
-        }
-        events
-    }
-
-    /// Reads what `cargo test --doc` prints of all crates.
-    pub(crate) fn of_doc_tests(text: &str, is_success: bool) -> Self {
-        let mut events = Self { is_complete: is_success, other: text.to_owned(), ..Self::default() };
-        for line in text.lines() {
-            let Some((test, result)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) else {
-                continue;
-            };
-            match result {
-                "ok" => events.passed.push(Passed { test: test.to_owned(), seconds: 0.0 }),
-                "ignored" => events.ignored.push(test.to_owned()),
-                _ => events.failed.push(Failed { test: test.to_owned(), output: String::new() }),
             }
         }
         events
@@ -135,13 +119,5 @@ a line of a daemon
         let end = r#"{ "type": "suite", "event": "ok", "passed": 1, "failed": 0, "filtered_out": 7 }"#;
         let events = Events::of_json(end);
         assert_eq!((events.is_complete, events.filtered), (true, 7));
-    }
-
-    #[test]
-    fn doc_tests_are_counted_over_all_crates() {
-        let text = "\nrunning 2 tests\ntest src/lib.rs - (line 3) ... ok\ntest src/lib.rs - a (line 9) ... FAILED\n";
-        let events = Events::of_doc_tests(text, false);
-        assert_eq!(counts(&events), [1, 1, 0]);
-        assert!(!events.is_complete);
     }
 }

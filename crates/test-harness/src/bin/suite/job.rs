@@ -92,10 +92,7 @@ impl Running {
     pub(crate) fn finish(self, status: ExitStatus) -> Result<Done, String> {
         let bytes = fs::read(&self.stdout).map_err(|error| format!("read {}: {error}", self.stdout.display()))?;
         let text = String::from_utf8_lossy(&bytes);
-        let events = match self.job.is_json {
-            true => Events::of_json(&text),
-            false => Events::of_doc_tests(&text, status.success()),
-        };
+        let events = Events::of_json(&text);
         let Self { job, stderr, begin, is_hung, .. } = self;
         Ok(Done { job, events, status, took: begin.elapsed(), is_hung, stderr })
     }

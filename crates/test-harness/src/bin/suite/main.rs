@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! cargo build --all-targets ──> test binaries ──> plan (once, or once per variant) ──> schedule ──> report
-//!                               cargo test --doc ─┘
 //! ```
 //!
 //! A red test stops nothing: all is run, then the exit code is 1. A failure is printed with the command that repeats it. An ignored

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::build::{TestBinary, cargo};
+use crate::build::TestBinary;
 
 /// The end-to-end tests, which are run once in each variant.
 const END_TO_END: &str = "contd e2e";
@@ -31,8 +31,6 @@ const LONG: [&str; 3] = ["contd-flist all", "contd-actors", "contd-shim all"];
 pub(crate) struct Job {
     /// The binary's name, and its environment where that differs from the usual.
     pub(crate) name: String,
-    /// Libtest's JSON or, of doc tests, text.
-    pub(crate) is_json: bool,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
     pub(crate) dir: PathBuf,
@@ -53,7 +51,6 @@ impl Job {
         let usual = [("CONTD_BINARIES_ARE_BUILT", "1"), ("RUSTC_BOOTSTRAP", "1")];
         Self {
             name: with(&binary.name),
-            is_json: true,
             program: binary.program.clone(),
             args: args.iter().chain(skip).map(|arg| (*arg).to_owned()).collect(),
             dir: binary.dir.clone(),
@@ -66,25 +63,15 @@ impl Job {
             ),
         }
     }
-
-    /// Of the whole workspace, so that nothing is compiled with other features than in the build. Most packages have none, and
-    /// say so in their manifests (`tests/workspace.rs` compares).
-    fn doc_tests(dir: PathBuf, cores: usize) -> Self {
-        let args = ["test", "--locked", "--workspace", "--doc", "--no-fail-fast"].map(str::to_owned).to_vec();
-        let again = format!("cargo {}", args.join(" "));
-        let (name, program) = ("doc tests".to_owned(), cargo().into());
-        Self { name, is_json: false, program, args, dir, env: Vec::new(), threads: cores, again }
-    }
 }
 
 /// Makes the list of all jobs whose name contains one of `only`, the long ones first.
 ///
 /// # Errors
-/// When there is none, or the working directory is unknown.
+/// When there is none.
 pub(crate) fn plan(binaries: &[TestBinary], only: &[String]) -> Result<Vec<Job>, String> {
-    let dir = std::env::current_dir().map_err(|error| format!("find the working directory: {error}"))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut jobs = vec![Job::doc_tests(dir, cores)];
+    let mut jobs = Vec::new();
     for binary in binaries {
         let threads = if WAITING.contains(&binary.name.as_str()) { 2 * cores } else { cores };
         let variants = if binary.name == END_TO_END { VARIANTS.as_slice() } else { &VARIANTS[..1] };
@@ -117,7 +104,7 @@ mod tests {
     fn end_to_end_tests_are_run_in_each_variant_and_all_others_once() {
         let found = names(&[binary("contd-types"), binary("contd e2e")], &[]);
         let variants = ["contd e2e", "contd e2e CONTD_TEST_RUNTIME=runc", "contd e2e CONTD_TEST_SLOTS=0"];
-        assert_eq!(found, [variants.as_slice(), &["doc tests", "contd-types"]].concat());
+        assert_eq!(found, [variants.as_slice(), &["contd-types"]].concat());
     }
 
     #[test]

@@ -68,10 +68,7 @@ impl Summary {
 /// Says what failed in a job and how each is run again.
 fn failures(job: &Done) -> Vec<String> {
     let (events, again) = (&job.events, &job.job.again);
-    let one = |test: &str, how: &str| match job.job.is_json {
-        true => format!("{test}{how}: {again} {test}"),
-        false => format!("{test}{how}: {again}"),
-    };
+    let one = |test: &str, how: &str| format!("{test}{how}: {again} {test}");
     let hung = if job.is_hung { " (hung)" } else { " (the process ended under it)" };
     let mut found: Vec<String> = events.failed.iter().map(|failed| one(&failed.test, "")).collect();
     found.extend(events.unfinished.iter().map(|test| one(test, hung)));
