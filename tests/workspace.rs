@@ -67,6 +67,7 @@ const ALLOWED: [(&str, &[&str]); 32] = [
         "contd-shim",
         &[
             "contd-cgroup",
+            "contd-descriptors",
             "contd-durable",
             "contd-failpoint",
             "contd-launch",
@@ -82,6 +83,7 @@ const ALLOWED: [(&str, &[&str]); 32] = [
         "contd-shim-client",
         &[
             "contd-cgroup",
+            "contd-descriptors",
             "contd-durable",
             "contd-failpoint",
             "contd-lease",

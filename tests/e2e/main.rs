@@ -16,6 +16,7 @@ mod bad_input;
 mod command_line;
 mod doctor;
 mod embedding;
+mod holder;
 mod isolation;
 mod layers;
 mod letting_go;

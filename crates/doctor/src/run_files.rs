@@ -14,7 +14,8 @@ use crate::temps;
 use contd_node::RUNTIME_STATE_DIR;
 
 /// The entries that the daemon keeps there.
-const KEPT: [&str; 6] = ["contd.lock", "next.lock", "takeover.sock", "s", "f", RUNTIME_STATE_DIR];
+const KEPT: [&str; 7] =
+    ["contd.lock", "next.lock", "takeover.sock", "s", "f", contd_protocol::holder::DIR, RUNTIME_STATE_DIR];
 
 /// Looks for them.
 pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {

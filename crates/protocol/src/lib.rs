@@ -25,6 +25,7 @@
 //! - [`shim`]: the daemon and one container's shim.
 //! - [`flistfs`]: the daemon and one flist's server.
 //! - [`handover`]: a daemon and its successor.
+//! - [`holder`]: the daemon and the ancestor of its shims; not in frames.
 //!
 //! A [`session`] is one connection of any of them, without its socket.
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ pub mod flistfs;
 pub mod frame;
 pub mod handover;
 pub mod hello;
+pub mod holder;
 pub mod session;
 pub mod shim;
 

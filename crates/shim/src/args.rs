@@ -13,6 +13,8 @@ pub(crate) enum Args {
         /// The state that the shim finds.
         role: Role,
     },
+    /// Be the holder of a node, the ancestor of its shims, in this lease directory, which is absolute.
+    Hold(PathBuf),
     /// Print the version.
     Version,
 }
@@ -37,7 +39,7 @@ pub(crate) enum Role {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArgsError {
     /// Not one of the forms.
-    #[error("read the command line: not `--dir DIR [--slot|--adopt|--resume LOCK]` or `--version`")]
+    #[error("read the command line: not `--dir DIR [--slot|--adopt|--resume LOCK]`, `--hold DIR` or `--version`")]
     Usage,
     /// The shim leaves its working directory.
     #[error("read the command line: the directory {dir:?} is not absolute")]
@@ -55,6 +57,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Args, A
     let words: Vec<OsString> = arguments.take(MAX_WORDS + 1).collect();
     let (dir, role) = match words.as_slice() {
         [option] if option == "--version" => return Ok(Args::Version),
+        [option, dir] if option == "--hold" => return absolute(dir).map(Args::Hold),
         [option, dir] if option == "--dir" => (dir, Role::Fresh),
         [option, dir, slot] if option == "--dir" && slot == "--slot" => (dir, Role::Slot),
         [option, dir, adopt] if option == "--dir" && adopt == "--adopt" => (dir, Role::Successor),
@@ -64,8 +67,12 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Args, A
         }
         _ => return Err(ArgsError::Usage),
     };
+    absolute(dir).map(|dir| Args::Serve { dir, role })
+}
+
+fn absolute(dir: &OsString) -> Result<PathBuf, ArgsError> {
     let dir = PathBuf::from(dir);
-    if dir.is_absolute() { Ok(Args::Serve { dir, role }) } else { Err(ArgsError::Relative { dir }) }
+    if dir.is_absolute() { Ok(dir) } else { Err(ArgsError::Relative { dir }) }
 }
 
 #[cfg(test)]
@@ -84,10 +91,12 @@ mod tests {
         assert_eq!(parsed(&["--dir", "/run/x", "--adopt"]), serve(Role::Successor));
         assert_eq!(parsed(&["--dir", "/run/x", "--resume", "7"]), serve(Role::Resumed { lock: 7 }));
         assert_eq!(parsed(&["--dir", "/run/x", "--resume", "x"]), Err(ArgsError::Usage));
+        assert_eq!(parsed(&["--hold", "/run/h"]), Ok(Args::Hold("/run/h".into())));
         assert_eq!(parsed(&["--version"]), Ok(Args::Version));
         for bad in [&[][..], &["--dir"], &["--dir", "/x", "y"], &["--slot"], &["x"], &["--version", "x"]] {
             assert_eq!(parsed(bad), Err(ArgsError::Usage), "{bad:?}");
         }
+        assert_eq!(parsed(&["--hold", "h"]), Err(ArgsError::Relative { dir: "h".into() }));
         assert_eq!(parsed(&["--dir", "x"]), Err(ArgsError::Relative { dir: "x".into() }));
     }
 }

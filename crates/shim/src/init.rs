@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use contd_cgroup::{CgroupError, Hierarchies, TaskCgroup};
@@ -13,11 +13,15 @@ use contd_types::{ExitSource, Pid, Signal};
 use nix::poll::PollFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::holder;
 use crate::reaper;
 use crate::sys::{self, ChildStatus};
 
 /// How long the process that inherits a dead predecessor's children may take to reap one: init does so at once.
 const REAPED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long until the next look at one that is dead and not reaped: the holder needs a moment to note its end.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The pid in `/proc/self/fdinfo` of a process that was reaped.
 const REAPED: i32 = -1;
@@ -77,6 +81,13 @@ pub(crate) struct StoredInit {
     pub(crate) cgroup: TaskCgroup,
 }
 
+impl StoredInit {
+    /// Tells which process it is.
+    pub(crate) fn identity(&self) -> ProcessIdentity {
+        ProcessIdentity { pid: self.record.pid.0, start_ticks: self.record.start_ticks }
+    }
+}
+
 /// A container's init, alive or not yet reaped.
 #[derive(Debug)]
 pub(crate) struct Init {
@@ -93,11 +104,21 @@ pub(crate) struct Init {
 enum Tie {
     /// Our child: its status is ours to take.
     Child,
-    /// The child of a predecessor that died: somebody else reaps it, and the kernel tells us how it ended.
+    /// The child of a predecessor that died: another process reaps it, and the kernel or the holder tells us how it ended.
     Adopted {
-        /// Since when it is known to be dead and not reaped.
-        dead_since: Option<Instant>,
+        /// The run directory of the node, in which the holder notes ends.
+        run_dir: PathBuf,
+        /// Set while it is dead and not known how it ended.
+        dead: Option<Dead>,
     },
+}
+
+/// The wait for somebody to tell how a process has ended.
+#[derive(Debug, Clone, Copy)]
+struct Dead {
+    since: Instant,
+    /// When to look again.
+    next_look: Instant,
 }
 
 impl Init {
@@ -113,9 +134,13 @@ impl Init {
 
     /// Takes on what a predecessor has written down, by the pidfd that somebody has kept or else by its pid and start
     /// time; `None` when nobody can know any more what became of it.
-    pub(crate) fn take_over(stored: &StoredInit, kept: Option<OwnedFd>) -> Result<Option<Self>, InitError> {
-        let pid = stored.record.pid.0;
-        let identity = ProcessIdentity { pid, start_ticks: stored.record.start_ticks };
+    pub(crate) fn take_over(
+        stored: &StoredInit,
+        kept: Option<OwnedFd>,
+        run_dir: &Path,
+    ) -> Result<Option<Self>, InitError> {
+        let identity = stored.identity();
+        let pid = identity.pid;
         let open = || contd_lease::pidfd(&identity).map_err(|source| InitError::Find { pid, source });
         let Some(pidfd) = (match kept.filter(|fd| is_of(fd, pid)) {
             Some(kept) => Some(kept),
@@ -124,7 +149,8 @@ impl Init {
             return Ok(None);
         };
         let is_child = sys::is_child(pidfd.as_fd()).map_err(|source| InitError::Open { pid, source })?;
-        let tie = if is_child { Tie::Child } else { Tie::Adopted { dead_since: None } };
+        let adopted = || Tie::Adopted { run_dir: run_dir.to_owned(), dead: None };
+        let tie = if is_child { Tie::Child } else { adopted() };
         Ok(Some(Self { identity, pidfd, cgroup: stored.cgroup.clone(), program: None, tie }))
     }
 
@@ -143,8 +169,8 @@ impl Init {
     /// time.
     pub(crate) fn fd(&self) -> (BorrowedFd<'_>, PollFlags) {
         let flags = match self.tie {
-            Tie::Adopted { dead_since: Some(_) } => PollFlags::empty(),
-            Tie::Child | Tie::Adopted { dead_since: None } => PollFlags::POLLIN,
+            Tie::Adopted { dead: Some(_), .. } => PollFlags::empty(),
+            Tie::Child | Tie::Adopted { dead: None, .. } => PollFlags::POLLIN,
         };
         (self.pidfd.as_fd(), flags)
     }
@@ -152,17 +178,21 @@ impl Init {
     /// Returns when [`Self::end`] is due even if nothing becomes ready.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.tie {
-            Tie::Adopted { dead_since: Some(since) } => Some(since + REAPED_WITHIN),
-            Tie::Child | Tie::Adopted { dead_since: None } => None,
+            Tie::Adopted { dead, .. } => dead.map(|dead| dead.next_look),
+            Tie::Child => None,
         }
     }
 
     /// Tells how it has ended; `None` while it lives, or as long as that may still become known.
     pub(crate) fn end(&mut self, now: Instant) -> io::Result<Option<End>> {
-        let Tie::Adopted { dead_since } = &mut self.tie else {
+        let Tie::Adopted { run_dir, dead } = &mut self.tie else {
             let status = sys::reap(self.pidfd.as_fd())?;
             return Ok(status.map(|status| End::Known(status, ExitSource::Reaped)));
         };
+        let noted = || holder::noted(run_dir, &self.identity).map(|status| End::Known(status, ExitSource::Reaped));
+        if let Some(end) = noted() {
+            return Ok(Some(end));
+        }
         let unknown = |why: &str| Ok(Some(End::Unknown(why.to_owned())));
         let info = contd_lease::exit_info(&self.pidfd).map_err(io::Error::other)?;
         if !matches!(info, ExitInfo::Known(_))
@@ -179,12 +209,17 @@ impl Init {
                 Ok(Some(End::Known(ChildStatus::Signal(signal), ExitSource::Pidfd)))
             }
             _ if !contd_lease::wait_dead(&self.pidfd, Duration::ZERO).map_err(io::Error::other)? => Ok(None),
-            ExitInfo::Unsupported => unknown("its shim died, and before Linux 6.15 only the parent is told"),
-            ExitInfo::NotYet if dead_since.is_some_and(|since| since + REAPED_WITHIN <= now) => {
+            // The holder may have noted and reaped it since the first look.
+            ExitInfo::Unsupported if dead.is_none() && !holder::holds(run_dir, self.identity.pid) => {
+                let why = "its shim and the holder died, and before Linux 6.15 only the parent is told";
+                Ok(noted().or_else(|| Some(End::Unknown(why.to_owned()))))
+            }
+            ExitInfo::NotYet | ExitInfo::Unsupported if dead.is_some_and(|dead| dead.since + REAPED_WITHIN <= now) => {
                 unknown("its shim died, and the process that inherited it does not reap it")
             }
-            ExitInfo::NotYet => {
-                dead_since.get_or_insert(now);
+            ExitInfo::NotYet | ExitInfo::Unsupported => {
+                let since = dead.map_or(now, |dead| dead.since);
+                *dead = Some(Dead { since, next_look: now + LOOK_AGAIN });
                 Ok(None)
             }
         }

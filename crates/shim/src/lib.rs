@@ -25,6 +25,7 @@ mod error;
 mod event_loop;
 #[cfg(feature = "testing")]
 pub mod fuzzing;
+mod holder;
 mod init;
 mod leftover;
 mod log;

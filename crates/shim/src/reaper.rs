@@ -31,8 +31,8 @@ pub(crate) fn reap_orphans(is_known: impl Fn(i32) -> bool) -> io::Result<Left> {
             Children::None => return Ok(Left::Nobody),
             Children::Alive => return Ok(Left::Somebody),
             // It hides those behind it until it is reaped, which its readable pidfd brings about on this turn or the next.
-            Children::Ended(pid) if is_known(pid) => return Ok(Left::MoreToReap),
-            Children::Ended(pid) => sys::reap_pid(pid)?,
+            Children::Ended(pid, _) if is_known(pid) => return Ok(Left::MoreToReap),
+            Children::Ended(pid, _) => sys::reap_pid(pid)?,
         }
     }
     Ok(Left::MoreToReap)
@@ -64,7 +64,8 @@ pub(crate) fn pidfd_of(pid: i32) -> io::Result<(ProcessIdentity, std::os::fd::Ow
     Ok((identity, pidfd))
 }
 
-fn parent_of(pid: i32) -> Option<i32> {
+/// Reads the parent of a process.
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name stands in parentheses and may itself hold any: the last one counts.
     let (_, rest) = stat.rsplit_once(')')?;

@@ -29,6 +29,7 @@ use crate::daemonize;
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
 use crate::event_loop::{AGENT, Ending, EventLoop};
+use crate::holder;
 use crate::pump::{self, Pump, PumpError};
 use crate::runtime::Runtime;
 use crate::runtime::native::NativeRuntime;
@@ -51,7 +52,7 @@ impl Default for Options {
 
 /// Why the shim did not come up.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error("leave the session of the caller")]
     Detach { source: io::Error },
     #[error("claim the lease")]
@@ -111,6 +112,7 @@ pub fn main(
 ) -> ExitCode {
     let (dir, role) = match args::parse(arguments) {
         Ok(Args::Serve { dir, role }) => (dir, role),
+        Ok(Args::Hold(dir)) => return holder::main(&dir),
         Ok(Args::Version) => return print(&mut io::stdout(), AGENT, ExitCode::SUCCESS),
         Err(error) => return print(&mut io::stderr(), &format!("contd-shim: {error}"), ExitCode::from(2)),
     };
@@ -254,7 +256,7 @@ fn end_slot(runtime: &mut NativeRuntime, ground: Ground) -> Result<(), StartErro
     ground.lease.retire().map_err(|source| StartError::Retire { source })
 }
 
-fn failed(pipe: &ReadyPipe, error: &StartError) -> ExitCode {
+pub(crate) fn failed(pipe: &ReadyPipe, error: &StartError) -> ExitCode {
     let has_run_out = contd_types::Shortage::behind(error).is_some();
     let words = format!("contd-shim: {}\nhint: {}\n", one_line(error), error.hint());
     daemonize::tell_failure(pipe, &words, has_run_out);
@@ -414,7 +416,7 @@ impl Up {
 }
 
 /// Binds the socket, 0600 from its first moment. A stale one is our dead predecessor's: we hold the lease.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

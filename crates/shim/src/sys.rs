@@ -22,8 +22,8 @@ pub(crate) enum Children {
     None,
     /// There are, and all of them live.
     Alive,
-    /// This one has ended and waits to be reaped.
-    Ended(i32),
+    /// This one has ended in this way and waits to be reaped.
+    Ended(i32, ChildStatus),
 }
 
 /// Sends SIGKILL to a child that was not reaped: until then its pid is certainly its own.
@@ -59,7 +59,7 @@ pub(crate) fn is_child(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Looks for a child that has ended; reaps nothing.
 pub(crate) fn peek() -> io::Result<Children> {
     match wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
-        Ok(Some((pid, _))) => Ok(Children::Ended(pid)),
+        Ok(Some((pid, status))) => Ok(Children::Ended(pid, status)),
         Ok(None) => Ok(Children::Alive),
         Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(Children::None),
         Err(error) => Err(error),

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::census::{cgroups_below, has_children, is_anybody_connected};
 use crate::{Census, Flist, Manager, eventually};
 
-/// Paths that grow on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log.
-const KEPT: [&str; 6] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d"];
+/// Paths that grow on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log, the
+/// exits that the holder has noted.
+const KEPT: [&str; 7] = ["cache", "state/.events", "input", "daemon.log", "config.toml", "conf.d", "run/h"];
 
 /// How often a daemon may end while it starts: each fault strikes once.
 const MAX_REVIVALS: u32 = 5;
@@ -334,6 +335,15 @@ impl Node {
         })
     }
 
+    /// Returns the pid of the living holder of the shims.
+    pub fn holder(&self) -> Option<i32> {
+        let lease = fs::read(self.root.join("run/h/lease.json")).ok()?;
+        let lease: serde_json::Value = serde_json::from_slice(&lease).ok()?;
+        let pid = i32::try_from(lease["process"]["pid"].as_i64()?).ok()?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name.trim() == "contd-holder").then_some(pid)
+    }
+
     /// Returns the directory of a container's shim.
     #[track_caller]
     pub fn shim_dir(&self, container: &str) -> PathBuf {
@@ -397,8 +407,12 @@ impl Node {
     /// it is ready), nobody is connected to it, and it reads nothing of the kernel's. Returns the census of that.
     #[track_caller]
     pub fn rest(&self) -> Census {
-        let rests =
-            || self.are_slots_whole() && !has_children(self.daemon_pid()) && !is_anybody_connected(&self.socket());
+        let rests = || {
+            self.are_slots_whole()
+                && self.holder().is_some()
+                && !has_children(self.daemon_pid())
+                && !is_anybody_connected(&self.socket())
+        };
         let mut last = Vec::<Census>::new();
         eventually("the daemon to be at rest", || {
             // Before and after: what begins or ends under the census is not in it by halves.

@@ -41,7 +41,7 @@ pub(super) async fn attach(client: &ProcessShimClient, place: &Place) -> Result<
             Look::Lives => {}
             Look::Orphaned => {
                 tracing::warn!("shim dead, successor started");
-                launch::succeed(&client.config, place, client.keep.init(&place.id)).await?;
+                launch::succeed(&client.holder, place, client.keep.init(&place.id)).await?;
             }
             Look::Over(found) => {
                 client.keep.let_go(&place.id);

@@ -1,5 +1,6 @@
 //! Starting a shim: lease first, then the process, then the hello; undone when it does not come up.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
@@ -13,9 +14,9 @@ use contd_protocol::shim::{EXIT_RUN_OUT, TaskSpec, files};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-use super::keep::Keep;
+use super::holder::Holder;
 use super::shim::ProcessShim;
-use super::{Place, ShimClientConfig, blocking};
+use super::{Place, ProcessShimClient, blocking};
 use crate::{ShimError, deadline};
 
 const VERB: &str = "start the shim of";
@@ -25,7 +26,7 @@ const SUCCEED: &str = "start a successor for the shim of";
 const MAX_STDERR_BYTES: usize = 4096;
 
 /// How long standard error is read after the program's end, when a descendant of it keeps the pipe open.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Where programs are looked for when we have no `PATH` ourselves.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,19 +40,14 @@ enum Prepared {
 }
 
 /// Starts the shim of a container, or connects to the one that lives. A caller that drops this half-way cleans up.
-pub(super) async fn spawn(
-    config: &ShimClientConfig,
-    keep: &Arc<Keep>,
-    place: &Place,
-    task: TaskSpec,
-) -> Result<ProcessShim, ShimError> {
-    let run_dir = config.run_dir.clone();
+pub(super) async fn spawn(client: &ProcessShimClient, place: &Place, task: TaskSpec) -> Result<ProcessShim, ShimError> {
+    let (run_dir, keep) = (client.config.run_dir.clone(), &client.keep);
     let is_successor = match blocking(place, VERB, move |place| prepare(place, &run_dir, &task)).await? {
         Prepared::Lives => return ProcessShim::connect(place, Arc::clone(keep), VERB).await,
         Prepared::Reserved { is_successor } => is_successor,
     };
     contd_failpoint::hit(Failpoint::SpawnReserved);
-    let launched = launch(config, place, &[], Stdio::null()).await;
+    let launched = launch(&client.holder, place, None, None).await;
     contd_failpoint::hit(Failpoint::SpawnLaunched);
     let failure = match launched {
         Ok(()) => match ProcessShim::connect(place, Arc::clone(keep), VERB).await {
@@ -76,7 +72,7 @@ pub(super) async fn spawn(
 }
 
 /// Starts a successor for a shim that died under its container; `kept` is a pidfd of init.
-pub(super) async fn succeed(config: &ShimClientConfig, place: &Place, kept: Option<OwnedFd>) -> Result<(), ShimError> {
+pub(super) async fn succeed(holder: &Holder, place: &Place, kept: Option<OwnedFd>) -> Result<(), ShimError> {
     let reserve = |place: &Place| {
         let owner = match place.read::<TaskSpec>(files::TASK) {
             Some(task) => format!("{}/{}", task.namespace, task.id),
@@ -92,7 +88,7 @@ pub(super) async fn succeed(config: &ShimClientConfig, place: &Place, kept: Opti
         return Ok(());
     }
     contd_failpoint::hit(Failpoint::AttachReserved);
-    let launched = launch(config, place, &["--adopt"], kept.map_or_else(Stdio::null, Stdio::from)).await;
+    let launched = launch(holder, place, Some("--adopt"), kept).await;
     contd_failpoint::hit(Failpoint::AttachLaunched);
     let failure = match launched {
         Ok(()) => return Ok(()),
@@ -168,12 +164,17 @@ pub(super) fn write_json(place: &Place, name: &str, value: &impl serde::Serializ
     replace_volatile(&RealFs, &path, &bytes, 0o600).map_err(|error| failed(io::Error::other(error)))
 }
 
-async fn launch(config: &ShimClientConfig, place: &Place, more: &[&str], stdin: Stdio) -> Result<(), ShimError> {
-    let (id, binary) = (place.id.clone(), config.shim_binary.clone());
-    let mut command = Command::new(&config.shim_binary);
-    // Standard output too belongs to the shim: it must hold nothing of the daemon's.
-    command.arg("--dir").arg(place.lease.path()).args(more).stdout(Stdio::null()).current_dir("/");
-    match run_captured(&mut command, stdin, deadline::SPAWN).await {
+/// Starts a shim in the lease directory of a place, with another word at most, and waits until it is ready.
+pub(super) async fn launch(
+    holder: &Holder,
+    place: &Place,
+    role: Option<&str>,
+    stdin: Option<OwnedFd>,
+) -> Result<(), ShimError> {
+    let (id, binary) = (place.id.clone(), place.shim_binary.clone());
+    let mut words = vec![binary.as_os_str(), OsStr::new("--dir"), place.lease.path().as_os_str()];
+    words.extend(role.map(OsStr::new));
+    match holder.run(&words, stdin, deadline::SPAWN).await {
         Ok(Captured { status, .. }) if status.success() => Ok(()),
         Ok(Captured { status, stderr }) => {
             let has_run_out = status.code() == Some(EXIT_RUN_OUT);
@@ -205,10 +206,14 @@ pub(super) struct Captured {
     pub(super) stderr: String,
 }
 
+/// Returns where programs are looked for.
+pub(super) fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into())
+}
+
 /// Runs a program to its end with an empty environment but for `PATH`; kills it when it takes too long or nobody waits.
 pub(super) async fn run_captured(command: &mut Command, stdin: Stdio, limit: Duration) -> io::Result<Captured> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    command.env_clear().env("PATH", path).stdin(stdin).stderr(Stdio::piped()).kill_on_drop(true);
+    command.env_clear().env("PATH", search_path()).stdin(stdin).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
     let mut said = Vec::new();
     let mut stderr = child.stderr.take();
@@ -237,14 +242,14 @@ pub(super) async fn run_captured(command: &mut Command, stdin: Stdio, limit: Dur
 }
 
 /// Reads until the end of the file, and then waits for ever: only the program's own end counts.
-async fn keep_reading(pipe: Option<&mut (impl AsyncRead + Unpin)>, said: &mut Vec<u8>) {
+pub(super) async fn keep_reading(pipe: Option<&mut (impl AsyncRead + Unpin)>, said: &mut Vec<u8>) {
     if let Some(pipe) = pipe {
         read_capped(pipe, said).await;
     }
     std::future::pending::<()>().await;
 }
 
-async fn read_capped(pipe: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) {
+pub(super) async fn read_capped(pipe: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
         let room = MAX_STDERR_BYTES.saturating_sub(said.len());

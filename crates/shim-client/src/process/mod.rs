@@ -2,6 +2,7 @@
 
 mod attach;
 mod clean_up;
+mod holder;
 mod holdouts;
 mod keep;
 mod launch;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError, Vault};
 
+use holder::Holder;
 use keep::Keep;
 pub use keep::is_kept_name;
 pub use slots::SlotConfig;
@@ -57,12 +59,14 @@ pub struct ProcessShimClient {
     starts: Arc<PerKey<ContainerId, tokio::sync::Mutex<()>>>,
     slots: Option<Arc<Slots>>,
     keep: Arc<Keep>,
+    holder: Arc<Holder>,
 }
 
 impl ProcessShimClient {
     /// Makes a client; nothing is touched yet.
     pub fn new(config: ShimClientConfig) -> Self {
-        Self { config, starts: Arc::default(), slots: None, keep: Arc::default() }
+        let holder = Arc::new(Holder::new(&config.run_dir, &config.shim_binary));
+        Self { config, starts: Arc::default(), slots: None, keep: Arc::default(), holder }
     }
 
     /// Keeps warm shims for containers to come; see [`Self::fill_slots`].
@@ -93,9 +97,11 @@ impl ProcessShimClient {
         self.keep.release()
     }
 
-    /// Begins to make the warm shims, in the background; from then on each one that is used is replaced. Wants a tokio
-    /// runtime.
+    /// Begins to start the holder and the warm shims, in the background; from then on each one that is used is replaced.
+    /// Wants a tokio runtime.
     pub fn fill_slots(&self) {
+        let holder = Arc::clone(&self.holder);
+        tokio::spawn(async move { holder.be_there().await });
         if let Some(slots) = &self.slots {
             slots.refill(self);
         }
@@ -236,7 +242,7 @@ impl ShimClient for ProcessShimClient {
                     Err(error) => tracing::warn!(%error, "warm shim not usable, starting one"),
                 }
             }
-            let shim = launch::spawn(&self.config, &self.keep, &place, task).await?;
+            let shim = launch::spawn(self, &place, task).await?;
             Ok(Arc::new(shim) as Arc<dyn Shim>)
         }
         .boxed()

@@ -10,20 +10,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{PipeWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contd_durable::{Fs, RealFs};
 use contd_failpoint::Failpoint;
 use contd_lease::{LeaseDir, LeaseError, LeaseState};
-use contd_protocol::shim::{EXIT_RUN_OUT, SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
+use contd_protocol::shim::{SLOT_SPEC_VERSION, SlotSpec, TaskSpec, files};
 use contd_types::{ContainerId, NamespaceId, one_line};
-use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::keep::Keep;
-use super::launch::{self, Captured, run_captured};
+use super::launch;
 use super::shim::ProcessShim;
 use super::{Place, ProcessShimClient, blocking, clean_up};
 use crate::{ShimError, deadline};
@@ -207,7 +205,10 @@ impl Slots {
         };
         let run_dir = client.config.run_dir.clone();
         blocking(place, VERB, move |place| prepare(place, &run_dir, &spec)).await?;
-        launch(&client.config.shim_binary, place).await
+        let spawn = |source| ShimError::Spawn { id: id.clone(), binary: place.shim_binary.clone(), source };
+        let (theirs, leash) = std::io::pipe().map_err(spawn)?;
+        launch::launch(&client.holder, place, Some("--slot"), Some(theirs.into())).await?;
+        Ok(leash)
     }
 
     /// Removes what a slot has left, now or before the next is made.
@@ -261,22 +262,6 @@ fn prepare(place: &Place, run_dir: &Path, spec: &SlotSpec) -> Result<(), ShimErr
     let lease_failed = |source| place.lease_failed(source);
     place.lease.reserve(&format!("{OWNER}/{}", place.id), &place.socket).map_err(lease_failed)?;
     launch::write_json(place, files::SLOT, spec)
-}
-
-async fn launch(binary: &Path, place: &Place) -> Result<PipeWriter, ShimError> {
-    let (id, binary) = (place.id.clone(), binary.to_owned());
-    let spawn = |source| ShimError::Spawn { id: id.clone(), binary: binary.clone(), source };
-    let (theirs, leash) = std::io::pipe().map_err(spawn)?;
-    let mut command = Command::new(&binary);
-    command.arg("--dir").arg(place.lease.path()).arg("--slot").stdout(Stdio::null()).current_dir("/");
-    match run_captured(&mut command, Stdio::from(theirs), deadline::SPAWN).await {
-        Ok(Captured { status, .. }) if status.success() => Ok(leash),
-        Ok(Captured { status, stderr }) => {
-            let has_run_out = status.code() == Some(EXIT_RUN_OUT);
-            Err(ShimError::EndedEarly { id: place.id.clone(), status: status.to_string(), stderr, has_run_out })
-        }
-        Err(source) => Err(spawn(source)),
-    }
 }
 
 /// Gives a slot its task, and greets what is now the shim of a container.

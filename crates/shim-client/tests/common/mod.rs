@@ -70,7 +70,7 @@ impl Scratch {
         let mut scratch = Self::new();
         let path = scratch.dir.path().join("shim.sh");
         let source = scratch.dir.path().join("source.sh");
-        std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).expect("write");
+        std::fs::write(&source, format!("#!/bin/sh\n[ \"$1\" = --dir ] || exit 1\n{text}\n")).expect("write");
         std::fs::set_permissions(&source, PermissionsExt::from_mode(0o755)).expect("chmod");
         // Copied by another process: a test that forks meanwhile would inherit our descriptor, and the copy be busy.
         assert!(std::process::Command::new("cp").arg(&source).arg(&path).status().expect("cp").success());

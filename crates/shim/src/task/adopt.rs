@@ -5,15 +5,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use contd_durable::{Fs, RealFs};
 use contd_failpoint::Failpoint;
 use contd_protocol::shim::files;
-use contd_types::Exit;
+use contd_types::{Exit, ExitSource};
 use serde::de::DeserializeOwned;
 
 use super::{Phase, Task};
 use crate::error::TaskError;
+use crate::holder;
 use crate::init::{self, End, Init, StoredInit};
 
 /// The most bytes of a record of ours.
@@ -37,7 +39,8 @@ impl Task {
         self.pump.adopt().map_err(|source| TaskError::Output { id: id.clone(), source })?;
         contd_failpoint::hit(Failpoint::AdoptReplayed);
         let is_kept = kept.as_ref().is_some_and(|fd| init::is_of(fd, stored.record.pid.0));
-        let init = Init::take_over(&stored, kept).map_err(|source| TaskError::Adopt { id, source })?;
+        let run_dir = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir);
+        let init = Init::take_over(&stored, kept, run_dir).map_err(|source| TaskError::Adopt { id, source })?;
         contd_failpoint::hit(Failpoint::AdoptTaken);
         self.phase = Phase::Live { is_started, is_paused: stored.cgroup.is_frozen() };
         // The keeper of init's pidfd has held the FIFOs too, and so does a container that lives. Without both, what lay in
@@ -47,8 +50,12 @@ impl Task {
         match init {
             Some(init) => self.init = Some(init),
             None => {
+                let end = match holder::noted(run_dir, &stored.identity()) {
+                    Some(status) => End::Known(status, ExitSource::Reaped),
+                    None => End::Unknown(NOBODY_WATCHED.to_owned()),
+                };
                 self.lost = Some(stored);
-                self.begin_ending(End::Unknown(NOBODY_WATCHED.to_owned()));
+                self.begin_ending(end);
             }
         }
         Ok(())

@@ -1,0 +1,190 @@
+//! The holder of a node, seen from the daemon: it starts the shims, and is started by the first start that finds none.
+//!
+//! Where no holder can be had, shims are started without one: then only a death of both, shim and daemon, may cost an exit code.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use contd_lease::{LeaseDir, LeaseError};
+use contd_protocol::holder::{ANSWER_BYTES, Answer, DIR, Request, files};
+use nix::errno::Errno;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::Command;
+use tokio::sync::Mutex;
+
+use super::launch::{Captured, LAST_WORDS, keep_reading, read_capped, run_captured, search_path};
+use crate::deadline;
+
+/// How often a holder is looked for or started: another daemon's may just begin or end.
+const MAX_TRIES: u32 = 200;
+
+/// How often one is started that then does not answer.
+const MAX_STARTS: u32 = 3;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The holder of one run directory.
+#[derive(Debug)]
+pub(super) struct Holder {
+    lease: LeaseDir,
+    program: PathBuf,
+    /// The connection that holds the holder; it lives for as long as that is open.
+    held: Mutex<Option<UnixStream>>,
+}
+
+impl Holder {
+    pub(super) fn new(run_dir: &Path, program: &Path) -> Self {
+        Self { lease: LeaseDir::new(run_dir.join(DIR)), program: program.to_owned(), held: Mutex::default() }
+    }
+
+    /// Sees to it that there is a holder before the first shim is started.
+    pub(super) async fn be_there(&self) {
+        if let Err(error) = self.hold().await {
+            tracing::warn!(%error, "no holder of shims");
+        }
+    }
+
+    /// Runs a program of ours to its end, as a child of the holder: processes that it leaves behind are the holder's. Its
+    /// environment is empty but for `PATH`, and its standard output is nowhere. It is killed when it takes too long or the
+    /// caller drops this.
+    pub(super) async fn run(&self, words: &[&OsStr], stdin: Option<OwnedFd>, limit: Duration) -> io::Result<Captured> {
+        if let Err(error) = self.hold().await {
+            tracing::warn!(%error, "no holder of shims, starting one without it");
+            return self.run_alone(words, stdin, limit).await;
+        }
+        let stdin = stdin.map_or_else(null, Ok)?;
+        let (said, stderr) = io::pipe()?;
+        let path = search_path();
+        let all = [path.as_os_str()].into_iter().chain(words.iter().copied());
+        let request = Request::Start { words: all.map(|word| word.as_bytes().to_vec()).collect() };
+        let mut connection = self.call(&request, &[stdin, stderr.into()])?;
+        let said = Receiver::from_owned_fd(said.into())?;
+        let (answer, stderr) = captured(answer(&mut connection), said, limit).await?;
+        match answer {
+            Answer::Ended(status) => Ok(Captured { status: ExitStatus::from_raw(status), stderr }),
+            Answer::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Answer::Holds(_) => Err(Errno::EPROTO.into()),
+        }
+    }
+
+    async fn run_alone(&self, words: &[&OsStr], stdin: Option<OwnedFd>, limit: Duration) -> io::Result<Captured> {
+        let [program, arguments @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let mut command = Command::new(program);
+        command.args(arguments).stdout(Stdio::null()).current_dir("/");
+        run_captured(&mut command, stdin.map_or_else(Stdio::null, Stdio::from), limit).await
+    }
+
+    /// Sees to it that there is a holder and that it stays: connects, or starts one.
+    async fn hold(&self) -> io::Result<()> {
+        let mut held = self.held.lock().await;
+        if held.as_ref().is_some_and(is_open) {
+            return Ok(());
+        }
+        *held = None;
+        let mut starts = 0;
+        for _ in 0..MAX_TRIES {
+            match self.call(&Request::Hold, &[]) {
+                Ok(mut connection) => {
+                    if let Ok(Ok(Answer::Holds(_))) =
+                        tokio::time::timeout(deadline::CONNECT, answer(&mut connection)).await
+                    {
+                        *held = Some(connection);
+                        return Ok(());
+                    }
+                }
+                Err(error) if is_absent(&error) && starts < MAX_STARTS => {
+                    starts += u32::from(self.start().await?);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            // It was just ending.
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Starts a holder; `false` when another process is at it.
+    async fn start(&self) -> io::Result<bool> {
+        let (lease, socket) = (self.lease.clone(), self.socket());
+        match tokio::task::spawn_blocking(move || lease.reserve("holder", &socket)).await.map_err(io::Error::other)? {
+            Ok(()) => {}
+            // One begins, or ends.
+            Err(LeaseError::Held { .. }) => {
+                tokio::time::sleep(PAUSE).await;
+                return Ok(false);
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        let words = [self.program.as_os_str(), OsStr::new("--hold"), self.lease.path().as_os_str()];
+        match self.run_alone(&words, None, deadline::SPAWN).await? {
+            Captured { status, .. } if status.success() => Ok(true),
+            Captured { status, stderr } => Err(io::Error::other(format!("it ended with {status}: {stderr}"))),
+        }
+    }
+
+    /// Sends a request; the answer comes on the connection.
+    fn call(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<UnixStream> {
+        let bytes = request.to_bytes().ok_or_else(|| io::Error::from(Errno::E2BIG))?;
+        let stream = StdStream::connect(self.socket())?;
+        stream.set_nonblocking(true)?;
+        let fds: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
+        contd_descriptors::send(&stream, &bytes, &fds).map_err(io::Error::other)?;
+        UnixStream::from_std(stream)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.lease.path().join(files::SOCKET)
+    }
+}
+
+async fn answer(connection: &mut UnixStream) -> io::Result<Answer> {
+    let mut bytes = [0; ANSWER_BYTES];
+    connection.read_exact(&mut bytes).await?;
+    Answer::from_bytes(bytes).ok_or_else(|| Errno::EPROTO.into())
+}
+
+/// Waits for the answer while standard error is read, and then for the last words.
+async fn captured(
+    answer: impl Future<Output = io::Result<Answer>>,
+    mut stderr: Receiver,
+    limit: Duration,
+) -> io::Result<(Answer, String)> {
+    let mut said = Vec::new();
+    let run = async {
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = keep_reading(Some(&mut stderr), &mut said) => std::future::pending().await,
+        }
+    };
+    let too_late = |_elapsed| io::Error::new(io::ErrorKind::TimedOut, format!("it was not done after {limit:?}"));
+    let answer = tokio::time::timeout(limit, run).await.map_err(too_late)??;
+    // A descendant that keeps the pipe open costs the last words, nothing else.
+    let _cut_off = tokio::time::timeout(LAST_WORDS, read_capped(&mut stderr, &mut said)).await.is_err();
+    Ok((answer, String::from_utf8_lossy(&said).trim().to_owned()))
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open("/dev/null")?.into())
+}
+
+/// Tells whether the holder at the other end lives: it says nothing more.
+fn is_open(held: &UnixStream) -> bool {
+    matches!(held.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Tells whether nobody listens.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
