@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use crate::harness::servers::lease_pid;
 use crate::harness::{Node, eventually};
 
 /// The code of an engine error on `run`.
@@ -136,11 +137,8 @@ fn a_container_waits_for_a_full_log_and_nothing_is_lost_when_there_is_room_again
 /// Waits until another shim than this has the lease of the container `c`.
 #[track_caller]
 fn await_successor(node: &Node, shim: i32) {
-    let lease = node.shim_dir("c").join("lease.json");
-    eventually("a successor", || {
-        let lease: serde_json::Value = serde_json::from_slice(&fs::read(&lease).ok()?).ok()?;
-        lease["process"]["pid"].as_i64().is_some_and(|pid| pid != i64::from(shim)).then_some(())
-    });
+    let dir = node.shim_dir("c");
+    eventually("a successor", || lease_pid(&dir).is_some_and(|pid| pid != shim).then_some(()));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use crate::harness::manager::shipped;
 use crate::harness::{Manager, Node, eventually};
@@ -12,18 +11,6 @@ use crate::takeover::Stage;
 fn names_of(node: &Node, container: &str) -> Vec<String> {
     let id = node.inspect(container)["id"].as_str().expect("an id").to_owned();
     ["init", "stderr", "stdout"].map(|part| format!("contd-{}-{part}", &id[..16])).to_vec()
-}
-
-/// Kills the daemon and the counter's shim, lets the container end unseen, and starts the daemon again.
-fn end_unseen(stage: &mut Stage, before_the_start: impl FnOnce(&Manager)) {
-    let pid = stage.node.inspect("counts")["pid"].as_i64().expect("pid");
-    let shim = stage.node.shim_pid("counts");
-    stage.node.kill_daemon();
-    stage.node.kill(shim);
-    stage.let_end();
-    eventually("its end", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
-    before_the_start(stage.node.manager());
-    stage.node.start_daemon();
 }
 
 #[test]
@@ -36,7 +23,8 @@ fn the_manager_keeps_what_daemon_and_shim_would_lose_together() {
         names.iter().all(|name| stored.contains(name)).then_some(())
     });
     assert!(stage.node.manager().has_heard("READY=1"));
-    end_unseen(&mut stage, |_manager| {});
+    stage.end_unseen();
+    stage.node.start_daemon();
     stage.node.wait_for_status("counts", "stopped");
     // Its last words were in a pipe that nobody else had open, and its code where only a pidfd leads.
     assert_eq!(stage.node.inspect("counts")["exit_code"], 23);
@@ -52,7 +40,9 @@ fn the_manager_keeps_what_daemon_and_shim_would_lose_together() {
 fn without_what_the_manager_keeps_only_the_last_words_are_lost_and_said_to_be() {
     let mut stage = Stage::set(Node::managed(Manager::new));
     stage.node.announce("shim dead, successor started");
-    end_unseen(&mut stage, Manager::lose_all);
+    stage.end_unseen();
+    stage.node.manager().lose_all();
+    stage.node.start_daemon();
     stage.node.wait_for_status("counts", "stopped");
     let info = stage.node.inspect("counts");
     assert_eq!((&info["exit_code"], &info["exit"]["output_complete"]), (&23.into(), &false.into()), "{info}");

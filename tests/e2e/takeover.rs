@@ -22,9 +22,9 @@ pub(crate) const COUNT: &str =
 /// A container that counts, and one that must not notice.
 pub(crate) struct Stage {
     pub(crate) node: Node,
-    flist: Flist,
+    pub(crate) flist: Flist,
     counter: serde_json::Value,
-    bystander: serde_json::Value,
+    pub(crate) bystander: serde_json::Value,
 }
 
 impl Stage {
@@ -60,6 +60,23 @@ impl Stage {
     /// Lets the counter end.
     pub(crate) fn let_end(&self) {
         fs::write(self.node.root.join("input/go"), "").expect("let it end");
+    }
+
+    /// Lets the counter end, and waits until its process is gone.
+    #[track_caller]
+    pub(crate) fn let_end_and_wait(&self) {
+        self.let_end();
+        let init = format!("/proc/{}", self.counter);
+        eventually("its end", || (!Path::new(&init).exists()).then_some(()));
+    }
+
+    /// Kills the daemon and the counter's shim, and lets the container end unseen.
+    #[track_caller]
+    pub(crate) fn end_unseen(&mut self) {
+        let shim = self.node.shim_pid("counts");
+        self.node.kill_daemon();
+        self.node.kill(shim);
+        self.let_end_and_wait();
     }
 
     /// Lets the counter end, and demands every line, the true code, and an equal census.

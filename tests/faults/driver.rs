@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use contd_failpoint::{Failpoint, ORDER, STRUCK};
 
 use crate::bystander::Bystander;
+use crate::harness::servers::lease_pid;
 use crate::harness::{Flist, Node};
 use crate::points::{Provocation, Step};
 use crate::script::{self, LET_GO, STOPPED};
@@ -170,13 +171,10 @@ impl Stage {
     fn shims(&self) -> Vec<i32> {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.node.root.join("run/s")).into_iter().flatten().flatten() {
-            let read = |name: &str| -> Option<serde_json::Value> {
-                serde_json::from_slice(&fs::read(entry.path().join(name)).ok()?).ok()
-            };
-            let Some(pid) = read("lease.json").and_then(|lease| lease["process"]["pid"].as_i64()) else { continue };
+            let Some(pid) = lease_pid(&entry.path()) else { continue };
             let is_slot = entry.path().join("slot.json").exists() && !entry.path().join("task.json").exists();
-            let is_mine = |pid: &i32| *pid != self.bystander.shim && is_alive(*pid, self.node.root.to_str());
-            found.extend(i32::try_from(pid).ok().filter(|pid| !is_slot && is_mine(pid)));
+            let is_mine = pid != self.bystander.shim && is_alive(pid, self.node.root.to_str());
+            found.extend((!is_slot && is_mine).then_some(pid));
         }
         found
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::form;
+use crate::harness::servers::lease_pid;
 use crate::harness::{Node, eventually};
 use crate::script;
 
@@ -91,8 +92,7 @@ fn seed() -> u64 {
 
 /// Returns the living shim of a lease directory; `None` while there is none.
 fn shim_of(dir: &Path) -> Option<i32> {
-    let lease: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("lease.json")).ok()?).ok()?;
-    let pid = i32::try_from(lease["process"]["pid"].as_i64()?).ok()?;
+    let pid = lease_pid(dir)?;
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
     command.contains(dir.to_str()?).then_some(pid)
 }

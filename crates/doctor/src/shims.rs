@@ -211,11 +211,10 @@ mod tests {
         drop(held);
         let mut dead = scene.findings().await;
         // A process that another test forks holds the lock until it executes its program.
-        for _ in 0..1000 {
-            if place(&dead).contains("pid") {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                dead = scene.findings().await;
-            }
+        let mut looks = 0;
+        while place(&dead).contains("pid") && looks < 1000 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            (dead, looks) = (scene.findings().await, looks + 1);
         }
         assert!(!place(&dead).contains("pid"));
         for found in [living, dead] {

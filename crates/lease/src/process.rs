@@ -199,6 +199,25 @@ pub enum ProcessExit {
     Signal(i32),
 }
 
+impl ProcessExit {
+    /// Reads a status of `waitpid(2)`.
+    pub fn from_wait_status(status: i32) -> Self {
+        match status & 0x7f {
+            // The low byte of the code, as `exit(2)` keeps it.
+            0 => Self::Code(u8::try_from((status >> 8) & 0xff).unwrap_or(u8::MAX)),
+            signal => Self::Signal(signal),
+        }
+    }
+
+    /// Returns the status as `waitpid(2)` has it.
+    pub fn wait_status(self) -> i32 {
+        match self {
+            Self::Code(code) => i32::from(code) << 8,
+            Self::Signal(signal) => signal,
+        }
+    }
+}
+
 /// The kernel's report on an exit to a process that is not the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitInfo {
@@ -229,12 +248,7 @@ pub fn exit_info(pidfd: impl AsFd) -> Result<ExitInfo, ProcessError> {
             _ => return Err(ProcessError::Exit { source: error }),
         },
     }
-    let status = info.exit_code;
-    Ok(ExitInfo::Known(match status & 0x7f {
-        // The low byte of the code, as `exit(2)` keeps it.
-        0 => ProcessExit::Code(u8::try_from((status >> 8) & 0xff).unwrap_or(u8::MAX)),
-        signal => ProcessExit::Signal(signal),
-    }))
+    Ok(ExitInfo::Known(ProcessExit::from_wait_status(info.exit_code)))
 }
 
 /// Waits until the process has ended (it may still be a zombie), at most so long; returns whether it has.

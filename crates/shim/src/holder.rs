@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use contd_descriptors::receive;
 use contd_durable::{Fs as _, RealFs, replace_volatile};
-use contd_lease::{HeldLease, LeaseDir, ProcessIdentity};
+use contd_lease::{HeldLease, LeaseDir, LeaseState, ProcessExit, ProcessIdentity};
 use contd_process::ReadyPipe;
 use contd_protocol::holder::{Answer, MAX_REQUEST_BYTES, Request, exit_name, files};
 use nix::errno::Errno;
@@ -35,8 +35,8 @@ use crate::clock;
 use crate::daemonize;
 use crate::diagnostics::Diagnostics;
 use crate::event_loop::AGENT;
-use crate::start::{StartError, failed, listen};
-use crate::sys::{self, ChildStatus, Children};
+use crate::start::{StartError, failed, listen, print};
+use crate::sys::{self, Children};
 
 /// As `ps` shows it.
 const NAME: &std::ffi::CStr = c"contd-holder";
@@ -74,10 +74,7 @@ pub(crate) fn main(dir: &Path) -> ExitCode {
     match daemonize::fork_and_wait() {
         Ok(Err(code)) => code,
         Ok(Ok(pipe)) => serve(dir, pipe),
-        Err(error) => {
-            let _nobody_listens = writeln!(io::stderr(), "contd-shim: fork: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => print(&mut io::stderr(), &format!("contd-shim: fork: {error}"), ExitCode::FAILURE),
     }
 }
 
@@ -180,13 +177,8 @@ impl Holder {
 
     /// Goes on with each caller that is ready.
     fn answer(&mut self, ready: &[bool]) {
-        let mut at = 0;
-        let diagnostics = &self.diagnostics;
-        self.callers.retain_mut(|caller| {
-            let is_ready = ready.get(at).copied().unwrap_or_default();
-            at += 1;
-            !is_ready || caller.go_on(diagnostics)
-        });
+        let (mut ready, diagnostics) = (ready.iter(), &self.diagnostics);
+        self.callers.retain_mut(|caller| ready.next() != Some(&true) || caller.go_on(diagnostics));
     }
 
     /// Reaps children that have ended: the answer of the caller that waits for one, and a file for each other. Tells whether
@@ -198,7 +190,7 @@ impl Holder {
                 Children::Alive => return Ok(true),
                 Children::Ended(pid, status) => (pid, status),
             };
-            let status = wait_status(status);
+            let status = status.wait_status();
             match self.callers.iter().position(|caller| matches!(caller.stage, Stage::Waits(child) if child == pid)) {
                 Some(place) => {
                     let caller = self.callers.swap_remove(place);
@@ -311,31 +303,19 @@ fn start(words: Vec<Vec<u8>>, fds: Vec<OwnedFd>) -> io::Result<i32> {
     i32::try_from(child.id()).map_err(io::Error::other)
 }
 
-/// The status as `waitpid(2)` has it.
-fn wait_status(status: ChildStatus) -> i32 {
-    match status {
-        ChildStatus::Code(code) => i32::from(code) << 8,
-        ChildStatus::Signal(signal) => signal,
-    }
-}
-
 /// How a child of a dead shim has ended, as the holder has noted it; `None` while it has not, or when there is no holder.
-pub(crate) fn noted(run_dir: &Path, identity: &ProcessIdentity) -> Option<ChildStatus> {
+pub(crate) fn noted(run_dir: &Path, identity: &ProcessIdentity) -> Option<ProcessExit> {
     let name = exit_name(identity.pid, identity.start_ticks);
     let path = run_dir.join(contd_protocol::holder::DIR).join(files::EXITS).join(name);
     let status: i32 = RealFs.read(&path, 16).ok().and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok())?;
-    let signal = status & 0x7f;
-    Some(match signal {
-        0 => ChildStatus::Code(u8::try_from((status >> 8) & 0xff).ok()?),
-        signal => ChildStatus::Signal(signal),
-    })
+    Some(ProcessExit::from_wait_status(status))
 }
 
 /// Tells whether a process is a child of the living holder of a node, which will note its end.
 pub(crate) fn holds(run_dir: &Path, pid: i32) -> bool {
     let lease = LeaseDir::new(run_dir.join(contd_protocol::holder::DIR));
     let holder = match lease.probe() {
-        Ok(contd_lease::LeaseState::Held(lease)) => lease.process,
+        Ok(LeaseState::Held(lease)) => lease.process,
         _ => None,
     };
     holder.is_some_and(|holder| crate::reaper::parent_of(pid) == Some(holder.pid))

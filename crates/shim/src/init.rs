@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::holder;
 use crate::reaper;
-use crate::sys::{self, ChildStatus};
+use crate::sys;
 
 /// How long the process that inherits a dead predecessor's children may take to reap one: init does so at once.
 const REAPED_WITHIN: Duration = Duration::from_secs(2);
@@ -65,7 +65,7 @@ pub(crate) enum InitError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// For certain.
-    Known(ChildStatus, ExitSource),
+    Known(ProcessExit, ExitSource),
     /// It has, but nobody says how.
     Unknown(String),
 }
@@ -202,12 +202,7 @@ impl Init {
             return Ok(Some(End::Known(status, ExitSource::Pidfd)));
         }
         match info {
-            ExitInfo::Known(ProcessExit::Code(code)) => {
-                Ok(Some(End::Known(ChildStatus::Code(code), ExitSource::Pidfd)))
-            }
-            ExitInfo::Known(ProcessExit::Signal(signal)) => {
-                Ok(Some(End::Known(ChildStatus::Signal(signal), ExitSource::Pidfd)))
-            }
+            ExitInfo::Known(status) => Ok(Some(End::Known(status, ExitSource::Pidfd))),
             _ if !contd_lease::wait_dead(&self.pidfd, Duration::ZERO).map_err(io::Error::other)? => Ok(None),
             // The holder may have noted and reaped it since the first look.
             ExitInfo::Unsupported if dead.is_none() && !holder::holds(run_dir, self.identity.pid) => {
@@ -256,19 +251,18 @@ pub(crate) fn is_of(fd: &OwnedFd, pid: i32) -> bool {
 /// Reads how a process has ended that nobody has reaped yet: its entry in `/proc` is its own until then.
 ///
 /// A reader without the right is shown a 0 there, so that a 0 says nothing.
-fn status_of_unreaped(identity: &ProcessIdentity) -> Option<ChildStatus> {
+fn status_of_unreaped(identity: &ProcessIdentity) -> Option<ProcessExit> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", identity.pid)).ok()?;
     status_in(&stat, identity.start_ticks)
 }
 
-fn status_in(stat: &str, start_ticks: u64) -> Option<ChildStatus> {
+fn status_in(stat: &str, start_ticks: u64) -> Option<ProcessExit> {
     // Behind the command's name, in parentheses, which may itself hold any; proc(5) counts from 1 and it is the second.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let number = |place: usize| fields.get(place.checked_sub(3)?)?.parse::<u64>().ok();
     let is_it = *fields.first()? == "Z" && number(22)? == start_ticks;
     let status = i32::try_from(number(52)?).ok().filter(|status| is_it && *status != 0)?;
-    let (code, signal) = ((status >> 8) & 0xff, status & 0x7f);
-    Some(if signal == 0 { ChildStatus::Code(u8::try_from(code).ok()?) } else { ChildStatus::Signal(signal) })
+    Some(ProcessExit::from_wait_status(status))
 }
 
 /// Reads what a child of ours executes; it is not reaped yet, so its pid is its own. A zombie executes nothing.
@@ -287,7 +281,7 @@ mod tests {
         let identity = ProcessIdentity::of(pid).expect("look").expect("it is ours");
         let pidfd = contd_lease::pidfd(&identity).expect("open").expect("it is not reaped");
         assert!(contd_lease::wait_dead(&pidfd, Duration::from_secs(10)).expect("wait"), "it ends at once");
-        assert_eq!(status_of_unreaped(&identity), Some(ChildStatus::Code(7)));
+        assert_eq!(status_of_unreaped(&identity), Some(ProcessExit::Code(7)));
         let other = ProcessIdentity { start_ticks: identity.start_ticks + 1, ..identity };
         assert_eq!(status_of_unreaped(&other), None, "another process of the same pid");
         child.wait().expect("reap");
@@ -297,9 +291,9 @@ mod tests {
     #[test]
     fn a_signal_is_told_from_a_code_and_a_nought_says_nothing() {
         let stat = |status: u32| format!("5 (a) b) Z {}9 {}{status}", "0 ".repeat(18), "0 ".repeat(29));
-        assert_eq!(status_in(&stat(9), 9), Some(ChildStatus::Signal(9)));
-        assert_eq!(status_in(&stat(137), 9), Some(ChildStatus::Signal(9)), "with a core");
-        assert_eq!(status_in(&stat(23 << 8), 9), Some(ChildStatus::Code(23)));
+        assert_eq!(status_in(&stat(9), 9), Some(ProcessExit::Signal(9)));
+        assert_eq!(status_in(&stat(137), 9), Some(ProcessExit::Signal(9)), "with a core");
+        assert_eq!(status_in(&stat(23 << 8), 9), Some(ProcessExit::Code(23)));
         assert_eq!(status_in(&stat(0), 9), None);
     }
 }

@@ -136,7 +136,7 @@ pub fn main(
     }
 }
 
-fn print(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
+pub(crate) fn print(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
     // A reader that has closed it does not need the text.
     let _nobody_listens = writeln!(to, "{text}");
     code

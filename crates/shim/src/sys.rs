@@ -3,17 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use contd_lease::ProcessExit;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
-
-/// How a child ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChildStatus {
-    /// It returned this code.
-    Code(u8),
-    /// This signal ended it.
-    Signal(i32),
-}
 
 /// The state of all children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +15,7 @@ pub(crate) enum Children {
     /// There are, and all of them live.
     Alive,
     /// This one has ended in this way and waits to be reaped.
-    Ended(i32, ChildStatus),
+    Ended(i32, ProcessExit),
 }
 
 /// Sends SIGKILL to a child that was not reaped: until then its pid is certainly its own.
@@ -41,7 +33,7 @@ pub(crate) fn end_child(pid: i32) -> io::Result<()> {
 /// Takes the status of a child that has ended and lets the kernel forget it; `None` while it lives.
 ///
 /// Fails with `ECHILD` when the process is not our child.
-pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ChildStatus>> {
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ProcessExit>> {
     let id = libc::id_t::try_from(pidfd.as_raw_fd()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     Ok(wait(libc::P_PIDFD, id, libc::WEXITED | libc::WNOHANG)?.map(|(_, status)| status))
 }
@@ -85,7 +77,7 @@ pub(crate) fn catch_without_effect(signals: &[Signal]) -> io::Result<()> {
     Ok(())
 }
 
-fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<Option<(i32, ChildStatus)>> {
+fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<Option<(i32, ProcessExit)>> {
     loop {
         // SAFETY: siginfo_t is plain old data for which all zeros is a valid value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -108,8 +100,8 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Resul
         let status = unsafe { info.si_status() };
         let status = match info.si_code {
             // The kernel passes on the low eight bits only.
-            libc::CLD_EXITED => ChildStatus::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),
-            _ => ChildStatus::Signal(status),
+            libc::CLD_EXITED => ProcessExit::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),
+            _ => ProcessExit::Signal(status),
         };
         return Ok(Some((pid, status)));
     }

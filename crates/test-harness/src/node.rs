@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::census::{cgroups_below, has_children, is_anybody_connected};
+use crate::servers::lease_pid;
 use crate::{Census, Flist, Manager, eventually};
 
 /// Paths that grow on purpose: caches, the journal of events, what tests put there themselves, the daemon's own log, the
@@ -337,9 +338,7 @@ impl Node {
 
     /// Returns the pid of the living holder of the shims.
     pub fn holder(&self) -> Option<i32> {
-        let lease = fs::read(self.root.join("run/h/lease.json")).ok()?;
-        let lease: serde_json::Value = serde_json::from_slice(&lease).ok()?;
-        let pid = i32::try_from(lease["process"]["pid"].as_i64()?).ok()?;
+        let pid = lease_pid(&self.root.join("run/h"))?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         (name.trim() == "contd-holder").then_some(pid)
     }
@@ -354,9 +353,7 @@ impl Node {
     /// Returns the process id of a container's shim.
     #[track_caller]
     pub fn shim_pid(&self, container: &str) -> i32 {
-        let path = self.shim_dir(container).join("lease.json");
-        let lease: serde_json::Value = serde_json::from_slice(&fs::read(path).expect("a lease")).expect("JSON");
-        lease["process"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a shim lives")
+        lease_pid(&self.shim_dir(container)).expect("a shim lives")
     }
 
     /// Sends a signal to a process of this node.

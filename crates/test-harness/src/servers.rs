@@ -1,7 +1,7 @@
 //! The flist servers of a node, as their lease directories tell.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Node;
 
@@ -31,9 +31,18 @@ impl FlistServer {
     }
 
     fn at(dir: PathBuf) -> Option<Self> {
-        let read = |name: &str| serde_json::from_slice::<serde_json::Value>(&fs::read(dir.join(name)).ok()?).ok();
-        let pid = |value: &serde_json::Value| value["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        let (keeper, serving) = (pid(&read("lease.json")?["process"])?, pid(&read("server.json")?)?);
+        let (keeper, serving) = (lease_pid(&dir)?, pid_in(&dir.join("server.json"), "/pid")?);
         Some(Self { dir, keeper, serving })
     }
+}
+
+/// Returns the process of a lease directory, alive or not; `None` while none has claimed it.
+pub fn lease_pid(dir: &Path) -> Option<i32> {
+    pid_in(&dir.join("lease.json"), "/process/pid")
+}
+
+/// Reads a pid in a file of JSON.
+fn pid_in(path: &Path, pointer: &str) -> Option<i32> {
+    let value: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    i32::try_from(value.pointer(pointer)?.as_i64()?).ok()
 }

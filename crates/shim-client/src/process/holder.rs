@@ -21,7 +21,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use super::launch::{Captured, LAST_WORDS, keep_reading, read_capped, run_captured, search_path};
+use super::launch::{Captured, captured, run_captured, search_path};
 use crate::deadline;
 
 /// How often a holder is looked for or started: another daemon's may just begin or end.
@@ -152,27 +152,6 @@ async fn answer(connection: &mut UnixStream) -> io::Result<Answer> {
     let mut bytes = [0; ANSWER_BYTES];
     connection.read_exact(&mut bytes).await?;
     Answer::from_bytes(bytes).ok_or_else(|| Errno::EPROTO.into())
-}
-
-/// Waits for the answer while standard error is read, and then for the last words.
-async fn captured(
-    answer: impl Future<Output = io::Result<Answer>>,
-    mut stderr: Receiver,
-    limit: Duration,
-) -> io::Result<(Answer, String)> {
-    let mut said = Vec::new();
-    let run = async {
-        tokio::select! {
-            biased;
-            answer = answer => answer,
-            () = keep_reading(Some(&mut stderr), &mut said) => std::future::pending().await,
-        }
-    };
-    let too_late = |_elapsed| io::Error::new(io::ErrorKind::TimedOut, format!("it was not done after {limit:?}"));
-    let answer = tokio::time::timeout(limit, run).await.map_err(too_late)??;
-    // A descendant that keeps the pipe open costs the last words, nothing else.
-    let _cut_off = tokio::time::timeout(LAST_WORDS, read_capped(&mut stderr, &mut said)).await.is_err();
-    Ok((answer, String::from_utf8_lossy(&said).trim().to_owned()))
 }
 
 fn null() -> io::Result<OwnedFd> {

@@ -26,7 +26,7 @@ const SUCCEED: &str = "start a successor for the shim of";
 const MAX_STDERR_BYTES: usize = 4096;
 
 /// How long standard error is read after the program's end, when a descendant of it keeps the pipe open.
-pub(super) const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Where programs are looked for when we have no `PATH` ourselves.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -215,41 +215,41 @@ pub(super) fn search_path() -> OsString {
 pub(super) async fn run_captured(command: &mut Command, stdin: Stdio, limit: Duration) -> io::Result<Captured> {
     command.env_clear().env("PATH", search_path()).stdin(stdin).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
+    let stderr = child.stderr.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    match captured(child.wait(), stderr, limit).await {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => child.kill().await.and(Err(error)),
+        ended => ended.map(|(status, stderr)| Captured { status, stderr }),
+    }
+}
+
+/// Waits for the end of a program while its standard error is read, and then for the last words.
+pub(super) async fn captured<T>(
+    end: impl Future<Output = io::Result<T>>,
+    mut stderr: impl AsyncRead + Unpin,
+    limit: Duration,
+) -> io::Result<(T, String)> {
     let mut said = Vec::new();
-    let mut stderr = child.stderr.take();
     let run = async {
         tokio::select! {
             biased;
-            status = child.wait() => status,
-            () = keep_reading(stderr.as_mut(), &mut said) => std::future::pending().await,
+            end = end => end,
+            () = keep_reading(&mut stderr, &mut said) => std::future::pending().await,
         }
     };
-    let status = match tokio::time::timeout(limit, run).await {
-        Ok(status) => status?,
-        Err(_elapsed) => {
-            child.kill().await?;
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it was not done after {limit:?}")));
-        }
-    };
-    let last_words = async {
-        if let Some(stderr) = stderr.as_mut() {
-            read_capped(stderr, &mut said).await;
-        }
-    };
+    let too_late = |_elapsed| io::Error::new(io::ErrorKind::TimedOut, format!("it was not done after {limit:?}"));
+    let end = tokio::time::timeout(limit, run).await.map_err(too_late)??;
     // A descendant that keeps the pipe open costs the last words, nothing else.
-    let _cut_off = tokio::time::timeout(LAST_WORDS, last_words).await.is_err();
-    Ok(Captured { status, stderr: String::from_utf8_lossy(&said).trim().to_owned() })
+    let _cut_off = tokio::time::timeout(LAST_WORDS, read_capped(&mut stderr, &mut said)).await.is_err();
+    Ok((end, String::from_utf8_lossy(&said).trim().to_owned()))
 }
 
 /// Reads until the end of the file, and then waits for ever: only the program's own end counts.
-pub(super) async fn keep_reading(pipe: Option<&mut (impl AsyncRead + Unpin)>, said: &mut Vec<u8>) {
-    if let Some(pipe) = pipe {
-        read_capped(pipe, said).await;
-    }
+async fn keep_reading(pipe: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) {
+    read_capped(pipe, said).await;
     std::future::pending::<()>().await;
 }
 
-pub(super) async fn read_capped(pipe: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) {
+async fn read_capped(pipe: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
         let room = MAX_STDERR_BYTES.saturating_sub(said.len());

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as ProcessStdio};
 
+use contd_lease::ProcessExit;
 use contd_protocol::shim::{TaskSpec, files};
 use contd_types::{ContainerId, ErrorKind};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -13,7 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::{Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words, oci_error};
 use crate::daemonize;
 use crate::reaper;
-use crate::sys::{self, ChildStatus};
+use crate::sys;
 
 /// Where the runtime writes init's pid; read once, then removed.
 const PID_FILE: &str = "init.pid";
@@ -139,7 +140,7 @@ impl Operation for OciOperation {
         let watch = |source| RuntimeError::Watch { verb: self.verb, id: self.id.clone(), source };
         let status = sys::reap(self.pidfd.as_fd()).map_err(watch)?;
         let status = status.ok_or_else(|| watch(io::ErrorKind::WouldBlock.into()))?;
-        if status == ChildStatus::Code(0) {
+        if status == ProcessExit::Code(0) {
             return match self.verb {
                 Verb::Create => self.read_pid(),
                 Verb::Start => Ok(Outcome::LetGo),
@@ -155,8 +156,8 @@ impl Operation for OciOperation {
             Verb::Pause | Verb::Resume | Verb::Delete => ErrorKind::Internal,
         };
         let status = match status {
-            ChildStatus::Code(code) => format!("code {code}"),
-            ChildStatus::Signal(signal) => format!("signal {signal}"),
+            ProcessExit::Code(code) => format!("code {code}"),
+            ProcessExit::Signal(signal) => format!("signal {signal}"),
         };
         Err(RuntimeError::Failed { verb: self.verb, id: self.id.clone(), status, kind, source: Words(words) })
     }

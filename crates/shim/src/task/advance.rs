@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use contd_durable::{DurableError, Fs, RealFs, replace, replace_volatile};
 use contd_failpoint::Failpoint;
+use contd_lease::ProcessExit;
 use contd_protocol::shim::{Response, files};
 use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
 use nix::poll::PollFlags;
@@ -20,7 +21,6 @@ use crate::init::{End, Init};
 use crate::leftover;
 use crate::reaper::{self, Left};
 use crate::runtime::{Outcome, RuntimeError, Verb, Words};
-use crate::sys::ChildStatus;
 
 /// How often the time to read the last output is given again at most, while output comes.
 const MAX_EXTENSIONS: u32 = 4;
@@ -219,8 +219,8 @@ impl Task {
 
     fn exit_of(&self, ending: &Ending) -> Exit {
         let (cause, source) = match &ending.end {
-            End::Known(ChildStatus::Code(code), source) => (ExitCause::Code(*code), *source),
-            End::Known(ChildStatus::Signal(number), source) => {
+            End::Known(ProcessExit::Code(code), source) => (ExitCause::Code(*code), *source),
+            End::Known(ProcessExit::Signal(number), source) => {
                 match u8::try_from(*number).ok().and_then(|n| Signal::new(n).ok()) {
                     Some(signal) => (ExitCause::Signal(signal), *source),
                     None => (ExitCause::Unknown(format!("the kernel reports signal {number}")), ExitSource::Unknown),
