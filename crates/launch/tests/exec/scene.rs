@@ -177,7 +177,10 @@ impl Container {
     /// Stops its launcher, so that init is not reaped, or lets it continue.
     pub(crate) fn stop_launcher(&self, is_stopped: bool) {
         let signal = if is_stopped { Signal::SIGSTOP } else { Signal::SIGCONT };
-        kill(Pid::from_raw(self.launch.id().cast_signed()), signal).unwrap();
+        let pid = self.launch.id().cast_signed();
+        kill(Pid::from_raw(pid), signal).unwrap();
+        // It stops when it is scheduled next; until then it could still reap.
+        await_level("the launcher to stop", || !is_stopped || read_of(pid, "stat").contains(") T "));
     }
 
     /// Kills init; it stays a zombie while its launcher is stopped.
