@@ -433,7 +433,7 @@ impl Node {
             if left.is_empty() && are_slots_whole {
                 break;
             }
-            let is_in_time = begin.elapsed() < crate::SOON;
+            let is_in_time = begin.elapsed() < *crate::SOON;
             assert!(is_in_time, "slots whole: {are_slots_whole}; left:\n{left}\ndaemon log:\n{}", self.daemon_log());
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
