@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test test-repeat faults soak fuzz bench bench-flist check install uninstall
+.PHONY: help deps build demo test test-repeat vm vm-short faults soak fuzz bench bench-flist check install uninstall
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,6 +31,18 @@ N ?= 10
 LOAD ?= half
 test-repeat: deps ## Runs the whole suite N=10 times, LOAD=half of them beside a load on all cores (none, half, all); stops at nothing
 	$(SUITE) --repeat $(N) --load $(LOAD) $(if $(ONLY),--only "$(ONLY)")
+
+.PHONY: deps-vm
+deps-vm:
+	@.ci/deps vm
+
+NODE ?=
+VM := $(SUITE) vm $(addprefix --node ,$(NODE)) $(addprefix --only ,$(ONLY))
+vm: deps-vm ## Boots each node (or NODE=zero-os, debian, debian-arm64, newest) and runs the end-to-end tests in it; ONLY=kill_sends chooses by a part of the name
+	$(VM)
+
+vm-short: deps-vm ## The same for zero-os and debian, with a test for each promise (tests/vm/promises.toml)
+	$(VM) --short true
 
 FAULTS := CONTD_BINARIES_ARE_BUILT=1 cargo test --locked -p contd --test faults --
 

@@ -60,7 +60,7 @@ impl Conmon {
         // Poll faster than `eventually`: the measured time ends here.
         let begin = std::time::Instant::now();
         while !exit.exists() {
-            assert!(begin.elapsed() < crate::harness::SOON, "conmon does not announce the exit");
+            assert!(begin.elapsed() < *crate::harness::SOON, "conmon does not announce the exit");
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
     }

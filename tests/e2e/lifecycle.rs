@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Node, eventually};
+use crate::harness::{Node, eventually, tick};
 
 #[test]
 fn a_created_container_waits_over_the_death_of_the_daemon_and_starts_when_it_is_told() {
@@ -53,9 +53,10 @@ fn the_shims_of_all_containers_are_replaced_and_no_container_notices() {
     let node = Node::start();
     let flist = node.flist();
     let share = format!("{}:/data", node.root.join("input").display());
-    let count = "i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep 0.002; done; exit 5";
+    let tick = tick();
+    let count = format!("i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep {tick}; done; exit 5");
     for name in ["one", "two"] {
-        node.contd(["run", "-d", "--name", name, "-v", &share, flist.arg(), "/bin/sh", "-c", count]).ok();
+        node.contd(["run", "-d", "--name", name, "-v", &share, flist.arg(), "/bin/sh", "-c", &count]).ok();
     }
     let seen = |name: &str| (node.inspect(name)["pid"].clone(), node.shim_pid(name));
     let before = ["one", "two"].map(seen);

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Node, eventually};
+use crate::harness::{Node, eventually, tick};
 
-/// Numbers lines until it may end, then ends with code 23.
+/// Numbers lines until it may end, then ends with code 23; TICK stands for a pause.
 const COUNT: &str =
-    "i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep 0.002; done; echo last $i; exit 23";
+    "i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep TICK; done; echo last $i; exit 23";
 
 /// The daemon's messages when a shim is lost.
 const LOST: [&str; 2] = ["shim lost", "shim dead, successor started"];
@@ -24,7 +24,8 @@ impl Stage {
         LOST.into_iter().for_each(|text| node.announce(text));
         let flist = node.flist();
         let share = format!("{}:/data", node.root.join("input").display());
-        node.contd(["run", "-d", "--name", "counts", "-v", &share, flist.arg(), "/bin/sh", "-c", COUNT]).ok();
+        let count = COUNT.replace("TICK", tick());
+        node.contd(["run", "-d", "--name", "counts", "-v", &share, flist.arg(), "/bin/sh", "-c", &count]).ok();
         node.contd(["run", "-d", "--name", "stays", flist.arg(), "/bin/sleep", "1000"]).ok();
         let (pid, bystander) = (node.inspect("counts")["pid"].clone(), node.inspect("stays")["pid"].clone());
         Self { node, pid, bystander }

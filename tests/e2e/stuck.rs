@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
@@ -12,10 +12,7 @@ use crate::harness::census::cgroups_below;
 use crate::harness::dead_fuse::DeadFuse;
 use crate::harness::machine::has_unified_cgroups;
 use crate::harness::servers::FlistServer;
-use crate::harness::{Node, eventually};
-
-/// `contd rm -f -t 0` takes 10 s for SIGKILL and 15 s for the removal; what hangs does so for ever.
-const IN_TIME: Duration = Duration::from_secs(300);
+use crate::harness::{Node, SOON, eventually};
 
 /// A node with a bystander.
 struct Stage {
@@ -45,7 +42,7 @@ impl Stage {
             assert_eq!(self.node.inspect("stays")["pid"], self.bystander);
         });
         removal.fails_with(1, why);
-        assert!(begun.elapsed() < IN_TIME, "it took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < *SOON, "it took {:?}", begun.elapsed());
         let info = self.node.inspect(&id);
         assert_eq!(info["status"], "deleting");
         assert!(info["lingering"].as_str().is_some_and(|reason| reason.contains(why)), "{info}");
@@ -170,7 +167,7 @@ fn a_flist_server_that_stands_still_delays_nobody_else_and_goes_with_its_last_co
         stage.node.contd(["run", "--rm", &stage.flist, "/bin/true"]).ok();
     });
     late.fails_with(125, "did not answer within");
-    assert!(begun.elapsed() < IN_TIME, "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < *SOON, "it took {:?}", begun.elapsed());
     let removed = stage.node.contd(["rm", "-f", "-t", "0", "reads"]);
     if removed.code != 0 {
         removed.fails_with(1, "its removal goes on by itself");

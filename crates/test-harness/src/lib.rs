@@ -53,4 +53,4 @@ pub use netns::Netns;
 pub use node::Node;
 pub use port::Port;
 pub use said::said;
-pub use wait::{SOON, eventually};
+pub use wait::{SOON, eventually, tick};

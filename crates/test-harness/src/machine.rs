@@ -26,6 +26,18 @@ pub fn make_pids_cgroup(name: &str) -> PathBuf {
     dir
 }
 
+/// Tells whether a FUSE server can have the kernel read whole files without it (Linux 6.9).
+pub fn has_fuse_passthrough() -> bool {
+    is_kernel_at_least(6, 9)
+}
+
+fn is_kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok).expect("a number in the kernel's release");
+    (next(), next()) >= (major, minor)
+}
+
 /// Tests that drop the page cache of the machine, and tests that rely on it, agree by a lock on this file.
 const PAGE_CACHE: &str = "/tmp/contd-test-page-cache.lock";
 

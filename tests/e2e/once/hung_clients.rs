@@ -9,10 +9,7 @@ use contd_protocol::api::{Call, Request, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{Frame, Hello, Kind};
 
-use crate::harness::Node;
-
-/// Above the daemon's own time-outs, on two busy cores.
-const HUNG_UP: Duration = Duration::from_secs(300);
+use crate::harness::{Node, SOON};
 
 fn greeted(node: &Node) -> UnixStream {
     let mut stream = UnixStream::connect(node.socket()).expect("connect");
@@ -28,7 +25,7 @@ fn call(id: u64) -> Vec<u8> {
 /// Waits until the other side has closed.
 #[track_caller]
 fn until_hung_up(mut stream: UnixStream, who: &str) {
-    stream.set_read_timeout(Some(HUNG_UP)).expect("set a time-out");
+    stream.set_read_timeout(Some(*SOON)).expect("set a time-out");
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {
         Ok(_) => {}
@@ -42,7 +39,7 @@ fn ask_and_never_read(mut stream: UnixStream) {
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("set a time-out");
     let begun = Instant::now();
     for id in 1.. {
-        assert!(begun.elapsed() < HUNG_UP, "who does not read was not hung up on");
+        assert!(begun.elapsed() < *SOON, "who does not read was not hung up on");
         match stream.write_all(&call(id)) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}

@@ -6,13 +6,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use crate::harness::census::{cgroups_below, command_lines};
-use crate::harness::eventually;
+use crate::harness::{SOON, eventually};
 
-/// The time that one line may take on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Directories that the examples use, each a tmpfs here.
 const OWN: [&str; 6] = ["/srv", "/run", "/var/lib", "/var/log", "/var/cache", "/etc/contd"];
 /// The mark of the line behind a command's output, which holds its exit code.
@@ -71,7 +68,7 @@ impl Shell {
         let mut said = Vec::new();
         loop {
             let next =
-                self.output.recv_timeout(PATIENCE).map_err(|error| format!("{line}: {error}: {}", self.errors()))?;
+                self.output.recv_timeout(*SOON).map_err(|error| format!("{line}: {error}: {}", self.errors()))?;
             match next.strip_prefix(MARK) {
                 None => said.push(next),
                 Some(code) => {

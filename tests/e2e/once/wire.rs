@@ -3,12 +3,11 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, VersionRange};
 
-use crate::harness::Node;
+use crate::harness::{Node, SOON};
 
 fn hello(versions: VersionRange) -> Vec<u8> {
     Frame::new(HELLO_VERSION, Kind::Hello, &Hello { versions, agent: "test".into() }).expect("small").to_bytes()
@@ -25,7 +24,7 @@ fn exchange(socket: &Path, bytes: &[u8]) -> Vec<u8> {
 
 #[track_caller]
 fn read_to_hang_up(socket: &Path, mut stream: UnixStream) -> Vec<u8> {
-    stream.set_read_timeout(Some(Duration::from_secs(300))).expect("set a time-out");
+    stream.set_read_timeout(Some(*SOON)).expect("set a time-out");
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         Ok(_) => answer,

@@ -19,14 +19,23 @@ pub(crate) struct TestBinary {
     pub(crate) dir: PathBuf,
 }
 
-/// Builds everything and returns the test binaries.
+/// All that was built and can be run.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) tests: Vec<TestBinary>,
+    /// Programs and examples.
+    pub(crate) programs: Vec<PathBuf>,
+}
+
+/// Builds everything, for another architecture if that is named.
 ///
 /// # Errors
 /// When cargo cannot be run, fails, or has built no test.
-pub(crate) fn build() -> Result<Vec<TestBinary>, String> {
+pub(crate) fn build(target: Option<&str>) -> Result<Built, String> {
     let begin = Instant::now();
     let output = Command::new(cargo())
         .args(["build", "--locked", "--workspace", "--all-targets", "--message-format=json-render-diagnostics"])
+        .args(target.iter().flat_map(|target| ["--target", target]))
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("run cargo build: {error}"))?;
@@ -34,13 +43,14 @@ pub(crate) fn build() -> Result<Vec<TestBinary>, String> {
         return Err(format!("cargo build: {}", output.status));
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let binaries: Vec<TestBinary> =
-        text.lines().filter_map(|line| test_binary(&serde_json::from_str(line).ok()?)).collect();
-    if binaries.is_empty() {
+    let messages: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let tests: Vec<TestBinary> = messages.iter().filter_map(test_binary).collect();
+    let programs = messages.iter().filter_map(program).collect();
+    if tests.is_empty() {
         return Err("cargo build: it named no test binary".to_owned());
     }
-    println!("built {} test binaries in {:.0} s", binaries.len(), begin.elapsed().as_secs_f32());
-    Ok(binaries)
+    println!("built {} test binaries in {:.0} s", tests.len(), begin.elapsed().as_secs_f32());
+    Ok(Built { tests, programs })
 }
 
 /// The cargo that runs us, or the one in the path.
@@ -65,6 +75,13 @@ fn test_binary(message: &Value) -> Option<TestBinary> {
     };
     let selection = ["-p", package].into_iter().chain(flags).map(str::to_owned).collect();
     Some(TestBinary { name, selection, program, dir })
+}
+
+/// Reads one message of cargo; `None` if it is not about a program or an example.
+fn program(message: &Value) -> Option<PathBuf> {
+    let is_program = ["bin", "example"].iter().any(|kind| message["target"]["kind"][0] == *kind);
+    let is_built = message["reason"] == "compiler-artifact" && message["profile"]["test"] == false;
+    if is_program && is_built { Some(PathBuf::from(message["executable"].as_str()?)) } else { None }
 }
 
 /// The name in a package id, which is `path+file:///dir#name@version`, or without the name if that is the directory's.

@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 use crate::events::Events;
 use crate::plan::Job;
 
-/// How long a job may say nothing; the slowest single test takes two minutes beside a load. A test that hangs is named and ended.
-const SILENCE: Duration = Duration::from_secs(900);
-
 /// A job that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -78,7 +75,7 @@ impl Running {
         if length != self.seen.0 {
             self.seen = (length, Instant::now());
         }
-        if self.seen.1.elapsed() > SILENCE && !self.is_hung {
+        if self.seen.1.elapsed() > self.job.patience && !self.is_hung {
             self.is_hung = true;
             self.child.kill().map_err(|error| format!("end {}: {error}", self.job.name))?;
         }

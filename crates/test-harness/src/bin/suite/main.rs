@@ -4,6 +4,8 @@
 //! cargo build --all-targets ──> test binaries ──> plan (once, or once per variant) ──> schedule ──> report
 //! ```
 //!
+//! `suite vm` runs the end-to-end tests in virtual machines instead: [`vm`].
+//!
 //! A red test stops nothing: all is run, then the exit code is 1. A failure is printed with the command that repeats it. An ignored
 //! test is a failure too: a suite that leaves something out is not green. Output of each job: `target/suite/`.
 #![forbid(unsafe_code)]
@@ -22,6 +24,7 @@ mod load;
 mod plan;
 mod report;
 mod schedule;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -57,14 +60,20 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(options) => options,
+    let mut args = std::env::args().skip(1).peekable();
+    let is_vm = args.next_if(|word| word == "vm").is_some();
+    let result = match is_vm {
+        true => vm::Options::parse(args).map(|options| vm::run(&options)),
+        false => Options::parse(args).map(|options| run(&options)),
+    };
+    let result = match result {
+        Ok(result) => result,
         Err(error) => {
-            eprintln!("error: {error}\n{USAGE}");
+            eprintln!("error: {error}\n{USAGE}\n{}", vm::USAGE);
             return ExitCode::from(2);
         }
     };
-    match run(&options) {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -79,7 +88,9 @@ fn run(options: &Options) -> Result<bool, String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("the tests make containers and want root".to_owned());
     }
-    let binaries = build::build()?;
+    let built = build::build(None)?;
+    vm::check(&built)?;
+    let binaries = built.tests;
     let mut summaries = Vec::new();
     for number in 0..options.count {
         let is_loaded = options.load.is_on(number);
@@ -89,7 +100,7 @@ fn run(options: &Options) -> Result<bool, String> {
         }
         let burner = if is_loaded { Some(load::Burner::start()?) } else { None };
         let jobs = plan::plan(&binaries, &options.only)?;
-        let summary = report::Summary::of(schedule::run_all(jobs)?);
+        let summary = report::Summary::of(schedule::run_all(jobs, |_job| {})?);
         drop(burner);
         summary.print();
         summaries.push(summary);

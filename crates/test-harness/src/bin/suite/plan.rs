@@ -1,11 +1,18 @@
 //! Which test binaries are run, how often, with which environment and how many threads.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::build::TestBinary;
 
+/// How long a job may say nothing; the slowest single test takes two minutes beside a load. A test that hangs is named and ended.
+pub(crate) const SILENCE: Duration = Duration::from_secs(900);
+
 /// The end-to-end tests, which are run once in each variant.
-const END_TO_END: &str = "contd e2e";
+pub(crate) const END_TO_END: &str = "contd e2e";
+
+/// Tests that change the machine they run on: in a virtual machine only ([`crate::vm`]).
+pub(crate) const IN_A_NODE_ONLY: &str = "contd systemd";
 
 /// A test in a module of this name is run in the first variant only: neither the runtime nor warm slots have a part in it.
 const ONCE: &str = "once::";
@@ -39,6 +46,8 @@ pub(crate) struct Job {
     pub(crate) threads: usize,
     /// The command that runs it again; of a test's binary, the test's name is put behind it.
     pub(crate) again: String,
+    /// How long it may say nothing.
+    pub(crate) patience: Duration,
 }
 
 impl Job {
@@ -61,6 +70,7 @@ impl Job {
                 with("CONTD_BINARIES_ARE_BUILT=1"),
                 binary.selection.join(" ")
             ),
+            patience: SILENCE,
         }
     }
 }
@@ -72,7 +82,7 @@ impl Job {
 pub(crate) fn plan(binaries: &[TestBinary], only: &[String]) -> Result<Vec<Job>, String> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut jobs = Vec::new();
-    for binary in binaries {
+    for binary in binaries.iter().filter(|binary| binary.name != IN_A_NODE_ONLY) {
         let threads = if WAITING.contains(&binary.name.as_str()) { 2 * cores } else { cores };
         let variants = if binary.name == END_TO_END { VARIANTS.as_slice() } else { &VARIANTS[..1] };
         jobs.extend(variants.iter().map(|(env, skip)| Job::of(binary, env, skip, threads)));
@@ -102,7 +112,7 @@ mod tests {
 
     #[test]
     fn end_to_end_tests_are_run_in_each_variant_and_all_others_once() {
-        let found = names(&[binary("contd-types"), binary("contd e2e")], &[]);
+        let found = names(&[binary("contd-types"), binary("contd e2e"), binary(IN_A_NODE_ONLY)], &[]);
         let variants = ["contd e2e", "contd e2e CONTD_TEST_RUNTIME=runc", "contd e2e CONTD_TEST_SLOTS=0"];
         assert_eq!(found, [variants.as_slice(), &["contd-types"]].concat());
     }

@@ -16,11 +16,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Where the output of the jobs is kept, below the working directory.
 const OUTPUT: &str = "target/suite";
 
-/// Runs all jobs, in order as far as there is room, and returns all that was seen.
+/// Runs all jobs, in order as far as there is room, and returns all that was seen, as `judge` sees it.
 ///
 /// # Errors
 /// When a job cannot be started or waited for.
-pub(crate) fn run_all(jobs: Vec<Job>) -> Result<Vec<Done>, String> {
+pub(crate) fn run_all(jobs: Vec<Job>, judge: impl Fn(&mut Done)) -> Result<Vec<Done>, String> {
     let dir = Path::new(OUTPUT);
     fs::create_dir_all(dir).map_err(|error| format!("make {OUTPUT}: {error}"))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -36,7 +36,8 @@ pub(crate) fn run_all(jobs: Vec<Job>) -> Result<Vec<Done>, String> {
         for mut job in running {
             match job.poll()? {
                 Some(status) => {
-                    let job = job.finish(status)?;
+                    let mut job = job.finish(status)?;
+                    judge(&mut job);
                     print(&job, done.len() + 1, count);
                     done.push(job);
                 }
