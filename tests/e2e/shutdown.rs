@@ -69,10 +69,16 @@ fn nothing_of_a_node_without_containers_survives_sigterm() {
     let root = root.expect("the root is mounted");
     assert!(!is_dead(served[0].serving) && !is_dead(served[0].keeper));
     nix::mount::umount2(root.as_str(), nix::mount::MntFlags::empty()).expect("unmount the root");
+    let mut said = Vec::new();
     eventually("every process of the node to be gone", || {
         let root = node.root.display().to_string();
         let left: Vec<_> = crate::harness::census::command_lines();
-        left.into_iter().all(|(_, command)| !command.contains(&root)).then_some(())
+        let left: Vec<_> = left.into_iter().filter(|(_, command)| command.contains(&root)).collect();
+        if said != left {
+            eprintln!("left: {left:?}");
+            said.clone_from(&left);
+        }
+        left.is_empty().then_some(())
     });
     node.start_daemon();
     assert_eq!(node.inspect("ends")["exit_code"], 0);

@@ -69,7 +69,10 @@ fn end(folder: &Path, begun: &str, args: &[&str], signal: Signal) -> String {
 
 #[track_caller]
 fn end_once(folder: &Path, begun: &str, args: &[&str], signal: Signal) -> Option<String> {
-    let child = contd(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("contd runs");
+    // A shell's background job, and so all that it starts, ignores SIGINT.
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(env!("CARGO_BIN_EXE_contd")).args(args);
+    let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("contd runs");
     eventually("the command has begun", || {
         let mut names = fs::read_dir(folder).expect("read").map(|entry| entry.expect("read").file_name());
         names.any(|name| name.to_string_lossy().starts_with(begun)).then_some(())
