@@ -28,6 +28,7 @@ mod mounts;
 mod once;
 mod out_of_resources;
 mod own_names;
+mod promises;
 mod reattach;
 mod service;
 mod shim_death;

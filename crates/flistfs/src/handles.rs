@@ -8,8 +8,8 @@
 //! handle = generation << 32 | slot          record of a slot: unique · ino · generation · backing id   (24 bytes)
 //! ```
 //!
-//! The record of a handle names the OPEN that made it, so that an OPEN which the kernel sends again gives the same handle,
-//! and a RELEASE that comes twice ends it once. A server that dies between asking for a backing id and writing it down
+//! The record of a handle names the OPEN that made it, so that an OPEN which a dead server had begun gives the same handle,
+//! and a RELEASE that is answered twice ends it once. A server that dies between asking for a backing id and writing it down
 //! leaves that id behind: at most one per thread, until the file system is unmounted.
 
 use std::collections::HashMap;
@@ -28,9 +28,6 @@ const RECORD_BYTES: usize = 24;
 /// The most handles of a connection, in 40 MiB: far more than a node's processes may have open of one flist.
 const MAX_HANDLES: usize = 1 << 20;
 
-/// The bit that the kernel sets in the `unique` of a request which it sends again.
-const RESENT: u64 = 1 << 63;
-
 /// How the handles of an inode are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -43,7 +40,7 @@ pub(crate) enum Way {
 /// One open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Slot {
-    /// Of the OPEN that made it, without [`RESENT`].
+    /// Of the OPEN that made it: the kernel never gives a number twice.
     unique: u64,
     /// 0: free.
     ino: u64,
@@ -58,7 +55,7 @@ struct State {
     free: Vec<u32>,
     /// The inodes that are open: how, and how often.
     uses: HashMap<u64, (Way, u32)>,
-    /// The OPENs of a dead predecessor, by `unique`: one of them may be sent again.
+    /// The OPENs of a dead predecessor, by `unique`: one of them may be answered again.
     inherited: HashMap<u64, u32>,
 }
 
@@ -132,13 +129,20 @@ impl Handles {
         Ok(Self { file, state, write_failure_told: AtomicBool::new(false) })
     }
 
-    /// Gives the handle of an OPEN that the predecessor had answered to itself but not to the kernel.
+    /// Gives the handle of an OPEN that the predecessor had written down; the kernel may have heard of it, or not.
     pub(crate) fn again(&self, unique: u64) -> Option<(u64, Way)> {
-        if unique & RESENT == 0 {
+        let state = self.state();
+        state.handle(*state.inherited.get(&unique)?)
+    }
+
+    /// Gives the handle that was made for an OPEN whose answer the kernel refuses: it had one, and has closed it since.
+    pub(crate) fn refused(&self, unique: u64) -> Option<u64> {
+        let state = self.state();
+        if state.inherited.contains_key(&unique) {
             return None;
         }
-        let state = self.state();
-        state.handle(*state.inherited.get(&(unique & !RESENT))?)
+        let index = state.slots.iter().position(|slot| slot.ino != 0 && slot.unique == unique)?;
+        state.handle(u32::try_from(index).ok()?).map(|(handle, _)| handle)
     }
 
     /// Makes one more handle of an inode that is open already; `None` if it is not.
@@ -174,7 +178,7 @@ impl Handles {
             None => return None,
         };
         let slot = state.slots.get_mut(usize::try_from(index).ok()?)?;
-        *slot = Slot { unique: unique & !RESENT, ino, generation: slot.generation.wrapping_add(1), backing };
+        *slot = Slot { unique, ino, generation: slot.generation.wrapping_add(1), backing };
         let record = slot.to_bytes();
         state.uses.entry(ino).or_insert((way, 0)).1 += 1;
         self.write(index, &record);
@@ -187,7 +191,7 @@ impl Handles {
         let mut state = self.state();
         let slot = state.slots.get_mut(usize::try_from(index).ok()?)?;
         if slot.ino == 0 || slot.generation != generation {
-            // Sent again, and ended before.
+            // It was ended by a predecessor that had no time to answer.
             return None;
         }
         let (ino, unique) = (slot.ino, slot.unique);
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_knows_every_handle_and_every_open_that_may_be_sent_again() {
+    fn a_successor_knows_every_handle_and_every_open_that_may_be_answered_again() {
         let (_dir, path) = scratch();
         let handles = Handles::create(&path).unwrap();
         let (passed, _) = handles.open(100, 5, Way::Passed(7)).unwrap();
@@ -268,10 +272,11 @@ mod tests {
         drop(handles);
         let handles = Handles::take_over(&path).unwrap();
         assert_eq!([5, 6, 9].map(|ino| handles.way(ino)), [Some(Way::Passed(7)), None, Some(Way::Cached)]);
-        assert_eq!(handles.again(100 | RESENT), Some((passed, Way::Passed(7))));
-        assert_eq!((handles.again(100), handles.again(101 | RESENT)), (None, None));
+        assert_eq!(handles.again(100), Some((passed, Way::Passed(7))));
+        assert_eq!((handles.again(101), handles.again(103)), (None, None));
         // The slot of the closed handle is used again, and the late second RELEASE of the old one ends nothing.
         let (fresh, _) = handles.open(103, 6, Way::Cached).unwrap();
+        assert_eq!((handles.refused(103), handles.refused(100), handles.refused(104)), (Some(fresh), None, None));
         assert_eq!(fresh & 0xffff_ffff, closed & 0xffff_ffff);
         assert_eq!(handles.release(closed), None);
         assert_eq!(handles.way(6), Some(Way::Cached));

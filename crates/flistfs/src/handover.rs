@@ -36,6 +36,7 @@ pub(crate) struct Offer {
     pub(crate) device: File,
     pub(crate) lock: OwnedFd,
     pub(crate) listener: UnixListener,
+    pub(crate) requests: OwnedFd,
     pub(crate) server: ProcessIdentity,
     pub(crate) negotiated: Negotiated,
     /// While it is open, the server starts no successor of its own.
@@ -63,11 +64,12 @@ fn ask_at(socket: &Path) -> Result<Offer, AskError> {
     };
     let mut next = || connection.descriptor();
     let (device, lock, listener): (File, OwnedFd, UnixListener) = (next()?.into(), next()?, next()?.into());
+    let requests = next()?;
     if !matches!(next(), Err(SessionError::NoDescriptor)) {
         return Err(AskError::Unexpected);
     }
     let negotiated = serde_json::from_str(&handover.session).map_err(AskError::Session)?;
-    Ok(Offer { device, lock, listener, server: identity(handover.server), negotiated, connection })
+    Ok(Offer { device, lock, listener, requests, server: identity(handover.server), negotiated, connection })
 }
 
 fn identity(process: Process) -> ProcessIdentity {
@@ -80,7 +82,7 @@ pub(crate) fn process(identity: &ProcessIdentity) -> Process {
 }
 
 /// Ends the predecessors, one after the other, and waits until they are gone: requests that they have read and not answered
-/// can then be asked for again.
+/// can then be answered.
 ///
 /// # Errors
 /// [`ServeError::PredecessorLives`] or [`ServeError::Process`].

@@ -6,7 +6,7 @@
 //! ```text
 //!  contd-flistfs --dir DIR ──fork──► keeper: flist in memory, holds /dev/fuse, lock, socket
 //!                                      └──fork──► server
-//!  kernel ──/dev/fuse──► session (threads) ──bytes──► wire ──Request──► ops ──► Flist (metadata, the keeper's pages)
+//!  kernel ──/dev/fuse──► session (threads, slots) ──bytes──► wire ──Request──► ops ──► Flist (metadata, the keeper's pages)
 //!                                                                        ├────► Content (blocks, verified)
 //!                                                                        └────► passthrough (whole cached files)
 //!         ◄── reads of whole cached files: no request, no server ──  <cache>/blocks, <cache>/files
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Either of the two may be killed at any moment, and both may be replaced by a newer program, while containers read: the mount
-//! stays, and the kernel sends again what was not answered (see `keeper` and `handover`). Node ids are the flist's own
+//! stays, and the successor answers what was not answered (see `slots`, `keeper` and `handover`). Node ids are the flist's own
 //! inode numbers and nothing is remembered per lookup, so any server can answer for any other.
 //! What is remembered per open file is in a file of the lease directory, for the same successors.
 //! Content never changes, so every answer may be cached for a year. See docs/flist-serving.md.
@@ -35,6 +35,7 @@ mod passthrough;
 mod serve;
 mod server;
 pub mod session;
-#[expect(unsafe_code, reason = "mallopt and malloc_trim")]
+pub mod slots;
+#[expect(unsafe_code, reason = "memory that is mapped, locked and given back")]
 mod sys;
 pub mod wire;

@@ -1,12 +1,13 @@
 //! State of a mount that outlives the process that serves it: the keeper holds it, and hands it over to every successor.
 //!
 //! ```text
-//! create     claim the lease ─► listen ─► mount ─► INIT          the first of a mount
-//! take over  ask the server that lives ─► device, lock, socket   every later one: the mount stays as it is
+//! create     claim the lease ─► listen ─► mount ─► INIT                    the first of a mount
+//! take over  ask the server that lives ─► device, lock, socket, requests   every later one: the mount stays as it is
 //! ```
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::handover::Offer;
 use crate::mount;
 use crate::negotiate::Negotiated;
 use crate::session;
+use crate::slots;
 
 /// The file in the lease directory that says what to serve.
 pub(crate) const SERVE_FILE: &str = "serve.json";
@@ -42,6 +44,8 @@ pub(crate) struct MountState {
     pub(crate) listener: UnixListener,
     /// `/dev/fuse`: while a process holds it, the kernel keeps the file system and the requests that wait for an answer.
     pub(crate) device: File,
+    /// The memory in which requests stand until they are answered: see [`slots`].
+    pub(crate) requests: OwnedFd,
     /// The session parameters agreed with the kernel, once.
     pub(crate) negotiated: Negotiated,
     /// The processes that served before and may still live; they end before the first request is read.
@@ -57,13 +61,15 @@ impl MountState {
     /// [`ServeError`]; nothing is mounted then.
     pub(crate) fn create(dir: &Path, spec: ServeSpec, lease: HeldLease) -> Result<Self, ServeError> {
         let listener = listen(&dir.join(SOCKET_FILE))?;
+        let requests = slots::create()
+            .map_err(|source| ServeError::Session { source: session::SessionError::Requests { source } })?;
         let device = mount::attach(&spec.mount_point).map_err(|source| ServeError::Mount { source })?;
         let negotiated = session::agree(&device).map_err(|source| {
             mount::abandon(&spec.mount_point);
             ServeError::Session { source }
         })?;
         let (dir, predecessors) = (dir.to_owned(), Vec::new());
-        Ok(Self { dir, spec, lease, listener, device, negotiated, predecessors, _quiet: None })
+        Ok(Self { dir, spec, lease, listener, device, requests, negotiated, predecessors, _quiet: None })
     }
 
     /// Takes what a living server has offered, and becomes the one that the lease names.
@@ -84,6 +90,7 @@ impl MountState {
             lease,
             listener: offer.listener,
             device: offer.device,
+            requests: offer.requests,
             negotiated: offer.negotiated,
             predecessors,
             _quiet: Some(offer.connection),

@@ -12,8 +12,7 @@ const WANTED_FLAGS: u64 = init_flag::ASYNC_READ
     | init_flag::CACHE_SYMLINKS
     | init_flag::NO_OPENDIR_SUPPORT
     | init_flag::INIT_EXT
-    | init_flag::PASSTHROUGH
-    | init_flag::HAS_RESEND;
+    | init_flag::PASSTHROUGH;
 
 /// File systems that may lie below a file that is passed through, itself included: one, so that an overlay (the kernel
 /// stacks two) can lie on top. The cache must then not lie on an overlay itself.
@@ -76,7 +75,7 @@ mod tests {
         let old = Init { minor: OLDEST_MINOR, flags: init_flag::ASYNC_READ | 1 << 50, ..offer };
         let agreed = Negotiated::agree(&old).unwrap();
         assert_eq!((agreed.minor, agreed.flags, agreed.max_stack_depth), (OLDEST_MINOR, init_flag::ASYNC_READ, 0));
-        assert!(agreed.has(init_flag::ASYNC_READ) && !agreed.has(init_flag::HAS_RESEND));
+        assert!(agreed.has(init_flag::ASYNC_READ) && !agreed.has(init_flag::PASSTHROUGH));
         assert_eq!(Negotiated::agree(&Init { minor: OLDEST_MINOR - 1, ..offer }), None);
         assert_eq!(Negotiated::agree(&Init { major: MAJOR + 1, ..offer }), None);
     }

@@ -91,7 +91,7 @@ impl Passthrough {
         !self.is_off.load(Ordering::Relaxed) && self.attached().is_some()
     }
 
-    /// Answers an OPEN for which there is nothing to decide: sent again, or of an inode that is open already.
+    /// Answers an OPEN for which there is nothing to decide: begun by a predecessor, or of an inode that is open already.
     pub(crate) fn open_again(&self, unique: u64, ino: u64) -> Option<Result<Opened, Errno>> {
         let attached = self.attached()?;
         if let Some((handle, way)) = attached.handles.again(unique) {
@@ -125,6 +125,11 @@ impl Passthrough {
             }
             (ino, Way::Cached) => Some(ino),
         }
+    }
+
+    /// Ends the handle of an OPEN whose answer the kernel has refused; returns what [`Self::release`] does.
+    pub(crate) fn refused(&self, unique: u64) -> Option<u64> {
+        self.release(self.attached()?.handles.refused(unique)?)
     }
 
     fn noted(&self, handle: Option<(u64, Way)>) -> Result<Opened, Errno> {

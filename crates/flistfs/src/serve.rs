@@ -32,7 +32,8 @@ use crate::mount::{Mount, MountError};
 use crate::mount_state::{MountState, SOCKET_FILE, check_not_ending};
 use crate::ops::Ops;
 use crate::server::Control;
-use crate::session::Session;
+use crate::session::{Session, SessionError};
+use crate::slots::Slots;
 
 /// The server's word to its keeper once it serves.
 pub(crate) const SERVES: [u8; 1] = *b"s";
@@ -76,13 +77,12 @@ pub(crate) fn run(
     let ops = Arc::new(Ops::with_passthrough(content, state.dir.join(HANDLES_FILE)));
     handover::end_all(&state.predecessors)?;
     let device = state.device.try_clone().map_err(|source| ServeError::Fork { source })?;
+    let slots = Slots::map(&state.requests).map_err(|source| SessionError::Requests { source });
+    let slots = slots.map_err(|source| ServeError::Session { source })?;
     let is_first = ready_pipe.is_some() && state.predecessors.is_empty();
-    let session = if is_first {
-        Ok(Session::new(device, state.negotiated, Arc::clone(&ops)))
-    } else {
-        Session::resume(device, state.negotiated, Arc::clone(&ops))
-    };
-    let gone = session.and_then(Session::start).map_err(|source| ServeError::Session { source })?;
+    let begin = if is_first { Session::new } else { Session::resume };
+    let session = begin(device, state.negotiated, Arc::clone(&ops), slots);
+    let gone = session.start().map_err(|source| ServeError::Session { source })?;
     let mount = match Mount::adopt(&spec.mount_point) {
         // Unmounted while nobody served, and still used by somebody: served to the end.
         Err(MountError::NotFound { path }) if !is_first => Mount::unmounted(path),

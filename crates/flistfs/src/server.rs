@@ -179,10 +179,10 @@ impl Control {
                 sent
             }
             Request::HandOver => {
-                let MountState { device, lease, listener, negotiated, .. } = &*self.state;
+                let MountState { device, lease, listener, requests, negotiated, .. } = &*self.state;
                 let handover = Handover { server: process(&self.us), session: negotiated.to_json() };
                 info!("handing over to a successor");
-                let fds = [device.as_fd(), lease.as_fd(), listener.as_fd()];
+                let fds = [device.as_fd(), lease.as_fd(), listener.as_fd(), requests.as_fd()];
                 session.reply(call.id, Ok(Response::Handover(handover)), &fds)
             }
         }

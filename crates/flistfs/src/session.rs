@@ -1,12 +1,15 @@
 //! The loop between `/dev/fuse` and [`Ops`].
 //!
 //! All threads read from one descriptor and answer what they read. Metadata, and content that is here and checked, are
-//! answered at once. Only [`DATA_SLOTS`] of the threads may be inside an OPEN or READ that has to hash or to wait for a
-//! network; those beyond that wait in a queue, so that there is always a thread left: `ls` never waits for a download.
+//! answered at once. Only [`MAX_BUSY`] of the threads may be inside an OPEN or READ that has to hash or to wait for a
+//! network; those beyond that wait on a shelf, so that there is always a thread left: `ls` never waits for a download.
+//!
+//! Each request stands in memory that outlives this process until it is answered ([`crate::slots`]): a session begins with the
+//! requests that a dead predecessor has left there.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, PipeReader, PipeWriter, Read as _, Write as _};
+use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,18 +21,16 @@ use crate::ahead::AHEAD_THREADS;
 use crate::negotiate::Negotiated;
 use crate::ops::{Answer, Ops};
 use crate::passthrough::Beginning;
+use crate::slots::{self, INBOXES, Inbox, Shelf, Slots};
 use crate::sys;
-use crate::wire::{Operation, REQUEST_BUFFER_BYTES, Request, WireError, reply_header, resend_notice};
+use crate::wire::{Operation, REQUEST_BUFFER_BYTES, Request, WireError, reply_header};
 
 /// OPENs and READs that may take long, answered at the same time: enough to keep a few cores or a few downloads busy.
-const DATA_SLOTS: usize = 4;
+const MAX_BUSY: usize = 4;
 
-/// Threads: two more, for what is answered at once.
-const THREADS: usize = DATA_SLOTS + 2;
-
-/// Requests that may wait for a slot. Each stands for a waiting thread somewhere or one of the kernel's few background
-/// requests, so this is never reached in practice; beyond it one is answered in its turn on the descriptor.
-const MAX_WAITING: usize = 16 * 1024;
+/// Threads: two more, for what is answered at once. Each has an inbox.
+const THREADS: usize = INBOXES;
+const _: () = assert!(THREADS == MAX_BUSY + 2);
 
 /// Why a session cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +53,10 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
-    /// The kernel does not send again what a dead predecessor has left unanswered.
-    #[error("resume the FUSE session: ask the kernel for the requests of the dead server")]
-    Resend {
-        /// Why; `EINVAL` before Linux 6.9.
+    /// The memory of the requests could not be made or used.
+    #[error("take the memory of the FUSE session's requests")]
+    Requests {
+        /// Why.
         source: io::Error,
     },
     /// A thread could not be started.
@@ -78,22 +79,25 @@ pub struct Session {
     device: Arc<File>,
     negotiated: Negotiated,
     ops: Arc<Ops>,
+    /// Until the threads take them.
+    inboxes: Vec<Inbox>,
     slow: Mutex<Slow>,
 }
 
 /// The requests that may take long.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slow {
+    /// Threads that are inside one.
     busy: usize,
-    waiting: VecDeque<Request<'static>>,
+    shelf: Shelf,
 }
 
-/// Answers INIT, then starts the threads: [`Session::begin`] and [`Session::start`].
-///
-/// # Errors
-/// [`SessionError`]; the device is closed, so the mount is dead.
-pub fn start(device: File, ops: Arc<Ops>) -> Result<PipeReader, SessionError> {
-    Session::begin(device, ops)?.start()
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    Answered,
+    /// On the shelf, or by a thread that was busy with it and can take the next one from there.
+    Slow,
 }
 
 /// Takes INIT, the first request of a new mount, and answers it. What was agreed on holds as long as the mount lives.
@@ -116,35 +120,31 @@ pub fn agree(device: &File) -> Result<Negotiated, SessionError> {
 }
 
 impl Session {
-    /// Begins the session of a new mount: takes INIT and answers it.
+    /// Begins the session of a new mount that no successor will take over: takes INIT and answers it.
     ///
     /// # Errors
     /// [`SessionError`]; the device is closed, so the mount is dead unless somebody else holds it too.
     pub fn begin(device: File, ops: Arc<Ops>) -> Result<Self, SessionError> {
         let negotiated = agree(&device)?;
-        Ok(Self::new(device, negotiated, ops))
+        let slots = slots::create().and_then(Slots::map).map_err(|source| SessionError::Requests { source })?;
+        Ok(Self::new(device, negotiated, ops, slots))
     }
 
     /// Serves a connection for which [`agree`] has just been called, the first to do so.
-    pub fn new(device: File, negotiated: Negotiated, ops: Arc<Ops>) -> Self {
-        Self::bound(device, negotiated, ops, Beginning::New)
+    pub fn new(device: File, negotiated: Negotiated, ops: Arc<Ops>, slots: Slots) -> Self {
+        Self::bound(device, negotiated, ops, slots, Beginning::New)
     }
 
-    /// Takes over the session of a predecessor that has ended: asks the kernel for what it had read and not answered.
-    ///
-    /// The predecessor must be dead: of two that answer one request, the second is refused by the kernel.
-    ///
-    /// # Errors
-    /// [`SessionError::Resend`]: without that, some process would wait for ever.
-    pub fn resume(device: File, negotiated: Negotiated, ops: Arc<Ops>) -> Result<Self, SessionError> {
-        (&device).write_all(&resend_notice()).map_err(|source| SessionError::Resend { source })?;
-        Ok(Self::bound(device, negotiated, ops, Beginning::Resumed))
+    /// Takes over the session of a predecessor that is dead, with the requests that it has left in the slots.
+    pub fn resume(device: File, negotiated: Negotiated, ops: Arc<Ops>, slots: Slots) -> Self {
+        Self::bound(device, negotiated, ops, slots, Beginning::Resumed)
     }
 
-    fn bound(device: File, negotiated: Negotiated, ops: Arc<Ops>, beginning: Beginning) -> Self {
+    fn bound(device: File, negotiated: Negotiated, ops: Arc<Ops>, slots: Slots, beginning: Beginning) -> Self {
         let device = Arc::new(device);
         ops.attach(&device, &negotiated, beginning);
-        Self { device, negotiated, ops, slow: Mutex::default() }
+        let Slots { inboxes, shelf } = slots;
+        Self { device, negotiated, ops, inboxes, slow: Mutex::new(Slow { busy: 0, shelf }) }
     }
 
     /// Returns what was agreed on in INIT: what a successor needs beside the device.
@@ -158,14 +158,15 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError::Pipe`] or [`SessionError::Thread`].
-    pub fn start(self) -> Result<PipeReader, SessionError> {
+    pub fn start(mut self) -> Result<PipeReader, SessionError> {
         sys::keep_memory_small();
+        let inboxes = take(&mut self.inboxes);
         let session = Arc::new(self);
         let (gone, alive) = io::pipe().map_err(|source| SessionError::Pipe { source })?;
         let alive = Arc::new(alive);
-        for number in 0..THREADS {
+        for (number, inbox) in inboxes.into_iter().enumerate().take(THREADS) {
             let (session, alive) = (Arc::clone(&session), Arc::clone(&alive));
-            let work = move || session.work(&alive);
+            let work = move || session.work(inbox, &alive);
             let spawned = thread::Builder::new().name(format!("fuse-{number}")).spawn(work);
             drop(spawned.map_err(|source| SessionError::Thread { source })?);
         }
@@ -177,13 +178,18 @@ impl Session {
         Ok(gone)
     }
 
-    /// Reads and answers until the file system is gone. `_alive` hangs up the pipe when the last thread drops it.
-    fn work(&self, _alive: &PipeWriter) {
-        let mut inbox = vec![0; REQUEST_BUFFER_BYTES];
+    /// Answers what a predecessor has left, then reads and answers until the file system is gone. `_alive` hangs up the pipe
+    /// when the last thread drops it.
+    fn work(&self, mut inbox: Inbox, _alive: &PipeWriter) {
         let mut outbox = Vec::new();
+        if let Some(left) = inbox.left() {
+            self.handle(left, &mut outbox);
+        }
+        inbox.clear();
+        self.empty_shelf(&mut outbox);
         loop {
-            let len = match (&*self.device).read(&mut inbox) {
-                Ok(len) => len,
+            let handled = match inbox.read(&self.device) {
+                Ok(request) => self.handle(request, &mut outbox),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     // ENOENT: the request was withdrawn while it was handed to us.
                     Some(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => continue,
@@ -194,17 +200,17 @@ impl Session {
                     _ => return error!(%error, "reading from /dev/fuse failed, this thread ends"),
                 },
             };
-            self.handle(inbox.get(..len).unwrap_or_default(), &mut outbox);
+            inbox.clear();
+            if handled == Handled::Slow {
+                self.empty_shelf(&mut outbox);
+            }
         }
     }
 
-    fn handle(&self, bytes: &[u8], outbox: &mut Vec<u8>) {
+    fn handle(&self, bytes: &[u8], outbox: &mut Vec<u8>) -> Handled {
         match Request::decode(bytes) {
-            Ok(Request { unique, node, operation: Operation::Read(read) }) => {
-                self.handle_content(Request { unique, node, operation: Operation::Read(read) }, outbox);
-            }
-            Ok(Request { unique, node, operation: Operation::Open }) => {
-                self.handle_content(Request { unique, node, operation: Operation::Open }, outbox);
+            Ok(request @ Request { operation: Operation::Read(_) | Operation::Open, .. }) => {
+                return self.handle_content(&request, bytes, outbox);
             }
             Ok(request) => self.answer(&request, outbox),
             Err(error @ WireError::Short { unique, .. }) => {
@@ -213,29 +219,46 @@ impl Session {
             }
             Err(error @ WireError::NoHeader { .. }) => warn!(%error, "nobody to answer"),
         }
+        Handled::Answered
     }
 
-    fn handle_content(&self, first: Request<'static>, outbox: &mut Vec<u8>) {
-        if let Some(answer) = guarded(&first, || self.ops.answer_at_once(&first, outbox)) {
-            return self.reply(first.unique, &answer, outbox);
+    fn handle_content(&self, request: &Request<'_>, bytes: &[u8], outbox: &mut Vec<u8>) -> Handled {
+        if let Some(answer) = guarded(request, || self.ops.answer_at_once(request, outbox)) {
+            self.reply_to(request, &answer, outbox);
+            return Handled::Answered;
         }
         {
             let mut slow = self.slow();
-            if slow.busy >= DATA_SLOTS && slow.waiting.len() < MAX_WAITING {
-                slow.waiting.push_back(first);
-                return self.ops.set_waiting(slow.waiting.len());
+            if slow.busy >= MAX_BUSY && slow.shelf.put(bytes) {
+                self.ops.set_waiting(slow.shelf.len());
+                return Handled::Slow;
             }
             slow.busy += 1;
         }
-        let mut next = Some(first);
-        while let Some(request) = next {
-            self.answer(&request, outbox);
-            let mut slow = self.slow();
-            next = slow.waiting.pop_front();
-            self.ops.set_waiting(slow.waiting.len());
-            if next.is_none() {
-                slow.busy -= 1;
+        self.answer(request, outbox);
+        self.slow().busy -= 1;
+        Handled::Slow
+    }
+
+    /// Answers requests that wait on the shelf, as long as not too many threads do so.
+    fn empty_shelf(&self, outbox: &mut Vec<u8>) {
+        loop {
+            let waiting = {
+                let mut slow = self.slow();
+                if slow.busy >= MAX_BUSY {
+                    return;
+                }
+                let Some(waiting) = slow.shelf.take() else { return };
+                slow.busy += 1;
+                self.ops.set_waiting(slow.shelf.len());
+                waiting
+            };
+            if let Ok(request) = Request::decode(waiting.request()) {
+                self.answer(&request, outbox);
             }
+            let mut slow = self.slow();
+            slow.shelf.free(waiting);
+            slow.busy -= 1;
         }
     }
 
@@ -245,19 +268,28 @@ impl Session {
 
     fn answer(&self, request: &Request<'_>, outbox: &mut Vec<u8>) {
         let answer = guarded(request, || Some(self.ops.answer(request, outbox)));
-        self.reply(request.unique, &answer.unwrap_or(Answer::Error(Errno::EIO)), outbox);
+        self.reply_to(request, &answer.unwrap_or(Answer::Error(Errno::EIO)), outbox);
     }
 
-    fn reply(&self, unique: u64, answer: &Answer, content: &[u8]) {
+    fn reply_to(&self, request: &Request<'_>, answer: &Answer, content: &[u8]) {
+        let is_taken = self.reply(request.unique, answer, content);
+        if !is_taken && request.operation == Operation::Open {
+            self.ops.open_refused(request.unique);
+        }
+    }
+
+    /// Gives the kernel an answer; `false` if it does not wait for one any more.
+    fn reply(&self, unique: u64, answer: &Answer, content: &[u8]) -> bool {
         self.ops.count_request();
-        let Err(error) = send(&self.device, unique, answer, content) else { return };
+        let Err(error) = send(&self.device, unique, answer, content) else { return true };
         match error.raw_os_error().map(Errno::from_raw) {
-            // The asker was killed, or the file system is gone.
-            Some(Errno::ENOENT | Errno::ENODEV) => {}
+            // A predecessor has answered it, its asker was killed, or the file system is gone.
+            Some(Errno::ENOENT | Errno::ENODEV) => false,
             _ => {
                 error!(%error, "the kernel refuses an answer, sending EIO instead");
                 // If that fails too there is nothing left to say.
                 let _refused = send(&self.device, unique, &Answer::Error(Errno::EIO), &[]);
+                true
             }
         }
     }

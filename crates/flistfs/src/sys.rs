@@ -1,5 +1,45 @@
 //! The calls that the compiler cannot check.
 
+use std::io;
+use std::num::NonZero;
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicU32;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mlock, mmap};
+
+/// Maps a part of a memory file for as long as the process lives; its pages are there at once if they are to be locked.
+///
+/// # Errors
+/// When there is no room for it, or the part is empty.
+pub(crate) fn map(memory: impl AsFd, offset: usize, bytes: usize) -> io::Result<&'static mut [u8]> {
+    let len = NonZero::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+    let at = nix::libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice, which overlaps nothing of ours.
+    let start = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, memory, at) }?;
+    // SAFETY: so many readable and writable bytes begin there, they stay for as long as the process lives, and no other reference
+    // of this process is to them. The file has them all, as the caller has checked, and is never made shorter; another process
+    // writes to it only before this one begins or after it is dead.
+    Ok(unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>().as_ptr(), bytes) })
+}
+
+/// Brings mapped memory in and keeps it in.
+///
+/// # Errors
+/// `EPERM` or `ENOMEM` when this process may not lock so much.
+pub(crate) fn lock(memory: &mut [u8]) -> io::Result<()> {
+    let start = std::ptr::NonNull::from(&mut *memory).cast();
+    // SAFETY: it changes where the kernel keeps these pages, which are ours, and nothing in them.
+    Ok(unsafe { mlock(start, memory.len()) }?)
+}
+
+/// Takes memory as marks.
+pub(crate) fn as_marks(memory: &'static mut [u8]) -> &'static [AtomicU32] {
+    // SAFETY: every value of four aligned bytes is a valid `AtomicU32`, and `align_to` takes only aligned ones.
+    let (_, marks, _) = unsafe { memory.align_to::<AtomicU32>() };
+    marks
+}
+
 /// Keeps the allocator from holding on to what large buffers have used, and gives back what is free. To be called before
 /// the threads start.
 pub(crate) fn keep_memory_small() {

@@ -16,8 +16,8 @@ pub const OLDEST_MINOR: u32 = 31;
 pub const IN_HEADER_BYTES: usize = 40;
 /// Bytes of the header of each reply.
 pub const OUT_HEADER_BYTES: usize = 16;
-/// The least that a read from `/dev/fuse` must offer; with no writes, no request is longer.
-pub const REQUEST_BUFFER_BYTES: usize = 64 * 1024;
+/// The least that a read from `/dev/fuse` must offer (`FUSE_MIN_READ_BUFFER`); without writes, no request is longer.
+pub const REQUEST_BUFFER_BYTES: usize = 8 * 1024;
 /// The most bytes that one READ may ask for: 64 pages. Each thread has a buffer of that size.
 pub const MAX_READ_BYTES: u32 = 256 * 1024;
 /// The same in pages.
@@ -43,8 +43,6 @@ pub mod init_flag {
     pub const INIT_EXT: u64 = 1 << 30;
     /// A file may be passed through to another one.
     pub const PASSTHROUGH: u64 = 1 << 37;
-    /// The kernel can be asked to send again what a dead server had read and not answered.
-    pub const HAS_RESEND: u64 = 1 << 39;
 }
 
 /// Flags of an answered OPEN or OPENDIR.
@@ -198,6 +196,11 @@ impl Cursor<'_> {
         self.0 = rest;
         Some(u64::from_ne_bytes(*bytes))
     }
+}
+
+/// Returns the length that the header of a request names.
+pub fn declared_bytes(request: &[u8]) -> Option<usize> {
+    usize::try_from(Cursor(request).u32()?).ok()
 }
 
 impl<'a> Request<'a> {
@@ -406,15 +409,6 @@ pub fn dirent_bytes(name: &[u8], has_attributes: bool) -> usize {
     entry + (DIRENT_BYTES + name.len()).next_multiple_of(8)
 }
 
-/// Returns the notice that asks the kernel to send again what it has sent and nobody has answered
-/// (`FUSE_NOTIFY_RESEND`). Requests come back with the top bit of their `unique` set, which the reply repeats.
-pub fn resend_notice() -> [u8; OUT_HEADER_BYTES] {
-    /// The code of the notice, in the place of the error of a reply.
-    const RESEND: i32 = 7;
-    // A notice answers no request; that is how the kernel tells it from a reply.
-    reply_header(0, -RESEND, 0)
-}
-
 /// Returns the header of a reply: `errno` is 0 for an answer with a body, otherwise positive.
 pub fn reply_header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {
     // Bodies have at most MAX_READ_BYTES.
@@ -504,13 +498,6 @@ mod tests {
         assert_eq!(flags(&body), 1);
         body[12..16].copy_from_slice(&(1u32 << 30).to_ne_bytes());
         assert_eq!(flags(&body), 6 << 32 | init_flag::INIT_EXT);
-    }
-
-    #[test]
-    fn the_notice_to_send_again_is_a_header_with_its_code_and_no_unique() {
-        let notice = resend_notice();
-        assert_eq!((&notice[..4], &notice[4..8]), (&16u32.to_ne_bytes()[..], &7i32.to_ne_bytes()[..]));
-        assert_eq!(notice[8..], [0; 8]);
     }
 
     #[test]

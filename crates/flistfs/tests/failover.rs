@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::server::{BINARY, Server};
 use contd_lease::{LeaseDir, LeaseState, ProcessIdentity, pidfd, signal, wait_dead};
 use contd_protocol::flistfs::{ENDING_FILE, LAST_WORDS_FILE, Process, SERVER_FILE};
+use contd_test_harness::flist::{Answer, Server as WebServer};
 use contd_test_harness::mounted::{
     assert_matches_manifest, census, copy_store, fixture, manifest, place_fixture, servers, wait_until,
 };
@@ -154,6 +156,43 @@ fn a_hundred_kills_of_the_server_cost_eight_readers_nothing() {
     assert_eq!(server.status().pid, server.serving().pid);
     server.stop();
     assert_eq!(census(scratch.path()), before, "something leaked");
+}
+
+#[test]
+fn who_waits_for_a_store_is_answered_by_a_successor_of_the_server_that_took_the_request() {
+    let scratch = tempfile::tempdir().unwrap();
+    let flist = fixture("small", scratch.path());
+    let (store, is_open) = (scratch.path().join("store"), Arc::new(AtomicBool::new(false)));
+    copy_store("small", &store);
+    let gate = Arc::clone(&is_open);
+    let web = WebServer::start(move |_, path| match std::fs::read(store.join(path.trim_start_matches('/'))) {
+        Ok(block) if gate.load(Ordering::Relaxed) => Answer::Full(200, block),
+        Ok(_) => Answer::Silence,
+        Err(_) => Answer::Full(404, Vec::new()),
+    });
+    let database = rusqlite::Connection::open(&flist).unwrap();
+    database.execute("update route set url = ?1", [&web.url]).unwrap();
+    drop(database);
+    let server = Server::start(scratch.path(), &flist);
+    // More than a server downloads at once: the others are on its shelf.
+    let files = manifest("small").into_iter().filter(|entry| entry.kind == "file" && entry.size > Some(0));
+    let paths: Vec<PathBuf> = files.take(READERS).map(|entry| server.mnt.join(&entry.path[1..])).collect();
+    assert_eq!(paths.len(), READERS);
+    // Processes: a thread of this one that waits could not be ended.
+    let cat = |path: &PathBuf| Command::new("cat").arg(path).stdout(Stdio::piped()).spawn().expect("start a reader");
+    let readers: Vec<_> = paths.iter().map(cat).collect();
+    for _ in 0..5 {
+        let before = web.requests();
+        wait_until("blocks are asked for", || web.requests() > before);
+        kill_server_and_wait(&server);
+    }
+    is_open.store(true, Ordering::Relaxed);
+    for (reader, path) in readers.into_iter().zip(&paths) {
+        let output = reader.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stdout == std::fs::read(path).unwrap(), "{}", path.display());
+    }
+    assert_matches_manifest(&server.mnt, "small");
+    server.stop();
 }
 
 #[test]

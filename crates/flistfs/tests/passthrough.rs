@@ -16,6 +16,7 @@ use crate::served::{Served, ops};
 use contd_flistfs::mount;
 use contd_flistfs::ops::{Answer, Ops};
 use contd_flistfs::session::Session;
+use contd_flistfs::slots::{self, Slots};
 use contd_flistfs::wire::{Request, reply_header};
 use contd_test_harness::mounted::{assert_matches_manifest, copy_store, fixture, place_fixture, wait_until};
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -265,7 +266,8 @@ fn a_successor_opens_again_what_was_open_before_in_the_way_it_was_opened() {
     held[0].read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes == small);
     let second_ops = ops(scratch.path(), &flist, &cache);
-    let mut gone = Session::resume(kept, negotiated, Arc::clone(&second_ops)).unwrap().start().unwrap();
+    let slots = slots::create().and_then(Slots::map).unwrap();
+    let mut gone = Session::resume(kept, negotiated, Arc::clone(&second_ops), slots).start().unwrap();
     for _round in 0..2 {
         assert!(fs::read(mnt.join("small")).expect("open what is passed through") == small);
         assert!(fs::read(mnt.join("large")).expect("open what is cached") == large);

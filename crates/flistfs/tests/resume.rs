@@ -9,7 +9,8 @@ use contd_flist::{BlockCache, Content, Flist, RoutePolicy, Routes};
 use contd_flistfs::mount;
 use contd_flistfs::negotiate::Negotiated;
 use contd_flistfs::ops::Ops;
-use contd_flistfs::session::Session;
+use contd_flistfs::session::{Session, agree};
+use contd_flistfs::slots::{self, Slots};
 use contd_test_harness::mounted::{assert_matches_manifest, fixture};
 
 struct Mounted(PathBuf);
@@ -35,18 +36,19 @@ fn a_successor_answers_what_its_predecessor_had_taken_and_all_that_follows() {
     let device = mount::attach(&mnt).unwrap();
     let _mounted = Mounted(mnt.clone());
     let kept = device.try_clone().unwrap();
-    let first = Session::begin(device, ops(scratch.path())).unwrap();
-    let kept_words = serde_json::to_vec(&first.negotiated()).unwrap();
+    let kept_words = serde_json::to_vec(&agree(&device).unwrap()).unwrap();
+    let memory = slots::create().unwrap();
+    let mut first = Slots::map(&memory).unwrap();
     let asker = {
         let path = mnt.join("etc/hostname");
         std::thread::spawn(move || std::fs::metadata(path).map(|metadata| metadata.len()))
     };
     // The first server takes the lookup of `etc` and dies with it.
-    let taken = (&kept).read(&mut vec![0; 128 * 1024]).unwrap();
-    assert!(taken > 40);
-    drop(first);
+    let taken = first.inboxes[2].read(&kept).unwrap();
+    assert!(taken.len() > 40);
+    drop((first, device));
     let negotiated: Negotiated = serde_json::from_slice(&kept_words).unwrap();
-    let second = Session::resume(kept, negotiated, ops(scratch.path())).unwrap();
+    let second = Session::resume(kept, negotiated, ops(scratch.path()), Slots::map(&memory).unwrap());
     let gone = second.start().unwrap();
     let wanted = crate::support::manifest("small").into_iter().find(|entry| entry.path == "/etc/hostname").unwrap();
     assert_eq!(asker.join().unwrap().unwrap(), wanted.size.unwrap());

@@ -10,9 +10,9 @@ use crate::hello::VersionRange;
 use crate::session::{self, NoItem, Protocol};
 
 /// The versions of this module.
-pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
-/// The first version that knows [`Request::HandOver`].
-pub const HAND_OVER_SINCE: u16 = 2;
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 3 };
+/// The first version whose [`Request::HandOver`] gives the requests that stand unanswered.
+pub const HAND_OVER_SINCE: u16 = 3;
 /// The version of [`ServeSpec`] as a file.
 pub const SERVE_SPEC_VERSION: u32 = 1;
 
@@ -97,8 +97,8 @@ pub enum Request {
     Status,
     /// Unmounts, answers, and ends. Refused with `Busy` while the mount is in use. → [`Response::Done`]
     Shutdown,
-    /// Gives all that a successor needs: the device, the lock of the lease and the listening socket come with the answer, in
-    /// this order. It goes on serving until the successor ends it, and waits that long with starting one of its own.
+    /// Gives all that a successor needs: the device, the lock of the lease, the listening socket and the memory of the requests
+    /// come with the answer, in this order. It goes on serving until the successor ends it, and waits that long with starting one of its own.
     /// → [`Response::Handover`]
     HandOver,
 }

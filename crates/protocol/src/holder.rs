@@ -1,7 +1,8 @@
 //! The messages between the daemon and the holder: the ancestor of all shims of a node, which learns how the children of a
 //! dead shim end. Not the frames of the other sockets: the holder must do with buffers of a fixed size.
 //!
-//! One request on each connection, sent at once with its descriptors, then one answer. All numbers are little-endian.
+//! One request on each connection, sent at once with its descriptors, then the answer; a start has two, so that a holder that stands
+//! still is told from a program that takes its time. All numbers are little-endian.
 //!
 //! | request | bytes | descriptors |
 //! |---|---|---|
@@ -11,6 +12,7 @@
 //! | answer | bytes |
 //! |---|---|
 //! | holds | 1, then 4 of its pid. The holder lives for as long as one such connection is open, or one of its children lives |
+//! | started | 4, then 4 of the program's pid; at once |
 //! | ended | 2, then 4 of the program's wait status. The program is killed when the caller hangs up before |
 //! | failed | 3, then 4 of the error number: the program was not started |
 
@@ -53,6 +55,8 @@ pub enum Request {
 pub enum Answer {
     /// It holds; its pid.
     Holds(i32),
+    /// The program runs, with this pid.
+    Started(i32),
     /// The program has ended, with this wait status.
     Ended(i32),
     /// The program was not started, for this error number.
@@ -98,6 +102,7 @@ impl Answer {
             Self::Holds(pid) => (1, pid),
             Self::Ended(status) => (2, status),
             Self::Failed(errno) => (3, errno),
+            Self::Started(pid) => (4, pid),
         };
         let [a, b, c, d] = number.to_le_bytes();
         [kind, a, b, c, d]
@@ -111,6 +116,7 @@ impl Answer {
             1 => Some(Self::Holds(number)),
             2 => Some(Self::Ended(number)),
             3 => Some(Self::Failed(number)),
+            4 => Some(Self::Started(number)),
             _ => None,
         }
     }
@@ -138,7 +144,7 @@ mod tests {
         for bad in [&b""[..], b"\x01", b"\x02\x01", b"\x01\x01x", b"\x01\x02/bin\0", b"\x01\x02/bin\0/x", b"\x01\x03"] {
             assert_eq!(Request::from_bytes(bad), None, "{bad:?}");
         }
-        for answer in [Answer::Holds(7), Answer::Ended(0x100), Answer::Failed(-1)] {
+        for answer in [Answer::Holds(7), Answer::Started(8), Answer::Ended(0x100), Answer::Failed(-1)] {
             assert_eq!(Answer::from_bytes(answer.to_bytes()), Some(answer));
         }
         assert_eq!(Answer::from_bytes([0, 0, 0, 0, 0]), None);
@@ -150,6 +156,7 @@ mod tests {
         assert_eq!(request.to_bytes().unwrap(), b"\x01\x02/bin\0/x\0");
         assert_eq!(Request::Hold.to_bytes().unwrap(), [1, 1]);
         assert_eq!(Answer::Ended(0x0708).to_bytes(), [2, 8, 7, 0, 0]);
+        assert_eq!(Answer::Started(0x0708).to_bytes(), [4, 8, 7, 0, 0]);
         assert_eq!(exit_name(12, 345), "12-345");
     }
 }

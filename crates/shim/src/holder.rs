@@ -281,7 +281,12 @@ impl Caller {
                 self.stream.write_all(&Answer::Holds(pid).to_bytes())?;
                 Ok(Stage::Holds)
             }
-            Request::Start { words } => start(words, fds).map(Stage::Waits),
+            Request::Start { words } => {
+                let child = start(words, fds)?;
+                // A caller that has hung up is noticed next, and the program ended.
+                let _hung_up = (&self.stream).write_all(&Answer::Started(child).to_bytes());
+                Ok(Stage::Waits(child))
+            }
         }
     }
 

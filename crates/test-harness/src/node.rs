@@ -317,6 +317,15 @@ impl Node {
         command
     }
 
+    /// Runs `contd flist server` on the directories of this node, and returns what it says.
+    #[track_caller]
+    pub fn flist_server(&self, verb: &[&str]) -> String {
+        let mut command = Command::new(binary("contd"));
+        command.args(["flist", "server"]).args(verb).arg("--config").arg(self.root.join("config.toml"));
+        command.arg("--run-dir").arg(self.root.join("run"));
+        Output::of(&command.output().expect("run it")).ok().to_owned()
+    }
+
     /// Packs a busybox flist for this node.
     pub fn flist(&self) -> Flist {
         Flist::busybox(&self.root.join("input"))

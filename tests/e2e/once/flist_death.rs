@@ -108,10 +108,10 @@ fn the_servers_of_all_flists_are_replaced_and_no_container_notices() {
     assert_eq!(before.len(), 2);
     for _ in 0..3 {
         forget_what_is_cached();
-        let replaced = flist_server(&stage.node, &["upgrade", "--all"]);
+        let replaced = stage.node.flist_server(&["upgrade", "--all"]);
         assert_eq!(replaced.lines().count(), 2, "{replaced}");
     }
-    let listed = flist_server(&stage.node, &["ls", "--json"]);
+    let listed = stage.node.flist_server(&["ls", "--json"]);
     for (server, line) in FlistServer::all(&stage.node).iter().zip(listed.lines()) {
         let view: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!((&view["state"], view["keeper_pid"].as_i64()), (&"serving".into(), Some(i64::from(server.keeper))));
@@ -124,16 +124,6 @@ fn the_servers_of_all_flists_are_replaced_and_no_container_notices() {
     stage.node.contd(["rm", "reads"]).ok();
     fs::remove_file(stage.node.root.join("input/go")).expect("remove");
     stage.end();
-}
-
-/// Runs `contd flist server` on the directories of this node.
-fn flist_server(node: &Node, verb: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_contd"));
-    command.args(["flist", "server"]).args(verb).arg("--config").arg(node.root.join("config.toml"));
-    command.arg("--run-dir").arg(node.root.join("run"));
-    let output = command.output().expect("run it");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 #[test]

@@ -127,14 +127,23 @@ impl Ops {
         if handle & PLAIN != 0 {
             return Answer::Body(Vec::new());
         }
-        let ended = self.passthrough.as_ref().and_then(|passthrough| passthrough.release(handle));
-        if let Some(inode) = ended.and_then(|ino| self.content.flist().inode(ino)) {
-            // It was too large to be brought at once; perhaps all of it is here now.
+        self.ended(self.passthrough.as_ref().and_then(|passthrough| passthrough.release(handle)));
+        Answer::Body(Vec::new())
+    }
+
+    /// Notes that the kernel has refused the answer to an OPEN, since a predecessor had given it one.
+    pub(crate) fn open_refused(&self, unique: u64) {
+        self.ended(self.passthrough.as_ref().and_then(|passthrough| passthrough.refused(unique)));
+    }
+
+    /// Brings the whole of a file that was too large for it while it was open.
+    fn ended(&self, ino: Option<u64>) {
+        if let Some(inode) = ino.and_then(|ino| self.content.flist().inode(ino)) {
+            // Perhaps all of it is here now.
             if inode.size() > MAX_EAGER_BYTES {
                 self.ahead.push(Job::Assemble { ino: inode.ino() });
             }
         }
-        Answer::Body(Vec::new())
     }
 
     pub(super) fn read(&self, inode: Inode<'_>, read: Read, buffer: &mut Vec<u8>) -> Answer {

@@ -6,13 +6,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use contd_lease::{LeaseDir, LeaseError};
+use contd_descriptors::RightsError;
+use contd_lease::{LeaseDir, LeaseError, LeaseState};
 use contd_protocol::holder::{ANSWER_BYTES, Answer, DIR, Request, files};
 use nix::errno::Errno;
 use tokio::io::AsyncReadExt as _;
@@ -32,6 +32,10 @@ const MAX_STARTS: u32 = 3;
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a holder may take to answer: it does nothing but fork. One that takes longer stands still and is replaced, which costs
+/// nothing but time, so this is for a machine that is very busy.
+const STANDS_STILL: Duration = Duration::from_secs(5);
 
 /// The holder of one run directory.
 #[derive(Debug)]
@@ -67,13 +71,25 @@ impl Holder {
         let path = search_path();
         let all = [path.as_os_str()].into_iter().chain(words.iter().copied());
         let request = Request::Start { words: all.map(|word| word.as_bytes().to_vec()).collect() };
-        let mut connection = self.call(&request, &[stdin, stderr.into()])?;
+        let fds = [stdin, stderr.into()];
+        let mut connection = match self.ask(&request, &fds).await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.replace().await?;
+                self.ask(&request, &fds).await?.0
+            }
+            // It died in this moment.
+            Err(error) if is_absent(&error) || is_cut_off(&error) => {
+                self.hold().await?;
+                self.ask(&request, &fds).await?.0
+            }
+            asked => asked?.0,
+        };
+        drop(fds);
         let said = Receiver::from_owned_fd(said.into())?;
         let (answer, stderr) = captured(answer(&mut connection), said, limit).await?;
         match answer {
             Answer::Ended(status) => Ok(Captured { status: ExitStatus::from_raw(status), stderr }),
-            Answer::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
-            Answer::Holds(_) => Err(Errno::EPROTO.into()),
+            Answer::Failed(_) | Answer::Holds(_) | Answer::Started(_) => Err(Errno::EPROTO.into()),
         }
     }
 
@@ -93,25 +109,41 @@ impl Holder {
         *held = None;
         let mut starts = 0;
         for _ in 0..MAX_TRIES {
-            match self.call(&Request::Hold, &[]) {
-                Ok(mut connection) => {
-                    if let Ok(Ok(Answer::Holds(_))) =
-                        tokio::time::timeout(deadline::CONNECT, answer(&mut connection)).await
-                    {
-                        *held = Some(connection);
-                        return Ok(());
-                    }
+            match self.ask(&Request::Hold, &[]).await {
+                Ok((connection, Answer::Holds(_))) => {
+                    *held = Some(connection);
+                    return Ok(());
                 }
-                Err(error) if is_absent(&error) && starts < MAX_STARTS => {
-                    starts += u32::from(self.start().await?);
-                    continue;
-                }
+                Ok(_) => return Err(Errno::EPROTO.into()),
+                Err(error) if is_absent(&error) && starts < MAX_STARTS => starts += u32::from(self.start().await?),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => self.end_it().await?,
+                // It was just ending.
+                Err(error) if is_cut_off(&error) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error),
             }
-            // It was just ending.
-            tokio::time::sleep(PAUSE).await;
         }
         Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Has another holder in the place of one that stands still.
+    async fn replace(&self) -> io::Result<()> {
+        *self.held.lock().await = None;
+        self.end_it().await?;
+        self.hold().await
+    }
+
+    /// Ends a holder that stands still; its children are init's from then on.
+    async fn end_it(&self) -> io::Result<()> {
+        tracing::warn!("the holder of shims stands still, it is replaced");
+        let lease = self.lease.clone();
+        let end = move || {
+            let LeaseState::Held(lease) = lease.probe().map_err(io::Error::other)? else { return Ok(()) };
+            let Some(pidfd) = lease.pidfd().map_err(io::Error::other)? else { return Ok(()) };
+            contd_lease::signal(&pidfd, nix::libc::SIGKILL).map_err(io::Error::other)?;
+            let is_dead = contd_lease::wait_dead(&pidfd, deadline::KILLED).map_err(io::Error::other)?;
+            if is_dead { Ok(()) } else { Err(io::Error::other("it was killed and does not end")) }
+        };
+        tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?
     }
 
     /// Starts a holder; `false` when another process is at it.
@@ -133,14 +165,27 @@ impl Holder {
         }
     }
 
-    /// Sends a request; the answer comes on the connection.
-    fn call(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<UnixStream> {
+    /// Sends a request and waits for its first answer.
+    ///
+    /// # Errors
+    /// `TimedOut` when the holder stands still, and what it has answered itself.
+    async fn ask(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<(UnixStream, Answer)> {
         let bytes = request.to_bytes().ok_or_else(|| io::Error::from(Errno::E2BIG))?;
-        let stream = StdStream::connect(self.socket())?;
-        stream.set_nonblocking(true)?;
+        let stands_still = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {STANDS_STILL:?}"));
+        let mut connection = match UnixStream::connect(self.socket()).await {
+            // So many have called already and were not accepted.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(stands_still()),
+            connected => connected?,
+        };
         let fds: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
-        contd_descriptors::send(&stream, &bytes, &fds).map_err(io::Error::other)?;
-        UnixStream::from_std(stream)
+        let failed =
+            |error: RightsError| error.io().map_or_else(|| io::Error::other(error.to_string()), |io| io.kind().into());
+        contd_descriptors::send(&connection, &bytes, &fds).map_err(failed)?;
+        let answer = tokio::time::timeout(STANDS_STILL, answer(&mut connection)).await;
+        match answer.map_err(|_elapsed| stands_still())?? {
+            Answer::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+            answer => Ok((connection, answer)),
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -161,6 +206,12 @@ fn null() -> io::Result<OwnedFd> {
 /// Tells whether the holder at the other end lives: it says nothing more.
 fn is_open(held: &UnixStream) -> bool {
     matches!(held.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Tells whether the other end has closed the connection.
+fn is_cut_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
 /// Tells whether nobody listens.

@@ -10,12 +10,13 @@ use crate::build::TestBinary;
 const PROMISES: &str = "tests/vm/promises.toml";
 
 /// The promises that no edit of that file may lose.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "a container runs, its output and its exit code come back",
     "limits hold",
     "a memory hog is killed, and its exit says so",
     "death of the daemon",
     "death of a shim",
+    "death of the holder",
     "death of a flist server",
     "death of daemon and shim at once",
     "upgrade of the daemon",
