@@ -92,7 +92,7 @@ struct Slow {
     shelf: Shelf,
 }
 
-/// What became of a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Handled {
     Answered,
