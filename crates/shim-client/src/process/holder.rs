@@ -21,7 +21,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use super::launch::{Captured, captured, run_captured, search_path};
+use super::launch::{Captured, captured, end_process_of, run_captured, search_path};
 use crate::deadline;
 
 /// How often a holder is looked for or started: another daemon's may just begin or end.
@@ -138,9 +138,7 @@ impl Holder {
         let lease = self.lease.clone();
         let end = move || {
             let LeaseState::Held(lease) = lease.probe().map_err(io::Error::other)? else { return Ok(()) };
-            let Some(pidfd) = lease.pidfd().map_err(io::Error::other)? else { return Ok(()) };
-            contd_lease::signal(&pidfd, nix::libc::SIGKILL).map_err(io::Error::other)?;
-            let is_dead = contd_lease::wait_dead(&pidfd, deadline::KILLED).map_err(io::Error::other)?;
+            let is_dead = end_process_of(&lease).map_err(io::Error::other)?;
             if is_dead { Ok(()) } else { Err(io::Error::other("it was killed and does not end")) }
         };
         tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?

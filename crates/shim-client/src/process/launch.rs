@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use contd_durable::{Fs, RealFs, replace_volatile};
 use contd_failpoint::Failpoint;
-use contd_lease::{LeaseError, LeaseState};
+use contd_lease::{Lease, LeaseError, LeaseState, ProcessError};
 use contd_protocol::shim::{EXIT_RUN_OUT, TaskSpec, files};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -190,13 +190,14 @@ pub(super) fn end_silent(place: &Place) -> Result<(), ShimError> {
         return Ok(());
     };
     let failed = |error| place.clean_up_failed(place.lease.path(), io::Error::other(error));
-    let Some(pidfd) = lease.pidfd().map_err(failed)? else { return Ok(()) };
-    contd_lease::signal(&pidfd, nix::libc::SIGKILL).map_err(failed)?;
-    if contd_lease::wait_dead(&pidfd, deadline::KILLED).map_err(failed)? {
-        Ok(())
-    } else {
-        Err(ShimError::StillAlive { id: place.id.clone() })
-    }
+    if end_process_of(&lease).map_err(failed)? { Ok(()) } else { Err(ShimError::StillAlive { id: place.id.clone() }) }
+}
+
+/// Kills the process that a lease names and waits for its end; `false` when it does not end in time.
+pub(super) fn end_process_of(lease: &Lease) -> Result<bool, ProcessError> {
+    let Some(pidfd) = lease.pidfd()? else { return Ok(true) };
+    contd_lease::signal(&pidfd, nix::libc::SIGKILL)?;
+    contd_lease::wait_dead(&pidfd, deadline::KILLED)
 }
 
 /// How a program ended and what it said on standard error.
