@@ -1,5 +1,6 @@
 //! Layers on disk that nobody needs any more: set aside by one rename, then removed by a few threads, so that a large one
-//! keeps nobody waiting. What lies aside when the daemon dies is removed by the next one.
+//! keeps nobody waiting. One that resists is tried again, later and later. What lies aside when the daemon dies is removed by the
+//! next one.
 //!
 //! A container's files are not trusted: names are removed below open descriptors, no link is followed, no mount is crossed
 //! (`RESOLVE_NO_XDEV`), and a tree of any depth takes three descriptors: directories are moved up instead of descended into.
@@ -13,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -35,12 +37,35 @@ const MAX_THREADS: usize = 2;
 /// How many names for one layer are tried: one, unless it is removed again while the first removal is under way.
 const MAX_NAMES: u32 = 1000;
 
+/// How long after its second failure one is tried again, and at most; after the first it is at the next occasion.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+
 /// One that lies aside.
 #[derive(Debug)]
 struct Job {
     path: PathBuf,
     /// The root that had it as its layer, detached: given up at last, since that may write to the disk what is unwritten.
     _root: Option<OwnedFd>,
+    /// How often it resisted.
+    failures: u32,
+    /// It is not tried before.
+    due: Instant,
+}
+
+impl Job {
+    fn new(path: PathBuf, root: Option<OwnedFd>) -> Self {
+        Self { path, _root: root, failures: 0, due: Instant::now() }
+    }
+
+    /// Has it wait after a failure, without anything that the node may be short of.
+    fn later(self) -> Self {
+        let (first, most) = RETRY;
+        let pause = match self.failures {
+            0 => Duration::ZERO,
+            failures => first.saturating_mul(2_u32.saturating_pow(failures - 1)).min(most),
+        };
+        Self { path: self.path, _root: None, failures: self.failures.saturating_add(1), due: Instant::now() + pause }
+    }
 }
 
 /// All that lie aside.
@@ -59,6 +84,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Work {
     waiting: VecDeque<Job>,
+    /// Those that resisted.
+    failed: Vec<Job>,
     threads: usize,
     /// Qgroups of subvolumes that are gone, for which the kernel still counts what it has not freed.
     qgroups: Vec<u64>,
@@ -79,7 +106,7 @@ impl Removals {
             let aside = self.dir.join(format!("{name}.{number}"));
             match renameat2(nix::fcntl::AT_FDCWD, path, nix::fcntl::AT_FDCWD, &aside, RenameFlags::RENAME_NOREPLACE) {
                 Ok(()) => {
-                    self.begin(Job { path: aside, _root: root });
+                    self.begin(Job::new(aside, root));
                     return Ok(());
                 }
                 Err(Errno::EEXIST) => {}
@@ -99,14 +126,22 @@ impl Removals {
         };
         for entry in entries {
             let path = entry.map_err(|source| disk("list", &self.dir, source))?.path();
-            self.begin(Job { path, _root: None });
+            self.begin(Job::new(path, None));
         }
         Ok(())
     }
 
-    /// Tries again to remove the qgroups that were left. The next daemon does not know of them: they are nobody's limit, and
-    /// their numbers are never used again.
+    /// Tries again to remove what resisted and is due, and the qgroups that were left. The next daemon does not know of these:
+    /// they are nobody's limit, and their numbers are never used again.
     pub(crate) fn tidy(&self) {
+        let now = Instant::now();
+        let due: Vec<Job> = {
+            let mut work = self.work.lock();
+            // Without a thread those wait that never had one.
+            let idle = if work.threads == 0 { std::mem::take(&mut work.waiting) } else { VecDeque::new() };
+            work.failed.extract_if(.., |job| job.due <= now).chain(idle).collect()
+        };
+        due.into_iter().for_each(|job| self.begin(job));
         let mut left = std::mem::take(&mut self.work.lock().qgroups);
         if left.is_empty() {
             return;
@@ -141,7 +176,7 @@ impl Removals {
         let shared = Arc::clone(&self.work);
         match std::thread::Builder::new().name("layers".to_owned()).spawn(move || remove_all(&shared)) {
             Ok(_detached) => work.threads += 1,
-            // The next one begins it, or the next daemon.
+            // The next look begins it.
             Err(error) => warn!(%error, "no thread for the removal of a layer, it waits"),
         }
     }
@@ -173,7 +208,14 @@ fn remove_all(shared: &Shared) {
                 debug!(path = %job.path.display(), "layer removed");
                 shared.lock().qgroups.extend(qgroup);
             }
-            Err(error) => warn!(path = %job.path.display(), %error, "a layer could not be removed whole"),
+            Err(error) => {
+                let path = job.path.display();
+                match job.failures {
+                    0 => warn!(%path, %error, "a layer could not be removed whole, it is tried again"),
+                    failures => debug!(%path, %error, failures, "a layer still could not be removed whole"),
+                }
+                shared.lock().failed.push(job.later());
+            }
         }
     }
 }
@@ -315,6 +357,36 @@ mod tests {
         drop(open);
         remove(&layer).unwrap();
         assert!(!layer.exists());
+    }
+
+    #[test]
+    fn one_that_resists_is_tried_again_until_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = dir.path().join("layer");
+        std::fs::create_dir_all(layer.join("upper/point")).unwrap();
+        let removals = Removals::new(dir.path());
+        let aside = dir.path().join(REMOVED_DIR).join("x.0/upper/point");
+        std::fs::create_dir(dir.path().join("other")).unwrap();
+        // A mount keeps it, whoever removes it.
+        let mount = |at: &Path| {
+            let flags = nix::mount::MsFlags::MS_BIND;
+            nix::mount::mount(Some(&dir.path().join("other")), at, None::<&str>, flags, None::<&str>)
+                .expect("run as root");
+        };
+        mount(&layer.join("upper/point"));
+        removals.set_aside(&layer, "x", None).unwrap();
+        removals.wait();
+        removals.tidy();
+        removals.wait();
+        assert!(aside.exists(), "it cannot be gone");
+        nix::mount::umount2(&aside, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        removals.tidy();
+        removals.wait();
+        assert!(aside.exists(), "after the second failure it waits");
+        removals.work.lock().failed.iter_mut().for_each(|job| job.due = Instant::now());
+        removals.tidy();
+        removals.wait();
+        assert!(!aside.exists() && removals.work.lock().failed.is_empty());
     }
 
     #[test]
