@@ -80,6 +80,26 @@ fn a_holder_that_stands_still_is_replaced_by_the_next_start() {
 }
 
 #[test]
+fn a_holder_of_another_version_becomes_ours_in_its_own_process() {
+    const VERSION: [&str; 2] = ["contd-shim/", "contd-shim/0.0.0-"];
+    let mut stage = set();
+    let holder = stage.node.holder().expect("a holder lives");
+    let lease = stage.node.root.join("run/h/lease.json");
+    let text = || std::fs::read_to_string(&lease).expect("read its lease");
+    stage.node.kill_daemon();
+    std::fs::write(&lease, text().replace(VERSION[0], VERSION[1])).expect("write its lease");
+    assert!(text().contains(VERSION[1]));
+    stage.node.start_daemon();
+    eventually("its upgrade", || (!text().contains(VERSION[1])).then_some(()));
+    eventually("the daemon to know", || stage.node.daemon_log().contains("holder of shims upgraded").then_some(()));
+    // It is still the parent of what a dead shim leaves.
+    stage.end_unseen();
+    stage.node.start_daemon();
+    assert_eq!(stage.node.holder(), Some(holder), "it is the same process");
+    end(stage, &["reaped"]);
+}
+
+#[test]
 fn a_holder_without_daemon_and_shims_ends_and_leaves_nothing() {
     let mut node = Node::start();
     node.rest();

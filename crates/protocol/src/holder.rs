@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | hold | [`VERSION`], 1 | |
 //! | start | [`VERSION`], 2, then words, each with a NUL behind it: `PATH` of the environment, the program, its arguments | standard input, standard error |
+//! | hand over | [`VERSION`], 3, then the path of a `contd-shim` and a NUL | |
 //!
 //! | answer | bytes |
 //! |---|---|
@@ -15,6 +16,9 @@
 //! | started | 4, then 4 of the program's pid; at once |
 //! | ended | 2, then 4 of the program's wait status. The program is killed when the caller hangs up before |
 //! | failed | 3, then 4 of the error number: the program was not started |
+//!
+//! A holder that hands over executes the other program, so it answers by the end of the connection: same process, same children.
+//! While it waits for the end of a program it fails with `EBUSY`.
 
 /// The version of the messages; another is refused with `EPROTONOSUPPORT`.
 pub const VERSION: u8 = 1;
@@ -48,6 +52,11 @@ pub enum Request {
         /// `PATH` of its environment, which has nothing else; the program; its arguments.
         words: Vec<Vec<u8>>,
     },
+    /// Execute another program in the place of this one, which goes on as the holder.
+    HandOver {
+        /// The path of a `contd-shim`.
+        program: Vec<u8>,
+    },
 }
 
 /// An answer of the holder.
@@ -67,15 +76,18 @@ impl Request {
     /// Writes it down; `None` when it is too long, or a word has a NUL.
     #[must_use]
     pub fn to_bytes(&self) -> Option<Vec<u8>> {
-        let mut bytes = vec![VERSION, if *self == Self::Hold { 1 } else { 2 }];
-        if let Self::Start { words } = self {
-            for word in words {
-                if word.contains(&0) {
-                    return None;
-                }
-                bytes.extend_from_slice(word);
-                bytes.push(0);
+        let (kind, words) = match self {
+            Self::Hold => (1, [].as_slice()),
+            Self::Start { words } => (2, words.as_slice()),
+            Self::HandOver { program } => (3, std::slice::from_ref(program)),
+        };
+        let mut bytes = vec![VERSION, kind];
+        for word in words {
+            if word.contains(&0) {
+                return None;
             }
+            bytes.extend_from_slice(word);
+            bytes.push(0);
         }
         (bytes.len() <= MAX_REQUEST_BYTES).then_some(bytes)
     }
@@ -88,6 +100,9 @@ impl Request {
             [VERSION, 2, words @ .., 0] => {
                 let words: Vec<Vec<u8>> = words.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
                 (words.len() >= 2).then_some(Self::Start { words })
+            }
+            [VERSION, 3, program @ .., 0] if !program.is_empty() && !program.contains(&0) => {
+                Some(Self::HandOver { program: program.to_owned() })
             }
             _ => None,
         }
@@ -136,12 +151,24 @@ mod tests {
     fn what_was_written_is_read_and_nothing_else() {
         let words =
             |words: &[&str]| Request::Start { words: words.iter().map(|word| word.as_bytes().to_vec()).collect() };
-        for request in [Request::Hold, words(&["/bin", "/bin/true"]), words(&["", "/x", "--dir", "", "ä"])] {
+        let hand_over = Request::HandOver { program: b"/bin/contd-shim".to_vec() };
+        for request in [Request::Hold, words(&["/bin", "/bin/true"]), words(&["", "/x", "--dir", "", "ä"]), hand_over]
+        {
             assert_eq!(Request::from_bytes(&request.to_bytes().unwrap()), Some(request));
         }
         assert_eq!(words(&["/bin", "a\0b"]).to_bytes(), None);
         assert_eq!(words(&["/bin", &"x".repeat(MAX_REQUEST_BYTES)]).to_bytes(), None);
-        for bad in [&b""[..], b"\x01", b"\x02\x01", b"\x01\x01x", b"\x01\x02/bin\0", b"\x01\x02/bin\0/x", b"\x01\x03"] {
+        for bad in [
+            &b""[..],
+            b"\x01",
+            b"\x02\x01",
+            b"\x01\x01x",
+            b"\x01\x02/bin\0",
+            b"\x01\x02/bin\0/x",
+            b"\x01\x03",
+            b"\x01\x03\0",
+            b"\x01\x04",
+        ] {
             assert_eq!(Request::from_bytes(bad), None, "{bad:?}");
         }
         for answer in [Answer::Holds(7), Answer::Started(8), Answer::Ended(0x100), Answer::Failed(-1)] {
@@ -155,6 +182,7 @@ mod tests {
         let request = Request::Start { words: vec![b"/bin".to_vec(), b"/x".to_vec()] };
         assert_eq!(request.to_bytes().unwrap(), b"\x01\x02/bin\0/x\0");
         assert_eq!(Request::Hold.to_bytes().unwrap(), [1, 1]);
+        assert_eq!(Request::HandOver { program: b"/x".to_vec() }.to_bytes().unwrap(), b"\x01\x03/x\0");
         assert_eq!(Answer::Ended(0x0708).to_bytes(), [2, 8, 7, 0, 0]);
         assert_eq!(Answer::Started(0x0708).to_bytes(), [4, 8, 7, 0, 0]);
         assert_eq!(exit_name(12, 345), "12-345");

@@ -13,8 +13,13 @@ pub(crate) enum Args {
         /// The state that the shim finds.
         role: Role,
     },
-    /// Be the holder of a node, the ancestor of its shims, in this lease directory, which is absolute.
-    Hold(PathBuf),
+    /// Be the holder of a node, the ancestor of its shims.
+    Hold {
+        /// Its lease directory, absolute.
+        dir: PathBuf,
+        /// The descriptor of the lease's lock, when this process is the holder already and has executed this program.
+        lock: Option<i32>,
+    },
     /// Print the version.
     Version,
 }
@@ -39,7 +44,9 @@ pub(crate) enum Role {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArgsError {
     /// Not one of the forms.
-    #[error("read the command line: not `--dir DIR [--slot|--adopt|--resume LOCK]`, `--hold DIR` or `--version`")]
+    #[error(
+        "read the command line: not `--dir DIR [--slot|--adopt|--resume LOCK]`, `--hold DIR [--resume LOCK]` or `--version`"
+    )]
     Usage,
     /// The shim leaves its working directory.
     #[error("read the command line: the directory {dir:?} is not absolute")]
@@ -57,17 +64,24 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Args, A
     let words: Vec<OsString> = arguments.take(MAX_WORDS + 1).collect();
     let (dir, role) = match words.as_slice() {
         [option] if option == "--version" => return Ok(Args::Version),
-        [option, dir] if option == "--hold" => return absolute(dir).map(Args::Hold),
+        [option, dir] if option == "--hold" => return absolute(dir).map(|dir| Args::Hold { dir, lock: None }),
+        [option, dir, resume, lock] if option == "--hold" && resume == "--resume" => {
+            let lock = Some(number(lock)?);
+            return absolute(dir).map(|dir| Args::Hold { dir, lock });
+        }
         [option, dir] if option == "--dir" => (dir, Role::Fresh),
         [option, dir, slot] if option == "--dir" && slot == "--slot" => (dir, Role::Slot),
         [option, dir, adopt] if option == "--dir" && adopt == "--adopt" => (dir, Role::Successor),
         [option, dir, resume, lock] if option == "--dir" && resume == "--resume" => {
-            let lock = lock.to_str().and_then(|lock| lock.parse().ok()).ok_or(ArgsError::Usage)?;
-            (dir, Role::Resumed { lock })
+            (dir, Role::Resumed { lock: number(lock)? })
         }
         _ => return Err(ArgsError::Usage),
     };
     absolute(dir).map(|dir| Args::Serve { dir, role })
+}
+
+fn number(word: &OsString) -> Result<i32, ArgsError> {
+    word.to_str().and_then(|word| word.parse().ok()).ok_or(ArgsError::Usage)
 }
 
 fn absolute(dir: &OsString) -> Result<PathBuf, ArgsError> {
@@ -91,7 +105,9 @@ mod tests {
         assert_eq!(parsed(&["--dir", "/run/x", "--adopt"]), serve(Role::Successor));
         assert_eq!(parsed(&["--dir", "/run/x", "--resume", "7"]), serve(Role::Resumed { lock: 7 }));
         assert_eq!(parsed(&["--dir", "/run/x", "--resume", "x"]), Err(ArgsError::Usage));
-        assert_eq!(parsed(&["--hold", "/run/h"]), Ok(Args::Hold("/run/h".into())));
+        let hold = |lock| Ok(Args::Hold { dir: "/run/h".into(), lock });
+        assert_eq!(parsed(&["--hold", "/run/h"]), hold(None));
+        assert_eq!(parsed(&["--hold", "/run/h", "--resume", "7"]), hold(Some(7)));
         assert_eq!(parsed(&["--version"]), Ok(Args::Version));
         for bad in [&[][..], &["--dir"], &["--dir", "/x", "y"], &["--slot"], &["x"], &["--version", "x"]] {
             assert_eq!(parsed(bad), Err(ArgsError::Usage), "{bad:?}");

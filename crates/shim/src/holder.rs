@@ -10,6 +10,8 @@
 //!                        └──► exits/<pid>-<start time>, before the process is reaped
 //! ```
 //!
+//! It is replaced by another version in its own process, so that its children stay its own.
+//!
 //! It is a second holder: its death costs nothing but the exits of containers whose shim dies as well. The daemon starts
 //! another one then, for the shims to come.
 
@@ -27,6 +29,7 @@ use contd_durable::{Fs as _, RealFs, replace_volatile};
 use contd_lease::{HeldLease, LeaseDir, LeaseState, ProcessExit, ProcessIdentity};
 use contd_process::ReadyPipe;
 use contd_protocol::holder::{Answer, MAX_REQUEST_BYTES, Request, exit_name, files};
+use contd_types::one_line;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -35,7 +38,7 @@ use crate::clock;
 use crate::daemonize;
 use crate::diagnostics::Diagnostics;
 use crate::event_loop::AGENT;
-use crate::start::{StartError, failed, listen, print};
+use crate::start::{StartError, become_program, failed, listen, print};
 use crate::sys::{self, Children};
 
 /// As `ps` shows it.
@@ -67,6 +70,8 @@ enum Stage {
     Holds,
     /// The end of this child.
     Waits(i32),
+    /// That this program takes over.
+    Replaces(PathBuf),
 }
 
 /// Is the holder: from the command line to the exit code, as [`crate::main`] is for a shim.
@@ -78,18 +83,39 @@ pub(crate) fn main(dir: &Path) -> ExitCode {
     }
 }
 
+/// Goes on in the process of a holder that has executed this program.
+pub(crate) fn resume(dir: &Path, lock: i32) -> ExitCode {
+    let take_over = || {
+        let lock = contd_process::take_passed(lock).map_err(|source| StartError::Detach { source })?;
+        let lease = LeaseDir::new(dir).take_over(lock, AGENT).map_err(|source| StartError::Claim { source })?;
+        Holder::prepare(lease)
+    };
+    match take_over() {
+        Ok(holder) => hold(holder),
+        Err(error) => {
+            // The daemon starts another holder, for the shims to come.
+            Diagnostics::open(&dir.join(files::LOG)).warn(format_args!("{}", one_line(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn serve(dir: &Path, pipe: ReadyPipe) -> ExitCode {
     let up = || {
         daemonize::detach().map_err(|source| StartError::Detach { source })?;
-        Holder::claim(dir)
+        Holder::prepare(LeaseDir::new(dir).claim(AGENT).map_err(|source| StartError::Claim { source })?)
     };
-    let mut holder = match up() {
+    let holder = match up() {
         Ok(holder) => holder,
         Err(error) => return failed(&pipe, &error),
     };
     // A starter that is gone meanwhile is missed when nobody calls.
     let _unheard = pipe.ready();
     drop(pipe);
+    hold(holder)
+}
+
+fn hold(mut holder: Holder) -> ExitCode {
     match holder.run() {
         Ok(()) => holder.end(),
         Err(error) => {
@@ -113,8 +139,8 @@ struct Holder {
 }
 
 impl Holder {
-    fn claim(dir: &Path) -> Result<Self, StartError> {
-        let lease = LeaseDir::new(dir).claim(AGENT).map_err(|source| StartError::Claim { source })?;
+    fn prepare(lease: HeldLease) -> Result<Self, StartError> {
+        let dir = lease.dir().path().to_owned();
         // How `ps` shows us is no reason to fail.
         let _only_a_name = nix::sys::prctl::set_name(NAME);
         let signals = daemonize::catch_signals().map_err(|source| StartError::Signals { source })?;
@@ -143,6 +169,7 @@ impl Holder {
                 self.is_told |= i32::try_from(signal.ssi_signo) == Ok(nix::libc::SIGTERM);
             }
             self.answer(&ready);
+            self.hand_over();
             let has_children = self.reap()?;
             self.accept();
             if self.is_told && !has_children {
@@ -179,6 +206,21 @@ impl Holder {
     fn answer(&mut self, ready: &[bool]) {
         let (mut ready, diagnostics) = (ready.iter(), &self.diagnostics);
         self.callers.retain_mut(|caller| ready.next() != Some(&true) || caller.go_on(diagnostics));
+    }
+
+    /// Becomes another program, when a caller asks for it and none waits for the end of a child.
+    fn hand_over(&mut self) {
+        let is_asked = |caller: &Caller| matches!(caller.stage, Stage::Replaces(_));
+        let Some(caller) = self.callers.iter().position(is_asked).map(|place| self.callers.swap_remove(place)) else {
+            return;
+        };
+        let Stage::Replaces(program) = &caller.stage else { return };
+        let error = if self.callers.iter().any(|caller| matches!(caller.stage, Stage::Waits(_))) {
+            Errno::EBUSY.into()
+        } else {
+            become_program(&self.lease, program, c"--hold")
+        };
+        caller.tell(Answer::Failed(error.raw_os_error().unwrap_or(nix::libc::EPROTO)));
     }
 
     /// Reaps children that have ended: the answer of the caller that waits for one, and a file for each other. Tells whether
@@ -260,7 +302,7 @@ impl Caller {
                 }
             },
             // A caller says nothing more, so it has hung up.
-            Stage::Holds => {
+            Stage::Holds | Stage::Replaces(_) => {
                 matches!(self.stream.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
             Stage::Waits(child) => {
@@ -287,6 +329,7 @@ impl Caller {
                 let _hung_up = (&self.stream).write_all(&Answer::Started(child).to_bytes());
                 Ok(Stage::Waits(child))
             }
+            Request::HandOver { program } => Ok(Stage::Replaces(OsString::from_vec(program).into())),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The way up: what must be true before the first caller is accepted, step by step.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -112,7 +112,8 @@ pub fn main(
 ) -> ExitCode {
     let (dir, role) = match args::parse(arguments) {
         Ok(Args::Serve { dir, role }) => (dir, role),
-        Ok(Args::Hold(dir)) => return holder::main(&dir),
+        Ok(Args::Hold { dir, lock: None }) => return holder::main(&dir),
+        Ok(Args::Hold { dir, lock: Some(lock) }) => return holder::resume(&dir, lock),
         Ok(Args::Version) => return print(&mut io::stdout(), AGENT, ExitCode::SUCCESS),
         Err(error) => return print(&mut io::stderr(), &format!("contd-shim: {error}"), ExitCode::from(2)),
     };
@@ -344,12 +345,12 @@ impl Ground {
         };
         let pump = Pump::new(&dir, &spec, Box::new(log), Rc::clone(&diagnostics))
             .map_err(|source| StartError::Output { source })?;
-        let mut task = Task::new(spec, dir.clone(), runtime, hierarchies, pump, Rc::clone(&diagnostics));
+        let mut task = Task::new(spec, dir, runtime, hierarchies, pump, Rc::clone(&diagnostics));
         if let Some(Predecessor { kept }) = predecessor {
             task.adopt(kept).map_err(|source| StartError::Adopt { source })?;
         }
         let event_loop = EventLoop::new(listener, signals, task, options.unclaimed_timeout, Rc::clone(&diagnostics));
-        Ok(Up { dir, event_loop, diagnostics, _socket: socket, lease })
+        Ok(Up { event_loop, diagnostics, _socket: socket, lease })
     }
 }
 
@@ -363,7 +364,6 @@ fn log_files(spec: &TaskSpec) -> LogFiles {
 
 /// A shim that can accept callers. The lease goes last.
 struct Up {
-    dir: PathBuf,
     event_loop: EventLoop,
     diagnostics: Rc<Diagnostics>,
     _socket: BoundSocket,
@@ -376,7 +376,9 @@ impl Up {
             match self.event_loop.run() {
                 Ok(Ending::Done) => return ExitCode::SUCCESS,
                 Ok(Ending::HandOver(HandOver { caller, binary })) => {
-                    let source = self.execute(&binary);
+                    self.diagnostics.info(format_args!("handing over to {}", binary.display()));
+                    contd_failpoint::hit(Failpoint::HandOverBegun);
+                    let source = become_program(&self.lease, &binary, c"--dir");
                     self.event_loop.refuse_hand_over(caller, binary, source);
                 }
                 Err(error) => {
@@ -387,31 +389,29 @@ impl Up {
         }
     }
 
-    /// Becomes another program, which goes on with the container: same process, same children, same lease. Returns only
-    /// when that is not possible.
-    fn execute(&self, binary: &Path) -> io::Error {
-        self.diagnostics.info(format_args!("handing over to {}", binary.display()));
-        contd_failpoint::hit(Failpoint::HandOverBegun);
-        let execute = || -> io::Result<Infallible> {
-            let lock = self.lease.as_fd();
-            let word = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::other);
-            let path = word(binary.as_os_str().as_bytes())?;
-            let number = word(lock.as_raw_fd().to_string().as_bytes())?;
-            let dir = word(self.dir.as_os_str().as_bytes())?;
-            fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
-            let result = execv(&path, &[path.as_c_str(), c"--dir", &dir, c"--resume", &number]);
-            fcntl(lock, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-            Ok(result?)
-        };
-        match execute() {
-            Err(error) => error,
-            Ok(never) => match never {},
-        }
-    }
-
     fn give_up(&self, error: &StartError) -> ExitCode {
         self.diagnostics.warn(format_args!("{}", one_line(error)));
         ExitCode::FAILURE
+    }
+}
+
+/// Becomes another program, which goes on where this one is: same process, same children, same lease. Returns only when that
+/// is not possible.
+pub(crate) fn become_program(lease: &HeldLease, binary: &Path, option: &CStr) -> io::Error {
+    let execute = || -> io::Result<Infallible> {
+        let lock = lease.as_fd();
+        let word = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::other);
+        let path = word(binary.as_os_str().as_bytes())?;
+        let number = word(lock.as_raw_fd().to_string().as_bytes())?;
+        let dir = word(lease.dir().path().as_os_str().as_bytes())?;
+        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let result = execv(&path, &[path.as_c_str(), option, &dir, c"--resume", &number]);
+        fcntl(lock, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        Ok(result?)
+    };
+    match execute() {
+        Err(error) => error,
+        Ok(never) => match never {},
     }
 }
 

@@ -12,6 +12,9 @@ const SLOT_PROCESSES: usize = 2;
 /// A word of the command line of a holder of shims.
 const HOLDER: &str = " --hold ";
 
+/// What is added to it when a holder has executed another version.
+const RESUMED: &str = " --resume ";
+
 /// A count, with names, so that a difference says what leaked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Census {
@@ -130,12 +133,13 @@ impl Slots {
         let mut found = BTreeSet::new();
         for process in processes {
             let renamed = self.rename(&process);
-            // As a slot, a holder is as good as another.
+            // As a slot, a holder is as good as another; so is one that has taken over in its own process.
             if renamed == process && !process.contains(HOLDER) {
                 found.insert(process);
                 continue;
             }
             let (_pid, rest) = renamed.split_once(' ').unwrap_or_default();
+            let rest = rest.split_once(RESUMED).map_or(rest, |(before, _lock)| before).trim_end();
             let free = (0..).map(|number| format!("#{number} {rest}")).find(|name| !found.contains(name));
             found.extend(free);
         }

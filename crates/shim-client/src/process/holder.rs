@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use contd_descriptors::RightsError;
@@ -37,6 +38,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// nothing but time, so this is for a machine that is very busy.
 const STANDS_STILL: Duration = Duration::from_secs(5);
 
+/// How a holder of this version calls itself in its lease.
+const SHIM_AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
+
 /// The holder of one run directory.
 #[derive(Debug)]
 pub(super) struct Holder {
@@ -44,18 +48,61 @@ pub(super) struct Holder {
     program: PathBuf,
     /// The connection that holds the holder; it lives for as long as that is open.
     held: Mutex<Option<UnixStream>>,
+    /// The pid of the holder at that connection.
+    pid: AtomicI32,
 }
 
 impl Holder {
     pub(super) fn new(run_dir: &Path, program: &Path) -> Self {
-        Self { lease: LeaseDir::new(run_dir.join(DIR)), program: program.to_owned(), held: Mutex::default() }
+        Self {
+            lease: LeaseDir::new(run_dir.join(DIR)),
+            program: program.to_owned(),
+            held: Mutex::default(),
+            pid: AtomicI32::new(0),
+        }
     }
 
-    /// Sees to it that there is a holder before the first shim is started.
+    /// Sees to it that there is a holder before the first shim is started, and that it is of this version.
     pub(super) async fn be_there(&self) {
         if let Err(error) = self.hold().await {
             tracing::warn!(%error, "no holder of shims");
+        } else if let Err(error) = self.upgrade().await {
+            tracing::warn!(%error, "the holder of shims stays of another version");
         }
+    }
+
+    /// Has a holder of another version execute our program in its place: its children stay its own.
+    async fn upgrade(&self) -> io::Result<()> {
+        let program = self.program.as_os_str().as_bytes().to_vec();
+        let request = Request::HandOver { program };
+        for _ in 0..MAX_TRIES {
+            let lease = self.lease.clone();
+            let look = move || lease.probe().map_err(io::Error::other);
+            let LeaseState::Held(found) = tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?? else {
+                return Ok(());
+            };
+            if found.binary_version == SHIM_AGENT {
+                return self.hold().await;
+            }
+            match self.ask(&request, &[]).await {
+                // It starts a shim in this moment, or has executed the program and does not listen yet.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy || is_absent(&error) => {}
+                Err(error) if is_cut_off(&error) => {
+                    tracing::info!(from = %found.binary_version, "holder of shims upgraded");
+                }
+                Err(error) => return Err(error),
+                Ok(_) => return Err(Errno::EPROTO.into()),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Returns the pid of the holder if it lives. A process that another one has started has lost its holder.
+    pub(super) fn pid(&self) -> Option<i32> {
+        // Whoever has the lock is connecting: the pid changes only when that is done.
+        let lives = self.held.try_lock().map_or(true, |held| held.as_ref().is_some_and(is_open));
+        lives.then(|| self.pid.load(Ordering::Relaxed))
     }
 
     /// Runs a program of ours to its end, as a child of the holder: processes that it leaves behind are the holder's. Its
@@ -110,8 +157,9 @@ impl Holder {
         let mut starts = 0;
         for _ in 0..MAX_TRIES {
             match self.ask(&Request::Hold, &[]).await {
-                Ok((connection, Answer::Holds(_))) => {
+                Ok((connection, Answer::Holds(pid))) => {
                     *held = Some(connection);
+                    self.pid.store(pid, Ordering::Relaxed);
                     return Ok(());
                 }
                 Ok(_) => return Err(Errno::EPROTO.into()),

@@ -250,7 +250,7 @@ impl ShimClient for ProcessShimClient {
 
     fn reserve_id(&self) -> Option<ContainerId> {
         let slots = self.slots.as_ref()?;
-        let id = slots.reserve();
+        let id = slots.reserve(self.holder.pid());
         slots.refill(self);
         id
     }

@@ -5,7 +5,8 @@
 //!                                          └ given up, or too long unused: the leash ends, and with it the slot
 //! ```
 //!
-//! A slot lives on its leash, the standard input that we hold: when this process ends in whatever way, all slots end.
+//! A slot lives on its leash, the standard input that we hold: when this process ends in whatever way, all slots end. One whose
+//! holder has died is given up as well: nobody would be told the exit code of its container, should it die too.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{PipeWriter, Write};
@@ -65,6 +66,8 @@ pub struct SlotConfig {
 pub(super) struct Slot {
     id: ContainerId,
     leash: PipeWriter,
+    /// The pid of its holder.
+    holder: Option<i32>,
 }
 
 #[derive(Debug, Default)]
@@ -98,11 +101,11 @@ impl Slots {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the id of an idle slot.
-    pub(super) fn reserve(&self) -> Option<ContainerId> {
+    /// Takes the id of an idle slot whose holder lives.
+    pub(super) fn reserve(&self, holder: Option<i32>) -> Option<ContainerId> {
         let mut state = self.state();
         state.taken_at = Some(Instant::now());
-        let slot = state.idle.pop_front()?;
+        let slot = state.idle.pop_front_if(|slot| slot.holder == holder)?;
         let id = slot.id.clone();
         state.taken.insert(id.clone(), (slot, Instant::now() + TAKEN_TIMEOUT));
         Some(id)
@@ -125,7 +128,8 @@ impl Slots {
     pub(super) fn refill(self: &Arc<Self>, client: &ProcessShimClient) {
         {
             let mut state = self.state();
-            let is_full = state.idle.len() >= self.config.count;
+            let holder = client.holder.pid();
+            let is_full = state.idle.iter().filter(|slot| slot.holder == holder).count() >= self.config.count;
             if is_full || state.is_refilling || state.is_closed {
                 return;
             }
@@ -138,6 +142,7 @@ impl Slots {
     async fn fill(&self, client: &ProcessShimClient) {
         loop {
             self.until_quiet().await;
+            self.end_forlorn(client).await;
             {
                 let mut state = self.state();
                 let now = Instant::now();
@@ -178,16 +183,34 @@ impl Slots {
         }
     }
 
+    /// Lets go of slots whose holder has died.
+    async fn end_forlorn(&self, client: &ProcessShimClient) {
+        let forlorn: Vec<Slot> = {
+            let mut state = self.state();
+            let holder = client.holder.pid();
+            let (idle, forlorn) = std::mem::take(&mut state.idle).into_iter().partition(|slot| slot.holder == holder);
+            state.idle = idle;
+            forlorn.into_iter().collect()
+        };
+        for slot in forlorn {
+            if let Ok(place) = client.place(&slot.id) {
+                self.end(slot, &place).await;
+            }
+        }
+    }
+
     async fn make(&self, client: &ProcessShimClient) -> Result<Slot, ShimError> {
         let id = random_id()?;
         let place = client.place(&id)?;
+        // As it is before: a slot that another one has started by then is given up for nothing, and no forlorn one is kept.
+        let holder = client.holder.pid();
         self.state().making = Some(id.clone());
         let made = self.make_at(client, &place, &id).await;
         if made.is_err() {
             self.discard(&place).await;
             self.state().making = None;
         }
-        Ok(Slot { id, leash: made? })
+        Ok(Slot { id, leash: made?, holder: holder.or_else(|| client.holder.pid()) })
     }
 
     async fn make_at(
@@ -385,6 +408,16 @@ mod tests {
         assert_eq!(leases, 0);
     }
 
+    #[test]
+    fn a_slot_without_its_holder_is_not_taken() {
+        let slots = slots();
+        let (_theirs, leash) = std::io::pipe().unwrap();
+        let id = random_id().unwrap();
+        slots.state().idle.push_back(Slot { id: id.clone(), leash, holder: Some(1) });
+        assert_eq!([Some(2), None].map(|holder| slots.reserve(holder)), [None, None]);
+        assert_eq!(slots.reserve(Some(1)), Some(id));
+    }
+
     #[tokio::test]
     async fn a_slot_that_is_removing_itself_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
@@ -400,7 +433,7 @@ mod tests {
             tokio::time::sleep(END_LOOK * 20).await;
             drop(held);
         };
-        tokio::join!(slots.end(Slot { id, leash }, &place), let_go);
+        tokio::join!(slots.end(Slot { id, leash, holder: None }, &place), let_go);
         assert!(!place.lease.path().exists(), "the directory was given up while its lock was still taken");
     }
 }
