@@ -135,6 +135,13 @@ async fn a_stop_of_what_does_not_die_stays_wanted_and_a_deletion_kills_again() {
     world.assert_empty();
 }
 
+/// Exchanges the directory of the logs for what is beside it, at once: a removal that finds none has nothing to do.
+fn exchange_logs(world: &World) {
+    let [log, away] = ["log", "away"].map(|name| world.dir.path().join(name));
+    let (here, flags) = (nix::fcntl::AT_FDCWD, nix::fcntl::RenameFlags::RENAME_EXCHANGE);
+    nix::fcntl::renameat2(here, &log, here, &away, flags).unwrap();
+}
+
 /// Every obstacle that goes away after some tries.
 fn plant(world: &World, number: usize, times: usize) -> Option<&'static str> {
     let hang = || std::iter::repeat_n(Outcome::Hang, times);
@@ -144,10 +151,9 @@ fn plant(world: &World, number: usize, times: usize) -> Option<&'static str> {
         2 => world.rootfs.script_release(std::iter::repeat_n(RootOutcome::Fail(ErrorKind::Busy), times)),
         3 => world.rootfs.script_release(std::iter::repeat_n(RootOutcome::Panic, times)),
         4 => {
-            let log = world.dir.path().join("log");
-            std::fs::rename(&log, world.dir.path().join("away")).unwrap();
             // A directory that cannot be looked into cannot be emptied.
-            std::os::unix::fs::symlink("log", &log).unwrap();
+            std::os::unix::fs::symlink("log", world.dir.path().join("away")).unwrap();
+            exchange_logs(world);
         }
         _ => return None,
     }
@@ -175,9 +181,7 @@ async fn whatever_resists_for_a_while_is_removed_in_the_end() {
                 ContainerId::from_random([0; 16])
             });
             if part == "log" {
-                let log = world.dir.path().join("log");
-                std::fs::remove_file(&log).unwrap();
-                std::fs::rename(world.dir.path().join("away"), &log).unwrap();
+                exchange_logs(&world);
             }
             for _ in 0..200 {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -14,7 +14,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -37,8 +36,8 @@ const MAX_THREADS: usize = 2;
 /// How many names for one layer are tried: one, unless it is removed again while the first removal is under way.
 const MAX_NAMES: u32 = 1000;
 
-/// How long after its second failure one is tried again, and at most; after the first it is at the next occasion.
-const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+/// After how many looks one that resists is tried again, at most: some minutes.
+const MOST_LOOKS: u32 = 256;
 
 /// One that lies aside.
 #[derive(Debug)]
@@ -48,23 +47,25 @@ struct Job {
     _root: Option<OwnedFd>,
     /// How often it resisted.
     failures: u32,
-    /// It is not tried before.
-    due: Instant,
+    /// The number of looks until it is tried again.
+    looks: u32,
 }
 
 impl Job {
     fn new(path: PathBuf, root: Option<OwnedFd>) -> Self {
-        Self { path, _root: root, failures: 0, due: Instant::now() }
+        Self { path, _root: root, failures: 0, looks: 0 }
     }
 
-    /// Has it wait after a failure, without anything that the node may be short of.
+    /// Has it wait after a failure, twice as long each time, and holds nothing that the node may be short of.
     fn later(self) -> Self {
-        let (first, most) = RETRY;
-        let pause = match self.failures {
-            0 => Duration::ZERO,
-            failures => first.saturating_mul(2_u32.saturating_pow(failures - 1)).min(most),
-        };
-        Self { path: self.path, _root: None, failures: self.failures.saturating_add(1), due: Instant::now() + pause }
+        let looks = 2_u32.saturating_pow(self.failures).min(MOST_LOOKS);
+        Self { path: self.path, _root: None, failures: self.failures.saturating_add(1), looks }
+    }
+
+    /// Counts a look; tells whether it is tried again now.
+    fn is_due(&mut self) -> bool {
+        self.looks = self.looks.saturating_sub(1);
+        self.looks == 0
     }
 }
 
@@ -134,12 +135,11 @@ impl Removals {
     /// Tries again to remove what resisted and is due, and the qgroups that were left. The next daemon does not know of these:
     /// they are nobody's limit, and their numbers are never used again.
     pub(crate) fn tidy(&self) {
-        let now = Instant::now();
         let due: Vec<Job> = {
             let mut work = self.work.lock();
             // Without a thread those wait that never had one.
             let idle = if work.threads == 0 { std::mem::take(&mut work.waiting) } else { VecDeque::new() };
-            work.failed.extract_if(.., |job| job.due <= now).chain(idle).collect()
+            work.failed.extract_if(.., Job::is_due).chain(idle).collect()
         };
         due.into_iter().for_each(|job| self.begin(job));
         let mut left = std::mem::take(&mut self.work.lock().qgroups);
@@ -383,7 +383,6 @@ mod tests {
         removals.tidy();
         removals.wait();
         assert!(aside.exists(), "after the second failure it waits");
-        removals.work.lock().failed.iter_mut().for_each(|job| job.due = Instant::now());
         removals.tidy();
         removals.wait();
         assert!(!aside.exists() && removals.work.lock().failed.is_empty());
