@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Node, eventually, tick};
+use crate::harness::{Node, assert_counted, eventually, tick};
 
 #[test]
 fn a_created_container_waits_over_the_death_of_the_daemon_and_starts_when_it_is_told() {
@@ -71,9 +71,7 @@ fn the_shims_of_all_containers_are_replaced_and_no_container_notices() {
     for name in ["one", "two"] {
         assert_eq!(node.contd(["wait", name]).ok(), "5");
         let log = node.log_file("default", name);
-        let said = crate::harness::said(&log);
-        let numbered: Vec<String> = (1..=said.len()).map(|number| format!("line {number}")).collect();
-        assert_eq!(said, numbered, "lines were lost or doubled");
+        assert_counted(&crate::harness::said(&log));
         node.contd(["rm", name]).ok();
     }
     node.contd(["shim", "upgrade", "one"]).fails_with(1, "one");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::machine::make_pids_cgroup;
-use crate::harness::{Flist, Node, eventually};
+use crate::harness::{Flist, Node, assert_counted, eventually};
 
 /// The code of an engine error on `run`.
 const ENGINE: i32 = 125;
@@ -93,10 +93,7 @@ impl Stage {
     fn end(self) {
         self.goes_on();
         let log = self.node.log_file("default", "counts");
-        let said = crate::harness::said(&log);
-        for (at, line) in said.iter().enumerate() {
-            assert_eq!(*line, format!("line {}", at + 1));
-        }
+        assert_counted(&crate::harness::said(&log));
         self.node.contd(["rm", "-f", "-t", "0", "counts"]).ok();
         self.node.finish();
     }

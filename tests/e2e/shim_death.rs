@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Node, eventually, tick};
+use crate::harness::{Node, assert_counted, eventually, tick};
 
 /// Numbers lines until it may end, then ends with code 23; TICK stands for a pause.
 const COUNT: &str =
@@ -51,8 +51,7 @@ impl Stage {
         let log = node.log_file("default", "counts");
         let said = crate::harness::said(&log);
         let (last, lines) = said.split_last().expect("it has said something");
-        let numbered: Vec<String> = (1..=lines.len()).map(|number| format!("line {number}")).collect();
-        assert_eq!(lines, numbered.as_slice(), "lines were lost or doubled");
+        assert_counted(lines);
         assert_eq!(*last, format!("last {}", lines.len()));
         assert_eq!(node.inspect("stays")["pid"], bystander);
         node.contd(["rm", "counts"]).ok();

@@ -13,7 +13,7 @@ use contd_protocol::api::Target;
 use contd_types::{ContainerRef, NamespaceId};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Flist, Node, eventually};
+use crate::harness::{Flist, Node, assert_counted, eventually};
 
 /// Numbers lines until it may end, then ends with code 23.
 pub(crate) const COUNT: &str =
@@ -97,8 +97,7 @@ impl Stage {
 fn demand_whole(log: &str) {
     let said: Vec<&str> = log.lines().collect();
     let (last, lines) = said.split_last().expect("it has said something");
-    let numbered: Vec<String> = (1..=lines.len()).map(|number| format!("line {number}")).collect();
-    assert_eq!(lines, numbered.as_slice(), "lines were lost or doubled");
+    assert_counted(lines);
     assert_eq!(*last, format!("last {}", lines.len()));
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use contd_test_harness::census::{cgroups_below, command_lines, mounts};
 use contd_test_harness::node::Output;
-use contd_test_harness::{Flist, eventually, said};
+use contd_test_harness::{Flist, assert_counted, eventually, said};
 
 /// One machine, one contd.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -64,9 +64,7 @@ impl Site {
     fn end(self) {
         std::fs::write(self.scratch.path().join("go"), "").expect("let it end");
         assert_eq!(contd(&["wait", "counts"]), "23");
-        let said = lines();
-        let numbered: Vec<String> = (1..=said.len()).map(|number| format!("line {number}")).collect();
-        assert_eq!(said, numbered, "lines were lost or doubled");
+        assert_counted(&lines());
         contd(&["rm", "counts"]);
         systemctl(&["stop", "contd.service", "contd.socket"]);
         eventually("all processes to be gone", || {

@@ -52,5 +52,5 @@ pub use manager::Manager;
 pub use netns::Netns;
 pub use node::Node;
 pub use port::Port;
-pub use said::said;
+pub use said::{assert_counted, said};
 pub use wait::{SOON, eventually, tick};
