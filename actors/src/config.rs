@@ -81,19 +81,22 @@ pub struct LogRotation {
     pub max_files: u32,
 }
 
-/// How long the logs of removed containers are kept, and how many. What is beyond is removed, also after a restart.
+/// How long and how many logs are kept. What is beyond is removed, also after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemovedLogsRule {
-    /// For so long; nothing is kept when it is zero.
+pub struct LogRetention {
+    /// The logs of removed containers are kept for so long; none is when it is zero.
     pub keep_for: Duration,
-    /// All of them together; at most a tenth of their file system counts.
-    pub max_bytes: u64,
+    /// What these may take together, in bytes; at most a tenth of their file system counts.
+    pub removed_max_bytes: u64,
+    /// What all logs may take together, in bytes. `None`: a quarter of their file system if that is in memory, and as much as
+    /// there is room for if not.
+    pub all_max_bytes: Option<u64>,
 }
 
-impl RemovedLogsRule {
+impl LogRetention {
     /// Tells whether the log of a container that is removed now is kept.
     pub(crate) fn keeps(self) -> bool {
-        !self.keep_for.is_zero() && self.max_bytes > 0
+        !self.keep_for.is_zero() && self.removed_max_bytes > 0
     }
 }
 
@@ -116,8 +119,8 @@ pub struct Settings {
     pub defaults: Defaults,
     /// When a container's log is rotated; a shim that runs keeps to what it was told.
     pub log_rotation: LogRotation,
-    /// How the logs of removed containers are kept; nothing is, and nothing pruned, when it is `None`.
-    pub removed_logs: Option<RemovedLogsRule>,
+    /// How long logs are kept; those of removed containers are not, and nothing is pruned, when it is `None`.
+    pub log_retention: Option<LogRetention>,
     /// How many runs may be in flight, and how many containers there may be.
     pub limits: Limits,
 }
@@ -252,7 +255,7 @@ impl Default for Settings {
         Self {
             defaults: Defaults::default(),
             log_rotation: LogRotation::default(),
-            removed_logs: Some(RemovedLogsRule::default()),
+            log_retention: Some(LogRetention::default()),
             limits: Limits::default(),
         }
     }
@@ -265,10 +268,10 @@ impl Default for LogRotation {
     }
 }
 
-impl Default for RemovedLogsRule {
+impl Default for LogRetention {
     fn default() -> Self {
         // A failed job is looked at on the next day; where logs are in memory, not much is kept.
-        Self { keep_for: Duration::from_secs(24 * 60 * 60), max_bytes: 256 * MIB }
+        Self { keep_for: Duration::from_secs(24 * 60 * 60), removed_max_bytes: 256 * MIB, all_max_bytes: None }
     }
 }
 

@@ -58,8 +58,8 @@ pub use {actix, contd_bundle, contd_rootfs, contd_shim_client, contd_store, cont
 
 pub use call::{CallError, ask, ask_api, tell};
 pub use config::{
-    DEFAULT_CGROUP_PARENT, DEFAULT_NETNS_DIR, DEFAULT_RUNTIME_TIMEOUT, Defaults, LOG_NOTES_DIR, Limits, LogRotation,
-    NodeConfig, NodeRuntime, RemovedLogsRule, Runtimes, Settings,
+    DEFAULT_CGROUP_PARENT, DEFAULT_NETNS_DIR, DEFAULT_RUNTIME_TIMEOUT, Defaults, LOG_NOTES_DIR, Limits, LogRetention,
+    LogRotation, NodeConfig, NodeRuntime, Runtimes, Settings,
 };
 pub use judge::{Judge, Judgement, NoRules};
 pub use node::{Node, Parts, start, until_ended};

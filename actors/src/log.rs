@@ -8,11 +8,11 @@
 //! container's end wakes it at once. A shim announces an exit after the last byte is in the log, so a reader that first
 //! saw the end and then read to the end of the file has everything.
 //!
-//! Owns the count of what is kept of removed containers; a successor counts it again, on the disk.
+//! Owns the count of what the logs take; a successor counts it again, on the disk.
 //!
-//! - here: the actor, making and removing. `stream`: reading. `removed`: what becomes of the logs of removed containers.
+//! - here: the actor, making and removing. `stream`: reading. `retention`: what goes when there is too much.
 
-mod removed;
+mod retention;
 mod stream;
 
 use std::path::PathBuf;
@@ -25,14 +25,15 @@ use contd_per_key::PerKey;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::RemovedLogsRule;
+use crate::config::LogRetention;
+use crate::containers::Containers;
 use crate::error::{LogJobError, StepError, one_line};
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
 use crate::pool::{NamespacePools, Pool, UNDO_GRACE};
 use crate::shared::Shared;
 use crate::supervision::ParentLink;
-use removed::Removed;
+use retention::Retention;
 use stream::{STREAM_ITEMS, Whose};
 
 /// Log files of one namespace that are read, made or removed at once.
@@ -42,17 +43,19 @@ const THREADS_PER_NAMESPACE: usize = 8;
 #[derive(Debug)]
 pub(crate) struct LogParts {
     pools: NamespacePools,
-    /// For the looks at which namespaces have logs of removed containers, which come one after the other.
+    /// For the looks at which namespaces have logs, and at their file system, which come one after the other.
     looks: Pool,
     shared: Arc<Shared>,
+    /// Whose shims write the logs.
+    containers: Arc<Containers>,
     /// Held by whoever makes or removes the files of a log: of two containers of one name, one may still be leaving.
     locks: PerKey<PathBuf, Mutex<()>>,
 }
 
 impl LogParts {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, containers: Arc<Containers>) -> Self {
         let pools = NamespacePools::new(THREADS_PER_NAMESPACE);
-        Self { pools, looks: Pool::new(1), shared, locks: PerKey::default() }
+        Self { pools, looks: Pool::new(1), shared, containers, locks: PerKey::default() }
     }
 
     /// Does something alone with the files of a log.
@@ -62,8 +65,8 @@ impl LogParts {
         work()
     }
 
-    fn open(&self, files: &LogFiles, is_new: bool, removed: &Removed) -> Result<RunStart, LogJobError> {
-        let take_away = |left: &LogFiles| self.put_away(left, removed);
+    fn open(&self, files: &LogFiles, is_new: bool, retention: &Retention) -> Result<RunStart, LogJobError> {
+        let take_away = |left: &LogFiles| self.put_away(left, retention);
         // Twice: between making the directory and the file, a removal of the namespace's last log may come.
         let max_files = self.shared.settings().log_rotation.max_files;
         let prepare = || files.prepare(is_new, max_files, take_away);
@@ -74,17 +77,17 @@ impl LogParts {
         made.map_err(|source| LogJobError::Make { source })
     }
 
-    fn remove(&self, files: &LogFiles, removed: &Removed) -> Result<(), LogJobError> {
-        let gone = self.alone(&files.path(), || self.put_away(files, removed).and_then(|()| files.clear_up()));
+    fn remove(&self, files: &LogFiles, retention: &Retention) -> Result<(), LogJobError> {
+        let gone = self.alone(&files.path(), || self.put_away(files, retention).and_then(|()| files.clear_up()));
         gone.map_err(|source| LogJobError::Remove { source })
     }
 
     /// Puts a log to those of removed containers, or removes it when none are kept.
-    fn put_away(&self, files: &LogFiles, removed: &Removed) -> Result<(), LogError> {
-        if self.shared.settings().removed_logs.is_some_and(RemovedLogsRule::keeps) {
+    fn put_away(&self, files: &LogFiles, retention: &Retention) -> Result<(), LogError> {
+        if self.shared.settings().log_retention.is_some_and(LogRetention::keeps) {
             match files.keep() {
                 Ok(bytes) => {
-                    removed.grow(bytes);
+                    retention.grow(bytes);
                     return Ok(());
                 }
                 // A log that is asked to go must go, above all when the disk is full.
@@ -103,13 +106,13 @@ pub(crate) struct LogActor {
     parts: Arc<LogParts>,
     parent_link: ParentLink,
     /// A job that hangs may hold the one of an earlier actor; nobody reads that any more.
-    removed: Arc<Removed>,
+    retention: Arc<Retention>,
 }
 
 impl LogActor {
     pub(crate) fn new(parts: Arc<LogParts>, parent_link: ParentLink) -> Self {
-        let removed = Arc::new(Removed::new(&parts.shared.config));
-        Self { parts, parent_link, removed }
+        let retention = Arc::new(Retention::new(&parts.shared.config));
+        Self { parts, parent_link, retention }
     }
 }
 
@@ -118,8 +121,9 @@ impl Actor for LogActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.parent_link.follow(ctx);
-        if self.parts.shared.settings().removed_logs.is_some() {
-            ctx.spawn(removed::prune_for_ever(Arc::clone(&self.parts), Arc::clone(&self.removed)).into_actor(self));
+        if self.parts.shared.settings().log_retention.is_some() {
+            let pruning = retention::prune_for_ever(Arc::clone(&self.parts), Arc::clone(&self.retention));
+            ctx.spawn(pruning.into_actor(self));
         }
     }
 
@@ -132,7 +136,7 @@ impl Handler<OpenLog> for LogActor {
     type Result = ResponseFuture<Result<RunStart, StepError>>;
 
     fn handle(&mut self, message: OpenLog, _ctx: &mut Self::Context) -> Self::Result {
-        let (parts, removed) = (Arc::clone(&self.parts), Arc::clone(&self.removed));
+        let (parts, retention) = (Arc::clone(&self.parts), Arc::clone(&self.retention));
         Box::pin(async move {
             let OpenLog { locks, wanted, namespace, intent, files, is_new } = message;
             let pool = parts.pools.of(&namespace);
@@ -144,7 +148,7 @@ impl Handler<OpenLog> for LogActor {
                 // A log directory that hangs must not keep the record.
                 drop(record_lock);
                 contd_failpoint::hit(Failpoint::MakeRecorded);
-                parts.open(&files, is_new, &removed).map_err(StepError::Log)
+                parts.open(&files, is_new, &retention).map_err(StepError::Log)
             };
             let made = pool.run_locked_twice(&locks.log, &locks.record, "write the intent and make the log", job);
             made.await.map_err(StepError::Job)?
@@ -156,11 +160,11 @@ impl Handler<RemoveLog> for LogActor {
     type Result = ResponseFuture<Result<Undone, StepError>>;
 
     fn handle(&mut self, message: RemoveLog, _ctx: &mut Self::Context) -> Self::Result {
-        let (parts, removed) = (Arc::clone(&self.parts), Arc::clone(&self.removed));
+        let (parts, retention) = (Arc::clone(&self.parts), Arc::clone(&self.retention));
         Box::pin(async move {
             let RemoveLog { locks, namespace, files, when_blocked } = message;
             let pool = parts.pools.of(&namespace);
-            let job = move || parts.remove(&files, &removed);
+            let job = move || parts.remove(&files, &retention);
             let done = pool.undo_locked(&locks.log, UNDO_GRACE, "remove the log", when_blocked, job).await;
             match done.map_err(StepError::Job)? {
                 None => Ok(Undone::Later),
@@ -174,11 +178,11 @@ impl Handler<FindRemovedLog> for LogActor {
     type Result = ResponseFuture<Result<Option<LogFiles>, StepError>>;
 
     fn handle(&mut self, message: FindRemovedLog, _ctx: &mut Self::Context) -> Self::Result {
-        let (parts, removed) = (Arc::clone(&self.parts), Arc::clone(&self.removed));
+        let (parts, retention) = (Arc::clone(&self.parts), Arc::clone(&self.retention));
         Box::pin(async move {
             let FindRemovedLog { namespace, container } = message;
             let pool = parts.pools.of(&namespace);
-            let job = move || removed.logs().find(namespace.as_str(), &container);
+            let job = move || retention.logs().find(namespace.as_str(), &container);
             let found = pool.run("find the log of a removed container", job).await.map_err(StepError::Job)?;
             found.map_err(|failure| StepError::Log(LogJobError::Read(failure)))
         })

@@ -86,11 +86,12 @@ impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, boundaries: Boundaries) -> Self {
         let arbiters: Vec<Arbiter> = (0..shared.config.arbiters).map(|_| new_arbiter()).collect();
         let (lifeline, _nobody_yet) = watch::channel(());
-        let kit = Kit::new(&shared, boundaries);
+        let containers = Arc::new(Containers::new(Arc::clone(&shared)));
+        let kit = Kit::new(&shared, &containers, boundaries);
         let (phase, _nobody_waits) = watch::channel(Phase::Loading);
         Self {
             services: Arc::default(),
-            containers: Arc::new(Containers::new(Arc::clone(&shared))),
+            containers,
             shared,
             kit,
             lifeline,

@@ -167,6 +167,7 @@ fn fix_command(findings: &[Finding], dirs: &DaemonArgs) -> String {
     }
     let flags = [
         ("--config", &dirs.config),
+        ("--root", &dirs.root),
         ("--state-dir", &dirs.state_dir),
         ("--run-dir", &dirs.run_dir),
         ("--log-dir", &dirs.log_dir),

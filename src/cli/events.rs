@@ -82,5 +82,6 @@ fn words(kind: &EventKind) -> (&'static str, String) {
         EventKind::Deleted => ("deleted", String::new()),
         EventKind::Created => ("created", String::new()),
         EventKind::RootLost { reason } => ("root-lost", reason.clone()),
+        EventKind::LogTrimmed { files, bytes } => ("log-trimmed", format!("{files} rotated files, {bytes} bytes")),
     }
 }

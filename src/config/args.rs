@@ -8,6 +8,9 @@ pub(crate) struct DaemonArgs {
     /// The configuration file [default: /etc/contd/config.toml, where it exists]
     #[arg(long, value_name = "FILE", env = "CONTD_CONFIG")]
     pub(crate) config: Option<PathBuf>,
+    /// Put the state directory and the cache directory here, as <DIR>/state and <DIR>/cache, unless they are named
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
     /// Records, writable layers and bundles [default: /var/lib/contd]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,

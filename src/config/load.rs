@@ -83,9 +83,10 @@ pub(crate) fn load(args: &DaemonArgs) -> Result<Config, ConfigError> {
         merge(&mut table, parse(&path, &text)?);
         sources.add(path, text);
     }
+    let named = ["state_dir", "cache_dir"].map(|key| table.contains_key(key));
     let shape = |source| ConfigError::Shape { files: sources.names(), source };
     let mut config: Config = table.try_into().map_err(shape)?;
-    overlay(&mut config, args);
+    overlay(&mut config, named, args);
     config.check().map_err(|fault| {
         let place = fault.keys().into_iter().find_map(|key| sources.of_key(key, args));
         ConfigError::Fault { fault, place }
@@ -150,7 +151,17 @@ fn merge(base: &mut toml::Table, over: toml::Table) {
     }
 }
 
-fn overlay(config: &mut Config, args: &DaemonArgs) {
+/// Lays the flags over the files. `named` tells whether these name the state directory and the cache directory.
+fn overlay(config: &mut Config, named: [bool; 2], args: &DaemonArgs) {
+    if args.root.is_some() {
+        config.root.clone_from(&args.root);
+    }
+    if let Some(root) = &config.root {
+        let places = [(&mut config.state_dir, "state"), (&mut config.cache_dir, "cache")];
+        for ((dir, name), _) in places.into_iter().zip(named).filter(|(_, is_named)| !is_named) {
+            *dir = root.join(name);
+        }
+    }
     let pairs = [
         (&mut config.state_dir, &args.state_dir),
         (&mut config.run_dir, &args.run_dir),
@@ -194,6 +205,25 @@ mod tests {
         assert_eq!(config.run_dir, Path::new("/b"));
         assert_eq!((config.defaults.pids, config.defaults.memory_mib), (6, 7));
         assert_eq!(config.socket(), Path::new("/b/contd.sock"));
+    }
+
+    #[test]
+    fn state_and_cache_lie_below_a_root_unless_they_are_named() {
+        let dir = tempfile::tempdir().expect("temp");
+        let of = |text: &str, flags: DaemonArgs| {
+            let main = write(dir.path(), "config.toml", text);
+            let config = load(&DaemonArgs { config: Some(main), ..flags }).expect(text);
+            [config.state_dir, config.cache_dir, config.log_dir].map(|dir| dir.display().to_string())
+        };
+        let none = DaemonArgs::default;
+        assert_eq!(of("root = '/r'", none()), ["/r/state", "/r/cache", "/var/log"]);
+        assert_eq!(of("root = '/r'\ncache_dir = '/c'", none()), ["/r/state", "/c", "/var/log"]);
+        let flag = || DaemonArgs { root: Some("/f".into()), ..none() };
+        assert_eq!(of("root = '/r'\nstate_dir = '/s'", flag()), ["/s", "/f/cache", "/var/log"]);
+        assert_eq!(of("", DaemonArgs { state_dir: Some("/x".into()), ..flag() }), ["/x", "/f/cache", "/var/log"]);
+        let main = write(dir.path(), "config.toml", "root = 'relative'");
+        let error = load(&args(&main)).expect_err("it is relative").to_string();
+        assert!(error.contains("root") && error.contains("line 1"), "{error}");
     }
 
     #[test]
@@ -296,6 +326,7 @@ mod tests {
             "[runtime]\ntimeout_s = 0",
             "[runtime]\nwarm_slots = 1025",
             "[logs]\nmax_mib = 9223372036854775807",
+            "[logs]\ntotal_max = '1023k'",
         ] {
             let main = write(dir.path(), "config.toml", bad);
             assert!(matches!(load(&args(&main)), Err(ConfigError::Fault { .. })), "{bad} was accepted");

@@ -26,6 +26,7 @@ impl Sources {
     /// Says where a key, written with dots, has its value from; `None` is the default.
     pub(super) fn of_key(&self, key: &str, args: &DaemonArgs) -> Option<String> {
         let flags = [
+            ("root", &args.root, "--root"),
             ("state_dir", &args.state_dir, "--state-dir"),
             ("run_dir", &args.run_dir, "--run-dir"),
             ("log_dir", &args.log_dir, "--log-dir"),

@@ -356,6 +356,7 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::Deleted => "deleted",
         EventKind::Created => "created",
         EventKind::RootLost { .. } => "root lost",
+        EventKind::LogTrimmed { .. } => "log trimmed",
     }
 }
 

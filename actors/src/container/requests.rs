@@ -15,7 +15,7 @@ use super::ending::KILLED_TIMEOUT;
 use super::removal::REMOVAL_PATIENCE;
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
-use crate::messages::container::{Delete, GoDown, JoinRun, Kill, Start, Stop, Update, Upgrade, Wait};
+use crate::messages::container::{Delete, GoDown, JoinRun, Kill, RotateLog, Start, Stop, Update, Upgrade, Wait};
 use crate::task::operation::Kind;
 
 /// A signal is one call of the shim; its own deadline is shorter.
@@ -214,6 +214,20 @@ impl Handler<Upgrade> for ContainerActor {
             }
             result.map_err(|source| ContainerError::Step { id, verb: VERB, source: StepError::shim(source).into() })
         }))
+    }
+}
+
+impl Handler<RotateLog> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, _message: RotateLog, _ctx: &mut Self::Context) -> Self::Result {
+        const VERB: &str = "rotate the log of";
+        let id = self.subject.id.clone();
+        let Some(shim) = self.shim.clone() else {
+            return ready(Err(ContainerError::Forbidden { id, verb: VERB, state: self.state.name() }));
+        };
+        let wrap = |source| ContainerError::Step { id, verb: VERB, source: StepError::shim(source).into() };
+        Box::pin(async move { shim.rotate_log().await.map_err(wrap) })
     }
 }
 

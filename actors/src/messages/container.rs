@@ -54,6 +54,11 @@ pub(crate) struct Update {
 #[rtype(result = "Result<(), ContainerError>")]
 pub(crate) struct Upgrade;
 
+/// Has its shim begin the next file of its log.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct RotateLog;
+
 /// Removes it.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), ContainerError>")]

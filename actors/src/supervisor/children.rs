@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use super::{Boundaries, Supervisor};
 use crate::bundle::{BundleActor, BundleParts};
 use crate::call::tell;
+use crate::containers::Containers;
 use crate::error::one_line;
 use crate::event::{EventActor, EventParts};
 use crate::flist::{FlistActor, FlistParts};
@@ -65,12 +66,12 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    pub(super) fn new(shared: &Arc<Shared>, boundaries: Boundaries) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, containers: &Arc<Containers>, boundaries: Boundaries) -> Self {
         let Boundaries { rootfs, journal, events } = boundaries;
         Self {
             flist: Arc::new(FlistParts::new(rootfs)),
             bundle: Arc::new(BundleParts::new(Arc::clone(shared))),
-            log: Arc::new(LogParts::new(Arc::clone(shared))),
+            log: Arc::new(LogParts::new(Arc::clone(shared), Arc::clone(containers))),
             event: Arc::new(EventParts::new(journal, events)),
             generations: HashMap::new(),
         }

@@ -1,12 +1,12 @@
 use super::*;
+use crate::LogRetention;
 use crate::messages::{EventItem, FollowLog, ReadLog, SubscribeEvents};
 use contd_logs::{LogFiles, LogWriter, Rotation, Stream};
 use contd_rootfs::LostRootfs;
 use contd_types::{ApiError, ErrorKind, EventKind, Timestamp};
 
 fn writer(world: &World, name: &str, id: &ContainerId) -> LogWriter {
-    let path = world.dir.path().join("log").join("a").join(format!("{name}.log"));
-    let files = LogFiles::marked(&path, id.as_str(), world.config().log_notes());
+    let files = LogFiles::marked(&world.log(name), id.as_str(), world.config().log_notes());
     LogWriter::open(files, Rotation::never()).unwrap()
 }
 
@@ -86,6 +86,46 @@ async fn a_root_that_nobody_serves_any_more_is_told_once_each_time_it_is_lost() 
     }
     let once = (id, "web".to_owned(), "both killed".to_owned());
     assert_eq!(told, [once.clone(), once]);
+}
+
+#[actix::test]
+async fn where_all_logs_take_too_much_rotated_files_go_and_the_largest_is_rotated_once() {
+    let world = World::new();
+    let mut config = world.config();
+    config.settings.log_retention = Some(LogRetention { all_max_bytes: Some(100_000), ..LogRetention::default() });
+    let node = world.start_with(config);
+    let id = run(&node, spec("loud")).await.unwrap();
+    let quiet = run(&node, spec("quiet")).await.unwrap();
+    let mut events = ask_api(&node, SubscribeEvents { from: None, namespace: Some(ns("a")) }, LONG).await.unwrap();
+    let line = [[b'x'; 99].as_slice(), b"\n"].concat();
+    writer(&world, "quiet", &quiet).write(Stream::Stdout, &line, Timestamp(1)).unwrap();
+    let files = LogFiles::marked(&world.log("loud"), id.as_str(), world.config().log_notes());
+    let mut loud = LogWriter::open(files, Rotation { max_bytes: 200_000, max_files: 9 }).unwrap();
+    while loud.size_bytes() < 150_000 || !world.log("loud").with_extension("log.3").exists() {
+        loud.write(Stream::Stdout, &line, Timestamp(1)).unwrap();
+    }
+    let names = || {
+        let logs = std::fs::read_dir(world.dir.path().join("log/a")).unwrap().flatten();
+        let mut names: Vec<_> = logs.map(|file| file.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["loud.log", "loud.log.1", "loud.log.2", "loud.log.3", "quiet.log"]);
+    until("the rotated files are gone", async || names() == ["loud.log", "quiet.log"]).await;
+    until("the shim is asked", async || world.shims.count(contd_shim_client::fake::Verb::RotateLog) > 0).await;
+    let mut trimmed = None;
+    while let Some(item) = events.recv().await {
+        if let EventItem::Event { event, .. } = item
+            && let EventKind::LogTrimmed { files, bytes } = event.kind
+        {
+            trimmed = Some((event.id, event.name.to_string(), files, bytes > 500_000));
+            break;
+        }
+    }
+    assert_eq!(trimmed, Some((id, "loud".to_owned(), 3, true)));
+    // The fake rotates nothing: the same file is not asked for again, however long it stays.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.shims.count(contd_shim_client::fake::Verb::RotateLog), 1);
 }
 
 #[actix::test]

@@ -80,9 +80,14 @@ impl World {
         // Where the fake bundles pretend to be.
         let state = Path::new("/nonexistent").to_owned();
         let mut config = NodeConfig::new(state, log_dir, boot_id, runtime);
-        config.settings.removed_logs = None;
+        config.settings.log_retention = None;
         config.arbiters = 0;
         config
+    }
+
+    /// Where the log of a container of the first namespace is.
+    fn log(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("log/a/{name}.log"))
     }
 
     fn start(&self) -> Addr<Supervisor> {
@@ -108,7 +113,10 @@ impl World {
         assert_eq!(self.shims.leases(), [], "leases are left");
         assert_eq!(self.shims.live_containers(), [], "containers are left");
         assert_eq!(self.bundles.list().unwrap(), [], "bundles are left");
-        let logs: Vec<_> = std::fs::read_dir(self.dir.path().join("log")).into_iter().flatten().collect();
+        let list = |dir: &Path| -> Vec<PathBuf> {
+            std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+        };
+        let logs: Vec<_> = list(&self.dir.path().join("log")).into_iter().map(|dir| (list(&dir), dir)).collect();
         assert!(logs.is_empty(), "logs are left: {logs:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The four directories: whose they are, who may write to them, and whether the run directory is a tmpfs.
+//! The four directories: whose they are, who may write to them, and which of them are in memory.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -28,14 +28,25 @@ pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     for (name, dir, mode) in dirs {
         findings.extend(judge(name, dir, mode)?);
     }
-    if node.run.is_dir() {
-        let kind = statfs(&node.run).map_err(|errno| LookError::path("look at", &node.run, errno.into()))?;
-        if kind.filesystem_type() != TMPFS_MAGIC {
+    if node.run.is_dir() && !is_in_memory(&node.run)? {
+        findings.push(
+            Finding::note("the run directory is not on a tmpfs")
+                .at(&node.run)
+                .because("sockets and leases outlive a reboot (their boot id tells), and starts write to a disk")
+                .remedy("put run_dir on a tmpfs, such as /run"),
+        );
+    }
+    let losses = [
+        ("state", &node.state, "a reboot takes all records and layers, and layers fill the memory of the node"),
+        ("cache", &node.cache, "flists and blocks fill the memory of the node, and are fetched again after a reboot"),
+    ];
+    for (name, dir, why) in losses {
+        if dir.is_dir() && is_in_memory(dir)? {
             findings.push(
-                Finding::note("the run directory is not on a tmpfs")
-                    .at(&node.run)
-                    .because("sockets and leases outlive a reboot (their boot id tells), and starts write to a disk")
-                    .remedy("put run_dir on a tmpfs, such as /run"),
+                Finding::note(format!("the {name} directory is in memory"))
+                    .at(dir)
+                    .because(why)
+                    .remedy("set root to a directory on a disk, or give contd daemon --root DIR"),
             );
         }
     }
@@ -43,6 +54,11 @@ pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
         findings.push(Finding::ok("the directories are as the daemon makes them"));
     }
     Ok(findings)
+}
+
+fn is_in_memory(dir: &Path) -> Result<bool, LookError> {
+    let kind = statfs(dir).map_err(|errno| LookError::path("look at", dir, errno.into()))?;
+    Ok(kind.filesystem_type() == TMPFS_MAGIC)
 }
 
 fn judge(name: &str, dir: &Path, wanted: u32) -> Result<Option<Finding>, LookError> {

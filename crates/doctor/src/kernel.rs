@@ -36,9 +36,11 @@ pub(crate) fn check(_node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
     findings.extend(match exit_behind_a_pidfd() {
         Ok(ExitInfo::Known(_)) => None,
         Ok(ExitInfo::Unsupported | ExitInfo::NotYet) => Some(
-            Finding::note("exit codes after a shim's death are unknown: no PIDFD_GET_INFO")
+            Finding::note("only a parent is told how a process has ended: no PIDFD_GET_INFO")
                 .at_text(&release)
-                .because("a container whose shim died and that ends before a successor is there has the exit `unknown`")
+                .because(
+                    "a container whose shim died, and the holder of shims too, before it ended has the exit `unknown`",
+                )
                 .remedy("run Linux 6.15 or newer"),
         ),
         Err(error) => Some(lacks("pidfd", &error.to_string())),

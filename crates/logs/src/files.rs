@@ -90,6 +90,12 @@ impl LogFiles {
         Self { root, dir, name, owner: None, marks: Marks::default(), takes_unmarked: true }
     }
 
+    /// Names a directory below that of all logs, without a log in it. Each file there belongs to an owner of its own.
+    pub(crate) fn in_all(root: &Path, dir: PathBuf, notes: &Path) -> Self {
+        let (name, owner, marks) = (OsString::new(), Some(String::new()), Marks::new(notes));
+        Self { root: root.to_owned(), dir, name, owner, marks, takes_unmarked: false }
+    }
+
     /// Returns the owner of a log file, if it bears a mark. `notes` as in [`Self::marked`].
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod prepare;
 mod reader;
 mod removed;
 mod rotation;
+mod stored;
 mod tail;
 mod writer;
 
@@ -33,6 +34,6 @@ pub use files::LogFiles;
 pub use format::{LogRecord, MAX_CONTENT_BYTES, Stream};
 pub use prepare::RunStart;
 pub use reader::{LogItem, LogReader, Tail};
-pub use removed::{KeptFile, REMOVED_DIR, RemovedLogs};
 pub use rotation::Rotation;
+pub use stored::{LogDisk, Part, StoredFile, StoredLogs};
 pub use writer::{LogWriter, Position};

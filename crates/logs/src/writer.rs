@@ -79,6 +79,11 @@ struct Opened {
 }
 
 impl Opened {
+    /// Tells whether a run begins at this offset of the file.
+    fn is_at(&self, start: &RunStart, offset: u64) -> bool {
+        (start.inode, start.offset) == (self.identity.1, offset)
+    }
+
     /// Checks whether the file ends in the middle of a record.
     fn at_end(mut file: File) -> io::Result<Self> {
         let there = file.metadata()?;
@@ -247,6 +252,21 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Begins the next file now, whatever the size of this one. Does nothing when the file is empty, or when this run has
+    /// written nothing to it: the beginning of a run stays where it was announced. Only legal between two writes, none of
+    /// which has to be repeated.
+    ///
+    /// # Errors
+    /// [`LogError::Rotate`], or as [`Self::open`]; the writer then continues in the file it had.
+    pub fn rotate_now(&mut self) -> Result<(), LogError> {
+        if self.current.is_none() {
+            self.reopen()?;
+        }
+        let Some(current) = &self.current else { return Err(self.not_open()) };
+        let is_begin = current.size == 0 || self.start.is_some_and(|start| current.is_at(&start, current.size));
+        if is_begin { Ok(()) } else { self.rotate() }
+    }
+
     /// Syncs the log to the disk; called once, when the container has ended. The writer itself holds no bytes back.
     ///
     /// # Errors
@@ -284,8 +304,7 @@ impl LogWriter {
     fn begin_buffer(&mut self, offset: u64, now: Timestamp) -> Result<bool, LogError> {
         self.buffer.clear();
         let Some(current) = &self.current else { return Ok(false) };
-        let is_here = |start: &RunStart| (start.inode, start.offset) == (current.identity.1, offset);
-        let Some(start) = self.start.filter(is_here) else { return Ok(false) };
+        let Some(start) = self.start.filter(|start| current.is_at(start, offset)) else { return Ok(false) };
         let open = tail::open_lines(&current.file, offset);
         for stream in open.map_err(|source| LogError::Read { path: self.files.path(), source })? {
             format::encode_line_end(&mut self.buffer, stream, now);

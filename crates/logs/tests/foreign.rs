@@ -6,7 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use contd_logs::{LogError, LogFiles, LogItem, LogReader, LogWriter, RemovedLogs, Rotation, Stream, Tail};
+use contd_logs::{
+    LogError, LogFiles, LogItem, LogReader, LogWriter, Part, Rotation, StoredFile, StoredLogs, Stream, Tail,
+};
 use contd_types::{ErrorKind, Explain, Timestamp};
 
 const NOW: Timestamp = Timestamp(1_764_000_000_000_000_000);
@@ -38,8 +40,8 @@ impl Scratch {
         LogFiles::marked(&self.path("ns/web.log"), owner, self.notes())
     }
 
-    fn removed(&self) -> RemovedLogs {
-        RemovedLogs::new(self.root(), self.notes())
+    fn stored(&self) -> StoredLogs {
+        StoredLogs::new(self.root(), self.notes())
     }
 }
 
@@ -234,7 +236,7 @@ fn the_log_of_one_container_is_not_that_of_the_next() {
     write(&scratch.log(TWO), "two\n");
     scratch.log(ONE).remove().unwrap();
     assert_eq!(read(&scratch.log(TWO)), "two\n");
-    assert_eq!(read(&scratch.removed().find("ns", ONE).unwrap().unwrap()), "one\n");
+    assert_eq!(read(&scratch.stored().find("ns", ONE).unwrap().unwrap()), "one\n");
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn a_file_system_without_attributes_has_notes_instead() {
         let api = LogFiles::marked(&scratch.path("ns/api.log"), TWO, scratch.notes());
         assert_foreign(prepare(&api), &scratch.path("ns/api.log"));
         assert!(scratch.log(ONE).keep().unwrap() > 0);
-        let removed = scratch.removed();
+        let removed = scratch.stored();
         let kept = removed.list("ns").unwrap();
         assert_eq!(kept.len(), 3);
         fs::remove_file(scratch.path("ns/api.log")).unwrap();
@@ -292,7 +294,7 @@ fn logs_of_removed_containers_are_kept_beside_each_other_and_found_by_name_and_i
         assert!(log.keep().unwrap() > 0);
         log.clear_up().unwrap();
     }
-    let removed = scratch.removed();
+    let removed = scratch.stored();
     assert!(scratch.path("ns/.removed/web.111111111111.log").is_file());
     assert_eq!(removed.namespaces().unwrap(), ["ns"]);
     assert_eq!(read(&removed.find("ns", "1111").unwrap().unwrap()), "one\n");
@@ -304,6 +306,42 @@ fn logs_of_removed_containers_are_kept_beside_each_other_and_found_by_name_and_i
     assert_eq!(kept.len(), 2);
     kept.iter().for_each(|file| removed.remove(file).unwrap());
     assert!(scratch.path("ns/.removed/mine.333333333333.log").exists());
+}
+
+#[test]
+fn all_files_of_all_logs_are_listed_and_a_name_that_is_another_files_by_now_is_not_removed() {
+    let scratch = Scratch::new();
+    prepare(&scratch.log(ONE)).unwrap();
+    let mut writer = LogWriter::open(scratch.log(ONE), Rotation { max_bytes: u64::MAX, max_files: 3 }).unwrap();
+    for text in ["first\n", "second\n", "third\n"] {
+        writer.rotate_now().unwrap();
+        writer.write(Stream::Stdout, text.as_bytes(), NOW).unwrap();
+    }
+    fs::write(scratch.path("ns/other.log.1"), "precious").unwrap();
+    fs::write(scratch.path("ns/web.log.old"), "precious").unwrap();
+    let stored = scratch.stored();
+    let mut all = stored.list("ns").unwrap();
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    let seen = |all: &[StoredFile]| -> Vec<_> {
+        all.iter()
+            .map(|file| (file.name.to_str().unwrap().to_owned(), file.part, file.container() == Some("web")))
+            .collect()
+    };
+    let expected = [("web.log", Part::Written), ("web.log.1", Part::Rotated), ("web.log.2", Part::Rotated)];
+    assert_eq!(seen(&all), expected.map(|(name, part)| (name.to_owned(), part, true)));
+    assert_eq!(stored.list_removed("ns").unwrap(), []);
+    // The oldest name is the next file's after one more rotation.
+    writer.rotate_now().unwrap();
+    stored.remove(&all[2]).unwrap();
+    assert!(scratch.path("ns/web.log.2").exists());
+    for file in stored.list("ns").unwrap().iter().filter(|file| file.part == Part::Rotated) {
+        stored.remove(file).unwrap();
+    }
+    writer.write(Stream::Stdout, b"fourth\n", NOW).unwrap();
+    assert_eq!(read(&scratch.log(ONE)), "fourth\n");
+    assert_eq!(fs::read_to_string(scratch.path("ns/other.log.1")).unwrap(), "precious");
+    let disk = stored.disk().unwrap();
+    assert!(disk.bytes > 0 && disk.taken_bytes <= disk.bytes);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use contd_logs::{LogFiles, LogWriter, Rotation, RunStart, Stream};
+use contd_logs::{LogFiles, LogItem, LogReader, LogWriter, Rotation, RunStart, Stream, Tail};
 use contd_types::Timestamp;
 
 const NOW: Timestamp = Timestamp(1_764_000_000_000_000_000);
@@ -109,6 +109,31 @@ fn the_beginning_of_a_run_is_not_rotated_away_from_the_line_that_it_ends() {
     assert_eq!(scratch.records(), ["stdout F rotated"]);
     let old = std::fs::read_to_string(scratch.0.path().join("ns/web.log.1")).unwrap();
     assert!(old.contains(" stdout F \n") && old.ends_with(" stdout F next\n"), "{old}");
+}
+
+#[test]
+fn a_rotation_on_demand_goes_on_in_the_next_file_and_leaves_the_beginning_of_a_run_where_it_is() {
+    let scratch = Scratch::new();
+    let aged = |age: u32| scratch.path().with_extension(format!("log.{age}"));
+    let mut first = LogWriter::open(scratch.log(), Rotation { max_bytes: u64::MAX, max_files: 3 }).unwrap();
+    first.rotate_now().unwrap();
+    assert!(!aged(1).exists(), "an empty file is not rotated");
+    first.write(Stream::Stdout, b"one\nhalf", NOW).unwrap();
+    first.rotate_now().unwrap();
+    first.write(Stream::Stdout, b" and half\n", NOW).unwrap();
+    assert_eq!(scratch.records(), ["stdout F  and half"]);
+    // The next run has said nothing yet, and a reader was told that it begins in this file.
+    let mut second = scratch.writer(scratch.begin());
+    second.rotate_now().unwrap();
+    assert!(!aged(2).exists());
+    second.write(Stream::Stdout, b"two\n", NOW).unwrap();
+    let mut reader = LogReader::open(scratch.log(), Tail::All).unwrap();
+    let items = reader.read_records(1 << 20).unwrap();
+    let text = |item: LogItem| match item {
+        LogItem::Record(record) => String::from_utf8(record.content).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(items.into_iter().map(text).collect::<Vec<_>>(), ["one", "half", " and half", "two"]);
 }
 
 #[test]

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_actors::{
-    Defaults, Limits, LogRotation, NodeConfig, NodeRuntime, Parts, RemovedLogsRule, Runtimes, Settings,
-};
+use contd_actors::{Defaults, Limits, LogRetention, LogRotation, NodeConfig, NodeRuntime, Parts, Runtimes, Settings};
 use contd_bundle::DirBundles;
 use contd_descriptors::Named;
 use contd_durable::{Fs, RealFs};
@@ -115,8 +113,11 @@ pub(crate) fn changeable(config: &Config) -> Result<Settings, SpecError> {
     };
     settings.log_rotation =
         LogRotation { max_bytes: config.logs.max_mib.saturating_mul(MIB), max_files: config.logs.max_files };
-    settings.removed_logs =
-        Some(RemovedLogsRule { keep_for: config.logs.keep_removed, max_bytes: config.logs.keep_removed_max });
+    settings.log_retention = Some(LogRetention {
+        keep_for: config.logs.keep_removed,
+        removed_max_bytes: config.logs.keep_removed_max,
+        all_max_bytes: config.logs.total_max,
+    });
     settings.limits = Limits {
         containers_per_namespace: config.limits.containers_per_namespace,
         runs_in_flight_per_namespace: config.limits.runs_per_namespace,

@@ -193,8 +193,9 @@ pub enum Request {
         /// Kills it first.
         force: bool,
     },
-    /// Closes the log and opens it again by its path. → [`Response::Done`]
-    ReopenLog,
+    /// Begins the next file of the log now; nothing when there is output to repeat, or none yet. → [`Response::Done`].
+    /// Versions before it had a caller opened the log again by its path.
+    RotateLog,
     /// Ends the shim. Refused with `Conflict` while the container lives. → [`Response::Done`]
     Shutdown,
     /// Executes another program in the place of this shim's, which goes on with the container: same process, same lease.

@@ -137,7 +137,7 @@ fn verbs_of_the_shim_keep_their_numbers() {
         (R::Pause, "05000000"),
         (R::Resume, "06000000"),
         (R::Delete { force: true }, "07000000 01"),
-        (R::ReopenLog, "08000000"),
+        (R::RotateLog, "08000000"),
         (R::Shutdown, "09000000"),
         (R::HandOver { binary: "/b".into() }, "0a000000 0200000000000000 2f62"),
     ];

@@ -291,7 +291,7 @@ fn shim_request() -> impl Strategy<Value = shim::Request> {
             R::Wait,
             R::Pause,
             R::Resume,
-            R::ReopenLog,
+            R::RotateLog,
             R::Shutdown
         ]),
         (signal(), any::<bool>()).prop_map(|(signal, is_for_all)| R::Kill { signal, is_for_all }),

@@ -118,6 +118,8 @@ pub trait Shim: Send + Sync + std::fmt::Debug {
     /// Has the program that a new shim would be take over in this one's place, and waits until it answers. The container
     /// does not notice.
     fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Begins the next file of its log, unless there is no output in this one.
+    fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Ends the shim and waits until it is gone.
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>>;
 }

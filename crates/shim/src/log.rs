@@ -15,6 +15,8 @@ pub(crate) trait LogSink: Debug {
     fn redo(&mut self, stream: Stream, at: Timestamp, bytes: &[u8], position: Position) -> Result<(), LogError>;
     /// Opens the log again by its path.
     fn reopen(&mut self) -> Result<(), LogError>;
+    /// Begins the next file.
+    fn rotate(&mut self) -> Result<(), LogError>;
     /// Brings what was written to the disk.
     fn sync(&mut self) -> Result<(), LogError>;
     /// Returns and forgets why the log could not be rotated.
@@ -36,6 +38,10 @@ impl LogSink for LogWriter {
 
     fn reopen(&mut self) -> Result<(), LogError> {
         Self::reopen(self)
+    }
+
+    fn rotate(&mut self) -> Result<(), LogError> {
+        Self::rotate_now(self)
     }
 
     fn sync(&mut self) -> Result<(), LogError> {

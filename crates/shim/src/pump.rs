@@ -74,6 +74,12 @@ pub(crate) enum PumpError {
         /// Why.
         source: LogError,
     },
+    /// The next file of the log could not be begun.
+    #[error("rotate the log of the container")]
+    RotateLog {
+        /// Why.
+        source: LogError,
+    },
 }
 
 #[derive(Debug)]
@@ -134,7 +140,7 @@ impl Pump {
     /// Opens the FIFOs for a new container and returns its ends, for the runtime's `create` only.
     pub(crate) fn open(&mut self) -> Result<Stdio, PumpError> {
         self.close();
-        self.reopen_log()?;
+        self.log.reopen().map_err(|source| PumpError::OpenLog { source })?;
         let [stdout, stderr] = &mut self.sources;
         Ok(Stdio { stdout: stdout.open()?, stderr: stderr.open()? })
     }
@@ -255,9 +261,13 @@ impl Pump {
         }
     }
 
-    /// Closes the log and opens it again by its path.
-    pub(crate) fn reopen_log(&mut self) -> Result<(), PumpError> {
-        self.log.reopen().map_err(|source| PumpError::OpenLog { source })
+    /// Begins the next file of the log. Not while output has to be repeated: a successor would take its place in the other file
+    /// for a write that was done.
+    pub(crate) fn rotate_log(&mut self) -> Result<(), PumpError> {
+        if self.has_waiting() {
+            return Ok(());
+        }
+        self.log.rotate().map_err(|source| PumpError::RotateLog { source })
     }
 
     /// Forgets the container: what is still in the FIFOs is taken if the log takes it, then dropped.
@@ -374,6 +384,7 @@ mod tests {
         staged: Vec<u8>,
         taken: Vec<u8>,
         failures: usize,
+        rotations: usize,
     }
 
     #[derive(Debug, Clone, Default)]
@@ -402,6 +413,10 @@ mod tests {
             self.flush()
         }
         fn reopen(&mut self) -> Result<(), LogError> {
+            Ok(())
+        }
+        fn rotate(&mut self) -> Result<(), LogError> {
+            self.0.borrow_mut().rotations += 1;
             Ok(())
         }
         fn sync(&mut self) -> Result<(), LogError> {
@@ -454,6 +469,24 @@ mod tests {
         }
         assert!(pump.is_drained());
         assert_eq!(log.0.borrow().taken, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_log_is_not_rotated_while_output_has_to_be_repeated() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let log = ScriptedLog::default();
+        let mut pump = pump(dir.path(), &log);
+        let mut stdio = pump.open().expect("fifos");
+        pump.begin();
+        stdio.stdout.write_all(b"one\n").expect("room");
+        log.0.borrow_mut().failures = 1;
+        pump.on_readable(Stream::Stdout);
+        pump.rotate_log().expect("it is no error");
+        assert_eq!(log.0.borrow().rotations, 0);
+        let due = pump.deadline().expect("a retry is due");
+        pump.retry(due);
+        pump.rotate_log().expect("rotates");
+        assert_eq!(log.0.borrow().rotations, 1);
     }
 
     #[test]

@@ -63,4 +63,11 @@ pub enum EventKind {
         /// The reason.
         reason: String,
     },
+    /// Rotated files of the container's log were removed, since the logs of the node took more than they may together.
+    LogTrimmed {
+        /// How many files.
+        files: u32,
+        /// Their bytes.
+        bytes: u64,
+    },
 }

@@ -1,9 +1,13 @@
-//! Logs of removed containers: kept for a while, found by name and id, and never too many.
+//! Logs of removed containers: kept for a while, found by name and id, and never too many. All logs together: never too much.
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use crate::harness::{Node, eventually};
+use crate::harness::{Node, assert_counted, eventually};
+
+/// The event of a container whose log lost files.
+const TRIMMED: &str = "log-trimmed";
 
 /// The files of removed containers of a node.
 fn kept(node: &Node) -> Vec<(PathBuf, u64)> {
@@ -114,5 +118,56 @@ fn a_removal_that_cannot_keep_the_log_removes_it() {
     assert!(!node.root.join("log/default/x.log").exists());
     assert_eq!(fs::read_to_string(node.root.join("log/default/.removed")).expect("it is there"), "precious");
     fs::remove_file(node.root.join("log/default/.removed")).expect("remove it");
+    node.finish();
+}
+
+#[test]
+fn all_logs_together_stay_within_their_budget_and_what_was_said_last_is_there() {
+    let node = Node::with_config("[logs]\nmax_mib = 1\ntotal_max = \"1m\"\n");
+    let flist = node.flist();
+    let share = format!("{}:/data", node.root.join("input").display());
+    let stays = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done";
+    node.contd(["run", "-d", "--name", "stays", flist.arg(), "/bin/sh", "-c", stays]).ok();
+    // Four files of 1 MiB, and one that is written of a third: these alone are more than the budget.
+    let flood =
+        |name: &str| format!("seq 100000; : >/data/said.{name}; while [ ! -e /data/go ]; do sleep 0.05; done; exit 4");
+    let names: Vec<String> = (0..4).map(|number| format!("loud{number}")).collect();
+    for name in &names {
+        node.contd(["run", "-d", "--name", name, "-v", &share, flist.arg(), "/bin/sh", "-c", &flood(name)]).ok();
+    }
+    let dir = node.root.join("log/default");
+    let size = || -> u64 {
+        let files = fs::read_dir(&dir).expect("list the logs").flatten();
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+    };
+    for name in &names {
+        eventually("it has said all", || node.root.join(format!("input/said.{name}")).exists().then_some(()));
+    }
+    eventually("the budget to hold", || (size() <= 1 << 20).then_some(()));
+    let trimmed: Vec<String> = {
+        let told = node.root.join("input/events");
+        let mut events = node.command();
+        let events = events.args(["events", "--from", "1"]).stdin(Stdio::null());
+        let mut events = events.stdout(fs::File::create(&told).expect("create")).spawn().expect("follow the events");
+        let lines = eventually("the events", || {
+            let text = fs::read_to_string(&told).expect("read");
+            let is_all =
+                names.iter().all(|name| text.lines().any(|line| line.contains(name) && line.contains(TRIMMED)));
+            is_all.then(|| text.lines().filter(|line| line.contains(TRIMMED)).map(str::to_owned).collect())
+        });
+        events.kill().expect("end our events");
+        events.wait().expect("reap");
+        fs::remove_file(told).expect("remove");
+        lines
+    };
+    assert!(trimmed.iter().all(|line| line.contains(" loud")), "{trimmed:?}");
+    fs::write(node.root.join("input/go"), "").expect("let them end");
+    for name in &names {
+        assert_eq!(node.contd(["wait", name]).ok(), "4");
+    }
+    assert_counted(&crate::harness::said(&node.log_file("default", "stays")));
+    for name in names.iter().map(String::as_str).chain(["stays"]) {
+        node.contd(["rm", "-f", "-t", "0", name]).ok();
+    }
     node.finish();
 }

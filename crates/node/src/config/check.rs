@@ -10,6 +10,9 @@ use crate::config::{Config, MIB};
 /// The smallest cache: what several servers write between two looks at its size is some MiB.
 const MIN_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The smallest budget of all logs: a file that is written is not removed.
+const MIN_LOGS_BYTES: u64 = MIB;
+
 /// The longest time, as for containers.
 const MAX_SECONDS: u64 = contd_types::MAX_TIMEOUT.as_secs();
 /// An exbibyte: more than any node has, and far from where bytes overflow.
@@ -91,7 +94,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         ("netns_dir", &config.netns_dir),
         ("address", &socket),
     ];
-    for (key, path) in paths {
+    for (key, path) in config.root.iter().map(|root| ("root", root)).chain(paths) {
         if !path.is_absolute() {
             let (value, why) = (path.display().to_string(), "is not an absolute path");
             return Err(ConfigError::Value { key, value, why });
@@ -112,6 +115,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             value,
             why: "is less than 64m: blocks would come and go",
         });
+    }
+    if let Some(bytes) = config.logs.total_max.filter(|bytes| *bytes < MIN_LOGS_BYTES) {
+        let (value, why) = (bytes.to_string(), "is less than 1m: little of any log would be left");
+        return Err(ConfigError::Value { key: "logs.total_max", value, why });
     }
     layout::check(config)
 }

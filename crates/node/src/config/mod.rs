@@ -34,6 +34,8 @@ pub(crate) const MIB: u64 = 1024 * 1024;
 pub struct Config {
     /// The version of this layout; 1.
     pub version: u32,
+    /// The directory below which `contd daemon` puts `state` and `cache` where they are not named themselves.
+    pub root: Option<PathBuf>,
     /// Records, writable layers, bundles; survives a reboot.
     pub state_dir: PathBuf,
     /// Sockets, FIFOs, leases; should be a tmpfs.
@@ -69,6 +71,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             version: 1,
+            root: None,
             state_dir: "/var/lib/contd".into(),
             run_dir: "/run/contd".into(),
             log_dir: "/var/log".into(),
@@ -207,17 +210,21 @@ pub struct Logs {
     /// How much the logs of removed containers may take, all together; at most a tenth of their file system counts.
     #[serde(deserialize_with = "size")]
     pub keep_removed_max: u64,
+    /// How much all logs may take together; a quarter of their file system if it is not set and that is in memory.
+    #[serde(deserialize_with = "some_size")]
+    pub total_max: Option<u64>,
 }
 
 impl Default for Logs {
     fn default() -> Self {
         let rotation = contd_actors::LogRotation::default();
-        let removed = contd_actors::RemovedLogsRule::default();
+        let retention = contd_actors::LogRetention::default();
         Self {
             max_mib: rotation.max_bytes / MIB,
             max_files: rotation.max_files,
-            keep_removed: removed.keep_for,
-            keep_removed_max: removed.max_bytes,
+            keep_removed: retention.keep_for,
+            keep_removed_max: retention.removed_max_bytes,
+            total_max: retention.all_max_bytes,
         }
     }
 }
@@ -252,6 +259,11 @@ impl Cache {
 /// Reads a size as people type it.
 fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     parse_size(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+}
+
+/// Reads a size that may be left out.
+fn some_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    size(from).map(Some)
 }
 
 /// Reads a duration as people type it: `24h`, `1h 30m`, `90s`; 0 needs no unit.
@@ -374,7 +386,7 @@ mod tests {
             (1 << 30, contd_types::CpuLimit::ONE)
         );
         assert_eq!(settings.defaults.limits.memory_bytes, node.limits.memory_bytes);
-        assert_eq!(settings.removed_logs, Some(contd_actors::RemovedLogsRule::default()));
+        assert_eq!(settings.log_retention, Some(contd_actors::LogRetention::default()));
         config.check().expect("the defaults can work");
         let text = include_str!("../../../../docs/configuration.md");
         for line in [

@@ -35,6 +35,8 @@ pub enum Verb {
     Delete,
     /// [`crate::Shim::hand_over`].
     HandOver,
+    /// [`crate::Shim::rotate_log`].
+    RotateLog,
     /// [`crate::Shim::shutdown`].
     Shutdown,
 }
@@ -55,6 +57,7 @@ impl Verb {
             Self::Wait => "wait",
             Self::Delete => "delete",
             Self::HandOver => "hand over",
+            Self::RotateLog => "rotate the log of",
             Self::Shutdown => "shutdown",
         }
     }
@@ -63,7 +66,7 @@ impl Verb {
     pub fn deadline(self) -> Option<Duration> {
         match self {
             Self::Spawn => Some(deadline::SPAWN),
-            Self::Attach | Self::State | Self::List | Self::HandOver => Some(deadline::STATE),
+            Self::Attach | Self::State | Self::List | Self::HandOver | Self::RotateLog => Some(deadline::STATE),
             Self::EndSilent => Some(deadline::KILLED),
             Self::CleanUp | Self::Delete => Some(deadline::DELETE),
             Self::Create => Some(deadline::CREATE),
@@ -114,6 +117,8 @@ pub enum ShimCall {
     },
     /// [`crate::Shim::hand_over`].
     HandOver(ContainerId),
+    /// [`crate::Shim::rotate_log`].
+    RotateLog(ContainerId),
     /// [`crate::Shim::shutdown`].
     Shutdown(ContainerId),
 }
@@ -134,6 +139,7 @@ impl ShimCall {
             Self::Wait(_) => Verb::Wait,
             Self::Delete { .. } => Verb::Delete,
             Self::HandOver(_) => Verb::HandOver,
+            Self::RotateLog(_) => Verb::RotateLog,
             Self::Shutdown(_) => Verb::Shutdown,
         }
     }
@@ -153,6 +159,7 @@ impl ShimCall {
             | Self::Wait(id)
             | Self::Delete { id, .. }
             | Self::HandOver(id)
+            | Self::RotateLog(id)
             | Self::Shutdown(id) => Some(id),
         }
     }

@@ -153,6 +153,10 @@ impl Shim for FakeShim {
         self.call(ShimCall::HandOver(self.id.clone()), |_node| Some(Ok(()))).boxed()
     }
 
+    fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.call(ShimCall::RotateLog(self.id.clone()), |_node| Some(Ok(()))).boxed()
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>> {
         self.call(ShimCall::Shutdown(self.id.clone()), |node| Some(node.shutdown(&self.id))).boxed()
     }

@@ -287,6 +287,10 @@ impl Shim for ProcessShim {
         self.hand_over_to(self.place.shim_binary.clone()).boxed()
     }
 
+    fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.ask_to("rotate the log of", deadline::STATE, Request::RotateLog).boxed()
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, Result<(), ShimError>> {
         async move {
             self.shut_down().await?;

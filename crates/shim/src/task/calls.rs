@@ -32,9 +32,9 @@ impl Task {
             Request::Pause => self.pause(caller),
             Request::Resume => self.resume(caller),
             Request::Delete { force } => self.delete(caller, *force),
-            Request::ReopenLog => self
+            Request::RotateLog => self
                 .pump
-                .reopen_log()
+                .rotate_log()
                 .map(|()| Some(Response::Done))
                 .map_err(|source| TaskError::Output { id: self.spec.id.clone(), source }),
             Request::Shutdown => self.shut_down(),
