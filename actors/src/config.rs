@@ -86,9 +86,9 @@ pub struct LogRotation {
 pub struct LogRetention {
     /// The logs of removed containers are kept for so long; none is when it is zero.
     pub keep_for: Duration,
-    /// What these may take together, in bytes; at most a tenth of their file system counts.
+    /// These may take so many bytes together; at most a tenth of their file system counts.
     pub removed_max_bytes: u64,
-    /// What all logs may take together, in bytes. `None`: a quarter of their file system if that is in memory, and as much as
+    /// All logs may take so many bytes together. `None`: a quarter of their file system if that is in memory, and as much as
     /// there is room for if not.
     pub all_max_bytes: Option<u64>,
 }

@@ -8,18 +8,28 @@ use std::time::Duration;
 
 use actix::{Handler, Message};
 use contd_types::{ContainerId, MAX_TIMEOUT, State};
+use futures_util::future::{BoxFuture, FutureExt as _};
 
 use crate::addresses::{Addresses, NoAddress};
 use crate::call::ask;
 use crate::container::{ContainerActor, KILLED_TIMEOUT, ROLLBACK_TIMEOUT};
 use crate::error::ContainerError;
+use crate::log::Writers;
 use crate::messages::RECOVERY_WAIT;
+use crate::messages::container::RotateLog;
 use crate::shared::Shared;
 
 /// A signal and room for its way.
 pub(crate) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// One write of a record, on a disk that may be slow.
 pub(crate) const UPDATE_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Writers for Containers {
+    fn rotate(self: Arc<Self>, id: ContainerId) -> BoxFuture<'static, Result<(), ContainerError>> {
+        let verb = Verb::new("rotate the log of", KILL_DEADLINE);
+        async move { self.ask(id, verb, RotateLog).await }.boxed()
+    }
+}
 
 /// How one verb is asked.
 #[derive(Debug, Clone, Copy)]

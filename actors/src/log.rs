@@ -15,6 +15,7 @@
 mod retention;
 mod stream;
 
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,12 +23,13 @@ use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use contd_failpoint::Failpoint;
 use contd_logs::{LogError, LogFiles, LogReader, RunStart, Tail};
 use contd_per_key::PerKey;
+use contd_types::ContainerId;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::config::LogRetention;
-use crate::containers::Containers;
-use crate::error::{LogJobError, StepError, one_line};
+use crate::error::{ContainerError, LogJobError, StepError, one_line};
 use crate::messages::LogStreamReceiver;
 use crate::messages::node::{FindRemovedLog, OpenLog, RemoveLog, StreamLog, Undone};
 use crate::pool::{NamespacePools, Pool, UNDO_GRACE};
@@ -39,6 +41,12 @@ use stream::{STREAM_ITEMS, Whose};
 /// Log files of one namespace that are read, made or removed at once.
 const THREADS_PER_NAMESPACE: usize = 8;
 
+/// The way to the shims that write the logs.
+pub(crate) trait Writers: Send + Sync + Debug {
+    /// Has the shim of a container begin the next file of its log.
+    fn rotate(self: Arc<Self>, id: ContainerId) -> BoxFuture<'static, Result<(), ContainerError>>;
+}
+
 /// The threads and the locks of the files, which outlive the actor: a job that hangs keeps both when the actor is lost.
 #[derive(Debug)]
 pub(crate) struct LogParts {
@@ -46,16 +54,15 @@ pub(crate) struct LogParts {
     /// For the looks at which namespaces have logs, and at their file system, which come one after the other.
     looks: Pool,
     shared: Arc<Shared>,
-    /// Whose shims write the logs.
-    containers: Arc<Containers>,
+    writers: Arc<dyn Writers>,
     /// Held by whoever makes or removes the files of a log: of two containers of one name, one may still be leaving.
     locks: PerKey<PathBuf, Mutex<()>>,
 }
 
 impl LogParts {
-    pub(crate) fn new(shared: Arc<Shared>, containers: Arc<Containers>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, writers: Arc<dyn Writers>) -> Self {
         let pools = NamespacePools::new(THREADS_PER_NAMESPACE);
-        Self { pools, looks: Pool::new(1), shared, containers, locks: PerKey::default() }
+        Self { pools, looks: Pool::new(1), shared, writers, locks: PerKey::default() }
     }
 
     /// Does something alone with the files of a log.

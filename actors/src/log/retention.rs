@@ -18,9 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::LogParts;
 use crate::config::{LogRetention, NodeConfig};
-use crate::containers::{KILL_DEADLINE, Verb};
 use crate::error::one_line;
-use crate::messages::container::RotateLog;
 
 /// How often is looked what has become too old, at most and at least.
 const PRUNE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -37,11 +35,11 @@ const SHARE_OF_BUDGET: u64 = 16;
 /// A smaller file is not rotated before its time.
 const LEAST_ROTATED_BYTES: u64 = 64 * 1024;
 
-/// What one log actor knows of the files. Jobs that outlive their actor keep its own, and the next actor counts anew.
+/// The knowledge of one log actor about the files. Jobs that outlive their actor keep its own, and the next actor counts anew.
 #[derive(Debug)]
 pub(super) struct Retention {
     logs: StoredLogs,
-    /// What the logs of removed containers take, as far as that is known between two looks.
+    /// The bytes of the logs of removed containers, as far as that is known between two looks.
     removed_bytes: AtomicU64,
     /// The bound of these at the last look.
     removed_limit: AtomicU64,
@@ -72,7 +70,7 @@ impl Retention {
     }
 }
 
-/// What is remembered from one look to the next.
+/// The state from one look to the next.
 #[derive(Debug, Default)]
 struct Pruner {
     rule: Option<LogRetention>,
@@ -80,6 +78,8 @@ struct Pruner {
     budget: Option<(u64, u64)>,
     /// Files, by inode and size, whose shims were asked to begin the next one: nothing is gained by asking again.
     asked: HashSet<(u64, u64)>,
+    /// Held by each shim's answer that is still to come.
+    answers: Arc<()>,
     /// Whether all logs took too much although nothing can be removed.
     is_over: bool,
 }
@@ -158,41 +158,33 @@ impl Pruner {
         let Choice { unwanted, written, over } = choose(stored, now, rule.keep_for, limit, budget);
         retention.removed_bytes.store(before.saturating_sub(removed_bytes(&unwanted)), Ordering::Relaxed);
         remove(parts, retention, unwanted).await;
-        let is_asked = self.rotate(parts, retention, written, over);
-        if let Some(budget) = budget.filter(|_| over > 0 && !is_asked && !self.is_over) {
+        self.rotate(parts, retention, written, over);
+        let is_over = over > 0 && Arc::strong_count(&self.answers) == 1;
+        if let Some(budget) = budget.filter(|_| is_over && !self.is_over) {
             warn!(budget, over, "logs take more than they may together, and only files that are written are left");
         }
-        self.is_over = over > 0 && !is_asked;
+        self.is_over = is_over;
     }
 
-    /// Asks the shims of the largest files to begin the next one; a look follows every answer. Tells whether any was asked.
-    fn rotate(
-        &mut self,
-        parts: &Arc<LogParts>,
-        retention: &Arc<Retention>,
-        written: Vec<StoredFile>,
-        mut over: u64,
-    ) -> bool {
-        let mut is_asked = false;
+    /// Asks the shims of the largest files to begin the next one; a look follows every answer.
+    fn rotate(&mut self, parts: &Arc<LogParts>, retention: &Arc<Retention>, written: Vec<StoredFile>, mut over: u64) {
         for file in written {
             if over == 0 || !self.asked.insert((file.inode, file.bytes)) {
                 continue;
             }
             let Ok(id) = file.owner.parse::<ContainerId>() else { continue };
             over = over.saturating_sub(file.bytes);
-            is_asked = true;
-            let (parts, retention) = (Arc::clone(parts), Arc::clone(retention));
+            let (parts, retention, answer) = (Arc::clone(parts), Arc::clone(retention), Arc::clone(&self.answers));
             actix_rt::spawn(async move {
-                let verb = Verb::new("rotate the log of", KILL_DEADLINE);
-                match parts.containers.ask(id.clone(), verb, RotateLog).await {
+                match Arc::clone(&parts.writers).rotate(id.clone()).await {
                     Ok(()) => info!(container = %id, "log rotated: all logs together take too much"),
                     // A container that has ended keeps its last file.
                     Err(failure) => debug!(container = %id, error = one_line(&failure), "log not rotated"),
                 }
+                drop(answer);
                 retention.look.notify_one();
             });
         }
-        is_asked
     }
 }
 
@@ -255,7 +247,7 @@ async fn remove(parts: &LogParts, retention: &Arc<Retention>, unwanted: Vec<Stor
     }
 }
 
-/// What is to be done for the bounds to hold.
+/// The files that are in the way of the bounds.
 #[derive(Debug, Default)]
 struct Choice {
     unwanted: Vec<StoredFile>,
@@ -284,7 +276,8 @@ fn choose(
     let mut shares = Shares::of(shares.rest().chain(present));
     unwanted.extend(shares.take(budget));
     let over = shares.all.saturating_sub(budget);
-    let mut written: Vec<_> = shares.rest().filter(|file| file.bytes >= LEAST_ROTATED_BYTES).collect();
+    let written = shares.by_namespace.into_values().flat_map(|share| share.written);
+    let mut written: Vec<_> = written.filter(|file| file.bytes >= LEAST_ROTATED_BYTES).collect();
     written.sort_by_key(|file| Reverse(file.bytes));
     Choice { unwanted, written, over }
 }
@@ -300,7 +293,7 @@ struct Shares {
 #[derive(Debug, Default)]
 struct Share {
     bytes: u64,
-    /// What may go; what is to go first is the last.
+    /// The files that may go; the first to go is the last.
     may_go: Vec<StoredFile>,
     written: Vec<StoredFile>,
 }
@@ -355,7 +348,7 @@ mod tests {
         StoredFile { part, ..file(namespace, name, since, bytes) }
     }
 
-    /// What goes of removed containers.
+    /// Chooses files of removed containers.
     fn removed(files: Vec<StoredFile>, now: SystemTime, keep_for: Duration, limit: u64) -> Vec<StoredFile> {
         choose(files, now, keep_for, limit, None).unwanted
     }
@@ -414,9 +407,9 @@ mod tests {
         };
         assert_eq!(within(&all, 32 * MIB), (vec![], vec!["loud/a.log".into(), "quiet/b.log".into()], 0));
         assert_eq!(within(&all, 31 * MIB).0, ["loud/gone.log"]);
-        assert_eq!(within(&all, 20 * MIB).0, ["loud/gone.log", "loud/a.log.2"]);
+        assert_eq!(within(&all, 21 * MIB).0, ["loud/gone.log", "loud/a.log.2"]);
         assert_eq!(within(&all, 11 * MIB).0, ["loud/gone.log", "loud/a.log.2", "loud/a.log.1"]);
-        // Nothing of the loud one may go any more.
+        // The loud one has nothing left that may go.
         let (gone, written, over) = within(&all, 2 * MIB);
         assert_eq!(gone.len(), 4);
         assert_eq!((written, over), (vec!["loud/a.log".into(), "quiet/b.log".into()], 8 * MIB));

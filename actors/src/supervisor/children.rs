@@ -71,7 +71,7 @@ impl Kit {
         Self {
             flist: Arc::new(FlistParts::new(rootfs)),
             bundle: Arc::new(BundleParts::new(Arc::clone(shared))),
-            log: Arc::new(LogParts::new(Arc::clone(shared), Arc::clone(containers))),
+            log: Arc::new(LogParts::new(Arc::clone(shared), Arc::clone(containers) as _)),
             event: Arc::new(EventParts::new(journal, events)),
             generations: HashMap::new(),
         }

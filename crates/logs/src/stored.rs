@@ -23,7 +23,7 @@ const LEAST_BYTES: u64 = 4096;
 /// The type of a file system in memory, `TMPFS_MAGIC` of `linux/magic.h`.
 const TMPFS: FsWord = 0x0102_1994;
 
-/// What a file of a log is.
+/// The kinds of files of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// A file of a container that was removed.
@@ -43,7 +43,7 @@ pub struct StoredFile {
     pub name: OsString,
     /// The id of the container.
     pub owner: String,
-    /// What it is.
+    /// Its kind.
     pub part: Part,
     /// When it was last written; of a removed container, when it was removed.
     pub since: SystemTime,

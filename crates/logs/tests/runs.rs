@@ -115,6 +115,7 @@ fn the_beginning_of_a_run_is_not_rotated_away_from_the_line_that_it_ends() {
 fn a_rotation_on_demand_goes_on_in_the_next_file_and_leaves_the_beginning_of_a_run_where_it_is() {
     let scratch = Scratch::new();
     let aged = |age: u32| scratch.path().with_extension(format!("log.{age}"));
+    scratch.begin();
     let mut first = LogWriter::open(scratch.log(), Rotation { max_bytes: u64::MAX, max_files: 3 }).unwrap();
     first.rotate_now().unwrap();
     assert!(!aged(1).exists(), "an empty file is not rotated");

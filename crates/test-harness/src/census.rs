@@ -12,7 +12,7 @@ const SLOT_PROCESSES: usize = 2;
 /// A word of the command line of a holder of shims.
 const HOLDER: &str = " --hold ";
 
-/// What is added to it when a holder has executed another version.
+/// The next word when a holder has executed another version.
 const RESUMED: &str = " --resume ";
 
 /// A count, with names, so that a difference says what leaked.

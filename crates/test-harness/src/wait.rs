@@ -14,7 +14,7 @@ static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
 });
 
 /// Tells whether this machine is so slow that deadlines of the daemon pass although all is well.
-pub(crate) fn is_slow() -> bool {
+fn is_slow() -> bool {
     *SLOWNESS > 1
 }
 

@@ -100,7 +100,7 @@ impl Holder {
 
     /// Returns the pid of the holder if it lives. A process that another one has started has lost its holder.
     pub(super) fn pid(&self) -> Option<i32> {
-        // Whoever has the lock is connecting: the pid changes only when that is done.
+        // When the lock is taken somebody is connecting: the pid changes only when that is done.
         let lives = self.held.try_lock().map_or(true, |held| held.as_ref().is_some_and(is_open));
         lives.then(|| self.pid.load(Ordering::Relaxed))
     }
