@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test test-repeat vm vm-short faults soak fuzz bench bench-flist check install uninstall
+.PHONY: help deps build demo test test-repeat vm vm-short vm-power faults soak fuzz bench bench-flist check install uninstall
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,6 +50,13 @@ vm: deps-vm ## Boots each node (or NODE=zero-os, debian, debian-arm64, newest) a
 
 vm-short: deps-vm ## The same for zero-os and debian, with a test for each promise (tests/vm/promises.toml)
 	$(VM) --short true
+
+TIMES ?= 20
+FS ?=
+SEED ?=
+vm-power: deps-vm build ## Takes the power of a node TIMES=20 times while it works, on FS=ext4 and btrfs, and reboots it in order (an hour without KVM); SEED= repeats
+	cargo build --locked -p contd-test-harness --bin suite
+	target/debug/suite vm-power --times $(TIMES) $(addprefix --node ,$(NODE)) $(addprefix --fs ,$(FS)) $(addprefix --seed ,$(SEED))
 
 FAULTS := CONTD_BINARIES_ARE_BUILT=1 cargo test --locked -p contd --test faults --
 

@@ -4,8 +4,14 @@
 #   run.sh NODE DIR JOB PROGRAM...
 #
 # The repository's files and the PROGRAMs, stripped, lie in the node where they lie here: test binaries know them by their paths. JOB is a
-# script of bash; its standard output and standard error are those of run.sh. DIR gets the console of the machine. The disks are not
-# written to: each run begins with the same node. KVM is used where the machine has it; emulation is ten times slower. No network inside.
+# script of bash; its standard output and standard error are those of run.sh. DIR gets the console of the machine. The node's own disks
+# are not written to: each run begins with the same node. KVM is used where the machine has it; emulation is ten times slower. No network
+# inside. More by the environment:
+#
+#   VM_DATA=FILE|nbd:…  one more disk, the last one, which keeps what the node writes
+#   VM_TALK=SOCKET      /dev/vport0p3 of the node is connected to who connects here; the machine waits for that
+#   VM_TREE=kept        the archive of an earlier run in DIR is used again
+#   VM_WORDS=…          for the kernel and systemd, in place of quiet
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 node=${1:?usage: run.sh NODE DIR JOB PROGRAM...}
@@ -33,7 +39,7 @@ pack() {
   truncate -s %1M "$to/tree"
 }
 
-pack "$@"
+[[ ${VM_TREE:-} == kept && -e $to/tree ]] || pack "$@"
 disks=(-drive "file=$made/disk,if=virtio,format=raw,snapshot=on" -drive "file=$to/tree,if=virtio,format=raw,snapshot=on")
 words="panic=-1 systemd.show_status=0 mitigations=off random.trust_cpu=on node=$node"
 architecture=amd64 accel=tcg,thread=multi
@@ -59,8 +65,11 @@ if [[ $node == zero-os ]]; then
   mkfs.btrfs -q "$to/cache" >/dev/null
   disks+=(-drive "file=$to/cache,if=virtio,format=raw,snapshot=on")
 fi
+[[ -z ${VM_DATA:-} ]] || disks+=(-drive "file=$VM_DATA,if=virtio,format=raw,cache=writeback")
+talk=()
+[[ -z ${VM_TALK:-} ]] || talk=(-chardev "socket,id=talk,path=$VM_TALK,server=on,wait=on" -device virtserialport,chardev=talk,nr=3)
 # In the place of this script, so that the machine ends with the process that was started.
 exec "${machine[@]}" -accel "$accel" -smp 2 -m 4096 -kernel "$made/vmlinuz" -initrd "$made/initrd.gz" -append "$words ${VM_WORDS:-quiet}" \
   "${disks[@]}" -serial "file:$to/console.txt" -display none -no-reboot -nic none -device virtio-serial-pci \
   -chardev file,id=out,path=/dev/stdout,append=on -device virtserialport,chardev=out,nr=1 \
-  -chardev file,id=err,path=/dev/stderr,append=on -device virtserialport,chardev=err,nr=2 </dev/null
+  -chardev file,id=err,path=/dev/stderr,append=on -device virtserialport,chardev=err,nr=2 "${talk[@]}" </dev/null

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, WrapFuture};
 use contd_failpoint::Failpoint;
+use contd_store::Desired;
 use contd_types::{Event, State};
 use tracing::warn;
 
@@ -50,6 +51,8 @@ impl ContainerActor {
             self.begin_remove(ctx);
         } else if self.wants_start {
             self.wants_start = false;
+            // Also where a policy starts at boot what a user had stopped: that stop is over now.
+            self.record.desired = Desired::Run;
             self.cancel_timer(|actor| &mut actor.restart_timer, ctx);
             self.must_advance(Event::Restarted);
             self.begin_make(false, Goal::Running, None, ctx);

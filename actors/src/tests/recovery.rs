@@ -99,6 +99,24 @@ async fn a_reboot_is_an_exit_and_the_policy_decides() {
 }
 
 #[actix::test]
+async fn what_a_policy_starts_at_boot_is_no_longer_stopped_by_whoever_stopped_it_before() {
+    let (mut world, id) = after_a_run(restarting("web")).await;
+    world.shims.reboot();
+    world.rootfs.reboot();
+    world.boot_id = "boot-2".into();
+    change(&mut world, |record| record.desired = Desired::Stop);
+    let node = world.start();
+    until_state(&node, "web", StateName::Running).await;
+    end(node).await;
+    // The next daemon lets it run, and its policy counts when it ends by itself.
+    let node = world.start();
+    until_state(&node, "web", StateName::Running).await;
+    world.shims.exit_code(&id, 1);
+    until("it is started again", async || world.shims.starts_of(&id) == 3).await;
+    until_state(&node, "web", StateName::Running).await;
+}
+
+#[actix::test]
 async fn a_half_made_container_is_rolled_back_and_one_that_runs_is_kept() {
     tokio::time::pause();
     for (reached, is_kept) in [(0, false), (1, false), (2, false), (3, true)] {

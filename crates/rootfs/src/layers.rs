@@ -14,11 +14,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use contd_durable::{Fs, RealFs, replace_volatile};
+use contd_durable::{Fs, RealFs, replace};
 use contd_types::LayerKind;
 use nix::errno::Errno;
 use nix::libc::{O_DIRECTORY, O_PATH};
 use nix::mount::{MsFlags, mount};
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::io::Errno as Refusal;
 
 use crate::btrfs;
 use crate::detach::{MountPoint, remove_mount_point};
@@ -45,8 +47,13 @@ const OVERLAY_OPTIONS: &str = "metacopy=off,redirect_dir=off,index=off,xino=on";
 /// The layer on disk in the container's directory.
 const DISK_DIR: &CStr = c"disk";
 
+/// The attribute of the layer's directory with the hash of the flist that it was made over. A power loss may leave a file that nobody
+/// synced without its content; this comes to the disk with the directory itself.
+const FLIST_ATTRIBUTE: &str = "trusted.contd.flist";
+
 /// A hash has 64 digits.
 const MAX_HASH_BYTES: u64 = 256;
+const HASH_BYTES: usize = 64;
 
 /// Where one container's root and layer are.
 #[derive(Debug, Clone)]
@@ -109,14 +116,40 @@ impl Place {
 
     /// Returns the hash of the flist over which the layer on disk was made.
     pub(crate) fn flist_below(&self) -> Result<Option<String>, RootfsError> {
+        let mut hash = [0; HASH_BYTES];
+        match File::open(&self.disk).map(|dir| fgetxattr(dir, FLIST_ATTRIBUTE, &mut hash)) {
+            Ok(Ok(HASH_BYTES)) => return Ok(Some(String::from_utf8_lossy(&hash).into_owned())),
+            Ok(Ok(_) | Err(Refusal::NODATA | Refusal::NOTSUP)) => {}
+            Ok(Err(refusal)) => return Err(disk("read the flist of", &self.disk, refusal.into())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(source) => return Err(disk("open", &self.disk, source)),
+        }
         let note = self.note();
         match RealFs.read(&note, MAX_HASH_BYTES) {
+            // A power loss took the content of one that an earlier version wrote.
+            Ok(hash) if hash.is_empty() => Ok(None),
             Ok(hash) => Ok(Some(String::from_utf8_lossy(&hash).into_owned())),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(disk("read", &note, source)),
         }
     }
 
+    /// Notes over which flist the layer on disk is made.
+    fn note_flist(&self, hash: &str) -> Result<(), RootfsError> {
+        let dir = File::open(&self.disk).map_err(|source| disk("open", &self.disk, source))?;
+        match fsetxattr(dir, FLIST_ATTRIBUTE, hash.as_bytes(), XattrFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(Refusal::NOTSUP) => {
+                let note = self.note();
+                replace(&RealFs, &note, hash.as_bytes(), 0o600).map_err(|error| unwritten(&note, &error))
+            }
+            Err(refusal) => Err(disk("note the flist of", &self.disk, refusal.into())),
+        }
+    }
+
+    /// The note of earlier versions, and of file systems without extended attributes.
     fn note(&self) -> PathBuf {
         self.disk.join("flist")
     }
@@ -230,10 +263,7 @@ impl Place {
             };
             return Err(RootfsError::NoLimit { path: self.disk.clone(), reason });
         }
-        if let Some(hash) = hash {
-            let note = self.note();
-            replace_volatile(&RealFs, &note, hash.as_bytes(), 0o600).map_err(|error| unwritten(&note, &error))?;
-        }
+        hash.map_or(Ok(()), |hash| self.note_flist(hash))?;
         Ok(has_quota)
     }
 

@@ -238,6 +238,27 @@ fn a_layer_on_disk_survives_a_reboot_over_the_flist_it_was_made_of() {
 }
 
 #[test]
+fn the_note_of_an_earlier_version_is_heeded_unless_a_power_loss_took_its_content() {
+    let node = Node::new();
+    let flist = fixture("small", node.path());
+    let one = request(flist.to_str().unwrap(), 1);
+    let made = prepare(&node.provider(), &one).unwrap();
+    let layer = made.root.with_file_name("disk");
+    fs::write(made.root.join("kept"), b"kept").unwrap();
+    reboot(&node, &[&one]);
+    rustix::fs::removexattr(&layer, "trusted.contd.flist").expect("it is noted beside the layer");
+    fs::write(layer.join("flist"), "f".repeat(64)).unwrap();
+    let error = prepare(&node.provider(), &one).unwrap_err();
+    assert!(matches!(error, RootfsError::FlistChanged { .. }), "{error}");
+    fs::write(layer.join("flist"), "").unwrap();
+    let provider = node.provider();
+    let again = prepare(&provider, &one).unwrap();
+    assert_eq!(again.flist_hash, made.flist_hash);
+    assert_eq!(fs::read(again.root.join("kept")).unwrap(), b"kept");
+    release(&provider, &one).unwrap();
+}
+
+#[test]
 fn a_layer_in_memory_is_gone_with_its_run_and_the_next_one_begins_anew() {
     let node = Node::new();
     let provider = node.provider();

@@ -4,7 +4,7 @@
 //! cargo build --all-targets ──> test binaries ──> plan (once, or once per variant) ──> schedule ──> report
 //! ```
 //!
-//! `suite vm` runs the end-to-end tests in virtual machines instead: [`vm`].
+//! `suite vm` runs the end-to-end tests in virtual machines instead: [`vm`]. `suite vm-power` takes the power of one: [`power`].
 //!
 //! A red test stops nothing: all is run, then the exit code is 1. A failure is printed with the command that repeats it. An ignored
 //! test is a failure too: a suite that leaves something out is not green. Output of each job: `target/suite/`.
@@ -22,6 +22,7 @@ mod events;
 mod job;
 mod load;
 mod plan;
+mod power;
 mod report;
 mod schedule;
 mod vm;
@@ -61,15 +62,16 @@ impl Options {
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
-    let is_vm = args.next_if(|word| word == "vm").is_some();
-    let result = match is_vm {
-        true => vm::Options::parse(args).map(|options| vm::run(&options)),
-        false => Options::parse(args).map(|options| run(&options)),
+    let verb = args.next_if(|word| word == "vm" || word == "vm-power");
+    let result = match verb.as_deref() {
+        Some("vm") => vm::Options::parse(args).map(|options| vm::run(&options)),
+        Some(_) => power::Options::parse(args).map(|options| power::run(&options)),
+        None => Options::parse(args).map(|options| run(&options)),
     };
     let result = match result {
         Ok(result) => result,
         Err(error) => {
-            eprintln!("error: {error}\n{USAGE}\n{}", vm::USAGE);
+            eprintln!("error: {error}\n{USAGE}\n{}\n{}", vm::USAGE, power::USAGE);
             return ExitCode::from(2);
         }
     };

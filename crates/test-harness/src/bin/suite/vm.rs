@@ -145,7 +145,10 @@ fn binaries(built: &Built) -> Result<Vec<&TestBinary>, String> {
 }
 
 /// Makes the disk and the kernel of a node, unless they are there.
-fn make(root: &Path, name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make(root: &Path, name: &str) -> Result<(), String> {
     let status = Command::new(root.join("tests/vm/make.sh")).arg(name).status();
     match status {
         Ok(status) if status.success() => Ok(()),
