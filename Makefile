@@ -21,18 +21,11 @@ demo: deps build ## Runs a container from a real flist, restarts the daemon unde
 	tests/demo.sh target/release
 
 # One build for all; `suite` then runs the test binaries beside each other (docs/testing.md).
-BUILD_TESTS := cargo build --locked --workspace --all-targets
-SUITE := $(BUILD_TESTS) && target/debug/suite
+SUITE := cargo build --locked --workspace --all-targets && target/debug/suite
 ONLY ?=
 
-ifeq ($(ONLY),)
-test: deps-vm ## Runs the whole test suite (as root), then every promise in two booted nodes; ONLY="contd e2e" chooses jobs by a part of their name
-	$(BUILD_TESTS)
-	red=0; target/debug/suite || red=1; target/debug/suite vm --short true || red=1; exit $$red
-else
-test: deps
-	$(SUITE) --only "$(ONLY)"
-endif
+test: deps ## Runs the whole test suite (as root); ONLY="contd e2e" chooses jobs by a part of their name
+	$(SUITE) $(if $(ONLY),--only "$(ONLY)")
 
 N ?= 10
 LOAD ?= half

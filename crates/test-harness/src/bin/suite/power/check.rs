@@ -1,4 +1,4 @@
-//! What a node is found with after it has lost its power, and whether that is what it had acknowledged.
+//! Looks at a node that has lost its power: whether all that it had acknowledged is there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// States on the way to another one.
 const PASSING: [&str; 6] = ["creating", "starting", "stopping", "backoff", "recovering", "deleting"];
 
-/// What is on the disk; doctor and daemon look elsewhere for what they do not know.
+/// The files on the disk; doctor and daemon look elsewhere for what they do not know.
 const CENSUS: &str = "cd /var/lib/contd; ls -A default .removed 2>/dev/null; cd /var/log; ls default 2>/dev/null; true";
 
 /// Errors of the disk itself: then nothing that is found means anything.
@@ -78,7 +78,7 @@ impl Checker<'_> {
         self.check_layers()?;
         let flists = self.check_flists()?;
         let mended = self.heal()?;
-        // Nothing has come or gone since, by itself or by the doctor.
+        // Since then no container has come or gone, by itself or by the doctor.
         let seen = self.as_acknowledged()?;
         adopt(self.model, &seen);
         self.tidy()?;

@@ -1,4 +1,4 @@
-//! What was acknowledged, and so what must be there after the power was lost.
+//! The acknowledgements, and so the containers and flists that must be there after the power was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -105,7 +105,7 @@ pub(super) struct Unclear {
     pub(super) may_be_absent: bool,
     /// Each with the policy that it has then.
     pub(super) may_be: Vec<(Policy, Found)>,
-    /// What it is, if it is there.
+    /// Its state, if it is there.
     pub(super) as_container: Container,
 }
 

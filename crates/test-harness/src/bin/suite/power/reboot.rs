@@ -14,7 +14,7 @@ use super::seed;
 /// Writes to the console whatever systemd, its last process and the kernel say.
 const LOUD: &str = "dmesg -n 6; systemctl log-level info && systemctl log-target console && kill -s RTMIN+20 1";
 
-/// What the signal makes a container do.
+/// The effect of the signal on a container.
 const MARKED: &str = "echo $b >/data/told; sleep 3; echo $b >/data/done; exit 9";
 const DEAF: &str = "echo $b >/data/told";
 
@@ -99,7 +99,7 @@ fn begin(machine: &mut Machine, model: &mut Model, guest: &Guest) -> Result<(), 
     let ready = format!("for n in $(seq 600); do contd logs {name} | grep -q ready && exit 0; sleep 0.5; done; exit 1");
     machine.link.ask_well(&ready)?;
     if *is_stopped {
-        // What it writes then is of no interest.
+        // Its output then is of no interest.
         machine.link.ask_well(&format!("contd stop {name} && rm -rf /data/marks/{name}"))?;
     }
     let lately = if *is_stopped { Lately::Told } else { Lately::Runs };

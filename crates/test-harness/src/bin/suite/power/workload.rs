@@ -68,7 +68,7 @@ struct Operation {
     kind: Kind,
     /// Of the container or the flist.
     name: String,
-    /// What it is when the operation has succeeded; `None` for flists and for what is removed.
+    /// Its state when the operation has succeeded; `None` for flists and for what is removed.
     after: Option<Container>,
 }
 
