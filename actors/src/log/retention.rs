@@ -76,7 +76,7 @@ struct Pruner {
     rule: Option<LogRetention>,
     /// The budget, and what the file system had taken.
     budget: Option<(u64, u64)>,
-    /// Files, by inode and size, whose shims were asked to begin the next one: nothing is gained by asking again.
+    /// Files, by inode and size, whose shims were asked to begin the next one: nothing is gained by asking again soon.
     asked: HashSet<(u64, u64)>,
     /// Held by each shim's answer that is still to come.
     answers: Arc<()>,
@@ -98,7 +98,8 @@ pub(super) async fn prune_for_ever(parts: Arc<LogParts>, retention: Arc<Retentio
         let (least, most) = PRUNE_EVERY;
         let pause = rule.filter(|rule| rule.keeps()).map_or(most, |rule| (rule.keep_for / 4).clamp(least, most));
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            // A shim that did not answer, or had nothing to rotate, is asked again.
+            () = tokio::time::sleep(pause) => pruner.asked.clear(),
             () = retention.look.notified() => {}
             () = grown(&parts, &retention, pruner.budget) => {}
         }

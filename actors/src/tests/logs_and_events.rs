@@ -128,9 +128,10 @@ async fn where_all_logs_take_too_much_rotated_files_go_and_the_largest_is_rotate
         }
     }
     assert_eq!(trimmed, Some((id, "loud".to_owned(), 3, true)));
-    // The fake rotates nothing: the same file is not asked for again, however long it stays.
+    // The fake rotates nothing: the same file is asked for again now and then.
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert_eq!(world.shims.count(contd_shim_client::fake::Verb::RotateLog), 1);
+    let asked = world.shims.count(contd_shim_client::fake::Verb::RotateLog);
+    assert!((2..=12).contains(&asked), "{asked} times");
 }
 
 #[actix::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{Container, Running, Start, read_of};
+use crate::scene::{Container, Running, Start, await_level, read_of};
 use crate::told;
 
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "user", "uts"];
@@ -15,6 +15,8 @@ fn rights(status: &str) -> Vec<&str> {
 
 #[track_caller]
 fn assert_same_as_init(container: &Container, running: &Running) {
+    // The shell that says so is ready before it executes this.
+    await_level("init is the program that stays", || read_of(container.pid, "comm").trim() == "sleep");
     for name in NAMESPACES {
         let name = format!("ns/{name}");
         assert_eq!(running.read(&name), read_of(container.pid, &name), "{name}");
