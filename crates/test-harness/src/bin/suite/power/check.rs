@@ -250,7 +250,8 @@ pub(super) fn judge(model: &Model, seen: &[Value]) -> Vec<String> {
             complaints.push(format!("{name} may be {:?}, and is {found:?}: {one}", expected.may_be));
         }
         let Container { serial, flist, .. } = &expected.as_container;
-        let is_same = one["labels"]["serial"] == serial.to_string() && one["flist"] == **flist;
+        let serial = serial.to_string();
+        let is_same = one["labels"]["serial"] == serial.as_str() && one["flist"] == **flist;
         if !is_same || one["memory_bytes"] != 48 * 1024 * 1024 {
             complaints.push(format!("{name} is not what was asked for, {:?}: {one}", expected.as_container));
         }
@@ -344,7 +345,7 @@ mod tests {
         model
     }
 
-    fn seen(name: &str, status: &str, restart: &str, exit: Value) -> Value {
+    fn seen(name: &str, status: &str, restart: &str, exit: &Value) -> Value {
         let pid = if status == "running" { json!(7) } else { Value::Null };
         json!({ "name": name, "status": status, "restart": restart, "exit": exit, "pid": pid, "flist": "/f.fl",
             "memory_bytes": 50_331_648, "labels": { "serial": "1" } })
@@ -352,9 +353,9 @@ mod tests {
 
     fn good() -> Vec<Value> {
         vec![
-            seen("always", "running", "always", Value::Null),
-            seen("never", "stopped", "no", json!({ "reason": "reboot", "shell_code": 255 })),
-            seen("ended", "stopped", "no", json!({ "reason": null, "shell_code": 7 })),
+            seen("always", "running", "always", &Value::Null),
+            seen("never", "stopped", "no", &json!({ "reason": "reboot", "shell_code": 255 })),
+            seen("ended", "stopped", "no", &json!({ "reason": null, "shell_code": 7 })),
         ]
     }
 
@@ -367,7 +368,7 @@ mod tests {
             judge(&model(), &all).len()
         };
         assert_eq!(wrong(&|all| drop(all.remove(0))), 1, "one is lost");
-        assert_eq!(wrong(&|all| all.push(seen("removed", "running", "no", Value::Null))), 1, "one came back");
+        assert_eq!(wrong(&|all| all.push(seen("removed", "running", "no", &Value::Null))), 1, "one came back");
         assert_eq!(wrong(&|all| all.push(all[0].clone())), 1, "one is there twice");
         assert_eq!(wrong(&|all| all[0]["status"] = "stopped".into()), 1, "its policy was not applied");
         assert_eq!(wrong(&|all| all[1]["status"] = "running".into()), 1, "it has no policy");
@@ -376,7 +377,7 @@ mod tests {
         assert_eq!(wrong(&|all| all[2]["exit"]["reason"] = "nobody watched".into()), 1, "its exit was forgotten");
         assert_eq!(wrong(&|all| all[0]["labels"]["serial"] = "2".into()), 1, "it is another container");
         assert_eq!(wrong(&|all| all[0]["memory_bytes"] = 1.into()), 1, "its limit is another");
-        let half = |status: &str| seen("half", status, "no", json!({ "reason": "reboot" }));
+        let half = |status: &str| seen("half", status, "no", &json!({ "reason": "reboot" }));
         assert_eq!(wrong(&|all| all.push(half("stopped"))), 0, "it may be there");
         assert_eq!(wrong(&|all| all.push(half("creating"))), 1, "it may not be there by halves");
     }

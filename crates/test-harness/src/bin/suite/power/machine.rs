@@ -68,7 +68,7 @@ impl Site {
         programs: Vec<PathBuf>,
     ) -> Result<Self, String> {
         let dir = root.join(format!("target/suite/power-{node}-{file_system}"));
-        let made = fs::remove_dir_all(&dir).or_else(|_there_was_none| Ok(())).and_then(|()| fs::create_dir_all(&dir));
+        let made = fs::remove_dir_all(&dir).or(Ok(())).and_then(|()| fs::create_dir_all(&dir));
         made.map_err(|error: std::io::Error| format!("make {}: {error}", dir.display()))?;
         Ok(Self { root: root.to_owned(), node: node.to_owned(), file_system, dir, programs })
     }
