@@ -160,11 +160,13 @@ impl Pruner {
         retention.removed_bytes.store(before.saturating_sub(removed_bytes(&unwanted)), Ordering::Relaxed);
         remove(parts, retention, unwanted).await;
         self.rotate(parts, retention, written, over);
-        let is_over = over > 0 && Arc::strong_count(&self.answers) == 1;
-        if let Some(budget) = budget.filter(|_| is_over && !self.is_over) {
+        // Said once, until the budget holds again.
+        if over == 0 {
+            self.is_over = false;
+        } else if !self.is_over && Arc::strong_count(&self.answers) == 1 {
+            self.is_over = true;
             warn!(budget, over, "logs take more than they may together, and only files that are written are left");
         }
-        self.is_over = is_over;
     }
 
     /// Asks the shims of the largest files to begin the next one; a look follows every answer.
