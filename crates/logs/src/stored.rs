@@ -7,8 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, FileType, FsWord, statat, statfs, statvfs};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType, FsWord, statat, statfs};
 
 use crate::error::LogError;
 use crate::files::{Access, Found, LogFiles};
@@ -126,13 +125,13 @@ impl StoredLogs {
     /// # Errors
     /// [`LogError::Read`].
     pub fn disk(&self) -> Result<LogDisk, LogError> {
-        let failed = |errno: Errno| LogError::Read { path: self.root.clone(), source: errno.into() };
-        let space = statvfs(&self.root).map_err(failed)?;
-        let kind = statfs(&self.root).map_err(failed)?;
+        let found = statfs(&self.root);
+        let found = found.map_err(|errno| LogError::Read { path: self.root.clone(), source: errno.into() })?;
+        let block = u64::try_from(found.f_frsize).unwrap_or_default();
         Ok(LogDisk {
-            bytes: space.f_blocks.saturating_mul(space.f_frsize),
-            taken_bytes: space.f_blocks.saturating_sub(space.f_bfree).saturating_mul(space.f_frsize),
-            is_memory: kind.f_type == TMPFS,
+            bytes: found.f_blocks.saturating_mul(block),
+            taken_bytes: found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(block),
+            is_memory: found.f_type == TMPFS,
         })
     }
 

@@ -16,6 +16,8 @@ use crate::session::{self, NoItem, Protocol};
 
 /// The versions of this module.
 pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+/// The name and version of contd-shim, in its hello and in the leases of shims and of the holder.
+pub const AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
 /// The most calls under way on one connection to a shim.
 pub const MAX_CALLS_PER_CONNECTION: usize = 64;
 /// The most connections to one shim: the daemon, its successor, a tool or two.

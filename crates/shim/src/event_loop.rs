@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use contd_logs::Stream;
 use contd_protocol::Refusal;
-use contd_protocol::shim::{MAX_CONNECTIONS, ShimSocket};
+use contd_protocol::shim::{AGENT, MAX_CONNECTIONS, ShimSocket};
 use contd_session::{ConnectionEnd, Polled, refuse};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,9 +21,6 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use crate::clock;
 use crate::diagnostics::Diagnostics;
 use crate::task::{CallRef, HandOver, Task};
-
-/// The name and version in our hello and our lease.
-pub(crate) const AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
 
 /// How long the last answers may take on their way before we end all the same.
 const FAREWELL: Duration = Duration::from_secs(1);

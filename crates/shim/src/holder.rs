@@ -29,6 +29,7 @@ use contd_durable::{Fs as _, RealFs, replace_volatile};
 use contd_lease::{HeldLease, LeaseDir, LeaseState, ProcessExit, ProcessIdentity};
 use contd_process::ReadyPipe;
 use contd_protocol::holder::{Answer, MAX_REQUEST_BYTES, Request, exit_name, files};
+use contd_protocol::shim::AGENT;
 use contd_types::one_line;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -37,7 +38,6 @@ use nix::sys::signalfd::SignalFd;
 use crate::clock;
 use crate::daemonize;
 use crate::diagnostics::Diagnostics;
-use crate::event_loop::AGENT;
 use crate::start::{StartError, become_program, failed, listen, print};
 use crate::sys::{self, Children};
 

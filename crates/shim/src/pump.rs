@@ -443,13 +443,19 @@ mod tests {
         }
     }
 
+    /// A pump that reads, and the container's ends.
+    fn begun(dir: &Path, log: &ScriptedLog) -> (Pump, Stdio) {
+        let mut pump = pump(dir, log);
+        let stdio = pump.open().expect("fifos");
+        pump.begin();
+        (pump, stdio)
+    }
+
     #[test]
     fn a_full_disk_keeps_the_bytes_and_stops_the_reading_until_it_is_over() {
         let dir = tempfile::tempdir().expect("scratch");
         let log = ScriptedLog::default();
-        let mut pump = pump(dir.path(), &log);
-        let mut stdio = pump.open().expect("fifos");
-        pump.begin();
+        let (mut pump, mut stdio) = begun(dir.path(), &log);
         stdio.stdout.write_all(b"one\n").expect("room");
         log.0.borrow_mut().failures = 2;
         pump.on_readable(Stream::Stdout);
@@ -475,9 +481,7 @@ mod tests {
     fn a_log_is_not_rotated_while_output_has_to_be_repeated() {
         let dir = tempfile::tempdir().expect("scratch");
         let log = ScriptedLog::default();
-        let mut pump = pump(dir.path(), &log);
-        let mut stdio = pump.open().expect("fifos");
-        pump.begin();
+        let (mut pump, mut stdio) = begun(dir.path(), &log);
         stdio.stdout.write_all(b"one\n").expect("room");
         log.0.borrow_mut().failures = 1;
         pump.on_readable(Stream::Stdout);
@@ -493,9 +497,7 @@ mod tests {
     fn a_successor_writes_what_its_predecessor_had_taken_and_what_came_meanwhile() {
         let dir = tempfile::tempdir().expect("scratch");
         let log = ScriptedLog::default();
-        let mut first = pump(dir.path(), &log);
-        let mut stdio = first.open().expect("fifos");
-        first.begin();
+        let (mut first, mut stdio) = begun(dir.path(), &log);
         stdio.stdout.write_all(b"written\n").expect("room");
         first.on_readable(Stream::Stdout);
         log.0.borrow_mut().failures = 1;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use contd_descriptors::RightsError;
 use contd_lease::{LeaseDir, LeaseError, LeaseState};
 use contd_protocol::holder::{ANSWER_BYTES, Answer, DIR, Request, files};
+use contd_protocol::shim::AGENT;
 use nix::errno::Errno;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
@@ -37,9 +38,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long a holder may take to answer: it does nothing but fork. One that takes longer stands still and is replaced, which costs
 /// nothing but time, so this is for a machine that is very busy.
 const STANDS_STILL: Duration = Duration::from_secs(5);
-
-/// How a holder of this version calls itself in its lease.
-const SHIM_AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
 
 /// The holder of one run directory.
 #[derive(Debug)]
@@ -81,7 +79,7 @@ impl Holder {
             let LeaseState::Held(found) = tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?? else {
                 return Ok(());
             };
-            if found.binary_version == SHIM_AGENT {
+            if found.binary_version == AGENT {
                 return self.hold().await;
             }
             match self.ask(&request, &[]).await {
@@ -124,8 +122,9 @@ impl Holder {
                 self.replace().await?;
                 self.ask(&request, &fds).await?.0
             }
-            // It died in this moment.
+            // It died in this moment, or becomes another program: the end of the connection that holds it may not be seen yet.
             Err(error) if is_absent(&error) || is_cut_off(&error) => {
+                *self.held.lock().await = None;
                 self.hold().await?;
                 self.ask(&request, &fds).await?.0
             }
