@@ -68,7 +68,7 @@ fn nothing_of_a_node_without_containers_survives_sigterm() {
     // As the system does when it goes down; the server stays until then.
     let root = root.expect("the root is mounted");
     assert!(!is_dead(served[0].serving) && !is_dead(served[0].keeper));
-    nix::mount::umount2(root.as_str(), nix::mount::MntFlags::empty()).expect("unmount the root");
+    crate::harness::mounted::unmount(root.as_ref());
     let mut said = Vec::new();
     eventually("every process of the node to be gone", || {
         let root = node.root.display().to_string();

@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
 use crate::harness::{Node, eventually};
 
@@ -39,7 +39,7 @@ fn each_kind_of_leak_is_named_by_the_census() {
             mount(Some("none"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
         },
         |()| {
-            umount2(&path, MntFlags::empty()).expect("unmount");
+            crate::harness::mounted::unmount(&path);
             fs::remove_dir(&path).expect("remove the directory");
         },
     );

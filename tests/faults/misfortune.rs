@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
 use crate::bystander::Bystander;
 use crate::form;
@@ -114,7 +114,7 @@ fn a_full_disk_stops_only_who_writes_to_it_and_loses_nothing() {
     assert_eq!(runs[&1].last.as_ref().map(|(word, _)| word.as_str()), Some("last"));
     println!("full disk: {} lines, none lost", lines.len());
     node.contd(["-n", "flood", "rm", "floods"]).ok();
-    umount2(&dir, MntFlags::empty()).expect("unmount the tmpfs");
+    crate::harness::mounted::unmount(&dir);
     fs::remove_dir(&dir).expect("remove the directory of its logs");
     bystander.check_and_remove(&node);
     node.finish();

@@ -51,8 +51,7 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         for path in &self.mounted {
-            let unmounted = Command::new("umount").arg(path).status();
-            assert!(unmounted.is_ok_and(|status| status.success()), "left mounted: {}", path.display());
+            contd_test_harness::mounted::unmount(path);
         }
     }
 }

@@ -190,8 +190,7 @@ impl Nested {
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.dir.path().join("sub")).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "left mounted: {}", self.dir.path().display());
+        contd_test_harness::mounted::unmount(&self.dir.path().join("sub"));
     }
 }
 
@@ -370,8 +369,7 @@ impl NamedNet {
 
 impl Drop for NamedNet {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.dir.path().join("blue")).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "left mounted: {}", self.dir.path().display());
+        contd_test_harness::mounted::unmount(&self.dir.path().join("blue"));
     }
 }
 

@@ -280,7 +280,7 @@ fn a_file_system_without_attributes_has_notes_instead() {
         assert_eq!(inventory(&scratch.root()), []);
         assert_eq!(fs::read_dir(scratch.notes()).unwrap().count(), 0);
     });
-    assert!(Command::new("umount").arg(scratch.root()).status().unwrap().success());
+    contd_test_harness::mounted::unmount(&scratch.root());
     result.unwrap();
 }
 

@@ -17,7 +17,7 @@ fn on_small(options: &str, work: impl FnOnce(&Path)) {
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(scratch.path()).status();
     assert!(mounted.unwrap().success(), "this test mounts a tmpfs: run it as root");
     let result = catch_unwind(AssertUnwindSafe(|| work(scratch.path())));
-    assert!(Command::new("umount").arg(scratch.path()).status().unwrap().success());
+    contd_test_harness::mounted::unmount(scratch.path());
     result.unwrap();
 }
 

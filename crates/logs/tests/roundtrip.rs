@@ -276,7 +276,7 @@ fn a_full_disk_is_a_typed_error_that_leaves_no_half_record_and_may_be_repeated()
     writer.write(Stream::Stdout, b"after\n", NOW).unwrap();
     let items = read_all(&log, Tail::All);
     drop(writer);
-    assert!(std::process::Command::new("umount").arg(&dir).status().unwrap().success());
+    contd_test_harness::mounted::unmount(&dir);
     assert_eq!(kind, contd_types::ErrorKind::OutOfResources);
     assert_eq!(left.lines().count(), 1, "half-written records were left");
     assert_eq!(text(&items), "before\nafter\n");

@@ -13,7 +13,7 @@ use std::process::Command;
 use crate::node::{Node, options_of, prepare, release, request};
 use contd_rootfs::survey::limits_layers;
 use contd_rootfs::{PrepareRootfs, RootfsError, RootfsProvider};
-use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture};
+use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture, unmount};
 use contd_types::{ErrorKind, Explain, LayerKind};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -133,7 +133,7 @@ fn sizes_are_limited_on(node: &Node, image: &Image, has_quotas: bool, files: Ran
     fill(&root.join("big"), 6 * MIB).unwrap();
     release(&provider, &third).unwrap();
     provider.wait_for_removals();
-    umount2(&image.point, MntFlags::empty()).expect("something still uses the file system");
+    unmount(&image.point);
 }
 
 /// Does to the roots what a reboot does: nothing is mounted, nothing runs, the run directory is empty.
@@ -142,10 +142,10 @@ fn reboot(node: &Node, mounted: &[&PrepareRootfs]) {
     for one in mounted {
         let dir = node.path().join("state/ns").join(one.id.as_str());
         for point in [dir.join("rootfs"), dir.join("layer")] {
-            let _not_there = umount2(&point, MntFlags::empty());
+            let _not_there = umount2(&point, MntFlags::MNT_DETACH);
         }
     }
-    umount2(&node.server_dir().join("mnt"), MntFlags::empty()).unwrap();
+    unmount(&node.server_dir().join("mnt"));
     fs::remove_dir_all(node.path().join("run")).unwrap();
     fs::create_dir_all(node.path().join("run/f")).unwrap();
 }

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::node::{Node, prepare, release, request};
 use contd_rootfs::{PrepareRootfs, RootfsProvider};
-use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture, servers};
+use contd_test_harness::mounted::{assert_overlay_matches_manifest, fixture, servers, unmount};
 use contd_types::{Explain, LayerKind};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -179,7 +179,7 @@ fn a_server_that_died_with_its_users_is_cleared_away_by_the_next_daemon() {
     let root = prepare(&node.provider(), &one).unwrap().root;
     node.kill_server();
     fs::remove_dir_all(node.server_dir().join("users")).unwrap();
-    umount2(&root, MntFlags::empty()).unwrap();
+    unmount(&root);
     assert_eq!(node.provider().recover().unwrap(), []);
     assert_eq!(node.census(), before, "something leaked");
 }

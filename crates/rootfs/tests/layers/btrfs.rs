@@ -153,7 +153,7 @@ fn a_limit_outlives_a_reboot_and_goes_with_its_layer() {
     let root = prepare(&node.provider(), &one).unwrap().root;
     assert!(is_full(fill(&root.join("big"), 6 * MIB)), "no limit");
     reboot(&node, &[&one]);
-    umount2(&image.point, MntFlags::empty()).unwrap();
+    contd_test_harness::mounted::unmount(&image.point);
     let image = mount(&node);
     let provider = node.provider();
     let found = provider.recover().unwrap();
@@ -166,7 +166,7 @@ fn a_limit_outlives_a_reboot_and_goes_with_its_layer() {
     provider.wait_for_removals();
     assert!(crate::support::names(&node.path().join("state/ns")).is_empty());
     assert!(qgroups_are_gone(&provider, &image.point), "a qgroup is left");
-    umount2(&image.point, MntFlags::empty()).expect("something still uses the file system");
+    contd_test_harness::mounted::unmount(&image.point);
 }
 
 #[test]
