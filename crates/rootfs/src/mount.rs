@@ -171,6 +171,22 @@ impl RootfsProvider for MountRootfs {
         if place.is_in_memory()? { node.unstack(&user).map(drop) } else { Ok(()) }
     }
 
+    fn take_down(&self) -> Result<(), RootfsError> {
+        let node = self.node()?;
+        let users = node.servers.users()?.into_iter().map(|(user, _)| user);
+        let all: BTreeSet<User> = users.chain(node.traces()?).collect();
+        for user in all {
+            let lock = node.lock_of(&user);
+            let _guard = hold(&lock);
+            if let Err(error) = node.take_down(&user) {
+                // One that is stuck must not keep the others.
+                let error = ApiError::from_error(&error);
+                warn!(ns = %user.namespace, container = %user.id, %error, "a root could not be taken down");
+            }
+        }
+        Ok(())
+    }
+
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError> {
         let node = self.node()?;
         node.removals.go_on()?;
