@@ -69,6 +69,7 @@ fn all_that_a_node_needs_is_installed_and_nothing_of_the_tests() {
         "bin/contd-seccomp",
         "lib/systemd/system/contd.service",
         "lib/systemd/system/contd.socket",
+        "lib/systemd/system/contd-containers.service",
         "share/bash-completion/completions/contd",
         "share/zsh/site-functions/_contd",
         "share/fish/vendor_completions.d/contd.fish",

@@ -53,6 +53,7 @@ const ALLOWED: [(&str, &[&str]); 32] = [
         "contd-rootfs",
         &[
             "contd-access",
+            "contd-cgroup",
             "contd-durable",
             "contd-flist",
             "contd-lease",

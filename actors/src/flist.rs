@@ -1,6 +1,6 @@
 //! The node's root file systems: has them prepared and released, each container's one call at a time.
 //!
-//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`FreeMemory`], [`ListRecoveredRoots`]. Once per node the provider looks for what an
+//! Answers [`PrepareRoot`], [`ReleaseRoot`], [`FreeMemory`], [`TakeDownRoots`], [`ListRecoveredRoots`]. Once per node the provider looks for what an
 //! earlier daemon left; preparations wait for that. Every few seconds the actor looks for roots that nobody serves any more and
 //! publishes [`EventKind::RootLost`] for each, once. Never mounts anything itself: the provider does, in threads.
 //!
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tracing::{debug, error};
 
 use crate::error::{StepError, one_line};
-use crate::messages::node::{FreeMemory, ListRecoveredRoots, PrepareRoot, ReleaseRoot, Undone};
+use crate::messages::node::{FreeMemory, ListRecoveredRoots, PrepareRoot, ReleaseRoot, TakeDownRoots, Undone};
 use crate::pool::{NamespacePools, Pool, UNDO_GRACE, WhenBlocked};
 use crate::shared::Shared;
 use crate::supervision::ParentLink;
@@ -229,6 +229,20 @@ impl Handler<FreeMemory> for FlistActor {
                 None => Ok(Undone::Later),
                 Some(result) => result.map(|()| Undone::Now).map_err(StepError::Rootfs),
             }
+        })
+    }
+}
+
+impl Handler<TakeDownRoots> for FlistActor {
+    type Result = ResponseFuture<Result<(), StepError>>;
+
+    fn handle(&mut self, _message: TakeDownRoots, _ctx: &mut Self::Context) -> Self::Result {
+        let parts = Arc::clone(&self.parts);
+        Box::pin(async move {
+            parts.wait_for_the_past().await;
+            let provider = Arc::clone(&parts.provider);
+            let taken_down = parts.looks.run("take the roots down", move || provider.take_down());
+            taken_down.await.map_err(StepError::Job)?.map_err(StepError::Rootfs)
         })
     }
 }

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<(), ApiError> {
         .map_err(|error| explain(error.kind(), &error, error.hint()))?;
     let inherited = Inherited::gather(passed, &mut entered, &address);
     let result = system.block_on(serve(args, &plan, &entered.lock, inherited, hang_up));
-    contd_node::remove_empty_cgroups(&plan.config().cgroup_parent);
+    plan.cgroups().remove_if_empty();
     // Last of all, when nothing of ours is under way.
     drop(entered);
     result

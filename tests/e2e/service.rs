@@ -117,12 +117,23 @@ fn the_shipped_units_leave_the_containers_alone() {
         ("NotifyAccess", "main"),
         // Anything else ends the shims, and with them the containers, whenever the daemon is restarted.
         ("KillMode", "process"),
-        ("Delegate", "yes"),
+        ("Requires", "contd.socket contd-containers.service"),
         ("Restart", "always"),
         ("FileDescriptorStorePreserve", "yes"),
         ("Sockets", "contd.socket"),
     ] {
         assert_eq!(values(&service, key), [value], "{key}");
+    }
+    let containers = shipped("contd-containers.service");
+    for (key, value) in [
+        // Nobody has to live for it, and its file in the directory of contd outlives its stop.
+        ("Type", "oneshot"),
+        ("RemainAfterExit", "yes"),
+        ("RuntimeDirectoryPreserve", "yes"),
+        ("Delegate", "yes"),
+        ("OOMPolicy", "continue"),
+    ] {
+        assert_eq!(values(&containers, key), [value], "{key}");
     }
     let number = |key: &str| values(&service, key)[0].parse::<i64>().unwrap_or_else(|error| panic!("{key}: {error}"));
     // Three of each of a thousand containers per namespace, for some namespaces.

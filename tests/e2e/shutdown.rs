@@ -111,6 +111,9 @@ fn a_shutdown_ends_all_in_order_and_the_next_daemon_starts_them_by_policy() {
     for name in ["always", "failing"] {
         assert!(node.log_file("default", name).ends_with(" stdout F bye\n"));
     }
+    // The kept container's root as well: nothing is to be unmounted by force.
+    assert_eq!(crate::harness::census::mounts(&node.root), [].into());
+    assert_eq!(FlistServer::all(&node).len(), 0);
     node.contd(["run", "-d", "--name", "late", flist, "/bin/true"]).fails_with(125, "the node is going down");
     node.contd(["start", "never"]).fails_with(1, "the node is going down");
     node.stop_daemon();

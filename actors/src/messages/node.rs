@@ -63,6 +63,11 @@ pub(crate) struct FreeMemory {
     pub(crate) id: ContainerId,
 }
 
+/// Takes all roots down: the node goes down, and no container lives.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), StepError>")]
+pub(crate) struct TakeDownRoots;
+
 /// Lists the roots that were there when the node started.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<RecoveredRootfs>, StepError>")]

@@ -13,7 +13,12 @@ use crate::container::KILLED_TIMEOUT;
 use crate::containers::{Containers, Verb};
 use crate::messages::RECOVERY_WAIT;
 use crate::messages::container::GoDown;
+use crate::messages::node::TakeDownRoots;
+use crate::services::Services;
 use crate::shared::Shared;
+
+/// Some milliseconds for each container; a thousand of them on a slow disk.
+const TAKE_DOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The most containers that an error names.
 const MAX_NAMED: usize = 8;
@@ -23,6 +28,7 @@ const MAX_NAMED: usize = 8;
 /// A run that was admitted just before the node began to go down is not shown yet: another look finds it.
 pub(super) async fn end_all(
     shared: Arc<Shared>,
+    services: Arc<Services>,
     containers: Arc<Containers>,
     longest: Duration,
 ) -> Result<u32, ApiError> {
@@ -56,6 +62,7 @@ pub(super) async fn end_all(
         }
     }
     if left.is_empty() {
+        take_down_roots(&services).await;
         return Ok(u32::try_from(asked.len()).unwrap_or(u32::MAX));
     }
     let names: Vec<&str> = left.keys().take(MAX_NAMED).map(String::as_str).collect();
@@ -65,6 +72,16 @@ pub(super) async fn end_all(
     let error =
         ApiError { causes: left.into_values().take(MAX_NAMED).collect(), ..ApiError::new(ErrorKind::Timeout, message) };
     Err(error.with_hint("who powers the node off kills them; see what keeps them: contd inspect, and the daemon's log"))
+}
+
+/// Takes down the roots, also those of containers that had ended before: their flist servers serve nobody, and would keep the
+/// system from unmounting. A root that stays costs a delay at most.
+async fn take_down_roots(services: &Services) {
+    match services.flist.ask(TakeDownRoots, TAKE_DOWN_TIMEOUT).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => warn!(error = crate::error::one_line(&failure), "roots not taken down"),
+        Err(failure) => warn!(error = crate::error::one_line(&failure), "roots not taken down"),
+    }
 }
 
 /// Ends one container; the error says why it has not ended.

@@ -264,7 +264,8 @@ impl Handler<ShutDownNode> for Supervisor {
         self.when_ready(move |actor, _ctx| {
             // First of all: a run that was admitted before is shown, and found below.
             actor.shared.go_down();
-            Box::pin(end_all(Arc::clone(&actor.shared), Arc::clone(&actor.containers), longest))
+            let (shared, services) = (Arc::clone(&actor.shared), Arc::clone(&actor.services));
+            Box::pin(end_all(shared, services, Arc::clone(&actor.containers), longest))
         })
     }
 }

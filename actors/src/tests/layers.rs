@@ -16,6 +16,7 @@ fn asked(world: &World) -> Vec<&'static str> {
         Call::Prepare(_) => "disk",
         Call::FreeMemory { .. } => "free",
         Call::Release { .. } => "release",
+        Call::TakeDown => "take down",
         Call::Recover => "recover",
     };
     world.rootfs.calls().iter().map(word).filter(|word| *word != "recover").collect()

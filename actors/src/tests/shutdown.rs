@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::messages::ShutDownNode;
+use contd_rootfs::fake::Call;
 use contd_shim_client::fake::{Program, Reaction};
 use contd_types::{ErrorKind, Signal, State};
 
@@ -33,6 +34,7 @@ async fn all_end_side_by_side_and_nobody_is_given_more_than_the_bound() {
     let begun = tokio::time::Instant::now();
     assert_eq!(shut_down(&node, 20).await.unwrap(), 3);
     assert!((20..22).contains(&begun.elapsed().as_secs()), "took {:?}", begun.elapsed());
+    assert!(world.rootfs.calls().contains(&Call::TakeDown), "the roots stay");
     for name in ["one", "two", "three"] {
         assert_eq!(state(&node, name).await, Some(StateName::Stopped), "{name}");
     }
@@ -120,4 +122,5 @@ async fn what_does_not_end_is_named() {
     assert_eq!(error.kind, ErrorKind::Timeout);
     assert!(error.message.contains("1 of 2 containers have not ended: a/undying"), "{error:?}");
     assert_eq!(state(&node, "web").await, Some(StateName::Stopped));
+    assert!(!world.rootfs.calls().contains(&Call::TakeDown), "a root was taken down under a container that lives");
 }

@@ -84,9 +84,28 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError::File`].
     pub fn attach_self(&self) -> Result<(), CgroupError> {
+        // 0 stands for the writing process.
+        self.attach(0)
+    }
+
+    /// Moves a process into the cgroup of a path, which is made where it is missing, and counted in it from then on; nothing when
+    /// it is there already or has ended. Children that it has stay where they are, those to come start in it. The caller knows
+    /// that the pid is still that of the process it means. Takes some milliseconds.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn take_in(path: &Path, pid: i32) -> Result<(), CgroupError> {
+        let has_ended = |error: &CgroupError| matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH));
+        let hierarchies = Hierarchies::read()?;
+        let cgroup = Self::create(&hierarchies, path, Controllers::counting())?;
+        let moved = read(&PathBuf::from(format!("/proc/{pid}/cgroup")))
+            .and_then(|memberships| if cgroup.holds(&hierarchies, &memberships) { Ok(()) } else { cgroup.attach(pid) });
+        moved.or_else(|error| if has_ended(&error) { Ok(()) } else { Err(error) })
+    }
+
+    fn attach(&self, pid: i32) -> Result<(), CgroupError> {
         for dir in &self.dirs {
-            // 0 stands for the writing process.
-            write(&dir.path.join("cgroup.procs"), "0", None)?;
+            write(&dir.path.join("cgroup.procs"), &pid.to_string(), None)?;
         }
         Ok(())
     }
@@ -275,6 +294,9 @@ fn below(path: &Path) -> Result<&Path, CgroupError> {
 
 /// Makes a directory and its missing parents, with the settings that each kind of hierarchy needs.
 fn make_dir(hierarchy: &Hierarchy, path: &Path, v2_needs: Option<Controllers>) -> Result<(), CgroupError> {
+    if is_made_below_others(hierarchy, path, v2_needs) {
+        return Ok(());
+    }
     let below = path.strip_prefix(&hierarchy.point).unwrap_or(path);
     let mut dir = hierarchy.point.clone();
     for name in below {
@@ -295,6 +317,22 @@ fn make_dir(hierarchy: &Hierarchy, path: &Path, v2_needs: Option<Controllers>) -
     Ok(())
 }
 
+/// Makes a directory where that is all to do: its parent is there and, on v2, has the controllers for it, which it can have only
+/// if all above have them. So it is for every container but the first, however deep the parent lies. `false`: nothing is lost by
+/// the long way.
+fn is_made_below_others(hierarchy: &Hierarchy, path: &Path, v2_needs: Option<Controllers>) -> bool {
+    // A cpuset has settings that are copied from level to level.
+    if hierarchy.controllers.contains(Controllers::CPUSET) {
+        return false;
+    }
+    let is_made = match fs::create_dir(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
+    };
+    let needs = v2_needs.filter(|_| hierarchy.is_v2());
+    is_made && needs.is_none_or(|needs| path.parent().is_some_and(|parent| v2::has_enabled(parent, needs)))
+}
+
 /// Writes a value into a cgroup's file.
 pub(crate) fn write(path: &Path, value: &str, field: Option<&'static str>) -> Result<(), CgroupError> {
     let result = OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
@@ -304,4 +342,27 @@ pub(crate) fn write(path: &Path, value: &str, field: Option<&'static str>) -> Re
 /// Reads a cgroup's file.
 pub(crate) fn read(path: &Path) -> Result<String, CgroupError> {
     fs::read_to_string(path).map_err(|source| CgroupError::file("read", path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_taken_into_a_cgroup_that_is_made_for_it_and_none_that_has_ended() {
+        let hierarchies = Hierarchies::read().expect("mountinfo");
+        let path = PathBuf::from(format!("/contd-t-taken-{}", std::process::id()));
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("run as root, with sleep");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        Cgroup::take_in(&path, pid).expect("moved");
+        Cgroup::take_in(&path, pid).expect("twice is fine");
+        let cgroup = Cgroup::open(&hierarchies, &path).expect("opened").expect("it was made");
+        let memberships = read(&PathBuf::from(format!("/proc/{pid}/cgroup"))).expect("it lives");
+        assert!(cgroup.holds(&hierarchies, &memberships), "{memberships}");
+        assert_eq!(cgroup.pids().expect("listed"), [pid]);
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        Cgroup::take_in(&path, pid).expect("one that has ended is fine");
+        cgroup.remove(Duration::from_secs(10)).expect("removed");
+    }
 }

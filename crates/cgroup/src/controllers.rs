@@ -36,7 +36,12 @@ impl Controllers {
 
     /// Returns the controllers that every container of ours needs: for its limits, pausing and device rules.
     pub fn usual() -> Self {
-        Self::PIDS | Self::MEMORY | Self::CPU | Self::DEVICES | Self::FREEZER
+        Self::counting() | Self::DEVICES | Self::FREEZER
+    }
+
+    /// Returns the controllers that count what processes take, and can limit it.
+    pub fn counting() -> Self {
+        Self::PIDS | Self::MEMORY | Self::CPU
     }
 
     /// Tells whether all of `other` are in this set.

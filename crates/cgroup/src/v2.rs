@@ -27,6 +27,12 @@ pub(crate) fn enable(dir: &Path, needs: Controllers) {
     }
 }
 
+/// Tells whether controllers are enabled for the children of a directory.
+pub(crate) fn has_enabled(dir: &Path, needs: Controllers) -> bool {
+    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    needs.v2_names().all(|name| enabled.split_whitespace().any(|known| known == name))
+}
+
 /// Writes all limits except device rules.
 pub(crate) fn apply(dir: &Path, limits: &Limits) -> Result<(), CgroupError> {
     memory(dir, &limits.memory)?;

@@ -36,7 +36,12 @@ pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
             Kind::Hybrid => "v1 with v2 beside it",
             Kind::V2 => "v2",
         };
-        findings.push(Finding::ok(format!("cgroups {kind}, with every controller that limits need")));
+        // More than one parent: a unit of the service manager, and the top.
+        let below = match node.parents.as_slice() {
+            [at_unit, _, ..] => format!(", containers below {}", at_unit.display()),
+            _ => String::new(),
+        };
+        findings.push(Finding::ok(format!("cgroups {kind}, with every controller that limits need{below}")));
     }
     Ok(findings)
 }

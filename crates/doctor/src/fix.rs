@@ -75,8 +75,8 @@ pub enum Fix {
     },
     /// Removes a cgroup below the parent, with processes that are of this node.
     RemoveCgroup {
-        /// Its name below the parent of all containers.
-        name: String,
+        /// Its path in each hierarchy.
+        path: PathBuf,
     },
     /// Removes a file, a socket or a FIFO.
     RemoveFile {
@@ -212,7 +212,7 @@ impl Fix {
                 Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
                 Err(errno) => Err(failed("unmount", point)(errno.into())),
             },
-            Self::RemoveCgroup { name } => remove_cgroup(node, name),
+            Self::RemoveCgroup { path } => remove_cgroup(node, path),
             Self::RemoveFile { path } => remove_file(path),
             Self::RemoveDirectory { path } => {
                 absent_is_fine(std::fs::remove_dir_all(path)).map_err(failed("remove", path))
@@ -249,7 +249,7 @@ async fn end_shim(node: &Node<'_>, namespace: &NamespaceId, id: &ContainerId) ->
     shims.end_silent(namespace, id).await?;
     shims.clean_up(namespace, id).await?;
     // The task may have been missing, and with it the word where the cgroup is.
-    remove_cgroup(node, id.as_str())
+    remove_cgroups(node, id)
 }
 
 fn end_slot(node: &Node<'_>, id: &ContainerId) -> Result<(), FixError> {
@@ -260,7 +260,7 @@ fn end_slot(node: &Node<'_>, id: &ContainerId) -> Result<(), FixError> {
     {
         end_process(process)?;
     }
-    remove_cgroup(node, id.as_str())?;
+    remove_cgroups(node, id)?;
     Ok(lease_dir.retire()?)
 }
 
@@ -273,12 +273,15 @@ fn end_process(identity: &ProcessIdentity) -> Result<(), FixError> {
     Err(FixError::Changed { what: format!("process {}", identity.pid), why: "it was killed and does not end" })
 }
 
-fn remove_cgroup(node: &Node<'_>, name: &str) -> Result<(), FixError> {
-    let path = node.cgroup_of(name);
-    let Some(cgroup) = Cgroup::open(&Hierarchies::read()?, &path)? else { return Ok(()) };
+fn remove_cgroups(node: &Node<'_>, id: &ContainerId) -> Result<(), FixError> {
+    node.cgroups_of(id.as_str()).iter().try_for_each(|path| remove_cgroup(node, path))
+}
+
+fn remove_cgroup(node: &Node<'_>, path: &Path) -> Result<(), FixError> {
+    let Some(cgroup) = Cgroup::open(&Hierarchies::read()?, path)? else { return Ok(()) };
     let mut looks = 1;
     let pids = loop {
-        let pids = members::of(&path);
+        let pids = members::of(path);
         if pids.iter().all(|pid| members::is_of(*pid, node)) {
             break pids;
         }

@@ -12,7 +12,7 @@ use contd_types::{Clock, ContainerId, ContainerSummary, Explain, SystemClock, Ti
 
 use crate::error::{LookError, read};
 use crate::known::Known;
-use contd_node::Config;
+use contd_node::{Cgroups, Config};
 
 /// Below this age a thing without a record may be one that a daemon is just making: a dry run has a root for a moment and
 /// never a record, and a lease is reserved before its process is there.
@@ -64,6 +64,8 @@ pub(crate) struct Node<'a> {
     pub(crate) known: Known,
     /// The mount table.
     pub(crate) mounts: MountTable,
+    /// The cgroups that may be the parent of containers' cgroups, absolute.
+    pub(crate) parents: Vec<PathBuf>,
     /// Where cgroups are; `None` when none is mounted.
     pub(crate) cgroups: Option<Hierarchies>,
     /// This boot.
@@ -85,6 +87,7 @@ impl<'a> Node<'a> {
             daemon,
             known,
             mounts: MountTable::read()?,
+            parents: Cgroups::of(config).parents().iter().map(|parent| Path::new("/").join(parent)).collect(),
             cgroups: Hierarchies::read().ok(),
             boot: BootId::current()?,
             now: SystemClock.now(),
@@ -108,14 +111,9 @@ impl<'a> Node<'a> {
         Some(self.now.saturating_since(Timestamp::from_system_time(changed)))
     }
 
-    /// Returns the cgroup of a container, as contd names it.
-    pub(crate) fn cgroup_of(&self, name: &str) -> PathBuf {
-        self.cgroup_parent().join(name)
-    }
-
-    /// Returns the parent of all containers' cgroups.
-    pub(crate) fn cgroup_parent(&self) -> PathBuf {
-        Path::new("/").join(&self.config.cgroup_parent)
+    /// Returns the cgroups that a container may have, as contd names them: the one that its next run would have first.
+    pub(crate) fn cgroups_of(&self, name: &str) -> Vec<PathBuf> {
+        self.parents.iter().map(|parent| parent.join(name)).collect()
     }
 
     /// Returns where the lease of a container's shim lies.

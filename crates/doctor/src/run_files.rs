@@ -11,11 +11,11 @@ use crate::fix::{Fix, is_listening};
 use crate::members;
 use crate::node::Node;
 use crate::temps;
-use contd_node::RUNTIME_STATE_DIR;
+use contd_node::{RUNTIME_STATE_DIR, UNIT_FILE};
 
-/// The entries that the daemon keeps there.
-const KEPT: [&str; 7] =
-    ["contd.lock", "next.lock", "takeover.sock", "s", "f", contd_protocol::holder::DIR, RUNTIME_STATE_DIR];
+/// The entries that the daemon keeps there, and the file of the unit of containers.
+const KEPT: [&str; 8] =
+    ["contd.lock", "next.lock", "takeover.sock", "s", "f", contd_protocol::holder::DIR, RUNTIME_STATE_DIR, UNIT_FILE];
 
 /// Looks for them.
 pub(crate) fn check(node: &Node<'_>) -> Result<Vec<Finding>, LookError> {
@@ -72,7 +72,7 @@ fn runtime_state(node: &Node<'_>, path: &Path) -> Option<Finding> {
     }
     let finding = Finding::warning("what an OCI runtime knows of a container without a record").at(path).of(&id);
     let finding = finding.because("it is never removed while the node is up");
-    if members::of(&node.cgroup_of(id.as_str())).is_empty() {
+    if node.cgroups_of(id.as_str()).iter().all(|cgroup| members::of(cgroup).is_empty()) {
         return Some(finding.fixed_by(Fix::RemoveDirectory { path: path.to_owned() }));
     }
     let root = path.parent().unwrap_or(path).display();

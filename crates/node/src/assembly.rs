@@ -15,6 +15,7 @@ use contd_shim_client::{ProcessShimClient, ShimClientConfig, SlotConfig};
 use contd_store::{DirStore, EventJournal};
 use contd_types::{CpuLimit, SpecError};
 
+use crate::cgroups::Cgroups;
 use crate::config::{Config, MIB};
 use crate::error::OpenError;
 use crate::judge::{Gate, Rules};
@@ -46,6 +47,7 @@ impl Assembly {
     pub(crate) fn new(
         config: &Config,
         programs: &Programs,
+        cgroups: &Cgroups,
         manager: &ServiceManager,
         kept: Vec<Named>,
     ) -> Result<Self, OpenError> {
@@ -63,10 +65,11 @@ impl Assembly {
         })
         .with_slots(SlotConfig {
             count: if config.runtime.default == NATIVE { config.runtime.warm_slots } else { 0 },
-            cgroup_parent: Path::new("/").join(&config.cgroup_parent),
+            cgroup_parent: Path::new("/").join(cgroups.parent()),
             filters: filters.clone(),
             compiler: programs.seccomp.clone(),
         })
+        .with_cgroup(cgroups.helpers())
         .with_vault(ManagerVault::of(manager))
         .with_kept(kept.into_iter().map(|named| (named.name, named.fd)));
         let gate = Arc::new(Gate::new(Rules::of(config)));
@@ -76,12 +79,13 @@ impl Assembly {
             state_dir: config.state_dir.clone(),
             cache_dir: config.cache_dir.clone(),
         })
-        .with_cache_limits(config.cache.limits());
+        .with_cache_limits(config.cache.limits())
+        .with_cgroup(cgroups.helpers());
         let bundles = Arc::new(DirBundles::new(fs, &config.state_dir));
         let mut parts = Parts::new(Arc::new(store), Arc::new(shims.clone()), Arc::new(rootfs), bundles, journal);
         parts.judge = Arc::clone(&gate) as Arc<dyn contd_actors::Judge>;
         let runtimes = runtimes(config, programs, &runtime_root, &filters);
-        Ok(Self { config: settings(config, runtimes)?, parts, shims, gate })
+        Ok(Self { config: settings(config, cgroups, runtimes)?, parts, shims, gate })
     }
 }
 
@@ -126,13 +130,13 @@ pub(crate) fn changeable(config: &Config) -> Result<Settings, SpecError> {
     Ok(settings)
 }
 
-fn settings(config: &Config, runtimes: Runtimes) -> Result<NodeConfig, OpenError> {
+fn settings(config: &Config, cgroups: &Cgroups, runtimes: Runtimes) -> Result<NodeConfig, OpenError> {
     let boot_id = BootId::current()?;
     let (state_dir, log_dir) = (config.state_dir.clone(), config.log_dir.clone());
     let mut node = NodeConfig::new(state_dir, log_dir, boot_id.to_string(), runtimes);
     node.settings = changeable(config)?;
     node.netns_dir.clone_from(&config.netns_dir);
-    node.cgroup_parent.clone_from(&config.cgroup_parent);
+    node.cgroup_parent = cgroups.parent();
     node.runtime_timeout = Duration::from_secs(config.runtime.timeout_s);
     node.exec_limit_bytes = contd_types::exec_limit_bytes(limits::stack());
     Ok(node)

@@ -34,7 +34,7 @@ use std::future::Future;
 use std::io;
 
 pub use assembly::{EVENTS_DIR, RUNTIME_STATE_DIR};
-pub use cgroups::remove_if_empty as remove_empty_cgroups;
+pub use cgroups::{Cgroups, UNIT_FILE};
 pub use config::{
     Access, AllowedPath, Api, BindRule, Cache, Clash, Config, ConfigError, Defaults, FlistRule, Limits, Logs, Runtime,
     parse_address,

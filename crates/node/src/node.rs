@@ -17,12 +17,13 @@ use contd_types::{ApiError, SpecError};
 use tracing::warn;
 
 use crate::assembly::{Assembly, changeable};
+use crate::cache_mode;
+use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::judge::{Gate, Rules};
 use crate::lock::{NodeLock, Role};
 use crate::programs::{self, Programs};
-use crate::{cache_mode, cgroups};
 
 /// How long the actors may take to come to rest; runs under way have a bound of their own inside.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -33,13 +34,14 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Plan {
     config: Config,
     programs: Programs,
+    cgroups: Cgroups,
 }
 
 /// The parts of a node, put together. Nothing runs yet.
 #[derive(Debug)]
 pub struct Assembled {
     assembly: Assembly,
-    cgroup_parent: String,
+    cgroups: Cgroups,
 }
 
 /// A node that runs in this process. When it is dropped, or the process dies, its containers run on, and the next node on the
@@ -49,7 +51,7 @@ pub struct Node {
     supervisor: Addr<Supervisor>,
     shims: ProcessShimClient,
     gate: Arc<Gate>,
-    cgroup_parent: String,
+    cgroups: Cgroups,
     lock: Option<NodeLock>,
 }
 
@@ -61,13 +63,20 @@ impl Plan {
     pub fn new(config: Config) -> Result<Self, OpenError> {
         config.check()?;
         let programs = programs::find(&config)?;
-        Ok(Self { config, programs })
+        let cgroups = Cgroups::of(&config);
+        Ok(Self { config, programs, cgroups })
     }
 
     /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns where the cgroups of the node stand.
+    #[must_use]
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
     }
 
     /// Makes the directories of the node with their modes, and closes a cache that is open to others.
@@ -96,8 +105,8 @@ impl Plan {
     /// # Errors
     /// State that cannot be opened, with its path.
     pub fn assemble(&self, manager: &ServiceManager, kept: Vec<Named>) -> Result<Assembled, OpenError> {
-        let assembly = Assembly::new(&self.config, &self.programs, manager, kept)?;
-        Ok(Assembled { assembly, cgroup_parent: self.config.cgroup_parent.clone() })
+        let assembly = Assembly::new(&self.config, &self.programs, &self.cgroups, manager, kept)?;
+        Ok(Assembled { assembly, cgroups: self.cgroups.clone() })
     }
 }
 
@@ -108,7 +117,7 @@ impl Assembled {
     pub fn start(self) -> Node {
         let Assembly { config, parts, shims, gate } = self.assembly;
         let supervisor = contd_actors::start(config, parts);
-        Node { supervisor, shims, gate, cgroup_parent: self.cgroup_parent, lock: None }
+        Node { supervisor, shims, gate, cgroups: self.cgroups, lock: None }
     }
 }
 
@@ -183,7 +192,7 @@ impl Node {
             warn!(%error, "the actors did not come to rest");
         }
         self.drain_slots().await;
-        cgroups::remove_if_empty(&self.cgroup_parent);
+        self.cgroups.remove_if_empty();
         // Last of all, when nothing of ours is under way.
         drop(self.lock);
     }

@@ -60,6 +60,8 @@ pub enum Call {
         /// The container.
         id: ContainerId,
     },
+    /// [`RootfsProvider::take_down`].
+    TakeDown,
     /// [`RootfsProvider::recover`].
     Recover,
 }
@@ -336,6 +338,11 @@ impl RootfsProvider for FakeRootfs {
 
     fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
         self.state().calls.push(Call::FreeMemory { namespace: namespace.clone(), id: id.clone() });
+        Ok(())
+    }
+
+    fn take_down(&self) -> Result<(), RootfsError> {
+        self.state().calls.push(Call::TakeDown);
         Ok(())
     }
 

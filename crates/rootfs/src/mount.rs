@@ -44,6 +44,7 @@ pub struct MountConfig {
 pub struct MountRootfs {
     config: MountConfig,
     cache_limits: Option<CacheLimits>,
+    cgroup: Option<PathBuf>,
     node: OnceLock<Node>,
 }
 
@@ -66,7 +67,7 @@ impl MountRootfs {
     /// Makes a provider; nothing is touched before the first call.
     #[must_use]
     pub fn new(config: MountConfig) -> Self {
-        Self { config, cache_limits: None, node: OnceLock::new() }
+        Self { config, cache_limits: None, cgroup: None, node: OnceLock::new() }
     }
 
     /// Sets how large the cache may become, for the servers and for the flists that are fetched. Without it the servers
@@ -74,6 +75,12 @@ impl MountRootfs {
     #[must_use]
     pub fn with_cache_limits(self, limits: CacheLimits) -> Self {
         Self { cache_limits: Some(limits), ..self }
+    }
+
+    /// Has the flist servers in a cgroup of their own, such as `/u.service/helpers`.
+    #[must_use]
+    pub fn with_cgroup(self, cgroup: Option<PathBuf>) -> Self {
+        Self { cgroup, ..self }
     }
 
     /// Waits until all layers are removed that were set aside here: for whoever ends with the call.
@@ -108,7 +115,9 @@ impl MountRootfs {
             removals: Removals::new(&state),
             state,
             cache: self.open_cache(&cache, &run),
-            servers: Servers::new(config.flistfs_binary.clone(), &run, cache).with_cache_limits(limits),
+            servers: Servers::new(config.flistfs_binary.clone(), &run, cache)
+                .with_cache_limits(limits)
+                .with_cgroup(self.cgroup.clone()),
             containers: PerKey::default(),
             uppers: Uppers::default(),
             quotas: Quotas::default(),
@@ -169,6 +178,22 @@ impl RootfsProvider for MountRootfs {
         let place = node.place(&user);
         // It stays a user of its flist, and finds it again as it was.
         if place.is_in_memory()? { node.unstack(&user).map(drop) } else { Ok(()) }
+    }
+
+    fn take_down(&self) -> Result<(), RootfsError> {
+        let node = self.node()?;
+        let users = node.servers.users()?.into_iter().map(|(user, _)| user);
+        let all: BTreeSet<User> = users.chain(node.traces()?).collect();
+        for user in all {
+            let lock = node.lock_of(&user);
+            let _guard = hold(&lock);
+            if let Err(error) = node.take_down(&user) {
+                // One that is stuck must not keep the others.
+                let error = ApiError::from_error(&error);
+                warn!(ns = %user.namespace, container = %user.id, %error, "a root could not be taken down");
+            }
+        }
+        Ok(())
     }
 
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError> {

@@ -130,6 +130,13 @@ pub trait RootfsProvider: Send + Sync + std::fmt::Debug {
     /// [`RootfsError`] of the step that failed.
     fn free_memory(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError>;
 
+    /// Takes all roots down, and with them the flist servers, since the node goes down and no container lives. Layers on disk stay;
+    /// a root that is prepared again is as it was.
+    ///
+    /// # Errors
+    /// [`RootfsError`] when the directories cannot be read; a root that resists stays, and is told in the log.
+    fn take_down(&self) -> Result<(), RootfsError>;
+
     /// Lists the roots that an earlier daemon prepared, and clears away what an earlier boot left, but for layers on disk.
     ///
     /// # Errors

@@ -11,7 +11,7 @@
 //! directory, and with it another mount point.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -185,6 +185,23 @@ impl Server {
     /// Tells whether nobody, or only this container, is noted as its user.
     pub(crate) fn is_unused_but_by(&self, leaving: Option<&users::User>) -> Result<bool, RootfsError> {
         Ok(users::list(self.lease.path())?.iter().all(|user| Some(user) == leaving))
+    }
+
+    /// Moves its processes into a cgroup. The keeper first: a process that takes the place of the one that serves starts there.
+    pub(crate) fn take_in(&self, cgroup: &Path) -> Result<(), RootfsError> {
+        let LeaseState::Held(lease) = self.lease.probe().map_err(|error| self.lease_failed(&error))? else {
+            return Ok(());
+        };
+        for process in lease.process.into_iter().chain(self.serving()) {
+            // Looked for by its start time too: a pid may be another process's by now.
+            if pidfd(&process).map_err(|error| self.process_failed(&error))?.is_some() {
+                contd_cgroup::Cgroup::take_in(cgroup, process.pid).map_err(|error| {
+                    let source = ApiError::flatten(ErrorKind::Internal, &error, error.hint());
+                    RootfsError::Server { flist: self.flist.clone(), source }
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The process that serves, as it has written itself down.

@@ -52,6 +52,8 @@ pub(crate) struct Servers {
     dir: PathBuf,
     cache: PathBuf,
     cache_limits: CacheLimits,
+    /// The cgroup for the servers; `None` leaves them in that of their daemon.
+    cgroup: Option<PathBuf>,
     /// By flist: who looks for a server, starts one, or says that one is to end. Nobody waits for an end under it.
     locks: PerKey<String, Mutex<()>>,
     /// The directories of servers that are being ended right now.
@@ -67,6 +69,7 @@ impl Servers {
             dir: Self::dir_in(run_dir),
             cache,
             cache_limits: CacheLimits::default(),
+            cgroup: None,
             locks: PerKey::default(),
             ending: Mutex::default(),
             images: Images::default(),
@@ -76,6 +79,11 @@ impl Servers {
     /// Tells the servers to come how large their cache may become.
     pub(crate) fn with_cache_limits(self, cache_limits: CacheLimits) -> Self {
         Self { cache_limits, ..self }
+    }
+
+    /// Has the servers to come in a cgroup of their own.
+    pub(crate) fn with_cgroup(self, cgroup: Option<PathBuf>) -> Self {
+        Self { cgroup, ..self }
     }
 
     /// Says where the lease directories of all servers are.
@@ -230,7 +238,11 @@ impl Servers {
         let _guard = hold(&lock);
         let server = self.server(key, key);
         match server.look()? {
-            Found::Serving(_) => start::succeed(&self.binary, server.lease.path(), key).map(|()| true),
+            Found::Serving(_) => {
+                start::succeed(&self.binary, server.lease.path(), key)?;
+                self.take_in(&server);
+                Ok(true)
+            }
             Found::Nothing | Found::Dead | Found::Ending => Ok(false),
         }
     }
@@ -381,12 +393,28 @@ impl Servers {
             Ok(()) => {
                 info!(flist = %server.flist, hash = %flist.hash, "flist server started");
                 server.tell_the_log();
+                self.take_in(server);
                 Ok(())
             }
             Err(error) => {
                 self.end_and_tell(key, server);
                 Err(error)
             }
+        }
+    }
+
+    /// Has a server that has just begun in the cgroup where it belongs, in the background: nobody waits for that.
+    fn take_in(&self, server: &Server) {
+        let Some(cgroup) = self.cgroup.clone() else { return };
+        let (server, flist) = (server.clone(), server.flist.clone());
+        let take_in = move || {
+            if let Err(error) = server.take_in(&cgroup) {
+                // Only the counting is lost.
+                warn!(flist = %server.flist, error = %ApiError::from_error(&error), "flist server is not in the unit of containers");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("cgroup".to_owned()).spawn(take_in) {
+            warn!(flist, %error, "flist server is not in the unit of containers");
         }
     }
 

@@ -292,6 +292,34 @@ fn a_layer_in_memory_is_gone_with_its_run_and_the_next_one_begins_anew() {
 }
 
 #[test]
+fn a_node_that_goes_down_leaves_no_mount_and_no_server_and_keeps_the_layers_on_disk() {
+    let node = Node::new();
+    let provider = node.provider();
+    let flist = fixture("small", node.path());
+    let before = node.census();
+    let disk = request(flist.to_str().unwrap(), 1);
+    let memory = PrepareRootfs { layer: LayerKind::Memory, ..request(flist.to_str().unwrap(), 2) };
+    for one in [&disk, &memory] {
+        fs::write(prepare(&provider, one).unwrap().root.join("written"), b"kept").unwrap();
+    }
+    provider.take_down().unwrap();
+    provider.take_down().expect("twice is fine");
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(node.path().to_str().unwrap()), "something is mounted: {table}");
+    assert_eq!(crate::support::servers(node.path()).len(), 0, "a server is left");
+    // The next daemon finds the layer on disk.
+    let provider = node.provider();
+    let found: Vec<_> = provider.recover().unwrap().into_iter().map(|root| root.id).collect();
+    assert_eq!(found, std::slice::from_ref(&disk.id));
+    assert_eq!(fs::read(prepare(&provider, &disk).unwrap().root.join("written")).unwrap(), b"kept");
+    assert!(!prepare(&provider, &memory).unwrap().root.join("written").exists());
+    for one in [&disk, &memory] {
+        release(&provider, one).unwrap();
+    }
+    assert_eq!(node.census(), before, "something leaked");
+}
+
+#[test]
 fn all_files_of_a_root_lie_on_one_device_and_keep_their_numbers() {
     all_files_lie_on_one_device(&Node::new(), &[(1, LayerKind::Disk), (2, LayerKind::Memory)]);
 }

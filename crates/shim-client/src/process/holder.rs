@@ -16,6 +16,7 @@ use contd_descriptors::RightsError;
 use contd_lease::{LeaseDir, LeaseError, LeaseState};
 use contd_protocol::holder::{ANSWER_BYTES, Answer, DIR, Request, files};
 use contd_protocol::shim::AGENT;
+use contd_types::one_line;
 use nix::errno::Errno;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
@@ -44,6 +45,8 @@ const STANDS_STILL: Duration = Duration::from_secs(5);
 pub(super) struct Holder {
     lease: LeaseDir,
     program: PathBuf,
+    /// The cgroup for the holder, and so for all shims that it starts; `None` leaves them in that of their daemon.
+    cgroup: Option<PathBuf>,
     /// The connection that holds the holder; it lives for as long as that is open.
     held: Mutex<Option<UnixStream>>,
     /// The pid of the holder at that connection.
@@ -51,10 +54,11 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn new(run_dir: &Path, program: &Path) -> Self {
+    pub(super) fn new(run_dir: &Path, program: &Path, cgroup: Option<PathBuf>) -> Self {
         Self {
             lease: LeaseDir::new(run_dir.join(DIR)),
             program: program.to_owned(),
+            cgroup,
             held: Mutex::default(),
             pid: AtomicI32::new(0),
         }
@@ -157,6 +161,7 @@ impl Holder {
         for _ in 0..MAX_TRIES {
             match self.ask(&Request::Hold, &[]).await {
                 Ok((connection, Answer::Holds(pid))) => {
+                    self.take_in(pid).await;
                     *held = Some(connection);
                     self.pid.store(pid, Ordering::Relaxed);
                     return Ok(());
@@ -170,6 +175,20 @@ impl Holder {
             }
         }
         Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Has a holder, which has just said its pid, in the cgroup where it belongs, before it starts anything. Shims that it has
+    /// already stay where they are.
+    async fn take_in(&self, pid: i32) {
+        let Some(cgroup) = self.cgroup.clone() else { return };
+        let moved = tokio::task::spawn_blocking(move || contd_cgroup::Cgroup::take_in(&cgroup, pid)).await;
+        // Only the counting is lost.
+        let error = match moved {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => one_line(&error),
+            Err(error) => one_line(&error),
+        };
+        tracing::warn!(error, "the holder of shims is not in the unit of containers");
     }
 
     /// Has another holder in the place of one that stands still.

@@ -65,7 +65,7 @@ pub struct ProcessShimClient {
 impl ProcessShimClient {
     /// Makes a client; nothing is touched yet.
     pub fn new(config: ShimClientConfig) -> Self {
-        let holder = Arc::new(Holder::new(&config.run_dir, &config.shim_binary));
+        let holder = Arc::new(Holder::new(&config.run_dir, &config.shim_binary, None));
         Self { config, starts: Arc::default(), slots: None, keep: Arc::default(), holder }
     }
 
@@ -73,6 +73,13 @@ impl ProcessShimClient {
     #[must_use]
     pub fn with_slots(mut self, slots: SlotConfig) -> Self {
         self.slots = (slots.count > 0).then(|| Arc::new(Slots::new(slots)));
+        self
+    }
+
+    /// Has the holder and all shims that it starts in a cgroup of their own, such as `/u.service/helpers`.
+    #[must_use]
+    pub fn with_cgroup(mut self, cgroup: Option<PathBuf>) -> Self {
+        self.holder = Arc::new(Holder::new(&self.config.run_dir, &self.config.shim_binary, cgroup));
         self
     }
 
