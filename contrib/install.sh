@@ -5,7 +5,8 @@
 #   install.sh --uninstall    removes what the manifest names, and the directories that were made for it, if they are empty
 #
 # The manifest, share/doc/contd/install_manifest.txt, has a line for each file ("file PATH") and for each directory that was not
-# there before ("dir PATH"), relative to DESTDIR. Nothing is built, fetched, enabled or started here.
+# there before ("dir PATH"), relative to DESTDIR. Nothing is built, fetched, enabled or started here. RUNNER is the command that runs
+# programs of BINARY_DIR where they are another machine's.
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
@@ -61,14 +62,14 @@ bin=$(cd "${1:?usage: install.sh BINARY_DIR | --uninstall}" && pwd)
 earlier=$(cat "$root/$manifest" 2>/dev/null || true)
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
-"$bin/contd" man "$made"
-for shell in bash zsh fish; do "$bin/contd" completion "$shell" >"$made/$shell"; done
+${RUNNER:-} "$bin/contd" man "$made"
+for shell in bash zsh fish; do ${RUNNER:-} "$bin/contd" completion "$shell" >"$made/$shell"; done
 # The first block of the reference is the whole file with its defaults.
 sed -n '/^```toml$/,/^```$/p' docs/configuration.md | sed '1d;/^```$/,$d' >"$made/config.toml"
 
 [[ -z $root ]] || mkdir -p "$root"
 for program in contd contd-shim contd-flistfs contd-seccomp; do put 0755 "$bin/$program" "$prefix/bin/$program"; done
-for unit in contd.service contd.socket; do put 0644 "contrib/$unit" "$prefix/lib/systemd/system/$unit"; done
+for unit in contrib/*.service contrib/*.socket; do put 0644 "$unit" "$prefix/lib/systemd/system/$(basename "$unit")"; done
 for page in "$made"/*.1; do put 0644 "$page" "$prefix/share/man/man1/$(basename "$page")"; done
 put 0644 "$made/bash" "$prefix/share/bash-completion/completions/contd"
 put 0644 "$made/zsh" "$prefix/share/zsh/site-functions/_contd"
