@@ -3,8 +3,8 @@
 #
 #   run.sh NODE DIR JOB PROGRAM...
 #
-# The repository's files and the PROGRAMs, stripped, lie in the node where they lie here: test binaries know them by their paths. JOB is a
-# script of bash; its standard output and standard error are those of run.sh. DIR gets the console of the machine. The disks are not
+# The repository's files and the PROGRAMs, stripped, lie in the node where they lie here: test binaries know them by their paths. A
+# package of Debian may be among them. JOB is a script of bash; its standard output and standard error are those of run.sh. DIR gets the console of the machine. The disks are not
 # written to: each run begins with the same node. KVM is used where the machine has it; emulation is ten times slower. No network inside.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,7 +22,10 @@ pack() {
   cp "$job" "$stage/opt/vm/job"
   for program in "$@"; do
     mkdir -p "$stage/$(dirname "$program")"
-    "$strip" --strip-debug -o "$stage/$program" "$program"
+    case $program in
+      *.deb) cp "$program" "$stage/$program" ;;
+      *) "$strip" --strip-debug -o "$stage/$program" "$program" ;;
+    esac
   done
   tar -cf "$to/tree" -C "$stage" .
   rm -rf "$stage"

@@ -15,6 +15,8 @@ use contd_test_harness::census::{cgroups_below, command_lines, mounts};
 use contd_test_harness::node::Output;
 use contd_test_harness::{Flist, eventually, said};
 
+mod package;
+
 /// One machine, one contd.
 static MACHINE: Mutex<()> = Mutex::new(());
 
@@ -32,10 +34,7 @@ impl Site {
     /// Installs, starts both units, and runs the container.
     #[track_caller]
     fn set() -> Self {
-        assert!(std::env::var_os("CONTD_TEST_NODE").is_some(), "this changes the machine: run it by `make vm`");
-        assert!(Path::new("/run/systemd/system").exists(), "this node has no systemd");
-        let lock = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let scratch = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
+        let lock = machine();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let built = Path::new(env!("CARGO_BIN_EXE_contd")).parent().expect("a directory");
         if !Path::new("/usr/local/bin/contd").exists() {
@@ -44,6 +43,13 @@ impl Site {
             systemctl(&["daemon-reload"]);
         }
         systemctl(&["start", "contd.socket", "contd.service"]);
+        Self::run(lock)
+    }
+
+    /// Runs the container by the contd that is installed.
+    #[track_caller]
+    fn run(lock: MutexGuard<'static, ()>) -> Self {
+        let scratch = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
         let flist = Flist::busybox(scratch.path());
         let share = format!("{}:/data", scratch.path().display());
         contd(&["run", "-d", "--name", "counts", "-v", &share, flist.arg(), "/bin/sh", "-c", COUNT]);
@@ -62,22 +68,42 @@ impl Site {
     /// Lets the container end; demands every line, its true code, and that nothing is left once the daemon is stopped.
     #[track_caller]
     fn end(self) {
+        self.end_container();
+        systemctl(&["stop", "contd.service", "contd.socket"]);
+        nothing_is_left("/usr/local/bin/contd");
+    }
+
+    /// Lets the container end; demands every line and its true code.
+    #[track_caller]
+    fn end_container(&self) {
         std::fs::write(self.scratch.path().join("go"), "").expect("let it end");
         assert_eq!(contd(&["wait", "counts"]), "23");
         let said = lines();
         let numbered: Vec<String> = (1..=said.len()).map(|number| format!("line {number}")).collect();
         assert_eq!(said, numbered, "lines were lost or doubled");
         contd(&["rm", "counts"]);
-        systemctl(&["stop", "contd.service", "contd.socket"]);
-        eventually("all processes to be gone", || {
-            let is_ours = |(_, line): &(i32, String)| line.starts_with("/usr/local/bin/contd");
-            (!command_lines().iter().any(is_ours)).then_some(())
-        });
-        assert_eq!(mounts(Path::new("/run/contd")), [].into(), "mounts are left");
-        assert_eq!(mounts(Path::new("/var/lib/contd")), [].into(), "mounts are left");
-        let cgroups = cgroups_below("contd");
-        assert!(cgroups.iter().all(|cgroup| cgroup.ends_with("contd")), "cgroups are left: {cgroups:?}");
     }
+}
+
+/// Takes the machine for one test.
+#[track_caller]
+fn machine() -> MutexGuard<'static, ()> {
+    assert!(std::env::var_os("CONTD_TEST_NODE").is_some(), "this changes the machine: run it by `make vm`");
+    assert!(Path::new("/run/systemd/system").exists(), "this node has no systemd");
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Demands that no process of our programs is left, no mount and no container's cgroup.
+#[track_caller]
+fn nothing_is_left(programs: &str) {
+    eventually("all processes to be gone", || {
+        let is_ours = |(_, line): &(i32, String)| line.starts_with(programs);
+        (!command_lines().iter().any(is_ours)).then_some(())
+    });
+    assert_eq!(mounts(Path::new("/run/contd")), [].into(), "mounts are left");
+    assert_eq!(mounts(Path::new("/var/lib/contd")), [].into(), "mounts are left");
+    let cgroups = cgroups_below("contd");
+    assert!(cgroups.iter().all(|cgroup| cgroup.ends_with("contd")), "cgroups are left: {cgroups:?}");
 }
 
 #[track_caller]
@@ -92,7 +118,7 @@ fn systemctl(args: &[&str]) -> String {
 }
 
 fn command(args: &[&str]) -> Output {
-    let mut command = Command::new("/usr/local/bin/contd");
+    let mut command = Command::new("contd");
     Output::of(&command.args(args).stdin(Stdio::null()).output().expect("run contd"))
 }
 
