@@ -69,7 +69,7 @@ sed -n '/^```toml$/,/^```$/p' docs/configuration.md | sed '1d;/^```$/,$d' >"$mad
 
 [[ -z $root ]] || mkdir -p "$root"
 for program in contd contd-shim contd-flistfs contd-seccomp; do put 0755 "$bin/$program" "$prefix/bin/$program"; done
-for unit in contrib/*.service contrib/*.socket; do put 0644 "$unit" "$prefix/lib/systemd/system/$(basename "$unit")"; done
+for unit in contd.service contd.socket; do put 0644 "contrib/$unit" "$prefix/lib/systemd/system/$unit"; done
 for page in "$made"/*.1; do put 0644 "$page" "$prefix/share/man/man1/$(basename "$page")"; done
 put 0644 "$made/bash" "$prefix/share/bash-completion/completions/contd"
 put 0644 "$made/zsh" "$prefix/share/zsh/site-functions/_contd"
