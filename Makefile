@@ -5,7 +5,12 @@ SHELL := /bin/bash
 
 BINS := -p contd -p contd-shim -p contd-flistfs -p contd-seccomp
 
-.PHONY: help deps build demo test test-repeat vm vm-short vm-power faults soak fuzz bench bench-flist check install uninstall
+# Where the release is built: TARGET=aarch64-unknown-linux-gnu is for another machine, by Debian's compiler for it.
+TARGET ?=
+RELEASE := target/$(addsuffix /,$(TARGET))release
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER ?= aarch64-linux-gnu-gcc
+
+.PHONY: help deps build demo test test-repeat vm vm-short vm-power faults soak fuzz bench bench-flist check install uninstall deb
 
 help: ## Lists what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -13,9 +18,9 @@ help: ## Lists what can be made
 deps: ## Installs the Debian packages that are missing
 	@.ci/deps
 
-build: ## Builds the binaries for release
-	@.ci/deps build
-	cargo build --release --locked $(BINS)
+build: ## Builds the binaries for release; TARGET=aarch64-unknown-linux-gnu for arm64, whose std is had by `rustup target add`
+	@.ci/deps build $(TARGET)
+	cargo build --release --locked $(addprefix --target ,$(TARGET)) $(BINS)
 
 demo: deps build ## Runs a container from a real flist, restarts the daemon under it, leaves nothing behind
 	tests/demo.sh target/release
@@ -83,7 +88,11 @@ check: ## What CI asks before the tests: format, lints, dependencies
 
 PREFIX ?= /usr/local
 install: build ## Installs programs, units, man pages, completions and documents to PREFIX=/usr/local (below DESTDIR=)
-	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" contrib/install.sh target/release
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" contrib/install.sh $(RELEASE)
 
 uninstall: ## Removes what `make install` has put there, and nothing else
 	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" contrib/install.sh --uninstall
+
+deb: build ## Makes the Debian package in target/release/deb; TARGET=aarch64-unknown-linux-gnu that of arm64
+	@.ci/deps deb $(TARGET)
+	package=$$(contrib/deb.sh $(RELEASE)); lintian --fail-on error "$$package"; echo "made $$package"

@@ -5,7 +5,8 @@
 #   install.sh --uninstall    removes what the manifest names, and the directories that were made for it, if they are empty
 #
 # The manifest, share/doc/contd/install_manifest.txt, has a line for each file ("file PATH") and for each directory that was not
-# there before ("dir PATH"), relative to DESTDIR. Nothing is built, fetched, enabled or started here.
+# there before ("dir PATH"), relative to DESTDIR. Nothing is built, fetched, enabled or started here. RUNNER is the command that runs
+# programs of BINARY_DIR where they are another machine's.
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
@@ -61,8 +62,8 @@ bin=$(cd "${1:?usage: install.sh BINARY_DIR | --uninstall}" && pwd)
 earlier=$(cat "$root/$manifest" 2>/dev/null || true)
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
-"$bin/contd" man "$made"
-for shell in bash zsh fish; do "$bin/contd" completion "$shell" >"$made/$shell"; done
+${RUNNER:-} "$bin/contd" man "$made"
+for shell in bash zsh fish; do ${RUNNER:-} "$bin/contd" completion "$shell" >"$made/$shell"; done
 # The first block of the reference is the whole file with its defaults.
 sed -n '/^```toml$/,/^```$/p' docs/configuration.md | sed '1d;/^```$/,$d' >"$made/config.toml"
 

@@ -153,6 +153,18 @@ fn another_prefix_is_written_into_the_units() {
 }
 
 #[test]
+fn the_package_has_the_version_of_the_programs_and_its_configuration_changes_nothing() {
+    let debian = Path::new(ROOT).join("contrib/debian");
+    let changelog = fs::read_to_string(debian.join("changelog")).expect("read");
+    // A version that is not final yet is below it: 1.0.0-rc.1 is 1.0.0~rc.1.
+    let wanted = format!("contd ({}-", env!("CARGO_PKG_VERSION").replace('-', "~"));
+    assert!(changelog.starts_with(&wanted), "contrib/debian/changelog does not begin with {wanted:?}");
+    let config = fs::read_to_string(debian.join("config.toml")).expect("read");
+    let table: toml::Table = config.parse().expect("it is TOML");
+    assert_eq!(table, [("version".to_owned(), 1.into())].into_iter().collect());
+}
+
+#[test]
 fn the_readme_says_which_rust() {
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("read");
     let wanted = format!("Rust {} or newer", env!("CARGO_PKG_RUST_VERSION"));
@@ -168,5 +180,18 @@ fn make_does_both_by_the_script_and_passes_its_directories_on() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let wanted = format!("DESTDIR=\"/d\" PREFIX=\"/p\" contrib/install.sh {argument}");
         assert!(output.status.success() && said.contains(&wanted), "{output:?}");
+    }
+}
+
+#[test]
+fn make_packs_what_it_has_built_for_the_machine_that_is_named() {
+    let mut make = Command::new("make");
+    make.args(["--dry-run", "deb", "TARGET=aarch64-unknown-linux-gnu"]).current_dir(ROOT);
+    let output = make.output().expect("run make");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for wanted in
+        ["cargo build --release --locked --target aarch64-", "contrib/deb.sh target/aarch64-unknown-linux-gnu/release"]
+    {
+        assert!(output.status.success() && said.contains(wanted), "{wanted} is not in {output:?}");
     }
 }

@@ -3,10 +3,10 @@
 #
 #   run.sh NODE DIR JOB PROGRAM...
 #
-# The repository's files and the PROGRAMs, stripped, lie in the node where they lie here: test binaries know them by their paths. JOB is a
-# script of bash; its standard output and standard error are those of run.sh. DIR gets the console of the machine. The node's own disks
-# are not written to: each run begins with the same node. KVM is used where the machine has it; emulation is ten times slower. No network
-# inside. More by the environment:
+# The repository's files and the PROGRAMs, stripped, lie in the node where they lie here: test binaries know them by their paths. A package
+# of Debian may be among them. JOB is a script of bash; its standard output and standard error are those of run.sh. DIR gets the console of
+# the machine. The node's own disks are not written to: each run begins with the same node. KVM is used where the machine has it; emulation
+# is ten times slower. No network inside. More by the environment:
 #
 #   VM_DATA=FILE|nbd:…  one more disk, the last one, which keeps what the node writes
 #   VM_TALK=SOCKET      /dev/vport0p3 of the node is connected to who connects here; the machine waits for that
@@ -28,7 +28,10 @@ pack() {
   cp "$job" "$stage/opt/vm/job"
   for program in "$@"; do
     mkdir -p "$stage/$(dirname "$program")"
-    "$strip" --strip-debug -o "$stage/$program" "$program"
+    case $program in
+      *.deb) cp "$program" "$stage/$program" ;;
+      *) "$strip" --strip-debug -o "$stage/$program" "$program" ;;
+    esac
   done
   tar -cf "$to/tree" -C "$stage" .
   rm -rf "$stage"

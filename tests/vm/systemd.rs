@@ -16,6 +16,8 @@ use contd_test_harness::census::{cgroups_below, command_lines, members, mounts};
 use contd_test_harness::node::Output;
 use contd_test_harness::{Flist, assert_counted, eventually, said};
 
+mod package;
+
 /// One machine, one contd.
 static MACHINE: Mutex<()> = Mutex::new(());
 
@@ -38,10 +40,7 @@ impl Site {
     /// Installs, starts both units, and runs the container.
     #[track_caller]
     fn set() -> Self {
-        assert!(std::env::var_os("CONTD_TEST_NODE").is_some(), "this changes the machine: run it by `make vm`");
-        assert!(Path::new("/run/systemd/system").exists(), "this node has no systemd");
-        let lock = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let scratch = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
+        let lock = machine();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let built = Path::new(env!("CARGO_BIN_EXE_contd")).parent().expect("a directory");
         if !Path::new("/usr/local/bin/contd").exists() {
@@ -50,6 +49,13 @@ impl Site {
             systemctl(&["daemon-reload"]);
         }
         systemctl(&["start", "contd.socket", "contd.service"]);
+        Self::run(lock)
+    }
+
+    /// Runs the container by the contd that is installed.
+    #[track_caller]
+    fn run(lock: MutexGuard<'static, ()>) -> Self {
+        let scratch = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
         let flist = Flist::busybox(scratch.path());
         let share = format!("{}:/data", scratch.path().display());
         contd(&["run", "-d", "--name", "counts", "-v", &share, flist.arg(), "/bin/sh", "-c", COUNT]);
@@ -68,20 +74,34 @@ impl Site {
     /// Lets the container end; demands every line, its true code, and that nothing is left once the daemon is stopped.
     #[track_caller]
     fn end(self) {
+        self.end_container();
+        systemctl(&["stop", "contd.service", "contd.socket"]);
+        nothing_is_left("/usr/local/bin/contd");
+    }
+
+    /// Lets the container end; demands every line and its true code.
+    #[track_caller]
+    fn end_container(&self) {
         std::fs::write(self.scratch.path().join("go"), "").expect("let it end");
         assert_eq!(contd(&["wait", "counts"]), "23");
         assert_counted(&lines());
         contd(&["rm", "counts"]);
-        systemctl(&["stop", "contd.service", "contd.socket"]);
-        nothing_is_left();
     }
 }
 
-/// Demands that nothing runs, nothing is mounted, and no cgroup of a container is left, at the unit or at the top.
+/// Takes the machine for one test.
 #[track_caller]
-fn nothing_is_left() {
+fn machine() -> MutexGuard<'static, ()> {
+    assert!(std::env::var_os("CONTD_TEST_NODE").is_some(), "this changes the machine: run it by `make vm`");
+    assert!(Path::new("/run/systemd/system").exists(), "this node has no systemd");
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Demands that no process of our programs is left, no mount and no container's cgroup.
+#[track_caller]
+fn nothing_is_left(programs: &str) {
     eventually("all processes to be gone", || {
-        let is_ours = |(_, line): &(i32, String)| line.starts_with("/usr/local/bin/contd");
+        let is_ours = |(_, line): &(i32, String)| line.starts_with(programs);
         (!command_lines().iter().any(is_ours)).then_some(())
     });
     assert_eq!(mounts(Path::new("/run/contd")), [].into(), "mounts are left");
@@ -128,7 +148,7 @@ fn systemctl(args: &[&str]) -> String {
 }
 
 fn command(args: &[&str]) -> Output {
-    let mut command = Command::new("/usr/local/bin/contd");
+    let mut command = Command::new("contd");
     Output::of(&command.args(args).stdin(Stdio::null()).output().expect("run contd"))
 }
 
@@ -290,7 +310,7 @@ fn systemd_ends_all_in_order_with_the_unit_and_the_next_start_goes_on_by_policy(
         assert_eq!((property("ActiveState"), property("Result")), ("inactive".into(), "success".into()), "{unit}");
     }
     assert!(!Path::new(&format!("/sys/fs/cgroup/{UNIT_CGROUP}")).exists(), "its cgroup is left");
-    nothing_is_left();
+    nothing_is_left("/usr/local/bin/contd");
     systemctl(&["start", "contd.socket", "contd.service"]);
     let again = eventually("it to run again", || Some(inspect("polite")).filter(|info| info["status"] == "running"));
     assert_eq!(cgroup_of(&again["pid"]), format!("{UNIT_CGROUP}/contd/{}", again["id"].as_str().expect("an id")));
@@ -300,5 +320,5 @@ fn systemd_ends_all_in_order_with_the_unit_and_the_next_start_goes_on_by_policy(
     assert!(lines().len() > before + 10, "it had no time");
     contd(&["rm", "-f", "-t", "0", "counts", "polite"]);
     systemctl(&["stop", UNIT, "contd.socket"]);
-    nothing_is_left();
+    nothing_is_left("/usr/local/bin/contd");
 }

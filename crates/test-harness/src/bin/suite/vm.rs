@@ -11,6 +11,7 @@
 mod choice;
 mod expected;
 mod node_job;
+mod package;
 
 use std::path::Path;
 use std::process::Command;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::choice::Choice;
 use super::expected::Expected;
+use super::package;
 use crate::build::{Built, TestBinary};
 use crate::plan::{Job, SILENCE};
 
@@ -23,7 +24,7 @@ impl NodeJob<'_> {
     /// Writes the script and says how the machine is started.
     ///
     /// # Errors
-    /// When the script cannot be written.
+    /// When the script cannot be written, or the package that a test installs cannot be made.
     pub(crate) fn prepare(
         self,
         built: &Built,
@@ -40,6 +41,10 @@ impl NodeJob<'_> {
         let mut args = vec![self.name.to_owned(), dir.display().to_string(), path.display().to_string()];
         let programs = built.programs.iter().chain(binaries.iter().map(|binary| &binary.program));
         args.extend(programs.map(|program| program.display().to_string()));
+        // A test that cannot pass here has no use for it, and the root of a Zero-OS node no room.
+        if choice.tests.iter().any(|test| package::is_wanted_by(&test.name) && !expected.contains(&test.name)) {
+            args.push(package::make(self.root, built)?);
+        }
         Ok(Job {
             name: format!("vm {}", self.name),
             program: self.root.join("tests/vm/run.sh"),
