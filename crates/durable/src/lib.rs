@@ -24,5 +24,6 @@ mod sequence;
 pub use faulty::{Call, Fault, FaultyFs, Operation, Pieces};
 pub use fs::{FileId, Fs, ReadFile, RealFs};
 pub use sequence::{
-    DurableError, create_dirs, create_dirs_volatile, remove, replace, replace_volatile, sweep_temps, sync_dirs,
+    DurableError, create_dirs, create_dirs_volatile, remove, remove_volatile, replace, replace_volatile, sweep_temps,
+    sync_dirs,
 };

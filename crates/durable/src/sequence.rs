@@ -159,9 +159,17 @@ pub fn replace_volatile(fs: &dyn Fs, path: &Path, bytes: &[u8], mode: u32) -> Re
 /// [`DurableError::Remove`] or [`DurableError::SyncDir`]; repeating is safe.
 pub fn remove(fs: &dyn Fs, path: &Path) -> Result<(), DurableError> {
     let dir = parent_of(path)?;
-    ignore_absent(fs.remove_file(path)).map_err(|source| DurableError::Remove { path: path.to_owned(), source })?;
+    remove_volatile(fs, path)?;
     // Sync even when the file was absent: an earlier call may have failed between the two steps.
     ignore_absent(fs.sync_dir(dir)).map_err(|source| DurableError::SyncDir { path: dir.to_owned(), source })
+}
+
+/// Removes a file without syncing: a power loss may bring it back. One that is absent is no error.
+///
+/// # Errors
+/// [`DurableError::Remove`]; repeating is safe.
+pub fn remove_volatile(fs: &dyn Fs, path: &Path) -> Result<(), DurableError> {
+    ignore_absent(fs.remove_file(path)).map_err(|source| DurableError::Remove { path: path.to_owned(), source })
 }
 
 /// Makes `base/relative` so that it is there after a power loss. `base` must exist; each part of `relative` is a name.

@@ -1,11 +1,15 @@
 //! The store on disk: one directory per container, with one file of the store in it.
+//!
+//! An intent has a name of its own, since it is not synced: a file system that allocates late may keep the name without the
+//! content when the power is lost. One that cannot be decoded counts as none, as if its name had been lost too: nobody was told of
+//! it. A record that cannot be decoded was, so that one is set aside.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use contd_durable::{
-    DurableError, Fs, create_dirs_volatile, remove, replace, replace_volatile, sweep_temps, sync_dirs,
+    DurableError, Fs, create_dirs_volatile, remove, remove_volatile, replace, replace_volatile, sweep_temps, sync_dirs,
 };
 use contd_types::{ContainerId, NamespaceId, StateName};
 use serde::Deserialize;
@@ -13,10 +17,12 @@ use tracing::warn;
 
 use crate::error::StoreError;
 use crate::record::{ContainerRecord, RECORD_VERSION};
-use crate::sequencer::{Sequencer, lock};
+use crate::sequencer::{Sequencer, Slot, lock};
 use crate::store::{Damaged, Loaded, Store};
 
 const RECORD_FILE: &str = "record.json";
+/// Counts while there is no record.
+const INTENT_FILE: &str = "intent.json";
 
 /// Larger than any record: a spec is at most 256 KiB of text, and JSON escapes some of it.
 const MAX_RECORD_BYTES: u64 = 4 * 1024 * 1024;
@@ -24,7 +30,7 @@ const MAX_RECORD_BYTES: u64 = 4 * 1024 * 1024;
 /// How many damaged records of one container are kept beside each other.
 const MAX_SET_ASIDE: u32 = 100;
 
-/// Records as files, `<root>/<namespace>/<id>/record.json`.
+/// Records as files, `<root>/<namespace>/<id>/record.json`, or `intent.json` before anybody was told of the container.
 #[derive(Debug)]
 pub struct DirStore {
     fs: Arc<dyn Fs>,
@@ -58,7 +64,7 @@ impl DirStore {
     fn write(
         &self,
         record: &ContainerRecord,
-        steps: impl FnOnce(&dyn Fs, &Path, &Path, &[u8], bool) -> Result<(), DurableError>,
+        steps: impl FnOnce(&dyn Fs, &Path, &Path, &[u8], &mut Slot) -> Result<(), DurableError>,
     ) -> Result<(), StoreError> {
         let (namespace, id) = (record.namespace.clone(), record.id.clone());
         let bytes = match serde_json::to_vec(record) {
@@ -76,9 +82,33 @@ impl DirStore {
         }
         slot.generation = record.generation;
         let relative = Path::new(namespace.as_str()).join(id.as_str());
-        let written = steps(self.fs.as_ref(), &self.root, &relative, &bytes, slot.has_directory);
-        slot.has_directory = written.is_ok();
+        let written = steps(self.fs.as_ref(), &self.root, &relative, &bytes, &mut slot);
         written.map_err(|source| StoreError::Write { namespace, id, source })
+    }
+
+    /// Reads the record, or the intent when there is none, and says which of the files it was.
+    fn find(
+        &self,
+        namespace: &NamespaceId,
+        id: &ContainerId,
+    ) -> Result<Option<(ContainerRecord, &'static str)>, (&'static str, StoreError)> {
+        let dir = self.container_dir(namespace, id);
+        for file in [RECORD_FILE, INTENT_FILE] {
+            let path = dir.join(file);
+            let read = match self.fs.read(&path, MAX_RECORD_BYTES) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    continue;
+                }
+                Err(source) => Err(StoreError::Read { path, source }),
+                Ok(bytes) => decode(&path, &bytes, namespace, id),
+            };
+            match read {
+                Ok(record) => return Ok(Some((record, file))),
+                Err(StoreError::Decode { .. }) if file == INTENT_FILE => {}
+                Err(why) => return Err((file, why)),
+            }
+        }
+        Ok(None)
     }
 
     fn load_namespace(&self, namespace: &NamespaceId, loaded: &mut Loaded) {
@@ -105,13 +135,34 @@ impl DirStore {
         if let Err(error) = sweep_temps(self.fs.as_ref(), &dir) {
             warn!(dir = %dir.display(), error = &error as &dyn std::error::Error, "temp files not removed");
         }
-        match self.get(namespace, id) {
-            Ok(Some(record)) => loaded.records.push(record),
-            Ok(None) => self.drop_if_empty(&dir),
-            Err(why) => {
-                let path = dir.join(RECORD_FILE);
+        match self.find(namespace, id) {
+            Ok(Some((record, file))) => {
+                let key = (namespace.clone(), id.clone());
+                lock(&self.sequencer.slot(&key)).is_intent_gone = file == RECORD_FILE && self.drop_intent(&dir);
+                loaded.records.push(record);
+            }
+            Ok(None) => {
+                self.drop_intent(&dir);
+                self.drop_if_empty(&dir);
+            }
+            Err((file, why)) => {
+                let path = dir.join(file);
                 let set_aside = if why.is_damage() { self.set_aside(&path) } else { None };
                 loaded.damaged.push(Damaged { path, set_aside, why });
+            }
+        }
+    }
+
+    /// Removes an intent that counts no more; tells whether it is gone. A failure does no harm: a record goes before it, and the next
+    /// start tries again.
+    fn drop_intent(&self, dir: &Path) -> bool {
+        let path = dir.join(INTENT_FILE);
+        match self.fs.remove_file(&path) {
+            Ok(()) => true,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => true,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "intent not removed");
+                false
             }
         }
     }
@@ -150,30 +201,31 @@ impl DirStore {
 
 impl Store for DirStore {
     fn put(&self, record: &ContainerRecord) -> Result<(), StoreError> {
-        let written = self.write(record, |fs, root, relative, bytes, has_directory| {
-            if has_directory {
-                return replace(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600);
+        self.write(record, |fs, root, relative, bytes, slot| {
+            slot.is_removal_announced = false;
+            let dir = root.join(relative);
+            if !std::mem::take(&mut slot.has_directory) {
+                create_dirs_volatile(fs, root, relative, 0o700)?;
+                // Sync the file first: the file system then commits the new directories with it, and syncing them costs
+                // nothing.
+                replace(fs, &dir.join(RECORD_FILE), bytes, 0o600)?;
+                sync_dirs(fs, root, relative)?;
+            } else {
+                replace(fs, &dir.join(RECORD_FILE), bytes, 0o600)?;
             }
-            create_dirs_volatile(fs, root, relative, 0o700)?;
-            // Sync the file first: the file system then commits the new directories with it, and syncing them costs
-            // nothing.
-            replace(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600)?;
-            sync_dirs(fs, root, relative)
-        });
-        let key = (record.namespace.clone(), record.id.clone());
-        lock(&self.sequencer.slot(&key)).is_removal_announced =
-            written.is_ok() && record.state.name() == StateName::Deleting;
-        written
+            slot.has_directory = true;
+            slot.is_intent_gone = slot.is_intent_gone || self.drop_intent(&dir);
+            slot.is_removal_announced = record.state.name() == StateName::Deleting;
+            Ok(())
+        })
     }
 
     fn put_intent(&self, record: &ContainerRecord) -> Result<(), StoreError> {
-        let written = self.write(record, |fs, root, relative, bytes, _has_directory| {
+        self.write(record, |fs, root, relative, bytes, slot| {
+            (slot.has_directory, slot.is_intent_gone) = (false, false);
             create_dirs_volatile(fs, root, relative, 0o700)?;
-            replace_volatile(fs, &root.join(relative).join(RECORD_FILE), bytes, 0o600)
-        });
-        let key = (record.namespace.clone(), record.id.clone());
-        lock(&self.sequencer.slot(&key)).has_directory = false;
-        written
+            replace_volatile(fs, &root.join(relative).join(INTENT_FILE), bytes, 0o600)
+        })
     }
 
     fn remove(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), StoreError> {
@@ -184,15 +236,14 @@ impl Store for DirStore {
         let fs = self.fs.as_ref();
         let dir = self.container_dir(namespace, id);
         let path = dir.join(RECORD_FILE);
+        // Before the record, which goes before it while it is there.
+        if !slot.is_intent_gone {
+            remove_volatile(fs, &dir.join(INTENT_FILE)).map_err(failed)?;
+        }
         if slot.is_removal_announced {
             // No sync: if a power loss brings the record back, its state is `Deleting`, and the deletion is finished
             // then.
-            match fs.remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed(DurableError::Remove { path, source }));
-                }
-                _ => {}
-            }
+            remove_volatile(fs, &path).map_err(failed)?;
         } else {
             remove(fs, &path).map_err(failed)?;
         }
@@ -207,15 +258,7 @@ impl Store for DirStore {
     }
 
     fn get(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<Option<ContainerRecord>, StoreError> {
-        let path = self.container_dir(namespace, id).join(RECORD_FILE);
-        let bytes = match self.fs.read(&path, MAX_RECORD_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(source) => return Err(StoreError::Read { path, source }),
-        };
-        decode(&path, &bytes, namespace, id).map(Some)
+        self.find(namespace, id).map(|found| found.map(|(record, _)| record)).map_err(|(_, why)| why)
     }
 
     fn load_all(&self) -> Result<Loaded, StoreError> {

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! <root>/<namespace>/<id>/record.json              0600, replaced atomically, durable when the call returns
+//! <root>/<namespace>/<id>/intent.json              the same before anybody was told of the container, not synced
 //! <root>/<namespace>/<id>/record.json.damaged-<n>  what could not be understood, kept for a person
 //! <journal>, <journal>.1                           one JSON line per event, two generations, not synced
 //! ```

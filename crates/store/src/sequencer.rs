@@ -20,6 +20,8 @@ pub(crate) struct Slot {
     pub(crate) generation: u64,
     /// Whether the container's directory exists durably.
     pub(crate) has_directory: bool,
+    /// Whether there is no intent for certain.
+    pub(crate) is_intent_gone: bool,
     /// Whether the record on the disk says that the container is being deleted.
     pub(crate) is_removal_announced: bool,
     /// Whether the record was removed.

@@ -157,6 +157,53 @@ fn only_what_somebody_was_told_of_waits_for_the_disk() {
 }
 
 #[test]
+fn an_intent_that_a_power_loss_emptied_is_none_and_a_record_that_is_empty_is_set_aside() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let (asked, told) = (record("a", 1, 1), record("a", 2, 2));
+    let store = on_disk(dir.path());
+    let path = |record: &ContainerRecord, file: &str| store.container_dir(&record.namespace, &record.id).join(file);
+    store.put_intent(&asked).expect("intent");
+    let loaded = on_disk(dir.path()).load_all().expect("load");
+    assert_eq!(loaded.records, std::slice::from_ref(&asked), "the death of a daemon loses no intent");
+    // It counts no more, and a crash between the two steps may leave it.
+    store.put(&told).expect("put");
+    std::fs::write(path(&told, "intent.json"), serde_json::to_vec(&record("a", 2, 1)).expect("encode")).expect("leave");
+    std::fs::write(path(&asked, "intent.json"), "").expect("empty it");
+    std::fs::create_dir(path(&asked, "layer")).expect("another crate's");
+    let loaded = on_disk(dir.path()).load_all().expect("load");
+    assert_eq!((loaded.records.as_slice(), loaded.damaged.len()), (std::slice::from_ref(&told), 0));
+    for gone in [&asked, &told] {
+        assert!(!path(gone, "intent.json").exists(), "an intent that counts no more is left");
+    }
+    assert!(path(&asked, "layer").exists());
+    std::fs::write(path(&told, "record.json"), "").expect("empty it");
+    let loaded = on_disk(dir.path()).load_all().expect("load");
+    assert_eq!((loaded.records.len(), loaded.damaged.len()), (0, 1));
+}
+
+#[test]
+fn an_intent_is_gone_with_its_record_whichever_store_removes_it() {
+    let dir = tempfile::tempdir().expect("scratch");
+    for is_told in [false, true] {
+        for is_loaded in [false, true] {
+            let asked = record("a", 1 + u8::from(is_told) * 2 + u8::from(is_loaded), 1);
+            let first = on_disk(dir.path());
+            first.put_intent(&asked).expect("intent");
+            if is_told {
+                first.put(&asked).expect("put");
+            }
+            let second = on_disk(dir.path());
+            if is_loaded {
+                assert_eq!(second.load_all().expect("load").records, std::slice::from_ref(&asked));
+            }
+            second.remove(&asked.namespace, &asked.id).expect("remove");
+            assert_eq!(first.get(&asked.namespace, &asked.id).expect("get"), None, "{is_told} {is_loaded}");
+            assert!(!first.container_dir(&asked.namespace, &asked.id).exists(), "its directory is left");
+        }
+    }
+}
+
+#[test]
 fn remove_leaves_the_record_or_nothing_whichever_operation_fails() {
     for fault in FAULTS {
         for at in 1.. {

@@ -15,13 +15,14 @@ pub const SEPARATOR: &[u8] = b"\n--\n";
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// The paths of the files of an input, in turn.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "a/0123456789abcdef0123456789abcdef/record.json",
     "a/fedcba9876543210fedcba9876543210/record.json",
     "a/0123456789abcdef0123456789abcdef/.record.json.tmp-1-2",
     "b/0123456789abcdef0123456789abcdef/record.json",
     "a/0123456789abcdef0123456789abcdef/record.json.damaged-1",
     "a/not-an-id/record.json",
+    "b/0123456789abcdef0123456789abcdef/intent.json",
 ];
 
 /// If the first byte is odd, the input is a journal; otherwise its next bits put a directory or link in a record's place.

@@ -20,7 +20,7 @@ impl Node {
             for entry in fs::read_dir(&dir).expect("read the state").flatten() {
                 if entry.file_type().expect("type").is_dir() {
                     dirs.push(entry.path());
-                } else if entry.file_name() == "record.json" {
+                } else if ["record.json", "intent.json"].iter().any(|name| entry.file_name() == *name) {
                     let text = fs::read_to_string(entry.path()).expect("read a record");
                     assert!(text.contains(boot_id.trim()), "a record without a boot id: {text}");
                     fs::write(entry.path(), text.replace(boot_id.trim(), earlier)).expect("write a record");
