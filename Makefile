@@ -29,8 +29,8 @@ demo: deps build ## Runs a container from a real flist, restarts the daemon unde
 SUITE := cargo build --locked --workspace --all-targets && target/debug/suite
 ONLY ?=
 
-test: deps ## Runs the whole test suite (as root); ONLY="contd e2e" chooses jobs by a part of their name
-	$(SUITE) $(if $(ONLY),--only "$(ONLY)")
+test: deps $(if $(ONLY),,deps-vm) ## Runs the whole test suite (as root), then every promise once in two nodes, as vm-short does; ONLY="contd e2e" chooses jobs of the suite by a part of their name
+	$(if $(ONLY),$(SUITE) --only "$(ONLY)",red=0; { $(SUITE); } || red=1; target/debug/suite vm --short true || red=1; exit $$red)
 
 N ?= 10
 LOAD ?= half
