@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// The generator `SplitMix64`: small, and good enough to choose with.
+/// The generator `SplitMix64`: no version of a crate changes what a seed that is kept means.
 #[derive(Debug, Clone)]
 pub(crate) struct Dice(u64);
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::cache_support::{Packed, Random, age, eventually, limit, no_limits, plain, unused_for};
+use crate::cache_support::{Packed, age, eventually, limit, no_limits, plain, unused_for};
 use contd_flist::cache::{Amount, Prune, prune, usage};
 use contd_flist::{CacheLimits, CacheOptions, FlistSource, fetch};
 use nix::sys::stat::Mode;
@@ -212,9 +212,9 @@ fn eviction_under_eight_readers_is_never_seen_by_any() {
         for seed in 1..=8 {
             let (packed, reader, ends, reads) = (&packed, &readers[seed % 2], &ends, &reads);
             scope.spawn(move || {
-                let mut random = Random(seed as u64);
+                let mut random = fastrand::Rng::with_seed(seed as u64);
                 while !ends.load(Ordering::Relaxed) {
-                    reader.read(random.below(packed.count)).unwrap();
+                    reader.read(random.usize(..packed.count)).unwrap();
                     reads.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -15,7 +15,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache_support::{Packed, Random, Reader, age, disk_usage, eventually, limit, no_limits};
+use crate::cache_support::{Packed, Reader, age, disk_usage, eventually, limit, no_limits};
 use contd_flist::CacheOptions;
 use contd_flist::cache::{Prune, prune, usage};
 use contd_test_harness::flist::Server;
@@ -39,10 +39,10 @@ fn the_started_process() {
     println!("\nready");
     // All processes begin at once.
     let _go = std::io::stdin().read(&mut [0; 1]).unwrap();
-    let mut random = Random(seed.parse().unwrap());
+    let mut random = fastrand::Rng::with_seed(seed.parse().unwrap());
     let (count, reads) = (number(count), number(reads));
     let mut order = (0..reads).map(|read| read % count).collect::<Vec<_>>();
-    (1..reads).rev().for_each(|at| order.swap(at, random.below(at + 1)));
+    random.shuffle(&mut order);
     let errors = order.into_iter().filter_map(|number| reader.read(number).err()).collect::<Vec<_>>();
     println!("\nread with {} errors {errors:?}", errors.len());
 }
@@ -149,11 +149,11 @@ fn four_processes_that_miss_the_same_blocks_fetch_each_once() {
 #[test]
 fn writers_that_are_killed_leave_nothing_wrong_and_nothing_for_ever() {
     let packed = Packed::new(80, 128 << 10);
-    let mut random = Random(42);
+    let mut random = fastrand::Rng::with_seed(42);
     for round in 0..6 {
         let mut processes = [1, 2].map(|seed| Started::new(&packed, 4 << 20, 10_000, round * 2 + seed));
         processes.iter_mut().for_each(Started::go);
-        std::thread::sleep(Duration::from_millis(20 + random.next() % 150));
+        std::thread::sleep(Duration::from_millis(random.u64(20..170)));
         processes.into_iter().for_each(Started::kill);
         let reader = packed.reader(&packed.root(), limit(4 << 20));
         for number in 0..packed.count {

@@ -8,22 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use contd_flist::{BlockCache, CacheLimits, CacheOptions, Content, Flist, PackOptions, RoutePolicy, Routes, pack};
 
-/// A small random generator; failures show the seed where it matters.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-}
-
 /// A packed directory with files `0`, `1`, … of one block each.
 pub struct Packed {
     pub scratch: tempfile::TempDir,
@@ -33,12 +17,8 @@ pub struct Packed {
 
 /// Returns the content of one file: unique and incompressible.
 pub fn plain(number: usize, len: usize) -> Vec<u8> {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1));
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        bytes.extend_from_slice(&random.next().to_le_bytes());
-    }
-    bytes.truncate(len);
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(number as u64).fill(&mut bytes);
     bytes
 }
 

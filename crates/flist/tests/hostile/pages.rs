@@ -34,14 +34,13 @@ fn a_flist_cut_off_anywhere_is_refused() {
 fn a_flist_with_any_byte_damaged_is_refused_or_is_still_a_tree() {
     let fixture = Fixture::copy_metadata("small");
     let whole = std::fs::read(&fixture.fl).unwrap();
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = fastrand::Rng::with_seed(1);
     let mut refused = 0;
     for _ in 0..400 {
         let mut damaged = whole.clone();
         for _ in 0..4 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let position = usize::try_from(seed >> 33).unwrap() % damaged.len();
-            damaged[position] ^= 1 << (seed & 7);
+            let position = random.usize(..damaged.len());
+            damaged[position] ^= 1 << random.u8(..8);
         }
         std::fs::write(&fixture.fl, &damaged).unwrap();
         match Flist::open(&fixture.fl) {

@@ -15,7 +15,6 @@ mod check;
 mod link;
 mod machine;
 mod model;
-mod random;
 mod reboot;
 mod seed;
 mod workload;
@@ -26,9 +25,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::vm;
 use check::Checker;
+use fastrand::Rng;
 use machine::{FileSystem, Machine, Site};
 use model::Model;
-use random::Random;
 use workload::{KINDS, Kind, Workload};
 
 pub(crate) const USAGE: &str = "usage: suite vm-power [--times COUNT] [--fs ext4|btrfs]... [--node NODE] [--seed NUMBER] \
@@ -120,7 +119,7 @@ fn programs(root: &Path, dir: &Path) -> Result<Vec<PathBuf>, String> {
 struct Story<'a> {
     site: &'a Site,
     options: &'a Options,
-    random: Random,
+    random: Rng,
     model: Model,
     took: BTreeMap<Kind, Duration>,
     losses: usize,
@@ -133,7 +132,7 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     fn begin(site: &'a Site, options: &'a Options) -> Self {
         let counts = KINDS.map(|kind| (kind, [0, 0])).to_vec();
-        let (random, model) = (Random::new(options.seed), Model::default());
+        let (random, model) = (Rng::with_seed(options.seed), Model::default());
         Self { site, options, random, model, took: BTreeMap::new(), losses: 0, unsynced: [0, 0], counts }
     }
 

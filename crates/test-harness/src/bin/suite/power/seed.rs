@@ -22,8 +22,9 @@ const CONTENT_BYTES: usize = 1_200_000;
 
 /// A file of the tree and the image: something that is not all zeros, and nothing that compresses to nothing.
 fn content() -> Vec<u8> {
-    let mut random = super::random::Random::new(1);
-    (0..CONTENT_BYTES).map(|_| u8::try_from(random.below(256)).unwrap_or_default()).collect()
+    let mut content = vec![0; CONTENT_BYTES];
+    fastrand::Rng::with_seed(1).fill(&mut content);
+    content
 }
 
 /// The SHA-256 of the file `/content` of the tree and the image.

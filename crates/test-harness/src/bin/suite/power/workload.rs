@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
+
 use super::link::Answer;
 use super::machine::Machine;
 use super::model::{Container, ENDS_WITH, End, Found, Lately, Model, Policy, TOLD_WITH, Unclear};
-use super::random::Random;
 use super::seed;
 
 /// Operations at once: two emulated processors bear no more.
@@ -74,7 +75,7 @@ struct Operation {
 
 /// One round of operations.
 pub(super) struct Workload<'a> {
-    random: &'a mut Random,
+    random: &'a mut Rng,
     model: &'a mut Model,
     /// How long an operation of each kind took the last time.
     took: &'a mut BTreeMap<Kind, Duration>,
@@ -86,7 +87,7 @@ pub(super) struct Workload<'a> {
 impl<'a> Workload<'a> {
     /// The power is lost in the middle of an operation of the kind `target`.
     pub(super) fn new(
-        random: &'a mut Random,
+        random: &'a mut Rng,
         model: &'a mut Model,
         took: &'a mut BTreeMap<Kind, Duration>,
         target: Kind,
@@ -100,7 +101,7 @@ impl<'a> Workload<'a> {
     /// When the machine ends by itself.
     pub(super) fn run(&mut self, machine: &mut Machine) -> Result<(), String> {
         let begin = Instant::now();
-        let fewest = FEWEST + self.random.below(MORE);
+        let fewest = FEWEST + self.random.usize(..MORE);
         let mut end = None;
         while end.is_none_or(|end| Instant::now() < end) && begin.elapsed() < LONGEST {
             for lane in 0..LANES {
@@ -112,7 +113,7 @@ impl<'a> Workload<'a> {
                 if is_due && operation.kind == self.target {
                     // Somewhere in the middle, if it takes as long as the last one.
                     let took = self.took.get(&self.target).copied().unwrap_or(UNSEEN);
-                    let thousandths = u32::try_from(self.random.below(1000)).unwrap_or_default();
+                    let thousandths = self.random.u32(..1000);
                     end = Some(Instant::now() + took * thousandths / 1000);
                 }
                 let number = machine.link.send(&command)?;
@@ -142,11 +143,11 @@ impl<'a> Workload<'a> {
         let often =
             [Kind::Run, Kind::Remove, Kind::Stop, Kind::Ends, Kind::Update, Kind::Create, Kind::Start, Kind::Layer];
         let mut kinds: Vec<Kind> = kind.into_iter().collect();
-        if kinds.is_empty() && self.random.below(12) == 0 {
-            kinds.push(self.random.one_of(&[Kind::Pack, Kind::Import]));
+        if kinds.is_empty() && self.random.usize(..12) == 0 {
+            kinds.push(one_of(self.random, &[Kind::Pack, Kind::Import]));
         }
         // A choice that cannot be made now is made anew.
-        kinds.extend((0..4 * often.len()).map(|_| self.random.one_of(&often)));
+        kinds.extend((0..4 * often.len()).map(|_| one_of(self.random, &often)));
         kinds.into_iter().find_map(|kind| self.try_kind(lane, kind))
     }
 
@@ -185,7 +186,7 @@ impl<'a> Workload<'a> {
         let is_free =
             |name: &String| !self.model.containers.contains_key(name) && !self.model.unclear.contains_key(name);
         let free: Vec<String> = Self::names(lane).filter(is_free).collect();
-        if free.is_empty() { None } else { Some(self.random.one_of(&free)) }
+        if free.is_empty() { None } else { Some(one_of(self.random, &free)) }
     }
 
     /// Finds a container that this can be done to.
@@ -202,7 +203,7 @@ impl<'a> Workload<'a> {
             .filter_map(|name| Some((name.clone(), self.model.containers.get(&name)?.clone())))
             .filter(|(_, container)| is_fit(container))
             .collect();
-        if fit.is_empty() { None } else { Some(self.random.one_of(&fit)) }
+        if fit.is_empty() { None } else { Some(one_of(self.random, &fit)) }
     }
 
     fn flist(&mut self, kind: Kind) -> (String, String) {
@@ -227,8 +228,8 @@ impl<'a> Workload<'a> {
     fn container(&mut self, kind: Kind, name: &str) -> (Container, String) {
         self.model.serial += 1;
         let flists: Vec<String> = self.model.flists.keys().cloned().collect();
-        let flist = self.random.one_of(&flists);
-        let policy = if kind == Kind::Ends { Policy::No } else { self.random.one_of(&Policy::ALL) };
+        let flist = one_of(self.random, &flists);
+        let policy = if kind == Kind::Ends { Policy::No } else { one_of(self.random, &Policy::ALL) };
         let lately = match kind {
             Kind::Create => Lately::Created,
             Kind::Ends => Lately::Ended,
@@ -259,7 +260,7 @@ impl<'a> Workload<'a> {
                 format!("contd stop {name}")
             }
             Kind::Update => {
-                after.policy = self.random.one_of(&Policy::ALL);
+                after.policy = one_of(self.random, &Policy::ALL);
                 format!("contd update --restart {} {name}", after.policy)
             }
             Kind::Layer => {
@@ -340,6 +341,11 @@ fn unclear(kind: Kind, before: Option<&Container>, after: Option<&Container>, as
 
 /// The exit codes that scripts of [`RUNS`] have when they are told to end: their own, or that of SIGKILL.
 pub(super) const TOLD_CODES: [u8; 2] = [TOLD_WITH, 137];
+
+/// Returns one of several; there must be one.
+fn one_of<T: Clone>(random: &mut Rng, all: &[T]) -> T {
+    all[random.usize(..all.len())].clone()
+}
 
 #[cfg(test)]
 mod tests {
