@@ -6,7 +6,7 @@
 //! take too much, the shims of the largest are asked to begin the next file, and then these are rotated ones.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use contd_logs::{LogDisk, Part, StoredFile, StoredLogs};
 use contd_types::{ContainerEvent, ContainerId, ContainerName, EventKind, NamespaceId, Timestamp};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::LogParts;
@@ -32,6 +33,8 @@ const SHARE_OF_MEMORY: u64 = 4;
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// The share of the budget by which the file system fills before the logs are looked at again.
 const SHARE_OF_BUDGET: u64 = 16;
+/// How often a shim is asked to rotate the same file.
+const ASK_EVERY: Duration = Duration::from_secs(60);
 /// A smaller file is not rotated before its time.
 const LEAST_ROTATED_BYTES: u64 = 64 * 1024;
 
@@ -76,8 +79,8 @@ struct Pruner {
     rule: Option<LogRetention>,
     /// The budget, and what the file system had taken.
     budget: Option<(u64, u64)>,
-    /// Files, by inode and size, whose shims were asked to begin the next one: nothing is gained by asking again soon.
-    asked: HashSet<(u64, u64)>,
+    /// Files, by inode and size, whose shims were asked to begin the next one, and when: nothing is gained by asking again soon.
+    asked: HashMap<(u64, u64), Instant>,
     /// Held by each shim's answer that is still to come.
     answers: Arc<()>,
     /// Whether all logs took too much although nothing can be removed.
@@ -98,8 +101,7 @@ pub(super) async fn prune_for_ever(parts: Arc<LogParts>, retention: Arc<Retentio
         let (least, most) = PRUNE_EVERY;
         let pause = rule.filter(|rule| rule.keeps()).map_or(most, |rule| (rule.keep_for / 4).clamp(least, most));
         tokio::select! {
-            // A shim that did not answer, or had nothing to rotate, is asked again.
-            () = tokio::time::sleep(pause) => pruner.asked.clear(),
+            () = tokio::time::sleep(pause) => {}
             () = retention.look.notified() => {}
             () = grown(&parts, &retention, pruner.budget) => {}
         }
@@ -155,7 +157,9 @@ impl Pruner {
         };
         let before = removed_bytes(&stored);
         let now = UNIX_EPOCH + Timestamp::saturating_since(parts.shared.clock.now(), Timestamp(0));
-        self.asked.retain(|asked| stored.iter().any(|file| *asked == (file.inode, file.bytes)));
+        // A shim that did not answer, or had nothing to rotate, is asked again after a while.
+        let is_there = |asked: &(u64, u64)| stored.iter().any(|file| *asked == (file.inode, file.bytes));
+        self.asked.retain(|asked, at| at.elapsed() < ASK_EVERY && is_there(asked));
         let Choice { unwanted, written, over } = choose(stored, now, rule.keep_for, limit, budget);
         retention.removed_bytes.store(before.saturating_sub(removed_bytes(&unwanted)), Ordering::Relaxed);
         remove(parts, retention, unwanted).await;
@@ -172,9 +176,11 @@ impl Pruner {
     /// Asks the shims of the largest files to begin the next one; a look follows every answer.
     fn rotate(&mut self, parts: &Arc<LogParts>, retention: &Arc<Retention>, written: Vec<StoredFile>, mut over: u64) {
         for file in written {
-            if over == 0 || !self.asked.insert((file.inode, file.bytes)) {
+            let key = (file.inode, file.bytes);
+            if over == 0 || self.asked.contains_key(&key) {
                 continue;
             }
+            self.asked.insert(key, Instant::now());
             let Ok(id) = file.owner.parse::<ContainerId>() else { continue };
             over = over.saturating_sub(file.bytes);
             let (parts, retention, answer) = (Arc::clone(parts), Arc::clone(retention), Arc::clone(&self.answers));

@@ -128,8 +128,11 @@ async fn where_all_logs_take_too_much_rotated_files_go_and_the_largest_is_rotate
         }
     }
     assert_eq!(trimmed, Some((id, "loud".to_owned(), 3, true)));
-    // The fake rotates nothing: the same file is asked for again now and then.
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    // The fake rotates nothing: the same file is asked for again now and then, also while others fill the disk.
+    for n in 0..600 {
+        std::fs::write(world.dir.path().join(format!("filler-{n}")), vec![b'x'; 16_384]).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let asked = world.shims.count(contd_shim_client::fake::Verb::RotateLog);
     assert!((2..=12).contains(&asked), "{asked} times");
 }
