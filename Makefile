@@ -39,10 +39,10 @@ test-repeat: deps ## Runs the whole suite N=10 times, LOAD=half of them beside a
 
 .PHONY: deps-vm
 deps-vm:
-	@.ci/deps vm
+	@.ci/deps vm $(if $(filter debian-arm64,$(NODE)),aarch64-unknown-linux-gnu)
 
-NODE ?=
-VM := $(SUITE) vm $(addprefix --node ,$(NODE)) $(addprefix --only ,$(ONLY))
+VM = $(SUITE) vm $(addprefix --node ,$(NODE)) $(addprefix --only ,$(ONLY))
+vm: NODE ?= zero-os debian newest debian-arm64
 vm: deps-vm ## Boots each node (or NODE=zero-os, debian, debian-arm64, newest) and runs the end-to-end tests in it; ONLY=kill_sends chooses by a part of the name
 	$(VM)
 

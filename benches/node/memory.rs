@@ -28,11 +28,14 @@ fn mean_mib(pids: &[u32]) -> f64 {
     pids.iter().map(|&pid| pss_kib(pid)).sum::<u64>() as f64 / pids.len() as f64 / 1024.0
 }
 
-/// Lists the processes of a program whose command line names this contender's node.
-fn processes(contender: &Contender, program: &str) -> Vec<u32> {
+/// Lists the processes of a program with this first argument whose command line names this contender's node.
+fn processes(contender: &Contender, program: &str, flag: &str) -> Vec<u32> {
     let root = contender.node.root.display().to_string();
-    let is_ours =
-        |line: &str| line.contains(&root) && line.split(' ').next().is_some_and(|name| name.ends_with(program));
+    let is_ours = |line: &str| {
+        let mut words = line.split(' ');
+        let is_it = words.next().is_some_and(|name| name.ends_with(program)) && words.next() == Some(flag);
+        is_it && line.contains(&root)
+    };
     command_lines().into_iter().filter(|(_, line)| is_ours(line)).map(|(pid, _)| pid.cast_unsigned()).collect()
 }
 
@@ -79,10 +82,11 @@ fn shims(setup: &Setup, sleeper: &Value) {
         let contender = Contender::start(variant);
         // The keeper is one of the processes.
         fill(&contender, setup, 1, MONITORED);
-        let shims = processes(&contender, "contd-shim");
+        let shims = processes(&contender, "contd-shim", "--dir");
         assert_eq!(shims.len(), MONITORED, "one shim per container");
         let shim = mean_mib(&shims);
         println!("{:44} {shim:9.3} MiB PSS", format!("shim, mean of {MONITORED} idle: {}", variant.name()));
+        println!("{:44} {:9.3} MiB PSS", "their holder", mean_mib(&processes(&contender, "contd-shim", "--hold")));
         if !monitors.is_empty() {
             let pids: Vec<u32> = monitors.iter().map(Conmon::pid).collect();
             let theirs = mean_mib(&pids);
@@ -105,7 +109,7 @@ fn daemons(setup: &Setup, sleeper: &Value) {
     let daemon = mean_mib(&[contender.node.daemon_pid()]);
     println!("{:44} {none:9.3} MiB PSS", "daemon with 1 container");
     println!("{:44} {daemon:9.3} MiB PSS", format!("daemon with {HELD} containers"));
-    println!("{:44} {:9.3} MiB PSS", "flist server", mean_mib(&processes(&contender, "contd-flistfs")));
+    println!("{:44} {:9.3} MiB PSS", "flist server", mean_mib(&processes(&contender, "contd-flistfs", "--dir")));
     if let Some(containerd) = setup.containerd() {
         for number in 0..HELD {
             containerd.start_one(sleeper, &format!("h{number}"));
