@@ -126,7 +126,7 @@ fn the_shipped_units_leave_the_containers_alone() {
     }
     let containers = shipped("contd-containers.service");
     for (key, value) in [
-        // Nobody has to live for it, and its file in the directory of contd outlives its stop.
+        // It lives without a main process, and its file in the directory of contd outlives its stop.
         ("Type", "oneshot"),
         ("RemainAfterExit", "yes"),
         ("RuntimeDirectoryPreserve", "yes"),
