@@ -66,7 +66,8 @@ pub(crate) fn placement(point: Failpoint) -> Option<Placement> {
     use Failpoint as P;
     use Step::{Delete, End, Run, Start, Stop, Upgrade};
     Some(match point {
-        P::FsOperation => return None,
+        // They have tests of their own.
+        P::FsOperation | P::ProgramStarted => return None,
         P::MakeAdmitted
         | P::MakeRecorded
         | P::MakeRootPrepared

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use contd_failpoint::Failpoint;
+use contd_failpoint::{Failpoint, ORDER, STRUCK};
+use nix::sys::signal::Signal;
 
 use crate::driver::{Fault, Process, Stage};
 use crate::form;
+use crate::harness::{Node, eventually};
 use crate::points::{Placement, Provocation, Step, is_of_daemon, placement};
 
 /// One case.
@@ -166,4 +168,36 @@ fn every_point_is_placed_and_both_processes_have_points() {
     assert!(all().any(is_of_daemon) && all().any(|point| !is_of_daemon(point)));
     let placed = cases("kill", all()).len();
     assert!(placed >= Failpoint::ALL.len() - 1, "{placed}");
+}
+
+#[test]
+fn a_word_to_end_that_comes_while_a_shim_starts_a_program_is_heard() {
+    let runc = "[runtime]\ndefault = \"runc\"\nwarm_slots = 0\n";
+    let mut node = Node::with_drop_in("", runc);
+    let flist = node.flist();
+    node.contd(["run", "-d", "--name", "stays", flist.arg(), "/bin/sleep", "1000"]).ok();
+    let bystander = (node.shim_pid("stays"), node.inspect("stays")["pid"].clone());
+    let mark = node.root.join("input/go");
+    let share = format!("{}:/data", node.root.join("input").display());
+    let wait = "while [ ! -e /data/go ]; do sleep 0.05; done; exit 23";
+    node.contd(["run", "-d", "--name", "ends", "-v", &share, flist.arg(), "/bin/sh", "-c", wait]).ok();
+    let shim = node.shim_pid("ends");
+    // When its container has ended, the daemon has it removed by the runtime.
+    let order = format!("{} stop only {shim}\n", Failpoint::ProgramStarted.name());
+    std::fs::write(node.root.join("run").join(ORDER), order).expect("order it");
+    std::fs::write(mark, "").expect("let it end");
+    let is_stopped = || std::fs::read_to_string(format!("/proc/{shim}/stat")).is_ok_and(|stat| stat.contains(") T "));
+    eventually("the shim to stand still", || is_stopped().then_some(()));
+    std::fs::remove_file(node.root.join("run").join(STRUCK)).expect("it was carried out");
+    node.kill_daemon();
+    node.signal(shim, Signal::SIGTERM);
+    node.signal(shim, Signal::SIGCONT);
+    let is_gone = || !std::path::Path::new(&format!("/proc/{shim}")).exists();
+    eventually("the shim to end", || is_gone().then_some(()));
+    node.start_daemon();
+    assert_eq!(node.inspect("ends")["exit_code"], 23);
+    node.contd(["rm", "ends"]).ok();
+    assert_eq!((node.shim_pid("stays"), node.inspect("stays")["pid"].clone()), bystander);
+    node.contd(["rm", "-f", "-t", "0", "stays"]).ok();
+    node.finish();
 }

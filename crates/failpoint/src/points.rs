@@ -31,6 +31,8 @@ macro_rules! failpoints {
 }
 
 failpoints! {
+    /// A shim, or the holder, has started a program, and takes signals in this moment that are blocked otherwise.
+    ProgramStarted = "shim.program.started",
     /// A file operation of `RealFs`, in the daemon or a shim, is about to begin; it can be made to fail.
     FsOperation = "fs.operation",
 

@@ -3,9 +3,10 @@
 use std::io::{self, Write as _};
 use std::process::{Child, Command, ExitCode};
 
+use contd_failpoint::Failpoint;
 use contd_process::{ReadyPipe, Side, Word, close_all_but};
 use contd_protocol::shim::EXIT_RUN_OUT;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 
@@ -66,7 +67,7 @@ pub(crate) fn detach() -> io::Result<()> {
 
 /// Blocks signals and opens the descriptor from which they are read.
 pub(crate) fn catch_signals() -> io::Result<SignalFd> {
-    sys::catch_without_effect(&BLOCKED)?;
+    sys::catch(&BLOCKED)?;
     let set: SigSet = BLOCKED.into_iter().collect();
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
@@ -74,10 +75,14 @@ pub(crate) fn catch_signals() -> io::Result<SignalFd> {
 
 /// Starts a process that has no signal blocked: it inherits our mask, and would pass it on to the container.
 ///
-/// A signal that comes in this moment has no effect, so the caller looks for ended children afterwards.
+/// A signal that comes in this moment is raised again when they are blocked, and read like any other.
 pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let before = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let child = command.spawn();
+    contd_failpoint::hit(Failpoint::ProgramStarted);
     before.thread_set_mask()?;
+    for signal in BLOCKED.into_iter().filter(|signal| sys::take_caught(*signal)) {
+        raise(signal)?;
+    }
     child
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use contd_lease::ProcessExit;
 use nix::libc;
@@ -64,17 +65,32 @@ pub(crate) fn reap_pid(pid: i32) -> io::Result<()> {
     wait(libc::P_PID, id, libc::WEXITED | libc::WNOHANG).map(|_| ())
 }
 
-/// Has these signals do nothing, without being ignored: an ignored one stays so across an exec, a caught one does not.
-pub(crate) fn catch_without_effect(signals: &[Signal]) -> io::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+/// The signals that were caught and not taken yet, a bit for each number.
+static CAUGHT: AtomicU64 = AtomicU64::new(0);
+
+fn bit(signal: libc::c_int) -> u64 {
+    u32::try_from(signal).ok().and_then(|number| 1u64.checked_shl(number)).unwrap_or_default()
+}
+
+/// Has these signals be noted and do nothing more. They are not ignored: an ignored one stays so across an exec.
+pub(crate) fn catch(signals: &[Signal]) -> io::Result<()> {
+    extern "C" fn note(signal: libc::c_int) {
+        CAUGHT.fetch_or(bit(signal), Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in signals {
-        // SAFETY: a handler must be async-signal-safe, and this one does nothing. No handler of somebody else is
+        // SAFETY: a handler must be async-signal-safe, and this one changes one atomic number. No handler of somebody else is
         // replaced: this program installs no other, and of the standard library's (SIGPIPE, SIGSEGV, SIGBUS) only that
         // for SIGPIPE can be in the list, which is "ignore", and writes report EPIPE just the same with ours.
         unsafe { nix::sys::signal::sigaction(*signal, &action) }?;
     }
     Ok(())
+}
+
+/// Tells whether a signal was caught since this was asked last.
+pub(crate) fn take_caught(signal: Signal) -> bool {
+    let bit = bit(signal as libc::c_int);
+    CAUGHT.fetch_and(!bit, Ordering::Relaxed) & bit != 0
 }
 
 fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<Option<(i32, ProcessExit)>> {

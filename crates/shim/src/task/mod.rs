@@ -272,7 +272,7 @@ impl Task {
     fn begun(&mut self, verb: Verb, operation: Box<dyn Operation>, caller: CallRef) {
         let deadline = clock::monotonic() + self.spec.runtime_timeout;
         self.current = Some(Current { verb, operation, deadline, callers: vec![caller] });
-        // The announcement of an ended child may have been lost while the operation's process was started.
+        // A child that has ended meanwhile is not in the way of the operation's.
         self.is_reaping_due = true;
     }
 
