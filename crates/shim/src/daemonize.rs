@@ -70,6 +70,7 @@ pub(crate) fn catch_signals() -> io::Result<SignalFd> {
     sys::catch(&BLOCKED)?;
     let set: SigSet = BLOCKED.into_iter().collect();
     set.thread_block()?;
+    raise_caught()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
@@ -81,8 +82,14 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let child = command.spawn();
     contd_failpoint::hit(Failpoint::ProgramStarted);
     before.thread_set_mask()?;
+    raise_caught()?;
+    child
+}
+
+/// Raises the signals again that came while they were not blocked.
+fn raise_caught() -> io::Result<()> {
     for signal in BLOCKED.into_iter().filter(|signal| sys::take_caught(*signal)) {
         raise(signal)?;
     }
-    child
+    Ok(())
 }
