@@ -154,6 +154,8 @@ fn a_second_shim_under_the_same_lease_gives_up() {
     let mut client = scene.up();
     assert!(!scene.spawn().status.success());
     assert_eq!(client.call(Request::State), Ok(Response::State(TaskState::Empty)), "the first was not disturbed");
+    // It has said why, and is just ending.
+    eventually("the second one is gone", || scene.processes() == [scene.shim_pid()]);
     scene.finish(&mut client);
 }
 
