@@ -156,15 +156,11 @@ impl DirStore {
     /// Removes an intent that counts no more; tells whether it is gone. A failure does no harm: a record goes before it, and the next
     /// start tries again.
     fn drop_intent(&self, dir: &Path) -> bool {
-        let path = dir.join(INTENT_FILE);
-        match self.fs.remove_file(&path) {
-            Ok(()) => true,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => true,
-            Err(error) => {
-                warn!(path = %path.display(), %error, "intent not removed");
-                false
-            }
+        let removed = remove_volatile(self.fs.as_ref(), &dir.join(INTENT_FILE));
+        if let Err(error) = &removed {
+            warn!(error = error as &dyn std::error::Error, "intent not removed");
         }
+        removed.is_ok()
     }
 
     /// Removes an empty directory. A failure does no harm: the next start tries again.
@@ -204,14 +200,15 @@ impl Store for DirStore {
         self.write(record, |fs, root, relative, bytes, slot| {
             slot.is_removal_announced = false;
             let dir = root.join(relative);
-            if !std::mem::take(&mut slot.has_directory) {
+            let had_directory = std::mem::take(&mut slot.has_directory);
+            if !had_directory {
                 create_dirs_volatile(fs, root, relative, 0o700)?;
-                // Sync the file first: the file system then commits the new directories with it, and syncing them costs
-                // nothing.
-                replace(fs, &dir.join(RECORD_FILE), bytes, 0o600)?;
+            }
+            replace(fs, &dir.join(RECORD_FILE), bytes, 0o600)?;
+            if !had_directory {
+                // The file was synced first: the file system has committed the new directories with it, and syncing them
+                // costs nothing.
                 sync_dirs(fs, root, relative)?;
-            } else {
-                replace(fs, &dir.join(RECORD_FILE), bytes, 0o600)?;
             }
             slot.has_directory = true;
             slot.is_intent_gone = slot.is_intent_gone || self.drop_intent(&dir);
