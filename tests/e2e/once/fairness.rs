@@ -140,17 +140,26 @@ fn a_namespaces_hung_roots_as_many_as_may_be_hold_up_no_other_namespace() {
         command.args(["-n", "hung", "run", "-d", "--user", "app", "--name", &format!("c{number}"), &root, "/bin/true"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("run contd run")
     };
-    let mut hung: Vec<Child> = (0..MOST).map(run).collect();
+    let mut numbers = 0..;
+    let mut begin = || run(numbers.next().expect("endless"));
+    let mut hung: Vec<Child> = (0..MOST).map(|_| begin()).collect();
     eventually("the threads of the namespace to hang", || (threads(&node) >= before + 16).then_some(()));
     let creating = || {
         let list = node.contd(["-n", "hung", "ps", "-a"]);
         list.ok().lines().filter(|line| line.contains("Creating")).count()
     };
-    eventually("all of them to be under way", || (creating() == MOST).then_some(()));
-    // One more is told why not.
-    let busy = run(MOST).wait_with_output().expect("wait");
-    let words = String::from_utf8_lossy(&busy.stderr).into_owned();
-    assert!(words.contains("limits.runs_per_namespace"), "{words}");
+    eventually("all of them to be under way, and one more to be told why not", || {
+        // Each has half a minute. On a slow machine that is over before the last one is under way: another takes its place.
+        for run in &mut hung {
+            if run.try_wait().expect("look at it").is_some() {
+                let given_up = std::mem::replace(run, begin()).wait_with_output().expect("wait");
+                let words = String::from_utf8_lossy(&given_up.stderr).into_owned();
+                assert!(words.contains("not done within 30s"), "{words}");
+            }
+        }
+        let busy = (creating() == MOST).then(|| begin().wait_with_output().expect("wait"))?;
+        String::from_utf8_lossy(&busy.stderr).contains("limits.runs_per_namespace").then_some(())
+    });
     for _ in 0..3 {
         node.contd(["-n", "well", "run", "--rm", flist.arg(), "/bin/true"]).ok();
     }
