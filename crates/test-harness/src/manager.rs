@@ -8,15 +8,18 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// The number of the first descriptor that is passed.
 const FIRST: i32 = 3;
+
+/// How long an end of this manager may go unnoticed, in milliseconds.
+const LOOK_AGAIN_MS: u16 = 50;
 
 /// One stored descriptor.
 #[derive(Debug)]
@@ -27,8 +30,9 @@ struct Stored {
     is_polled: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    socket: UnixDatagram,
     stored: Vec<Stored>,
     said: Vec<String>,
 }
@@ -48,12 +52,17 @@ impl Manager {
     pub fn new(root: &Path) -> Self {
         let path = root.join("input/notify");
         let socket = UnixDatagram::bind(&path).expect("bind the notify socket");
-        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("set a time-out");
-        let (state, is_over) = (Arc::<Mutex<State>>::default(), Arc::new(AtomicBool::new(false)));
+        socket.set_nonblocking(true).expect("set it");
+        let ready = socket.try_clone().expect("duplicate");
+        let state = Arc::new(Mutex::new(State { socket, stored: Vec::new(), said: Vec::new() }));
+        let is_over = Arc::new(AtomicBool::new(false));
         let (heard, over) = (Arc::clone(&state), Arc::clone(&is_over));
+        // A sender shall not wait for a question.
         let hearing = std::thread::spawn(move || {
             while !over.load(Ordering::SeqCst) {
-                hear(&socket, &heard);
+                let mut fds = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::from(LOOK_AGAIN_MS)).expect("poll");
+                heard.lock().expect("lock").hear();
             }
         });
         Self { path, state, is_over, hearing: Some(hearing), unit_socket: None }
@@ -68,9 +77,16 @@ impl Manager {
         manager
     }
 
+    /// The state with all that was sent before this call.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().expect("lock");
+        state.hear();
+        state
+    }
+
     /// Makes of a command what the manager would start.
     pub fn dress(&self, command: &Command) -> Command {
-        let mut state = self.state.lock().expect("lock");
+        let mut state = self.state();
         state.stored.retain(|stored| !stored.is_polled || !has_hung_up(&stored.fd));
         let socket = self.unit_socket.iter().map(|socket| ("contd.socket".to_owned(), socket.as_fd()));
         let stored = state.stored.iter().map(|stored| (stored.name.clone(), stored.fd.as_fd()));
@@ -103,20 +119,19 @@ impl Manager {
 
     /// Returns the names of what is stored, in order.
     pub fn stored(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.state.lock().expect("lock").stored.iter().map(|stored| stored.name.clone()).collect();
+        let mut names: Vec<String> = self.state().stored.iter().map(|stored| stored.name.clone()).collect();
         names.sort();
         names
     }
 
     /// Forgets all that is stored.
     pub fn lose_all(&self) {
-        self.state.lock().expect("lock").stored.clear();
+        self.state().stored.clear();
     }
 
     /// Tells whether it has heard a line.
     pub fn has_heard(&self, line: &str) -> bool {
-        self.state.lock().expect("lock").said.iter().any(|said| said == line)
+        self.state().said.iter().any(|said| said == line)
     }
 }
 
@@ -129,34 +144,44 @@ impl Drop for Manager {
     }
 }
 
-fn hear(socket: &UnixDatagram, state: &Mutex<State>) {
-    let mut buffer = [0; 4096];
-    let mut space = nix::cmsg_space!([i32; 8]);
-    let (text, fds) = {
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let Ok(message) = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags) else { return };
-        let mut fds = Vec::new();
-        for control in message.cmsgs().expect("whole") {
-            if let ControlMessageOwned::ScmRights(numbers) = control {
-                // SAFETY: the kernel has just made these for us, and nobody else knows their numbers.
-                fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+impl State {
+    /// Hears all that was sent.
+    fn hear(&mut self) {
+        let mut buffer = [0; 4096];
+        loop {
+            let mut space = nix::cmsg_space!([i32; 8]);
+            let mut slices = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let message = match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+                Ok(message) => message,
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return,
+                Err(errno) => panic!("hear: {errno}"),
+            };
+            let mut fds = Vec::new();
+            for control in message.cmsgs().expect("whole") {
+                if let ControlMessageOwned::ScmRights(numbers) = control {
+                    // SAFETY: the kernel has just made these for us, and nobody else knows their numbers.
+                    fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+                }
             }
+            let length = message.bytes;
+            self.take(&String::from_utf8_lossy(&buffer[..length]), fds);
         }
-        (message.bytes, fds)
-    };
-    let text = String::from_utf8_lossy(&buffer[..text]).into_owned();
-    let mut state = state.lock().expect("lock");
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
-    let name = value("FDNAME=").unwrap_or_else(|| "stored".to_owned());
-    if text.contains("FDSTORE=1") {
-        let is_polled = value("FDPOLL=").as_deref() != Some("0");
-        state.stored.extend(fds.into_iter().map(|fd| Stored { name: name.clone(), fd, is_polled }));
     }
-    if text.contains("FDSTOREREMOVE=1") {
-        state.stored.retain(|stored| stored.name != name);
+
+    fn take(&mut self, text: &str, fds: Vec<OwnedFd>) {
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+        let name = value("FDNAME=").unwrap_or_else(|| "stored".to_owned());
+        if text.contains("FDSTORE=1") {
+            let is_polled = value("FDPOLL=").as_deref() != Some("0");
+            self.stored.extend(fds.into_iter().map(|fd| Stored { name: name.clone(), fd, is_polled }));
+        }
+        if text.contains("FDSTOREREMOVE=1") {
+            self.stored.retain(|stored| stored.name != name);
+        }
+        self.said.extend(text.lines().map(str::to_owned));
     }
-    state.said.extend(text.lines().map(str::to_owned));
 }
 
 fn has_hung_up(fd: &OwnedFd) -> bool {
