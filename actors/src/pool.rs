@@ -80,6 +80,13 @@ impl Pool {
         Self { permits: Arc::new(Semaphore::new(threads.max(1))) }
     }
 
+    /// Waits until the jobs that have begun, or wait for a thread, have ended.
+    pub(crate) async fn come_to_rest(&self, threads: usize) {
+        let all = u32::try_from(threads.max(1)).unwrap_or(u32::MAX);
+        // The queue is fair: this comes behind all who wait. It is never closed.
+        let _all = self.permits.acquire_many(all).await;
+    }
+
     /// Runs a job alone under `lock`. The lock and the thread are given back when the job has ended, not when the caller
     /// stops waiting.
     pub(crate) async fn run_locked<T: Send + 'static>(

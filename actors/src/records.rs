@@ -1,6 +1,7 @@
 //! Reads and writes records in threads: one write of a container after the other, by its latest actor only.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use contd_store::{ContainerRecord, Loaded, Store, StoreError};
@@ -24,8 +25,18 @@ pub(crate) enum RecordError {
     /// A later actor of the container writes now.
     #[error("write the record of container {id}: its actor was replaced")]
     Replaced { id: ContainerId },
+    /// The node has come to rest; records are its successor's.
+    #[error("write the record of container {id}: the node has ended")]
+    Ended { id: ContainerId },
     #[error("reach the record of container {id}: the store did not answer within {waited:?}")]
     Deadline { id: ContainerId, waited: Duration },
+}
+
+impl RecordError {
+    /// Tells whether the node has ended, which is no failure: its successor does what is to be done.
+    pub(crate) fn is_end_of_node(&self) -> bool {
+        matches!(self, Self::Ended { .. })
+    }
 }
 
 impl Explain for RecordError {
@@ -33,7 +44,7 @@ impl Explain for RecordError {
         match self {
             Self::Store(source) => source.kind(),
             Self::Job(source) => source.kind(),
-            Self::Replaced { .. } => ErrorKind::Unavailable,
+            Self::Replaced { .. } | Self::Ended { .. } => ErrorKind::Unavailable,
             Self::Deadline { .. } => ErrorKind::Timeout,
         }
     }
@@ -42,7 +53,7 @@ impl Explain for RecordError {
         match self {
             Self::Store(source) => source.hint(),
             Self::Job(source) => source.hint(),
-            Self::Replaced { .. } => Some("retry".to_owned()),
+            Self::Replaced { .. } | Self::Ended { .. } => Some("retry".to_owned()),
             Self::Deadline { .. } => Some("look at the disk of the state directory".to_owned()),
         }
     }
@@ -71,11 +82,19 @@ pub(crate) fn found_info(record: &ContainerRecord) -> ContainerInfo {
 pub(crate) struct Records {
     store: Arc<dyn Store>,
     pool: Pool,
+    has_ended: Arc<AtomicBool>,
 }
 
 impl Records {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, pool: Pool::new(THREADS) }
+        Self { store, pool: Pool::new(THREADS), has_ended: Arc::default() }
+    }
+
+    /// Lets nothing be written or removed any more, and waits for what has begun: from then on the records are the next
+    /// node's, also while actors of this one still end.
+    pub(crate) async fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.pool.come_to_rest(THREADS).await;
     }
 
     /// Reads everything; only at the start.
@@ -93,13 +112,15 @@ impl Records {
         id: ContainerId,
     ) -> Result<Option<ContainerRecord>, RecordError> {
         let (store, lost) = (Arc::clone(&self.store), id.clone());
-        let work = self.pool.run_locked(&locks.record, "read a record", move || store.get(&namespace, &id));
+        let read = move || store.get(&namespace, &id).map_err(RecordError::Store);
+        let work = self.pool.run_locked(&locks.record, "read a record", read);
         bounded(lost, work).await
     }
 
     /// Prepares a write; `writer` is the number of the actor.
     pub(crate) fn write_of(&self, locks: &Arc<ContainerLocks>, writer: u64, record: ContainerRecord) -> RecordWrite {
-        RecordWrite { store: Arc::clone(&self.store), locks: Arc::clone(locks), writer, record: Arc::new(record) }
+        let (store, has_ended) = (Arc::clone(&self.store), Arc::clone(&self.has_ended));
+        RecordWrite { store, has_ended, locks: Arc::clone(locks), writer, record: Arc::new(record) }
     }
 
     /// Writes a record.
@@ -119,9 +140,14 @@ impl Records {
         namespace: NamespaceId,
         id: ContainerId,
     ) -> Result<(), RecordError> {
-        let (store, lost) = (Arc::clone(&self.store), id.clone());
+        let (store, has_ended, lost) = (Arc::clone(&self.store), Arc::clone(&self.has_ended), id.clone());
         let lock = Arc::clone(&locks.record);
-        let work = self.pool.run_locked(&lock, "remove a record", move || store.remove(&namespace, &id));
+        let work = self.pool.run_locked(&lock, "remove a record", move || {
+            if has_ended.load(Ordering::SeqCst) {
+                return Err(RecordError::Ended { id });
+            }
+            store.remove(&namespace, &id).map_err(RecordError::Store)
+        });
         bounded(lost, work).await
     }
 }
@@ -130,6 +156,7 @@ impl Records {
 #[derive(Debug, Clone)]
 pub(crate) struct RecordWrite {
     store: Arc<dyn Store>,
+    has_ended: Arc<AtomicBool>,
     locks: Arc<ContainerLocks>,
     writer: u64,
     record: Arc<ContainerRecord>,
@@ -140,6 +167,9 @@ impl RecordWrite {
     /// records are cumulative.
     pub(crate) fn run(&self) -> Result<(), RecordError> {
         let record = &*self.record;
+        if self.has_ended.load(Ordering::SeqCst) {
+            return Err(RecordError::Ended { id: record.id.clone() });
+        }
         if self.locks.is_replaced(self.writer) {
             return Err(RecordError::Replaced { id: record.id.clone() });
         }
@@ -158,10 +188,10 @@ impl RecordWrite {
 
 async fn bounded<T>(
     id: ContainerId,
-    work: impl Future<Output = Result<Result<T, StoreError>, JobLost>>,
+    work: impl Future<Output = Result<Result<T, RecordError>, JobLost>>,
 ) -> Result<T, RecordError> {
     match tokio::time::timeout(RECORD_TIMEOUT, work).await {
-        Ok(done) => done.map_err(RecordError::Job)?.map_err(RecordError::Store),
+        Ok(done) => done.map_err(RecordError::Job)?,
         Err(_elapsed) => Err(RecordError::Deadline { id, waited: RECORD_TIMEOUT }),
     }
 }

@@ -9,6 +9,7 @@ use contd_bundle::Bundles;
 use contd_logs::LogFiles;
 use contd_shim_client::ShimClient;
 use contd_types::{Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::error;
 
@@ -99,9 +100,10 @@ impl Shared {
         self.is_going_down.load(Ordering::SeqCst)
     }
 
-    /// Publishes an event; lost only when the journal does not keep up.
+    /// Publishes an event; lost only when the journal does not keep up. After the end of the node it is its successor's to
+    /// publish, as what it is about is to be recorded.
     pub(crate) fn publish(&self, event: ContainerEvent) {
-        if self.events.try_send(event).is_err() {
+        if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
             error!("the journal does not keep up, an event is lost");
         }
     }

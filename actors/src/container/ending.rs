@@ -229,6 +229,10 @@ impl ContainerActor {
         let generation = self.generation;
         let write = self.save().into_actor(self).map(move |result, actor, ctx| {
             contd_failpoint::hit(Failpoint::ExitStored);
+            if result.as_ref().is_err_and(|failure| failure.is_end_of_node()) {
+                // The successor hears of it from the shim, writes it down and tells it.
+                return;
+            }
             let is_stale = actor.generation != generation;
             actor.tell_exit();
             match result {

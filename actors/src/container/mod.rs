@@ -231,7 +231,9 @@ impl ContainerActor {
     /// Writes the record without anybody waiting for it; the next write repeats what this one failed to.
     fn save_in_passing(&mut self, ctx: &mut Context<Self>) {
         let write = self.save().into_actor(self).map(|result, actor, _ctx| {
-            if let Err(failure) = result {
+            if let Err(failure) = result
+                && !failure.is_end_of_node()
+            {
                 error!(parent: actor.subject.span(), error = one_line(&failure), "record not written");
             }
         });

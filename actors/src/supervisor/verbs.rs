@@ -278,9 +278,13 @@ impl Handler<Shutdown> for Supervisor {
         self.phase.send_replace(Phase::Closing);
         let mut operations = self.shared.operations.subscribe();
         let drain = self.shared.config.shutdown_drain;
+        let records = self.shared.records.clone();
         let drained = async move {
             let idle = operations.wait_for(|count| *count == 0);
-            tokio::time::timeout(drain, idle).await.is_ok()
+            let is_drained = tokio::time::timeout(drain, idle).await.is_ok();
+            // Actors may still be at work when the next node has the records.
+            let is_written = tokio::time::timeout(drain, records.end()).await.is_ok();
+            is_drained && is_written
         };
         Box::pin(drained.into_actor(self).map(|is_drained, actor, ctx| {
             if !is_drained {

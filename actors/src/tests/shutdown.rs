@@ -1,7 +1,7 @@
 //! The node goes down: all containers are ended in time, nothing is started, and the next daemon goes on by policy.
 
 use super::*;
-use crate::messages::ShutDownNode;
+use crate::messages::{ShutDownNode, Shutdown, UpdateContainer};
 use contd_rootfs::fake::Call;
 use contd_shim_client::fake::{Program, Reaction};
 use contd_types::{ErrorKind, Signal, State};
@@ -123,4 +123,43 @@ async fn what_does_not_end_is_named() {
     assert!(error.message.contains("1 of 2 containers have not ended: a/undying"), "{error:?}");
     assert_eq!(state(&node, "web").await, Some(StateName::Stopped));
     assert!(!world.rootfs.calls().contains(&Call::TakeDown), "a root was taken down under a container that lives");
+}
+
+#[actix::test]
+async fn a_node_ends_behind_its_last_write_and_its_actors_write_nothing_more() {
+    let world = World::new();
+    let node = world.start();
+    let id = run(&node, spec("web")).await.unwrap();
+    world.store.script([contd_store::Outcome::Hang]);
+    let writes = || world.store.calls().len();
+    let (before, slow) = (writes(), node.clone());
+    let update = UpdateContainer { target: target("web"), restart: Some(RestartPolicy::Always) };
+    let updated = actix_rt::spawn(async move { ask_api(&slow, update, LONG).await });
+    while_hanging(async {
+        while writes() == before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let ending = node.clone();
+    let ended = actix_rt::spawn(async move { ask_api(&ending, Shutdown, LONG).await });
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    let is_early = ended.is_finished();
+    world.store.heal();
+    assert!(!is_early, "the next node may begin, and a write of this one is under way");
+    ended.await.unwrap().unwrap();
+    assert_eq!(world.store.records()[0].spec.restart, RestartPolicy::Always);
+    drop(updated);
+    // Its actor may be there still, and hears of an end.
+    let before = writes();
+    assert!(world.shims.exit_code(&id, 7));
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(writes(), before);
+    let next = world.start();
+    until_state(&next, "web", StateName::Backoff).await;
+    assert_eq!(inspect(&next, "web").await.unwrap().last_exit.unwrap().shell_code(), 7);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use contd_durable::DurableError;
 use contd_types::{ContainerId, NamespaceId};
@@ -35,12 +35,15 @@ pub enum Outcome {
     Fail,
     /// The call fails after it has done its work.
     FailAfter,
+    /// The call waits until [`FakeStore::heal`], and succeeds.
+    Hang,
 }
 
 /// A store in memory. Each call takes the next outcome of the script; calls succeed when the script is used up.
 #[derive(Debug, Default)]
 pub struct FakeStore {
     inner: Mutex<Inner>,
+    healed: Condvar,
     sequencer: Sequencer,
 }
 
@@ -49,6 +52,7 @@ struct Inner {
     records: BTreeMap<Key, ContainerRecord>,
     calls: Vec<StoreCall>,
     script: VecDeque<Outcome>,
+    heals: u64,
 }
 
 impl FakeStore {
@@ -72,7 +76,10 @@ impl FakeStore {
 
     /// Clears the script: every call succeeds from now on.
     pub fn heal(&self) {
-        lock(&self.inner).script.clear();
+        let mut inner = lock(&self.inner);
+        inner.script.clear();
+        inner.heals += 1;
+        self.healed.notify_all();
     }
 
     /// Returns all calls so far, in order, the failed ones included.
@@ -97,6 +104,13 @@ impl FakeStore {
             Outcome::Succeed => work(&mut inner),
             Outcome::Fail => Err(error()),
             Outcome::FailAfter => work(&mut inner).and_then(|_| Err(error())),
+            Outcome::Hang => {
+                let before = inner.heals;
+                while inner.heals == before {
+                    inner = self.healed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                }
+                work(&mut inner)
+            }
         }
     }
 }
