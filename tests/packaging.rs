@@ -78,7 +78,7 @@ fn all_that_a_node_needs_is_installed_and_nothing_of_the_tests() {
         "share/man/man1/contd-flist-pack.1",
         "share/doc/contd/examples/config.toml",
         "share/doc/contd/examples/zinit/contd.yaml",
-        "share/doc/contd/examples/zinit/contd-shutdown.yaml",
+        "share/doc/contd/examples/zinit/contd_shutdown.yaml",
         "share/doc/contd/LICENSE",
         "share/doc/contd/README.md",
         "share/doc/contd/CHANGELOG.md",
@@ -146,7 +146,7 @@ fn another_prefix_is_written_into_the_units() {
     let place = Place::new("/opt/contd");
     place.install();
     assert!(place.all().iter().all(|path| path.starts_with("opt")), "{:?}", place.all());
-    for file in ["lib/systemd/system/contd.service", "share/doc/contd/examples/zinit/contd-shutdown.yaml"] {
+    for file in ["lib/systemd/system/contd.service", "share/doc/contd/examples/zinit/contd_shutdown.yaml"] {
         let text = fs::read_to_string(place.at(&format!("opt/contd/{file}"))).expect("read");
         assert!(text.contains("/opt/contd/bin/contd") && !text.contains("/usr/local"), "{text}");
     }

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use contd_test_harness::node::Output;
 use contd_test_harness::{Flist, eventually, said};
 
-use super::{Site, contd, machine, main_pid, nothing_is_left, systemctl};
+use crate::systemd::{machine, main_pid, nothing_is_left, systemctl};
+use crate::{INSTALLED, Site, contd};
 
 /// Where a package, contd and its containers leave files.
 const PLACES: [&str; 7] = ["/etc", "/usr", "/var", "/opt", "/srv", "/root", "/run/contd"];
@@ -58,7 +59,7 @@ fn next_version(package: &str, dir: &Path) -> String {
 /// Takes away what tests before this one have installed and left.
 #[track_caller]
 fn clear() {
-    if Path::new("/usr/local/bin/contd").exists() {
+    if Path::new(INSTALLED).exists() {
         systemctl(&["stop", "contd.service", "contd.socket"]);
         run(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/install.sh"), &["--uninstall"]);
         systemctl(&["daemon-reload"]);

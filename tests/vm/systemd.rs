@@ -1,112 +1,52 @@
 //! contd as `make install` puts it on a machine with systemd: its restart, its death, the socket that stands for it, and the unit that
 //! its containers stand below.
-//!
-//! It changes the machine, so it is run in the nodes of `make vm` only.
-#![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "tests: a broken assumption shall end the test, loudly, and real processes live in real time"
-)]
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::Command;
+use std::sync::MutexGuard;
 
-use contd_test_harness::census::{cgroups_below, command_lines, members, mounts};
+use contd_test_harness::census::{cgroups_below, command_lines, members};
+use contd_test_harness::eventually;
 use contd_test_harness::node::Output;
-use contd_test_harness::{Flist, assert_counted, eventually, said};
 
-mod package;
-
-/// One machine, one contd.
-static MACHINE: Mutex<()> = Mutex::new(());
+use crate::{INSTALLED, Site, command, contd, inspect, install, kill, lines};
 
 /// The unit that containers stand below, and its cgroup.
 const UNIT: &str = "contd-containers.service";
 const UNIT_CGROUP: &str = "system.slice/contd-containers.service";
 
-/// Numbers lines until it may end, then ends with code 23.
-const COUNT: &str = "i=0; while [ ! -e /data/go ]; do i=$((i+1)); echo line $i; sleep 0.01; done; exit 23";
-
-/// An installed contd that runs one container, which must notice nothing.
-struct Site {
-    scratch: tempfile::TempDir,
-    flist: Flist,
-    pid: serde_json::Value,
-    _lock: MutexGuard<'static, ()>,
-}
-
 impl Site {
     /// Installs, starts both units, and runs the container.
     #[track_caller]
-    fn set() -> Self {
+    fn of_systemd() -> Self {
         let lock = machine();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let built = Path::new(env!("CARGO_BIN_EXE_contd")).parent().expect("a directory");
-        if !Path::new("/usr/local/bin/contd").exists() {
-            let mut install = Command::new(root.join("contrib/install.sh"));
-            Output::of(&install.arg(built).output().expect("run the script")).ok();
-            systemctl(&["daemon-reload"]);
-        }
+        install();
+        systemctl(&["daemon-reload"]);
         systemctl(&["start", "contd.socket", "contd.service"]);
         Self::run(lock)
     }
 
-    /// Runs the container by the contd that is installed.
-    #[track_caller]
-    fn run(lock: MutexGuard<'static, ()>) -> Self {
-        let scratch = tempfile::Builder::new().prefix("contd-t-").tempdir_in("/tmp").expect("make a directory");
-        let flist = Flist::busybox(scratch.path());
-        let share = format!("{}:/data", scratch.path().display());
-        contd(&["run", "-d", "--name", "counts", "-v", &share, flist.arg(), "/bin/sh", "-c", COUNT]);
-        let pid = inspect("counts")["pid"].clone();
-        Self { scratch, flist, pid, _lock: lock }
-    }
-
-    /// Demands that the container goes on as the process it was.
-    #[track_caller]
-    fn goes_on(&self) {
-        let before = lines().len();
-        eventually("it to go on", || (lines().len() > before + 5).then_some(()));
-        assert_eq!(inspect("counts")["pid"], self.pid);
-    }
-
     /// Lets the container end; demands every line, its true code, and that nothing is left once the daemon is stopped.
     #[track_caller]
-    fn end(self) {
+    fn end_of_systemd(self) {
         self.end_container();
         systemctl(&["stop", "contd.service", "contd.socket"]);
-        nothing_is_left("/usr/local/bin/contd");
-    }
-
-    /// Lets the container end; demands every line and its true code.
-    #[track_caller]
-    fn end_container(&self) {
-        std::fs::write(self.scratch.path().join("go"), "").expect("let it end");
-        assert_eq!(contd(&["wait", "counts"]), "23");
-        assert_counted(&lines());
-        contd(&["rm", "counts"]);
+        nothing_is_left(INSTALLED);
     }
 }
 
-/// Takes the machine for one test.
+/// Takes a machine with systemd for one test.
 #[track_caller]
-fn machine() -> MutexGuard<'static, ()> {
-    assert!(std::env::var_os("CONTD_TEST_NODE").is_some(), "this changes the machine: run it by `make vm`");
+pub(crate) fn machine() -> MutexGuard<'static, ()> {
+    let machine = crate::machine();
     assert!(Path::new("/run/systemd/system").exists(), "this node has no systemd");
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+    machine
 }
 
-/// Demands that no process of our programs is left, no mount and no container's cgroup.
+/// Demands that no process of the programs that begin so is left, no mount and no container's cgroup.
 #[track_caller]
-fn nothing_is_left(programs: &str) {
-    eventually("all processes to be gone", || {
-        let is_ours = |(_, line): &(i32, String)| line.starts_with(programs);
-        (!command_lines().iter().any(is_ours)).then_some(())
-    });
-    assert_eq!(mounts(Path::new("/run/contd")), [].into(), "mounts are left");
-    assert_eq!(mounts(Path::new("/var/lib/contd")), [].into(), "mounts are left");
-    assert_eq!(cgroups_below("contd"), [].into(), "cgroups at the top");
+pub(crate) fn nothing_is_left(programs: &str) {
+    crate::nothing_is_left(programs, &["/run/contd", "/var/lib/contd"]);
     let cgroups = cgroups_below(&format!("{UNIT_CGROUP}/contd"));
     assert!(cgroups.iter().all(|cgroup| cgroup.ends_with("contd")), "cgroups are left: {cgroups:?}");
 }
@@ -132,12 +72,7 @@ fn holder() -> i32 {
 }
 
 #[track_caller]
-fn kill(pid: i32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kill it");
-}
-
-#[track_caller]
-fn systemctl(args: &[&str]) -> String {
+pub(crate) fn systemctl(args: &[&str]) -> String {
     let output = Output::of(&Command::new("systemctl").args(args).output().expect("run systemctl"));
     if output.code != 0 {
         let log = Command::new("journalctl").args(["-u", "contd*", "-n", "50", "--no-pager"]).output();
@@ -147,49 +82,25 @@ fn systemctl(args: &[&str]) -> String {
     output.stdout.trim().to_owned()
 }
 
-fn command(args: &[&str]) -> Output {
-    let mut command = Command::new("contd");
-    Output::of(&command.args(args).stdin(Stdio::null()).output().expect("run contd"))
-}
-
-#[track_caller]
-fn contd(args: &[&str]) -> String {
-    command(args).ok().to_owned()
-}
-
-/// A container, once the daemon is attached to it.
-#[track_caller]
-fn inspect(name: &str) -> serde_json::Value {
-    eventually("the daemon to be attached", || {
-        let info: serde_json::Value = serde_json::from_str(&contd(&["inspect", name])).expect("inspect prints JSON");
-        (info["status"] != "recovering").then_some(info)
-    })
-}
-
-/// Its whole lines so far.
-fn lines() -> Vec<String> {
-    said(&std::fs::read_to_string("/var/log/default/counts.log").expect("read the log"))
-}
-
 /// The daemon's pid, as systemd knows it; 0 if there is none.
 #[track_caller]
-fn main_pid() -> i32 {
+pub(crate) fn main_pid() -> i32 {
     systemctl(&["show", "-P", "MainPID", "contd.service"]).parse().expect("a pid")
 }
 
 #[test]
 fn no_container_notices_that_systemd_restarts_the_daemon() {
-    let site = Site::set();
+    let site = Site::of_systemd();
     let before = main_pid();
     systemctl(&["restart", "contd.service"]);
     assert_ne!(main_pid(), before, "it is the same process");
     site.goes_on();
-    site.end();
+    site.end_of_systemd();
 }
 
 #[test]
 fn systemd_starts_a_daemon_that_was_killed_again() {
-    let site = Site::set();
+    let site = Site::of_systemd();
     let before = main_pid();
     systemctl(&["kill", "--kill-who=main", "--signal=KILL", "contd.service"]);
     eventually("another daemon", || {
@@ -197,24 +108,24 @@ fn systemd_starts_a_daemon_that_was_killed_again() {
         (pid != 0 && pid != before).then_some(())
     });
     site.goes_on();
-    site.end();
+    site.end_of_systemd();
 }
 
 #[test]
 fn a_call_starts_the_daemon_whose_socket_systemd_holds() {
-    let site = Site::set();
+    let site = Site::of_systemd();
     systemctl(&["stop", "contd.service"]);
     assert_eq!(main_pid(), 0, "it is stopped");
     // A caller waits five seconds for it; on a slow node it is not there yet.
     eventually("the daemon to answer", || command(&["ps"]).stdout.contains("counts").then_some(()));
     assert_ne!(main_pid(), 0, "nobody has started it");
     site.goes_on();
-    site.end();
+    site.end_of_systemd();
 }
 
 #[test]
 fn systemd_shows_containers_and_helpers_at_their_unit_and_only_the_daemon_at_its_own() {
-    let site = Site::set();
+    let site = Site::of_systemd();
     let id = inspect("counts")["id"].as_str().expect("an id").to_owned();
     assert_eq!(cgroup_of(&site.pid), format!("{UNIT_CGROUP}/contd/{id}"));
     eventually("the flist server to have moved", || {
@@ -243,7 +154,7 @@ fn systemd_shows_containers_and_helpers_at_their_unit_and_only_the_daemon_at_its
     systemctl(&["restart", "contd.service"]);
     eventually("systemd to have started it", || journal_says(&journal(), "Started contd.service").then_some(()));
     site.goes_on();
-    site.end();
+    site.end_of_systemd();
 }
 
 /// Demands that no process was left over when the unit was started, as far as the journal goes.
@@ -255,7 +166,7 @@ fn journal_says(journal: &str, words: &str) -> bool {
 
 #[test]
 fn a_limit_that_systemd_sets_on_the_unit_bounds_all_containers() {
-    let site = Site::set();
+    let site = Site::of_systemd();
     let used = std::fs::read_to_string(format!("/sys/fs/cgroup/{UNIT_CGROUP}/memory.current")).expect("read");
     let limit = used.trim().parse::<u64>().expect("a number") + (64 << 20);
     systemctl(&["set-property", "--runtime", UNIT, &format!("MemoryMax={limit}")]);
@@ -268,12 +179,12 @@ fn a_limit_that_systemd_sets_on_the_unit_bounds_all_containers() {
     assert_eq!(systemctl(&["is-active", UNIT]), "active");
     contd(&["rm", "eats"]);
     site.goes_on();
-    site.end();
+    site.end_of_systemd();
 }
 
 #[test]
 fn systemd_hears_nothing_of_the_deaths_of_holders_and_the_next_holder_is_in_the_unit() {
-    let site = Site::set();
+    let site = Site::of_systemd();
     let since = || systemctl(&["show", "-P", "ActiveEnterTimestampMonotonic", UNIT]);
     let (began, first, daemon) = (since(), holder(), main_pid());
     let helpers = format!("{UNIT_CGROUP}/helpers");
@@ -290,12 +201,12 @@ fn systemd_hears_nothing_of_the_deaths_of_holders_and_the_next_holder_is_in_the_
     assert_eq!(inspect("next")["status"], "running");
     contd(&["rm", "-f", "-t", "0", "next"]);
     assert_eq!(since(), began, "the unit was restarted");
-    site.end();
+    site.end_of_systemd();
 }
 
 #[test]
 fn systemd_ends_all_in_order_with_the_unit_and_the_next_start_goes_on_by_policy() {
-    let site = Site::set();
+    let site = Site::of_systemd();
     let polite = "trap 'echo bye; exit 7' USR1; echo up; while :; do sleep 0.05; done";
     let run =
         ["run", "-d", "--name", "polite", "--restart", "always", "--stop-signal", "USR1", "--stop-timeout", "300"];
@@ -310,7 +221,7 @@ fn systemd_ends_all_in_order_with_the_unit_and_the_next_start_goes_on_by_policy(
         assert_eq!((property("ActiveState"), property("Result")), ("inactive".into(), "success".into()), "{unit}");
     }
     assert!(!Path::new(&format!("/sys/fs/cgroup/{UNIT_CGROUP}")).exists(), "its cgroup is left");
-    nothing_is_left("/usr/local/bin/contd");
+    nothing_is_left(INSTALLED);
     systemctl(&["start", "contd.socket", "contd.service"]);
     let again = eventually("it to run again", || Some(inspect("polite")).filter(|info| info["status"] == "running"));
     assert_eq!(cgroup_of(&again["pid"]), format!("{UNIT_CGROUP}/contd/{}", again["id"].as_str().expect("an id")));
@@ -320,5 +231,5 @@ fn systemd_ends_all_in_order_with_the_unit_and_the_next_start_goes_on_by_policy(
     assert!(lines().len() > before + 10, "it had no time");
     contd(&["rm", "-f", "-t", "0", "counts", "polite"]);
     systemctl(&["stop", UNIT, "contd.socket"]);
-    nothing_is_left("/usr/local/bin/contd");
+    nothing_is_left(INSTALLED);
 }

@@ -12,7 +12,7 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(900);
 pub(crate) const END_TO_END: &str = "contd e2e";
 
 /// Tests that change the machine they run on: in a virtual machine only ([`crate::vm`]).
-pub(crate) const IN_A_NODE_ONLY: &str = "contd systemd";
+pub(crate) const IN_A_NODE_ONLY: &str = "contd vm";
 
 /// A test in a module of this name is run in the first variant only: neither the runtime nor warm slots have a part in it.
 const ONCE: &str = "once::";

@@ -12,6 +12,7 @@ mod choice;
 mod expected;
 mod node_job;
 mod package;
+mod zinit;
 
 use std::path::Path;
 use std::process::Command;
@@ -110,7 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         let is_emulated = is_emulated(target);
         let threads = options.threads.unwrap_or(if is_emulated { EMULATED_THREADS } else { THREADS });
         let slowness = if is_emulated { SLOWNESS } else { 1 };
-        let node = node_job::NodeJob { root: &root, name, slowness, threads };
+        let node = node_job::NodeJob { root: &root, name, target, slowness, threads };
         let job = node.prepare(built, &binaries(built)?, &choice, &expected)?;
         plans.push(Plan { name, job, choice, expected });
     }

@@ -4,9 +4,15 @@ use std::path::Path;
 
 use super::choice::Choice;
 use super::expected::Expected;
-use super::package;
+use super::{package, zinit};
 use crate::build::{Built, TestBinary};
 use crate::plan::{Job, SILENCE};
+
+/// Makes what the tests of a module find beside the programs, in a directory of theirs, for another machine if that is named; its path.
+type Make = fn(&Path, Option<&str>) -> Result<String, String>;
+
+/// The modules of `tests/vm/` that need more than the programs.
+const NEEDS: [(&str, Make); 2] = [("package::", package::make), ("zinit::", zinit::make)];
 
 /// How a node runs its tests.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +20,8 @@ pub(crate) struct NodeJob<'a> {
     /// The repository.
     pub(crate) root: &'a Path,
     pub(crate) name: &'a str,
+    /// The target that cargo builds for, if its machine is not ours.
+    pub(crate) target: Option<&'a str>,
     /// How many times longer its tests wait.
     pub(crate) slowness: u32,
     /// How many of them run at once.
@@ -24,7 +32,7 @@ impl NodeJob<'_> {
     /// Writes the script and says how the machine is started.
     ///
     /// # Errors
-    /// When the script cannot be written, or the package that a test installs cannot be made.
+    /// When the script cannot be written, or what a test needs cannot be made.
     pub(crate) fn prepare(
         self,
         built: &Built,
@@ -41,9 +49,14 @@ impl NodeJob<'_> {
         let mut args = vec![self.name.to_owned(), dir.display().to_string(), path.display().to_string()];
         let programs = built.programs.iter().chain(binaries.iter().map(|binary| &binary.program));
         args.extend(programs.map(|program| program.display().to_string()));
+        let contd = built.programs.iter().find(|program| program.ends_with("contd"));
+        let programs = contd.and_then(|contd| contd.parent()).ok_or("cargo has not built contd")?;
         // A test that cannot pass here has no use for it, and the root of a Zero-OS node no room.
-        if choice.tests.iter().any(|test| package::is_wanted_by(&test.name) && !expected.contains(&test.name)) {
-            args.push(package::make(self.root, built)?);
+        let is_run = |module: &str| {
+            choice.tests.iter().any(|test| test.name.starts_with(module) && !expected.contains(&test.name))
+        };
+        for (_, make) in NEEDS.iter().filter(|(module, _)| is_run(module)) {
+            args.push(make(programs, self.target)?);
         }
         Ok(Job {
             name: format!("vm {}", self.name),
@@ -97,7 +110,7 @@ mod tests {
         let test = |binary: usize, name: &str| Test { binary, name: name.to_owned() };
         let choice = Choice { tests: vec![test(0, "a"), test(0, "b"), test(1, "c")] };
         let expected: Expected = toml::from_str("a = { says = \"x\", why = \"y\" }").expect("a table");
-        let node = NodeJob { root: Path::new("/src"), name: "debian", slowness: 4, threads: 2 };
+        let node = NodeJob { root: Path::new("/src"), name: "debian", target: None, slowness: 4, threads: 2 };
         let script = node.script(&[&one, &two], &choice, &expected);
         let run: Vec<(&str, &str)> = script
             .lines()

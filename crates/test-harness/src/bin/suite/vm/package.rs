@@ -3,26 +3,19 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::build::Built;
-
-/// The module of these tests in `tests/vm/`.
-const MODULE: &str = "package::";
-
-/// Tells whether a test finds the package beside the programs.
-pub(crate) fn is_wanted_by(test: &str) -> bool {
-    test.starts_with(MODULE)
-}
-
-/// Makes the package, and returns its path.
+/// Makes the package of the programs in a directory, and returns its path.
 ///
 /// # Errors
-/// When `contd` was not built, or `contrib/deb.sh` fails.
-pub(crate) fn make(root: &Path, built: &Built) -> Result<String, String> {
-    let contd = built.programs.iter().find(|program| program.ends_with("contd"));
-    let dir = contd.and_then(|contd| contd.parent()).ok_or("cargo has not built contd")?;
-    let mut command = Command::new(root.join("contrib/deb.sh"));
+/// When what it takes cannot be installed, or `contrib/deb.sh` fails.
+pub(crate) fn make(programs: &Path, target: Option<&str>) -> Result<String, String> {
+    let installed = Command::new(".ci/deps").arg("deb").args(target).status();
+    match installed.map_err(|error| format!("run .ci/deps: {error}"))? {
+        status if status.success() => {}
+        status => return Err(format!(".ci/deps deb: {status}")),
+    }
+    let mut command = Command::new("contrib/deb.sh");
     // It is unpacked on an emulated machine.
-    command.arg(dir).env("DPKG_DEB_COMPRESSOR_TYPE", "none").stderr(Stdio::piped());
+    command.arg(programs).env("DPKG_DEB_COMPRESSOR_TYPE", "none").stderr(Stdio::piped());
     let output = command.output().map_err(|error| format!("run contrib/deb.sh: {error}"))?;
     if !output.status.success() {
         return Err(format!("make the package: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
