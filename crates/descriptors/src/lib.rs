@@ -87,29 +87,50 @@ impl RightsError {
     }
 }
 
+/// What the socket or the kernel said; `E2BIG` for [`RightsError::TooMany`].
+impl From<RightsError> for io::Error {
+    fn from(error: RightsError) -> Self {
+        match error {
+            RightsError::Send { source, .. } | RightsError::Receive { source } | RightsError::Take { source, .. } => {
+                source
+            }
+            RightsError::TooMany => Errno::TOOBIG.into(),
+        }
+    }
+}
+
 /// Sends all bytes, and the descriptors with the first of them. At most [`MAX_DESCRIPTORS_AT_ONCE`] descriptors.
 ///
 /// # Errors
 /// [`RightsError::Send`], also when the socket's own time-out is over, and with `E2BIG` for too many descriptors.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), RightsError> {
+    let (mut rest, mut fds) = (bytes, fds);
+    while !rest.is_empty() {
+        let count = send_some(&socket, rest, fds)?;
+        rest = rest.get(count..).unwrap_or_default();
+        fds = &[];
+    }
+    Ok(())
+}
+
+/// Sends as many bytes as the socket takes, at least one, and all descriptors with them; returns how many bytes.
+///
+/// # Errors
+/// As [`send`]; nothing was sent then.
+pub fn send_some(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, RightsError> {
     let failed = |errno: Errno| RightsError::Send { count: fds.len(), source: errno.into() };
-    let (mut rest, mut space) = (bytes, [MaybeUninit::uninit(); CONTROL_BYTES]);
+    let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(failed(Errno::TOOBIG));
     }
-    while !rest.is_empty() {
+    loop {
         // A peer that is gone is an error, not a signal.
-        match sendmsg(&socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
-            Ok(count) => {
-                rest = rest.get(count..).unwrap_or_default();
-                control.clear();
-            }
+        match sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed(errno)),
+            result => return result.map_err(failed),
         }
     }
-    Ok(())
 }
 
 /// Reads some bytes, and adds the descriptors that came with them to `fds`; 0 is the end. They are close-on-exec.

@@ -17,7 +17,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use contd_descriptors::RightsError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -86,14 +85,14 @@ impl Wire {
         }
         let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
         let bytes = [&length[..], &body].concat();
-        contd_descriptors::send(&self.stream, &bytes, fds).map_err(unwrapped)
+        Ok(contd_descriptors::send(&self.stream, &bytes, fds)?)
     }
 
     /// Receives a frame with its descriptors; `None` at the end of the file.
     pub(crate) fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut length = [0; 4];
         let mut fds = Vec::new();
-        let count = contd_descriptors::receive(&self.stream, &mut length, &mut fds).map_err(unwrapped)?;
+        let count = contd_descriptors::receive(&self.stream, &mut length, &mut fds)?;
         if count == 0 {
             return Ok(None);
         }
@@ -128,14 +127,6 @@ impl Wire {
     pub(crate) fn send_plan(&mut self, plan: &Plan, fds: &[OwnedFd]) -> io::Result<()> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         self.send(plan, &fds)
-    }
-}
-
-/// Returns the kernel's error, so that callers can compare its number.
-fn unwrapped(error: RightsError) -> io::Error {
-    match error {
-        RightsError::Send { source, .. } | RightsError::Receive { source } | RightsError::Take { source, .. } => source,
-        RightsError::TooMany => io::Error::from_raw_os_error(libc::E2BIG),
     }
 }
 

@@ -11,10 +11,13 @@
 //!
 //! A driver owns the socket. It pushes the bytes that it reads into a [`Session`], takes messages out until there is none,
 //! and writes the bytes that a session makes. Drivers: `contd-session` (blocking, and for `poll(2)`), `contd-session-tokio`.
+//! Descriptors that come with a message are pushed as well, and taken with it: how many, the [`Protocol`] says by its content.
 //! Any [`Violation`] ends the connection: where the next frame begins, or what it answers, is not known any more.
 
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 
 use contd_types::{ApiError, ErrorKind};
 use serde::de::DeserializeOwned;
@@ -43,6 +46,16 @@ pub trait Protocol: Debug + Send + Sync + 'static {
     /// How many bytes an async driver reads at once: room for a usual message.
     const READ_BYTES: usize = 4096;
 
+    /// Returns how many descriptors come with a request.
+    fn descriptors_of_request(_request: &Self::Request) -> usize {
+        0
+    }
+
+    /// Returns how many descriptors come with a response.
+    fn descriptors_of_response(_response: &Self::Response) -> usize {
+        0
+    }
+
     /// Checks an item beyond its form.
     ///
     /// # Errors
@@ -51,6 +64,9 @@ pub trait Protocol: Debug + Send + Sync + 'static {
         Ok(())
     }
 }
+
+/// The most descriptors that may have come while the messages that they belong to have not: more than any message has.
+pub const MAX_DESCRIPTORS_WAITING: usize = 256;
 
 /// The item of a protocol without streams: there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +187,17 @@ pub enum Violation {
         /// The call.
         id: u64,
     },
+    /// A message without the descriptors that belong to it.
+    #[error("a message came with {came} descriptors, where {wanted} belong to it")]
+    Descriptors {
+        /// How many belong to it.
+        wanted: usize,
+        /// How many have come.
+        came: usize,
+    },
+    /// Descriptors to which no message came.
+    #[error("more than {MAX_DESCRIPTORS_WAITING} descriptors came without their messages")]
+    StrayDescriptors,
     /// Output in a larger piece than the protocol allows.
     #[error("an item with {bytes} bytes of output came")]
     LargeItem {
@@ -185,12 +212,15 @@ pub struct Session<P: Protocol> {
     frames: FrameReader,
     /// [`HELLO_VERSION`] until both sides have agreed.
     version: u16,
+    /// The descriptors that have come and were not taken yet.
+    descriptors: VecDeque<OwnedFd>,
     protocol: PhantomData<P>,
 }
 
 impl<P: Protocol> Default for Session<P> {
     fn default() -> Self {
-        Self { frames: FrameReader::new(P::MAX_BODY_BYTES), version: HELLO_VERSION, protocol: PhantomData }
+        let frames = FrameReader::new(P::MAX_BODY_BYTES);
+        Self { frames, version: HELLO_VERSION, descriptors: VecDeque::new(), protocol: PhantomData }
     }
 }
 
@@ -198,6 +228,28 @@ impl<P: Protocol> Session<P> {
     /// Adds bytes from the socket. Take messages until there is none before adding more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.frames.push(bytes);
+    }
+
+    /// Adds descriptors that came with bytes; before the bytes are pushed.
+    ///
+    /// # Errors
+    /// [`Violation::StrayDescriptors`] when too many wait for their messages.
+    pub fn push_descriptors(&mut self, descriptors: impl IntoIterator<Item = OwnedFd>) -> Result<(), Violation> {
+        self.descriptors.extend(descriptors);
+        if self.descriptors.len() > MAX_DESCRIPTORS_WAITING { Err(Violation::StrayDescriptors) } else { Ok(()) }
+    }
+
+    /// Takes the descriptors of the message that was taken last: the first that have come.
+    ///
+    /// # Errors
+    /// [`Violation::Descriptors`] when fewer have come: they come before the end of their message.
+    pub fn take_descriptors(&mut self, wanted: usize) -> Result<Vec<OwnedFd>, Violation> {
+        let came = self.descriptors.len();
+        if came < wanted {
+            Err(Violation::Descriptors { wanted, came })
+        } else {
+            Ok(self.descriptors.drain(..wanted).collect())
+        }
     }
 
     /// Tells whether a frame has begun and not ended: a peer that closes now has broken off.

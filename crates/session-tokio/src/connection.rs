@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +15,9 @@ use contd_protocol::session::{Answered, Cancel, Reply, StreamItem, Welcome};
 use contd_protocol::{CodecError, Frame, Kind, Protocol, Session, Violation};
 use contd_types::{ApiError, RequestId};
 use interprocess::local_socket::tokio::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::socket;
 
 /// Frames on their way to the socket. A few, so that a side that does not read holds its callers back.
 const OUTBOX_FRAMES: usize = 16;
@@ -27,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Connection<P: Protocol> {
     welcome: Welcome,
     /// Frames to send, from the calls.
-    pub(crate) outbox: mpsc::Sender<Vec<u8>>,
+    pub(crate) outbox: mpsc::Sender<Outgoing>,
     /// Calls to cancel; sent by `Drop`, which cannot wait.
     pub(crate) cancels: mpsc::UnboundedSender<u64>,
     /// One per call under way, given back with its entry in the table.
@@ -35,6 +37,22 @@ pub struct Connection<P: Protocol> {
     /// The calls under way.
     pub(crate) calls: Arc<Calls<P>>,
     next_id: AtomicU64,
+}
+
+/// A frame with the descriptors that go with it.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// A reply with the descriptors that came with it, as many as [`Protocol::descriptors_of_response`] says.
+#[derive(Debug)]
+pub struct Answer<P: Protocol> {
+    /// The answer.
+    pub response: P::Response,
+    /// Its descriptors.
+    pub fds: Vec<OwnedFd>,
 }
 
 /// How a connection ended; the same for all its calls.
@@ -72,7 +90,7 @@ pub(crate) struct Pending<P: Protocol> {
     /// Where its items go; `None` for a call that has none.
     pub(crate) items: Option<mpsc::Sender<P::Item>>,
     /// Where its reply goes.
-    pub(crate) reply: oneshot::Sender<Result<P::Response, ApiError>>,
+    pub(crate) reply: oneshot::Sender<Result<Answer<P>, ApiError>>,
     /// Held until the reply is there.
     pub(crate) _slot: OwnedSemaphorePermit,
 }
@@ -126,15 +144,24 @@ impl<P: Protocol> Calls<P> {
     }
 
     /// Hands an answer to its call. A caller that has gone gets nothing; its reply is still to come.
-    fn deliver(&self, answer: Answered<P>) -> Result<(), Violation> {
+    fn deliver(&self, answer: Answered<P>, session: &mut Session<P>) -> Result<(), Violation> {
         match answer {
-            Answered::Reply(Reply { id, result }) => match self.lock().pending.remove(&id) {
-                // The items' sender goes with the entry: the stream ends behind its last item.
-                Some(pending) => drop(pending.reply.send(result)),
-                // Where calls cannot be cancelled they are forgotten: this one's caller waits no longer.
-                None if P::CREDIT == 0 => tracing::debug!(call = id, "late answer dropped"),
-                None => return Err(Violation::UnknownCall { id }),
-            },
+            Answered::Reply(Reply { id, result }) => {
+                let result = match result {
+                    Ok(response) => {
+                        let fds = session.take_descriptors(P::descriptors_of_response(&response))?;
+                        Ok(Answer { response, fds })
+                    }
+                    Err(error) => Err(error),
+                };
+                match self.lock().pending.remove(&id) {
+                    // The items' sender goes with the entry: the stream ends behind its last item.
+                    Some(pending) => drop(pending.reply.send(result)),
+                    // Where calls cannot be cancelled they are forgotten: this one's caller waits no longer.
+                    None if P::CREDIT == 0 => tracing::debug!(call = id, "late answer dropped"),
+                    None => return Err(Violation::UnknownCall { id }),
+                }
+            }
             Answered::Item(StreamItem { id, item }) => {
                 let table = self.lock();
                 let pending = table.pending.get(&id).ok_or(Violation::UnknownCall { id })?;
@@ -223,17 +250,23 @@ async fn carry<P: Protocol>(stream: &Stream, session: Session<P>, mut writer: Wr
 }
 
 /// Reads until the connection ends.
-async fn read_answers<P: Protocol>(mut stream: &Stream, mut session: Session<P>, calls: &Calls<P>) -> Ending {
+async fn read_answers<P: Protocol>(stream: &Stream, mut session: Session<P>, calls: &Calls<P>) -> Ending {
     let mut buffer = vec![0; P::READ_BYTES];
     loop {
         loop {
-            match session.next_answered().and_then(|answer| answer.map(|answer| calls.deliver(answer)).transpose()) {
+            let answer = session.next_answered();
+            match answer.and_then(|answer| answer.map(|answer| calls.deliver(answer, &mut session)).transpose()) {
                 Ok(Some(())) => {}
                 Ok(None) => break,
                 Err(violation) => return Ending::Broken(Arc::new(violation)),
             }
         }
-        match stream.read(&mut buffer).await {
+        let mut fds = Vec::new();
+        let read = socket::read(stream, &mut buffer, &mut fds).await;
+        if let Err(violation) = session.push_descriptors(fds) {
+            return Ending::Broken(Arc::new(violation));
+        }
+        match read {
             Ok(0) => return Ending::lost(io::ErrorKind::UnexpectedEof),
             Ok(count) => session.push(buffer.get(..count).unwrap_or_default()),
             Err(error) => return Ending::lost(error),
@@ -244,29 +277,31 @@ async fn read_answers<P: Protocol>(mut stream: &Stream, mut session: Session<P>,
 /// The sending half of the task.
 struct Writer {
     version: u16,
-    frames: mpsc::Receiver<Vec<u8>>,
+    frames: mpsc::Receiver<Outgoing>,
     cancelled: mpsc::UnboundedReceiver<u64>,
 }
 
 impl Writer {
     /// Writes until the last user of the connection is gone.
-    async fn write_frames(&mut self, mut stream: &Stream) -> io::Result<()> {
+    async fn write_frames(&mut self, stream: &Stream) -> io::Result<()> {
         loop {
             // Calls first: a cancel must not overtake the call it cancels.
-            let bytes = tokio::select! {
+            let Outgoing { bytes, fds } = tokio::select! {
                 biased;
                 frame = self.frames.recv() => match frame {
-                    Some(bytes) => bytes,
+                    Some(frame) => frame,
                     None => return Ok(()),
                 },
                 id = self.cancelled.recv() => match id {
                     Some(id) => {
-                        Frame::new(self.version, Kind::Cancel, &Cancel { id }).map_err(io::Error::other)?.to_bytes()
+                        let frame = Frame::new(self.version, Kind::Cancel, &Cancel { id });
+                        Outgoing { bytes: frame.map_err(io::Error::other)?.to_bytes(), fds: Vec::new() }
                     }
                     None => return Ok(()),
                 },
             };
-            stream.write_all(&bytes).await?;
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            socket::write_all(stream, &bytes, &fds).await?;
         }
     }
 }

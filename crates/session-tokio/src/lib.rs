@@ -11,15 +11,17 @@
 //!
 //! - [`connect`] and [`greet`]: from a path to a [`Connection`].
 //! - [`Underway`]: one call, its items and its reply.
-//! - [`receive`]: one message, for the answering side.
+//! - [`receive`], [`write_all`]: one message, for the answering side; its descriptors are in the session, or go with it.
 #![forbid(unsafe_code)]
 
 mod connection;
 mod receive;
+mod socket;
 mod underway;
 
-pub use connection::{Connection, Ending};
+pub use connection::{Answer, Connection, Ending};
 pub use receive::{ReceiveError, receive};
+pub use socket::write_all;
 pub use underway::{CallError, Underway};
 
 use std::io;
@@ -31,7 +33,6 @@ use contd_protocol::{CodecError, Protocol, Refusal, Session, Violation};
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::traits::tokio::Stream as _;
 use interprocess::local_socket::{GenericFilePath, ToFsName};
-use tokio::io::AsyncWriteExt;
 
 /// How long to wait when the other side's queue of new connections is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(10);
@@ -82,11 +83,11 @@ pub async fn connect(path: &Path) -> io::Result<Stream> {
 ///
 /// # Errors
 /// [`GreetError`].
-pub async fn greet<P: Protocol>(mut stream: &Stream, agent: &str) -> Result<(Session<P>, Welcome), GreetError> {
+pub async fn greet<P: Protocol>(stream: &Stream, agent: &str) -> Result<(Session<P>, Welcome), GreetError> {
     let mut session = Session::default();
     let hello = session.hello(agent).map_err(|source| GreetError::Unsendable { source })?;
     // A side that refuses may close without reading the hello: its answer counts, not our failed write.
-    let written = stream.write_all(&hello).await;
+    let written = write_all(stream, &hello, &[]).await;
     let lost = |source| GreetError::Lost { source };
     let answer = match receive(stream, &mut session, None, Session::hear_welcome).await {
         Ok(Some(answer)) => answer,

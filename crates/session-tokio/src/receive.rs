@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use contd_protocol::{Protocol, Session, Violation};
 use interprocess::local_socket::tokio::Stream;
-use tokio::io::AsyncReadExt;
+
+use crate::socket;
 
 /// Bytes read at once: usual messages are small.
 const READ_BYTES: usize = 8 * 1024;
@@ -44,7 +45,7 @@ pub enum ReceiveError {
 /// # Errors
 /// [`ReceiveError`].
 pub async fn receive<P: Protocol, T>(
-    mut stream: &Stream,
+    stream: &Stream,
     session: &mut Session<P>,
     mid_frame_limit: Option<Duration>,
     take: impl Fn(&mut Session<P>) -> Result<Option<T>, Violation>,
@@ -55,13 +56,15 @@ pub async fn receive<P: Protocol, T>(
         if let Some(message) = take(session)? {
             return Ok(Some(message));
         }
-        let read = stream.read(&mut buffer);
+        let mut fds = Vec::new();
+        let read = socket::read(stream, &mut buffer, &mut fds);
         let count = match mid_frame_limit.filter(|_| session.is_mid_frame()) {
             Some(waited) => {
                 tokio::time::timeout(waited, read).await.map_err(|_elapsed| ReceiveError::Stopped { waited })??
             }
             None => read.await?,
         };
+        session.push_descriptors(fds)?;
         match count {
             0 if session.is_mid_frame() => return Err(ReceiveError::MidFrame),
             0 => return Ok(None),

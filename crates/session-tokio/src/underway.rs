@@ -1,5 +1,6 @@
 //! One call under way: its items, its credit, its reply. Given up when dropped before the reply.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use contd_protocol::session::{Call, Credit};
@@ -7,7 +8,7 @@ use contd_protocol::{CodecError, Kind, Protocol};
 use contd_types::{ApiError, RequestId};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::{Connection, Ending, Pending};
+use crate::connection::{Answer, Connection, Ending, Outgoing, Pending};
 
 /// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ pub struct Underway<P: Protocol> {
     connection: Arc<Connection<P>>,
     id: u64,
     items: Option<mpsc::Receiver<P::Item>>,
-    reply: oneshot::Receiver<Result<P::Response, ApiError>>,
+    reply: oneshot::Receiver<Result<Answer<P>, ApiError>>,
     /// Items taken for which no credit was given yet.
     uncredited: u32,
     /// The reply was taken, or the connection has ended: there is nothing to give up.
@@ -43,22 +44,24 @@ impl<P: Protocol> Underway<P> {
         request: P::Request,
         has_items: bool,
     ) -> Result<Self, CallError> {
-        Self::begin_for(connection, request, has_items, None).await
+        Self::begin_for(connection, request, Vec::new(), has_items, None).await
     }
 
-    /// The same, for an operation: its id is in the id of the call, for the logs of the other side.
+    /// The same, with descriptors, as many as [`Protocol::descriptors_of_request`] says; and for an operation: its id is in the id
+    /// of the call, for the logs of the other side.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn begin_for(
         connection: &Arc<Connection<P>>,
         request: P::Request,
+        fds: Vec<OwnedFd>,
         has_items: bool,
         operation: Option<RequestId>,
     ) -> Result<Self, CallError> {
         let ended = || CallError::Ended(connection.calls.why_ended());
         let id = connection.next_id(operation);
-        let frame = connection.frame(Kind::Call, &Call { id, request }).map_err(CallError::Unsendable)?;
+        let bytes = connection.frame(Kind::Call, &Call { id, request }).map_err(CallError::Unsendable)?;
         let Ok(slot) = Arc::clone(&connection.slots).acquire_owned().await else { return Err(ended()) };
         let Ok(room) = connection.outbox.reserve().await else { return Err(ended()) };
         let (items_in, items) = if has_items {
@@ -71,7 +74,7 @@ impl<P: Protocol> Underway<P> {
         let (reply_in, reply) = oneshot::channel();
         let pending = Pending { items: items_in, reply: reply_in, _slot: slot };
         connection.calls.enter(id, pending).map_err(CallError::Ended)?;
-        room.send(frame);
+        room.send(Outgoing { bytes, fds });
         Ok(Self { connection: Arc::clone(connection), id, items, reply, uncredited: 0, is_over: false })
     }
 
@@ -91,10 +94,10 @@ impl<P: Protocol> Underway<P> {
 
     async fn give_credit(&mut self) {
         let credit = Credit { id: self.id, items: self.uncredited };
-        let Ok(frame) = self.connection.frame(Kind::Credit, &credit) else { return };
+        let Ok(bytes) = self.connection.frame(Kind::Credit, &credit) else { return };
         // A connection that has ended needs no credit: its last items are taken, then its error.
         if let Ok(room) = self.connection.outbox.reserve().await {
-            room.send(frame);
+            room.send(Outgoing { bytes, fds: Vec::new() });
         }
         self.uncredited = 0;
     }
@@ -104,6 +107,14 @@ impl<P: Protocol> Underway<P> {
     /// # Errors
     /// How the connection ended; the inner error is the other side's answer.
     pub async fn reply(&mut self) -> Result<Result<P::Response, ApiError>, Ending> {
+        self.answer().await.map(|answer| answer.map(|answer| answer.response))
+    }
+
+    /// The same, with the descriptors that came with it.
+    ///
+    /// # Errors
+    /// As [`Self::reply`].
+    pub async fn answer(&mut self) -> Result<Result<Answer<P>, ApiError>, Ending> {
         while self.next_item().await.is_some() {}
         let result = (&mut self.reply).await;
         self.is_over = true;

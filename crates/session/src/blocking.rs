@@ -1,6 +1,5 @@
 //! A session over a blocking socket with a time-out, and the descriptors that come with its messages.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -50,7 +49,6 @@ pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
 pub struct Blocking<P: Protocol> {
     stream: UnixStream,
     session: Session<P>,
-    fds: VecDeque<OwnedFd>,
 }
 
 impl<P: Protocol> Blocking<P> {
@@ -65,7 +63,7 @@ impl<P: Protocol> Blocking<P> {
             stream.set_read_timeout(Some(timeout))
         };
         prepare().map_err(|source| SessionError::Prepare { source })?;
-        Ok(Self { stream, session: Session::default(), fds: VecDeque::new() })
+        Ok(Self { stream, session: Session::default() })
     }
 
     /// Sets how long the other side may take for its next messages.
@@ -110,7 +108,8 @@ impl<P: Protocol> Blocking<P> {
     /// # Errors
     /// [`SessionError::NoDescriptor`].
     pub fn descriptor(&mut self) -> Result<OwnedFd, SessionError> {
-        self.fds.pop_front().ok_or(SessionError::NoDescriptor)
+        let taken = self.session.take_descriptors(1).ok().and_then(|mut fds| fds.pop());
+        taken.ok_or(SessionError::NoDescriptor)
     }
 
     /// Reads until `take` finds a message; `None` when the other side has closed between frames.
@@ -123,7 +122,9 @@ impl<P: Protocol> Blocking<P> {
             if let Some(message) = take(&mut self.session)? {
                 return Ok(Some(message));
             }
-            let count = contd_descriptors::receive(&self.stream, &mut buffer, &mut self.fds);
+            let mut fds = Vec::new();
+            let count = contd_descriptors::receive(&self.stream, &mut buffer, &mut fds);
+            self.session.push_descriptors(fds)?;
             match count.map_err(|source| SessionError::Socket { source })? {
                 0 if self.session.is_mid_frame() => return Err(SessionError::HungUp),
                 0 => return Ok(None),

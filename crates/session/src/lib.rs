@@ -14,4 +14,4 @@ mod polled;
 
 pub use blocking::{Blocking, connect};
 pub use error::SessionError;
-pub use polled::{ConnectionEnd, Polled, refuse};
+pub use polled::{ConnectionEnd, Polled, Received, refuse};

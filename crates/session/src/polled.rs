@@ -1,10 +1,12 @@
 //! The answering side of a session on a non-blocking socket, in a `poll(2)` loop.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use contd_descriptors::RightsError;
 use contd_protocol::session::{Asked, Call, NoItem, Reply, busy};
 use contd_protocol::{CodecError, Kind, Protocol, Refusal, Session, Violation};
 use contd_types::ApiError;
@@ -32,7 +34,8 @@ pub enum ConnectionEnd {
     #[error("read or write the socket")]
     Socket {
         /// Why.
-        source: io::Error,
+        #[from]
+        source: RightsError,
     },
     /// The caller said what it must not.
     #[error("understand the caller")]
@@ -61,6 +64,15 @@ pub fn refuse<P: Protocol>(mut stream: &UnixStream, refusal: &Refusal) {
     }
 }
 
+/// A call with the descriptors that came with it.
+#[derive(Debug)]
+pub struct Received<P: Protocol> {
+    /// The call.
+    pub call: Call<P::Request>,
+    /// As many as [`Protocol::descriptors_of_request`] says.
+    pub fds: Vec<OwnedFd>,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Polled<P: Protocol> {
@@ -71,6 +83,8 @@ pub struct Polled<P: Protocol> {
     out: Vec<u8>,
     /// How much of `out` is written.
     sent: usize,
+    /// The descriptors of answers in `out`, each with the position of its answer.
+    out_fds: VecDeque<(usize, Vec<OwnedFd>)>,
     /// Until when the hello must have come; `None` once it has.
     hello_deadline: Option<Instant>,
     open_calls: usize,
@@ -87,6 +101,7 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
             agent,
             out: Vec::new(),
             sent: 0,
+            out_fds: VecDeque::new(),
             hello_deadline: Some(now + HELLO_TIMEOUT),
             open_calls: 0,
             is_closing: false,
@@ -136,7 +151,7 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
     ///
     /// # Errors
     /// The reason for the end of the connection.
-    pub fn on_ready(&mut self, ready: PollFlags) -> Result<Vec<Call<P::Request>>, ConnectionEnd> {
+    pub fn on_ready(&mut self, ready: PollFlags) -> Result<Vec<Received<P>>, ConnectionEnd> {
         let mut calls = Vec::new();
         if ready.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
             if !self.wanted().contains(PollFlags::POLLIN) {
@@ -149,12 +164,20 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
         Ok(calls)
     }
 
-    /// Answers a call.
+    /// Answers a call, with the descriptors that belong to the answer.
     ///
     /// # Errors
     /// The reason for the end of the connection.
-    pub fn answer(&mut self, id: u64, result: Result<P::Response, ApiError>) -> Result<(), ConnectionEnd> {
+    pub fn answer(
+        &mut self,
+        id: u64,
+        result: Result<P::Response, ApiError>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), ConnectionEnd> {
         self.open_calls = self.open_calls.saturating_sub(1);
+        if !fds.is_empty() {
+            self.out_fds.push_back((self.out.len(), fds));
+        }
         self.reply(id, result)?;
         self.write()
     }
@@ -164,10 +187,13 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
         Ok(())
     }
 
-    fn read(&mut self, calls: &mut Vec<Call<P::Request>>) -> Result<(), ConnectionEnd> {
+    fn read(&mut self, calls: &mut Vec<Received<P>>) -> Result<(), ConnectionEnd> {
         let mut chunk = [0u8; READ_BYTES];
         for _ in 0..MAX_READS_PER_TURN {
-            match self.stream.read(&mut chunk) {
+            let mut fds = Vec::new();
+            let received = contd_descriptors::receive(&self.stream, &mut chunk, &mut fds);
+            self.session.push_descriptors(fds)?;
+            match received {
                 Ok(0) => return Err(ConnectionEnd::Gone),
                 Ok(length) => {
                     self.session.push(chunk.get(..length).unwrap_or_default());
@@ -176,8 +202,7 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
                         return Ok(());
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if would_block(&error) => return Ok(()),
                 Err(source) => return Err(ConnectionEnd::Socket { source }),
             }
         }
@@ -185,7 +210,7 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
     }
 
     /// Takes all messages that are whole.
-    fn take(&mut self, calls: &mut Vec<Call<P::Request>>) -> Result<(), ConnectionEnd> {
+    fn take(&mut self, calls: &mut Vec<Received<P>>) -> Result<(), ConnectionEnd> {
         while !self.is_closing {
             if self.hello_deadline.is_some() {
                 let Some(hello) = self.session.hear_hello()? else { return Ok(()) };
@@ -198,12 +223,14 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
                 continue;
             }
             match self.session.next_asked()? {
-                Some(Asked::Call(call)) if self.open_calls >= P::MAX_CALLS => {
-                    self.reply(call.id, Err(busy::<P>(call.id)))?;
-                }
                 Some(Asked::Call(call)) => {
+                    let fds = self.session.take_descriptors(P::descriptors_of_request(&call.request))?;
+                    if self.open_calls >= P::MAX_CALLS {
+                        self.reply(call.id, Err(busy::<P>(call.id)))?;
+                        continue;
+                    }
                     self.open_calls += 1;
-                    calls.push(call);
+                    calls.push(Received { call, fds });
                 }
                 // The session of a protocol without streams has refused both.
                 Some(Asked::Cancel(_) | Asked::Credit(_)) | None => return Ok(()),
@@ -214,10 +241,21 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
 
     fn write(&mut self) -> Result<(), ConnectionEnd> {
         while self.has_output() {
-            match self.stream.write(self.out.get(self.sent..).unwrap_or_default()) {
-                Ok(length) => self.sent += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Descriptors go with the first bytes of their answer, and so with no earlier ones.
+            let is_due = |(at, _): &(usize, Vec<OwnedFd>)| *at <= self.sent;
+            let due = self.out_fds.front().filter(|first| is_due(first)).map(|(_, fds)| fds.as_slice());
+            let until = self.out_fds.iter().map(|(at, _)| *at).find(|at| *at > self.sent).unwrap_or(self.out.len());
+            let fds: Vec<BorrowedFd<'_>> = due.unwrap_or_default().iter().map(AsFd::as_fd).collect();
+            let bytes = self.out.get(self.sent..until).unwrap_or_default();
+            match contd_descriptors::send_some(&self.stream, bytes, &fds) {
+                Ok(length) => {
+                    drop(fds);
+                    if self.out_fds.front().is_some_and(is_due) {
+                        self.out_fds.pop_front();
+                    }
+                    self.sent += length;
+                }
+                Err(error) if would_block(&error) => return Ok(()),
                 Err(source) => return Err(ConnectionEnd::Socket { source }),
             }
         }
@@ -229,4 +267,8 @@ impl<P: Protocol<Item = NoItem>> Polled<P> {
     fn waiting_bytes(&self) -> usize {
         self.out.len().saturating_sub(self.sent)
     }
+}
+
+fn would_block(error: &RightsError) -> bool {
+    error.io().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

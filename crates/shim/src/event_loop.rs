@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use contd_logs::Stream;
 use contd_protocol::Refusal;
 use contd_protocol::shim::{AGENT, MAX_CONNECTIONS, ShimSocket};
-use contd_session::{ConnectionEnd, Polled, refuse};
+use contd_session::{ConnectionEnd, Polled, Received, refuse};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -20,7 +20,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::clock;
 use crate::diagnostics::Diagnostics;
-use crate::task::{CallRef, HandOver, Task};
+use crate::task::{Answer, CallRef, HandOver, Task};
 
 /// How long the last answers may take on their way before we end all the same.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -209,8 +209,8 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         match connection.on_ready(ready) {
             Ok(calls) => {
-                for call in calls {
-                    self.task.call(CallRef { connection: number, call: call.id }, &call.request);
+                for Received { call, fds } in calls {
+                    self.task.call(CallRef { connection: number, call: call.id }, &call.request, fds);
                 }
             }
             Err(end) => self.end(number, &end),
@@ -227,9 +227,9 @@ impl EventLoop {
 
     /// Brings answers to their connections; those of a connection that is gone are dropped.
     fn deliver(&mut self) {
-        for (caller, result) in self.task.take_replies() {
+        for Answer { caller, result, fds } in self.task.take_replies() {
             let Some(connection) = self.connections.get_mut(&caller.connection) else { continue };
-            if let Err(end) = connection.answer(caller.call, result) {
+            if let Err(end) = connection.answer(caller.call, result, fds) {
                 self.end(caller.connection, &end);
             }
         }

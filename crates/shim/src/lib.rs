@@ -29,6 +29,7 @@ mod holder;
 mod init;
 mod leftover;
 mod log;
+mod process;
 mod pump;
 mod reaper;
 pub mod runtime;

@@ -12,7 +12,6 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use contd_descriptors::RightsError;
 use contd_lease::{LeaseDir, LeaseError, LeaseState};
 use contd_protocol::holder::{ANSWER_BYTES, Answer, DIR, Request, files};
 use contd_protocol::shim::AGENT;
@@ -242,9 +241,7 @@ impl Holder {
             connected => connected?,
         };
         let fds: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
-        let failed =
-            |error: RightsError| error.io().map_or_else(|| io::Error::other(error.to_string()), |io| io.kind().into());
-        contd_descriptors::send(&connection, &bytes, &fds).map_err(failed)?;
+        contd_descriptors::send(&connection, &bytes, &fds)?;
         let answer = tokio::time::timeout(STANDS_STILL, answer(&mut connection)).await;
         match answer.map_err(|_elapsed| stands_still())?? {
             Answer::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),

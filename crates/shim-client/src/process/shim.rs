@@ -105,7 +105,8 @@ impl ProcessShim {
             Ending::Lost(_) => self.lost(verb),
             Ending::Broken(violation) => ShimError::Protocol { id: id.clone(), what: one_line(&*violation) },
         };
-        let begun = Underway::begin_for(&self.connection(verb).await?, request, false, self.operation).await;
+        let begun =
+            Underway::begin_for(&self.connection(verb).await?, request, Vec::new(), false, self.operation).await;
         let mut call = begun.map_err(|error| match error {
             CallError::Ended(ending) => ended(ending),
             CallError::Unsendable(source) => ShimError::Protocol { id: id.clone(), what: one_line(&source) },

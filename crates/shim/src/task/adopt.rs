@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use super::{Phase, Task};
 use crate::error::TaskError;
 use crate::holder;
-use crate::init::{self, End, Init, StoredInit};
+use crate::init::{Init, StoredInit};
+use crate::process::{self, End};
 
 /// The most bytes of a record of ours.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
@@ -38,14 +39,15 @@ impl Task {
         let id = self.spec.id.clone();
         self.pump.adopt().map_err(|source| TaskError::Output { id: id.clone(), source })?;
         contd_failpoint::hit(Failpoint::AdoptReplayed);
-        let is_kept = kept.as_ref().is_some_and(|fd| init::is_of(fd, stored.record.pid.0));
+        let is_kept = kept.as_ref().is_some_and(|fd| process::is_of(fd, stored.record.pid.0));
         let run_dir = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir);
         let init = Init::take_over(&stored, kept, run_dir).map_err(|source| TaskError::Adopt { id, source })?;
         contd_failpoint::hit(Failpoint::AdoptTaken);
         self.phase = Phase::Live { is_started, is_paused: stored.cgroup.is_frozen() };
         // The keeper of init's pidfd has held the FIFOs too, and so does a container that lives. Without both, what lay in
         // them is gone, and nobody must say that the output is complete.
-        self.is_rest_whole = is_kept || init.as_ref().is_some_and(|init| init.is_dead().is_ok_and(|is_dead| !is_dead));
+        self.is_rest_whole =
+            is_kept || init.as_ref().is_some_and(|init| init.process().is_dead().is_ok_and(|is_dead| !is_dead));
         self.diagnostics.info(format_args!("took over init {}, which {}", stored.record.pid, alive(init.as_ref())));
         match init {
             Some(init) => self.init = Some(init),

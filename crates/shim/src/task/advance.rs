@@ -14,11 +14,12 @@ use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
 use nix::poll::PollFlags;
 use serde::Serialize;
 
-use super::{Current, Deletion, Ending, LettingGo, Phase, Stage, Task};
+use super::{Answer, Current, Deletion, Ending, LettingGo, Phase, Stage, Task};
 use crate::clock;
 use crate::error::TaskError;
-use crate::init::{End, Init};
+use crate::init::Init;
 use crate::leftover;
+use crate::process::End;
 use crate::reaper::{self, Left};
 use crate::runtime::{Outcome, RuntimeError, Verb, Words};
 
@@ -33,7 +34,7 @@ impl Task {
 
     /// Returns the descriptor of an init that lives, and what to wait for.
     pub(crate) fn init_fd(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        if self.ending.is_some() { None } else { self.init.as_ref().map(Init::fd) }
+        if self.ending.is_some() { None } else { self.init.as_ref().map(|init| init.process().fd()) }
     }
 
     /// Returns when [`Self::advance`] has something to do even if nothing becomes ready.
@@ -46,8 +47,13 @@ impl Task {
         // While `start` is under way the exit is held back anyway; its own deadline wakes us.
         let ending = self.ending.as_ref().filter(|_| !self.is_starting()).map(|ending| self.ends_at(ending));
         let letting_go = self.letting_go.as_ref().map(LettingGo::next_look);
-        let init = self.init.as_ref().filter(|_| self.ending.is_none()).and_then(Init::deadline);
+        let init = self.init_deadline();
         [operation, ending, orphans, letting_go, init, self.pump.deadline()].into_iter().flatten().min()
+    }
+
+    /// Returns when to look at an init that is dead and of which nobody has told how it ended.
+    fn init_deadline(&self) -> Option<Instant> {
+        self.init.as_ref().filter(|_| self.ending.is_none()).and_then(|init| init.process().deadline())
     }
 
     /// Takes the result of the operation under way.
@@ -61,7 +67,9 @@ impl Task {
         };
         match result {
             Ok(response) if outcome_is_let_go => self.let_go(callers, response),
-            Ok(response) => self.replies.extend(callers.iter().map(|caller| (*caller, Ok(response.clone())))),
+            Ok(response) => {
+                self.replies.extend(callers.iter().map(|caller| Answer::new(*caller, Ok(response.clone()))))
+            }
             Err(error) if verb == Verb::Delete => self.deletion_failed(&error),
             Err(error) => self.failed(verb, &callers, &error),
         }
@@ -126,7 +134,7 @@ impl Task {
     }
 
     fn kill_quietly(&self, init: &Init) {
-        if let Err(error) = init.signal(Signal::KILL) {
+        if let Err(error) = init.process().signal(Signal::KILL) {
             self.diagnostics.error(&error);
         }
     }
@@ -146,7 +154,7 @@ impl Task {
     /// Takes the status of an init that has ended.
     pub(crate) fn on_init_ended(&mut self) {
         let Some(init) = &mut self.init else { return };
-        let end = match init.end(clock::monotonic()) {
+        let end = match init.process_mut().end(clock::monotonic()) {
             Ok(Some(end)) => end,
             Ok(None) => return,
             Err(error) => {
@@ -171,7 +179,7 @@ impl Task {
     pub(crate) fn advance(&mut self, now: Instant) {
         self.pump.retry(now);
         self.look_whether_it_runs(now);
-        if self.ending.is_none() && self.init.as_ref().and_then(Init::deadline).is_some_and(|due| due <= now) {
+        if self.init_deadline().is_some_and(|due| due <= now) {
             self.on_init_ended();
         }
         if self.current.as_ref().is_some_and(|current| current.deadline <= now) {
@@ -245,7 +253,8 @@ impl Task {
         contd_failpoint::hit(Failpoint::EndWritten);
         self.diagnostics.info(format_args!("init {pid} has ended: {exit}"));
         let is_started = matches!(self.phase, Phase::Live { is_started: true, .. });
-        self.replies.extend(self.waiters.drain(..).map(|caller| (caller, Ok(Response::Exited(exit.clone())))));
+        self.replies
+            .extend(self.waiters.drain(..).map(|caller| Answer::new(caller, Ok(Response::Exited(exit.clone())))));
         self.phase = Phase::Exited { pid, exit, is_started };
         contd_failpoint::hit(Failpoint::EndTold);
         if self.deletion.is_some() {
@@ -286,7 +295,7 @@ impl Task {
         self.diagnostics.error(error);
         let Some(deletion) = self.deletion.take() else { return };
         let error = ApiError::from_error(error);
-        self.replies.extend(deletion.callers.into_iter().map(|caller| (caller, Err(error.clone()))));
+        self.replies.extend(deletion.callers.into_iter().map(|caller| Answer::new(caller, Err(error.clone()))));
     }
 
     /// Reaps whoever nobody waits for; returns whether another round is needed at once.
@@ -332,7 +341,7 @@ impl Task {
         contd_failpoint::hit(Failpoint::DeleteForgotten);
         self.phase = Phase::Empty { is_clean: true };
         self.refuse_waiters("the container was deleted");
-        self.replies.extend(deletion.callers.into_iter().map(|caller| (caller, Ok(Response::Done))));
+        self.replies.extend(deletion.callers.into_iter().map(|caller| Answer::new(caller, Ok(Response::Done))));
     }
 
     /// Forgets what is written down about an earlier container under this lease.

@@ -1,5 +1,6 @@
 //! The calls of a task: each is answered at once, or begins what is answered later.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use contd_failpoint::Failpoint;
@@ -7,7 +8,7 @@ use contd_lease::ProcessError;
 use contd_protocol::shim::{Request, Response};
 use contd_types::{ApiError, RequestId, Signal};
 
-use super::{CallRef, Deletion, HandOver, Phase, Stage, Task};
+use super::{Answer, CallRef, Deletion, HandOver, Phase, Stage, Task};
 use crate::error::TaskError;
 use crate::init::Init;
 use crate::runtime::Verb;
@@ -17,7 +18,7 @@ const CREATE_FIRST: &str = "create it first";
 
 impl Task {
     /// Carries out a call; its answer comes from [`Self::take_replies`], now or later.
-    pub(crate) fn call(&mut self, caller: CallRef, request: &Request) {
+    pub(crate) fn call(&mut self, caller: CallRef, request: &Request, fds: Vec<OwnedFd>) {
         if let Some(operation) = RequestId::of_call(caller.call)
             && !matches!(request, Request::State | Request::Wait)
         {
@@ -41,9 +42,9 @@ impl Task {
             Request::HandOver { binary } => self.hand_over(caller, binary),
         };
         match answer {
-            Ok(Some(response)) => self.replies.push((caller, Ok(response))),
+            Ok(Some(response)) => self.replies.push(Answer::new(caller, Ok(response))),
             Ok(None) => {}
-            Err(error) => self.replies.push((caller, Err(ApiError::from_error(&error)))),
+            Err(error) => self.replies.push(Answer::new(caller, Err(ApiError::from_error(&error)))),
         }
     }
 
@@ -118,7 +119,7 @@ impl Task {
     fn signal(&self, init: &Init, signal: Signal, is_for_all: bool) -> Result<(), TaskError> {
         let one = |source: ProcessError| TaskError::Signal { id: self.spec.id.clone(), source };
         let all = |source| TaskError::SignalAll { id: self.spec.id.clone(), source };
-        init.signal(signal).map_err(one)?;
+        init.process().signal(signal).map_err(one)?;
         self.diagnostics.info(format_args!("sent {signal} to init {}", init.pid()));
         if is_for_all {
             init.cgroup().signal_all(signal.number()).map_err(all)?;

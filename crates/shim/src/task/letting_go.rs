@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use contd_protocol::shim::Response;
 
-use super::{CallRef, Task};
+use super::{Answer, CallRef, Task};
 use crate::clock;
 
 /// How often init is looked at: its exec takes well under a millisecond on an idle machine.
@@ -51,6 +51,6 @@ impl Task {
             return;
         }
         let Some(LettingGo { callers, response, .. }) = self.letting_go.take() else { return };
-        self.replies.extend(callers.into_iter().map(|caller| (caller, Ok(response.clone()))));
+        self.replies.extend(callers.into_iter().map(|caller| Answer::new(caller, Ok(response.clone()))));
     }
 }

@@ -16,6 +16,7 @@ mod calls;
 mod letting_go;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
@@ -27,7 +28,8 @@ use contd_types::{ApiError, Exit, Pid, Timestamp};
 use crate::clock;
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
-use crate::init::{End, Init, StoredInit};
+use crate::init::{Init, StoredInit};
+use crate::process::End;
 use crate::pump::Pump;
 use crate::runtime::{Operation, Runtime, RuntimeError, Verb};
 use letting_go::LettingGo;
@@ -41,7 +43,20 @@ pub(crate) struct CallRef {
     pub(crate) call: u64,
 }
 
-type Answer = Result<Response, ApiError>;
+/// An answer on its way to its caller.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) caller: CallRef,
+    pub(crate) result: Result<Response, ApiError>,
+    /// The descriptors that belong to it.
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Answer {
+    fn new(caller: CallRef, result: Result<Response, ApiError>) -> Self {
+        Self { caller, result, fds: Vec::new() }
+    }
+}
 
 /// Another program is to go on in this process.
 #[derive(Debug)]
@@ -119,7 +134,7 @@ pub(crate) struct Task {
     hand_over: Option<HandOver>,
     /// Whether orphans must be looked for although no signal has announced one.
     is_reaping_due: bool,
-    replies: Vec<(CallRef, Answer)>,
+    replies: Vec<Answer>,
 }
 
 impl Task {
@@ -156,7 +171,7 @@ impl Task {
     }
 
     /// Returns the answers that have come up.
-    pub(crate) fn take_replies(&mut self) -> Vec<(CallRef, Answer)> {
+    pub(crate) fn take_replies(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.replies)
     }
 
@@ -207,7 +222,7 @@ impl Task {
     pub(crate) fn refuse_hand_over(&mut self, caller: CallRef, binary: PathBuf, source: io::Error) {
         let error = TaskError::HandOver { id: self.spec.id.clone(), binary, source };
         self.diagnostics.error(&error);
-        self.replies.push((caller, Err(ApiError::from_error(&error))));
+        self.replies.push(Answer::new(caller, Err(ApiError::from_error(&error))));
     }
 
     /// Tells where the container is.
@@ -288,7 +303,7 @@ impl Task {
     fn failed(&mut self, verb: Verb, callers: &[CallRef], error: &TaskError) {
         self.diagnostics.error(error);
         let error = ApiError::from_error(error);
-        self.replies.extend(callers.iter().map(|caller| (*caller, Err(error.clone()))));
+        self.replies.extend(callers.iter().map(|caller| Answer::new(*caller, Err(error.clone()))));
         if verb == Verb::Create && self.init.is_none() {
             self.phase = Phase::Failed;
             self.is_reaping_due = true;
@@ -300,6 +315,6 @@ impl Task {
     fn refuse_waiters(&mut self, why: &str) {
         let error = ApiError::new(contd_types::ErrorKind::Conflict, format!("wait for container {}", self.spec.id));
         let error = ApiError { causes: vec![why.to_owned()], ..error };
-        self.replies.extend(self.waiters.drain(..).map(|caller| (caller, Err(error.clone()))));
+        self.replies.extend(self.waiters.drain(..).map(|caller| Answer::new(caller, Err(error.clone()))));
     }
 }
