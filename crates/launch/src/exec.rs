@@ -24,9 +24,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use contd_cgroup::{Cgroup, Hierarchies};
+use contd_types::WindowSize;
 
 use crate::config::{Config, Process};
 use crate::fault::Fault;
+use crate::init::terminal::{self, Terminal};
 use crate::init::{FdTable, PreparedExec, ProcessContext, become_process};
 use crate::launcher::{LaunchError, Launcher, Settings, Stdio, cgroup_fault, check_cgroup, child, filter_fault};
 use crate::plan::FdIndex;
@@ -63,8 +65,15 @@ pub struct ExecRequest {
     pub user: Option<ExecUser>,
     /// More supplementary groups.
     pub additional_gids: Vec<u32>,
-    /// A terminal; refused.
-    pub terminal: bool,
+}
+
+/// The descriptors 0, 1 and 2 of the process.
+#[derive(Debug)]
+pub enum ExecStdio {
+    /// These.
+    Given(Stdio),
+    /// A terminal of its own, of this size; its master comes with the answer.
+    Terminal(WindowSize),
 }
 
 /// The user and group of a process.
@@ -86,11 +95,12 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
 
 impl Target<'_> {
     /// Forks a launcher that makes the process. Only legal with one thread, in a program that was sealed by
-    /// [`sealed::ensure`]. The caller must reap the launcher and the process in its answer.
+    /// [`sealed::ensure`]. The caller must reap the launcher and the process in its answer
+    /// ([`Launcher::answer_to_exec`]).
     ///
     /// # Errors
     /// [`LaunchError::Fault`] when the container is gone or has no room for a process, [`LaunchError::Talk`].
-    pub fn exec(&self, request: &ExecRequest, stdio: &Stdio) -> Result<Launcher, LaunchError> {
+    pub fn exec(&self, request: &ExecRequest, stdio: &ExecStdio) -> Result<Launcher, LaunchError> {
         if !sealed::is_sealed(Path::new("/proc/self/exe"))
             .map_err(|error| Fault::kernel("", "look at this program's mount", &error))?
         {
@@ -112,41 +122,40 @@ impl Target<'_> {
         match sys::clone_process(0, Parent::Caller, cgroup.v2_dir()).map_err(failed)? {
             Cloned::Parent(pid) => Ok(Launcher::forked(pid, orders, line)),
             Cloned::Child => {
-                let [stdin, stdout, stderr] = [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
-                let kept = [their_orders.as_fd(), their_line.as_fd(), self.init, stdin, stdout, stderr];
+                let mut kept = vec![their_orders.as_fd(), their_line.as_fd(), self.init];
+                if let ExecStdio::Given(Stdio { stdin, stdout, stderr }) = stdio {
+                    kept.extend([stdin, stdout, stderr].map(AsFd::as_fd));
+                }
                 if contd_process::close_all_but(&kept).is_err() {
                     contd_process::exit_now(1);
                 }
-                contd_process::exit_now(self.launch(
-                    &cgroup,
-                    request,
-                    [stdin, stdout, stderr],
-                    their_orders,
-                    their_line,
-                ))
+                contd_process::exit_now(self.launch(&cgroup, request, stdio, their_orders, their_line))
             }
         }
     }
 
     /// Runs in the launcher process.
-    fn launch(
+    fn launch(&self, cgroup: &Cgroup, request: &ExecRequest, stdio: &ExecStdio, mut orders: Wire, line: Wire) -> u8 {
+        let begun = self.join(cgroup, request, stdio).and_then(|(prepared, master)| {
+            let pid = begin(prepared, &orders, line, master.as_ref())?;
+            Ok((pid, master))
+        });
+        let (report, master) = match begun {
+            Ok((pid, master)) => (Report::Ready { pid }, master),
+            Err(fault) => (Report::Failed(fault), None),
+        };
+        let master: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
+        // If the caller is gone, the process ends by itself: its socket has no other end.
+        u8::from(orders.send(&report, &master).is_err())
+    }
+
+    /// Enters the container and prepares the process up to its exec; with the master of its terminal.
+    fn join(
         &self,
         cgroup: &Cgroup,
         request: &ExecRequest,
-        stdio: [BorrowedFd<'_>; 3],
-        mut orders: Wire,
-        line: Wire,
-    ) -> u8 {
-        let report = match self.join(cgroup, request, stdio).and_then(|prepared| begin(prepared, &orders, line)) {
-            Ok(pid) => Report::Ready { pid },
-            Err(fault) => Report::Failed(fault),
-        };
-        // If the caller is gone, the process ends by itself: its socket has no other end.
-        u8::from(orders.send(&report, &[]).is_err())
-    }
-
-    /// Enters the container and prepares the process up to its exec.
-    fn join(&self, cgroup: &Cgroup, request: &ExecRequest, stdio: [BorrowedFd<'_>; 3]) -> Result<PreparedExec, Fault> {
+        stdio: &ExecStdio,
+    ) -> Result<(PreparedExec, Option<OwnedFd>), Fault> {
         // Hide first: no process in the container may look at this program or its descriptors.
         hide()?;
         let init = Init::open(self.init)?;
@@ -159,8 +168,6 @@ impl Target<'_> {
         let mut cache = Cache::new(self.settings.filters.clone(), self.settings.compiler.clone());
         let mut filters = |section: &[u8]| cache.get(section).map_err(|error| filter_fault(&error));
         let plan = prepare::process_plan(&process, &linux, [FdIndex(0), FdIndex(1), FdIndex(2)], &mut filters)?;
-        let fds: io::Result<Vec<OwnedFd>> = stdio.iter().map(BorrowedFd::try_clone_to_owned).collect();
-        let fds = FdTable::new(fds.map_err(|error| Fault::kernel("process", "take the descriptors", &error))?);
         if let Some(score) = process.oom_score_adj {
             fs::write("/proc/self/oom_score_adj", score.to_string())
                 .map_err(|error| Fault::kernel("process.oomScoreAdj", format!("set it to {score}"), &error))?;
@@ -176,7 +183,19 @@ impl Target<'_> {
                 .map_err(|error| Fault::kernel("linux.uidMappings", "become root in the user namespace", &error))?;
             hide()?;
         }
-        become_process(&plan, &fds, ProcessContext::Exec)
+        let (stdio, master) = match stdio {
+            ExecStdio::Given(Stdio { stdin, stdout, stderr }) => {
+                ([stdin, stdout, stderr].map(OwnedFd::try_clone), None)
+            }
+            ExecStdio::Terminal(size) => {
+                let Terminal { master, slave } = Terminal::open(*size)?;
+                terminal::give(&slave, plan.uid)?;
+                ([&slave, &slave, &slave].map(OwnedFd::try_clone), Some(master))
+            }
+        };
+        let fds: io::Result<Vec<OwnedFd>> = stdio.into_iter().collect();
+        let fds = FdTable::new(fds.map_err(|error| Fault::kernel("process", "take the descriptors", &error))?);
+        Ok((become_process(&plan, &fds, ProcessContext::Exec)?, master))
     }
 }
 
@@ -185,14 +204,21 @@ fn hide() -> Result<(), Fault> {
 }
 
 /// Clones the process: from here on the container can see it.
-fn begin(prepared: PreparedExec, orders: &Wire, mut line: Wire) -> Result<i32, Fault> {
+fn begin(prepared: PreparedExec, orders: &Wire, mut line: Wire, master: Option<&OwnedFd>) -> Result<i32, Fault> {
     // The clone must not have the pidfd, or any other descriptor of the host's, at any moment.
-    contd_process::close_all_but(&[orders.as_fd(), line.as_fd()])
+    let mut kept = vec![orders.as_fd(), line.as_fd()];
+    kept.extend(master.map(AsFd::as_fd));
+    contd_process::close_all_but(&kept)
         .map_err(|error| Fault::kernel("", "close the launcher's descriptors", &error))?;
     match sys::clone_under_filter() {
         Ok(Cloned::Parent(pid)) => Ok(pid),
         Ok(Cloned::Child) => {
-            if let Err(error) = contd_process::close_all_but(&[line.as_fd()]).and_then(|()| rights::new_session()) {
+            let part = || {
+                contd_process::close_all_but(&[line.as_fd()])?;
+                rights::new_session()?;
+                if master.is_some() { terminal::control() } else { Ok(()) }
+            };
+            if let Err(error) = part() {
                 let fault = Fault::kernel("", "part with the launcher", &error);
                 contd_process::exit_now(child::give_up(&mut line, &fault));
             }
@@ -208,9 +234,6 @@ fn begin(prepared: PreparedExec, orders: &Wire, mut line: Wire) -> Result<i32, F
 impl ExecRequest {
     /// Replaces the bundle's values by those of the request.
     fn apply(&self, process: &mut Process) -> Result<(), Fault> {
-        if self.terminal {
-            return Err(Fault::unsupported("process.terminal"));
-        }
         process.args = Some(self.args.clone());
         process.env.get_or_insert_default().extend(self.env.iter().cloned());
         if let Some(cwd) = &self.cwd {
@@ -255,11 +278,5 @@ mod tests {
         assert_eq!((process.user.uid, process.user.gid), (7, 2));
         assert_eq!(process.env, Some(vec!["A=1".into(), "A=2".into()]));
         assert_eq!(process.user.additional_gids, Some(vec![3, 9]));
-    }
-
-    #[test]
-    fn a_terminal_is_refused_by_its_name() {
-        let request = ExecRequest { terminal: true, ..ExecRequest::default() };
-        assert_eq!(request.apply(&mut process()).unwrap_err().field, "process.terminal");
     }
 }

@@ -19,6 +19,7 @@ mod passwd;
 mod paths;
 mod process;
 mod root;
+pub(crate) mod terminal;
 
 use std::io;
 

@@ -153,6 +153,20 @@ impl Launcher {
     }
 }
 
+impl Launcher {
+    /// Waits for the answer to an exec: the process that waits, and the master of its terminal if it has one.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn answer_to_exec(mut self) -> Result<(Waiting, Option<OwnedFd>), LaunchError> {
+        match self.orders.receive::<Report>().map_err(|source| LaunchError::Talk { source })? {
+            Some((Report::Ready { pid }, fds)) => Ok((Waiting { pid, line: self.line }, fds.into_iter().next())),
+            Some((Report::Failed(fault), _)) => Err(LaunchError::Fault(fault)),
+            None => Err(LaunchError::Silent),
+        }
+    }
+}
+
 impl Waiting {
     /// Tells init to execute the entrypoint.
     ///

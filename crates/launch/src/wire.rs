@@ -47,7 +47,8 @@ pub(crate) enum Readiness {
 /// The launcher's answer to its caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Init waits for "go". A descriptor sent with it is the socket to init, if it is not the first one.
+    /// Init waits for "go". A descriptor sent with it is the socket to init, if it is not the first one; after an exec it is
+    /// the master of the process's terminal.
     Ready {
         /// The init's pid on the host; it is a child of the caller.
         pid: i32,

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use contd_types::{ContainerId, Exit, NamespaceId, Pid, Signal};
+use contd_types::{ContainerId, ExecId, ExecInfo, Exit, NamespaceId, Pid, Signal, WindowSize};
 use serde::{Deserialize, Serialize};
 
 use crate::MAX_CONTROL_BODY_BYTES;
@@ -22,6 +22,11 @@ pub const AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
 pub const MAX_CALLS_PER_CONNECTION: usize = 64;
 /// The most connections to one shim: the daemon, its successor, a tool or two.
 pub const MAX_CONNECTIONS: usize = 8;
+
+/// The most processes that are executed in one container at once, its own not counted: each costs the shim three descriptors.
+pub const MAX_EXECS: usize = 256;
+/// How many executed processes that have ended are remembered, for callers who ask late: the oldest go first.
+pub const MAX_ENDED_EXECS: usize = 256;
 
 /// The version of [`TaskSpec`] as a file.
 pub const TASK_SPEC_VERSION: u32 = 1;
@@ -124,6 +129,8 @@ pub mod files {
     pub const INIT: &str = "init.json";
     /// [`contd_types::Exit`] as JSON; written by the shim before it tells anyone.
     pub const EXIT: &str = "exit.json";
+    /// The executed processes as JSON; written by the shim before one runs, and when one has ended.
+    pub const EXECS: &str = "execs.json";
     /// The FIFO of the container's standard output.
     pub const STDOUT: &str = "stdout";
     /// The FIFO of the container's standard error.
@@ -161,6 +168,20 @@ impl Protocol for ShimSocket {
     const VERSIONS: VersionRange = VERSIONS;
     const MAX_BODY_BYTES: usize = MAX_CONTROL_BODY_BYTES;
     const MAX_CALLS: usize = MAX_CALLS_PER_CONNECTION;
+
+    fn descriptors_of_request(request: &Request) -> usize {
+        match request {
+            Request::Exec { process, .. } if process.terminal.is_none() => 3,
+            _ => 0,
+        }
+    }
+
+    fn descriptors_of_response(response: &Response) -> usize {
+        match response {
+            Response::Executes { has_terminal, .. } => 1 + usize::from(*has_terminal),
+            _ => 0,
+        }
+    }
 }
 
 /// A request with its id.
@@ -206,6 +227,54 @@ pub enum Request {
         /// A `contd-shim`, absolute.
         binary: PathBuf,
     },
+    /// Executes a process in the container, which must run. Without a terminal three descriptors come with it: its standard input,
+    /// output and error. → [`Response::Executes`]; [`Response::Exited`] when it was asked before and has ended.
+    Exec {
+        /// Chosen by the caller.
+        exec: ExecId,
+        /// The process.
+        process: Box<ExecProcess>,
+    },
+    /// Waits for the end of an executed process. → [`Response::Exited`]
+    WaitExec {
+        /// Which.
+        exec: ExecId,
+    },
+    /// Sends a signal to an executed process alone. → [`Response::Done`]; done as well when it has ended.
+    KillExec {
+        /// Which.
+        exec: ExecId,
+        /// The signal.
+        signal: Signal,
+    },
+    /// Lists the executed processes that have not ended. → [`Response::Execs`]
+    Execs,
+}
+
+/// A process to execute; what is absent is as in the bundle.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecProcess {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// More of the environment.
+    pub env: Vec<String>,
+    /// The working directory.
+    pub cwd: Option<String>,
+    /// The user.
+    pub user: Option<ExecUser>,
+    /// A terminal of its own, of this size.
+    pub terminal: Option<WindowSize>,
+}
+
+/// The user of an executed process, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecUser {
+    /// The user.
+    pub uid: u32,
+    /// The group; `None` takes the bundle's.
+    pub gid: Option<u32>,
+    /// More groups beside those of the bundle.
+    pub additional_gids: Vec<u32>,
 }
 
 /// The answers of a shim. Append only.
@@ -217,8 +286,17 @@ pub enum Response {
     Pid(Pid),
     /// Where the container is.
     State(TaskState),
-    /// The container has ended.
+    /// The container has ended, or the executed process that was asked for.
     Exited(Exit),
+    /// The process runs. Its pidfd comes with it, then the master of its terminal if it has one and this is the first answer.
+    Executes {
+        /// Its process id on the host.
+        pid: Pid,
+        /// Whether a master comes.
+        has_terminal: bool,
+    },
+    /// The executed processes that have not ended.
+    Execs(Vec<ExecInfo>),
 }
 
 /// Where a container is, as its shim sees it.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use contd_durable::DurableError;
 use contd_lease::ProcessError;
-use contd_types::{ContainerId, ErrorKind, Explain, Shortage};
+use contd_protocol::shim::MAX_EXECS;
+use contd_types::{ContainerId, ErrorKind, ExecId, Explain, Shortage};
 
 use crate::init::InitError;
+use crate::process::ProcessLost;
 use crate::pump::PumpError;
 use crate::runtime::{RuntimeError, Verb};
 
@@ -44,6 +46,18 @@ pub(crate) enum TaskError {
     /// The signal could not be sent to all of its processes.
     #[error("signal all processes of container {id}")]
     SignalAll { id: ContainerId, source: contd_cgroup::CgroupError },
+    /// As many processes are executed in it as may be.
+    #[error("execute a process in container {id}: {MAX_EXECS} run in it already")]
+    TooManyExecs { id: ContainerId },
+    /// No such process was executed, or it ended long ago.
+    #[error("find executed process {exec} of container {id}")]
+    NoSuchExec { id: ContainerId, exec: ExecId },
+    /// Somebody has its terminal.
+    #[error("execute process {exec} in container {id}: it runs already, and its terminal was given away")]
+    TerminalGiven { id: ContainerId, exec: ExecId },
+    /// It was made, but cannot be looked after.
+    #[error("look after a process in container {id}")]
+    AdoptExec { id: ContainerId, source: ProcessLost },
     /// Processes of the container do not end.
     #[error("delete container {id}: some of its processes do not end")]
     Undying { id: ContainerId },
@@ -54,11 +68,14 @@ impl Explain for TaskError {
         match self {
             Self::Runtime(source) => source.kind(),
             _ if Shortage::behind(self).is_some() => ErrorKind::OutOfResources,
-            Self::Forbidden { .. } => ErrorKind::Conflict,
+            Self::Forbidden { .. } | Self::TerminalGiven { .. } => ErrorKind::Conflict,
+            Self::TooManyExecs { .. } => ErrorKind::Busy,
+            Self::NoSuchExec { .. } => ErrorKind::NotFound,
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Undying { .. } => ErrorKind::Timeout,
             Self::Output { .. }
             | Self::Adopt { .. }
+            | Self::AdoptExec { .. }
             | Self::Record { .. }
             | Self::ReadRecord { .. }
             | Self::HandOver { .. }
@@ -76,6 +93,12 @@ impl Explain for TaskError {
         let hint = match self {
             Self::Forbidden { hint, .. } => hint,
             Self::Busy { .. } => "repeat in a moment",
+            Self::TooManyExecs { .. } => "wait until one of them has ended, or end it",
+            Self::NoSuchExec { .. } => {
+                "`contd inspect` lists the processes that run; of those that have ended only the last are remembered"
+            }
+            Self::TerminalGiven { .. } => "execute another process",
+            Self::AdoptExec { .. } => "repeat it; see the shim's log",
             Self::Runtime(source) => return source.hint(),
             Self::Output { .. } => "the log's directory must exist, and the disk must have room",
             Self::Adopt { .. } => "delete the container and create it again",

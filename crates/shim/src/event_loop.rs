@@ -12,6 +12,7 @@ use contd_logs::Stream;
 use contd_protocol::Refusal;
 use contd_protocol::shim::{AGENT, MAX_CONNECTIONS, ShimSocket};
 use contd_session::{ConnectionEnd, Polled, Received, refuse};
+use contd_types::ExecId;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -35,6 +36,7 @@ enum Token {
     Operation,
     Init,
     Output(Stream),
+    Exec(ExecId),
     Connection(u64),
 }
 
@@ -155,11 +157,12 @@ impl EventLoop {
         let operation = self.task.operation_fd().map(|fd| (Token::Operation, fd, input));
         let init = self.task.init_fd().map(|(fd, flags)| (Token::Init, fd, flags));
         let output = self.task.pump.wanted().map(move |(stream, fd)| (Token::Output(stream), fd, input));
+        let execs = self.task.exec_fds().map(|(exec, fd, flags)| (Token::Exec(exec), fd, flags));
         let connections = self
             .connections
             .iter()
             .map(|(number, connection)| (Token::Connection(*number), connection.fd(), connection.wanted()));
-        listener.into_iter().chain([signals]).chain(operation).chain(init).chain(output).chain(connections)
+        listener.into_iter().chain([signals]).chain(operation).chain(init).chain(output).chain(execs).chain(connections)
     }
 
     fn dispatch(&mut self, token: Token, ready: PollFlags) {
@@ -169,6 +172,7 @@ impl EventLoop {
             Token::Operation => self.task.on_operation_done(),
             Token::Init => self.task.on_init_ended(),
             Token::Output(stream) => self.task.pump.on_readable(stream),
+            Token::Exec(exec) => self.task.on_exec_ready(exec),
             Token::Connection(number) => self.serve(number, ready),
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use contd_lease::{ExitInfo, ProcessError, ProcessExit, ProcessIdentity};
-use contd_types::{ExitSource, Pid, Signal};
+use contd_types::{ExitCause, ExitSource, Pid, Signal};
 use nix::poll::PollFlags;
 
 use crate::holder;
@@ -57,6 +57,22 @@ pub(crate) enum End {
     Known(ProcessExit, ExitSource),
     /// It has, but nobody says how.
     Unknown(String),
+}
+
+impl End {
+    /// Returns the same in the words of an exit.
+    pub(crate) fn cause(&self) -> (ExitCause, ExitSource) {
+        match self {
+            Self::Known(ProcessExit::Code(code), source) => (ExitCause::Code(*code), *source),
+            Self::Known(ProcessExit::Signal(number), source) => {
+                match u8::try_from(*number).ok().and_then(|number| Signal::new(number).ok()) {
+                    Some(signal) => (ExitCause::Signal(signal), *source),
+                    None => (ExitCause::Unknown(format!("the kernel reports signal {number}")), ExitSource::Unknown),
+                }
+            }
+            Self::Unknown(reason) => (ExitCause::Unknown(reason.clone()), ExitSource::Unknown),
+        }
+    }
 }
 
 /// A process, alive or not yet reaped.
@@ -123,6 +139,11 @@ impl Process {
     /// Returns its pid.
     pub(crate) fn pid(&self) -> Pid {
         Pid(self.identity.pid)
+    }
+
+    /// Returns its pidfd.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// Tells which process it is.

@@ -14,7 +14,7 @@ const RUNTIMES: [TestRuntime; 2] = [TestRuntime::Runc, TestRuntime::Fake];
 /// Where the container looks for leave to go on.
 fn gate(scene: &Scene) -> PathBuf {
     match scene.kind {
-        TestRuntime::Runc => scene.rootfs().join("tmp/go"),
+        TestRuntime::Runc | TestRuntime::Native => scene.rootfs().join("tmp/go"),
         TestRuntime::Fake => scene.dir.join("go"),
     }
 }
@@ -23,7 +23,7 @@ fn gate(scene: &Scene) -> PathBuf {
 fn waiting(kind: TestRuntime, last: &str) -> Scene {
     let scene = Scene::bare(kind);
     let path = match kind {
-        TestRuntime::Runc => "/tmp/go".to_owned(),
+        TestRuntime::Runc | TestRuntime::Native => "/tmp/go".to_owned(),
         TestRuntime::Fake => scene.dir.join("go").display().to_string(),
     };
     scene.run(&format!("echo first; while [ ! -e {path} ]; do sleep 0.01; done; {last}"));
@@ -72,7 +72,7 @@ fn an_end_that_no_shim_saw_is_told_by_the_pidfd_that_was_kept_with_all_that_was_
         let exit = client.wait();
         let expected = match kind {
             // The first process of a pid namespace is not ended by its own signal.
-            TestRuntime::Runc => ExitCause::Code(0),
+            TestRuntime::Runc | TestRuntime::Native => ExitCause::Code(0),
             TestRuntime::Fake => ExitCause::Signal(Signal::KILL),
         };
         assert_eq!((&exit.cause, exit.source), (&expected, ExitSource::Pidfd), "{kind:?}");

@@ -156,7 +156,7 @@ fn a_failed_create_says_why_and_may_be_repeated_after_a_delete() {
     for kind in BOTH {
         let scene = Scene::bare(kind);
         match kind {
-            TestRuntime::Runc => scene.configure(&["/bin/absent"], |_| {}),
+            TestRuntime::Runc | TestRuntime::Native => scene.configure(&["/bin/absent"], |_| {}),
             TestRuntime::Fake => scene.script(&Script {
                 create: Act::Fail(ErrorKind::EntrypointNotFound),
                 command: "sleep 1000".into(),

@@ -5,6 +5,7 @@ mod adoption;
 mod common;
 mod contract;
 mod crate_graph;
+mod exec;
 mod faults;
 mod protocol;
 mod runc;

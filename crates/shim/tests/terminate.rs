@@ -52,7 +52,7 @@ fn a_shim_whose_container_lives_stays_and_goes_when_it_has_ended() {
         let scene = Scene::bare(kind);
         let (inside, outside) = match kind {
             TestRuntime::Fake => (scene.dir.join("go"), scene.dir.join("go")),
-            TestRuntime::Runc => ("/tmp/go".into(), scene.rootfs().join("tmp/go")),
+            TestRuntime::Runc | TestRuntime::Native => ("/tmp/go".into(), scene.rootfs().join("tmp/go")),
         };
         scene.run(&format!("while [ ! -e {} ]; do sleep 0.01; done; echo said; exit 9", inside.display()));
         let mut client = scene.up();

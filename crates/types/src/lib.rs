@@ -7,6 +7,7 @@
 //! id, name      names          ContainerId, NamespaceId, ContainerName, ContainerRef
 //! spec          a container    ContainerSpec and its parts
 //! exec          execve's limits on a command
+//! exec_spec     one more process  ExecSpec, ExecId
 //! layer         place of the writable layer  LayerKind
 //! lifecycle     states         State × Event -> State, one pure table
 //! caller        limited user   Caller: a user with limited rights
@@ -27,6 +28,7 @@ pub mod caller;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod exec_spec;
 pub mod exit;
 pub mod hint;
 pub mod id;
@@ -46,6 +48,7 @@ pub use caller::Caller;
 pub use error::{ApiError, ErrorKind, Explain, causes, one_line};
 pub use event::{ContainerEvent, EventKind};
 pub use exec::exec_limit_bytes;
+pub use exec_spec::{ExecId, ExecInfo, ExecSpec, ExecSpecError, WindowSize};
 pub use exit::{Exit, ExitCause, ExitSource};
 pub use hint::complete_commands;
 pub use id::{ContainerId, ContainerRef};

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use contd_cgroup::{Cgroup, Hierarchies};
-use contd_launch::exec::{self, ExecRequest, ExecUser, Target};
+use contd_launch::exec::{self, ExecRequest, ExecStdio, ExecUser, Target};
 use contd_launch::launcher::{LaunchError, Launcher, Settings, Stdio};
 use contd_launch::sealed;
 use contd_launch::wire::LaunchRequest;
@@ -152,11 +152,11 @@ fn exec(options: &Options) -> Result<u8, Box<dyn Error>> {
     let hierarchies = Hierarchies::read()?;
     let target = Target { settings, hierarchies: &hierarchies, bundle, init: init.as_fd() };
     if !is_each_line {
-        return follow(target.exec(request, &own_stdio()?)?);
+        return follow(target.exec(request, &ExecStdio::Given(own_stdio()?))?);
     }
     for line in io::stdin().lines() {
         let _begin = line?;
-        let code = follow(target.exec(request, &null_stdio()?)?)?;
+        let code = follow(target.exec(request, &ExecStdio::Given(null_stdio()?))?)?;
         writeln!(io::stdout(), "{code}")?;
     }
     Ok(0)

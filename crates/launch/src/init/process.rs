@@ -37,7 +37,7 @@ pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext
         rights::set_personality(persona)
             .map_err(|error| Fault::kernel("linux.personality", "set the personality", &error))?;
     }
-    take_stdio(plan, fds)?;
+    take_stdio(plan, fds, context)?;
     let io_failed = |what: &'static str| move |error: io::Error| Fault::kernel("process", what, &error);
     rights::reset_signals().map_err(io_failed("give signals their default actions"))?;
     if context == ProcessContext::Exec {
@@ -78,23 +78,27 @@ pub fn become_process(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext
 const DEFAULT_UMASK: u32 = 0o022;
 
 /// Sets the container's descriptors 0, 1 and 2, and lets its user open them again by `/dev/stdout`.
-fn take_stdio(plan: &ProcessPlan, fds: &FdTable) -> Result<(), Fault> {
+fn take_stdio(plan: &ProcessPlan, fds: &FdTable, context: ProcessContext) -> Result<(), Fault> {
     for (index, number) in plan.stdio.iter().zip(0..) {
         let fd = fds.get(*index)?;
-        give_to_user(fd, plan.uid)
+        give_to_user(fd, plan.uid, context)
             .and_then(|()| rights::duplicate_to(fd, number))
             .map_err(|error| Fault::kernel("process", format!("take descriptor {number}"), &error))?;
     }
     Ok(())
 }
 
-fn give_to_user(fd: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
+fn give_to_user(fd: BorrowedFd<'_>, uid: u32, context: ProcessContext) -> io::Result<()> {
     let status = fstat(fd)?;
-    // Compare by device number, not with the container's `/dev/null`, which the image may have brought. The host's
-    // belongs to every user.
-    let is_device = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
-    let is_null = is_device && status.st_rdev == makedev(1, 3);
-    if is_null || status.st_uid == uid {
+    let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
+    let is_spared = match context {
+        // Compare by device number, not with the container's `/dev/null`, which the image may have brought. The host's
+        // belongs to every user.
+        ProcessContext::Init => kind == SFlag::S_IFCHR && status.st_rdev == makedev(1, 3),
+        // Files, terminals and sockets are the caller's, who would lose them; a pipe was made for this.
+        ProcessContext::Exec => kind != SFlag::S_IFIFO,
+    };
+    if is_spared || status.st_uid == uid {
         return Ok(());
     }
     match fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(status.st_gid))) {

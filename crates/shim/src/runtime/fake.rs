@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio as ProcessStdio};
 use std::time::Duration;
 
-use contd_protocol::shim::TaskSpec;
+use contd_protocol::shim::{ExecProcess, TaskSpec};
 use contd_types::{ContainerId, ErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeSpec;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemonize;
 
-use super::{Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words};
+use super::{ExecStdio, ExecStep, Executing, Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words};
 
 /// The script's name in the lease directory.
 pub const SCRIPT_FILE: &str = "fake.json";
@@ -55,6 +55,8 @@ pub struct Script {
     pub resume: Act,
     /// On delete.
     pub delete: Act,
+    /// On exec. The process is there from the beginning.
+    pub exec: Act,
     /// The command of the container, for `/bin/sh -c`.
     pub command: String,
     /// Instead of the shim's own patience with a daemon that never comes, in milliseconds.
@@ -163,6 +165,59 @@ impl Runtime for FakeRuntime {
     fn begin_resume(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError> {
         self.signal(Verb::Resume, task, Signal::SIGCONT)?;
         Self::begin(Verb::Resume, task, self.script.resume, Outcome::Done)
+    }
+
+    fn begin_exec(
+        &mut self,
+        task: &TaskSpec,
+        process: &ExecProcess,
+        _init: BorrowedFd<'_>,
+        stdio: ExecStdio,
+    ) -> Result<Box<dyn Executing>, RuntimeError> {
+        let failed = |source| RuntimeError::Spawn {
+            verb: Verb::Exec,
+            id: task.id.clone(),
+            binary: PathBuf::from("/bin/sh"),
+            source,
+        };
+        let ExecStdio::Given([stdin, stdout, stderr]) = stdio else {
+            return Err(failed(io::ErrorKind::Unsupported.into()));
+        };
+        let (program, args) = process.args.split_first().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        let mut command = Command::new(program);
+        command.args(args).stdin(stdin).stdout(stdout).stderr(stderr);
+        let child = daemonize::spawn(&mut command).map_err(failed)?;
+        let pid = i32::try_from(child.id()).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+        let operation = Self::begin(Verb::Exec, task, self.script.exec, Outcome::Created { pid })?;
+        Ok(Box::new(FakeExec { operation, pid }))
+    }
+}
+
+/// An operation whose result is a process.
+#[derive(Debug)]
+struct FakeExec {
+    operation: Box<dyn Operation>,
+    pid: i32,
+}
+
+impl Executing for FakeExec {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.operation.fd()
+    }
+
+    fn owns(&self, pid: i32) -> bool {
+        pid == self.pid
+    }
+
+    fn finish(self: Box<Self>) -> Result<ExecStep, RuntimeError> {
+        match self.operation.finish()? {
+            Outcome::Created { pid } => Ok(ExecStep::Made { pid, terminal: None, waiting: None }),
+            Outcome::LetGo | Outcome::Done => Ok(ExecStep::Runs),
+        }
+    }
+
+    fn abort(self: Box<Self>) {
+        self.operation.abort();
     }
 }
 

@@ -12,16 +12,19 @@ use std::time::Duration;
 
 use contd_launch::fault::FaultKind;
 use contd_launch::launcher::LaunchError;
-use contd_protocol::shim::TaskSpec;
+use contd_protocol::shim::{ExecProcess, TaskSpec};
 use contd_types::{ContainerId, ErrorKind, Explain, Shortage};
 
+mod exec;
 #[cfg(feature = "testing")]
 pub mod fake;
 pub mod native;
 pub mod oci;
 mod oci_error;
+mod oci_exec;
 mod worker;
 
+pub use exec::{ExecStdio, ExecStep, Executing, Held};
 pub(crate) use oci_error::classify;
 
 /// The container's ends of its output; its standard input is `/dev/null`.
@@ -64,6 +67,19 @@ pub trait Runtime: Debug {
     /// # Errors
     /// [`RuntimeError`] when it cannot even begin.
     fn begin_resume(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError>;
+
+    /// Begins to execute one more process in the container, which runs; `init` is a pidfd of its init. Several may be under
+    /// way at a time, also beside other operations.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when it cannot even begin.
+    fn begin_exec(
+        &mut self,
+        task: &TaskSpec,
+        process: &ExecProcess,
+        init: BorrowedFd<'_>,
+        stdio: ExecStdio,
+    ) -> Result<Box<dyn Executing>, RuntimeError>;
 }
 
 /// One operation under way.
@@ -111,6 +127,8 @@ pub enum Verb {
     Resume,
     /// Remove.
     Delete,
+    /// Execute one more process.
+    Exec,
 }
 
 impl std::fmt::Display for Verb {
@@ -121,6 +139,7 @@ impl std::fmt::Display for Verb {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Delete => "delete",
+            Self::Exec => "execute a process in",
         })
     }
 }

@@ -9,14 +9,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use contd_cgroup::{Cgroup, CgroupError, Hierarchies};
+use contd_launch::exec::{ExecRequest, ExecStdio as LaunchExecStdio, ExecUser, Target};
 use contd_launch::launcher::{LaunchError, Launcher, Settings, Stdio as LaunchStdio, Waiting};
 use contd_launch::wire::LaunchRequest;
-use contd_protocol::shim::TaskSpec;
+use contd_protocol::shim::{ExecProcess, TaskSpec};
 use contd_types::ContainerId;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::worker::Worker;
-use super::{Operation, Outcome, Runtime, RuntimeError, Stdio, Verb};
+use super::{ExecStdio, ExecStep, Executing, Held, Operation, Outcome, Runtime, RuntimeError, Stdio, Verb};
 use crate::sys;
 
 /// How long the processes of a killed container may take to vanish before its removal is given up.
@@ -145,6 +146,100 @@ impl Runtime for NativeRuntime {
     fn begin_resume(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError> {
         self.in_worker(Verb::Resume, task, Cgroup::thaw)
     }
+
+    fn begin_exec(
+        &mut self,
+        task: &TaskSpec,
+        process: &ExecProcess,
+        init: BorrowedFd<'_>,
+        stdio: ExecStdio,
+    ) -> Result<Box<dyn Executing>, RuntimeError> {
+        let id = &task.id;
+        let user = process.user.as_ref();
+        let request = ExecRequest {
+            args: process.args.clone(),
+            env: process.env.clone(),
+            cwd: process.cwd.clone(),
+            user: user.map(|user| ExecUser { uid: user.uid, gid: user.gid }),
+            additional_gids: user.map(|user| user.additional_gids.clone()).unwrap_or_default(),
+        };
+        let stdio = match stdio {
+            ExecStdio::Given([stdin, stdout, stderr]) => LaunchExecStdio::Given(LaunchStdio { stdin, stdout, stderr }),
+            ExecStdio::Terminal(size) => LaunchExecStdio::Terminal(size),
+        };
+        let (settings, hierarchies) = (&self.settings, &*self.hierarchies);
+        let target = Target { settings, hierarchies, bundle: &task.bundle, init };
+        let launcher = target.exec(&request, &stdio).map_err(|source| exec_failed(id, source))?;
+        Ok(Box::new(LaunchingExec { id: id.clone(), launcher }))
+    }
+}
+
+fn exec_failed(id: &ContainerId, source: LaunchError) -> RuntimeError {
+    RuntimeError::Launch { verb: Verb::Exec, id: id.clone(), source }
+}
+
+/// A launcher makes the process.
+#[derive(Debug)]
+struct LaunchingExec {
+    id: ContainerId,
+    launcher: Launcher,
+}
+
+impl Executing for LaunchingExec {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.launcher.fd()
+    }
+
+    fn owns(&self, pid: i32) -> bool {
+        // The process waits to be let go.
+        pid == self.launcher.pid()
+    }
+
+    fn finish(self: Box<Self>) -> Result<ExecStep, RuntimeError> {
+        // The launcher ends with its answer; it is then reaped as one that nobody waits for.
+        let Self { id, launcher } = *self;
+        let (waiting, terminal) = launcher.answer_to_exec().map_err(|source| exec_failed(&id, source))?;
+        let pid = waiting.pid;
+        Ok(ExecStep::Made { pid, terminal, waiting: Some(Box::new(HeldExec { id, waiting })) })
+    }
+
+    fn abort(self: Box<Self>) {
+        // Our child and not reaped, so the pid is its own; the process ends with its line.
+        let _ended_already = sys::kill_child(self.launcher.pid());
+    }
+}
+
+/// The process waits for "go".
+#[derive(Debug)]
+struct HeldExec {
+    id: ContainerId,
+    waiting: Waiting,
+}
+
+impl Held for HeldExec {
+    fn let_go(mut self: Box<Self>) -> Box<dyn Executing> {
+        // A process that has died closes its line, which ends the step; its status tells the rest.
+        let _told_by_its_status = self.waiting.go();
+        self
+    }
+}
+
+impl Executing for HeldExec {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.waiting.fd()
+    }
+
+    fn owns(&self, _pid: i32) -> bool {
+        false
+    }
+
+    fn finish(self: Box<Self>) -> Result<ExecStep, RuntimeError> {
+        let Self { id, waiting } = *self;
+        let refused = |fault| exec_failed(&id, LaunchError::Fault(fault));
+        waiting.outcome().map(|()| ExecStep::Runs).map_err(refused)
+    }
+
+    fn abort(self: Box<Self>) {}
 }
 
 /// The launcher is at work.

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as ProcessStdio};
 
 use contd_lease::ProcessExit;
-use contd_protocol::shim::{TaskSpec, files};
+use contd_protocol::shim::{ExecProcess, TaskSpec, files};
 use contd_types::{ContainerId, ErrorKind};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::{Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words, oci_error};
+use super::oci_exec::OciExec;
+use super::{ExecStdio, Executing, Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words, oci_error};
 use crate::daemonize;
 use crate::reaper;
 use crate::sys;
@@ -34,6 +35,8 @@ pub struct OciRuntime {
     binary: PathBuf,
     root: PathBuf,
     dir: PathBuf,
+    /// How many processes were executed, for the names of their files.
+    execs: u64,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,7 @@ struct OciOperation {
 impl OciRuntime {
     /// Makes a runtime from its absolute path, its state directory, and the shim's lease directory.
     pub fn new(binary: PathBuf, root: PathBuf, dir: &Path) -> Self {
-        Self { binary, root, dir: dir.to_owned() }
+        Self { binary, root, dir: dir.to_owned(), execs: 0 }
     }
 
     fn begin(
@@ -125,6 +128,19 @@ impl Runtime for OciRuntime {
             command.arg("resume");
         })
     }
+
+    fn begin_exec(
+        &mut self,
+        task: &TaskSpec,
+        process: &ExecProcess,
+        _init: BorrowedFd<'_>,
+        stdio: ExecStdio,
+    ) -> Result<Box<dyn Executing>, RuntimeError> {
+        self.execs += 1;
+        let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(&self.root);
+        Ok(Box::new(OciExec::begin(&mut command, &self.dir, self.execs, task, process, stdio)?))
+    }
 }
 
 impl Operation for OciOperation {
@@ -144,7 +160,7 @@ impl Operation for OciOperation {
             return match self.verb {
                 Verb::Create => self.read_pid(),
                 Verb::Start => Ok(Outcome::LetGo),
-                Verb::Pause | Verb::Resume | Verb::Delete => Ok(Outcome::Done),
+                Verb::Pause | Verb::Resume | Verb::Delete | Verb::Exec => Ok(Outcome::Done),
             };
         }
         let words = self.words();
@@ -153,12 +169,9 @@ impl Operation for OciOperation {
         }
         let kind = match self.verb {
             Verb::Create | Verb::Start => oci_error::classify(&words),
-            Verb::Pause | Verb::Resume | Verb::Delete => ErrorKind::Internal,
+            Verb::Pause | Verb::Resume | Verb::Delete | Verb::Exec => ErrorKind::Internal,
         };
-        let status = match status {
-            ProcessExit::Code(code) => format!("code {code}"),
-            ProcessExit::Signal(signal) => format!("signal {signal}"),
-        };
+        let status = describe(status);
         Err(RuntimeError::Failed { verb: self.verb, id: self.id.clone(), status, kind, source: Words(words) })
     }
 
@@ -194,7 +207,14 @@ impl OciOperation {
     }
 }
 
-fn read_tail(path: &Path) -> io::Result<String> {
+pub(super) fn describe(status: ProcessExit) -> String {
+    match status {
+        ProcessExit::Code(code) => format!("code {code}"),
+        ProcessExit::Signal(signal) => format!("signal {signal}"),
+    }
+}
+
+pub(super) fn read_tail(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;

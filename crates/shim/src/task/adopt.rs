@@ -40,8 +40,10 @@ impl Task {
         self.pump.adopt().map_err(|source| TaskError::Output { id: id.clone(), source })?;
         contd_failpoint::hit(Failpoint::AdoptReplayed);
         let is_kept = kept.as_ref().is_some_and(|fd| process::is_of(fd, stored.record.pid.0));
-        let run_dir = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir);
-        let init = Init::take_over(&stored, kept, run_dir).map_err(|source| TaskError::Adopt { id, source })?;
+        let run_dir = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir).to_owned();
+        let init = Init::take_over(&stored, kept, &run_dir).map_err(|source| TaskError::Adopt { id, source })?;
+        self.adopt_execs(&run_dir)?;
+        super::exec::remove_leftovers(&self.dir);
         contd_failpoint::hit(Failpoint::AdoptTaken);
         self.phase = Phase::Live { is_started, is_paused: stored.cgroup.is_frozen() };
         // The keeper of init's pidfd has held the FIFOs too, and so does a container that lives. Without both, what lay in
@@ -52,7 +54,7 @@ impl Task {
         match init {
             Some(init) => self.init = Some(init),
             None => {
-                let end = match holder::noted(run_dir, &stored.identity()) {
+                let end = match holder::noted(&run_dir, &stored.identity()) {
                     Some(status) => End::Known(status, ExitSource::Reaped),
                     None => End::Unknown(NOBODY_WATCHED.to_owned()),
                 };
@@ -63,7 +65,7 @@ impl Task {
         Ok(())
     }
 
-    fn read_record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, TaskError> {
+    pub(super) fn read_record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, TaskError> {
         let path = self.dir.join(name);
         let failed = |source| TaskError::ReadRecord { path: path.clone(), source };
         match RealFs.read(&path, MAX_RECORD_BYTES) {

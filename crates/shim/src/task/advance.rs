@@ -8,9 +8,8 @@ use std::time::Instant;
 
 use contd_durable::{DurableError, Fs, RealFs, replace, replace_volatile};
 use contd_failpoint::Failpoint;
-use contd_lease::ProcessExit;
 use contd_protocol::shim::{Response, files};
-use contd_types::{ApiError, Exit, ExitCause, ExitSource, Signal};
+use contd_types::{ApiError, Exit, Signal};
 use nix::poll::PollFlags;
 use serde::Serialize;
 
@@ -48,7 +47,8 @@ impl Task {
         let ending = self.ending.as_ref().filter(|_| !self.is_starting()).map(|ending| self.ends_at(ending));
         let letting_go = self.letting_go.as_ref().map(LettingGo::next_look);
         let init = self.init_deadline();
-        [operation, ending, orphans, letting_go, init, self.pump.deadline()].into_iter().flatten().min()
+        let execs = self.execs.deadline();
+        [operation, ending, orphans, letting_go, init, execs, self.pump.deadline()].into_iter().flatten().min()
     }
 
     /// Returns when to look at an init that is dead and of which nobody has told how it ended.
@@ -119,7 +119,7 @@ impl Task {
                 self.runtime_deleted();
                 Ok(Response::Done)
             }
-            (Verb::Create, Outcome::Done | Outcome::LetGo) => {
+            (Verb::Create | Verb::Exec, _) => {
                 let (id, path) = (self.spec.id.clone(), self.dir.clone());
                 let source = io::ErrorKind::InvalidData.into();
                 Err(TaskError::Runtime(RuntimeError::PidFile { id, path, source }))
@@ -179,6 +179,7 @@ impl Task {
     pub(crate) fn advance(&mut self, now: Instant) {
         self.pump.retry(now);
         self.look_whether_it_runs(now);
+        self.advance_execs(now);
         if self.init_deadline().is_some_and(|due| due <= now) {
             self.on_init_ended();
         }
@@ -226,16 +227,7 @@ impl Task {
     }
 
     fn exit_of(&self, ending: &Ending) -> Exit {
-        let (cause, source) = match &ending.end {
-            End::Known(ProcessExit::Code(code), source) => (ExitCause::Code(*code), *source),
-            End::Known(ProcessExit::Signal(number), source) => {
-                match u8::try_from(*number).ok().and_then(|n| Signal::new(n).ok()) {
-                    Some(signal) => (ExitCause::Signal(signal), *source),
-                    None => (ExitCause::Unknown(format!("the kernel reports signal {number}")), ExitSource::Unknown),
-                }
-            }
-            End::Unknown(reason) => (ExitCause::Unknown(reason.clone()), ExitSource::Unknown),
-        };
+        let (cause, source) = ending.end.cause();
         let oom_kills = self.cgroup().map_or(0, contd_cgroup::TaskCgroup::oom_kills);
         let is_drained = self.pump.is_drained();
         Exit { cause, at: ending.at, oom_kills, source, is_drained }
@@ -303,7 +295,7 @@ impl Task {
         self.is_reaping_due = false;
         let init = self.init.as_ref().filter(|_| self.ending.is_none()).map(|init| init.pid().0);
         let child = self.current.as_ref().and_then(|current| current.operation.child());
-        let is_known = |pid: i32| Some(pid) == init || Some(pid) == child;
+        let is_known = |pid: i32| Some(pid) == init || Some(pid) == child || self.execs.knows(pid);
         let left = match reaper::reap_orphans(is_known) {
             Ok(left) => left,
             Err(error) => {
@@ -338,6 +330,7 @@ impl Task {
         }
         self.pump.close();
         self.remove_record(files::INIT);
+        self.forget_execs();
         contd_failpoint::hit(Failpoint::DeleteForgotten);
         self.phase = Phase::Empty { is_clean: true };
         self.refuse_waiters("the container was deleted");
@@ -348,9 +341,10 @@ impl Task {
     pub(super) fn forget_records(&self) {
         self.remove_record(files::INIT);
         self.remove_record(files::EXIT);
+        self.remove_record(files::EXECS);
     }
 
-    fn remove_record(&self, name: &str) {
+    pub(super) fn remove_record(&self, name: &str) {
         match fs::remove_file(self.dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 self.diagnostics.warn(format_args!("remove {name}: {error}"));
@@ -359,7 +353,7 @@ impl Task {
         }
     }
 
-    fn write_record(&self, name: &str, record: &impl Serialize) -> Result<(), TaskError> {
+    pub(super) fn write_record(&self, name: &str, record: &impl Serialize) -> Result<(), TaskError> {
         write(&self.dir.join(name), record, replace_volatile)
     }
 

@@ -20,7 +20,7 @@ impl Task {
     /// Carries out a call; its answer comes from [`Self::take_replies`], now or later.
     pub(crate) fn call(&mut self, caller: CallRef, request: &Request, fds: Vec<OwnedFd>) {
         if let Some(operation) = RequestId::of_call(caller.call)
-            && !matches!(request, Request::State | Request::Wait)
+            && !matches!(request, Request::State | Request::Wait | Request::WaitExec { .. } | Request::Execs)
         {
             self.diagnostics.belongs_to(operation);
         }
@@ -40,6 +40,10 @@ impl Task {
                 .map_err(|source| TaskError::Output { id: self.spec.id.clone(), source }),
             Request::Shutdown => self.shut_down(),
             Request::HandOver { binary } => self.hand_over(caller, binary),
+            Request::Exec { exec, process } => self.exec(caller, *exec, process, fds),
+            Request::WaitExec { exec } => self.wait_exec(caller, *exec),
+            Request::KillExec { exec, signal } => self.kill_exec(*exec, *signal),
+            Request::Execs => Ok(Some(self.list_execs())),
         };
         match answer {
             Ok(Some(response)) => self.replies.push(Answer::new(caller, Ok(response))),
@@ -147,6 +151,7 @@ impl Task {
             return Ok(None);
         }
         self.check_idle("pause")?;
+        self.check_no_exec("pause")?;
         match &self.phase {
             Phase::Live { is_paused: true, .. } => Ok(Some(Response::Done)),
             Phase::Live { is_started: true, .. } if self.ending.is_none() => {
@@ -217,6 +222,7 @@ impl Task {
 
     fn hand_over(&mut self, caller: CallRef, binary: &Path) -> Result<Option<Response>, TaskError> {
         self.check_idle("hand over")?;
+        self.check_no_exec("hand over")?;
         if self.letting_go.is_some() || self.hand_over.is_some() {
             return Err(TaskError::Busy { call: "hand over", id: self.spec.id.clone(), verb: Verb::Start });
         }
@@ -225,6 +231,14 @@ impl Task {
         }
         self.hand_over = Some(HandOver { caller, binary: binary.to_owned() });
         Ok(None)
+    }
+
+    /// A process that is just being made must be neither frozen half-way nor left without the one who lets it go.
+    fn check_no_exec(&self, call: &'static str) -> Result<(), TaskError> {
+        if self.execs.is_starting() {
+            return Err(TaskError::Busy { call, id: self.spec.id.clone(), verb: Verb::Exec });
+        }
+        Ok(())
     }
 
     /// Adds a caller to the same operation under way, if that is what is under way.

@@ -13,6 +13,7 @@
 mod adopt;
 mod advance;
 mod calls;
+mod exec;
 mod letting_go;
 
 use std::io;
@@ -32,6 +33,7 @@ use crate::init::{Init, StoredInit};
 use crate::process::End;
 use crate::pump::Pump;
 use crate::runtime::{Operation, Runtime, RuntimeError, Verb};
+use exec::Execs;
 use letting_go::LettingGo;
 
 /// Which call of which connection.
@@ -130,6 +132,8 @@ pub(crate) struct Task {
     waiters: Vec<CallRef>,
     deletion: Option<Deletion>,
     letting_go: Option<LettingGo>,
+    /// The processes that are executed in it beside its own.
+    execs: Execs,
     is_shut_down: bool,
     hand_over: Option<HandOver>,
     /// Whether orphans must be looked for although no signal has announced one.
@@ -163,6 +167,7 @@ impl Task {
             waiters: Vec::new(),
             deletion: None,
             letting_go: None,
+            execs: Execs::default(),
             is_shut_down: false,
             hand_over: None,
             is_reaping_due: false,
@@ -179,6 +184,7 @@ impl Task {
     pub(crate) fn forget(&mut self, connection: u64) {
         let is_other = |caller: &CallRef| caller.connection != connection;
         self.waiters.retain(is_other);
+        self.execs.forget(connection);
         if let Some(current) = &mut self.current {
             current.callers.retain(is_other);
         }

@@ -1,9 +1,10 @@
 //! A shim on a stage of its own: lease directory, bundle, cgroup, client, and a census at the end.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -19,12 +20,13 @@ use contd_shim::runtime::fake::{SCRIPT_FILE, Script};
 use contd_types::{ApiError, ContainerId, Exit, ExitCause, NamespaceId, Pid, Signal};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
-const APPLETS: [&str; 8] = ["sh", "sleep", "seq", "cat", "grep", "head", "dd", "kill"];
+const APPLETS: [&str; 10] = ["sh", "sleep", "seq", "cat", "grep", "head", "dd", "kill", "stty", "tty"];
 const RUNC: &str = "/usr/sbin/runc";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TestRuntime {
     Runc,
+    Native,
     Fake,
 }
 
@@ -53,7 +55,7 @@ impl Scene {
     /// Writes down what the container runs, by a shell.
     pub(crate) fn run(&self, command: &str) {
         match self.kind {
-            TestRuntime::Runc => self.configure(&["/bin/sh", "-c", command], |_| {}),
+            TestRuntime::Runc | TestRuntime::Native => self.configure(&["/bin/sh", "-c", command], |_| {}),
             TestRuntime::Fake => self.script(&Script { command: command.to_owned(), ..Script::default() }),
         }
     }
@@ -64,12 +66,24 @@ impl Scene {
         let dir = root.path().join("lease");
         let logs = root.path().join("logs");
         fs::create_dir(&logs).unwrap();
+        let mark = format!("contd-t-{}", id.short());
+        let runtime = match kind {
+            TestRuntime::Runc | TestRuntime::Fake => {
+                RuntimeSpec::Oci { binary: runc(), root: root.path().join("runc") }
+            }
+            // Its bundles have no filter to compile.
+            TestRuntime::Native => RuntimeSpec::Native {
+                cgroup: format!("/{mark}/{id}").into(),
+                filters: root.path().join("filters"),
+                compiler: "/nonexistent".into(),
+            },
+        };
         let task = TaskSpec {
             version: TASK_SPEC_VERSION,
             namespace: NamespaceId::new("test").unwrap(),
             id: id.clone(),
             bundle: root.path().join("bundle"),
-            runtime: RuntimeSpec::Oci { binary: runc(), root: root.path().join("runc") },
+            runtime,
             log_path: logs.join("c.log"),
             log_max_bytes: 1 << 30,
             log_max_files: 2,
@@ -78,7 +92,6 @@ impl Scene {
             drain_timeout: Duration::from_secs(2),
             runtime_timeout: Duration::from_secs(120),
         };
-        let mark = format!("contd-t-{}", id.short());
         let scene = Self { kind, task, dir, mark, root };
         LeaseDir::new(&scene.dir).reserve("test", &scene.dir.join(files::SOCKET)).unwrap();
         scene.write_task();
@@ -127,7 +140,7 @@ impl Scene {
 
     pub(crate) fn binary(&self) -> PathBuf {
         PathBuf::from(match self.kind {
-            TestRuntime::Runc => env!("CARGO_BIN_EXE_contd-shim"),
+            TestRuntime::Runc | TestRuntime::Native => env!("CARGO_BIN_EXE_contd-shim"),
             TestRuntime::Fake => env!("CARGO_BIN_EXE_contd-shim-fake"),
         })
     }
@@ -190,7 +203,8 @@ impl Scene {
     pub(crate) fn connect_raw(&self) -> Client {
         let stream = UnixStream::connect(self.dir.join(files::SOCKET)).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Client { stream, reader: FrameReader::new(MAX_CONTROL_BODY_BYTES), next: 1, early: Vec::new() }
+        let reader = FrameReader::new(MAX_CONTROL_BODY_BYTES);
+        Client { stream, reader, next: 1, early: Vec::new(), fds: VecDeque::new() }
     }
 
     /// Connects to a shim that is just being replaced.
@@ -341,6 +355,8 @@ pub(crate) struct Client {
     reader: FrameReader,
     next: u64,
     early: Vec<Reply>,
+    /// The descriptors that have come, in order.
+    pub(crate) fds: VecDeque<OwnedFd>,
 }
 
 impl Client {
@@ -374,10 +390,15 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn send(&mut self, request: Request) -> u64 {
+        self.send_with(request, &[])
+    }
+
+    #[track_caller]
+    pub(crate) fn send_with(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> u64 {
         let id = self.next;
         self.next += 1;
         let frame = Frame::new(VERSIONS.max, Kind::Call, &Call { id, request }).unwrap();
-        self.stream.write_all(&frame.to_bytes()).unwrap();
+        contd_descriptors::send(&self.stream, &frame.to_bytes(), fds).unwrap();
         id
     }
 
@@ -401,7 +422,8 @@ impl Client {
                 return Some(frame);
             }
             let mut chunk = [0; 4096];
-            match self.stream.read(&mut chunk) {
+            let received = contd_descriptors::receive(&self.stream, &mut chunk, &mut self.fds);
+            match received.map_err(std::io::Error::from) {
                 Ok(0) => return None,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Ok(length) => self.reader.push(&chunk[..length]),
