@@ -25,7 +25,7 @@ const ALLOWED: [(&str, &[&str]); 32] = [
     ("contd-process", &[]),
     ("contd-service-manager", &["contd-descriptors"]),
     ("contd-session", &["contd-descriptors", "contd-protocol", "contd-types"]),
-    ("contd-session-tokio", &["contd-protocol", "contd-types"]),
+    ("contd-session-tokio", &["contd-descriptors", "contd-protocol", "contd-types"]),
     ("contd-lease", &["contd-descriptors", "contd-durable"]),
     ("contd-protocol", &["contd-types"]),
     ("contd-logs", &["contd-failpoint", "contd-types"]),
@@ -34,7 +34,7 @@ const ALLOWED: [(&str, &[&str]); 32] = [
     ("contd-image", &["contd-flist"]),
     ("contd-store", &["contd-durable", "contd-types"]),
     ("contd-bundle", &["contd-durable", "contd-types"]),
-    ("contd-client", &["contd-protocol", "contd-session-tokio", "contd-types"]),
+    ("contd-client", &["contd-lease", "contd-protocol", "contd-session-tokio", "contd-types"]),
     (
         "contd-flistfs",
         &[

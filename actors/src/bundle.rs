@@ -2,18 +2,18 @@
 //!
 //! Owns nothing but the way to them: the state is the directories, which a successor finds as they are.
 //!
-//! Answers [`WriteBundle`], [`PreviewBundle`], [`RemoveBundle`], [`ListBundles`]. Resolves the network namespace at each
+//! Answers [`WriteBundle`], [`PreviewBundle`], [`LookUpUser`], [`RemoveBundle`], [`ListBundles`]. Resolves the network namespace at each
 //! write, so that a restart joins the one that has the name then. Never looks into a root but through `contd_bundle`.
 
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
-use contd_bundle::{BundleKey, BundleRequest, Netns, netns};
+use contd_bundle::{BundleKey, BundleRequest, Identity, Netns, netns};
 use contd_store::MadeWith;
 use contd_types::Network;
 
 use crate::error::StepError;
-use crate::messages::node::{BundleSpec, ListBundles, PreviewBundle, RemoveBundle, Undone, WriteBundle};
+use crate::messages::node::{BundleSpec, ListBundles, LookUpUser, PreviewBundle, RemoveBundle, Undone, WriteBundle};
 use crate::pool::{NamespacePools, Pool, UNDO_GRACE};
 use crate::shared::Shared;
 use crate::supervision::ParentLink;
@@ -114,6 +114,20 @@ impl Handler<PreviewBundle> for BundleActor {
             };
             let shown = pool.run("preview the bundle", job);
             wanted.unless_given_up(shown).await.ok_or(StepError::Cancelled)?.map_err(StepError::Job)?
+        })
+    }
+}
+
+impl Handler<LookUpUser> for BundleActor {
+    type Result = ResponseFuture<Result<Identity, StepError>>;
+
+    fn handle(&mut self, message: LookUpUser, _ctx: &mut Self::Context) -> Self::Result {
+        let parts = Arc::clone(&self.parts);
+        Box::pin(async move {
+            let LookUpUser { namespace, root, user } = message;
+            let pool = parts.writes.of(&namespace);
+            let found = pool.run("look up a user", move || contd_bundle::look_up_user(&root, Some(&user))).await;
+            found.map_err(StepError::Job)?.map_err(|error| StepError::Bundle(Box::new(error)))
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Randomness: ids and the spreading of retries. A test may bring its own, so that its run can be repeated.
 
-use contd_types::{ContainerId, RequestId};
+use contd_types::{ContainerId, ExecId, RequestId};
 
 /// Makes the id of a new container.
 ///
@@ -23,6 +23,18 @@ pub(crate) fn jitter() -> u64 {
         return number;
     }
     getrandom::u64().unwrap_or_default()
+}
+
+/// Makes the id of an executed process.
+///
+/// # Errors
+/// The kernel has no randomness.
+pub(crate) fn exec_id() -> Result<ExecId, getrandom::Error> {
+    #[cfg(test)]
+    if let Some(number) = crate::tests::replay::number() {
+        return Ok(ExecId::from_random(number));
+    }
+    getrandom::u64().map(ExecId::from_random)
 }
 
 /// Makes the id of an operation. Never of a test's own source: nothing is decided by it.

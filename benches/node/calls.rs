@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use contd_client::{Client, Deadline};
-use contd_protocol::api::{RunRequest, Target};
-use contd_types::{ContainerName, ContainerRef, ContainerSpec, Entrypoint, NamespaceId, NetnsName, Network};
+use contd_protocol::api::{ExecRequest, RunRequest, Target};
+use contd_types::{ContainerName, ContainerRef, ContainerSpec, Entrypoint, ExecSpec, NamespaceId, NetnsName, Network};
 
 use crate::floor::Took;
 
@@ -58,6 +58,23 @@ impl Caller {
 
     pub(crate) fn wait(&self, name: &str) {
         self.runtime.block_on(self.client.wait(target(name), Deadline::Usual)).expect("wait");
+    }
+
+    /// Executes a program in a container, and waits for its end.
+    pub(crate) fn exec(&self, name: &str, program: &[&str]) {
+        let args = program.iter().map(|&part| part.to_owned()).collect();
+        let spec = ExecSpec { args, ..ExecSpec::default() };
+        let request = ExecRequest { target: target(name), spec, has_descriptors: true };
+        let null = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").expect("open").into();
+        let exit = self.runtime.block_on(async {
+            let stdio = Some([null(), null(), null()]);
+            let executed = self.client.exec(request, stdio, Deadline::Usual).await?;
+            match executed.ended().await.expect("its end") {
+                Some(exit) => Ok(exit),
+                None => self.client.wait_exec(target(name), executed.exec, Deadline::Usual).await,
+            }
+        });
+        assert_eq!(exit.expect("execute").shell_code(), 0);
     }
 
     /// Ends and removes a container.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A bundle with the configuration of contd's own dry run, on a plain busybox tree.
+/// A bundle with the configuration of contd's own dry run, on a plain busybox tree, and the OCI runtime that runs it.
 pub(crate) struct RuncBundle {
+    pub(crate) program: &'static str,
     pub(crate) dir: PathBuf,
     pub(crate) root: PathBuf,
 }
@@ -16,23 +17,28 @@ pub(crate) struct RuncBundle {
 impl RuncBundle {
     /// Writes the bundle into `dir`; only its cgroup differs from `config`.
     pub(crate) fn new(dir: &Path, config: &Value, cgroup_parent: &str) -> Self {
+        Self::of("runc", dir, config, cgroup_parent)
+    }
+
+    /// The same for another OCI runtime.
+    pub(crate) fn of(program: &'static str, dir: &Path, config: &Value, cgroup_parent: &str) -> Self {
         fs::create_dir_all(dir).expect("make a bundle");
         let mut config = config.clone();
         let name = dir.file_name().and_then(|name| name.to_str()).expect("a name");
         config["linux"]["cgroupsPath"] = format!("/{cgroup_parent}/{name}").into();
         fs::write(dir.join("config.json"), config.to_string()).expect("write the configuration");
-        Self { dir: dir.to_owned(), root: dir.join("state") }
+        Self { program, dir: dir.to_owned(), root: dir.join("state") }
     }
 
-    /// Runs `runc` with arguments.
+    /// Runs the runtime with arguments.
     pub(crate) fn runc(&self, args: &[&str]) {
         // Use no pipes: the container of `create` would inherit them, and reading them to their end would wait for its
         // end.
-        let mut command = Command::new("runc");
+        let mut command = Command::new(self.program);
         command.arg("--root").arg(&self.root).args(args);
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let status = status.expect("run runc");
-        assert!(status.success(), "runc {args:?}: {status}");
+        let status = status.expect("run the runtime");
+        assert!(status.success(), "{} {args:?}: {status}", self.program);
     }
 
     /// Runs the bundle from process start to removal.

@@ -11,9 +11,12 @@ use crate::config::DaemonArgs;
 
 /// The help text on exit codes of the verbs without one of their own.
 const CODES: &str =
-    "Exit codes: 0; 1 for an error; 2 for wrong usage. run, create and doctor have others: see their --help.";
+    "Exit codes: 0; 1 for an error; 2 for wrong usage. run, create, exec and doctor have others: see their --help.";
 /// The help text on the exit codes of `run`.
 const RUN_CODES: &str = "Exit codes: the container's own; 125 contd failed, or wrong usage; 126 the entrypoint cannot be \
+    executed; 127 it does not exist; 128+n ended by signal n.";
+/// The help text on the exit codes of `exec`.
+const EXEC_CODES: &str = "Exit codes: the process's own; 125 contd failed, or wrong usage; 126 the command cannot be \
     executed; 127 it does not exist; 128+n ended by signal n.";
 /// The help text on the exit codes of `create`.
 const CREATE_CODES: &str = "Exit codes: 0 the container is made; 125 contd failed, or wrong usage; 126 the entrypoint cannot be executed; \
@@ -57,6 +60,9 @@ pub(crate) enum Verb {
     /// Show everything about a container, as one JSON object
     #[command(after_help = crate::cli::view::FIELDS_HELP)]
     Inspect(crate::cli::inspect::InspectArgs),
+    /// Execute one more process in a running container
+    #[command(override_usage = "contd exec [OPTIONS] <CONTAINER> <COMMAND> [ARGUMENT]...", after_help = EXEC_CODES)]
+    Exec(Box<crate::cli::exec::ExecArgs>),
     /// Show a container's output
     Logs(crate::cli::logs::LogsArgs),
     /// Stop containers: send their stop signal, then SIGKILL

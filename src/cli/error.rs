@@ -93,6 +93,12 @@ pub(crate) enum CliError {
         /// The system's error.
         source: io::Error,
     },
+    /// `exec --privileged`.
+    #[error("exec: --privileged: a process in a container has no more rights than the container")]
+    PrivilegedExec,
+    /// `exec -it` without a terminal.
+    #[error("exec: -t with -i: standard input is no terminal")]
+    NoTerminal,
     /// A signal ended the command before the container ran.
     #[error("run the container: ended by {signal}")]
     Interrupted {
@@ -142,7 +148,9 @@ impl Explain for CliError {
             | Self::EnvFile { .. }
             | Self::EnvFileLine { .. }
             | Self::CidFile { .. }
-            | Self::Man { .. } => ErrorKind::InvalidArgument,
+            | Self::Man { .. }
+            | Self::NoTerminal => ErrorKind::InvalidArgument,
+            Self::PrivilegedExec => ErrorKind::Unsupported,
             Self::Interrupted { .. } => ErrorKind::Conflict,
             Self::OutputLost { .. } | Self::Random { .. } | Self::Runtime { .. } | Self::Output { .. } => {
                 ErrorKind::OutOfResources
@@ -171,6 +179,8 @@ impl Explain for CliError {
             Self::CidFile { .. } => "name a file in a directory that you may write to",
             Self::Man { .. } => "name an existing directory that you may write to",
             Self::Output { .. } => "check whether the disk is full",
+            Self::PrivilegedExec => "give the container what it needs when it is run, or use the host itself",
+            Self::NoTerminal => "leave -t out, and -i passes what is piped in",
             Self::OutputLost { .. } => {
                 "free space where the logs are (log_dir of the daemon's configuration), then run it again"
             }

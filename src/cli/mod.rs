@@ -19,6 +19,7 @@ mod doctor;
 mod environment;
 mod error;
 mod events;
+mod exec;
 mod flist;
 mod host;
 mod inspect;
@@ -41,6 +42,7 @@ mod start;
 mod status;
 mod stop;
 mod table;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -88,7 +90,7 @@ where
     };
     let address = cli.address.as_deref().filter(|_| is_address_given);
     host.output.set_hint_flags(HintFlags::new(&cli.namespace, address));
-    let is_run = matches!(cli.verb, Verb::Run(_) | Verb::Create(_));
+    let is_run = matches!(cli.verb, Verb::Run(_) | Verb::Create(_) | Verb::Exec(_));
     match carry_out(cli, host, daemon) {
         Ok(code) => code,
         Err(error) => {
@@ -149,6 +151,7 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Namespaces(args) => namespaces::run(session, &args).await.map(|()| 0),
         Verb::Version(args) => version::run(session, &args).await.map(|()| 0),
         Verb::Events(args) => events::run(session, args).await.map(|()| 0),
+        Verb::Exec(args) => Box::pin(exec::run(session, *args)).await,
         // These were carried out above: they ask no daemon.
         Verb::Daemon(_) | Verb::Doctor(_) | Verb::Flist(_) | Verb::Completion(_) | Verb::Man(_) => Ok(0),
     }

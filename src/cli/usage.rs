@@ -21,7 +21,7 @@ pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u
         return host.output.data(text.as_bytes()).map_or_else(|error: CliError| error.code(), |()| 0);
     }
     let verb = verb(words);
-    let is_run = matches!(verb.as_deref(), Some("run" | "create"));
+    let is_run = matches!(verb.as_deref(), Some("run" | "create" | "exec"));
     keep_honest(&mut error, is_run);
     let text = error.render();
     host.output.tell(&if host.output.is_err_terminal { text.ansi().to_string() } else { text.to_string() });
@@ -91,13 +91,14 @@ mod tests {
     use super::*;
 
     /// Every verb is in one of the two lists: add a new one here or to [`HARMFUL`].
-    const HARMLESS: [&str; 30] = [
+    const HARMLESS: [&str; 31] = [
         "cache",
         "completion",
         "create",
         "daemon",
         "doctor",
         "events",
+        "exec",
         "flist",
         "import",
         "inspect",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use contd_types::{
-    ContainerInfo, ContainerSummary, Entrypoint, Exit, ExitCause, ExitSource, LayerKind, MountSpec, Network,
+    ContainerInfo, ContainerSummary, Entrypoint, ExecInfo, Exit, ExitCause, ExitSource, LayerKind, MountSpec, Network,
     Propagation, State, Timestamp,
 };
 use serde::Serialize;
@@ -17,7 +17,8 @@ container is not gone yet); created, started, finished (RFC 3339); restart_count
 flist, tags, labels; command (list, or one line); env, network (none, or ns:NAME), mounts, working_dir, user;
 memory_bytes, cpus, pids_limit, layer, rootfs_size_bytes (null without a limit), open_files (the values in force: the
 container's own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation,
-restart, stop_signal, stop_timeout_seconds, auto_remove.";
+restart, stop_signal, stop_timeout_seconds, auto_remove; execs (id, pid, command, tty, started of each executed process
+that has not ended; null when its shim does not say).";
 
 /// Everything about a container.
 #[derive(Debug, Serialize)]
@@ -63,6 +64,37 @@ pub(crate) struct ContainerView<'a> {
     stop_signal: Option<String>,
     stop_timeout_seconds: Option<f64>,
     auto_remove: bool,
+}
+
+/// Everything about a container and its executed processes.
+#[derive(Debug, Serialize)]
+pub(crate) struct InspectView<'a> {
+    #[serde(flatten)]
+    container: ContainerView<'a>,
+    execs: Option<Vec<ExecView<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExecView<'a> {
+    id: String,
+    pid: i32,
+    command: &'a [String],
+    tty: bool,
+    started: String,
+}
+
+impl<'a> InspectView<'a> {
+    /// Joins both; `execs` is `None` when they are not known.
+    pub(crate) fn of(info: &'a ContainerInfo, execs: Option<&'a [ExecInfo]>) -> Self {
+        let view = |exec: &'a ExecInfo| ExecView {
+            id: exec.exec.to_string(),
+            pid: exec.pid.0,
+            command: &exec.args,
+            tty: exec.has_terminal,
+            started: exec.since.to_string(),
+        };
+        Self { container: info.into(), execs: execs.map(|execs| execs.iter().map(view).collect()) }
+    }
 }
 
 /// One line of `ps --format json`: a part of [`ContainerView`], with the same names.
@@ -269,8 +301,16 @@ mod tests {
     #[test]
     fn the_help_names_every_field_of_inspect() {
         let info = samples::running();
-        let value = serde_json::to_value(ContainerView::from(&info)).expect("serializes");
-        for field in value.as_object().expect("an object").keys() {
+        let execs = [ExecInfo {
+            exec: contd_types::ExecId::from_random(1),
+            pid: contd_types::Pid(7),
+            args: Vec::new(),
+            has_terminal: false,
+            since: Timestamp(0),
+        }];
+        let value = serde_json::to_value(InspectView::of(&info, Some(&execs))).expect("serializes");
+        let exec = value["execs"][0].as_object().expect("an object").keys();
+        for field in value.as_object().expect("an object").keys().chain(exec) {
             let is_named = FIELDS_HELP.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field);
             assert!(is_named, "{field} is missing");
         }

@@ -160,6 +160,12 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         // A dry run mounts the flist for a moment and fetches it: as much work for the node as a run.
         Request::DryRun(run) => ("dry run", Scope::One(&run.namespace), true),
         Request::ShutDown { .. } => ("shutdown", Scope::Node, true),
+        Request::Exec(exec) | Request::ExecStream(exec) => ("exec", Scope::One(&exec.target.namespace), true),
+        Request::KillExec { target, .. } => ("kill exec", Scope::One(&target.namespace), true),
+        Request::ExecInput { target, .. } => ("exec input", Scope::One(&target.namespace), true),
+        Request::ResizeExec { target, .. } => ("resize exec", Scope::One(&target.namespace), true),
+        Request::WaitExec { target, .. } => ("wait exec", Scope::One(&target.namespace), false),
+        Request::ListExecs { target } => ("list execs", Scope::One(&target.namespace), false),
         Request::Events { namespace, .. } => ("events", namespace.as_ref().map_or(Scope::All, Scope::One), false),
     }
 }

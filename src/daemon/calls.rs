@@ -1,24 +1,31 @@
 //! Each request of the API, carried to the actors and back.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use contd_actors::messages::{
-    AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, FollowLog, InspectContainer,
-    KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, ReadLog, RunContainer, ShutDownNode,
-    StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, ExecContainer, ExecutedProcess,
+    FollowLog, InspectContainer, KillContainer, KillExec, ListContainers, ListExecs, ListNamespaces, LogStreamReceiver,
+    ReadLog, RunContainer, ShutDownNode, StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim,
+    WaitContainer, WaitExec,
 };
 use contd_actors::{Supervisor, ask_api};
-use contd_protocol::api::{Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo};
+use contd_protocol::api::{
+    ExecRequest, Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo,
+};
 use contd_rootfs::FetchProgress;
-use contd_types::{ApiError, Caller, ContainerId, ContainerRef, ContainerSpec, ErrorKind, NamespaceId, Timestamp};
+use contd_types::{
+    ApiError, Caller, ContainerId, ContainerRef, ContainerSpec, ErrorKind, ExecId, NamespaceId, Timestamp,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::daemon::access::{Peer, Rights, Scope, describe};
 use crate::daemon::connection::ItemSender;
+use crate::daemon::exec_stream::{self, Inputs};
 use crate::daemon::hints::About;
 use crate::daemon::leaving::Leaving;
 use crate::daemon::places::{Kind, Places};
@@ -29,9 +36,9 @@ pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 /// For `Run` and `DryRun`: fetching a large flist over a slow link, then the runtime; each has its own deadline inside.
 const RUN_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// For starts, signals and removals, beyond the time that the container itself is given.
-const CHANGE_DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(120);
 /// For what lasts as long as a container does; the caller ends it by cancelling or hanging up. About ten years.
-const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(crate) const NO_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Pieces of progress that may wait for the caller; more are dropped.
 const PROGRESS_QUEUED: usize = 4;
 
@@ -70,13 +77,15 @@ pub(crate) struct Backend {
     pub(crate) runtime: String,
     /// Where flists are kept and served.
     pub(crate) flists: FlistPlaces,
+    /// Where the input of processes goes that travels in frames.
+    pub(crate) inputs: Inputs,
     /// Whether the daemon leaves.
     pub(crate) leaving: watch::Sender<Option<Leaving>>,
 }
 
 impl Backend {
     /// Waits until the daemon leaves; then what has no end of its own has this one.
-    async fn left(&self) -> ApiError {
+    pub(crate) async fn left(&self) -> ApiError {
         let mut leaving = self.leaving.subscribe();
         match leaving.wait_for(Option::is_some).await.map(|leaving| *leaving) {
             Ok(Some(leaving)) => leaving.to_error(),
@@ -103,7 +112,11 @@ impl Backend {
 /// Tells what a request is counted as.
 pub(crate) fn kind_of(request: &Request) -> Kind {
     match request {
-        Request::Events { .. } | Request::Wait { .. } | Request::Logs { is_following: true, .. } => Kind::Follower,
+        Request::Events { .. }
+        | Request::Wait { .. }
+        | Request::WaitExec { .. }
+        | Request::ExecStream(_)
+        | Request::Logs { is_following: true, .. } => Kind::Follower,
         Request::Run(run) if run.is_attached => Kind::Follower,
         Request::DryRun(_) => Kind::DryRun,
         _ => Kind::Call,
@@ -112,16 +125,30 @@ pub(crate) fn kind_of(request: &Request) -> Kind {
 
 type Answer = Result<Response, ApiError>;
 
+/// An answer with the descriptors that go with it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) response: Response,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl From<Response> for Answered {
+    fn from(response: Response) -> Self {
+        Self { response, fds: Vec::new() }
+    }
+}
+
 /// Carries out one request; the hint of an error is complete then.
 pub(crate) async fn serve(
     backend: &Arc<Backend>,
     peer: &Peer,
     rights: &Rights,
     request: Request,
+    fds: Vec<OwnedFd>,
     items: ItemSender,
-) -> Answer {
+) -> Result<Answered, ApiError> {
     let about = About::of(&request);
-    match carry_out(backend, peer, rights, request, items).await {
+    match carry_out(backend, peer, rights, request, fds, items).await {
         Ok(response) => Ok(response),
         Err(error) => Err(about.complete(&backend.supervisor, rights, error).await),
     }
@@ -133,18 +160,28 @@ async fn carry_out(
     peer: &Peer,
     rights: &Rights,
     mut request: Request,
+    fds: Vec<OwnedFd>,
     items: ItemSender,
-) -> Answer {
+) -> Result<Answered, ApiError> {
     let (verb, scope, is_mutation) = describe(&request);
-    if !is_mutation {
+    // The right to type comes with the process; a line for each key would tell nobody anything.
+    let is_audited = is_mutation && !matches!(request, Request::ExecInput { .. } | Request::ResizeExec { .. });
+    if !is_audited {
         rights.check(&request)?;
-        return backend.or_left(answer(backend, request, None, items).await);
+        return backend.or_left(answer(backend, request, None, items).await).map(Answered::from);
     }
     let namespace = if let Scope::One(namespace) = scope { namespace.to_string() } else { String::new() };
     let subject = subject(&request);
     let begin = Instant::now();
     let (rule, result) = match permit(backend, rights, &mut request).await {
-        Ok(rule) => (rule, backend.or_left(answer(backend, request, rights.limited().cloned(), items).await)),
+        Ok(rule) => {
+            let caller = rights.limited().cloned();
+            let answered = match request {
+                Request::Exec(request) => execute(backend, *request, fds).await,
+                request => backend.or_left(answer(backend, request, caller, items).await).map(Answered::from),
+            };
+            (rule, answered)
+        }
         Err(refusal) => (String::new(), Err(refusal)),
     };
     let outcome = result.as_ref().map_or_else(|error| error.kind.to_string(), |_| "ok".to_owned());
@@ -169,8 +206,15 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
             let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
             settings.rules.judge(caller, &target.namespace, &info.spec)?
         }
-        // They end something, or look.
-        Request::Stop { .. }
+        // They end something, look, or have no more than the container has.
+        Request::Exec(_)
+        | Request::ExecStream(_)
+        | Request::ExecInput { .. }
+        | Request::ResizeExec { .. }
+        | Request::WaitExec { .. }
+        | Request::KillExec { .. }
+        | Request::ListExecs { .. }
+        | Request::Stop { .. }
         | Request::Kill { .. }
         | Request::Delete { .. }
         | Request::UpgradeShim { .. }
@@ -246,6 +290,20 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
         Request::FlistServers => looked(backend, |places| Ok(Response::FlistServers(places.servers()?))).await,
         Request::CacheUsage => looked(backend, |places| Ok(Response::Cache(Box::new(places.cache())))).await,
         Request::Wait { target } => wait(backend, target, items).await,
+        Request::WaitExec { target, exec } => wait_exec(backend, target, exec, items).await,
+        Request::KillExec { target, exec, signal } => {
+            ask_api(node, KillExec { target, exec, signal }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::ListExecs { target } => {
+            Ok(Response::Execs(ask_api(node, ListExecs { target }, QUERY_DEADLINE).await?))
+        }
+        Request::ExecStream(request) => exec_stream::serve(backend, *request, items).await,
+        Request::ExecInput { target, exec, content, is_last } => {
+            exec_stream::write(backend, target, exec, content, is_last).await
+        }
+        Request::ResizeExec { target, exec, size } => exec_stream::resize(backend, target, exec, size).await,
+        Request::Exec(request) => Ok(execute(backend, *request, Vec::new()).await?.response),
         Request::Logs { target, is_following: true, tail } => {
             let log = ask_api(node, FollowLog { target, tail }, QUERY_DEADLINE).await?;
             stream_log(backend, log, items).await?;
@@ -408,6 +466,29 @@ async fn wait(backend: &Backend, target: Target, mut items: ItemSender) -> Answe
             let (id, exit) = ended?;
             until_removed(backend, namespace, &id).await;
             Ok(Response::Exited { id, exit })
+        }
+        () = items.until_cancelled() => Ok(Response::Done),
+        left = backend.left() => Err(left),
+    }
+}
+
+/// Executes a process with the caller's descriptors: no process stands between the two from then on.
+async fn execute(backend: &Backend, request: ExecRequest, fds: Vec<OwnedFd>) -> Result<Answered, ApiError> {
+    let ExecRequest { target, spec, .. } = request;
+    // The session has counted them.
+    let message = ExecContainer { target, exec: spec, stdio: fds.try_into().ok() };
+    let executed = ask_api(&backend.supervisor, message, CHANGE_DEADLINE).await?;
+    let ExecutedProcess { container: id, exec, pid, pidfd, terminal } = executed;
+    let response = Response::Executes { id, exec, pid, has_terminal: terminal.is_some() };
+    Ok(Answered { response, fds: std::iter::once(pidfd).chain(terminal).collect() })
+}
+
+async fn wait_exec(backend: &Backend, target: Target, exec: ExecId, mut items: ItemSender) -> Answer {
+    let info = ask_api(&backend.supervisor, InspectContainer { target: target.clone() }, QUERY_DEADLINE).await?;
+    tokio::select! {
+        biased;
+        ended = ask_api(&backend.supervisor, WaitExec { target, exec }, NO_DEADLINE) => {
+            Ok(Response::Exited { id: info.id, exit: ended? })
         }
         () = items.until_cancelled() => Ok(Response::Done),
         left = backend.left() => Err(left),

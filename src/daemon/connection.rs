@@ -9,7 +9,7 @@
 //! When the daemon leaves, a connection that has asked nothing yet still may, and one that is idle is closed.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,19 +17,18 @@ use contd_protocol::api::{
     ApiSocket, Call, Cancel, Credit, INITIAL_CREDIT, Item, MAX_CALLS_PER_CONNECTION, Reply, StreamItem,
 };
 use contd_protocol::session::{Asked, busy};
-use contd_protocol::{CodecError, Frame, Kind, Refusal, Session};
-use contd_session_tokio::{ReceiveError, receive};
+use contd_protocol::{CodecError, Frame, Kind, Protocol as _, Refusal, Session, Violation};
+use contd_session_tokio::{ReceiveError, receive, write_all};
 use contd_types::{ApiError, ErrorKind};
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::tokio::prelude::*;
 use nix::sys::socket::{MsgFlags, Shutdown};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::daemon::access::{Peer, Rights};
-use crate::daemon::calls::{self, ApiSettings, Backend};
+use crate::daemon::calls::{self, Answered, ApiSettings, Backend};
 use crate::daemon::leaving::Leaving;
 use crate::daemon::places::{Place, Shares};
 
@@ -56,6 +55,8 @@ enum ConnectionError {
     Io(#[from] std::io::Error),
     #[error("the caller broke off, or broke the protocol")]
     Receive(#[from] ReceiveError),
+    #[error("the caller sent too few descriptors")]
+    Descriptors(#[from] Violation),
     #[error("an answer cannot be written")]
     Codec(#[from] CodecError),
     #[error("the caller said nothing within {HELLO_TIMEOUT:?}")]
@@ -160,7 +161,7 @@ fn peer_of(stream: &Stream) -> Peer {
 
 /// Exchanges hellos; `false` after a refusal that was said, and when the caller has closed.
 async fn greet(
-    mut stream: &Stream,
+    stream: &Stream,
     session: &mut Session<ApiSocket>,
     backend: &Backend,
     peer: &Peer,
@@ -171,7 +172,7 @@ async fn greet(
         let rights = Rights::of(peer, backend.own_uid, backend.settings.borrow().rules.access());
         rights.map(drop).ok_or(Refusal::Forbidden { uid: peer.uid })
     })?;
-    stream.write_all(&bytes).await?;
+    write_all(stream, &bytes, &[]).await?;
     Ok(outcome.is_ok())
 }
 
@@ -187,13 +188,15 @@ struct Connection {
 #[derive(Debug)]
 struct Outgoing {
     frame: Frame,
+    /// The descriptors that go with it.
+    fds: Vec<OwnedFd>,
     /// The call that it ends; over once it is written, so that replies which nobody reads count.
     _place: Option<Place>,
 }
 
 impl From<Frame> for Outgoing {
     fn from(frame: Frame) -> Self {
-        Self { frame, _place: None }
+        Self { frame, fds: Vec::new(), _place: None }
     }
 }
 
@@ -231,7 +234,15 @@ impl Connection {
                 asked = receive(&stream, &mut session, Some(FRAME_TIMEOUT), Session::next_asked), if !is_read => match asked {
                     Ok(Some(asked)) => {
                         grace = NEXT_CALL_GRACE;
-                        if let Err(error) = self.take(asked, &mut under_way, &mut calls, &queue).await {
+                        let wanted = match &asked {
+                            Asked::Call(call) => ApiSocket::descriptors_of_request(&call.request),
+                            Asked::Cancel(_) | Asked::Credit(_) => 0,
+                        };
+                        let fds = match session.take_descriptors(wanted) {
+                            Ok(fds) => fds,
+                            Err(violation) => break Err(violation.into()),
+                        };
+                        if let Err(error) = self.take(asked, fds, &mut under_way, &mut calls, &queue).await {
                             break Err(error);
                         }
                     }
@@ -260,12 +271,13 @@ impl Connection {
     async fn take(
         &mut self,
         asked: Asked<ApiSocket>,
+        fds: Vec<OwnedFd>,
         under_way: &mut HashMap<u64, CallControl>,
         calls: &mut JoinSet<u64>,
         queue: &mpsc::Sender<Outgoing>,
     ) -> Result<(), ConnectionError> {
         match asked {
-            Asked::Call(call) => return self.begin(call, under_way, calls, queue).await,
+            Asked::Call(call) => return self.begin(call, fds, under_way, calls, queue).await,
             Asked::Cancel(Cancel { id }) => {
                 if let Some(control) = under_way.get(&id) {
                     control.cancel.send_replace(true);
@@ -284,6 +296,7 @@ impl Connection {
     async fn begin(
         &mut self,
         call: Call,
+        fds: Vec<OwnedFd>,
         under_way: &mut HashMap<u64, CallControl>,
         calls: &mut JoinSet<u64>,
         queue: &mpsc::Sender<Outgoing>,
@@ -315,8 +328,12 @@ impl Connection {
         let (backend, peer, version) = (Arc::clone(&self.backend), self.peer.clone(), self.version);
         let queue = queue.clone();
         calls.spawn_local(async move {
-            let result = calls::serve(&backend, &peer, &rights, call.request, items).await;
-            let _closed = queue.send(Outgoing { frame: reply_frame(version, id, result), _place: Some(place) }).await;
+            let (result, fds) = match calls::serve(&backend, &peer, &rights, call.request, fds, items).await {
+                Ok(Answered { response, fds }) => (Ok(response), fds),
+                Err(error) => (Err(error), Vec::new()),
+            };
+            let frame = reply_frame(version, id, result);
+            let _closed = queue.send(Outgoing { frame, fds, _place: Some(place) }).await;
             id
         });
         Ok(())
@@ -359,9 +376,9 @@ fn stop_reading(stream: &Stream) {
 }
 
 async fn write_frames(stream: Arc<Stream>, mut waiting: mpsc::Receiver<Outgoing>) {
-    let mut sender = &*stream;
     while let Some(outgoing) = waiting.recv().await {
-        match tokio::time::timeout(WRITE_TIMEOUT, sender.write_all(&outgoing.frame.to_bytes())).await {
+        let fds: Vec<BorrowedFd<'_>> = outgoing.fds.iter().map(AsFd::as_fd).collect();
+        match tokio::time::timeout(WRITE_TIMEOUT, write_all(&stream, &outgoing.frame.to_bytes(), &fds)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return debug!(%error, "the caller is gone"),
             Err(_elapsed) => return debug!("the caller does not read"),

@@ -8,6 +8,7 @@
 mod access;
 mod calls;
 mod connection;
+mod exec_stream;
 mod handover;
 mod hints;
 mod inherited;
@@ -38,6 +39,7 @@ use tracing::{info, warn};
 use crate::config;
 use crate::config::DaemonArgs;
 use crate::daemon::calls::{ApiSettings, Backend};
+use crate::daemon::exec_stream::Inputs;
 use crate::daemon::handover::{Desk, Successor};
 use crate::daemon::inherited::{Inherited, Passed};
 use crate::daemon::leaving::Leaving;
@@ -119,6 +121,7 @@ async fn serve(
         started_at: SystemClock.now(),
         runtime: config.runtime.default.clone(),
         flists: contd_node::FlistPlaces::of(config),
+        inputs: Inputs::default(),
         leaving: watch::channel(None).0,
     });
     let mut server = Server::new(socket, Arc::clone(&backend), &config.socket()).map_err(bind_failed)?;

@@ -64,6 +64,7 @@ impl World {
             agent: "test".to_owned(),
             started_at: contd_types::Timestamp(0),
             runtime: "fake".to_owned(),
+            inputs: crate::daemon::exec_stream::Inputs::default(),
             leaving: watch::channel(None).0,
         });
         Self { backend, config, rootfs, _dir: dir }

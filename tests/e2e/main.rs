@@ -16,6 +16,7 @@ mod bad_input;
 mod command_line;
 mod doctor;
 mod embedding;
+mod exec;
 mod holder;
 mod isolation;
 mod layers;

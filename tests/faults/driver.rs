@@ -106,6 +106,8 @@ impl Stage {
         self.wait_for_lines();
         self.before(Step::Provoke);
         self.provoke(provocation);
+        self.before(Step::Exec);
+        self.exec();
         self.before(Step::Stop);
         self.stop();
         self.before(Step::Start);
@@ -341,6 +343,29 @@ impl Stage {
             }
             if begin.elapsed() > CALL {
                 self.fail("after a death, it does not go on");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Executes a process until one is told to have ended, with its code and no other; then none is left.
+    fn exec(&mut self) {
+        let is_told = (0..MAX_TRIES).any(|_| {
+            let said = self.call(&["exec", SUBJECT, "/bin/sh", "-c", "exit 9"]);
+            self.revive();
+            match said.code {
+                9 => true,
+                125 => false,
+                _ => self.fail(&format!("an executed process ended with 9: {said:?}")),
+            }
+        });
+        if !is_told {
+            self.fail("no process could be executed");
+        }
+        let begin = Instant::now();
+        while self.settled().unwrap_or_default()["execs"] != serde_json::json!([]) {
+            if begin.elapsed() > CALL {
+                self.fail("an executed process is still there");
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -11,6 +11,8 @@ pub(crate) enum Step {
     Lines,
     /// The death that makes somebody look for a shim.
     Provoke,
+    /// `contd exec`.
+    Exec,
     /// `contd stop`.
     Stop,
     /// `contd start`.
@@ -64,7 +66,7 @@ const fn with_slots(from: &'static [Step]) -> Placement {
 /// Says how a point is reached; `None` for the one that every file operation is.
 pub(crate) fn placement(point: Failpoint) -> Option<Placement> {
     use Failpoint as P;
-    use Step::{Delete, End, Run, Start, Stop, Upgrade};
+    use Step::{Delete, End, Exec, Run, Start, Stop, Upgrade};
     Some(match point {
         // They have tests of their own.
         P::FsOperation | P::ProgramStarted => return None,
@@ -82,6 +84,7 @@ pub(crate) fn placement(point: Failpoint) -> Option<Placement> {
         | P::MakeCommitted => at(&[Run, Start]),
         P::SlotTold => with_slots(&[Run]),
         P::MakePrepared => Placement { is_created: true, ..at(&[Run]) },
+        P::ExecDone | P::ExecRecorded | P::ExecRuns | P::ExecEnded => at(&[Exec]),
         P::StopRequested | P::StopSignalled => at(&[Stop]),
         P::ExitTaken | P::ExitStored | P::ExitSettled => at(&[Stop, End]),
         P::UpgradeAsked | P::UpgradeDone => at(&[Upgrade]),

@@ -18,6 +18,7 @@
 //! - `ending`: signals and exits. `removal`: a deletion that something resists.
 
 mod ending;
+mod exec;
 mod making;
 mod removal;
 mod reports;

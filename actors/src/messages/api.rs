@@ -3,14 +3,15 @@
 //! Every reply is a `Result<_, ApiError>`: message, causes, hint and kind are ready to travel. A request for a container
 //! that is still being re-attached waits for it, up to [`RECOVERY_WAIT`]; [`InspectContainer`] and the lists never wait.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use actix::Message;
 pub use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
 use contd_rootfs::FetchProgress;
 use contd_types::{
-    ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, Exit, NamespaceId,
-    RestartPolicy, Signal, StateName,
+    ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, ExecId, ExecInfo,
+    ExecSpec, Exit, NamespaceId, Pid, RestartPolicy, Signal, StateName,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -121,6 +122,65 @@ pub struct KillContainer {
     pub target: Target,
     /// The signal.
     pub signal: Signal,
+}
+
+/// Executes one more process in a container that runs, with the container's restrictions. It ends with the container.
+///
+/// After an `Unavailable` it is not known whether it runs: [`ListExecs`] tells.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<ExecutedProcess, ApiError>")]
+pub struct ExecContainer {
+    /// Which.
+    pub target: Target,
+    /// The process.
+    pub exec: ExecSpec,
+    /// Its descriptors 0, 1 and 2; `None` is `/dev/null` for each. Not for one with a terminal, which has its own.
+    pub stdio: Option<[OwnedFd; 3]>,
+}
+
+/// A process that was executed. It needs neither the daemon nor its shim to go on.
+#[derive(Debug)]
+pub struct ExecutedProcess {
+    /// Its container.
+    pub container: ContainerId,
+    /// Names it in further requests.
+    pub exec: ExecId,
+    /// Its process id on the host.
+    pub pid: Pid,
+    /// A pidfd: readable when it has ended, and from Linux 6.15 on it tells how.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, if it has one: when the last descriptor of it is closed, the process gets SIGHUP.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Waits until an executed process has ended, and tells how. The last few hundred of a container are remembered.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Exit, ApiError>")]
+pub struct WaitExec {
+    /// The container.
+    pub target: Target,
+    /// Which of its processes.
+    pub exec: ExecId,
+}
+
+/// Sends a signal to an executed process alone.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct KillExec {
+    /// The container.
+    pub target: Target,
+    /// Which of its processes.
+    pub exec: ExecId,
+    /// The signal.
+    pub signal: Signal,
+}
+
+/// Lists the executed processes of a container that have not ended.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<ExecInfo>, ApiError>")]
+pub struct ListExecs {
+    /// The container.
+    pub target: Target,
 }
 
 /// Removes a container and all that belongs to it. May be repeated until it succeeds.

@@ -1,9 +1,11 @@
 //! To one container's actor: what its node and its users ask of it.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use actix::Message;
-use contd_types::{ContainerId, Exit, RestartPolicy, Signal};
+use contd_shim_client::Executed;
+use contd_types::{ContainerId, ExecId, ExecInfo, ExecSpec, Exit, RestartPolicy, Signal};
 use tokio::sync::oneshot;
 
 use crate::error::ContainerError;
@@ -53,6 +55,36 @@ pub(crate) struct Update {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), ContainerError>")]
 pub(crate) struct Upgrade;
+
+/// Executes one more process in it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Executed, ContainerError>")]
+pub(crate) struct Exec {
+    pub(crate) exec: ExecId,
+    pub(crate) spec: ExecSpec,
+    /// Its descriptors 0, 1 and 2, unless it has a terminal.
+    pub(crate) stdio: Option<[OwnedFd; 3]>,
+}
+
+/// Waits for the end of an executed process.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Exit, ContainerError>")]
+pub(crate) struct WaitExec {
+    pub(crate) exec: ExecId,
+}
+
+/// Sends a signal to an executed process.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct KillExec {
+    pub(crate) exec: ExecId,
+    pub(crate) signal: Signal,
+}
+
+/// Lists the executed processes that have not ended; none when it does not run.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Vec<ExecInfo>, ContainerError>")]
+pub(crate) struct ListExecs;
 
 /// Has its shim begin the next file of its log.
 #[derive(Debug, Clone, Copy, Message)]

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::Message;
-use contd_bundle::BundleKey;
+use contd_bundle::{BundleKey, Identity};
 use contd_logs::{LogFiles, RunStart};
 use contd_rootfs::{FetchProgress, ImageDefaults, PrepareRootfs, PreparedRootfs, RecoveredRootfs};
 use contd_store::MadeWith;
-use contd_types::{ContainerId, ContainerInfo, ContainerSpec, NamespaceId};
+use contd_types::{ContainerId, ContainerInfo, ContainerSpec, NamespaceId, UserSpec};
 use tokio::sync::{mpsc, watch};
 use tracing::Span;
 
@@ -100,6 +100,15 @@ pub(crate) struct WriteBundle {
 pub(crate) struct PreviewBundle {
     pub(crate) wanted: Wanted,
     pub(crate) bundle: BundleSpec,
+}
+
+/// Looks a user up in the files of a root, or of a container that runs.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Identity, StepError>")]
+pub(crate) struct LookUpUser {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) root: PathBuf,
+    pub(crate) user: UserSpec,
 }
 
 /// Removes a container's bundle.

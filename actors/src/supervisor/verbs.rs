@@ -1,5 +1,7 @@
 //! The verbs, in the order of [`crate::messages::api`].
 
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +9,9 @@ use std::time::Duration;
 use actix::fut::ActorFutureExt;
 use actix::{ActorContext, Handler, ResponseActFuture, ResponseFuture, WrapFuture};
 use contd_protocol::api::{NamespaceSummary, Plan, Target};
-use contd_types::{ApiError, ContainerId, ContainerInfo, Exit, NamespaceId, State, StateName};
+use contd_types::{
+    ApiError, ContainerId, ContainerInfo, ErrorKind, ExecInfo, ExecSpec, Exit, NamespaceId, State, StateName,
+};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -15,15 +19,15 @@ use super::down::end_all;
 use super::looks::{dry_run, not_found, stream_log};
 use super::{Phase, Supervisor};
 use crate::container::{REMOVAL_PATIENCE, ROLLBACK_TIMEOUT};
-use crate::containers::{Containers, KILL_DEADLINE, UPDATE_DEADLINE, Verb};
-use crate::messages::container::{Delete, Kill, Start, Stop, Update, Upgrade, Wait};
+use crate::containers::{Containers, EXEC_DEADLINE, KILL_DEADLINE, UPDATE_DEADLINE, Verb};
+use crate::messages::container::{self, Delete, Exec, Kill, Start, Stop, Update, Upgrade, Wait};
 use crate::messages::namespace::{Goal, Run};
 use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
-    AwaitRemoval, ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, FindElsewhere,
-    FollowLog, InspectContainer, KillContainer, ListContainers, ListNamespaces, LogStreamReceiver, NodeStatus,
-    NodeStatusReport, ReadLog, Reconfigure, RunContainer, ShutDownNode, Shutdown, StartContainer, StopContainer,
-    SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer,
+    AwaitRemoval, ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, ExecContainer,
+    ExecutedProcess, FindElsewhere, FollowLog, InspectContainer, KillContainer, KillExec, ListContainers, ListExecs,
+    ListNamespaces, LogStreamReceiver, NodeStatus, NodeStatusReport, ReadLog, Reconfigure, RunContainer, ShutDownNode,
+    Shutdown, StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer, WaitExec,
 };
 use crate::shared::Shared;
 
@@ -126,6 +130,79 @@ impl Handler<KillContainer> for Supervisor {
 
     fn handle(&mut self, KillContainer { target, signal }: KillContainer, _ctx: &mut Self::Context) -> Self::Result {
         self.ask_container(target, |_, _| Verb::new("signal", KILL_DEADLINE), Kill { signal })
+    }
+}
+
+impl Handler<ExecContainer> for Supervisor {
+    type Result = Answered<ExecutedProcess>;
+
+    fn handle(&mut self, message: ExecContainer, _ctx: &mut Self::Context) -> Self::Result {
+        let ExecContainer { target, exec: spec, stdio } = message;
+        let prepared = prepare_exec(&spec, stdio).and_then(|stdio| {
+            let failed = |error| ApiError::new(ErrorKind::Internal, format!("execute a process: {error}"));
+            Ok((crate::random::exec_id().map_err(failed)?, stdio))
+        });
+        let (exec, stdio) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refused) => return Box::pin(actix::fut::err(refused)),
+        };
+        let verb = |_: &Containers, _: &ContainerId| Verb::new("execute a process in", EXEC_DEADLINE);
+        let answer = self.ask_container_and_name(target, verb, Exec { exec, spec, stdio });
+        Box::pin(answer.map(move |answer, _actor, _ctx| {
+            let (container, contd_shim_client::Executed { pid, pidfd, terminal }) = answer?;
+            Ok(ExecutedProcess { container, exec, pid, pidfd, terminal })
+        }))
+    }
+}
+
+/// Checks what a process is given, and opens what it is not.
+fn prepare_exec(spec: &ExecSpec, stdio: Option<[OwnedFd; 3]>) -> Result<Option<[OwnedFd; 3]>, ApiError> {
+    spec.validate().map_err(|error| ApiError::from_error(&error))?;
+    match (spec.terminal, stdio) {
+        (Some(_), None) => Ok(None),
+        (Some(_), Some(_)) => {
+            let message =
+                "execute a process in a container: it has a terminal of its own, and no descriptors of its caller's";
+            Err(ApiError::new(ErrorKind::InvalidArgument, message))
+        }
+        (None, Some(stdio)) => Ok(Some(stdio)),
+        (None, None) => {
+            let open = || OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+            let opened = open().and_then(|stdin| Ok([stdin, open()?, open()?]));
+            let failed = |error| ApiError::new(ErrorKind::Internal, format!("open /dev/null for a process: {error}"));
+            opened.map(Some).map_err(failed)
+        }
+    }
+}
+
+impl Handler<WaitExec> for Supervisor {
+    type Result = Answered<Exit>;
+
+    fn handle(&mut self, WaitExec { target, exec }: WaitExec, _ctx: &mut Self::Context) -> Self::Result {
+        let verb = |_: &Containers, _: &ContainerId| Verb {
+            name: "wait for a process in",
+            deadline: NO_DEADLINE,
+            is_forced: false,
+        };
+        self.ask_container(target, verb, container::WaitExec { exec })
+    }
+}
+
+impl Handler<KillExec> for Supervisor {
+    type Result = Answered<()>;
+
+    fn handle(&mut self, KillExec { target, exec, signal }: KillExec, _ctx: &mut Self::Context) -> Self::Result {
+        let verb = |_: &Containers, _: &ContainerId| Verb::new("signal a process in", KILL_DEADLINE);
+        self.ask_container(target, verb, container::KillExec { exec, signal })
+    }
+}
+
+impl Handler<ListExecs> for Supervisor {
+    type Result = Answered<Vec<ExecInfo>>;
+
+    fn handle(&mut self, ListExecs { target }: ListExecs, _ctx: &mut Self::Context) -> Self::Result {
+        let verb = |_: &Containers, _: &ContainerId| Verb::new("list the processes in", KILL_DEADLINE);
+        self.ask_container(target, verb, container::ListExecs)
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Stop,
     /// One signal.
     Kill,
+    /// One more process.
+    Exec,
     /// The removal of the shim of a run that has ended.
     Settle,
     /// The removal of the container.
@@ -54,6 +56,7 @@ impl Operation {
             Kind::Start => span!("start"),
             Kind::Stop => span!("stop"),
             Kind::Kill => span!("kill"),
+            Kind::Exec => span!("exec"),
             Kind::Settle => span!("settle"),
             Kind::Remove => span!("remove"),
             Kind::Recover => span!("recover"),

@@ -3,6 +3,7 @@
 pub(crate) mod cost;
 mod ending;
 mod event_cost;
+mod exec;
 mod extremes;
 mod fairness;
 mod image;

@@ -47,3 +47,4 @@ pub use linux::{MASKED_PATHS, READONLY_PATHS, ResourceLimits, limits};
 pub use nofile::{NOFILE_LIMIT, limit as nofile_limit};
 pub use process::DEFAULT_PATH;
 pub use request::{BundleRequest, Defaults, Netns};
+pub use user::{Identity, look_up as look_up_user};

@@ -27,13 +27,16 @@ const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
 /// A user as the kernel and the environment know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
     /// Supplementary groups, beginning with the primary one: without it a program that drops its primary group would
     /// regain access to files that deny that group.
-    pub(crate) groups: Vec<u32>,
-    pub(crate) home: String,
+    pub groups: Vec<u32>,
+    /// Its home directory.
+    pub home: String,
 }
 
 /// Looks up a user; `None` is uid 0.
@@ -41,7 +44,10 @@ pub(crate) struct Identity {
 /// The gid is the named group, else that of the passwd entry, else 0. Supplementary groups are those of `/etc/group`
 /// that list the user, unless a group was named: then only that one, as with docker. A user given by number needs no
 /// file, and is not refused because of an odd one.
-pub(crate) fn look_up(root: &Path, user: Option<&UserSpec>) -> Result<Identity, BundleError> {
+///
+/// # Errors
+/// [`BundleError::UnknownUser`], [`BundleError::UnknownGroup`], or a file that cannot be read.
+pub fn look_up(root: &Path, user: Option<&UserSpec>) -> Result<Identity, BundleError> {
     let shown = user.map_or_else(|| "0".to_owned(), ToString::to_string);
     let failed = |source| BundleError::UserFile { user: shown.clone(), source };
     let (user_part, group_part) = user.map_or(("0", None), |user| (user.user(), user.group()));

@@ -1,9 +1,10 @@
 //! One call to the daemon, under the name that its errors have.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use contd_protocol::api::{ApiSocket, Item, Request, Response};
-use contd_session_tokio::{CallError, Connection, Ending, Underway as Call};
+use contd_session_tokio::{Answer, CallError, Connection, Ending, Underway as Call};
 
 use crate::error::{ClientError, ProtocolError};
 
@@ -22,7 +23,18 @@ impl Underway {
         request: Request,
         has_items: bool,
     ) -> Result<Self, ClientError> {
-        let call = Call::begin(connection, request, has_items).await.map_err(|error| match error {
+        Self::begin_with(connection, what, request, Vec::new(), has_items).await
+    }
+
+    /// The same, with descriptors.
+    pub(crate) async fn begin_with(
+        connection: &Arc<Connection<ApiSocket>>,
+        what: &'static str,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        has_items: bool,
+    ) -> Result<Self, ClientError> {
+        let call = Call::begin_for(connection, request, fds, has_items, None).await.map_err(|error| match error {
             CallError::Unsendable(source) => ClientError::Unsendable { what, source },
             CallError::Ended(ending) => ended(what, ending),
         })?;
@@ -42,6 +54,12 @@ impl Underway {
     /// Waits for the reply. Items that were not taken are dropped. Cancellation-safe; not to be called after its end.
     pub(crate) async fn reply(&mut self) -> Result<Response, ClientError> {
         let answer = self.call.reply().await.map_err(|ending| ended(self.what, ending))?;
+        answer.map_err(ClientError::Api)
+    }
+
+    /// The same, with the descriptors that came with it.
+    pub(crate) async fn answer(&mut self) -> Result<Answer<ApiSocket>, ClientError> {
+        let answer = self.call.answer().await.map_err(|ending| ended(self.what, ending))?;
         answer.map_err(ClientError::Api)
     }
 
@@ -79,6 +97,7 @@ fn item_name(item: &Item) -> &'static str {
         Item::Log(_) => "Log",
         Item::Event { .. } => "Event",
         Item::EventGap { .. } => "EventGap",
+        Item::Executes { .. } => "Executes",
     }
 }
 
@@ -95,5 +114,7 @@ fn response_name(response: &Response) -> &'static str {
         Response::ShutDown { .. } => "ShutDown",
         Response::FlistServers(_) => "FlistServers",
         Response::Cache(_) => "Cache",
+        Response::Executes { .. } => "Executes",
+        Response::Execs(_) => "Execs",
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use contd_protocol::Refusal;
 use contd_protocol::api::{LogItem, Target};
-use contd_types::{Backoff, ErrorKind, Exit, NamespaceId, Timestamp};
+use contd_types::{Backoff, ErrorKind, ExecId, Exit, NamespaceId, Timestamp};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -51,6 +51,20 @@ impl Follower {
         let mut line = self.line().await;
         loop {
             match line.client.wait(target.clone(), Deadline::Never).await {
+                Err(error) => line.again(error).await?,
+                exit => return exit,
+            }
+        }
+    }
+
+    /// Waits until an executed process has ended, without a deadline.
+    ///
+    /// # Errors
+    /// As [`Self::wait`], and those of [`Client::wait_exec`].
+    pub async fn wait_exec(&self, target: Target, exec: ExecId) -> Result<Exit, ClientError> {
+        let mut line = self.line().await;
+        loop {
+            match line.client.wait_exec(target.clone(), exec, Deadline::Never).await {
                 Err(error) => line.again(error).await?,
                 exit => return exit,
             }

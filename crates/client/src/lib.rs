@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  Client ──call──► slot (256 at most) ──frame──► ┐                    ┌──► socket
-//!  RunStream, LogStream, EventStream ──credit──►  ├─ one task per  ────┤
+//!  RunStream, LogStream, EventStream… ─credit──►  ├─ one task per  ────┤
 //!                                    ◄──items───  ┘  connection        └──◄ socket
 //! ```
 //!
@@ -19,6 +19,7 @@ mod call;
 mod connect;
 mod deadline;
 mod error;
+mod exec;
 mod follow;
 mod requests;
 mod socket;
@@ -33,6 +34,7 @@ pub use {contd_protocol, contd_types};
 
 pub use deadline::Deadline;
 pub use error::{ClientError, ProtocolError};
+pub use exec::{Executed, ended};
 pub use follow::{FollowedEvents, FollowedLog, Follower, PATIENCE};
 pub use requests::{Client, ListFilter, LogsOptions};
-pub use stream::{EventItem, EventStream, LogStream, Progress, RunItem, RunStream};
+pub use stream::{EventItem, EventStream, ExecItem, ExecStream, LogStream, Progress, RunItem, RunStream};

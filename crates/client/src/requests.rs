@@ -1,23 +1,28 @@
 //! The client: one method per request of the protocol.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::api::{
-    ApiSocket, CacheInfo, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response, RunRequest,
-    Target, VersionInfo,
+    ApiSocket, CacheInfo, ExecRequest, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response,
+    RunRequest, Target, VersionInfo,
 };
 use contd_protocol::session::Welcome;
-use contd_session_tokio::Connection;
-use contd_types::{ContainerId, ContainerInfo, ContainerSummary, Exit, NamespaceId, RestartPolicy, Signal};
+use contd_session_tokio::{Answer, Connection};
+use contd_types::{
+    ContainerId, ContainerInfo, ContainerSummary, ExecId, ExecInfo, Exit, NamespaceId, RestartPolicy, Signal,
+    WindowSize,
+};
 
 use tokio::sync::Mutex;
 
 use crate::call::{Underway, wrong};
 use crate::deadline::{CACHE_WALK, CHANGE, CONNECT, Deadline, QUERY, RUN, STOP, STOP_MARGIN, within};
 use crate::error::{ClientError, ProtocolError};
-use crate::stream::{EventStream, LogStream, Progress, RunStream};
+use crate::exec::Executed;
+use crate::stream::{EventStream, ExecStream, LogStream, Progress, RunStream};
 
 /// A connection to the daemon. Clones share it; calls of all of them overlap, 256 at a time, and more wait their turn.
 ///
@@ -345,6 +350,116 @@ impl Client {
     /// See [`Self::version`].
     pub async fn wait(&self, target: Target, deadline: Deadline) -> Result<Exit, ClientError> {
         self.ask("wait for the container", Request::Wait { target }, deadline.resolve(None), exited).await
+    }
+
+    /// Executes one more process in a container that runs. `stdio` are its descriptors 0, 1 and 2, as the request says; no process
+    /// stands between the two then. Usual deadline: 60 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`]. After [`ClientError::Lost`] or [`ClientError::TimedOut`] it is not known whether it runs.
+    pub async fn exec(
+        &self,
+        mut request: ExecRequest,
+        stdio: Option<[OwnedFd; 3]>,
+        deadline: Deadline,
+    ) -> Result<Executed, ClientError> {
+        const WHAT: &str = "execute a process in the container";
+        request.has_descriptors = stdio.is_some();
+        let fds = stdio.map(Vec::from).unwrap_or_default();
+        within(WHAT, deadline.resolve(Some(CHANGE)), async {
+            let connection = self.connection().await?;
+            let request = Request::Exec(Box::new(request));
+            let mut call = Underway::begin_with(&connection, WHAT, request, fds, false).await?;
+            let Answer { response, fds } = call.answer().await?;
+            let mut fds = fds.into_iter();
+            match (response, fds.next()) {
+                (Response::Executes { id, exec, pid, .. }, Some(pidfd)) => {
+                    Ok(Executed { container: id, exec, pid, terminal: fds.next(), pidfd })
+                }
+                (other, _) => Err(call.wrong_response(&other)),
+            }
+        })
+        .await
+    }
+
+    /// Executes a process whose input and output travel in frames. [`Self::exec`] needs no daemon to go on; this is for callers whose
+    /// descriptors the process cannot have. The deadline is that of the whole stream; usually there is none.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn exec_stream(&self, mut request: ExecRequest, deadline: Deadline) -> Result<ExecStream, ClientError> {
+        request.has_descriptors = false;
+        let limit = deadline.resolve(None);
+        let request = Request::ExecStream(Box::new(request));
+        Ok(ExecStream::new(self.stream("execute a process in the container", request, limit).await?, limit))
+    }
+
+    /// Writes to the input of a process of [`Self::exec_stream`], at most [`contd_protocol::api::MAX_LOG_ITEM_BYTES`] at once; `is_last` closes it.
+    /// Returns when the process's pipe has all of it. Usually no deadline: a process may read when it likes.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn write_exec(
+        &self,
+        target: Target,
+        exec: ExecId,
+        content: Vec<u8>,
+        is_last: bool,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let request = Request::ExecInput { target, exec, content, is_last };
+        self.ask("write to the process", request, deadline.resolve(None), done).await
+    }
+
+    /// Changes the size of the terminal of a process of [`Self::exec_stream`]. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn resize_exec(
+        &self,
+        target: Target,
+        exec: ExecId,
+        size: WindowSize,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let request = Request::ResizeExec { target, exec, size };
+        self.ask("resize the terminal of the process", request, deadline.resolve(Some(QUERY)), done).await
+    }
+
+    /// Waits until an executed process has ended. Usually no deadline.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn wait_exec(&self, target: Target, exec: ExecId, deadline: Deadline) -> Result<Exit, ClientError> {
+        let request = Request::WaitExec { target, exec };
+        self.ask("wait for the process", request, deadline.resolve(None), exited).await
+    }
+
+    /// Sends a signal to an executed process alone. Usual deadline: 60 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn kill_exec(
+        &self,
+        target: Target,
+        exec: ExecId,
+        signal: Signal,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let request = Request::KillExec { target, exec, signal };
+        self.ask("signal the process", request, deadline.resolve(Some(CHANGE)), done).await
+    }
+
+    /// Lists the executed processes of a container that have not ended. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn execs(&self, target: Target, deadline: Deadline) -> Result<Vec<ExecInfo>, ClientError> {
+        let take = |response| match response {
+            Response::Execs(execs) => Ok(execs),
+            other => Err(other),
+        };
+        self.ask("list the processes", Request::ListExecs { target }, deadline.resolve(Some(QUERY)), take).await
     }
 
     /// Reads a container's output. The deadline is that of the whole stream; usually there is none.

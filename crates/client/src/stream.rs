@@ -2,7 +2,7 @@
 //! the daemon back and not more than 64 items wait in memory. Dropped before its end, a stream is cancelled.
 
 use contd_protocol::api::{Item, LogItem, Response};
-use contd_types::{ContainerEvent, ContainerId, Exit};
+use contd_types::{ContainerEvent, ContainerId, ExecId, Exit, Pid};
 use tokio::time::Instant;
 
 use crate::call::Underway;
@@ -156,6 +156,51 @@ impl RunStream {
     pub fn cancel(&mut self) {
         if let Some(call) = &self.inner.call {
             call.cancel();
+        }
+    }
+}
+
+/// A piece of an executed process whose output travels in frames, in this order: executes, output, exited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecItem {
+    /// It runs.
+    Executes {
+        /// Its container.
+        id: ContainerId,
+        /// Names it in further requests: [`crate::Client::write_exec`].
+        exec: ExecId,
+        /// Its process id on the host.
+        pid: Pid,
+    },
+    /// It said something.
+    Output(LogItem),
+    /// It has ended.
+    Exited(Exit),
+}
+
+/// An executed process whose output travels in frames.
+#[derive(Debug)]
+pub struct ExecStream {
+    inner: Streaming,
+}
+
+impl ExecStream {
+    pub(crate) fn new(call: Underway, limit: Option<std::time::Duration>) -> Self {
+        Self { inner: Streaming::new(call, limit) }
+    }
+
+    /// Waits for the next piece; `None` behind [`ExecItem::Exited`] or an error. Cancellation-safe.
+    pub async fn next(&mut self) -> Option<Result<ExecItem, ClientError>> {
+        match self.inner.next().await? {
+            Ok(Next::Item(Item::Executes { id, exec, pid })) => Some(Ok(ExecItem::Executes { id, exec, pid })),
+            Ok(Next::Item(Item::Log(log))) => Some(Ok(ExecItem::Output(log))),
+            Ok(Next::Item(other)) => self.inner.wrong_item(&other),
+            Ok(Next::Reply(Response::Exited { exit, .. })) => {
+                self.inner.finish();
+                Some(Ok(ExecItem::Exited(exit)))
+            }
+            Ok(Next::Reply(other)) => self.inner.wrong_response(&other),
+            Err(error) => Some(Err(error)),
         }
     }
 }

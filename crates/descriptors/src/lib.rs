@@ -87,7 +87,7 @@ impl RightsError {
     }
 }
 
-/// What the socket or the kernel said; `E2BIG` for [`RightsError::TooMany`].
+/// The error of the socket or the kernel; `E2BIG` for [`RightsError::TooMany`].
 impl From<RightsError> for io::Error {
     fn from(error: RightsError) -> Self {
         match error {

@@ -65,6 +65,9 @@ failpoints! {
     /// The record says that the container is prepared; the caller has no answer yet.
     MakePrepared = "daemon.make.prepared",
 
+    /// The shim has answered that the executed process runs; the caller has no answer yet.
+    ExecDone = "daemon.exec.done",
+
     /// A stop was requested; it is not recorded, and no signal was sent.
     StopRequested = "daemon.stop.requested",
     /// The shim has answered that the signal was sent.
@@ -123,6 +126,13 @@ failpoints! {
     StartBegun = "shim.start.begun",
     /// The start is recorded.
     StartRecorded = "shim.start.recorded",
+
+    /// The process to execute is written down; it is not let go yet.
+    ExecRecorded = "shim.exec.recorded",
+    /// The executed process runs, which is written down; nobody was told.
+    ExecRuns = "shim.exec.runs",
+    /// The executed process has ended; that is not written down.
+    ExecEnded = "shim.exec.ended",
 
     /// Output has left the FIFO and is in the spool.
     SpoolTaken = "shim.spool.taken",

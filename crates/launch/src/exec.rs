@@ -77,12 +77,14 @@ pub enum ExecStdio {
 }
 
 /// The user and group of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecUser {
     /// The user.
     pub uid: u32,
     /// The group; `None` takes the bundle's.
     pub gid: Option<u32>,
+    /// The supplementary groups; `None` takes the bundle's.
+    pub groups: Option<Vec<u32>>,
 }
 
 /// Opens a pidfd of a process. [`Target::exec`] checks whether it is still the container's init.
@@ -239,9 +241,12 @@ impl ExecRequest {
         if let Some(cwd) = &self.cwd {
             process.cwd.clone_from(cwd);
         }
-        if let Some(ExecUser { uid, gid }) = self.user {
-            process.user.uid = uid;
+        if let Some(ExecUser { uid, gid, groups }) = &self.user {
+            process.user.uid = *uid;
             process.user.gid = gid.unwrap_or(process.user.gid);
+            if let Some(groups) = groups {
+                process.user.additional_gids = Some(groups.clone());
+            }
         }
         process.user.additional_gids.get_or_insert_default().extend(&self.additional_gids);
         Ok(())
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn what_a_request_adds_comes_after_what_the_bundle_has() {
         let mut process = process();
-        let user = Some(ExecUser { uid: 7, gid: None });
+        let user = Some(ExecUser { uid: 7, gid: None, groups: None });
         let request = ExecRequest { env: vec!["A=2".into()], additional_gids: vec![9], user, ..ExecRequest::default() };
         request.apply(&mut process).unwrap();
         assert_eq!((process.user.uid, process.user.gid), (7, 2));

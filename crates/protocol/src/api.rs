@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use contd_types::{
-    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, Exit, NamespaceId,
-    RestartPolicy, Signal, Timestamp,
+    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, ExecId, ExecInfo,
+    ExecSpec, Exit, NamespaceId, Pid, RestartPolicy, Signal, Timestamp, WindowSize,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,20 @@ impl Protocol for ApiSocket {
     const CREDIT: u32 = INITIAL_CREDIT;
     /// A whole log item with its head.
     const READ_BYTES: usize = MAX_LOG_ITEM_BYTES + 4096;
+
+    fn descriptors_of_request(request: &Request) -> usize {
+        match request {
+            Request::Exec(exec) if exec.has_descriptors => 3,
+            _ => 0,
+        }
+    }
+
+    fn descriptors_of_response(response: &Response) -> usize {
+        match response {
+            Response::Executes { has_terminal, .. } => 1 + usize::from(*has_terminal),
+            _ => 0,
+        }
+    }
 
     fn check_item(item: &Item) -> Result<(), Violation> {
         match item {
@@ -176,6 +190,55 @@ pub enum Request {
     FlistServers,
     /// Tells what the cache of fetched flists and blocks holds. → [`Response::Cache`]
     CacheUsage,
+    /// Executes one more process in a container, which must run and not be paused. → [`Response::Executes`]
+    Exec(Box<ExecRequest>),
+    /// Waits until an executed process has ended; legal as long as its container has not been started anew.
+    /// → [`Response::Exited`]
+    WaitExec {
+        /// The container.
+        target: Target,
+        /// Which of its processes.
+        exec: ExecId,
+    },
+    /// Sends a signal to an executed process alone; done as well when it has ended. → [`Response::Done`]
+    KillExec {
+        /// The container.
+        target: Target,
+        /// Which of its processes.
+        exec: ExecId,
+        /// The signal.
+        signal: Signal,
+    },
+    /// Lists the executed processes of a container that have not ended; none when it does not run. → [`Response::Execs`]
+    ListExecs {
+        /// The container.
+        target: Target,
+    },
+    /// Executes a process whose input and output travel in frames, for callers that cannot take descriptors. Streams
+    /// [`Item::Executes`], then [`Item::Log`]; → [`Response::Exited`] once it has ended and all was sent. The daemon holds the other
+    /// ends: they close when it dies, when the connection ends, or at a cancel, which is [`Response::Done`]. `has_descriptors` is `false`.
+    ExecStream(Box<ExecRequest>),
+    /// Writes to the standard input of a process of [`Self::ExecStream`], or types into its terminal. → [`Response::Done`] once the
+    /// process's pipe has all of it: send the next piece then
+    ExecInput {
+        /// The container.
+        target: Target,
+        /// Which of its processes.
+        exec: ExecId,
+        /// At most [`MAX_LOG_ITEM_BYTES`] bytes.
+        content: Vec<u8>,
+        /// Closes it behind them; of a terminal, types ctrl-d.
+        is_last: bool,
+    },
+    /// Changes the size of the terminal of a process of [`Self::ExecStream`]. → [`Response::Done`]
+    ResizeExec {
+        /// The container.
+        target: Target,
+        /// Which of its processes.
+        exec: ExecId,
+        /// The new size.
+        size: WindowSize,
+    },
 }
 
 impl Request {
@@ -190,7 +253,13 @@ impl Request {
             | Self::Update { target, .. }
             | Self::UpgradeShim { target }
             | Self::Wait { target }
+            | Self::WaitExec { target, .. }
+            | Self::KillExec { target, .. }
+            | Self::ListExecs { target }
+            | Self::ExecInput { target, .. }
+            | Self::ResizeExec { target, .. }
             | Self::Logs { target, .. } => Some(target),
+            Self::Exec(exec) | Self::ExecStream(exec) => Some(&exec.target),
             Self::Run(_)
             | Self::Create(_)
             | Self::DryRun(_)
@@ -223,6 +292,18 @@ impl RunRequest {
     pub fn new(namespace: NamespaceId, spec: ContainerSpec) -> Self {
         Self { namespace, spec, idempotency_key: None, is_attached: false }
     }
+}
+
+/// The arguments of `Exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The container.
+    pub target: Target,
+    /// The process.
+    pub spec: ExecSpec,
+    /// Whether three descriptors come with the call (`SCM_RIGHTS`, with its first byte): standard input, output and error of the
+    /// process. Without them each is `/dev/null`, or the process's own terminal.
+    pub has_descriptors: bool,
 }
 
 /// The answers. Append only.
@@ -266,6 +347,19 @@ pub enum Response {
     FlistServers(Vec<FlistServerInfo>),
     /// The content of the cache.
     Cache(Box<CacheInfo>),
+    /// The process runs. A pidfd of it comes with this answer, then the master of its terminal if it has one.
+    Executes {
+        /// Its container.
+        id: ContainerId,
+        /// Names it in further requests.
+        exec: ExecId,
+        /// Its process id on the host.
+        pid: Pid,
+        /// Whether a master comes.
+        has_terminal: bool,
+    },
+    /// The executed processes that have not ended.
+    Execs(Vec<ExecInfo>),
 }
 
 /// The daemon that answers.
@@ -418,6 +512,15 @@ pub enum Item {
         from: u64,
         /// The first that follows.
         to: u64,
+    },
+    /// The process runs.
+    Executes {
+        /// Its container.
+        id: ContainerId,
+        /// Names it in further requests.
+        exec: ExecId,
+        /// Its process id on the host.
+        pid: Pid,
     },
 }
 

@@ -452,8 +452,12 @@ mod tests {
     fn frames_of_another_version_and_chosen_versions_that_were_not_offered_are_violations() {
         let (_, mut other) = agreed::<ShimSocket>();
         let call = shim::Call { id: 1, request: shim::Request::State };
-        other.push(&Frame::new(other.version() + 1, Kind::Call, &call).expect("small").to_bytes());
-        assert!(matches!(other.next_asked(), Err(Violation::FrameVersion { agreed: 1, got: 2 })));
+        let newest = ShimSocket::VERSIONS.max;
+        other.push(&Frame::new(newest + 1, Kind::Call, &call).expect("small").to_bytes());
+        let refused = other.next_asked();
+        assert!(
+            matches!(refused, Err(Violation::FrameVersion { agreed, got }) if agreed == newest && got == newest + 1)
+        );
         let mut caller = Session::<ShimSocket>::default();
         let reply = HelloReply::Welcome { version: 9, agent: String::new(), features: vec![] };
         caller.push(&Frame::new(HELLO_VERSION, Kind::HelloReply, &reply).expect("small").to_bytes());

@@ -14,8 +14,10 @@ use crate::MAX_CONTROL_BODY_BYTES;
 use crate::hello::VersionRange;
 use crate::session::{self, NoItem, Protocol};
 
-/// The versions of this module.
-pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+/// The versions of this module. Version 2 has the requests about executed processes.
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
+/// The first version that knows executed processes; a shim that is older is asked nothing about them.
+pub const EXEC_VERSION: u16 = 2;
 /// The name and version of contd-shim, in its hello and in the leases of shims and of the holder.
 pub const AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
 /// The most calls under way on one connection to a shim.
@@ -271,9 +273,9 @@ pub struct ExecProcess {
 pub struct ExecUser {
     /// The user.
     pub uid: u32,
-    /// The group; `None` takes the bundle's.
-    pub gid: Option<u32>,
-    /// More groups beside those of the bundle.
+    /// The group.
+    pub gid: u32,
+    /// The supplementary groups, in place of those of the bundle.
     pub additional_gids: Vec<u32>,
 }
 

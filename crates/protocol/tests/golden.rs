@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use contd_protocol::{api, flistfs, shim};
 use contd_types::{
-    ApiError, ContainerId, ContainerName, ContainerRef, ContainerSpec, Entrypoint, ErrorKind, Exit, ExitCause,
-    ExitSource, NamespaceId, Pid, Signal, Timestamp,
+    ApiError, ContainerId, ContainerName, ContainerRef, ContainerSpec, Entrypoint, ErrorKind, ExecId, ExecInfo,
+    ExecSpec, Exit, ExitCause, ExitSource, NamespaceId, Pid, Signal, Timestamp, WindowSize,
 };
 
 #[track_caller]
@@ -55,6 +55,70 @@ fn verbs_of_the_api_keep_their_numbers() {
     pinned(&call(shut_down), "0700000000000000 10000000 3c00000000000000 00000000");
     pinned(&call(api::Request::FlistServers), "0700000000000000 11000000");
     pinned(&call(api::Request::CacheUsage), "0700000000000000 12000000");
+}
+
+/// An id of an executed process, and its bytes.
+fn exec() -> (ExecId, String) {
+    (ExecId::from_random(0xab), format!("1000000000000000 {} 6162", "30".repeat(14)))
+}
+
+#[test]
+fn verbs_about_executed_processes_keep_their_numbers() {
+    let call = |request| api::Call { id: 7, request };
+    let target_hex = "0200000000000000 6e73 0300000000000000 776562";
+    let (exec, exec_hex) = exec();
+    let terminal = Some(WindowSize { rows: 30, columns: 100 });
+    let spec = ExecSpec { args: vec!["sh".into()], terminal, ..ExecSpec::default() };
+    let spec_hex = "0100000000000000 0200000000000000 7368 0000000000000000 00 00 01 1e00 6400";
+    let request = Box::new(api::ExecRequest { target: target(), spec, has_descriptors: false });
+    let request_hex = format!("{target_hex} {spec_hex} 00");
+    pinned(&call(api::Request::Exec(request.clone())), &format!("0700000000000000 13000000 {request_hex}"));
+    let wait = api::Request::WaitExec { target: target(), exec };
+    pinned(&call(wait), &format!("0700000000000000 14000000 {target_hex} {exec_hex}"));
+    let kill = api::Request::KillExec { target: target(), exec, signal: Signal::KILL };
+    pinned(&call(kill), &format!("0700000000000000 15000000 {target_hex} {exec_hex} 09"));
+    pinned(&call(api::Request::ListExecs { target: target() }), &format!("0700000000000000 16000000 {target_hex}"));
+    pinned(&call(api::Request::ExecStream(request)), &format!("0700000000000000 17000000 {request_hex}"));
+    let input = api::Request::ExecInput { target: target(), exec, content: b"x".to_vec(), is_last: true };
+    pinned(&call(input), &format!("0700000000000000 18000000 {target_hex} {exec_hex} 0100000000000000 78 01"));
+    let size = WindowSize { rows: 50, columns: 132 };
+    let resize = api::Request::ResizeExec { target: target(), exec, size };
+    pinned(&call(resize), &format!("0700000000000000 19000000 {target_hex} {exec_hex} 3200 8400"));
+}
+
+#[test]
+fn answers_about_executed_processes_keep_their_numbers() {
+    let (exec, exec_hex) = exec();
+    let id = ContainerId::from_random([0xab; 16]);
+    let id_hex = format!("2000000000000000 {}", "6162".repeat(16));
+    let reply = |result| api::Reply { id: 2, result };
+    let executes = api::Response::Executes { id: id.clone(), exec, pid: Pid(9), has_terminal: true };
+    pinned(&reply(Ok(executes)), &format!("0200000000000000 00000000 0b000000 {id_hex} {exec_hex} 09000000 01"));
+    let info = ExecInfo { exec, pid: Pid(9), args: vec!["sh".into()], has_terminal: true, since: Timestamp(6) };
+    let info_hex = format!("{exec_hex} 09000000 0100000000000000 0200000000000000 7368 01 0600000000000000");
+    let execs = api::Response::Execs(vec![info.clone()]);
+    pinned(&reply(Ok(execs)), &format!("0200000000000000 00000000 0c000000 0100000000000000 {info_hex}"));
+    let item = api::StreamItem { id: 2, item: api::Item::Executes { id, exec, pid: Pid(9) } };
+    pinned(&item, &format!("0200000000000000 05000000 {id_hex} {exec_hex} 09000000"));
+    let user = shim::ExecUser { uid: 1, gid: 2, additional_gids: vec![3] };
+    let (args, env, cwd) = (vec!["sh".into()], vec!["A=1".into()], Some("/".into()));
+    let process = Box::new(shim::ExecProcess { args, env, cwd, user: Some(user), terminal: None });
+    let process_hex = "0100000000000000 0200000000000000 7368 0100000000000000 0300000000000000 413d31 \
+                       01 0100000000000000 2f 01 01000000 02000000 0100000000000000 03000000 00";
+    let call = |request| shim::Call { id: 3, request };
+    let request = shim::Request::Exec { exec, process };
+    pinned(&call(request), &format!("0300000000000000 0b000000 {exec_hex} {process_hex}"));
+    pinned(&call(shim::Request::WaitExec { exec }), &format!("0300000000000000 0c000000 {exec_hex}"));
+    let kill = shim::Request::KillExec { exec, signal: Signal::KILL };
+    pinned(&call(kill), &format!("0300000000000000 0d000000 {exec_hex} 09"));
+    pinned(&call(shim::Request::Execs), "0300000000000000 0e000000");
+    let executes = shim::Response::Executes { pid: Pid(9), has_terminal: false };
+    pinned(&shim::Reply { id: 3, result: Ok(executes) }, "0300000000000000 00000000 04000000 09000000 00");
+    let execs = shim::Response::Execs(vec![info]);
+    pinned(
+        &shim::Reply { id: 3, result: Ok(execs) },
+        &format!("0300000000000000 00000000 05000000 0100000000000000 {info_hex}"),
+    );
 }
 
 #[test]

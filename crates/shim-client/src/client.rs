@@ -1,11 +1,14 @@
 //! The boundary between the actors and the shim processes, as two traits.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_protocol::shim::{TaskSpec, TaskState};
-use contd_types::{ApiError, ContainerId, ErrorKind, Exit, Explain, NamespaceId, Pid, RequestId, Shortage, Signal};
+use contd_protocol::shim::{ExecProcess, TaskSpec, TaskState};
+use contd_types::{
+    ApiError, ContainerId, ErrorKind, ExecId, ExecInfo, Exit, Explain, NamespaceId, Pid, RequestId, Shortage, Signal,
+};
 use futures_util::future::BoxFuture;
 
 /// Starts shims and finds them again.
@@ -99,6 +102,17 @@ pub struct FoundShim {
     pub is_alive: bool,
 }
 
+/// A process that was executed, for whoever uses it from here on.
+#[derive(Debug)]
+pub struct Executed {
+    /// Its process id on the host.
+    pub pid: Pid,
+    /// A pidfd of it.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+}
+
 /// One connection to one shim. Every call has a deadline of its own inside and may be made twice.
 pub trait Shim: Send + Sync + std::fmt::Debug {
     /// Returns the same shim for one operation: its log shows the id for what the calls make it do.
@@ -118,6 +132,20 @@ pub trait Shim: Send + Sync + std::fmt::Debug {
     /// Has the program that a new shim would be take over in this one's place, and waits until it answers. The container
     /// does not notice.
     fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Executes a process in the container; `stdio` are its descriptors 0, 1 and 2 unless it has a terminal. After
+    /// [`ShimError::Lost`] it is not known whether it runs.
+    fn exec(
+        &self,
+        exec: ExecId,
+        process: ExecProcess,
+        stdio: Option<[OwnedFd; 3]>,
+    ) -> BoxFuture<'_, Result<Executed, ShimError>>;
+    /// Waits for the end of an executed process, without a deadline. [`ShimError::Lost`] when the shim goes first.
+    fn wait_exec(&self, exec: ExecId) -> BoxFuture<'_, Result<Exit, ShimError>>;
+    /// Sends a signal to an executed process.
+    fn kill_exec(&self, exec: ExecId, signal: Signal) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Lists the executed processes that have not ended.
+    fn execs(&self) -> BoxFuture<'_, Result<Vec<ExecInfo>, ShimError>>;
     /// Begins the next file of its log, unless there is no output in this one.
     fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Ends the shim and waits until it is gone.
@@ -257,6 +285,14 @@ pub enum ShimError {
         /// The container.
         id: ContainerId,
     },
+    /// It is of a version that executes no processes, from before the node was upgraded.
+    #[error("{verb} container {id}: its shim is of an older version, which executes no processes")]
+    NoExec {
+        /// The container.
+        id: ContainerId,
+        /// The request.
+        verb: &'static str,
+    },
     /// It still lives, so nothing behind it may be removed.
     #[error("clean up behind the shim of container {id}: it is alive")]
     StillAlive {
@@ -292,7 +328,7 @@ impl Explain for ShimError {
             | Self::CleanUp { .. } => ErrorKind::Internal,
             Self::PathTooLong { .. } => ErrorKind::InvalidArgument,
             Self::Connect { .. } | Self::Lost { .. } => ErrorKind::Unavailable,
-            Self::Protocol { .. } => ErrorKind::VersionMismatch,
+            Self::Protocol { .. } | Self::NoExec { .. } => ErrorKind::VersionMismatch,
             Self::Silent { .. } => ErrorKind::Timeout,
             Self::Refused { source, .. } => source.kind,
             Self::Orphaned { .. } | Self::StillAlive { .. } => ErrorKind::Conflict,
@@ -317,6 +353,9 @@ impl Explain for ShimError {
                 Some("inspect the container; it is re-attached or reported as lost by itself".to_owned())
             }
             Self::Protocol { .. } => Some("the shim may be of another version: see `contd version`".to_owned()),
+            Self::NoExec { id, .. } => {
+                Some(format!("replace it, the container does not notice: contd shim upgrade {id}"))
+            }
             Self::Refused { source, .. } => source.hint.clone(),
             Self::CleanUp { path, .. } => Some(format!("remove {} by hand once it is free", path.display())),
             Self::Orphaned { .. } => Some("attach to it, or clean it up first, which ends the orphan".to_owned()),

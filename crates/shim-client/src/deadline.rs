@@ -10,6 +10,8 @@ pub const CONNECT: Duration = Duration::from_secs(1);
 pub const CREATE: Duration = Duration::from_secs(30);
 /// Start only opens a FIFO; the rest is room for a busy node.
 pub const START: Duration = Duration::from_secs(20);
+/// A process joins the container's cgroup and namespaces; its program may lie on a slow flist. The rest is room for a busy node.
+pub const EXEC: Duration = Duration::from_secs(20);
 /// Answered from the shim's memory.
 pub const STATE: Duration = Duration::from_secs(2);
 /// A signal, or one call of the runtime.

@@ -18,6 +18,6 @@ mod greet;
 pub mod process;
 mod vault;
 
-pub use client::{Attached, FoundShim, Holdout, Shim, ShimClient, ShimError};
+pub use client::{Attached, Executed, FoundShim, Holdout, Shim, ShimClient, ShimError};
 pub use process::{ProcessShimClient, ShimClientConfig, SlotConfig, is_kept_name};
 pub use vault::{NoVault, Vault};

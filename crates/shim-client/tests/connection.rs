@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use crate::common::{Peer, Scratch, Server, attach, id, namespace};
 use contd_protocol::hello::HELLO_VERSION;
-use contd_protocol::shim::{Request, Response, TaskState, VERSIONS};
+use contd_protocol::shim::{ExecProcess, Request, Response, TaskState, VERSIONS};
 use contd_protocol::{Frame, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal, VersionRange};
 use contd_shim_client::{Attached, ShimClient, ShimError};
-use contd_types::{ApiError, ErrorKind, Exit, ExitCause, Explain, Pid, Signal, Timestamp};
+use contd_types::{ApiError, ErrorKind, ExecId, Exit, ExitCause, Explain, Pid, Signal, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 const SOON: Duration = Duration::from_secs(300);
@@ -287,4 +287,30 @@ async fn the_socket_is_closed_when_the_last_user_lets_go() {
     let shim = attach(&scratch, 1).await;
     drop(shim);
     tokio::time::timeout(SOON, closed.notified()).await.expect("the connection was not closed");
+}
+
+#[tokio::test]
+async fn a_shim_of_before_an_upgrade_is_asked_nothing_that_it_does_not_know() {
+    let scratch = Scratch::new();
+    let _server = Server::start(&scratch, 1, |mut peer: Peer, _| async move {
+        peer.greet().await;
+        while let Some(call) = peer.call().await {
+            assert_eq!(call.request, Request::State);
+            peer.reply(call.id, Ok(Response::State(TaskState::Running { pid: Pid(8) }))).await;
+        }
+    });
+    let shim = attach(&scratch, 1).await;
+    let exec = ExecId::from_random(1);
+    let failures = [
+        shim.exec(exec, ExecProcess::default(), None).await.expect_err("no exec"),
+        shim.wait_exec(exec).await.expect_err("no exec"),
+        shim.kill_exec(exec, Signal::KILL).await.expect_err("no exec"),
+        shim.execs().await.expect_err("no exec"),
+    ];
+    for failure in failures {
+        assert!(matches!(failure, ShimError::NoExec { .. }), "{failure:?}");
+        assert!(failure.hint().expect("a hint").contains("contd shim upgrade"), "{failure:?}");
+    }
+    // The connection is as it was.
+    assert_eq!(shim.state().await.expect("state"), TaskState::Running { pid: Pid(8) });
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use crate::common::{Client, LIMIT, Scene, TestRuntime, assert_killed, eventually, exited};
 use contd_lease::wait_dead;
-use contd_protocol::shim::{ExecProcess, ExecUser, MAX_EXECS, Request, Response};
+use contd_protocol::shim::{ExecProcess, ExecUser, MAX_EXECS, Request, Response, files};
 use contd_shim::runtime::fake::{Act, Script};
 use contd_types::{ApiError, ErrorKind, ExecId, Exit, ExitCause, Pid, Signal, WindowSize};
 
@@ -155,7 +155,7 @@ fn a_process_keeps_the_restrictions_of_the_container() {
     for kind in REAL {
         let scene = Scene::new(kind, "exec sleep 1000");
         let mut client = up(&scene);
-        let user = Some(ExecUser { uid: 5, gid: Some(6), additional_gids: vec![7] });
+        let user = Some(ExecUser { uid: 5, gid: 6, additional_gids: vec![7] });
         let script =
             "cat /proc/self/cgroup; grep -E '^(Uid|Gid|Groups|NoNewPrivs|CapEff|CapBnd)' /proc/self/status; echo $A";
         let process = ExecProcess { user, env: vec!["A=b".into()], cwd: Some("/tmp".into()), ..shell(script) };
@@ -256,6 +256,30 @@ fn a_process_lives_through_the_death_of_the_shim_and_its_successor_tells_its_cod
         assert_eq!(exited(client.answer(waiting)).cause, ExitCause::Code(23), "{kind:?}");
         assert_eq!(ends.read().0, "got on\n");
         assert!(!scene.processes().contains(&pid.0));
+        scene.finish(&mut client);
+    }
+}
+
+#[test]
+fn a_process_that_nobody_was_told_of_is_ended_by_the_successor() {
+    for kind in ALL {
+        let scene = Scene::new(kind, "exec sleep 1000");
+        let mut client = up(&scene);
+        let (_, told, _ends) = execute(&mut client, 1, shell("exec sleep 1000"));
+        let (_, untold, _ends) = execute(&mut client, 2, shell("exec sleep 1000"));
+        let (kept, _fifos) = scene.keep();
+        scene.kill_shim();
+        // As a shim leaves it that dies after it has let the process go, and before it has written that it runs.
+        let path = scene.dir.join(files::EXECS);
+        let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        record["running"][1]["is_told"] = false.into();
+        fs::write(&path, record.to_string()).unwrap();
+        let mut client = scene.succeed(Some(kept));
+        assert_eq!(running(&mut client), [exec(1)], "{kind:?}");
+        assert!(wait_dead(&untold, LIMIT).unwrap(), "{kind:?}: it runs on");
+        assert!(!wait_dead(&told, std::time::Duration::ZERO).unwrap());
+        client.call(Request::KillExec { exec: exec(1), signal: Signal::KILL }).unwrap();
+        assert_killed(&wait(&mut client, 1));
         scene.finish(&mut client);
     }
 }

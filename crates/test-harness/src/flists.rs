@@ -8,10 +8,10 @@ use std::process::Command;
 use crate::node::binary;
 
 /// The commands that tests use inside containers.
-const APPLETS: [&str; 36] = [
+const APPLETS: [&str; 37] = [
     "sh", "ls", "cat", "echo", "sleep", "seq", "hostname", "id", "true", "false", "mount", "umount", "mkdir", "touch",
     "dd", "ip", "grep", "awk", "head", "tail", "wc", "env", "pwd", "kill", "stat", "yes", "mknod", "rm", "cp", "test",
-    "df", "printf", "trap", "ps", "unshare", "md5sum",
+    "df", "printf", "trap", "ps", "unshare", "md5sum", "stty",
 ];
 
 /// Makes a small root file system of busybox.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::exec::MAX_STRING_BYTES;
-use crate::{Pid, Timestamp};
+use crate::{ErrorKind, Explain, Pid, Timestamp, UserSpec};
 
 /// The digits of an [`ExecId`].
 const DIGITS: usize = u64::BITS as usize / 4;
@@ -89,8 +89,8 @@ pub struct ExecSpec {
     pub env: Vec<String>,
     /// The working directory; it must exist.
     pub cwd: Option<String>,
-    /// The user: `USER[:GROUP]`, names or numbers, as the container's own files tell.
-    pub user: Option<String>,
+    /// The user; names are looked up in the container's own files.
+    pub user: Option<UserSpec>,
     /// A terminal of its own, of this size, in the place of the caller's descriptors.
     pub terminal: Option<WindowSize>,
 }
@@ -127,6 +127,23 @@ pub enum ExecSpecError {
         /// The directory.
         cwd: String,
     },
+}
+
+impl Explain for ExecSpecError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidArgument
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoCommand => "give the program, and its arguments behind it",
+            Self::StringTooLong { .. } => "pass what is so long by a file or by standard input",
+            Self::Nul { .. } => "no program can be given a NUL",
+            Self::Environment { .. } => "write NAME=value",
+            Self::RelativeCwd { .. } => "give the directory from the root of the container on",
+        };
+        Some(hint.to_owned())
+    }
 }
 
 impl ExecSpec {

@@ -198,7 +198,7 @@ fn the_verbs_that_hints_complete_are_verbs() {
 
 #[test]
 fn help_names_exit_codes_where_they_differ_from_0_and_1() {
-    let differing = ["run", "create", "doctor"];
+    let differing = ["run", "create", "exec", "doctor"];
     let mut root = Cli::command();
     root.build();
     for verb in root.get_subcommands().map(|verb| verb.get_name().to_owned()) {

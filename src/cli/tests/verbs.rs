@@ -6,7 +6,9 @@ use contd_protocol::api::{
     CacheInfo, CacheKindInfo, FlistServerInfo, FlistServerState, Item, LogItem, LogStream, NamespaceSummary, Plan,
     Request, Response, VersionInfo,
 };
-use contd_types::{ApiError, ContainerEvent, ErrorKind, EventKind, ExitCause, NamespaceId, Signal, Timestamp};
+use contd_types::{
+    ApiError, ContainerEvent, ErrorKind, EventKind, ExecId, ExecInfo, ExitCause, NamespaceId, Pid, Signal, Timestamp,
+};
 use serde_json::Value;
 
 use super::samples::{exit, id, running, stopped, summaries};
@@ -47,6 +49,20 @@ fn node() -> Daemon {
             Request::Wait { .. } | Request::Stop { .. } => {
                 Ok(Response::Exited { id: id(1), exit: exit(ExitCause::Signal(Signal::KILL)) })
             }
+            // With descriptors, which a script has not: tests/e2e/exec.rs.
+            Request::Exec(_)
+            | Request::ExecStream(_)
+            | Request::ExecInput { .. }
+            | Request::ResizeExec { .. }
+            | Request::WaitExec { .. }
+            | Request::KillExec { .. } => not_found(),
+            Request::ListExecs { .. } => Ok(Response::Execs(vec![ExecInfo {
+                exec: ExecId::from_random(0xab),
+                pid: Pid(4800),
+                args: vec!["sh".into(), "-c".into(), "date".into()],
+                has_terminal: true,
+                since: Timestamp(0),
+            }])),
             Request::Kill { .. }
             | Request::Start { .. }
             | Request::Update { .. }
@@ -223,8 +239,14 @@ fn inspect_prints_one_flat_object() {
     );
     assert_eq!((&web["rootfs_size_bytes"], &web["open_files"]), (&(512 << 20).into(), &1024.into()));
     assert_eq!(web["runtime"], "native");
+    let exec = serde_json::json!({
+        "id": "00000000000000ab", "pid": 4800, "command": ["sh", "-c", "date"], "tty": true,
+        "started": "1970-01-01T00:00:00.000000000Z",
+    });
+    assert_eq!(web["execs"], serde_json::json!([exec]));
     let job = json(&node.contd("inspect job").succeeded());
     assert_eq!((&job["status"], &job["exit_code"], &job["exit"]["code"]), (&"stopped".into(), &7.into(), &7.into()));
+    assert_eq!(job["execs"], serde_json::json!([]));
 }
 
 #[test]

@@ -231,9 +231,10 @@ async fn a_daemon_that_dies_fails_every_call_under_way() {
     let mut logs = client.logs(target(), LogsOptions::default(), Deadline::Never).await.expect("sent");
     let item = patiently("the output", logs.next()).await.expect("an item").expect("no error");
     assert_eq!(item.content, b"last words\n");
-    let (waiting, version) = patiently("the end", async {
-        tokio::join!(client.wait(target(), Deadline::Never), client.version(Deadline::Never))
-    })
+    let (waiting, version) = patiently(
+        "the end",
+        Box::pin(async { tokio::join!(client.wait(target(), Deadline::Never), client.version(Deadline::Never)) }),
+    )
     .await;
     for error in [waiting.expect_err("lost"), version.map(drop).expect_err("lost")] {
         assert!(matches!(error, ClientError::Lost { .. }), "got {error:?}");

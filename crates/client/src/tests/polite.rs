@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use contd_protocol::api::{
-    CacheInfo, CacheKindInfo, Item, MAX_CALLS_PER_CONNECTION, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response,
-    VersionInfo,
+    CacheInfo, CacheKindInfo, ExecRequest, Item, MAX_CALLS_PER_CONNECTION, MAX_LIST_PAGE, NamespaceSummary, Plan,
+    Request, Response, VersionInfo,
 };
-use contd_types::{ApiError, ContainerEvent, ErrorKind, EventKind, Signal, Timestamp};
+use contd_types::{
+    ApiError, ContainerEvent, ErrorKind, EventKind, ExecId, ExecSpec, Pid, Signal, Timestamp, WindowSize,
+};
 use tokio::sync::{Notify, watch};
 
 use super::{exit, id, log, namespace, patiently, place, run_request, summary, target};
 use crate::testing::{Caller, FakeDaemon};
-use crate::{Client, ClientError, Deadline, EventItem, ListFilter, LogsOptions, Progress, RunItem};
+use crate::{Client, ClientError, Deadline, EventItem, ExecItem, ListFilter, LogsOptions, Progress, RunItem};
 
 async fn connect(socket: &std::path::Path) -> Client {
     patiently("the hello", Client::connect(socket, Deadline::Usual)).await.expect("connected")
@@ -45,7 +47,22 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
         | Request::Kill { .. }
         | Request::Update { .. }
         | Request::UpgradeShim { .. }
+        | Request::KillExec { .. }
+        | Request::ExecInput { .. }
+        | Request::ResizeExec { .. }
         | Request::Delete { .. } => Ok(Response::Done),
+        // With descriptors, which a script has not.
+        Request::Exec(_) => Err(ApiError::new(ErrorKind::Unsupported, "execute a process")),
+        Request::ExecStream(_) => {
+            let exec = ExecId::from_random(9);
+            caller.item(Item::Executes { id: id(1), exec, pid: Pid(77) }).await.map_err(gone)?;
+            for number in 0..1000 {
+                caller.item(log(&format!("{number}\n"))).await.map_err(gone)?;
+            }
+            Ok(Response::Exited { id: id(1), exit: exit(7) })
+        }
+        Request::WaitExec { .. } => Ok(Response::Exited { id: id(1), exit: exit(7) }),
+        Request::ListExecs { .. } => Ok(Response::Execs(Vec::new())),
         Request::Stop { .. } | Request::Wait { .. } => Ok(Response::Exited { id: id(1), exit: exit(5) }),
         Request::Inspect { .. } => {
             Err(ApiError::new(ErrorKind::NotFound, "find container web").with_hint("see `contd ps -a`"))
@@ -108,6 +125,18 @@ async fn every_request_gets_its_answer() {
     assert_eq!(got, id(1));
     assert_eq!(seen, [Progress { what: "fetch".into(), done_bytes: 1, total_bytes: Some(2) }]);
     assert_eq!(client.create(run_request(), usual, |_progress| {}).await.expect("create"), id(1));
+    let exec = ExecRequest { target: target(), spec: ExecSpec::default(), has_descriptors: false };
+    let mut process = client.exec_stream(exec, usual).await.expect("exec");
+    let first = process.next().await.expect("an item").expect("runs");
+    let ExecItem::Executes { exec, .. } = first else { panic!("{first:?}") };
+    client.write_exec(target(), exec, b"word".to_vec(), true, usual).await.expect("write");
+    client.resize_exec(target(), exec, WindowSize::default(), usual).await.expect("resize");
+    for number in 0..1000 {
+        let Some(Ok(ExecItem::Output(said))) = process.next().await else { panic!("no output {number}") };
+        assert_eq!(Item::Log(said), log(&format!("{number}\n")));
+    }
+    assert_eq!(process.next().await.expect("an item").expect("its end"), ExecItem::Exited(exit(7)));
+    assert!(process.next().await.is_none());
     client.start(target(), usual).await.expect("start");
     client.update(target(), Some(contd_types::RestartPolicy::Always), usual).await.expect("update");
     client.upgrade_shim(target(), usual).await.expect("upgrade");
@@ -118,7 +147,7 @@ async fn every_request_gets_its_answer() {
     assert_eq!(client.list_namespaces(usual).await.expect("namespaces").len(), 1);
     assert_eq!(client.dry_run(run_request(), usual).await.expect("plan").config_json, "{}");
     assert_eq!(client.shut_down(std::time::Duration::from_secs(1), usual).await.expect("shut down"), 2);
-    assert_eq!(daemon.requests().len(), 13);
+    assert_eq!(daemon.requests().len(), 16);
 }
 
 #[tokio::test]

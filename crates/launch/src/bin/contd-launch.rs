@@ -122,7 +122,7 @@ impl Options {
 
 fn user(text: &str) -> Result<ExecUser, Box<dyn Error>> {
     let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
-    Ok(ExecUser { uid: uid.parse()?, gid: gid.map(str::parse).transpose()? })
+    Ok(ExecUser { uid: uid.parse()?, gid: gid.map(str::parse).transpose()?, groups: None })
 }
 
 fn own_stdio() -> io::Result<Stdio> {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contd_protocol::shim::{TaskSpec, TaskState};
-use contd_types::{Clock, ContainerId, Exit, ExitCause, NamespaceId, Pid, Signal, SystemClock};
+use contd_types::{ApiError, Clock, ContainerId, ExecId, Exit, ExitCause, NamespaceId, Pid, Signal, SystemClock};
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Notify;
 
@@ -133,6 +133,14 @@ impl FakeShimClient {
     /// Says what containers do once they are started from now on: one, or (`None`) all that have nothing of their own.
     pub fn set_program(&self, id: Option<&ContainerId>, program: Program) {
         self.inner.lock().programs.insert(id.cloned(), program);
+    }
+
+    /// Has an executed process end with a code.
+    pub fn end_exec(&self, id: &ContainerId, exec: ExecId, code: u8) -> Result<(), ApiError> {
+        let end = exit(ExitCause::Code(code), self.inner.clock.now());
+        let ended = self.inner.lock().end_exec(id, exec, end);
+        self.inner.announce();
+        ended
     }
 
     /// Says what a container does on a signal.

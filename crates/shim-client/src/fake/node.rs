@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use contd_protocol::shim::{TaskSpec, TaskState};
-use contd_types::{ApiError, ContainerId, ErrorKind, Exit, ExitCause, ExitSource, Pid, Signal, Timestamp};
+use contd_protocol::shim::{ExecProcess, TaskSpec, TaskState};
+use contd_types::{
+    ApiError, ContainerId, ErrorKind, ExecId, ExecInfo, Exit, ExitCause, ExitSource, Pid, Signal, Timestamp,
+};
 
 use super::script::{EndedBy, InitEvent, Outcome, Program, Reaction, ShimCall, Verb};
 
@@ -38,6 +40,8 @@ pub(super) struct Slot {
     pub(super) state: TaskState,
     /// The exit in `exit.json`.
     pub(super) exit_file: Option<Exit>,
+    /// The executed processes, and how those have ended that have.
+    pub(super) execs: BTreeMap<ExecId, (ExecInfo, Option<Exit>)>,
     /// Counts broken connections: a pending call that sees it change is lost.
     pub(super) breaks: u64,
 }
@@ -51,6 +55,10 @@ impl Slot {
     }
 
     fn end(&mut self, exit: Exit) {
+        let killed = Exit { cause: ExitCause::Signal(Signal::KILL), ..exit.clone() };
+        for (_, end) in self.execs.values_mut() {
+            end.get_or_insert_with(|| killed.clone());
+        }
         self.exit_file = Some(exit.clone());
         self.state = TaskState::Exited { exit };
     }
@@ -85,6 +93,7 @@ impl Node {
             shim: None,
             state: TaskState::Empty,
             exit_file: None,
+            execs: BTreeMap::new(),
             breaks: 0,
         });
         slot.shim = Some(number);
@@ -109,6 +118,7 @@ impl Node {
         match &slot.state {
             TaskState::Empty | TaskState::Creating => {
                 slot.exit_file = None;
+                slot.execs.clear();
                 slot.state = TaskState::Created { pid };
                 self.inits.push(InitEvent::Began { id: id.clone(), pid });
                 Ok(pid)
@@ -142,6 +152,44 @@ impl Node {
             Reaction::Ignore => false,
         };
         Ok(())
+    }
+
+    pub(super) fn exec(
+        &mut self,
+        id: &ContainerId,
+        exec: ExecId,
+        process: &ExecProcess,
+        since: Timestamp,
+    ) -> Result<Pid, ApiError> {
+        let pid = Pid(self.number());
+        let slot = self.slot(id)?;
+        if !matches!(slot.state, TaskState::Running { .. }) {
+            return Err(conflict(format!("execute a process in container {id}: it does not run")));
+        }
+        let (args, has_terminal) = (process.args.clone(), process.terminal.is_some());
+        let info = ExecInfo { exec, pid, args, has_terminal, since };
+        Ok(slot.execs.entry(exec).or_insert((info, None)).0.pid)
+    }
+
+    /// Ends an executed process; fine when it has ended.
+    pub(super) fn end_exec(&mut self, id: &ContainerId, exec: ExecId, exit: Exit) -> Result<(), ApiError> {
+        let (_, end) = self.slot(id)?.execs.get_mut(&exec).ok_or_else(|| no_exec(id, exec))?;
+        end.get_or_insert(exit);
+        Ok(())
+    }
+
+    /// Tells how an executed process has ended; `None` while it runs.
+    pub(super) fn end_of_exec(&mut self, id: &ContainerId, exec: ExecId) -> Option<Result<Exit, ApiError>> {
+        match self.slot(id).map(|slot| slot.execs.get(&exec).map(|(_, end)| end.clone())) {
+            Ok(Some(end)) => end.map(Ok),
+            Ok(None) => Some(Err(no_exec(id, exec))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    pub(super) fn execs(&mut self, id: &ContainerId) -> Result<Vec<ExecInfo>, ApiError> {
+        let runs = |(info, end): &(ExecInfo, Option<Exit>)| end.is_none().then(|| info.clone());
+        Ok(self.slot(id)?.execs.values().filter_map(runs).collect())
     }
 
     /// Tells whether a container lives that even SIGKILL does not end.
@@ -217,6 +265,10 @@ impl Node {
 /// An exit that a living shim saw.
 pub(super) fn exit(cause: ExitCause, at: Timestamp) -> Exit {
     Exit { cause, at, oom_kills: 0, source: ExitSource::Reaped, is_drained: true }
+}
+
+fn no_exec(id: &ContainerId, exec: ExecId) -> ApiError {
+    ApiError::new(ErrorKind::NotFound, format!("find executed process {exec} of container {id}"))
 }
 
 fn conflict(message: String) -> ApiError {

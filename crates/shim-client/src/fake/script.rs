@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contd_types::{ApiError, ContainerId, Exit, Pid, Signal};
+use contd_protocol::shim::ExecProcess;
+use contd_types::{ApiError, ContainerId, ExecId, Exit, Pid, Signal};
 
 use crate::{ShimError, deadline};
 
@@ -35,6 +36,14 @@ pub enum Verb {
     Delete,
     /// [`crate::Shim::hand_over`].
     HandOver,
+    /// [`crate::Shim::exec`].
+    Exec,
+    /// [`crate::Shim::wait_exec`].
+    WaitExec,
+    /// [`crate::Shim::kill_exec`].
+    KillExec,
+    /// [`crate::Shim::execs`].
+    Execs,
     /// [`crate::Shim::rotate_log`].
     RotateLog,
     /// [`crate::Shim::shutdown`].
@@ -57,6 +66,10 @@ impl Verb {
             Self::Wait => "wait",
             Self::Delete => "delete",
             Self::HandOver => "hand over",
+            Self::Exec => "execute a process in",
+            Self::WaitExec => "wait for a process in",
+            Self::KillExec => "signal a process in",
+            Self::Execs => "list the processes in",
             Self::RotateLog => "rotate the log of",
             Self::Shutdown => "shutdown",
         }
@@ -66,13 +79,16 @@ impl Verb {
     pub fn deadline(self) -> Option<Duration> {
         match self {
             Self::Spawn => Some(deadline::SPAWN),
-            Self::Attach | Self::State | Self::List | Self::HandOver | Self::RotateLog => Some(deadline::STATE),
+            Self::Attach | Self::State | Self::List | Self::HandOver | Self::RotateLog | Self::Execs => {
+                Some(deadline::STATE)
+            }
             Self::EndSilent => Some(deadline::KILLED),
             Self::CleanUp | Self::Delete => Some(deadline::DELETE),
             Self::Create => Some(deadline::CREATE),
             Self::Start => Some(deadline::START),
-            Self::Kill => Some(deadline::KILL),
-            Self::Wait => None,
+            Self::Kill | Self::KillExec => Some(deadline::KILL),
+            Self::Exec => Some(deadline::EXEC),
+            Self::Wait | Self::WaitExec => None,
             Self::Shutdown => Some(deadline::SHUTDOWN),
         }
     }
@@ -117,6 +133,33 @@ pub enum ShimCall {
     },
     /// [`crate::Shim::hand_over`].
     HandOver(ContainerId),
+    /// [`crate::Shim::exec`].
+    Exec {
+        /// The container.
+        id: ContainerId,
+        /// Its number.
+        exec: ExecId,
+        /// The process.
+        process: Box<ExecProcess>,
+    },
+    /// [`crate::Shim::wait_exec`].
+    WaitExec {
+        /// The container.
+        id: ContainerId,
+        /// Which process.
+        exec: ExecId,
+    },
+    /// [`crate::Shim::kill_exec`].
+    KillExec {
+        /// The container.
+        id: ContainerId,
+        /// Which process.
+        exec: ExecId,
+        /// The signal.
+        signal: Signal,
+    },
+    /// [`crate::Shim::execs`].
+    Execs(ContainerId),
     /// [`crate::Shim::rotate_log`].
     RotateLog(ContainerId),
     /// [`crate::Shim::shutdown`].
@@ -139,6 +182,10 @@ impl ShimCall {
             Self::Wait(_) => Verb::Wait,
             Self::Delete { .. } => Verb::Delete,
             Self::HandOver(_) => Verb::HandOver,
+            Self::Exec { .. } => Verb::Exec,
+            Self::WaitExec { .. } => Verb::WaitExec,
+            Self::KillExec { .. } => Verb::KillExec,
+            Self::Execs(_) => Verb::Execs,
             Self::RotateLog(_) => Verb::RotateLog,
             Self::Shutdown(_) => Verb::Shutdown,
         }
@@ -159,6 +206,10 @@ impl ShimCall {
             | Self::Wait(id)
             | Self::Delete { id, .. }
             | Self::HandOver(id)
+            | Self::Exec { id, .. }
+            | Self::WaitExec { id, .. }
+            | Self::KillExec { id, .. }
+            | Self::Execs(id)
             | Self::RotateLog(id)
             | Self::Shutdown(id) => Some(id),
         }

@@ -1,16 +1,18 @@
 //! The fake's side of [`Shim`]: one connection to one pretended shim.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 
-use contd_protocol::shim::TaskState;
-use contd_types::{ApiError, ContainerId, Exit, ExitCause, Pid, RequestId, Signal};
+use contd_protocol::shim::{ExecProcess, TaskState};
+use contd_types::{ApiError, ContainerId, ExecId, ExecInfo, Exit, ExitCause, Pid, RequestId, Signal};
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::node::{Node, exit};
 use super::script::{Outcome, Program, ShimCall, Verb};
 use super::{Inner, Reach, with_deadline};
-use crate::{Shim, ShimError};
+use crate::{Executed, Shim, ShimError};
 
 /// A connection to a pretended shim; got from [`super::FakeShimClient`].
 #[derive(Debug, Clone)]
@@ -151,6 +153,46 @@ impl Shim for FakeShim {
     fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>> {
         // The process is the same, and the connection is made anew unseen: nothing changes.
         self.call(ShimCall::HandOver(self.id.clone()), |_node| Some(Ok(()))).boxed()
+    }
+
+    fn exec(
+        &self,
+        exec: ExecId,
+        process: ExecProcess,
+        _stdio: Option<[OwnedFd; 3]>,
+    ) -> BoxFuture<'_, Result<Executed, ShimError>> {
+        let call = ShimCall::Exec { id: self.id.clone(), exec, process: Box::new(process.clone()) };
+        let has_terminal = process.terminal.is_some();
+        let effect = move |node: &mut Node| Some(node.exec(&self.id, exec, &process, self.inner.clock.now()));
+        async move {
+            let pid = self.call(call, effect).await?;
+            let broken =
+                |source: std::io::Error| ShimError::NoThread { id: self.id.clone(), verb: "pretend in", source };
+            // Something that can be held, waited for and never ends.
+            let own = i32::try_from(std::process::id()).unwrap_or_default();
+            let pidfd = contd_descriptors::pidfd::open(own).map_err(broken)?;
+            let terminal = has_terminal.then(|| File::open("/dev/null")).transpose().map_err(broken)?;
+            Ok(Executed { pid, pidfd, terminal: terminal.map(OwnedFd::from) })
+        }
+        .boxed()
+    }
+
+    fn wait_exec(&self, exec: ExecId) -> BoxFuture<'_, Result<Exit, ShimError>> {
+        let call = ShimCall::WaitExec { id: self.id.clone(), exec };
+        self.call(call, move |node| node.end_of_exec(&self.id, exec)).boxed()
+    }
+
+    fn kill_exec(&self, exec: ExecId, signal: Signal) -> BoxFuture<'_, Result<(), ShimError>> {
+        let call = ShimCall::KillExec { id: self.id.clone(), exec, signal };
+        let end = move |node: &mut Node| {
+            let end = exit(ExitCause::Signal(signal), self.inner.clock.now());
+            Some(node.end_exec(&self.id, exec, end))
+        };
+        self.call(call, end).boxed()
+    }
+
+    fn execs(&self) -> BoxFuture<'_, Result<Vec<ExecInfo>, ShimError>> {
+        self.call(ShimCall::Execs(self.id.clone()), |node| Some(node.execs(&self.id))).boxed()
     }
 
     fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {

@@ -1,15 +1,16 @@
 //! [`Shim`] over a connection that is made again when it broke and the shim still lives.
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contd_failpoint::Failpoint;
 use contd_lease::LeaseState;
-use contd_protocol::shim::{Request, Response, ShimSocket, TaskState};
-use contd_session_tokio::{CallError, Connection, Ending, Underway};
-use contd_types::{Exit, Pid, RequestId, Signal, one_line};
+use contd_protocol::shim::{EXEC_VERSION, ExecProcess, Request, Response, ShimSocket, TaskState};
+use contd_session_tokio::{Answer, CallError, Connection, Ending, Underway};
+use contd_types::{ExecId, ExecInfo, Exit, Pid, RequestId, Signal, one_line};
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use tracing::Instrument;
 
 use super::keep::Keep;
 use super::{Place, blocking, clean_up};
-use crate::{Shim, ShimError, deadline, greet};
+use crate::{Executed, Shim, ShimError, deadline, greet};
 
 /// How often one wait connects anew; a shim that drops us more often is not worth asking, and the caller attaches again.
 const MAX_WAIT_RECONNECTS: u32 = 3;
@@ -100,18 +101,27 @@ impl ProcessShim {
     }
 
     async fn ask(&self, verb: &'static str, request: Request) -> Result<Response, ShimError> {
+        Ok(self.ask_with(verb, request, Vec::new()).await?.response)
+    }
+
+    /// The same, with descriptors both ways.
+    async fn ask_with(
+        &self,
+        verb: &'static str,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Answer<ShimSocket>, ShimError> {
         let id = &self.place.id;
         let ended = |ending| match ending {
             Ending::Lost(_) => self.lost(verb),
             Ending::Broken(violation) => ShimError::Protocol { id: id.clone(), what: one_line(&*violation) },
         };
-        let begun =
-            Underway::begin_for(&self.connection(verb).await?, request, Vec::new(), false, self.operation).await;
+        let begun = Underway::begin_for(&self.connection(verb).await?, request, fds, false, self.operation).await;
         let mut call = begun.map_err(|error| match error {
             CallError::Ended(ending) => ended(ending),
             CallError::Unsendable(source) => ShimError::Protocol { id: id.clone(), what: one_line(&source) },
         })?;
-        let answer = call.reply().await.map_err(ended)?;
+        let answer = call.answer().await.map_err(ended)?;
         answer.map_err(|source| ShimError::Refused { id: id.clone(), verb, source })
     }
 
@@ -153,21 +163,49 @@ impl ProcessShim {
         }
     }
 
-    async fn wait_long(&self) -> Result<Exit, ShimError> {
+    /// Waits for an end as long as it takes, also over an upgrade of the shim.
+    async fn ask_for_exit(&self, verb: &'static str, request: Request) -> Result<Exit, ShimError> {
         let mut reconnects = 0;
         loop {
-            match self.ask("wait", Request::Wait).await {
-                Ok(Response::Exited(exit)) => {
-                    // It is written down.
-                    self.keep.let_go(&self.place.id);
-                    self.tell_the_log();
-                    return Ok(exit);
-                }
-                Ok(other) => return Err(self.unexpected("wait", &other)),
+            match self.ask(verb, request.clone()).await {
+                Ok(Response::Exited(exit)) => return Ok(exit),
+                Ok(other) => return Err(self.unexpected(verb, &other)),
                 Err(ShimError::Lost { .. }) if reconnects < MAX_WAIT_RECONNECTS => reconnects += 1,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn wait_long(&self) -> Result<Exit, ShimError> {
+        let exit = self.ask_for_exit("wait", Request::Wait).await?;
+        // It is written down.
+        self.keep.let_go(&self.place.id);
+        self.tell_the_log();
+        Ok(exit)
+    }
+
+    /// Demands a shim that executes processes: an older one would hang up at the question.
+    async fn demand_exec(&self, verb: &'static str) -> Result<(), ShimError> {
+        let version = self.connection(verb).await?.welcome().version;
+        if version < EXEC_VERSION { Err(ShimError::NoExec { id: self.place.id.clone(), verb }) } else { Ok(()) }
+    }
+
+    async fn exec_now(
+        &self,
+        exec: ExecId,
+        process: ExecProcess,
+        stdio: Option<[OwnedFd; 3]>,
+    ) -> Result<Executed, ShimError> {
+        const VERB: &str = "execute a process in";
+        self.demand_exec(VERB).await?;
+        let request = Request::Exec { exec, process: Box::new(process) };
+        let fds = stdio.map(Vec::from).unwrap_or_default();
+        let Answer { response, fds } = self.within(VERB, deadline::EXEC, self.ask_with(VERB, request, fds)).await?;
+        let Response::Executes { pid, .. } = response else { return Err(self.unexpected(VERB, &response)) };
+        let mut fds = fds.into_iter();
+        // As many as the answer says, counted by the session.
+        let pidfd = fds.next().ok_or_else(|| self.unexpected(VERB, &response))?;
+        Ok(Executed { pid, pidfd, terminal: fds.next() })
     }
 
     /// Carries the shim's log over, and nobody waits for it.
@@ -286,6 +324,45 @@ impl Shim for ProcessShim {
 
     fn hand_over(&self) -> BoxFuture<'_, Result<(), ShimError>> {
         self.hand_over_to(self.place.shim_binary.clone()).boxed()
+    }
+
+    fn exec(
+        &self,
+        exec: ExecId,
+        process: ExecProcess,
+        stdio: Option<[OwnedFd; 3]>,
+    ) -> BoxFuture<'_, Result<Executed, ShimError>> {
+        self.exec_now(exec, process, stdio).boxed()
+    }
+
+    fn wait_exec(&self, exec: ExecId) -> BoxFuture<'_, Result<Exit, ShimError>> {
+        const VERB: &str = "wait for a process in";
+        async move {
+            self.demand_exec(VERB).await?;
+            self.ask_for_exit(VERB, Request::WaitExec { exec }).await
+        }
+        .boxed()
+    }
+
+    fn kill_exec(&self, exec: ExecId, signal: Signal) -> BoxFuture<'_, Result<(), ShimError>> {
+        const VERB: &str = "signal a process in";
+        async move {
+            self.demand_exec(VERB).await?;
+            self.ask_to(VERB, deadline::KILL, Request::KillExec { exec, signal }).await
+        }
+        .boxed()
+    }
+
+    fn execs(&self) -> BoxFuture<'_, Result<Vec<ExecInfo>, ShimError>> {
+        const VERB: &str = "list the processes in";
+        async move {
+            self.demand_exec(VERB).await?;
+            match self.ask_within(VERB, deadline::STATE, Request::Execs).await? {
+                Response::Execs(execs) => Ok(execs),
+                other => Err(self.unexpected(VERB, &other)),
+            }
+        }
+        .boxed()
     }
 
     fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {

@@ -155,13 +155,16 @@ impl Runtime for NativeRuntime {
         stdio: ExecStdio,
     ) -> Result<Box<dyn Executing>, RuntimeError> {
         let id = &task.id;
-        let user = process.user.as_ref();
+        let user = process.user.as_ref().map(|user| {
+            let groups = Some(user.additional_gids.clone());
+            ExecUser { uid: user.uid, gid: Some(user.gid), groups }
+        });
         let request = ExecRequest {
             args: process.args.clone(),
             env: process.env.clone(),
             cwd: process.cwd.clone(),
-            user: user.map(|user| ExecUser { uid: user.uid, gid: user.gid }),
-            additional_gids: user.map(|user| user.additional_gids.clone()).unwrap_or_default(),
+            user,
+            additional_gids: Vec::new(),
         };
         let stdio = match stdio {
             ExecStdio::Given([stdin, stdout, stderr]) => LaunchExecStdio::Given(LaunchStdio { stdin, stdout, stderr }),

@@ -179,12 +179,8 @@ fn describe(bundle: &Path, process: &ExecProcess) -> io::Result<Value> {
     if let Some(ExecUser { uid, gid, additional_gids }) = user {
         let mut known = described.get_mut("user").map_or_else(|| json!({}), Value::take);
         entry(&mut known, "uid", json!(uid));
-        if let Some(gid) = gid {
-            entry(&mut known, "gid", json!(gid));
-        }
-        let mut gids = known.get("additionalGids").and_then(Value::as_array).cloned().unwrap_or_default();
-        gids.extend(additional_gids.iter().map(|gid| json!(gid)));
-        entry(&mut known, "additionalGids", json!(gids));
+        entry(&mut known, "gid", json!(gid));
+        entry(&mut known, "additionalGids", json!(additional_gids));
         entry(&mut described, "user", known);
     }
     entry(&mut described, "terminal", json!(terminal.is_some()));
@@ -204,7 +200,7 @@ mod tests {
         let config = json!({"process": {"args": ["init"], "env": ["A=1"], "cwd": "/", "noNewPrivileges": true,
             "user": {"uid": 5, "gid": 6, "additionalGids": [7]}}});
         fs::write(dir.path().join("config.json"), config.to_string()).expect("written");
-        let user = ExecUser { uid: 8, gid: None, additional_gids: vec![9] };
+        let user = ExecUser { uid: 8, gid: 10, additional_gids: vec![9] };
         let asked = ExecProcess {
             args: vec!["sh".into()],
             env: vec!["A=2".into()],
@@ -214,7 +210,7 @@ mod tests {
         };
         let described = describe(dir.path(), &asked).expect("described");
         let wanted = json!({"args": ["sh"], "env": ["A=1", "A=2"], "cwd": "/", "noNewPrivileges": true, "terminal": true,
-            "consoleSize": {"height": 3, "width": 4}, "user": {"uid": 8, "gid": 6, "additionalGids": [7, 9]}});
+            "consoleSize": {"height": 3, "width": 4}, "user": {"uid": 8, "gid": 10, "additionalGids": [9]}});
         assert_eq!(described, wanted);
     }
 }

@@ -68,7 +68,7 @@ impl Task {
         match result {
             Ok(response) if outcome_is_let_go => self.let_go(callers, response),
             Ok(response) => {
-                self.replies.extend(callers.iter().map(|caller| Answer::new(*caller, Ok(response.clone()))))
+                self.replies.extend(callers.iter().map(|caller| Answer::new(*caller, Ok(response.clone()))));
             }
             Err(error) if verb == Verb::Delete => self.deletion_failed(&error),
             Err(error) => self.failed(verb, &callers, &error),

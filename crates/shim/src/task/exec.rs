@@ -15,6 +15,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
+use contd_failpoint::Failpoint;
 use contd_lease::ProcessIdentity;
 use contd_protocol::shim::{ExecProcess, MAX_ENDED_EXECS, MAX_EXECS, Response, files};
 use contd_types::{ApiError, ExecId, ExecInfo, Exit, ExitSource, Pid, Signal};
@@ -282,6 +283,7 @@ impl Task {
                 if let Err(error) = self.write_record(files::EXECS, &record) {
                     return self.exec_failed(&callers, &error);
                 }
+                contd_failpoint::hit(Failpoint::ExecRecorded);
                 let step = held.let_go();
                 let made = Some(made);
                 self.execs.starting.push(Starting { exec, args, has_terminal, step, deadline, callers, made });
@@ -309,6 +311,7 @@ impl Task {
             // It runs, and is looked after for as long as we live.
             self.diagnostics.error(&error);
         }
+        contd_failpoint::hit(Failpoint::ExecRuns);
         self.diagnostics.info(format_args!("executed process {pid}"));
         self.replies.extend(answers);
     }
@@ -330,6 +333,7 @@ impl Task {
             Ok(None) => return,
             Err(error) => End::Unknown(format!("ask how it has ended: {error}")),
         };
+        contd_failpoint::hit(Failpoint::ExecEnded);
         let Running { info, waiters, .. } = self.execs.running.swap_remove(place);
         let exit = exit_of(&end);
         self.diagnostics.info(format_args!("executed process {} has ended: {exit}", info.pid));
