@@ -193,6 +193,14 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("waited in vain until {what}");
 }
 
+/// Waits until a root that was let go on has been made and is released again: it is there for a moment once its thread has had a turn.
+async fn until_late_roots_are_gone(world: &World) {
+    until("no call of the provider is under way, and no root is left", async || {
+        world.rootfs.under_way() == 0 && world.rootfs.live().is_empty()
+    })
+    .await;
+}
+
 async fn until_state(node: &Addr<Supervisor>, name: &str, wanted: StateName) {
     until(&format!("{name} is {wanted}"), async || state(node, name).await == Some(wanted)).await;
 }

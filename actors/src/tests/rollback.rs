@@ -105,8 +105,7 @@ async fn a_forced_deletion_succeeds_while_a_root_is_being_prepared_and_its_late_
     assert!(inspect(&node, "web").await.is_err(), "the name is not free");
     assert_eq!(world.rootfs.hanging(), 1, "the test does not test what it says");
     world.rootfs.let_go();
-    until("the late root is released", async || world.rootfs.release_count() > 0).await;
-    until("nothing is left", async || world.rootfs.live().is_empty()).await;
+    until_late_roots_are_gone(&world).await;
     world.assert_empty();
 }
 

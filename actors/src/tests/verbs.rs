@@ -260,7 +260,7 @@ async fn a_creation_that_fails_or_is_stopped_half_way_leaves_nothing() {
     assert_eq!(created.unwrap_err().kind, ErrorKind::Conflict);
     deleted.unwrap();
     world.rootfs.let_go();
-    until("the late root is released", async || world.rootfs.live().is_empty()).await;
+    until_late_roots_are_gone(&world).await;
     world.assert_empty();
 }
 

@@ -91,6 +91,7 @@ struct State {
     lost: Vec<LostRootfs>,
     loss_count: usize,
     hanging: usize,
+    under_way: usize,
     /// Counts the calls of `let_go`, so that a hang ends with the next one and not with an earlier.
     releases_of_hangs: u64,
 }
@@ -184,6 +185,20 @@ impl FakeRootfs {
         self.state().hanging
     }
 
+    /// Tells how many calls have not returned yet. One that was let go on has its effect before it returns.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.state().under_way
+    }
+
+    /// Counts a call until it returns.
+    fn begin(&self, call: Call) -> UnderWay<'_> {
+        let mut state = self.state();
+        state.calls.push(call);
+        state.under_way += 1;
+        UnderWay(self)
+    }
+
     /// Waits until so many calls hang; `false` when that does not happen in time.
     #[must_use]
     pub fn wait_until_hanging(&self, count: usize, timeout: Duration) -> bool {
@@ -253,17 +268,23 @@ impl FakeRootfs {
     }
 }
 
+/// A call that has not returned yet.
+struct UnderWay<'a>(&'a FakeRootfs);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
+    }
+}
+
 impl RootfsProvider for FakeRootfs {
     fn prepare(
         &self,
         request: &PrepareRootfs,
         progress: &(dyn Fn(FetchProgress) + Send + Sync),
     ) -> Result<PreparedRootfs, RootfsError> {
-        let outcome = {
-            let mut state = self.state();
-            state.calls.push(Call::Prepare(request.clone()));
-            state.prepares.pop_front().unwrap_or(Outcome::Succeed)
-        };
+        let _under_way = self.begin(Call::Prepare(request.clone()));
+        let outcome = self.state().prepares.pop_front().unwrap_or(Outcome::Succeed);
         let step = |done_bytes| FetchProgress {
             what: "fetch the flist".to_owned(),
             done_bytes,
@@ -304,11 +325,8 @@ impl RootfsProvider for FakeRootfs {
     }
 
     fn release(&self, namespace: &NamespaceId, id: &ContainerId) -> Result<(), RootfsError> {
-        let outcome = {
-            let mut state = self.state();
-            state.calls.push(Call::Release { namespace: namespace.clone(), id: id.clone() });
-            state.releases.pop_front().unwrap_or(Outcome::Succeed)
-        };
+        let _under_way = self.begin(Call::Release { namespace: namespace.clone(), id: id.clone() });
+        let outcome = self.state().releases.pop_front().unwrap_or(Outcome::Succeed);
         self.act_out(outcome, id.as_str())?;
         let mut state = self.state();
         let Some(was) = state.live.remove(&(namespace.clone(), id.clone())) else { return Ok(()) };
@@ -321,11 +339,8 @@ impl RootfsProvider for FakeRootfs {
     }
 
     fn recover(&self) -> Result<Vec<RecoveredRootfs>, RootfsError> {
-        let outcome = {
-            let mut state = self.state();
-            state.calls.push(Call::Recover);
-            state.recovers.pop_front().unwrap_or(Outcome::Succeed)
-        };
+        let _under_way = self.begin(Call::Recover);
+        let outcome = self.state().recovers.pop_front().unwrap_or(Outcome::Succeed);
         self.act_out(outcome, "recover")?;
         let state = self.state();
         let root = |((namespace, id), rootfs): (&(NamespaceId, ContainerId), &PreparedRootfs)| RecoveredRootfs {
