@@ -122,8 +122,11 @@ fn the_limit_holds_while_four_processes_write_more_than_twice_as_much() {
     println!("at most {most} bytes of {max}, in {looks} looks");
     assert!(looks > 50 && most > max / 2, "{most} in {looks} looks proves nothing");
     assert!(most <= max + 4 * OVERSHOOT, "{most} bytes of {max}");
-    let left = usage(&packed.root(), &CacheOptions::default());
-    assert_eq!(left.kinds.temps.amount.count, 0, "nobody left a temporary file");
+    // A thread that evicts writes down the size of the cache beside it. One that was at it when its process ended leaves that file, which
+    // the next eviction removes; a reader that has ended leaves none.
+    assert_eq!(temps(&blocks), [] as [PathBuf; 0], "a reader left a temporary file");
+    let left = usage(&packed.root(), &CacheOptions::default()).kinds.temps.amount.count;
+    assert!(left <= 4, "{left} temporary files of four processes");
 }
 
 #[test]
