@@ -22,6 +22,8 @@ use crate::shared::Shared;
 /// A signal and room for its way.
 pub(crate) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// A user to look up on a slow flist, the shim, and room for its way.
+pub(crate) const PAUSE_DEADLINE: Duration = Duration::from_secs(30);
+/// The shim's own deadline, and its runtime's, are shorter.
 pub(crate) const EXEC_DEADLINE: Duration = Duration::from_secs(35);
 /// One write of a record, on a disk that may be slow.
 pub(crate) const UPDATE_DEADLINE: Duration = Duration::from_secs(30);

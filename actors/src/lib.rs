@@ -54,7 +54,7 @@ mod view;
 mod tests;
 
 // The crates whose types stand in the signatures here: an embedder of the actors names no other crate.
-pub use {actix, contd_bundle, contd_rootfs, contd_shim_client, contd_store, contd_types};
+pub use {actix, contd_bundle, contd_meters, contd_rootfs, contd_shim_client, contd_store, contd_types};
 
 pub use call::{CallError, ask, ask_api, tell};
 pub use config::{

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use contd_bundle::Bundles;
+use contd_meters::{Meters, NoMeters};
 use contd_rootfs::RootfsProvider;
 use contd_shim_client::ShimClient;
 use contd_store::{EventJournal, Store};
@@ -19,10 +20,14 @@ use crate::event::QUEUE_EVENTS;
 use crate::judge::{Judge, NoRules};
 use crate::locks::LocksById;
 use crate::messages::supervisor::AwaitEnd;
+use crate::pool::Pool;
 use crate::records::Records;
 use crate::shared::Shared;
 use crate::supervisor::{Boundaries, Supervisor};
 use crate::view::View;
+
+/// Looks at running containers at once: two callers with a page each, or one and the metrics.
+const METER_THREADS: usize = 2;
 
 /// The boundaries of a node to the rest of the world; fakes in tests and for embedders.
 #[derive(Debug)]
@@ -42,10 +47,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The rules for callers with limited rights.
     pub judge: Arc<dyn Judge>,
+    /// The meters of running containers.
+    pub meters: Arc<dyn Meters>,
 }
 
 impl Parts {
-    /// Puts boundaries together, with the clock of this machine and no rules for callers.
+    /// Puts boundaries together, with the clock of this machine, no rules for callers and no meters.
     pub fn new(
         store: Arc<dyn Store>,
         shims: Arc<dyn ShimClient>,
@@ -53,7 +60,16 @@ impl Parts {
         bundles: Arc<dyn Bundles>,
         journal: EventJournal,
     ) -> Self {
-        Self { store, shims, rootfs, bundles, journal, clock: Arc::new(SystemClock), judge: Arc::new(NoRules) }
+        Self {
+            store,
+            shims,
+            rootfs,
+            bundles,
+            journal,
+            clock: Arc::new(SystemClock),
+            judge: Arc::new(NoRules),
+            meters: Arc::new(NoMeters),
+        }
     }
 }
 
@@ -79,7 +95,7 @@ impl Node {
 /// Call it inside an actix system. Keep the address: when the last one is dropped, the node ends, and its containers run
 /// on.
 pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
-    let Parts { store, shims, rootfs, bundles, journal, clock, judge } = parts;
+    let Parts { store, shims, rootfs, bundles, journal, clock, judge, meters } = parts;
     let (sender, events) = mpsc::channel(QUEUE_EVENTS);
     let shared = Arc::new(Shared {
         records: Records::new(store),
@@ -87,6 +103,8 @@ pub fn start(config: NodeConfig, parts: Parts) -> Addr<Supervisor> {
         bundles,
         clock,
         judge,
+        meters,
+        meter_pool: Pool::new(METER_THREADS),
         places: Arc::default(),
         view: View::default(),
         locks: LocksById::default(),

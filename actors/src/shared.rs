@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use contd_bundle::Bundles;
 use contd_logs::LogFiles;
+use contd_meters::Meters;
 use contd_shim_client::ShimClient;
 use contd_types::{Clock, ContainerEvent, ContainerId, ContainerName, NamespaceId};
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,6 +18,7 @@ use crate::admission::Admission;
 use crate::config::{NodeConfig, Settings};
 use crate::judge::{Judge, Places};
 use crate::locks::LocksById;
+use crate::pool::Pool;
 use crate::records::Records;
 use crate::view::View;
 
@@ -29,6 +31,9 @@ pub(crate) struct Shared {
     pub(crate) bundles: Arc<dyn Bundles>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) judge: Arc<dyn Judge>,
+    pub(crate) meters: Arc<dyn Meters>,
+    /// Threads that look at running containers.
+    pub(crate) meter_pool: Pool,
     /// How many containers callers with limited rights have.
     pub(crate) places: Arc<Places>,
     pub(crate) view: View,

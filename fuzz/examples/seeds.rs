@@ -163,6 +163,7 @@ fn shim_sockets_and_files() {
         log_start: None,
         drain_timeout: Duration::from_secs(1),
         runtime_timeout: Duration::from_secs(1),
+        input: contd_protocol::shim::TaskInput::default(),
     };
     seed("shim_frames", "task", &[b"\x01".as_slice(), &serde_json::to_vec(&task).unwrap()].concat());
     seed("shim_frames", "exit", &[b"\x07".as_slice(), &serde_json::to_vec(&exit).unwrap()].concat());

@@ -63,10 +63,24 @@ pub(crate) enum Verb {
     /// Execute one more process in a running container
     #[command(override_usage = "contd exec [OPTIONS] <CONTAINER> <COMMAND> [ARGUMENT]...", after_help = EXEC_CODES)]
     Exec(Box<crate::cli::exec::ExecArgs>),
+    /// Show the output of a running container from now on, and pass standard input on to it
+    #[command(after_help = RUN_CODES)]
+    Attach(crate::cli::attach::AttachArgs),
+    /// Show what running containers use, again and again
+    #[command(after_help = crate::cli::stats::FIELDS_HELP)]
+    Stats(crate::cli::stats::StatsArgs),
+    /// List the processes of a running container, with their ids on both sides
+    Top(crate::cli::top::TopArgs),
     /// Show a container's output
     Logs(crate::cli::logs::LogsArgs),
     /// Stop containers: send their stop signal, then SIGKILL
     Stop(crate::cli::stop::StopArgs),
+    /// Stop containers that run, and start them again
+    Restart(crate::cli::stop::StopArgs),
+    /// Have all processes of containers stand still
+    Pause(crate::cli::pause::PauseArgs),
+    /// Have all processes of paused containers go on
+    Unpause(crate::cli::pause::PauseArgs),
     /// Send a signal to containers
     Kill(crate::cli::kill::KillArgs),
     /// Wait for containers to end and print their exit codes

@@ -2,11 +2,11 @@
 //!
 //! Until the container runs, a signal cancels the run; the daemon undoes the steps done so far. From then on SIGHUP,
 //! SIGINT, SIGQUIT and SIGTERM are passed on; a second SIGINT becomes a SIGKILL. If our output is closed, this command
-//! ends and the container keeps running.
+//! ends and the container keeps running. A daemon that is replaced or restarted meanwhile ends nothing.
 
-use contd_client::{Client, Deadline, RunItem, RunStream};
+use contd_client::{Deadline, FollowedRun, Follower, RunItem};
 use contd_protocol::api::{LogItem, RunRequest, Target};
-use contd_types::{ContainerId, ContainerName, ContainerRef, ErrorKind, Explain, NamespaceId, Signal};
+use contd_types::{ContainerId, ContainerInfo, ContainerName, ContainerRef, NamespaceId, Signal};
 use tokio::sync::mpsc;
 
 use crate::cli::error::CliError;
@@ -14,13 +14,15 @@ use crate::cli::host::Session;
 use crate::cli::output::{Output, Pump};
 use crate::cli::progress::ProgressView;
 use crate::cli::run::IdFile;
+use crate::cli::terminal::DetachKeys;
+use crate::cli::typing;
 
 /// The number of SIGINT; the type has no constant for it.
 const SIGINT: i32 = 2;
 
 /// The state of an attached run.
 struct Attached<'a> {
-    client: &'a Client,
+    follower: &'a Follower,
     output: &'a Output,
     namespace: NamespaceId,
     id_file: Option<IdFile>,
@@ -31,51 +33,105 @@ struct Attached<'a> {
     interrupts: u32,
     /// Whether the log could not store all of the container's output.
     has_lost_output: bool,
+    /// The input that the container wants.
+    wants: Wants,
+    /// Once it has started.
+    typing: Option<typing::Session>,
+}
+
+/// The ties to a container beside its output.
+#[derive(Debug, Clone)]
+pub(crate) struct Wants {
+    pub(crate) input: bool,
+    pub(crate) terminal: bool,
+    pub(crate) keys: DetachKeys,
+    /// Whether signals of this command are passed on.
+    pub(crate) signals: bool,
 }
 
 /// Runs until the container has ended.
 pub(crate) async fn run(
     session: &Session<'_>,
-    client: &Client,
+    follower: &Follower,
     request: RunRequest,
     id_file: Option<IdFile>,
+    wants: Wants,
 ) -> Result<u8, CliError> {
-    let mut signals = (session.host.catch_signals)().map_err(|source| CliError::Runtime { source })?;
-    let output = &session.host.output;
-    let mut attached = Attached {
-        client,
-        output,
-        namespace: request.namespace.clone(),
+    let signals = (session.host.catch_signals)().map_err(|source| CliError::Runtime { source })?;
+    let attached = Attached {
         id_file,
-        view: ProgressView::new(output),
-        container: None,
-        name: request.spec.name.clone(),
-        given_up_by: None,
-        interrupts: 0,
-        has_lost_output: false,
+        ..Attached::new(session, follower, request.namespace.clone(), request.spec.name.clone(), wants)
     };
-    let mut stream = client.run_attached(request, Deadline::Usual).await?;
-    let pump = Pump::start(output);
-    let result = attached.follow(&mut stream, &pump, &mut signals).await;
-    attached.view.clear();
-    // Show all output of the container before any error; a closed output is never more important than that error.
-    let written = tokio::select! {
-        written = pump.finish() => written,
-        // Our output is blocked, and the user sends a second signal.
-        Some(signal) = signals.recv() => Err(CliError::Interrupted { signal }),
-    };
-    match (result, attached.given_up_by, &attached.container) {
-        (Err(_), Some(signal), None) => Err(CliError::Interrupted { signal }),
-        (Ok(code), ..) if attached.has_lost_output && written.is_ok() => attached.tell_loss(code),
-        (Ok(code), ..) => written.map(|()| code),
-        (Err(error), ..) => Err(error),
-    }
+    let stream = follower.run_attached(request, Deadline::Usual).await?;
+    attached.until_its_end(stream, signals).await
 }
 
-impl Attached<'_> {
+/// Shows what a container says that runs already, until it ends.
+pub(crate) async fn join(
+    session: &Session<'_>,
+    follower: &Follower,
+    info: &ContainerInfo,
+    stream: FollowedRun,
+    wants: Wants,
+) -> Result<u8, CliError> {
+    let signals = (session.host.catch_signals)().map_err(|source| CliError::Runtime { source })?;
+    let mut attached = Attached::new(session, follower, info.namespace.clone(), info.spec.name.clone(), wants);
+    attached.on_started(info.id.clone()).await?;
+    attached.until_its_end(stream, signals).await
+}
+
+impl<'a> Attached<'a> {
+    fn new(
+        session: &'a Session<'_>,
+        follower: &'a Follower,
+        namespace: NamespaceId,
+        name: ContainerName,
+        wants: Wants,
+    ) -> Self {
+        let output = &session.host.output;
+        Self {
+            follower,
+            output,
+            namespace,
+            id_file: None,
+            view: ProgressView::new(output),
+            container: None,
+            name,
+            given_up_by: None,
+            interrupts: 0,
+            has_lost_output: false,
+            wants,
+            typing: None,
+        }
+    }
+
+    async fn until_its_end(
+        mut self,
+        mut stream: FollowedRun,
+        mut signals: mpsc::Receiver<Signal>,
+    ) -> Result<u8, CliError> {
+        let pump = Pump::start(self.output);
+        let result = self.follow(&mut stream, &pump, &mut signals).await;
+        self.view.clear();
+        // The user's terminal is as it was from here on.
+        self.typing = None;
+        // Show all output of the container before any error; a closed output is never more important than that error.
+        let written = tokio::select! {
+            written = pump.finish() => written,
+            // Our output is blocked, and the user sends a second signal.
+            Some(signal) = signals.recv() => Err(CliError::Interrupted { signal }),
+        };
+        match (result, self.given_up_by, &self.container) {
+            (Err(_), Some(signal), None) => Err(CliError::Interrupted { signal }),
+            (Ok(code), ..) if self.has_lost_output && written.is_ok() => self.tell_loss(code),
+            (Ok(code), ..) => written.map(|()| code),
+            (Err(error), ..) => Err(error),
+        }
+    }
+
     async fn follow(
         &mut self,
-        stream: &mut RunStream,
+        stream: &mut FollowedRun,
         pump: &Pump,
         signals: &mut mpsc::Receiver<Signal>,
     ) -> Result<u8, CliError> {
@@ -86,6 +142,7 @@ impl Attached<'_> {
                     self.on_signal(signal, stream).await?;
                     continue;
                 }
+                detached = detached(&mut self.typing) => return detached.map(|()| 0),
                 item = stream.next() => item,
             };
             match item {
@@ -123,6 +180,7 @@ impl Attached<'_> {
             file.write(&id)?;
         }
         self.container = Some(id);
+        self.begin_typing().await?;
         // The signal came before the start was reported, but too late to cancel it: pass it on now.
         if let Some(signal) = self.given_up_by {
             self.pass_on(signal).await;
@@ -130,12 +188,29 @@ impl Attached<'_> {
         Ok(())
     }
 
+    async fn begin_typing(&mut self) -> Result<(), CliError> {
+        let Some(target) = self.target().filter(|_| self.wants.input || self.wants.terminal) else { return Ok(()) };
+        let Wants { input, keys, .. } = self.wants.clone();
+        match typing::Session::begin(self.follower, target, input, keys).await {
+            Ok(typing) => self.typing = Some(typing),
+            // It has ended meanwhile.
+            Err(CliError::Client(error)) if typing::is_over(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> Option<Target> {
+        let container = ContainerRef::from(self.container.as_ref()?);
+        Some(Target { namespace: self.namespace.clone(), container })
+    }
+
     /// Queues a piece of output; handles signals while our output is slow. False when our output is closed.
     async fn write(
         &mut self,
         log: LogItem,
         pump: &Pump,
-        stream: &mut RunStream,
+        stream: &mut FollowedRun,
         signals: &mut mpsc::Receiver<Signal>,
     ) -> Result<bool, CliError> {
         loop {
@@ -151,8 +226,11 @@ impl Attached<'_> {
         }
     }
 
-    async fn on_signal(&mut self, signal: Signal, stream: &mut RunStream) -> Result<(), CliError> {
+    async fn on_signal(&mut self, signal: Signal, stream: &mut FollowedRun) -> Result<(), CliError> {
         if self.container.is_some() {
+            if !self.wants.signals {
+                return Err(CliError::Interrupted { signal });
+            }
             self.interrupts = self.interrupts.saturating_add(u32::from(signal.number() == SIGINT));
             let is_insisting = signal.number() == SIGINT && self.interrupts > 1;
             self.pass_on(if is_insisting { Signal::KILL } else { signal }).await;
@@ -168,14 +246,22 @@ impl Attached<'_> {
     }
 
     async fn pass_on(&self, signal: Signal) {
-        let Some(id) = &self.container else { return };
-        let target = Target { namespace: self.namespace.clone(), container: ContainerRef::from(id) };
+        let Some(target) = self.target() else { return };
         // On the heap: this call lies inside all other futures of an attached run, and threads of tests have small stacks.
-        match Box::pin(self.client.kill(target, signal, Deadline::Usual)).await {
+        let client = self.follower.client().await;
+        match Box::pin(client.kill(target, signal, Deadline::Usual)).await {
             Ok(()) => {}
             // The container has ended meanwhile; its exit follows in the stream.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+            Err(error) if typing::is_over(&error) => {}
             Err(error) => CliError::from(error).report(self.output),
         }
+    }
+}
+
+/// Waits until the user parts from the container.
+async fn detached(typing: &mut Option<typing::Session>) -> Result<(), CliError> {
+    match typing {
+        Some(typing) => typing.detached().await,
+        None => std::future::pending().await,
     }
 }

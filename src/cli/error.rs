@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use contd_client::ClientError;
 use contd_image::NotAFlist;
-use contd_types::{ApiError, ContainerName, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError};
+use contd_types::{
+    ApiError, ContainerId, ContainerName, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError, StateName,
+};
 
 use crate::cli::flist::FlistError;
 use crate::cli::output::Output;
@@ -96,8 +98,27 @@ pub(crate) enum CliError {
     /// `exec --privileged`.
     #[error("exec: --privileged: a process in a container has no more rights than the container")]
     PrivilegedExec,
-    /// `exec -it` without a terminal.
-    #[error("exec: -t with -i: standard input is no terminal")]
+    /// The container does not run.
+    #[error("{verb} container {id}: it is {state}")]
+    NotRunning {
+        /// The request.
+        verb: &'static str,
+        /// The container.
+        id: ContainerId,
+        /// Where it is.
+        state: StateName,
+    },
+    /// The container runs.
+    #[error("start container {id}: it runs already")]
+    RunsAlready {
+        /// The container.
+        id: ContainerId,
+    },
+    /// Several containers, of which one can be attached to.
+    #[error("start: -a is for one container")]
+    AttachToOne,
+    /// `-it` without a terminal.
+    #[error("-t with -i: standard input is no terminal")]
     NoTerminal,
     /// A signal ended the command before the container ran.
     #[error("run the container: ended by {signal}")]
@@ -149,7 +170,9 @@ impl Explain for CliError {
             | Self::EnvFileLine { .. }
             | Self::CidFile { .. }
             | Self::Man { .. }
+            | Self::AttachToOne
             | Self::NoTerminal => ErrorKind::InvalidArgument,
+            Self::NotRunning { .. } | Self::RunsAlready { .. } => ErrorKind::Conflict,
             Self::PrivilegedExec => ErrorKind::Unsupported,
             Self::Interrupted { .. } => ErrorKind::Conflict,
             Self::OutputLost { .. } | Self::Random { .. } | Self::Runtime { .. } | Self::Output { .. } => {
@@ -180,6 +203,9 @@ impl Explain for CliError {
             Self::Man { .. } => "name an existing directory that you may write to",
             Self::Output { .. } => "check whether the disk is full",
             Self::PrivilegedExec => "give the container what it needs when it is run, or use the host itself",
+            Self::AttachToOne => "start the others without -a, then attach to each: contd attach NAME",
+            Self::NotRunning { id, .. } => return Some(format!("start it: contd start -a {id}")),
+            Self::RunsAlready { id } => return Some(format!("attach to it: contd attach {id}")),
             Self::NoTerminal => "leave -t out, and -i passes what is piped in",
             Self::OutputLost { .. } => {
                 "free space where the logs are (log_dir of the daemon's configuration), then run it again"

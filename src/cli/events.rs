@@ -82,6 +82,8 @@ fn words(kind: &EventKind) -> (&'static str, String) {
         EventKind::Deleted => ("deleted", String::new()),
         EventKind::Created => ("created", String::new()),
         EventKind::RootLost { reason } => ("root-lost", reason.clone()),
+        EventKind::Paused => ("paused", String::new()),
+        EventKind::Resumed => ("resumed", String::new()),
         EventKind::LogTrimmed { files, bytes } => ("log-trimmed", format!("{files} rotated files, {bytes} bytes")),
     }
 }

@@ -6,19 +6,21 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use contd_client::{Client, ClientError, Deadline, Executed, Follower};
 use contd_protocol::api::{ExecRequest, Target};
 use contd_types::{ContainerRef, ExecSpec, Exit, Signal, UserSpec};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::cli::environment;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
-use crate::cli::terminal::{self, DetachKeys, KeyFilter, Raw};
+use crate::cli::terminal::{self, DetachKeys, Raw};
+use crate::cli::typing::{self, Parted, Typing};
 
 /// How long the last output of a terminal is waited for: another process may have it open still.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -91,7 +93,7 @@ pub(crate) async fn run(session: &Session<'_>, args: ExecArgs) -> Result<u8, Cli
         tokio::select! {
             biased;
             exit = &mut exit => break exit?.shell_code(),
-            () = parted(&mut window) => return Ok(0),
+            () = detached(&mut window) => return Ok(0),
             Some(signal) = signals.recv() => pass_on(&client, &target, &executed, signal).await?,
         }
     };
@@ -102,15 +104,12 @@ pub(crate) async fn run(session: &Session<'_>, args: ExecArgs) -> Result<u8, Cli
 }
 
 /// Waits until the user parts from the process.
-async fn parted(window: &mut Option<Window>) {
-    let Some(Window { parted: Some(parted), .. }) = window else { return std::future::pending().await };
-    if parted.await.is_err() {
-        // The input has ended: nobody types the keys any more.
-        if let Some(window) = window {
-            window.parted = None;
-        }
-        std::future::pending::<()>().await;
+async fn detached(window: &mut Option<Window>) {
+    if let Some(window) = window {
+        while window.typing.parted().await == Parted::Ended {}
+        return;
     }
+    std::future::pending::<()>().await;
 }
 
 fn request(session: &Session<'_>, args: &ExecArgs) -> Result<ExecRequest, CliError> {
@@ -119,13 +118,12 @@ fn request(session: &Session<'_>, args: &ExecArgs) -> Result<ExecRequest, CliErr
         let term = (session.host.env)("TERM").unwrap_or_else(|| "xterm".to_owned());
         env.push(format!("TERM={term}"));
     }
-    let size = || terminal::size_of(io::stdout()).or_else(|| terminal::size_of(io::stdin()));
     let spec = ExecSpec {
         args: args.command.clone(),
         env,
         cwd: args.workdir.clone(),
         user: args.user.clone(),
-        terminal: args.tty.then(|| size().unwrap_or_default()),
+        terminal: args.tty.then(|| typing::window_size().unwrap_or_default()),
     };
     let has_descriptors = !args.tty && !args.detach;
     Ok(ExecRequest { target: session.target(args.container.clone()), spec, has_descriptors })
@@ -171,65 +169,38 @@ async fn pass_on(client: &Client, target: &Target, executed: &Executed, signal: 
 struct Window {
     /// As it was when this is dropped.
     _raw: Option<Raw<'static>>,
-    resizing: tokio::task::JoinHandle<()>,
+    resizing: JoinHandle<()>,
     shown: oneshot::Receiver<()>,
-    /// Comes when the user has typed the keys to part, as long as there is input.
-    parted: Option<oneshot::Receiver<()>>,
+    typing: Typing,
 }
 
 impl Window {
     /// Ties both, in threads of their own: what is read and written there waits.
     fn open(master: &OwnedFd, has_input: bool, keys: DetachKeys) -> Result<Self, CliError> {
         let failed = |source| CliError::Runtime { source };
-        let raw = if has_input { Some(Raw::make(stdin()).map_err(failed)?) } else { None };
+        let raw = if has_input { Some(Raw::make(typing::stdin()).map_err(failed)?) } else { None };
         let clone = || master.try_clone().map(std::fs::File::from).map_err(failed);
-        let (typed, mut said, resized) = (clone()?, clone()?, clone()?);
-        let parted = has_input.then(|| {
-            let (part, parted) = oneshot::channel();
-            std::thread::spawn(move || type_into(typed, keys, part));
-            parted
-        });
+        let (typed, mut said, resized) = (clone()?, clone()?, Arc::new(clone()?));
+        let typing = if has_input { Typing::begin(typed, keys) } else { Typing::none() };
         let (is_shown, shown) = oneshot::channel();
         std::thread::spawn(move || {
             show(&mut said);
             let _gone = is_shown.send(());
         });
-        let mut changes = signal(SignalKind::window_change()).map_err(failed)?;
-        let resizing = tokio::spawn(async move {
-            while changes.recv().await.is_some() {
-                if let Some(size) = terminal::size_of(io::stdout()).or_else(|| terminal::size_of(io::stdin())) {
-                    // The process has ended meanwhile.
-                    let _gone = terminal::resize(&resized, size);
-                }
+        let resizing = typing::on_resize(move |size| {
+            let resized = Arc::clone(&resized);
+            async move {
+                // The process has ended meanwhile.
+                let _gone = terminal::resize(&*resized, size);
             }
-        });
-        Ok(Self { _raw: raw, resizing, shown, parted })
+        })?;
+        Ok(Self { _raw: raw, resizing, shown, typing })
     }
 
     /// Shows the last output.
     async fn finish(self) {
         self.resizing.abort();
         let _another_holds_it = tokio::time::timeout(LAST_WORDS, self.shown).await;
-    }
-}
-
-fn stdin() -> BorrowedFd<'static> {
-    // Descriptor 0 is never closed here.
-    rustix::stdio::stdin()
-}
-
-/// Passes what is typed on, until the input ends or the keys come.
-fn type_into(mut typed: std::fs::File, keys: DetachKeys, part: oneshot::Sender<()>) {
-    let (mut filter, mut piece) = (KeyFilter::new(keys), [0; PIECE_BYTES]);
-    while let Ok(count @ 1..) = io::stdin().lock().read(&mut piece) {
-        let (passed, is_detached) = filter.take(piece.get(..count).unwrap_or_default());
-        if typed.write_all(&passed).is_err() {
-            return;
-        }
-        if is_detached {
-            let _ends_already = part.send(());
-            return;
-        }
     }
 }
 

@@ -12,7 +12,9 @@
 //!  one file per verb ──host: streams, clock, signals──► contd-client ──► view, status, table ──► output
 //! ```
 
+mod amounts;
 mod args;
+mod attach;
 mod attached;
 mod completion;
 mod doctor;
@@ -30,6 +32,7 @@ mod mounts;
 mod namespaces;
 mod output;
 mod parse;
+mod pause;
 mod progress;
 mod ps;
 mod rm;
@@ -39,12 +42,15 @@ mod shim;
 mod shutdown;
 mod signals;
 mod start;
+mod stats;
 mod status;
 mod stop;
 mod table;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod top;
+mod typing;
 mod update;
 mod usage;
 mod version;
@@ -67,6 +73,9 @@ pub(crate) use crate::config::DaemonArgs;
 /// The function that runs the daemon; supplied by `main`, so that this module does not depend on it.
 pub(crate) type DaemonMain = fn(&DaemonArgs) -> Result<(), ApiError>;
 
+/// The stack on which a command line is parsed. A build without optimization takes half a MiB.
+const GRAMMAR_STACK_BYTES: usize = 4 * 1024 * 1024;
+
 /// Runs the command that the process was started with.
 pub(crate) fn main(daemon: DaemonMain) -> ExitCode {
     let host = Host::of_process();
@@ -80,17 +89,25 @@ where
     I::Item: Into<std::ffi::OsString> + Clone,
 {
     let words: Vec<std::ffi::OsString> = words.into_iter().map(Into::into).collect();
-    let parsed = Cli::command().try_get_matches_from(&words).and_then(|matches| {
-        let is_address_given = matches.value_source("address") == Some(ValueSource::CommandLine);
-        Cli::from_arg_matches(&matches).map(|cli| (cli, is_address_given))
+    let parsed = with_room(|| {
+        let parsed = Cli::command().try_get_matches_from(&words).and_then(|matches| {
+            let is_address_given = matches.value_source("address") == Some(ValueSource::CommandLine);
+            Cli::from_arg_matches(&matches).map(|cli| (cli, is_address_given))
+        });
+        parsed.map_err(|error| usage::tell(error, &words, host))
     });
     let (cli, is_address_given) = match parsed {
-        Ok(parsed) => parsed,
-        Err(error) => return usage::tell(error, &words, host),
+        Ok(Ok(parsed)) => parsed,
+        Ok(Err(code)) => return code,
+        Err(source) => {
+            let error = CliError::Runtime { source };
+            error.report(&host.output);
+            return error.run_code();
+        }
     };
     let address = cli.address.as_deref().filter(|_| is_address_given);
     host.output.set_hint_flags(HintFlags::new(&cli.namespace, address));
-    let is_run = matches!(cli.verb, Verb::Run(_) | Verb::Create(_) | Verb::Exec(_));
+    let is_run = matches!(cli.verb, Verb::Run(_) | Verb::Create(_) | Verb::Exec(_) | Verb::Attach(_));
     match carry_out(cli, host, daemon) {
         Ok(code) => code,
         Err(error) => {
@@ -98,6 +115,15 @@ where
             if is_run { error.run_code() } else { error.code() }
         }
     }
+}
+
+/// Does something on a stack of its own size: the grammar of all verbs is built on it, and `ulimit -s` may be small.
+fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("grammar".to_owned()).stack_size(GRAMMAR_STACK_BYTES);
+        let thread = thread.spawn_scoped(scope, work)?;
+        thread.join().map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
+    })
 }
 
 fn carry_out(cli: Cli, host: &Host, daemon: DaemonMain) -> Result<u8, CliError> {
@@ -139,11 +165,16 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Create(args) => Box::pin(run::create(session, &args)).await,
         Verb::Update(args) => update::run(session, args).await,
         Verb::Shim(args) => shim::run(session, args).await,
-        Verb::Start(args) => start::run(session, args).await,
+        Verb::Start(args) => Box::pin(start::run(session, args)).await,
         Verb::Ps(args) => ps::run(session, &args).await.map(|()| 0),
         Verb::Inspect(args) => inspect::run(session, args).await.map(|()| 0),
         Verb::Logs(args) => logs::run(session, args).await.map(|()| 0),
         Verb::Stop(args) => stop::run(session, args).await,
+        Verb::Stats(args) => stats::run(session, args).await,
+        Verb::Top(args) => top::run(session, args).await.map(|()| 0),
+        Verb::Restart(args) => stop::restart(session, args).await,
+        Verb::Pause(args) => pause::run(session, args, true).await,
+        Verb::Unpause(args) => pause::run(session, args, false).await,
         Verb::Kill(args) => kill::run(session, args).await,
         Verb::Shutdown(args) => shutdown::run(session, args).await,
         Verb::Wait(args) => wait::run(session, args).await,
@@ -151,6 +182,7 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Namespaces(args) => namespaces::run(session, &args).await.map(|()| 0),
         Verb::Version(args) => version::run(session, &args).await.map(|()| 0),
         Verb::Events(args) => events::run(session, args).await.map(|()| 0),
+        Verb::Attach(args) => Box::pin(attach::run(session, args)).await,
         Verb::Exec(args) => Box::pin(exec::run(session, *args)).await,
         // These were carried out above: they ask no daemon.
         Verb::Daemon(_) | Verb::Doctor(_) | Verb::Flist(_) | Verb::Completion(_) | Verb::Man(_) => Ok(0),

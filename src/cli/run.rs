@@ -9,11 +9,12 @@ use contd_image::look_for_image;
 use contd_protocol::api::RunRequest;
 use contd_types::ContainerId;
 
-use crate::cli::attached;
+use crate::cli::attached::{self, Wants};
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::progress::ProgressView;
 use crate::cli::run_args::RunArgs;
+use crate::cli::terminal;
 
 /// Runs a container, and returns the exit code: the container's own when attached.
 pub(crate) async fn run(session: &Session<'_>, args: &RunArgs) -> Result<u8, CliError> {
@@ -34,7 +35,11 @@ async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result
     }
     let is_attached = is_started && !args.detach;
     let request = RunRequest { namespace: session.namespace.clone(), spec, idempotency_key: None, is_attached };
-    let client = session.connect().await?;
+    if is_attached && args.interactive && args.tty && terminal::size_of(std::io::stdin()).is_none() {
+        return Err(CliError::NoTerminal);
+    }
+    let follower = session.follow().await?;
+    let client = follower.client().await;
     if args.dry_run {
         let plan = client.dry_run(request, Deadline::Usual).await?;
         host.output.line(plan.config_json.trim_end())?;
@@ -42,7 +47,9 @@ async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result
     }
     let mut id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
     if is_attached {
-        return attached::run(session, &client, request, id_file).await;
+        let wants =
+            Wants { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone(), signals: true };
+        return attached::run(session, &follower, request, id_file, wants).await;
     }
     let mut view = ProgressView::new(&host.output);
     let show = |progress| view.show(&progress);

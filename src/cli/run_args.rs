@@ -10,6 +10,7 @@ use contd_types::{
 
 use crate::cli::environment::{self, Lookup};
 use crate::cli::error::CliError;
+use crate::cli::terminal::DetachKeys;
 use crate::cli::{mounts, parse};
 
 /// The number of random bytes at the end of a generated name.
@@ -24,6 +25,17 @@ pub(crate) struct RunArgs {
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) detach: bool,
+    /// Open its standard input, and pass this command's on unless it is left in the background
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
+    pub(crate) interactive: bool,
+    /// Give its process a terminal
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
+    pub(crate) tty: bool,
+    /// The keys that end this command and leave a container with a terminal running; "" for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
+    pub(crate) detach_keys: DetachKeys,
     /// Remove the container as soon as it has ended
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
@@ -184,6 +196,8 @@ impl RunArgs {
         spec.rootfs_propagation = self.rootfs_propagation.into();
         spec.labels = self.label.iter().cloned().collect();
         spec.is_auto_removed = self.rm;
+        spec.is_interactive = self.interactive;
+        spec.has_terminal = self.tty;
         spec.validate()?;
         Ok(spec)
     }

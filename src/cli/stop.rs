@@ -1,13 +1,15 @@
-//! `contd stop`: stops containers.
+//! `contd stop` and `contd restart`: stop containers, and start them again.
 
 use std::time::Duration;
+
+use contd_client::Deadline;
 
 use crate::cli::args::Containers;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
 
-/// The flags of `contd stop`.
+/// The flags of `contd stop` and `contd restart`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StopArgs {
     /// Seconds until SIGKILL, instead of the container's own
@@ -23,6 +25,16 @@ pub(crate) async fn run(session: &Session<'_>, args: StopArgs) -> Result<u8, Cli
     session
         .all(args.which.containers, async |target| {
             follower.stop(target, args.timeout).await?;
+            Ok(None)
+        })
+        .await
+}
+
+/// Restarts the containers and prints each that runs again.
+pub(crate) async fn restart(session: &Session<'_>, args: StopArgs) -> Result<u8, CliError> {
+    session
+        .each(args.which.containers, async |client, target| {
+            client.restart(target, args.timeout, Deadline::Usual).await?;
             Ok(None)
         })
         .await

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use contd_types::WindowSize;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// Returns the size of a terminal; `None` of anything else.
 pub(crate) fn size_of(fd: impl AsFd) -> Option<WindowSize> {
@@ -18,11 +18,11 @@ pub(crate) fn size_of(fd: impl AsFd) -> Option<WindowSize> {
 /// The system's.
 pub(crate) fn resize(fd: impl AsFd, size: WindowSize) -> io::Result<()> {
     let WindowSize { rows, columns } = size;
-    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    Ok(tcsetwinsize(fd, size)?)
+    contd_descriptors::terminal::resize(fd, rows, columns)
 }
 
 /// A terminal that passes every key on; as it was when this is dropped.
+#[derive(Debug)]
 pub(crate) struct Raw<'a> {
     fd: BorrowedFd<'a>,
     before: Termios,

@@ -12,7 +12,7 @@ use crate::cli::host::Host;
 /// The exit code of wrong usage, as clap sets it.
 const USAGE: u8 = 2;
 /// Verbs and flags that end or remove something. They are never suggested.
-const HARMFUL: [&str; 7] = ["kill", "prune", "rm", "shutdown", "stop", "--force", "--fix"];
+const HARMFUL: [&str; 9] = ["kill", "pause", "prune", "restart", "rm", "shutdown", "stop", "--force", "--fix"];
 
 /// Reports wrong usage; help and version go to standard output. Returns the exit code.
 pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u8 {
@@ -21,7 +21,7 @@ pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u
         return host.output.data(text.as_bytes()).map_or_else(|error: CliError| error.code(), |()| 0);
     }
     let verb = verb(words);
-    let is_run = matches!(verb.as_deref(), Some("run" | "create" | "exec"));
+    let is_run = matches!(verb.as_deref(), Some("run" | "create" | "exec" | "attach"));
     keep_honest(&mut error, is_run);
     let text = error.render();
     host.output.tell(&if host.output.is_err_terminal { text.ansi().to_string() } else { text.to_string() });
@@ -91,7 +91,8 @@ mod tests {
     use super::*;
 
     /// Every verb is in one of the two lists: add a new one here or to [`HARMFUL`].
-    const HARMLESS: [&str; 31] = [
+    const HARMLESS: [&str; 34] = [
+        "attach",
         "cache",
         "completion",
         "create",
@@ -107,11 +108,13 @@ mod tests {
         "namespaces",
         "pack",
         "ps",
-        "restart",
         "run",
         "server",
         "shim",
         "start",
+        "stats",
+        "top",
+        "unpause",
         "unpack",
         "update",
         "upgrade",

@@ -17,7 +17,7 @@ container is not gone yet); created, started, finished (RFC 3339); restart_count
 flist, tags, labels; command (list, or one line); env, network (none, or ns:NAME), mounts, working_dir, user;
 memory_bytes, cpus, pids_limit, layer, rootfs_size_bytes (null without a limit), open_files (the values in force: the
 container's own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation,
-restart, stop_signal, stop_timeout_seconds, auto_remove; execs (id, pid, command, tty, started of each executed process
+restart, stop_signal, stop_timeout_seconds, auto_remove; interactive (standard input is open), tty; execs (id, pid, command, tty, started of each executed process
 that has not ended; null when its shim does not say).";
 
 /// Everything about a container.
@@ -64,6 +64,8 @@ pub(crate) struct ContainerView<'a> {
     stop_signal: Option<String>,
     stop_timeout_seconds: Option<f64>,
     auto_remove: bool,
+    interactive: bool,
+    tty: bool,
 }
 
 /// Everything about a container and its executed processes.
@@ -202,6 +204,8 @@ impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
             stop_signal: spec.stop_signal.map(|signal| signal.to_string()),
             stop_timeout_seconds: spec.shutdown_timeout.map(|timeout| timeout.as_secs_f64()),
             auto_remove: spec.is_auto_removed,
+            interactive: spec.is_interactive,
+            tty: spec.has_terminal,
         }
     }
 }

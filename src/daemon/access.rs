@@ -2,9 +2,9 @@
 //!
 //! Here: verbs and namespaces. The use of the host by a container is judged by [`contd_node::Rules`].
 
-use contd_protocol::api::Request;
 use std::sync::Arc;
 
+use contd_protocol::api::{MakeKind, Request};
 use contd_types::{ApiError, Caller, ErrorKind, NamespaceId};
 
 use crate::daemon::places::Shares;
@@ -146,6 +146,9 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         Request::Update { target, .. } => ("update", Scope::One(&target.namespace), true),
         Request::UpgradeShim { target } => ("upgrade shim", Scope::One(&target.namespace), true),
         Request::Start { target } => ("start", Scope::One(&target.namespace), true),
+        Request::Restart { target, .. } => ("restart", Scope::One(&target.namespace), true),
+        Request::Pause { target } => ("pause", Scope::One(&target.namespace), true),
+        Request::Unpause { target } => ("unpause", Scope::One(&target.namespace), true),
         Request::Stop { target, .. } => ("stop", Scope::One(&target.namespace), true),
         Request::Kill { target, .. } => ("kill", Scope::One(&target.namespace), true),
         Request::Delete { target, .. } => ("delete", Scope::One(&target.namespace), true),
@@ -155,8 +158,22 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         // A user of one namespace does not learn which flists another one has fetched.
         Request::FlistServers => ("list flist servers", Scope::All, false),
         Request::CacheUsage => ("look at the cache", Scope::All, false),
+        Request::Attach { target } => ("attach", Scope::One(&target.namespace), true),
+        Request::CloseInput { target } => ("close input", Scope::One(&target.namespace), true),
+        Request::Resize { target, .. } => ("resize", Scope::One(&target.namespace), true),
+        Request::Stats { target } => ("stats", Scope::One(&target.namespace), false),
+        Request::ListStats { namespace, .. } => ("stats", namespace.as_ref().map_or(Scope::All, Scope::One), false),
+        Request::Processes { target } => ("top", Scope::One(&target.namespace), false),
         Request::Wait { target } => ("wait", Scope::One(&target.namespace), false),
         Request::Logs { target, .. } => ("logs", Scope::One(&target.namespace), false),
+        Request::Make(make) => {
+            let verb = match make.kind {
+                MakeKind::Run => "run",
+                MakeKind::Create => "create",
+                MakeKind::DryRun => "dry run",
+            };
+            (verb, Scope::One(&make.namespace), true)
+        }
         // A dry run mounts the flist for a moment and fetches it: as much work for the node as a run.
         Request::DryRun(run) => ("dry run", Scope::One(&run.namespace), true),
         Request::ShutDown { .. } => ("shutdown", Scope::Node, true),

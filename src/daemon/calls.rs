@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use actix::Addr;
 use contd_actors::messages::{
-    AwaitRemoval, CreateContainer, DeleteContainer, DryRunContainer, EventItem, ExecContainer, ExecutedProcess,
-    FollowLog, InspectContainer, KillContainer, KillExec, ListContainers, ListExecs, ListNamespaces, LogStreamReceiver,
-    ReadLog, RunContainer, ShutDownNode, StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim,
-    WaitContainer, WaitExec,
+    AttachContainer, Attachment, AwaitRemoval, CloseInput, CreateContainer, DeleteContainer, DryRunContainer,
+    EventItem, ExecContainer, ExecutedProcess, FollowLog, InspectContainer, KillContainer, KillExec, ListContainers,
+    ListExecs, ListNamespaces, ListProcesses, ListStats, LogStreamReceiver, PauseContainer, ReadLog, ReadStats,
+    ResizeContainer, RestartContainer, RunContainer, ShutDownNode, StartContainer, StatsPage, StopContainer,
+    SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer, WaitExec,
 };
 use contd_actors::{Supervisor, ask_api};
 use contd_protocol::api::{
-    ExecRequest, Item, MAX_IDEMPOTENCY_KEY_BYTES, Request, Response, RunRequest, Target, VersionInfo,
+    ExecRequest, Item, MAX_IDEMPOTENCY_KEY_BYTES, MAX_PROCESSES, Request, Response, RunRequest, Target, VersionInfo,
 };
 use contd_rootfs::FetchProgress;
 use contd_types::{
@@ -118,6 +119,7 @@ pub(crate) fn kind_of(request: &Request) -> Kind {
         | Request::ExecStream(_)
         | Request::Logs { is_following: true, .. } => Kind::Follower,
         Request::Run(run) if run.is_attached => Kind::Follower,
+        Request::Make(make) if make.is_attached => Kind::Follower,
         Request::DryRun(_) => Kind::DryRun,
         _ => Kind::Call,
     }
@@ -165,7 +167,9 @@ async fn carry_out(
 ) -> Result<Answered, ApiError> {
     let (verb, scope, is_mutation) = describe(&request);
     // The right to type comes with the process; a line for each key would tell nobody anything.
-    let is_audited = is_mutation && !matches!(request, Request::ExecInput { .. } | Request::ResizeExec { .. });
+    let is_unaudited =
+        matches!(request, Request::ExecInput { .. } | Request::ResizeExec { .. } | Request::Resize { .. });
+    let is_audited = is_mutation && !is_unaudited;
     if !is_audited {
         rights.check(&request)?;
         return backend.or_left(answer(backend, request, None, items).await).map(Answered::from);
@@ -178,6 +182,7 @@ async fn carry_out(
             let caller = rights.limited().cloned();
             let answered = match request {
                 Request::Exec(request) => execute(backend, *request, fds).await,
+                Request::Attach { target } => open_input(backend, target).await,
                 request => backend.or_left(answer(backend, request, caller, items).await).map(Answered::from),
             };
             (rule, answered)
@@ -200,12 +205,14 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
         Request::Run(run) | Request::Create(run) | Request::DryRun(run) => {
             settings.rules.fit(caller, &run.namespace, &mut run.spec)?
         }
-        Request::Start { target } | Request::Update { target, .. } => {
+        Request::Start { target } | Request::Restart { target, .. } | Request::Update { target, .. } => {
             // Also for a container of another user: who starts it has what it has.
             let message = InspectContainer { target: target.clone() };
             let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
             settings.rules.judge(caller, &target.namespace, &info.spec)?
         }
+        // The spec is what is judged, not a text.
+        Request::Make(_) => return Err(not_plain()),
         // They end something, look, or have no more than the container has.
         Request::Exec(_)
         | Request::ExecStream(_)
@@ -215,6 +222,14 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
         | Request::KillExec { .. }
         | Request::ListExecs { .. }
         | Request::Stop { .. }
+        | Request::Attach { .. }
+        | Request::CloseInput { .. }
+        | Request::Resize { .. }
+        | Request::Pause { .. }
+        | Request::Unpause { .. }
+        | Request::Stats { .. }
+        | Request::ListStats { .. }
+        | Request::Processes { .. }
         | Request::Kill { .. }
         | Request::Delete { .. }
         | Request::UpgradeShim { .. }
@@ -233,6 +248,11 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
     Ok(judged.rule)
 }
 
+/// The connection puts every request into its plain form first.
+fn not_plain() -> ApiError {
+    ApiError::new(ErrorKind::Internal, "make a container: its spec was not read")
+}
+
 /// Names the container that a request is about, for the audit line.
 fn subject(request: &Request) -> String {
     match request {
@@ -246,6 +266,7 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
     match request {
         Request::Version => Ok(Response::Version(version(backend))),
         Request::Run(run) => run_container(backend, *run, caller, items).await,
+        Request::Make(_) => Err(not_plain()),
         Request::DryRun(run) => {
             let message = DryRunContainer { namespace: run.namespace, spec: run.spec, caller };
             Ok(Response::Plan(Box::new(ask_api(node, message, RUN_DEADLINE).await?)))
@@ -270,6 +291,19 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
             until_removed(backend, namespace, &id).await;
             Ok(Response::Exited { id, exit })
         }
+        Request::Restart { target, timeout } => {
+            // As for a stop, the actors bound it.
+            ask_api(node, RestartContainer { target, timeout }, NO_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::Pause { target } => {
+            ask_api(node, PauseContainer { target, is_paused: true }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::Unpause { target } => {
+            ask_api(node, PauseContainer { target, is_paused: false }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
         Request::Kill { target, signal } => {
             ask_api(node, KillContainer { target, signal }, CHANGE_DEADLINE).await?;
             Ok(Response::Done)
@@ -285,6 +319,19 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
         Request::List { namespace, after, limit } => {
             let page = ask_api(node, ListContainers { namespace, after, limit }, QUERY_DEADLINE).await?;
             Ok(Response::Page { containers: page.containers, has_more: page.has_more })
+        }
+        Request::Stats { target } => {
+            let stats = vec![ask_api(node, ReadStats { target }, QUERY_DEADLINE).await?];
+            Ok(Response::Stats { stats, next: None })
+        }
+        Request::ListStats { namespace, after } => {
+            let StatsPage { stats, next } = ask_api(node, ListStats { namespace, after }, QUERY_DEADLINE).await?;
+            Ok(Response::Stats { stats, next })
+        }
+        Request::Processes { target } => {
+            let mut processes = ask_api(node, ListProcesses { target }, QUERY_DEADLINE).await?;
+            processes.truncate(MAX_PROCESSES);
+            Ok(Response::Processes(processes))
         }
         Request::ListNamespaces => Ok(Response::Namespaces(ask_api(node, ListNamespaces, QUERY_DEADLINE).await?)),
         Request::FlistServers => looked(backend, |places| Ok(Response::FlistServers(places.servers()?))).await,
@@ -304,8 +351,21 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
         }
         Request::ResizeExec { target, exec, size } => exec_stream::resize(backend, target, exec, size).await,
         Request::Exec(request) => Ok(execute(backend, *request, Vec::new()).await?.response),
+        Request::Attach { target } => Ok(open_input(backend, target).await?.response),
+        Request::CloseInput { target } => {
+            ask_api(node, CloseInput { target }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::Resize { target, size } => {
+            ask_api(node, ResizeContainer { target, size }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
         Request::Logs { target, is_following: true, tail } => {
             let log = ask_api(node, FollowLog { target, tail }, QUERY_DEADLINE).await?;
+            let mut items = items;
+            if items.send(Item::Follows).await.is_err() {
+                return Ok(Response::Done);
+            }
             stream_log(backend, log, items).await?;
             Ok(Response::Done)
         }
@@ -473,6 +533,13 @@ async fn wait(backend: &Backend, target: Target, mut items: ItemSender) -> Answe
 }
 
 /// Executes a process with the caller's descriptors: no process stands between the two from then on.
+async fn open_input(backend: &Backend, target: Target) -> Result<Answered, ApiError> {
+    let attachment = ask_api(&backend.supervisor, AttachContainer { target }, CHANGE_DEADLINE).await?;
+    let Attachment { container: id, has_terminal, input } = attachment;
+    let response = Response::Attached { id, has_terminal, has_input: input.is_some() };
+    Ok(Answered { response, fds: input.into_iter().collect() })
+}
+
 async fn execute(backend: &Backend, request: ExecRequest, fds: Vec<OwnedFd>) -> Result<Answered, ApiError> {
     let ExecRequest { target, spec, .. } = request;
     // The session has counted them.

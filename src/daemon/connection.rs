@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::api::{
-    ApiSocket, Call, Cancel, Credit, INITIAL_CREDIT, Item, MAX_CALLS_PER_CONNECTION, Reply, StreamItem,
+    ApiSocket, Call, Cancel, Credit, INITIAL_CREDIT, Item, MAX_CALLS_PER_CONNECTION, Reply, Response, StreamItem,
 };
 use contd_protocol::session::{Asked, busy};
 use contd_protocol::{CodecError, Frame, Kind, Protocol as _, Refusal, Session, Violation};
@@ -315,7 +315,11 @@ impl Connection {
                 .with_hint("its rule was taken out of the configuration of contd: ask the operator");
             return self.refuse(id, error, queue).await;
         };
-        let place = self.backend.places.take(calls::kind_of(&call.request), self.peer.uid, self.access.shares);
+        let request = match call.request.plain() {
+            Ok(request) => request,
+            Err(error) => return self.refuse(id, unreadable(id, &error), queue).await,
+        };
+        let place = self.backend.places.take(calls::kind_of(&request), self.peer.uid, self.access.shares);
         let place = match place {
             Ok(place) => place,
             Err(full) => return self.refuse(id, full.to_error(id), queue).await,
@@ -328,7 +332,7 @@ impl Connection {
         let (backend, peer, version) = (Arc::clone(&self.backend), self.peer.clone(), self.version);
         let queue = queue.clone();
         calls.spawn_local(async move {
-            let (result, fds) = match calls::serve(&backend, &peer, &rights, call.request, fds, items).await {
+            let (result, fds) = match calls::serve(&backend, &peer, &rights, request, fds, items).await {
                 Ok(Answered { response, fds }) => (Ok(response), fds),
                 Err(error) => (Err(error), Vec::new()),
             };
@@ -355,9 +359,26 @@ async fn idle_at_the_end(leaving: &mut watch::Receiver<Option<Leaving>>, is_idle
     tokio::time::sleep(grace).await;
 }
 
+/// Says why a request cannot be read.
+fn unreadable(id: u64, error: &CodecError) -> ApiError {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut answer = ApiError::new(ErrorKind::InvalidArgument, format!("call {id}: {error}"));
+    answer.causes = causes.map(ToString::to_string).collect();
+    match error {
+        CodecError::Unknown { .. } => {
+            answer.with_hint("the caller is of a later release than the daemon: upgrade the daemon, or leave them out")
+        }
+        _ => answer,
+    }
+}
+
 /// Encodes a reply; one that is too large becomes an error that is not.
-fn reply_frame(version: u16, id: u64, result: Result<contd_protocol::api::Response, ApiError>) -> Frame {
-    match Frame::new(version, Kind::Reply, &Reply { id, result }) {
+fn reply_frame(version: u16, id: u64, result: Result<Response, ApiError>) -> Frame {
+    let result = match result {
+        Ok(response) => response.for_version(version).map(Ok),
+        Err(error) => Ok(Err(error)),
+    };
+    match result.and_then(|result| Frame::new(version, Kind::Reply, &Reply { id, result })) {
         Ok(frame) => frame,
         Err(error) => {
             warn!(%error, id, "a reply cannot be sent");
@@ -429,6 +450,9 @@ impl ItemSender {
     }
 
     async fn push(&self, item: Item) -> Result<(), Unwanted> {
+        if !item.is_known(self.version) {
+            return Ok(());
+        }
         let frame = match Frame::new(self.version, Kind::Item, &StreamItem { id: self.id, item }) {
             Ok(frame) => frame,
             Err(error) => {

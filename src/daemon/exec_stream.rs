@@ -19,7 +19,6 @@ use contd_protocol::api::{ExecRequest, Item, LogItem, LogStream, MAX_LOG_ITEM_BY
 use contd_types::{
     ApiError, Clock as _, ContainerId, ContainerRef, ErrorKind, ExecId, Exit, Shortage, SystemClock, WindowSize,
 };
-use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::Instant;
@@ -224,8 +223,8 @@ pub(crate) async fn resize(
         let message = format!("{WHAT} {}: it has none", target.container);
         return Err(ApiError::new(ErrorKind::InvalidArgument, message).with_hint("execute it with a terminal"));
     };
-    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(master, size).map(|()| Response::Done).map_err(|error| failed(&error.into()))
+    let resized = contd_descriptors::terminal::resize(master, size.rows, size.columns);
+    resized.map(|()| Response::Done).map_err(|error| failed(&error))
 }
 
 async fn find(backend: &Backend, target: &Target, exec: ExecId, what: &str) -> Result<Arc<Input>, ApiError> {

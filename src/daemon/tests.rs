@@ -8,7 +8,7 @@ use std::time::Duration;
 use contd_actors::{NodeConfig, NodeRuntime, Parts, Runtimes};
 use contd_bundle::FakeBundles;
 use contd_durable::RealFs;
-use contd_protocol::api::{Call, Cancel, Reply, Request, Response, RunRequest, VERSIONS};
+use contd_protocol::api::{Call, Cancel, MakeKind, MakeRequest, Reply, Request, Response, RunRequest, Text, VERSIONS};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_BYTES};
 use contd_rootfs::fake::{FakeRootfs, Outcome};
@@ -117,7 +117,7 @@ impl Caller {
     }
 
     async fn call(&mut self, id: u64, request: Request) {
-        let call = Call { id, request };
+        let call = Call { id, request: request.for_version(VERSIONS.max).expect("JSON") };
         self.send(&Frame::new(VERSIONS.max, Kind::Call, &call).expect("small")).await;
     }
 
@@ -140,8 +140,8 @@ impl Caller {
         loop {
             let frame = self.frame().await.expect("a reply");
             if frame.kind == Kind::Reply {
-                let Reply { id, result } = contd_protocol::decode(&frame.body).expect("a reply");
-                return (id, result);
+                let Reply { id, result } = contd_protocol::decode::<Reply>(&frame.body).expect("a reply");
+                return (id, result.map(|response| response.plain().expect("its own")));
             }
         }
     }
@@ -285,6 +285,28 @@ fn dry_runs_of_a_user_are_counted_apart() {
         world.rootfs.let_go();
         let ends = [caller.reply().await.0, caller.reply().await.0];
         assert!(ends.contains(&1) && ends.contains(&2), "{ends:?}");
+    });
+}
+
+#[test]
+fn a_caller_of_a_later_release_is_told_what_of_its_spec_is_not_known_here() {
+    in_system(async || {
+        let world = World::with(Limits::default());
+        let mut caller = world.greet_as(0).await;
+        let spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/x.fl");
+        let mut value = serde_json::to_value(spec).expect("JSON");
+        value["later"] = serde_json::json!({ "deep": true });
+        let text = contd_protocol::encode(&Text::new(&value).expect("JSON")).expect("small");
+        let spec = contd_protocol::decode(&text).expect("the same text");
+        let namespace = NamespaceId::new("one").expect("valid");
+        let make = MakeRequest { kind: MakeKind::Run, namespace, spec, idempotency_key: None, is_attached: false };
+        caller.call(1, Request::Make(Box::new(make))).await;
+        let error = caller.reply().await.1.expect_err("not known");
+        assert_eq!(error.kind, ErrorKind::InvalidArgument);
+        assert!(error.message.ends_with("not known here: later") && error.hint.is_some(), "{error:?}");
+        // Only this call was refused.
+        caller.call(2, Request::Version).await;
+        assert!(caller.reply().await.1.is_ok());
     });
 }
 

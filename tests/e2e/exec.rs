@@ -1,19 +1,15 @@
 //! Executed processes through the whole line: descriptors, codes, terminals, and the deaths around them.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::Write as _;
 use std::process::{Child, Stdio};
 
 use contd_client::{Client, Deadline, ExecItem, ExecStream};
 use contd_protocol::api::{ExecRequest, LogStream, MAX_LOG_ITEM_BYTES, Target};
 use contd_types::{ContainerRef, ExecId, ExecSpec, NamespaceId, WindowSize};
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
-use rustix::termios::Winsize;
 
 use crate::harness::{Flist, Node, eventually};
+use crate::screen::{Screen, read_line};
 
 /// A container that runs, and one that must not notice.
 struct Stage {
@@ -54,15 +50,6 @@ fn descriptors(pid: u32) -> Vec<String> {
         .filter_map(|link| std::fs::read_link(link.path()).ok())
         .map(|name| name.to_string_lossy().into_owned())
         .collect()
-}
-
-fn read_line(from: &mut impl std::io::Read) -> String {
-    let (mut line, mut byte) = (Vec::new(), [0]);
-    while !line.ends_with(b"\n") {
-        from.read_exact(&mut byte).expect("a line");
-        line.push(byte[0]);
-    }
-    String::from_utf8_lossy(&line).trim_end().to_owned()
 }
 
 #[test]
@@ -133,13 +120,9 @@ fn an_open_session_outlives_the_deaths_of_daemon_and_shim_and_its_code_arrives()
 #[test]
 fn a_terminal_is_the_users_own_with_its_size_and_its_keys() {
     let stage = Stage::set();
-    let (master, slave) = terminal();
-    let own = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("duplicate"));
     let mut command = stage.node.command();
     command.args(["exec", "-it", "web", "sh"]).env("TERM", "vt100");
-    let mut shell = command.stdin(own(&slave)).stdout(own(&slave)).stderr(own(&slave)).spawn().expect("run it");
-    drop((slave, command));
-    let mut screen = Screen { master: File::from(master), seen: String::new() };
+    let (mut screen, mut shell) = Screen::before(&command);
     screen.type_in("echo $TERM; id -u; test -t 0 && echo is a terminal\r");
     screen.shows("vt100\r\n0\r\nis a terminal");
     // A key that is the terminal's own reaches the foreground of the container.
@@ -249,40 +232,4 @@ fn a_terminal_in_frames_has_its_size_and_the_process_hears_that_its_caller_has_g
     });
     eventually("it to have ended", || (stage.node.inspect("web")["execs"] == serde_json::json!([])).then_some(()));
     stage.end();
-}
-
-/// Makes a terminal as a user has one, 30 lines of 100. Closed in programs from its first moment on: tests beside this one start daemons.
-fn terminal() -> (OwnedFd, OwnedFd) {
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let master = nix::pty::posix_openpt(flags).expect("a terminal");
-    nix::pty::grantpt(&master).and_then(|()| nix::pty::unlockpt(&master)).expect("a terminal");
-    let name = nix::pty::ptsname_r(&master).expect("a terminal");
-    let slave = nix::fcntl::open(name.as_str(), flags, Mode::empty()).expect("a terminal");
-    let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&slave, size).expect("its size");
-    (master.into(), slave)
-}
-
-/// The user in front of it.
-struct Screen {
-    master: File,
-    seen: String,
-}
-
-impl Screen {
-    fn type_in(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).expect("type");
-    }
-
-    /// Waits until this is seen.
-    #[track_caller]
-    fn shows(&mut self, what: &str) {
-        let mut piece = [0; 1024];
-        while !self.seen.contains(what) {
-            let count = self.master.read(&mut piece).unwrap_or_else(|error| panic!("{error}, seen: {}", self.seen));
-            self.seen.push_str(&String::from_utf8_lossy(&piece[..count]));
-        }
-        let end = self.seen.find(what).expect("it is there") + what.len();
-        self.seen.drain(..end);
-    }
 }

@@ -12,6 +12,7 @@
 
 use contd_test_harness as harness;
 
+mod attach;
 mod bad_input;
 mod command_line;
 mod doctor;
@@ -29,12 +30,15 @@ mod mounts;
 mod once;
 mod out_of_resources;
 mod own_names;
+mod pausing;
 mod promises;
 mod reattach;
+mod screen;
 mod service;
 mod shim_death;
 mod shutdown;
 mod story;
 mod stuck;
 mod takeover;
+mod usage;
 mod verbs;

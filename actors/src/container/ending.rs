@@ -43,15 +43,30 @@ impl ContainerActor {
         ctx.spawn(watch);
     }
 
-    /// Sends the stop signal now, and SIGKILL after the time-out.
-    pub(super) fn begin_signals(&mut self, timeout: Option<Duration>, ctx: &mut Context<Self>) {
+    /// Sends the stop signal now, and SIGKILL after the time-out. One that stands still goes on, or it could not hear it.
+    pub(super) fn begin_signals(&mut self, timeout: Option<Duration>, is_paused: bool, ctx: &mut Context<Self>) {
         let grace = self.grace(timeout);
         if grace.is_zero() {
             self.send_kill(ctx);
             return;
         }
         self.send_signal(self.record.complete_spec().stop_signal.unwrap_or(Signal::TERM), false, ctx);
+        if is_paused {
+            self.resume(ctx);
+        }
         self.kill_timer = Some(ctx.run_later(grace, Self::send_kill));
+    }
+
+    fn resume(&self, ctx: &mut Context<Self>) {
+        let Some(shim) = self.shim.as_ref().map(|shim| self.subject.shim_for(shim)) else { return };
+        let span = self.subject.span().clone();
+        let call = async move {
+            if let Err(failure) = shim.set_paused(false).await {
+                // SIGKILL comes by its timer, and thaws it by itself.
+                warn!(parent: &span, error = one_line(&failure), "not resumed for its end");
+            }
+        };
+        ctx.spawn(call.into_actor(self));
     }
 
     /// How long it may take to end before SIGKILL.
@@ -178,6 +193,7 @@ impl ContainerActor {
     pub(super) fn take_exit(&mut self, exit: Exit, ctx: &mut Context<Self>) {
         contd_failpoint::hit(Failpoint::ExitTaken);
         self.cancel_timer(|actor| &mut actor.kill_timer, ctx);
+        self.subject.shared.meters.forget(&self.subject.id);
         self.old_shim = self.shim.take();
         self.has_old_shim = true;
         if self.runs_since.take().is_some_and(|since| Instant::now().duration_since(since) >= GOOD_RUN) {
@@ -187,6 +203,7 @@ impl ContainerActor {
         let wants_restart = !self.was_told_to_stop()
             && !self.wants_delete
             && !is_going_down
+            && !self.wants_start
             && self.policy().wants_restart(exit.is_success(), self.streak);
         self.record.end_run(&exit);
         self.record.went_down_with_node |= is_going_down && !self.was_told_to_stop();

@@ -100,7 +100,7 @@ impl Handler<ListExecs> for ContainerActor {
 }
 
 impl ContainerActor {
-    fn not_running(&self, verb: &'static str) -> ContainerError {
+    pub(super) fn not_running(&self, verb: &'static str) -> ContainerError {
         if self.is_gone {
             return self.gone(verb);
         }

@@ -177,7 +177,7 @@ impl ContainerActor {
         self.watch_exit(shim, ctx);
         if matches!(self.state, State::Stopping { .. }) {
             self.save_in_passing(ctx);
-            self.begin_signals(None, ctx);
+            self.begin_signals(None, false, ctx);
         }
         Ok(())
     }

@@ -19,6 +19,7 @@
 
 mod ending;
 mod exec;
+mod input;
 mod making;
 mod removal;
 mod reports;
@@ -360,6 +361,8 @@ fn event_name(kind: &EventKind) -> &'static str {
         EventKind::Created => "created",
         EventKind::RootLost { .. } => "root lost",
         EventKind::LogTrimmed { .. } => "log trimmed",
+        EventKind::Paused => "paused",
+        EventKind::Resumed => "resumed",
     }
 }
 

@@ -53,7 +53,7 @@ impl ContainerActor {
                 if is_paused {
                     self.must_advance(Event::Paused);
                 }
-                self.adopt(shim, pid, ctx);
+                self.adopt(shim, pid, is_paused, ctx);
             }
             Finding::Ended { exit, reason } => {
                 let exit = exit.unwrap_or_else(|| self.unknown_exit(reason));
@@ -67,7 +67,7 @@ impl ContainerActor {
     }
 
     /// Goes on with a container that runs.
-    fn adopt(&mut self, shim: Arc<dyn contd_shim_client::Shim>, pid: Pid, ctx: &mut Context<Self>) {
+    fn adopt(&mut self, shim: Arc<dyn contd_shim_client::Shim>, pid: Pid, is_paused: bool, ctx: &mut Context<Self>) {
         self.has_old_shim = false;
         self.shim = Some(Arc::clone(&shim));
         self.runs_since = Some(Instant::now());
@@ -86,7 +86,7 @@ impl ContainerActor {
         self.watch_exit(shim, ctx);
         if self.was_told_to_stop() || self.wants_delete {
             self.must_advance(Event::StopRequested);
-            self.begin_signals(None, ctx);
+            self.begin_signals(None, is_paused, ctx);
         }
     }
 

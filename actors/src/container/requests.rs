@@ -10,12 +10,15 @@ use contd_shim_client::ShimError;
 use contd_store::Desired;
 use contd_types::{ContainerId, ContainerSpec, Event, EventKind, Exit, State};
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::ending::KILLED_TIMEOUT;
 use super::removal::REMOVAL_PATIENCE;
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
-use crate::messages::container::{Delete, GoDown, JoinRun, Kill, RotateLog, Start, Stop, Update, Upgrade, Wait};
+use crate::messages::container::{
+    Delete, GoDown, JoinRun, Kill, Restart, RotateLog, SetPaused, Start, Stop, Update, Upgrade, Wait,
+};
 use crate::task::operation::Kind;
 
 /// A signal is one call of the shim; its own deadline is shorter.
@@ -73,6 +76,66 @@ impl Handler<Start> for ContainerActor {
             }
             _ => ready(Err(forbidden(self))),
         }
+    }
+}
+
+impl Handler<Restart> for ContainerActor {
+    type Result = ResponseFuture<Answer<()>>;
+
+    fn handle(&mut self, Restart { timeout }: Restart, ctx: &mut Self::Context) -> Self::Result {
+        const VERB: &str = "restart";
+        if self.is_gone {
+            return ready(Err(self.gone(VERB)));
+        }
+        let runs = matches!(self.state, State::Running { .. } | State::Paused { .. } | State::Stopping { .. });
+        if !runs || self.wants_delete {
+            return Handler::<Start>::handle(self, Start, ctx);
+        }
+        if self.subject.shared.is_going_down() {
+            return ready(Err(ContainerError::GoingDown { id: self.subject.id.clone() }));
+        }
+        let was_told = std::mem::replace(&mut self.record.desired, Desired::Run) == Desired::Stop;
+        let _ends_later = self.begin_end(timeout, was_told, ctx);
+        self.streak = 0;
+        self.wants_start = true;
+        self.when_made()
+    }
+}
+
+impl Handler<SetPaused> for ContainerActor {
+    type Result = ResponseActFuture<Self, Answer<()>>;
+
+    fn handle(&mut self, SetPaused { is_paused }: SetPaused, _ctx: &mut Self::Context) -> Self::Result {
+        let verb = if is_paused { "pause" } else { "unpause" };
+        let id = self.subject.id.clone();
+        let shim = match (&self.state, &self.shim) {
+            _ if self.is_gone => return Box::pin(fut::err(self.gone(verb))),
+            // Also when it is so already: the answer to an earlier call may have been lost.
+            (State::Running { .. } | State::Paused { .. }, Some(shim)) => shim,
+            (state, _) => return Box::pin(fut::err(ContainerError::Forbidden { id, verb, state: state.name() })),
+        };
+        let (mut subject, generation) = (self.subject.clone(), self.generation);
+        subject.begin(Kind::Pause);
+        let shim = subject.shim_for(shim);
+        let call = async move { shim.set_paused(is_paused).await }.instrument(subject.span().clone());
+        Box::pin(call.into_actor(self).map(move |result, actor, _ctx| {
+            let wrap = |source| ContainerError::Step { id, verb, source: StepError::shim(source).into() };
+            result.map_err(wrap)?;
+            let is_current = actor.generation == generation && !actor.is_gone;
+            match actor.state {
+                State::Running { .. } if is_current && is_paused => {
+                    actor.must_advance(Event::Paused);
+                    actor.publish(EventKind::Paused);
+                }
+                State::Paused { .. } if is_current && !is_paused => {
+                    actor.must_advance(Event::Resumed);
+                    actor.publish(EventKind::Resumed);
+                }
+                // A stop, its end or another call came first.
+                _ => {}
+            }
+            Ok(())
+        }))
     }
 }
 
@@ -345,13 +408,16 @@ impl ContainerActor {
             }
             State::Running { .. } | State::Paused { .. } => {
                 contd_failpoint::hit(Failpoint::StopRequested);
+                let is_paused = matches!(self.state, State::Paused { .. });
                 self.must_advance(Event::StopRequested);
                 self.publish(EventKind::StopRequested);
                 self.save_in_passing(ctx);
-                self.begin_signals(timeout, ctx);
+                self.begin_signals(timeout, is_paused, ctx);
                 None
             }
             State::Stopping { .. } => {
+                // A restart that was waiting for this end does not come.
+                self.fail_starts();
                 if self.shim.is_some() && (timeout.is_some() || !was_told || self.kill_timer.is_none()) {
                     self.hurry_signals(timeout, ctx);
                 }

@@ -10,8 +10,8 @@ use actix::Message;
 pub use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
 use contd_rootfs::FetchProgress;
 use contd_types::{
-    ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerSummary, ExecId, ExecInfo,
-    ExecSpec, Exit, NamespaceId, Pid, RestartPolicy, Signal, StateName,
+    ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerStats, ContainerSummary,
+    ExecId, ExecInfo, ExecSpec, Exit, NamespaceId, Pid, ProcessInfo, RestartPolicy, Signal, StateName, WindowSize,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -122,6 +122,65 @@ pub struct KillContainer {
     pub target: Target,
     /// The signal.
     pub signal: Signal,
+}
+
+/// Ends a container that runs, as [`StopContainer`] does, and starts it again; starts one that does not run.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct RestartContainer {
+    /// Which.
+    pub target: Target,
+    /// Instead of the container's own time-out.
+    pub timeout: Option<Duration>,
+}
+
+/// Has all processes of a container stand still, or go on. Fine when they do.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct PauseContainer {
+    /// Which.
+    pub target: Target,
+    /// `false` has them go on.
+    pub is_paused: bool,
+}
+
+/// Opens the standard input of a container that runs or is paused. What it says is in its log: follow that by [`FollowLog`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Attachment, ApiError>")]
+pub struct AttachContainer {
+    /// Which.
+    pub target: Target,
+}
+
+/// The input of a container.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Its id.
+    pub container: ContainerId,
+    /// Whether it has a terminal.
+    pub has_terminal: bool,
+    /// A writing end of its standard input, of which there may be many; it does not block. `None` when its input is not open, not any
+    /// more, or nobody reads it. Closing it is not the end of the input: [`CloseInput`].
+    pub input: Option<OwnedFd>,
+}
+
+/// Closes the standard input of a container: its process reads the end once all who have opened it have let go. Nothing for one with
+/// a terminal.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct CloseInput {
+    /// Which.
+    pub target: Target,
+}
+
+/// Changes the size of a container's terminal.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), ApiError>")]
+pub struct ResizeContainer {
+    /// Which.
+    pub target: Target,
+    /// The new size.
+    pub size: WindowSize,
 }
 
 /// Executes one more process in a container that runs, with the container's restrictions. It ends with the container.
@@ -247,6 +306,41 @@ pub struct ContainerPage {
     pub containers: Vec<ContainerSummary>,
     /// Whether more lie behind the last.
     pub has_more: bool,
+}
+
+/// Reads what a running container uses, since its start.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<ContainerStats, ApiError>")]
+pub struct ReadStats {
+    /// Which.
+    pub target: Target,
+}
+
+/// Reads what running containers use, a page of them by id: as many as [`ListContainers`] would list, without those that do not run.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<StatsPage, ApiError>")]
+pub struct ListStats {
+    /// Of one namespace, or of all.
+    pub namespace: Option<NamespaceId>,
+    /// Goes on behind this id.
+    pub after: Option<ContainerId>,
+}
+
+/// One page of [`ListStats`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsPage {
+    /// Those that run.
+    pub stats: Vec<ContainerStats>,
+    /// Where the next page goes on; `None` behind the last.
+    pub next: Option<ContainerId>,
+}
+
+/// Lists the processes of a running container, by pid.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<ProcessInfo>, ApiError>")]
+pub struct ListProcesses {
+    /// Which.
+    pub target: Target,
 }
 
 /// Lists the namespaces that have containers, in order.

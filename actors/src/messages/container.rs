@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::Message;
 use contd_shim_client::Executed;
-use contd_types::{ContainerId, ExecId, ExecInfo, ExecSpec, Exit, RestartPolicy, Signal};
+use contd_types::{ContainerId, ExecId, ExecInfo, ExecSpec, Exit, RestartPolicy, Signal, WindowSize};
 use tokio::sync::oneshot;
 
 use crate::error::ContainerError;
@@ -44,6 +44,20 @@ pub(crate) struct Kill {
     pub(crate) signal: Signal,
 }
 
+/// Ends it and starts it again; starts it if it does not run.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct Restart {
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Has its processes stand still, or go on.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct SetPaused {
+    pub(crate) is_paused: bool,
+}
+
 /// Changes its restart policy.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), ContainerError>")]
@@ -55,6 +69,23 @@ pub(crate) struct Update {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), ContainerError>")]
 pub(crate) struct Upgrade;
+
+/// Opens its standard input; `None` when that is not open, or nobody reads it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<OwnedFd>, ContainerError>")]
+pub(crate) struct OpenInput;
+
+/// Lets it read the end of its standard input.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct CloseInput;
+
+/// Changes the size of its terminal.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), ContainerError>")]
+pub(crate) struct Resize {
+    pub(crate) size: WindowSize,
+}
 
 /// Executes one more process in it.
 #[derive(Debug, Message)]

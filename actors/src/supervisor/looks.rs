@@ -1,19 +1,23 @@
 //! Verbs that look and change nothing: the log of a container, and what a run would be.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contd_logs::LogFiles;
+use contd_meters::{Metered, Reading};
 use contd_protocol::api::{Plan, Target};
-use contd_types::{ApiError, ContainerInfo, ErrorKind, State};
+use contd_types::{
+    ApiError, ContainerId, ContainerInfo, ContainerStats, ContainerSummary, ErrorKind, ProcessInfo, State,
+};
 use tokio::sync::watch;
 
 use super::verbs::SERVICE_TIMEOUT;
 use crate::error::{NamespaceError, StepError};
 use crate::locks::Wanted;
 use crate::messages::node::{FindRemovedLog, PrepareRoot, PreviewBundle, StreamLog};
-use crate::messages::{DryRunContainer, LogStreamReceiver};
+use crate::messages::{DryRunContainer, ListContainers, ListStats, LogStreamReceiver, StatsPage};
 use crate::pool::WhenBlocked;
 use crate::random::new_id;
 use crate::services::Services;
@@ -70,6 +74,63 @@ fn log_of(shared: &Shared, target: &Target) -> Result<(watch::Receiver<Arc<Conta
 pub(super) fn not_found(target: &Target) -> ApiError {
     let Target { namespace, container } = target;
     ApiError::new(ErrorKind::NotFound, format!("find container {container} in namespace {namespace}: there is none"))
+}
+
+/// Reads what a running container uses.
+pub(super) async fn stats_of(shared: Arc<Shared>, target: Target) -> Result<ContainerStats, ApiError> {
+    let info = running(&shared, &target, "read the figures of")?;
+    let summary = ContainerSummary::from(&*info);
+    let found = read_meters(&shared, vec![summary]).await?.pop();
+    found.ok_or_else(|| {
+        let message = format!("read the figures of container {}: they cannot be read", info.id);
+        ApiError::new(ErrorKind::Unavailable, message).with_hint(format!("it may just end: contd inspect {}", info.id))
+    })
+}
+
+/// Reads what the running containers of a page use.
+pub(super) async fn stats_page(shared: Arc<Shared>, query: ListStats) -> Result<StatsPage, ApiError> {
+    let ListStats { namespace, after } = query;
+    let page = shared.view.list(&ListContainers { namespace, after, limit: 0 });
+    let next = if page.has_more { page.containers.last().map(|one| one.id.clone()) } else { None };
+    Ok(StatsPage { stats: read_meters(&shared, page.containers).await?, next })
+}
+
+async fn read_meters(shared: &Arc<Shared>, containers: Vec<ContainerSummary>) -> Result<Vec<ContainerStats>, ApiError> {
+    let metered = |one: &ContainerSummary| Some(Metered { id: one.id.clone(), pid: one.state.pid()? });
+    let wanted: Vec<Metered> = containers.iter().filter_map(metered).collect();
+    let meters = Arc::clone(&shared.meters);
+    let read = shared.meter_pool.run("look at running containers", move || meters.read(&wanted)).await;
+    let readings = read.map_err(|lost| ApiError::from_error(&lost))?;
+    let mut names: HashMap<ContainerId, ContainerSummary> =
+        containers.into_iter().map(|one| (one.id.clone(), one)).collect();
+    let stats = readings.into_iter().filter_map(|Reading { of, monotonic_ns, usage, network }| {
+        let ContainerSummary { name, namespace, .. } = names.remove(&of.id)?;
+        Some(ContainerStats { id: of.id, name, namespace, pid: of.pid, monotonic_ns, usage, network })
+    });
+    Ok(stats.collect())
+}
+
+/// Lists the processes of a running container.
+pub(super) async fn processes_of(shared: Arc<Shared>, target: Target) -> Result<Vec<ProcessInfo>, ApiError> {
+    const WHAT: &str = "look at the processes of";
+    let info = running(&shared, &target, WHAT)?;
+    let of = Metered { id: info.id.clone(), pid: info.state.pid().ok_or_else(|| not_running(&info, WHAT))? };
+    let meters = Arc::clone(&shared.meters);
+    let listed = shared.meter_pool.run("look at processes", move || meters.processes(&of)).await;
+    let listed = listed.map_err(|lost| ApiError::from_error(&lost))?;
+    listed.map_err(|error| ApiError::from_error(&error))
+}
+
+/// Finds a container that runs.
+fn running(shared: &Shared, target: &Target, what: &str) -> Result<Arc<ContainerInfo>, ApiError> {
+    let id = shared.view.resolve(target)?;
+    let info = shared.view.get(&id).ok_or_else(|| not_found(target))?;
+    if info.state.pid().is_some() { Ok(info) } else { Err(not_running(&info, what)) }
+}
+
+fn not_running(info: &ContainerInfo, what: &str) -> ApiError {
+    let message = format!("{what} container {}: it is {}", info.id, info.state.name());
+    ApiError::new(ErrorKind::Conflict, message).with_hint(format!("start it first: contd start {}", info.id))
 }
 
 /// Prepares a root under an id of its own, shows what would be run on it, and releases it.

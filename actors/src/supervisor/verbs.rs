@@ -10,24 +10,29 @@ use actix::fut::ActorFutureExt;
 use actix::{ActorContext, Handler, ResponseActFuture, ResponseFuture, WrapFuture};
 use contd_protocol::api::{NamespaceSummary, Plan, Target};
 use contd_types::{
-    ApiError, ContainerId, ContainerInfo, ErrorKind, ExecInfo, ExecSpec, Exit, NamespaceId, State, StateName,
+    ApiError, ContainerId, ContainerInfo, ContainerStats, ErrorKind, ExecInfo, ExecSpec, Exit, NamespaceId,
+    ProcessInfo, State, StateName,
 };
 use tokio::sync::watch;
 use tracing::info;
 
 use super::down::end_all;
-use super::looks::{dry_run, not_found, stream_log};
+use super::looks::{dry_run, not_found, processes_of, stats_of, stats_page, stream_log};
 use super::{Phase, Supervisor};
 use crate::container::{REMOVAL_PATIENCE, ROLLBACK_TIMEOUT};
-use crate::containers::{Containers, EXEC_DEADLINE, KILL_DEADLINE, UPDATE_DEADLINE, Verb};
-use crate::messages::container::{self, Delete, Exec, Kill, Start, Stop, Update, Upgrade, Wait};
+use crate::containers::{Containers, EXEC_DEADLINE, KILL_DEADLINE, PAUSE_DEADLINE, UPDATE_DEADLINE, Verb};
+use crate::messages::container::{
+    self, Delete, Exec, Kill, OpenInput, Restart, SetPaused, Start, Stop, Update, Upgrade, Wait,
+};
 use crate::messages::namespace::{Goal, Run};
 use crate::messages::supervisor::AwaitEnd;
 use crate::messages::{
-    AwaitRemoval, ContainerPage, CreateContainer, DeleteContainer, DryRunContainer, EventReceiver, ExecContainer,
-    ExecutedProcess, FindElsewhere, FollowLog, InspectContainer, KillContainer, KillExec, ListContainers, ListExecs,
-    ListNamespaces, LogStreamReceiver, NodeStatus, NodeStatusReport, ReadLog, Reconfigure, RunContainer, ShutDownNode,
-    Shutdown, StartContainer, StopContainer, SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer, WaitExec,
+    AttachContainer, Attachment, AwaitRemoval, CloseInput, ContainerPage, CreateContainer, DeleteContainer,
+    DryRunContainer, EventReceiver, ExecContainer, ExecutedProcess, FindElsewhere, FollowLog, InspectContainer,
+    KillContainer, KillExec, ListContainers, ListExecs, ListNamespaces, ListProcesses, ListStats, LogStreamReceiver,
+    NodeStatus, NodeStatusReport, PauseContainer, ReadLog, ReadStats, Reconfigure, ResizeContainer, RestartContainer,
+    RunContainer, ShutDownNode, Shutdown, StartContainer, StatsPage, StopContainer, SubscribeEvents, UpdateContainer,
+    UpgradeShim, WaitContainer, WaitExec,
 };
 use crate::shared::Shared;
 
@@ -125,11 +130,69 @@ impl Handler<StopContainer> for Supervisor {
     }
 }
 
+impl Handler<RestartContainer> for Supervisor {
+    type Result = Answered<()>;
+
+    fn handle(&mut self, message: RestartContainer, _ctx: &mut Self::Context) -> Self::Result {
+        let RestartContainer { target, timeout } = message;
+        let verb = move |containers: &Containers, id: &ContainerId| {
+            let deadline = containers.stop_deadline(id, timeout).saturating_add(containers.make_deadline());
+            Verb::new("restart", deadline)
+        };
+        self.ask_container(target, verb, Restart { timeout })
+    }
+}
+
+impl Handler<PauseContainer> for Supervisor {
+    type Result = Answered<()>;
+
+    fn handle(
+        &mut self,
+        PauseContainer { target, is_paused }: PauseContainer,
+        _ctx: &mut Self::Context,
+    ) -> Self::Result {
+        let name = if is_paused { "pause" } else { "unpause" };
+        self.ask_container(target, move |_, _| Verb::new(name, PAUSE_DEADLINE), SetPaused { is_paused })
+    }
+}
+
 impl Handler<KillContainer> for Supervisor {
     type Result = Answered<()>;
 
     fn handle(&mut self, KillContainer { target, signal }: KillContainer, _ctx: &mut Self::Context) -> Self::Result {
         self.ask_container(target, |_, _| Verb::new("signal", KILL_DEADLINE), Kill { signal })
+    }
+}
+
+impl Handler<AttachContainer> for Supervisor {
+    type Result = Answered<Attachment>;
+
+    fn handle(&mut self, AttachContainer { target }: AttachContainer, _ctx: &mut Self::Context) -> Self::Result {
+        let verb = |_: &Containers, _: &ContainerId| Verb::new("attach to", KILL_DEADLINE);
+        let answer = self.ask_container_and_name(target, verb, OpenInput);
+        Box::pin(answer.map(move |answer, actor: &mut Self, _ctx| {
+            let (container, input) = answer?;
+            let has_terminal = actor.shared.view.get(&container).is_some_and(|info| info.spec.has_terminal);
+            Ok(Attachment { container, has_terminal, input })
+        }))
+    }
+}
+
+impl Handler<CloseInput> for Supervisor {
+    type Result = Answered<()>;
+
+    fn handle(&mut self, CloseInput { target }: CloseInput, _ctx: &mut Self::Context) -> Self::Result {
+        let verb = |_: &Containers, _: &ContainerId| Verb::new("close the input of", KILL_DEADLINE);
+        self.ask_container(target, verb, container::CloseInput)
+    }
+}
+
+impl Handler<ResizeContainer> for Supervisor {
+    type Result = Answered<()>;
+
+    fn handle(&mut self, ResizeContainer { target, size }: ResizeContainer, _ctx: &mut Self::Context) -> Self::Result {
+        let verb = |_: &Containers, _: &ContainerId| Verb::new("resize the terminal of", KILL_DEADLINE);
+        self.ask_container(target, verb, container::Resize { size })
     }
 }
 
@@ -274,6 +337,30 @@ impl Handler<ListContainers> for Supervisor {
 
     fn handle(&mut self, query: ListContainers, _ctx: &mut Self::Context) -> Self::Result {
         self.answer_from_view(move |shared| Ok(shared.view.list(&query)))
+    }
+}
+
+impl Handler<ReadStats> for Supervisor {
+    type Result = Answered<ContainerStats>;
+
+    fn handle(&mut self, ReadStats { target }: ReadStats, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(move |actor, _ctx| Box::pin(stats_of(Arc::clone(&actor.shared), target)))
+    }
+}
+
+impl Handler<ListStats> for Supervisor {
+    type Result = Answered<StatsPage>;
+
+    fn handle(&mut self, query: ListStats, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(move |actor, _ctx| Box::pin(stats_page(Arc::clone(&actor.shared), query)))
+    }
+}
+
+impl Handler<ListProcesses> for Supervisor {
+    type Result = Answered<Vec<ProcessInfo>>;
+
+    fn handle(&mut self, ListProcesses { target }: ListProcesses, _ctx: &mut Self::Context) -> Self::Result {
+        self.when_ready(move |actor, _ctx| Box::pin(processes_of(Arc::clone(&actor.shared), target)))
     }
 }
 

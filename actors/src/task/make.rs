@@ -15,7 +15,7 @@ use std::time::Duration;
 use contd_bundle::ResourceLimits;
 use contd_failpoint::Failpoint;
 use contd_logs::RunStart;
-use contd_protocol::shim::{LogStart, TASK_SPEC_VERSION, TaskSpec};
+use contd_protocol::shim::{LogStart, TASK_SPEC_VERSION, TaskInput, TaskSpec};
 use contd_rootfs::{FetchProgress, PrepareRootfs, PreparedLayer, PreparedRootfs};
 use contd_shim_client::Shim;
 use contd_store::MadeWith;
@@ -363,5 +363,6 @@ fn task_spec(subject: &Subject, log_start: LogStart) -> TaskSpec {
         log_start: Some(log_start),
         drain_timeout: config.drain_timeout,
         runtime_timeout: config.runtime_timeout,
+        input: TaskInput { is_open: subject.spec.is_interactive, has_terminal: subject.spec.has_terminal },
     }
 }

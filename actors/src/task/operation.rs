@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Kill,
     /// One more process.
     Exec,
+    /// Processes stand still, or go on.
+    Pause,
     /// The removal of the shim of a run that has ended.
     Settle,
     /// The removal of the container.
@@ -57,6 +59,7 @@ impl Operation {
             Kind::Stop => span!("stop"),
             Kind::Kill => span!("kill"),
             Kind::Exec => span!("exec"),
+            Kind::Pause => span!("pause"),
             Kind::Settle => span!("settle"),
             Kind::Remove => span!("remove"),
             Kind::Recover => span!("recover"),

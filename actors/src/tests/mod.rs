@@ -11,6 +11,7 @@ mod layers;
 mod limits;
 mod logs_and_events;
 mod modules;
+mod pausing;
 mod recovery;
 pub(crate) mod replay;
 mod resistance;

@@ -18,6 +18,9 @@ use crate::user::{self, Identity};
 /// The `PATH` of a container whose image and spec give none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The `TERM` of a container with a terminal, as docker and podman set it.
+const DEFAULT_TERM: &str = "xterm";
+
 /// The capabilities of root in a container: the fourteen of containerd (`oci.defaultUnixCaps`).
 pub(crate) const DEFAULT_CAPABILITIES: [Capability; 14] = [
     Capability::Chown,
@@ -68,7 +71,7 @@ fn assemble(
     let nofile = nofile::limit();
     let rlimit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).hard(nofile).soft(nofile).build()?;
     ProcessBuilder::default()
-        .terminal(false)
+        .terminal(spec.has_terminal)
         .user(
             UserBuilder::default()
                 .uid(identity.uid)
@@ -111,7 +114,7 @@ pub(crate) fn args(spec: &ContainerSpec) -> Result<Vec<String>, BundleError> {
     }
 }
 
-/// Returns the environment: the last value of each key counts; then `PATH` and `HOME` are added if missing.
+/// Returns the environment: the last value of each key counts; then `PATH`, `HOME` and, with a terminal, `TERM` are added if missing.
 fn env(spec: &ContainerSpec, home: &str) -> Vec<String> {
     let mut seen = HashSet::new();
     let mut env: Vec<String> = spec.env.iter().rev().filter(|entry| seen.insert(key(entry))).cloned().collect();
@@ -121,6 +124,9 @@ fn env(spec: &ContainerSpec, home: &str) -> Vec<String> {
     }
     if !seen.contains("HOME") {
         env.push(format!("HOME={home}"));
+    }
+    if spec.has_terminal && !seen.contains("TERM") {
+        env.push(format!("TERM={DEFAULT_TERM}"));
     }
     env
 }

@@ -69,6 +69,25 @@ impl Cgroup {
         if dirs.is_empty() { Ok(None) } else { Self::of(dirs, is_pure_v2).map(Some) }
     }
 
+    /// Opens the cgroups of a process by the lines of its `/proc/<pid>/cgroup`: of each hierarchy the one that is called `name`, or is
+    /// above it; `None` when none is.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn of_memberships(
+        hierarchies: &Hierarchies,
+        memberships: &str,
+        name: &str,
+    ) -> Result<Option<Self>, CgroupError> {
+        let named = |one: &Hierarchy| {
+            let member = hierarchies.dir(one.names.first().map_or("", String::as_str), memberships)?;
+            let path = member.ancestors().find(|dir| dir.file_name().is_some_and(|last| last == name))?;
+            Some(Dir { is_v2: one.is_v2(), controllers: one.controllers, path: path.to_owned() })
+        };
+        let dirs: Vec<Dir> = hierarchies.all.iter().filter_map(named).collect();
+        if dirs.is_empty() { Ok(None) } else { Self::of(dirs, hierarchies.kind() == crate::Kind::V2).map(Some) }
+    }
+
     fn of(dirs: Vec<Dir>, is_pure_v2: bool) -> Result<Self, CgroupError> {
         let open = |dir: &Dir| {
             let mut options = OpenOptions::new();
@@ -360,6 +379,10 @@ mod tests {
         let memberships = read(&PathBuf::from(format!("/proc/{pid}/cgroup"))).expect("it lives");
         assert!(cgroup.holds(&hierarchies, &memberships), "{memberships}");
         assert_eq!(cgroup.pids().expect("listed"), [pid]);
+        let name = path.file_name().expect("a name").to_str().expect("utf-8");
+        let of_name = |name| Cgroup::of_memberships(&hierarchies, &memberships, name).expect("read");
+        assert_eq!(of_name(name).expect("its own").pids().expect("listed"), [pid]);
+        assert!(of_name("contd-t-another").is_none());
         child.kill().expect("killed");
         child.wait().expect("reaped");
         Cgroup::take_in(&path, pid).expect("one that has ended is fine");

@@ -24,7 +24,10 @@ impl Controllers {
     /// The allowed CPUs and memory nodes.
     pub const CPUSET: Self = Self(1 << 6);
 
-    const NAMES: [(Self, &'static str); 7] = [
+    /// Block devices; `io` on v2.
+    pub const BLKIO: Self = Self(1 << 7);
+
+    const NAMES: [(Self, &'static str); 8] = [
         (Self::PIDS, "pids"),
         (Self::MEMORY, "memory"),
         (Self::CPU, "cpu"),
@@ -32,11 +35,17 @@ impl Controllers {
         (Self::DEVICES, "devices"),
         (Self::FREEZER, "freezer"),
         (Self::CPUSET, "cpuset"),
+        (Self::BLKIO, "blkio"),
     ];
 
     /// Returns the controllers that every container of ours needs: for its limits, pausing and device rules.
     pub fn usual() -> Self {
         Self::counting() | Self::DEVICES | Self::FREEZER
+    }
+
+    /// Returns the controllers that only tell what a container uses: it runs as well without them.
+    pub fn telling() -> Self {
+        Self::CPUACCT | Self::BLKIO
     }
 
     /// Returns the controllers that count what processes take, and can limit it.
@@ -66,8 +75,11 @@ impl Controllers {
 
     /// Returns the v2 names of the controllers in this set.
     pub(crate) fn v2_names(self) -> impl Iterator<Item = &'static str> {
-        let on_v2 = Self::PIDS | Self::MEMORY | Self::CPU | Self::CPUSET;
-        Self::NAMES.iter().filter(move |(one, _)| self.contains(*one) && on_v2.contains(*one)).map(|(_, name)| *name)
+        let on_v2 = Self::PIDS | Self::MEMORY | Self::CPU | Self::CPUSET | Self::BLKIO;
+        Self::NAMES
+            .iter()
+            .filter(move |(one, _)| self.contains(*one) && on_v2.contains(*one))
+            .map(|(one, name)| if *one == Self::BLKIO { "io" } else { *name })
     }
 }
 

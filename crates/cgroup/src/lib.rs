@@ -19,6 +19,7 @@ mod remove;
 #[expect(unsafe_code, reason = "bpf(2) and pidfds, which nix does not offer")]
 mod sys;
 mod task;
+mod usage;
 mod v1;
 mod v2;
 
@@ -28,3 +29,4 @@ pub use error::CgroupError;
 pub use hierarchies::{Hierarchies, Joined, Kind};
 pub use limits::{Access, Cpu, DeviceKind, DeviceRule, Limits, Memory};
 pub use task::TaskCgroup;
+pub use usage::Meter;

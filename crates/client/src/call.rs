@@ -34,6 +34,8 @@ impl Underway {
         fds: Vec<OwnedFd>,
         has_items: bool,
     ) -> Result<Self, ClientError> {
+        let version = connection.welcome().version;
+        let request = request.for_version(version).map_err(|source| ClientError::Unsendable { what, source })?;
         let call = Call::begin_for(connection, request, fds, has_items, None).await.map_err(|error| match error {
             CallError::Unsendable(source) => ClientError::Unsendable { what, source },
             CallError::Ended(ending) => ended(what, ending),
@@ -54,7 +56,8 @@ impl Underway {
     /// Waits for the reply. Items that were not taken are dropped. Cancellation-safe; not to be called after its end.
     pub(crate) async fn reply(&mut self) -> Result<Response, ClientError> {
         let answer = self.call.reply().await.map_err(|ending| ended(self.what, ending))?;
-        answer.map_err(ClientError::Api)
+        let plain = answer.map_err(ClientError::Api)?.plain();
+        plain.map_err(|source| wrong(self.what, ProtocolError::Text { source }))
     }
 
     /// The same, with the descriptors that came with it.
@@ -98,6 +101,7 @@ fn item_name(item: &Item) -> &'static str {
         Item::Event { .. } => "Event",
         Item::EventGap { .. } => "EventGap",
         Item::Executes { .. } => "Executes",
+        Item::Follows => "Follows",
     }
 }
 
@@ -116,5 +120,10 @@ fn response_name(response: &Response) -> &'static str {
         Response::Cache(_) => "Cache",
         Response::Executes { .. } => "Executes",
         Response::Execs(_) => "Execs",
+        Response::Stats { .. } => "Stats",
+        Response::Processes(_) => "Processes",
+        Response::InfoText(_) => "InfoText",
+        Response::PageText { .. } => "PageText",
+        Response::Attached { .. } => "Attached",
     }
 }

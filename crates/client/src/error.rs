@@ -52,7 +52,7 @@ pub enum ClientError {
         /// How long the deadline was.
         waited: Duration,
     },
-    /// The request is larger than any daemon accepts; nothing was sent.
+    /// The request is larger than any daemon accepts, or has more than this one knows; nothing was sent.
     #[error("{what}: write the request")]
     Unsendable {
         /// The call.
@@ -84,6 +84,12 @@ pub enum ProtocolError {
         /// The name of the answer.
         got: &'static str,
     },
+    /// A text that is not what it should be.
+    #[error("an answer cannot be read")]
+    Text {
+        /// The error in it.
+        source: CodecError,
+    },
     /// A page of a list that does not go on behind the last one.
     #[error("a page of the list does not follow the one before")]
     PageOrder,
@@ -103,6 +109,7 @@ impl Explain for ClientError {
             },
             Self::Protocol { .. } => ErrorKind::Corrupt,
             Self::TimedOut { .. } => ErrorKind::Timeout,
+            Self::Unsendable { source: CodecError::TooNew { .. }, .. } => ErrorKind::VersionMismatch,
             Self::Unsendable { .. } => ErrorKind::InvalidArgument,
             Self::Api(error) => error.kind,
         }
@@ -127,6 +134,9 @@ impl Explain for ClientError {
             Self::Protocol { .. } => "is this the socket of a contd daemon? compare `contd version` on both sides",
             Self::Lost { .. } => "try again; before that, see whether it was carried out: contd ps -a",
             Self::TimedOut { .. } => "the daemon may be overloaded or stuck: read its log, then try again",
+            Self::Unsendable { source: CodecError::TooNew { .. }, .. } => {
+                "the daemon is of an earlier release: upgrade and restart it (containers run on), or leave out what is new"
+            }
             Self::Unsendable { .. } => "pass large inputs by a mounted file",
             Self::Api(error) => return error.hint.clone(),
         };

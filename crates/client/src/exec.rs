@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use contd_lease::{ExitInfo, ProcessExit};
-use contd_types::{Clock as _, ContainerId, ExecId, Exit, ExitCause, ExitSource, Pid, Signal, SystemClock};
+use contd_types::{Clock as _, ContainerId, ExecId, Exit, ExitCause, ExitSource, Pid, SystemClock};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
@@ -65,10 +65,7 @@ pub async fn ended(process: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
 fn exit_of(status: ProcessExit) -> Exit {
     let (cause, source) = match status {
         ProcessExit::Code(code) => (ExitCause::Code(code), ExitSource::Pidfd),
-        ProcessExit::Signal(number) => match u8::try_from(number).ok().and_then(|number| Signal::new(number).ok()) {
-            Some(signal) => (ExitCause::Signal(signal), ExitSource::Pidfd),
-            None => (ExitCause::Unknown(format!("the kernel reports signal {number}")), ExitSource::Unknown),
-        },
+        ProcessExit::Signal(number) => ExitCause::from_signal(number, ExitSource::Pidfd),
     };
     Exit { cause, at: SystemClock.now(), oom_kills: 0, source, is_drained: true }
 }

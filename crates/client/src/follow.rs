@@ -1,4 +1,4 @@
-//! Calls that outlast a daemon: wait, logs, events and stop, made again of its successor.
+//! Calls that outlast a daemon: wait, logs, events, stop and attached runs, made again of its successor.
 //!
 //! They may be made twice: the first three change nothing, and a stop that is under way goes on under the next daemon, where
 //! a second one joins it. A stream goes on behind the last item that was seen.
@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::Refusal;
-use contd_protocol::api::{LogItem, Target};
-use contd_types::{Backoff, ErrorKind, ExecId, Exit, NamespaceId, Timestamp};
-use tokio::sync::Mutex;
+use contd_protocol::api::{LogItem, RunRequest, Target};
+use contd_types::{Backoff, ContainerId, ContainerRef, ErrorKind, ExecId, Exit, NamespaceId, Timestamp};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::requests::{Client, LogsOptions};
-use crate::stream::{EventItem, EventStream, LogStream};
+use crate::stream::{EventItem, EventStream, LogStream, RunItem, RunStream};
 
 /// How long the daemon may be away: a restart by its service manager takes a second or two, a handover a fraction of one.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -25,6 +26,9 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// A daemon that has just come up shall not be kept waiting for.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Pieces of output that may wait for a reader.
+const REST_QUEUED: usize = 16;
 
 /// A connection that is made again when the daemon was replaced or restarted. Clones share it.
 #[derive(Debug, Clone)]
@@ -87,6 +91,23 @@ impl Follower {
         }
     }
 
+    /// Makes and starts a container and streams its output up to its exit, as [`Client::run_attached`] does. Once it has started, a daemon
+    /// that is replaced or restarted ends nothing: its output and its exit are asked for again.
+    ///
+    /// # Errors
+    /// Those of [`Client::run_attached`].
+    pub async fn run_attached(&self, request: RunRequest, deadline: Deadline) -> Result<FollowedRun, ClientError> {
+        let namespace = request.namespace.clone();
+        let first = self.client().await.run_attached(request, deadline).await?;
+        let stage = Stage::First { stream: first, id: None, place: Place::default() };
+        Ok(FollowedRun { follower: self.clone(), namespace, stage })
+    }
+
+    /// Returns the connection that was good last.
+    pub async fn client(&self) -> Client {
+        self.current.lock().await.clone()
+    }
+
     /// Reads a container's output.
     ///
     /// # Errors
@@ -109,7 +130,7 @@ impl Follower {
     }
 
     async fn line(&self) -> Line {
-        Line { client: self.current.lock().await.clone(), follower: self.clone(), patience: Patience::default() }
+        Line { client: self.client().await, follower: self.clone(), patience: Patience::default() }
     }
 
     /// Returns a connection that is not the lost one: the first of several who miss it makes it.
@@ -189,6 +210,175 @@ fn is_passing(error: &ClientError) -> bool {
         ClientError::Api(error) => error.kind == ErrorKind::Unavailable,
         ClientError::Protocol { .. } | ClientError::Unsendable { .. } => false,
     }
+}
+
+/// An attached run, across daemons.
+#[derive(Debug)]
+pub struct FollowedRun {
+    follower: Follower,
+    namespace: NamespaceId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The daemon that has made the container.
+    First {
+        stream: RunStream,
+        id: Option<ContainerId>,
+        place: Place,
+    },
+    /// Those after it.
+    Rest(Rest),
+    Over,
+}
+
+/// The rest of a run, read by tasks of their own, so that a caller may give up waiting for it at any time.
+#[derive(Debug)]
+struct Rest {
+    id: ContainerId,
+    items: mpsc::Receiver<Result<LogItem, ClientError>>,
+    exit: oneshot::Receiver<Result<Exit, ClientError>>,
+    /// Ended with this.
+    _tasks: JoinSet<()>,
+}
+
+impl FollowedRun {
+    /// Waits for the next piece; `None` behind [`RunItem::Exited`] or an error. Cancellation-safe.
+    pub async fn next(&mut self) -> Option<Result<RunItem, ClientError>> {
+        loop {
+            match &mut self.stage {
+                Stage::Over => return None,
+                Stage::First { stream, id, place } => {
+                    let item = stream.next().await;
+                    match &item {
+                        Some(Ok(RunItem::Started { id: started })) => *id = Some(started.clone()),
+                        Some(Ok(RunItem::Log(log))) => {
+                            place.is_new(log);
+                        }
+                        Some(Err(error)) if is_passing(error) => {
+                            if let Some(id) = id.take() {
+                                let log = self.follower.log_behind(&self.namespace, &id, std::mem::take(place));
+                                self.stage = Stage::Rest(self.follower.rest_of(&self.namespace, id, log));
+                                continue;
+                            }
+                        }
+                        _ => {}
+                    }
+                    return item;
+                }
+                Stage::Rest(rest) => {
+                    if let Some(item) = rest.items.recv().await {
+                        return Some(item.map(RunItem::Log));
+                    }
+                    // The tasks live as long as this.
+                    let Ok(exit) = (&mut rest.exit).await else { return None };
+                    let id = rest.id.clone();
+                    self.stage = Stage::Over;
+                    return Some(exit.map(|exit| RunItem::Exited { id, exit }));
+                }
+            }
+        }
+    }
+
+    /// Asks the daemon to give up; nothing once the container has started. Go on reading: the last pieces and the daemon's answer still come.
+    pub fn cancel(&mut self) {
+        if let Stage::First { stream, .. } = &mut self.stage {
+            stream.cancel();
+        }
+    }
+}
+
+impl Follower {
+    /// Shows what a container that runs says from now on, up to its exit.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub async fn follow_output(&self, namespace: NamespaceId, id: ContainerId) -> Result<FollowedRun, ClientError> {
+        let options = LogsOptions { is_following: true, tail: Some(0) };
+        let source = LogSource { target: target_of(&namespace, &id), options, place: Place::default() };
+        let log = Followed::begin(self.line().await, source).await?;
+        let stage = Stage::Rest(self.rest_of(&namespace, id, std::future::ready(Ok(log))));
+        Ok(FollowedRun { follower: self.clone(), namespace, stage })
+    }
+
+    /// Starts a container that does not run, and shows all that it says then, up to its exit.
+    ///
+    /// # Errors
+    /// As [`Self::wait`], and those of [`Client::start`].
+    pub async fn start_attached(&self, namespace: NamespaceId, id: ContainerId) -> Result<FollowedRun, ClientError> {
+        let target = target_of(&namespace, &id);
+        // All that earlier runs have said: what comes behind it is this one's.
+        let mut before = self.logs(target.clone(), LogsOptions::default()).await?;
+        while let Some(item) = before.next().await {
+            item?;
+        }
+        let place = before.0.source.place;
+        self.client().await.start(target, Deadline::Usual).await?;
+        let log = self.log_behind(&namespace, &id, place);
+        let stage = Stage::Rest(self.rest_of(&namespace, id, log));
+        Ok(FollowedRun { follower: self.clone(), namespace, stage })
+    }
+
+    /// Lets a container read the end of its input; see [`Client::close_input`].
+    ///
+    /// # Errors
+    /// As [`Self::wait`], and those of [`Client::close_input`].
+    pub async fn close_input(&self, target: Target) -> Result<(), ClientError> {
+        let mut line = self.line().await;
+        loop {
+            match line.client.close_input(target.clone(), Deadline::Usual).await {
+                Err(error) => line.again(error).await?,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads on in a log from a place on.
+    fn log_behind(
+        &self,
+        namespace: &NamespaceId,
+        id: &ContainerId,
+        place: Place,
+    ) -> impl Future<Output = Result<Followed<LogSource>, ClientError>> + Send + use<> {
+        let options = LogsOptions { is_following: true, tail: None };
+        let source = LogSource { target: target_of(namespace, id), options, place };
+        let follower = self.clone();
+        async move { Followed::begin(follower.line().await, source).await }
+    }
+
+    /// Reads on in the log of a container that has started, and waits for its end.
+    fn rest_of(
+        &self,
+        namespace: &NamespaceId,
+        id: ContainerId,
+        log: impl Future<Output = Result<Followed<LogSource>, ClientError>> + Send + 'static,
+    ) -> Rest {
+        let (tell, items) = mpsc::channel(REST_QUEUED);
+        let (ended, exit) = oneshot::channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut log = match log.await {
+                Ok(log) => log,
+                Err(error) => return drop(tell.send(Err(error)).await),
+            };
+            while let Some(item) = log.next().await {
+                if tell.send(item).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (follower, target) = (self.clone(), target_of(namespace, &id));
+        tasks.spawn(async move {
+            // An error means that it is not waited for any more.
+            let _gone = ended.send(follower.wait(target).await);
+        });
+        Rest { id, items, exit, _tasks: tasks }
+    }
+}
+
+fn target_of(namespace: &NamespaceId, id: &ContainerId) -> Target {
+    Target { namespace: namespace.clone(), container: ContainerRef::from(id) }
 }
 
 /// The output of a container, across daemons.

@@ -9,7 +9,7 @@
 //!                                    ◄──items───  ┘  connection        └──◄ socket
 //! ```
 //!
-//! A [`Follower`] asks again what may be asked twice: wait, logs, events and stop go on across daemons.
+//! A [`Follower`] asks again what may be asked twice: wait, logs, events, stop and attached runs go on across daemons.
 //!
 //! Every call takes a [`Deadline`]. When the connection ends, every call under way fails with the same
 //! [`ClientError::Lost`] or [`ClientError::Protocol`]; connect again to go on. A dropped stream or call is cancelled.
@@ -35,6 +35,6 @@ pub use {contd_protocol, contd_types};
 pub use deadline::Deadline;
 pub use error::{ClientError, ProtocolError};
 pub use exec::{Executed, ended};
-pub use follow::{FollowedEvents, FollowedLog, Follower, PATIENCE};
-pub use requests::{Client, ListFilter, LogsOptions};
+pub use follow::{FollowedEvents, FollowedLog, FollowedRun, Follower, PATIENCE};
+pub use requests::{Attached, Client, ListFilter, LogsOptions};
 pub use stream::{EventItem, EventStream, ExecItem, ExecStream, LogStream, Progress, RunItem, RunStream};

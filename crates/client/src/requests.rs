@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use contd_protocol::api::{
     ApiSocket, CacheInfo, ExecRequest, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response,
-    RunRequest, Target, VersionInfo,
+    RunRequest, TEXT_VERSION, Target, VersionInfo,
 };
 use contd_protocol::session::Welcome;
 use contd_session_tokio::{Answer, Connection};
 use contd_types::{
-    ContainerId, ContainerInfo, ContainerSummary, ExecId, ExecInfo, Exit, NamespaceId, RestartPolicy, Signal,
-    WindowSize,
+    ContainerId, ContainerInfo, ContainerStats, ContainerSummary, ExecId, ExecInfo, Exit, NamespaceId, ProcessInfo,
+    RestartPolicy, Signal, WindowSize,
 };
 
 use tokio::sync::Mutex;
@@ -41,6 +41,17 @@ struct Wire {
     current: Mutex<Arc<Connection<ApiSocket>>>,
     /// The answer to the first hello.
     welcome: Welcome,
+}
+
+/// The input of a container.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its id.
+    pub container: ContainerId,
+    /// Whether it has a terminal.
+    pub has_terminal: bool,
+    /// A writing end of its standard input, which does not block; `None` when that is not open, or nobody reads it.
+    pub input: Option<OwnedFd>,
 }
 
 /// The containers to list.
@@ -352,6 +363,44 @@ impl Client {
         self.ask("wait for the container", Request::Wait { target }, deadline.resolve(None), exited).await
     }
 
+    /// Opens the standard input of a container that runs. What it says is in its log: [`Self::logs`]. Usual deadline: 1 min.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn attach(&self, target: Target, deadline: Deadline) -> Result<Attached, ClientError> {
+        const WHAT: &str = "attach to the container";
+        within(WHAT, deadline.resolve(Some(CHANGE)), async {
+            let request = Request::Attach { target };
+            let mut call = Underway::begin(&self.connection().await?, WHAT, request, false).await?;
+            let Answer { response, fds } = call.answer().await?;
+            match response {
+                Response::Attached { id, has_terminal, .. } => {
+                    Ok(Attached { container: id, has_terminal, input: fds.into_iter().next() })
+                }
+                other => Err(call.wrong_response(&other)),
+            }
+        })
+        .await
+    }
+
+    /// Closes the standard input of a container: its process reads the end once all who are attached have let go. Usual deadline: 1 min.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn close_input(&self, target: Target, deadline: Deadline) -> Result<(), ClientError> {
+        let request = Request::CloseInput { target };
+        self.ask("close the input of the container", request, deadline.resolve(Some(CHANGE)), done).await
+    }
+
+    /// Changes the size of a container's terminal. Usual deadline: 1 min.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn resize(&self, target: Target, size: WindowSize, deadline: Deadline) -> Result<(), ClientError> {
+        let request = Request::Resize { target, size };
+        self.ask("resize the terminal of the container", request, deadline.resolve(Some(CHANGE)), done).await
+    }
+
     /// Executes one more process in a container that runs. `stdio` are its descriptors 0, 1 and 2, as the request says; no process
     /// stands between the two then. Usual deadline: 60 s.
     ///
@@ -426,6 +475,99 @@ impl Client {
         self.ask("resize the terminal of the process", request, deadline.resolve(Some(QUERY)), done).await
     }
 
+    /// Reads what a running container uses. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn stats(&self, target: Target, deadline: Deadline) -> Result<ContainerStats, ClientError> {
+        let take = |response| match response {
+            Response::Stats { stats, next } => match <[ContainerStats; 1]>::try_from(stats) {
+                Ok([one]) => Ok(one),
+                Err(stats) => Err(Response::Stats { stats, next }),
+            },
+            other => Err(other),
+        };
+        let request = Request::Stats { target };
+        self.ask("read the figures of the container", request, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Reads what all running containers use, of one namespace or of all. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn all_stats(&self, filter: ListFilter, deadline: Deadline) -> Result<Vec<ContainerStats>, ClientError> {
+        const WHAT: &str = "read the figures of the containers";
+        let namespace = match filter {
+            ListFilter::All => None,
+            ListFilter::Namespace(namespace) => Some(namespace),
+        };
+        within(WHAT, deadline.resolve(Some(QUERY)), async {
+            let (mut all, mut after) = (Vec::new(), None::<ContainerId>);
+            loop {
+                let request = Request::ListStats { namespace: namespace.clone(), after: after.clone() };
+                let take = |response| match response {
+                    Response::Stats { stats, next } => Ok((stats, next)),
+                    other => Err(other),
+                };
+                let (stats, next) = self.ask(WHAT, request, None, take).await?;
+                // Ids go up, or the list would never end.
+                if next.is_some() && next <= after {
+                    return Err(wrong(WHAT, ProtocolError::PageOrder));
+                }
+                all.extend(stats);
+                if next.is_none() {
+                    return Ok(all);
+                }
+                after = next;
+            }
+        })
+        .await
+    }
+
+    /// Lists the processes of a running container. Usual deadline: 10 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn processes(&self, target: Target, deadline: Deadline) -> Result<Vec<ProcessInfo>, ClientError> {
+        let take = |response| match response {
+            Response::Processes(processes) => Ok(processes),
+            other => Err(other),
+        };
+        let request = Request::Processes { target };
+        self.ask("list the processes of the container", request, deadline.resolve(Some(QUERY)), take).await
+    }
+
+    /// Ends a container that runs and starts it again. The usual deadline is that of a stop, with `timeout`, and of a start.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn restart(
+        &self,
+        target: Target,
+        timeout: Option<Duration>,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let usual = timeout.map_or(STOP, |timeout| timeout.saturating_add(STOP_MARGIN)).saturating_add(CHANGE);
+        let request = Request::Restart { target, timeout };
+        self.ask("restart the container", request, deadline.resolve(Some(usual)), done).await
+    }
+
+    /// Has all processes of a container stand still. Usual deadline: 60 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn pause(&self, target: Target, deadline: Deadline) -> Result<(), ClientError> {
+        self.ask("pause the container", Request::Pause { target }, deadline.resolve(Some(CHANGE)), done).await
+    }
+
+    /// Has them go on. Usual deadline: 60 s.
+    ///
+    /// # Errors
+    /// See [`Self::version`].
+    pub async fn unpause(&self, target: Target, deadline: Deadline) -> Result<(), ClientError> {
+        self.ask("unpause the container", Request::Unpause { target }, deadline.resolve(Some(CHANGE)), done).await
+    }
+
     /// Waits until an executed process has ended. Usually no deadline.
     ///
     /// # Errors
@@ -464,6 +606,8 @@ impl Client {
 
     /// Reads a container's output. The deadline is that of the whole stream; usually there is none.
     ///
+    /// With `is_following` it returns once the place in the log is found: what is said from then on comes, whatever the caller does next.
+    ///
     /// # Errors
     /// See [`Self::version`].
     pub async fn logs(
@@ -472,9 +616,24 @@ impl Client {
         options: LogsOptions,
         deadline: Deadline,
     ) -> Result<LogStream, ClientError> {
+        const WHAT: &str = "read the logs";
         let LogsOptions { is_following, tail } = options;
         let limit = deadline.resolve(None);
-        let call = self.stream("read the logs", Request::Logs { target, is_following, tail }, limit).await?;
+        let call = within(WHAT, limit, async {
+            let connection = self.connection().await?;
+            let has_word = is_following && connection.welcome().version >= TEXT_VERSION;
+            let mut call =
+                Underway::begin(&connection, WHAT, Request::Logs { target, is_following, tail }, true).await?;
+            if has_word {
+                match call.next_item().await {
+                    // The reply tells why there is none.
+                    Some(Item::Follows) | None => {}
+                    Some(other) => return Err(call.wrong_item(&other)),
+                }
+            }
+            Ok(call)
+        })
+        .await?;
         Ok(LogStream::new(call, limit))
     }
 

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use contd_protocol::api::{Call, Cancel, Credit, INITIAL_CREDIT, Item, Reply, Request, Response, StreamItem, VERSIONS};
+use contd_protocol::api::{
+    Call, Cancel, Credit, INITIAL_CREDIT, Item, Reply, Request, Response, StreamItem, TEXT_VERSION, VERSIONS,
+};
 use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::{
     Frame, FrameReader, Hello, HelloReply, Kind, MAX_API_BODY_BYTES, VersionRange, decode, negotiate,
 };
-use contd_types::ApiError;
+use contd_types::{ApiError, ErrorKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -155,16 +157,28 @@ async fn converse(
         while let Some(frame) = read_frame(&mut receive, &mut reader).await? {
             match frame.kind {
                 Kind::Call => {
-                    let Call { id, request } = decode(&frame.body).map_err(io::Error::other)?;
+                    let Call { id, request }: Call = decode(&frame.body).map_err(io::Error::other)?;
+                    let request = request.plain().map_err(io::Error::other)?;
                     log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
                     let credit = Arc::new(Semaphore::new(usize::try_from(INITIAL_CREDIT).unwrap_or(0)));
                     let (cancel, cancelled) = watch::channel(false);
                     calls.open.insert(id, (Arc::clone(&credit), cancel));
                     let (out, hang_up) = (out.clone(), Arc::clone(&hang_up));
                     let caller = Caller { id, version, credit, out: out.clone(), cancelled, hang_up };
+                    let follows =
+                        matches!(request, Request::Logs { is_following: true, .. }) && version >= TEXT_VERSION;
+                    let first = follows.then(|| caller.clone());
                     let answer = script(request, caller);
                     running.spawn(async move {
-                        let reply = Reply { id, result: answer.await };
+                        if let Some(caller) = first {
+                            drop(caller.item(Item::Follows).await);
+                        }
+                        let form = |response: Response| {
+                            response
+                                .for_version(version)
+                                .map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
+                        };
+                        let reply = Reply { id, result: answer.await.and_then(form) };
                         if let Ok(frame) = Frame::new(version, Kind::Reply, &reply) {
                             drop(out.send(frame.to_bytes()).await);
                         }

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 pub mod pidfd;
+pub mod terminal;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use contd_types::WindowSize;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -62,7 +63,7 @@ pub(crate) struct RootConfig {
 pub struct Process {
     #[serde(default)]
     pub(crate) terminal: bool,
-    console_size: Option<Value>,
+    console_size: Option<ConsoleSize>,
     pub(crate) user: User,
     #[serde(default)]
     pub(crate) args: Option<Vec<String>>,
@@ -82,6 +83,16 @@ pub struct Process {
     io_priority: Option<Value>,
     #[serde(rename = "execCPUAffinity")]
     exec_cpu_affinity: Option<Value>,
+}
+
+/// `process.consoleSize`, in characters.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsoleSize {
+    #[serde(default)]
+    height: u16,
+    #[serde(default)]
+    width: u16,
 }
 
 /// `process.user`.
@@ -271,12 +282,14 @@ impl Process {
         Ok(process)
     }
 
+    /// Returns the size of its terminal, if it is to have one.
+    pub(crate) fn terminal(&self) -> Option<WindowSize> {
+        let ConsoleSize { height, width } = self.console_size.unwrap_or_default();
+        self.terminal.then_some(WindowSize { rows: height, columns: width })
+    }
+
     fn refuse_what_is_not_implemented(&self) -> Result<(), Fault> {
-        if self.terminal {
-            return Err(Fault::unsupported("process.terminal"));
-        }
         refuse([
-            ("process.consoleSize", &self.console_size),
             ("process.commandLine", &self.command_line),
             ("process.user.username", &self.user.username),
             ("process.apparmorProfile", &self.apparmor_profile),

@@ -98,7 +98,7 @@ pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
 impl Target<'_> {
     /// Forks a launcher that makes the process. Only legal with one thread, in a program that was sealed by
     /// [`sealed::ensure`]. The caller must reap the launcher and the process in its answer
-    /// ([`Launcher::answer_to_exec`]).
+    /// ([`Launcher::answer`]).
     ///
     /// # Errors
     /// [`LaunchError::Fault`] when the container is gone or has no room for a process, [`LaunchError::Talk`].
@@ -143,7 +143,7 @@ impl Target<'_> {
             Ok((pid, master))
         });
         let (report, master) = match begun {
-            Ok((pid, master)) => (Report::Ready { pid }, master),
+            Ok((pid, master)) => (Report::Ready { pid, has_other_line: false }, master),
             Err(fault) => (Report::Failed(fault), None),
         };
         let master: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();

@@ -4,7 +4,7 @@
 //! session, user namespace's root, namespaces, loopback, hostname
 //!   → file systems made (the old `/proc` must still be visible for that in a user namespace)
 //!   → root attached, pivot, old root detached          from here on nothing of the host can be named
-//!   → mounts, devices, links, sysctls, read-only and masked paths, read-only root
+//!   → mounts, devices, links, terminal, sysctls, read-only and masked paths, read-only root
 //!   → user, rights                                      "ready"; waits for "go"; seccomp, exec
 //! ```
 //!
@@ -27,18 +27,19 @@ pub use exec::PreparedExec;
 pub use fds::FdTable;
 pub use process::{ProcessContext, become_process};
 pub(crate) use root::unmount_host;
+pub use terminal::Terminal;
 
 use crate::fault::Fault;
 use crate::plan::{Join, Plan};
 use crate::prepare::namespaces::NEW_CGROUP;
 use crate::sys::{self, rights};
 
-/// Carries out the plan up to the entrypoint's user and rights. Only legal in a process with one thread in namespaces
+/// Carries out the plan up to the entrypoint's user and rights; returns its terminal if it is to have one. Only legal in a process with one thread in namespaces
 /// of its own: a mount namespace at least.
 ///
 /// # Errors
 /// [`Fault`]; the process must end then.
-pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<(), Fault> {
+pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<Option<Terminal>, Fault> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Fault::kernel("", what, &error)
@@ -80,10 +81,16 @@ pub fn set_up(plan: &Plan, fds: &FdTable) -> Result<(), Fault> {
         devices::make_all(&root, &plan.devices, fds)?;
         devices::link_all(&root)?;
     }
+    let terminal = plan.terminal.map(Terminal::open).transpose()?;
+    if let Some(terminal) = &terminal {
+        terminal::give(&terminal.slave, plan.process.uid)?;
+        terminal::make_console(&root, &terminal.slave)?;
+    }
     mounts::make_dev_read_only(&root, plan)?;
     paths::write_sysctls(&root, &plan.sysctls)?;
     paths::make_cwd(&root, &plan.process.cwd)?;
     paths::make_all_read_only(&root, &plan.readonly_paths)?;
     paths::mask_all(&root, &plan.masked_paths)?;
-    root::finish(&root, &plan.root)
+    root::finish(&root, &plan.root)?;
+    Ok(terminal)
 }

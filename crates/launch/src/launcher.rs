@@ -136,31 +136,19 @@ impl Launcher {
         self.orders.as_fd()
     }
 
-    /// Waits for the answer.
+    /// Waits for the answer: the process that waits, and the master of its terminal if it has one.
     ///
     /// # Errors
     /// [`LaunchError`]. An init that was cloned already ends by itself; the caller must reap it.
-    pub fn answer(mut self) -> Result<Waiting, LaunchError> {
+    pub fn answer(mut self) -> Result<(Waiting, Option<OwnedFd>), LaunchError> {
         match self.orders.receive::<Report>().map_err(|source| LaunchError::Talk { source })? {
-            Some((Report::Ready { pid }, fds)) => {
+            Some((Report::Ready { pid, has_other_line }, fds)) => {
+                let mut fds = fds.into_iter();
                 // A slot that did not fit the bundle has made another init, with another socket.
-                let line = fds.into_iter().next().map_or(self.line, Wire::from);
-                Ok(Waiting { pid, line })
+                let other = if has_other_line { fds.next() } else { None };
+                let line = other.map_or(self.line, Wire::from);
+                Ok((Waiting { pid, line }, fds.next()))
             }
-            Some((Report::Failed(fault), _)) => Err(LaunchError::Fault(fault)),
-            None => Err(LaunchError::Silent),
-        }
-    }
-}
-
-impl Launcher {
-    /// Waits for the answer to an exec: the process that waits, and the master of its terminal if it has one.
-    ///
-    /// # Errors
-    /// As [`Self::answer`].
-    pub fn answer_to_exec(mut self) -> Result<(Waiting, Option<OwnedFd>), LaunchError> {
-        match self.orders.receive::<Report>().map_err(|source| LaunchError::Talk { source })? {
-            Some((Report::Ready { pid }, fds)) => Ok((Waiting { pid, line: self.line }, fds.into_iter().next())),
             Some((Report::Failed(fault), _)) => Err(LaunchError::Fault(fault)),
             None => Err(LaunchError::Silent),
         }
@@ -226,6 +214,8 @@ struct Made {
     pid: i32,
     /// The socket for "go", if not the first one.
     other_line: Option<Wire>,
+    /// The master of init's terminal.
+    terminal: Option<OwnedFd>,
 }
 
 impl Own {
@@ -240,9 +230,10 @@ impl Own {
             })
         };
         let sent = match result {
-            Ok(Made { pid, other_line }) => {
-                let fds: Vec<BorrowedFd<'_>> = other_line.iter().map(AsFd::as_fd).collect();
-                orders.send(&Report::Ready { pid }, &fds)
+            Ok(Made { pid, other_line, terminal }) => {
+                let line = other_line.iter().map(AsFd::as_fd);
+                let fds: Vec<BorrowedFd<'_>> = line.chain(terminal.iter().map(AsFd::as_fd)).collect();
+                orders.send(&Report::Ready { pid, has_other_line: other_line.is_some() }, &fds)
             }
             Err(Failure::Fault(fault)) => orders.send(&Report::Failed(fault), &[]),
             Err(Failure::Orphaned) => Ok(()),
@@ -259,8 +250,7 @@ fn launch_warm(settings: &Settings, orders: &mut Wire, line: Wire, init_line: Wi
     let init = clone_init(true, SLOT_NAMESPACES, None, line, init_line)?;
     let mut prepared = read_bundle(settings, &hierarchies, orders)?;
     if fit_into_slot(&mut prepared)? {
-        let pid = conduct(prepared, &cgroup, init)?;
-        return Ok(Made { pid, other_line: None });
+        return conduct(prepared, &cgroup, init);
     }
     // The first init ends when its socket closes, which the caller does when it gets our answer.
     let (line, init_line) = Wire::pair().map_err(|error| Fault::kernel("", "make a line to init", &error))?;
@@ -290,8 +280,7 @@ fn launch_cold(
     if let Some(maps) = &prepared.id_maps {
         maps.write(init.pid)?;
     }
-    let pid = conduct(prepared, &cgroup, init)?;
-    Ok(Made { pid, other_line: None })
+    conduct(prepared, &cgroup, init)
 }
 
 fn read_hierarchies() -> Result<Hierarchies, Fault> {
@@ -299,6 +288,7 @@ fn read_hierarchies() -> Result<Hierarchies, Fault> {
 }
 
 fn make_cgroup(hierarchies: &Hierarchies, settings: &Settings, needs: Controllers) -> Result<Cgroup, Fault> {
+    let needs = needs | Controllers::telling();
     Cgroup::create(hierarchies, &settings.cgroup, needs).map_err(|error| cgroup_fault("linux.cgroupsPath", &error))
 }
 
@@ -392,7 +382,7 @@ fn clone_init(
 }
 
 /// Sends the plan, applies the cgroup's limits meanwhile, and waits until init is ready.
-fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<i32, Failure> {
+fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<Made, Failure> {
     let Prepared { plan, fds, limits, oom_score_adj, .. } = prepared;
     if let Some(score) = oom_score_adj {
         // Write it from here: init may have given up the right to, and its /proc is not the host's.
@@ -413,7 +403,9 @@ fn conduct(prepared: Prepared, cgroup: &Cgroup, mut init: ClonedInit) -> Result<
     // Init runs no program of the container before "go", so the limits are in force in time.
     cgroup.apply(&limits).map_err(|error| cgroup_fault("linux.resources", &error))?;
     match init.line.receive::<Readiness>() {
-        Ok(Some((Readiness::Ready, _))) => Ok(init.pid),
+        Ok(Some((Readiness::Ready, fds))) => {
+            Ok(Made { pid: init.pid, other_line: None, terminal: fds.into_iter().next() })
+        }
         Ok(Some((Readiness::Failed(fault), _))) => Err(Failure::Fault(fault)),
         Ok(None) => {
             let what = "init was killed while it set up the container; its memory limit may be too small";

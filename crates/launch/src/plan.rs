@@ -1,6 +1,7 @@
 //! Init's instructions as plain data: made by [`crate::prepare`], sent over [`crate::wire`], carried out by
 //! [`crate::init`]. Every file of the host is a descriptor in the table sent with the plan, never a path.
 
+use contd_types::WindowSize;
 use serde::{Deserialize, Serialize};
 
 use crate::seccomp::Program;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub readonly_paths: Vec<String>,
     /// `linux.sysctl`, checked: key with dots, value.
     pub sysctls: Vec<(String, String)>,
+    /// The size of the terminal that takes the place of descriptors 0, 1 and 2, if there is one.
+    pub terminal: Option<WindowSize>,
     /// The entrypoint.
     pub process: ProcessPlan,
 }

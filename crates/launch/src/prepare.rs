@@ -131,6 +131,7 @@ pub fn prepare(bundle: &Path, config: Config, context: Context<'_>) -> Result<Pr
         masked_paths: inside("linux.maskedPaths", linux.masked_paths)?,
         readonly_paths: inside("linux.readonlyPaths", linux.readonly_paths)?,
         sysctls,
+        terminal: process_config.terminal(),
         process,
     };
     Ok(Prepared {

@@ -38,7 +38,7 @@ pub struct LaunchRequest {
 /// Init's answer to its plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Readiness {
-    /// Init waits for "go".
+    /// Init waits for "go". The master of its terminal comes with it, if it has one.
     Ready,
     /// Init failed.
     Failed(Fault),
@@ -47,11 +47,13 @@ pub(crate) enum Readiness {
 /// The launcher's answer to its caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Init waits for "go". A descriptor sent with it is the socket to init, if it is not the first one; after an exec it is
-    /// the master of the process's terminal.
+    /// The process waits for "go". With it come the socket to it, if it is not the first one, then the master of its terminal, if it
+    /// has one.
     Ready {
-        /// The init's pid on the host; it is a child of the caller.
+        /// Its pid on the host; it is a child of the caller.
         pid: i32,
+        /// Whether a socket comes.
+        has_other_line: bool,
     },
     /// There is no init.
     Failed(Fault),

@@ -83,6 +83,7 @@ impl Assembly {
         .with_cgroup(cgroups.helpers());
         let bundles = Arc::new(DirBundles::new(fs, &config.state_dir));
         let mut parts = Parts::new(Arc::new(store), Arc::new(shims.clone()), Arc::new(rootfs), bundles, journal);
+        parts.meters = Arc::new(contd_meters::CgroupMeters::default());
         parts.judge = Arc::clone(&gate) as Arc<dyn contd_actors::Judge>;
         let runtimes = runtimes(config, programs, &runtime_root, &filters);
         Ok(Self { config: settings(config, cgroups, runtimes)?, parts, shims, gate })

@@ -177,6 +177,9 @@ impl Rules {
             stop_signal: _,
             shutdown_timeout: _,
             is_auto_removed: _,
+            // Its own, which this user may use: FIFOs of root's, opened by whoever may attach.
+            is_interactive: _,
+            has_terminal: _,
             is_elevated,
             rootfs_propagation,
             runtime,

@@ -9,10 +9,15 @@
 use std::time::Duration;
 
 use contd_types::{
-    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerSummary, ExecId, ExecInfo,
-    ExecSpec, Exit, NamespaceId, Pid, RestartPolicy, Signal, Timestamp, WindowSize,
+    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerStats, ContainerSummary, ExecId,
+    ExecInfo, ExecSpec, Exit, NamespaceId, Pid, ProcessInfo, RestartPolicy, Signal, Timestamp, WindowSize,
 };
 use serde::{Deserialize, Serialize};
+
+mod text;
+mod v2;
+
+pub use text::{TEXT_VERSION, Text};
 
 use crate::MAX_API_BODY_BYTES;
 use crate::hello::VersionRange;
@@ -20,7 +25,7 @@ use crate::session::{self, Protocol, Violation};
 pub use crate::session::{Cancel, Credit};
 
 /// The versions of this module.
-pub const VERSIONS: VersionRange = VersionRange { min: 2, max: 2 };
+pub const VERSIONS: VersionRange = VersionRange { min: 2, max: TEXT_VERSION };
 /// Items that the daemon may send on a call before the first [`Credit`].
 pub const INITIAL_CREDIT: u32 = 64;
 /// The most bytes of output in one [`Item::Log`].
@@ -57,6 +62,7 @@ impl Protocol for ApiSocket {
     fn descriptors_of_response(response: &Response) -> usize {
         match response {
             Response::Executes { has_terminal, .. } => 1 + usize::from(*has_terminal),
+            Response::Attached { has_input, .. } => usize::from(*has_input),
             _ => 0,
         }
     }
@@ -239,6 +245,87 @@ pub enum Request {
         /// The new size.
         size: WindowSize,
     },
+    /// Ends a container that runs and starts it again; starts one that does not. → [`Response::Done`] once it runs
+    Restart {
+        /// Which.
+        target: Target,
+        /// Instead of the container's own time-out.
+        timeout: Option<Duration>,
+    },
+    /// Has all processes of a running container stand still. → [`Response::Done`], also when they do
+    Pause {
+        /// Which.
+        target: Target,
+    },
+    /// Has all processes of a paused container go on. → [`Response::Done`], also when they do
+    Unpause {
+        /// Which.
+        target: Target,
+    },
+    /// Reads what a running container uses. → [`Response::Stats`] with one
+    Stats {
+        /// Which.
+        target: Target,
+    },
+    /// Reads what running containers use, by id. → [`Response::Stats`]
+    ListStats {
+        /// Of one namespace, or of all.
+        namespace: Option<NamespaceId>,
+        /// Goes on behind this id.
+        after: Option<ContainerId>,
+    },
+    /// Lists the processes of a running container. → [`Response::Processes`]
+    Processes {
+        /// Which.
+        target: Target,
+    },
+    /// [`Self::Run`], [`Self::Create`] or [`Self::DryRun`] from [`TEXT_VERSION`] on; see [`Self::for_version`].
+    Make(Box<MakeRequest>),
+    /// Opens the standard input of a container that runs or is paused. What it says is in its log: [`Self::Logs`]. →
+    /// [`Response::Attached`]
+    Attach {
+        /// Which.
+        target: Target,
+    },
+    /// Closes the standard input of a container that runs or is paused: its process reads the end once all who are attached have let
+    /// go. Nothing for one with a terminal. → [`Response::Done`]
+    CloseInput {
+        /// Which.
+        target: Target,
+    },
+    /// Changes the size of the terminal of a container that runs or is paused. → [`Response::Done`]
+    Resize {
+        /// Which.
+        target: Target,
+        /// The new size.
+        size: WindowSize,
+    },
+}
+
+/// The verb that is done with the spec of a [`MakeRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MakeKind {
+    /// [`Request::Run`].
+    Run,
+    /// [`Request::Create`].
+    Create,
+    /// [`Request::DryRun`].
+    DryRun,
+}
+
+/// A [`RunRequest`] whose spec is a text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeRequest {
+    /// The verb.
+    pub kind: MakeKind,
+    /// The namespace.
+    pub namespace: NamespaceId,
+    /// The container: [`ContainerSpec`] as JSON. A field that the daemon does not know is refused.
+    pub spec: Text<ContainerSpec>,
+    /// As in [`RunRequest`].
+    pub idempotency_key: Option<String>,
+    /// As in [`RunRequest`].
+    pub is_attached: bool,
 }
 
 impl Request {
@@ -258,13 +345,23 @@ impl Request {
             | Self::ListExecs { target }
             | Self::ExecInput { target, .. }
             | Self::ResizeExec { target, .. }
+            | Self::Restart { target, .. }
+            | Self::Pause { target }
+            | Self::Unpause { target }
+            | Self::Stats { target }
+            | Self::Attach { target }
+            | Self::CloseInput { target }
+            | Self::Resize { target, .. }
+            | Self::Processes { target }
             | Self::Logs { target, .. } => Some(target),
             Self::Exec(exec) | Self::ExecStream(exec) => Some(&exec.target),
             Self::Run(_)
             | Self::Create(_)
             | Self::DryRun(_)
+            | Self::Make(_)
             | Self::Version
             | Self::List { .. }
+            | Self::ListStats { .. }
             | Self::ListNamespaces
             | Self::ShutDown { .. }
             | Self::Events { .. }
@@ -280,6 +377,7 @@ pub struct RunRequest {
     /// The namespace.
     pub namespace: NamespaceId,
     /// The container.
+    #[serde(with = "v2::spec")]
     pub spec: ContainerSpec,
     /// A repeated `Run` with the same key joins the first and gets its answer.
     pub idempotency_key: Option<String>,
@@ -326,10 +424,11 @@ pub enum Response {
         exit: Exit,
     },
     /// All about a container.
-    Info(Box<ContainerInfo>),
+    Info(#[serde(with = "v2::info")] Box<ContainerInfo>),
     /// Some containers, by id.
     Page {
         /// These.
+        #[serde(with = "v2::summaries")]
         containers: Vec<ContainerSummary>,
         /// Whether more lie behind the last.
         has_more: bool,
@@ -360,6 +459,33 @@ pub enum Response {
     },
     /// The executed processes that have not ended.
     Execs(Vec<ExecInfo>),
+    /// The figures of containers.
+    Stats {
+        /// Those that run.
+        stats: Vec<ContainerStats>,
+        /// Where the next page goes on; `None` behind the last.
+        next: Option<ContainerId>,
+    },
+    /// The processes of a container, by pid; at most [`MAX_PROCESSES`].
+    Processes(Vec<ProcessInfo>),
+    /// [`Self::Info`] from [`TEXT_VERSION`] on; see [`Self::for_version`].
+    InfoText(Text<ContainerInfo>),
+    /// [`Self::Page`] from [`TEXT_VERSION`] on.
+    PageText {
+        /// These, by id.
+        containers: Text<Vec<ContainerSummary>>,
+        /// Whether more lie behind the last.
+        has_more: bool,
+    },
+    /// The input of a container. A writing end of it comes with this answer if it is open; it does not block.
+    Attached {
+        /// The container's id.
+        id: ContainerId,
+        /// Whether it has a terminal.
+        has_terminal: bool,
+        /// Whether a writing end comes.
+        has_input: bool,
+    },
 }
 
 /// The daemon that answers.
@@ -399,6 +525,9 @@ pub struct Plan {
 
 /// The most fetched flists in one [`CacheInfo`].
 pub const MAX_CACHED_FLISTS: usize = 4096;
+
+/// The most processes in one [`Response::Processes`].
+pub const MAX_PROCESSES: usize = 4096;
 
 /// One process that serves a mounted flist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -522,6 +651,9 @@ pub enum Item {
         /// Its process id on the host.
         pid: Pid,
     },
+    /// The place in the log is found: what is said from now on follows, whatever the caller does next. The first item of
+    /// [`Request::Logs`] with `is_following`, from [`TEXT_VERSION`] on.
+    Follows,
 }
 
 /// A piece of output.

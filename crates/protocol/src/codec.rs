@@ -38,6 +38,30 @@ pub enum CodecError {
         /// The codec's error.
         source: bincode::error::DecodeError,
     },
+    /// A value has no form as JSON, or JSON is not that value.
+    #[error("{what} as JSON")]
+    Text {
+        /// The type of the value.
+        what: &'static str,
+        /// The error in it.
+        source: serde_json::Error,
+    },
+    /// JSON has more than this version knows.
+    #[error("{what} has fields that are not known here: {}", fields.join(", "))]
+    Unknown {
+        /// The type of the value.
+        what: &'static str,
+        /// The fields.
+        fields: Vec<String>,
+    },
+    /// A message has more than the version of the connection can say.
+    #[error("{what} has more than version {version} of the protocol can say")]
+    TooNew {
+        /// The type of the value.
+        what: &'static str,
+        /// The version.
+        version: u16,
+    },
     /// Bytes are left over behind the message.
     #[error("decode {what}: {extra} bytes are left over")]
     Trailing {

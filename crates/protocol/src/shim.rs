@@ -14,10 +14,8 @@ use crate::MAX_CONTROL_BODY_BYTES;
 use crate::hello::VersionRange;
 use crate::session::{self, NoItem, Protocol};
 
-/// The versions of this module. Version 2 has the requests about executed processes.
-pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 2 };
-/// The first version that knows executed processes; a shim that is older is asked nothing about them.
-pub const EXEC_VERSION: u16 = 2;
+/// The versions of this module. What each has added: [`Request::least_version`].
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 3 };
 /// The name and version of contd-shim, in its hello and in the leases of shims and of the holder.
 pub const AGENT: &str = concat!("contd-shim/", env!("CARGO_PKG_VERSION"));
 /// The most calls under way on one connection to a shim.
@@ -63,6 +61,18 @@ pub struct TaskSpec {
     pub drain_timeout: Duration,
     /// How long the runtime may take for one operation before it is killed.
     pub runtime_timeout: Duration,
+    /// Its input, and its terminal.
+    #[serde(default)]
+    pub input: TaskInput,
+}
+
+/// The input of a container's own process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskInput {
+    /// Whether its standard input is open for callers; otherwise it is `/dev/null`, or a terminal that nobody types at.
+    pub is_open: bool,
+    /// Whether it has a terminal; then so does the process of its bundle.
+    pub has_terminal: bool,
 }
 
 /// The place in a log where the output of a run begins: what the run before has left there is ended first.
@@ -133,6 +143,8 @@ pub mod files {
     pub const EXIT: &str = "exit.json";
     /// The executed processes as JSON; written by the shim before one runs, and when one has ended.
     pub const EXECS: &str = "execs.json";
+    /// The FIFO of the container's standard input; absent when that is not open, or not any more.
+    pub const STDIN: &str = "stdin";
     /// The FIFO of the container's standard output.
     pub const STDOUT: &str = "stdout";
     /// The FIFO of the container's standard error.
@@ -174,6 +186,7 @@ impl Protocol for ShimSocket {
     fn descriptors_of_request(request: &Request) -> usize {
         match request {
             Request::Exec { process, .. } if process.terminal.is_none() => 3,
+            Request::GiveTerminal => 1,
             _ => 0,
         }
     }
@@ -181,6 +194,7 @@ impl Protocol for ShimSocket {
     fn descriptors_of_response(response: &Response) -> usize {
         match response {
             Response::Executes { has_terminal, .. } => 1 + usize::from(*has_terminal),
+            Response::Terminal { is_there } => usize::from(*is_there),
             _ => 0,
         }
     }
@@ -251,6 +265,39 @@ pub enum Request {
     },
     /// Lists the executed processes that have not ended. → [`Response::Execs`]
     Execs,
+    /// Closes the standard input of the container: its process reads the end once all callers have let go of it. Nothing for one with a
+    /// terminal. → [`Response::Done`]
+    CloseInput,
+    /// Changes the size of the container's terminal. → [`Response::Done`]
+    Resize {
+        /// The new size.
+        size: WindowSize,
+    },
+    /// Asks for the master of the container's terminal, to keep it open beside the shim. → [`Response::Terminal`]
+    Terminal,
+    /// Gives the master back to a successor that has none; it comes with the request. → [`Response::Done`]
+    GiveTerminal,
+}
+
+impl Request {
+    /// Returns the first version that has this request: a shim that is older hangs up at it.
+    pub fn least_version(&self) -> u16 {
+        match self {
+            Self::Create
+            | Self::Start
+            | Self::State
+            | Self::Kill { .. }
+            | Self::Wait
+            | Self::Pause
+            | Self::Resume
+            | Self::Delete { .. }
+            | Self::RotateLog
+            | Self::Shutdown
+            | Self::HandOver { .. } => 1,
+            Self::Exec { .. } | Self::WaitExec { .. } | Self::KillExec { .. } | Self::Execs => 2,
+            Self::CloseInput | Self::Resize { .. } | Self::Terminal | Self::GiveTerminal => 3,
+        }
+    }
 }
 
 /// A process to execute; what is absent is as in the bundle.
@@ -299,6 +346,11 @@ pub enum Response {
     },
     /// The executed processes that have not ended.
     Execs(Vec<ExecInfo>),
+    /// The master of the container's terminal.
+    Terminal {
+        /// Whether it comes; it does not when a predecessor has died with it.
+        is_there: bool,
+    },
 }
 
 /// Where a container is, as its shim sees it.

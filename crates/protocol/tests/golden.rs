@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use contd_protocol::{api, flistfs, shim};
 use contd_types::{
-    ApiError, ContainerId, ContainerName, ContainerRef, ContainerSpec, Entrypoint, ErrorKind, ExecId, ExecInfo,
-    ExecSpec, Exit, ExitCause, ExitSource, NamespaceId, Pid, Signal, Timestamp, WindowSize,
+    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSpec, ContainerStats, CpuUsage,
+    Entrypoint, ErrorKind, ExecId, ExecInfo, ExecSpec, Exit, ExitCause, ExitSource, IoUsage, MemoryUsage, NamespaceId,
+    NetworkUsage, Pid, PidsUsage, PressureUsage, ProcessInfo, Signal, Timestamp, Usage, WindowSize,
 };
 
 #[track_caller]
@@ -87,6 +88,123 @@ fn verbs_about_executed_processes_keep_their_numbers() {
 }
 
 #[test]
+fn verbs_about_running_containers_keep_their_numbers() {
+    let call = |request| api::Call { id: 7, request };
+    let target_hex = "0200000000000000 6e73 0300000000000000 776562";
+    let restart = api::Request::Restart { target: target(), timeout: Some(Duration::from_secs(3)) };
+    pinned(&call(restart), &format!("0700000000000000 1a000000 {target_hex} 01 0300000000000000 00000000"));
+    pinned(&call(api::Request::Pause { target: target() }), &format!("0700000000000000 1b000000 {target_hex}"));
+    pinned(&call(api::Request::Unpause { target: target() }), &format!("0700000000000000 1c000000 {target_hex}"));
+    pinned(&call(api::Request::Stats { target: target() }), &format!("0700000000000000 1d000000 {target_hex}"));
+    pinned(&call(api::Request::ListStats { namespace: None, after: None }), "0700000000000000 1e000000 00 00");
+    pinned(&call(api::Request::Processes { target: target() }), &format!("0700000000000000 1f000000 {target_hex}"));
+    pinned(&call(api::Request::Attach { target: target() }), &format!("0700000000000000 21000000 {target_hex}"));
+    pinned(&call(api::Request::CloseInput { target: target() }), &format!("0700000000000000 22000000 {target_hex}"));
+    let resize = api::Request::Resize { target: target(), size: WindowSize { rows: 50, columns: 132 } };
+    pinned(&call(resize), &format!("0700000000000000 23000000 {target_hex} 3200 8400"));
+    let id = ContainerId::from_random([0xab; 16]);
+    let id_hex = format!("2000000000000000 {}", "6162".repeat(16));
+    let reply = |result| api::Reply { id: 2, result: Ok(result) };
+    let usage = Usage {
+        cpu: CpuUsage { total_ns: Some(1), user_ns: Some(2), ..CpuUsage::default() },
+        memory: MemoryUsage { bytes: Some(3), oom_kills: Some(4), ..MemoryUsage::default() },
+        pids: PidsUsage { count: Some(5), limit: None },
+        io: IoUsage { writes: Some(6), ..IoUsage::default() },
+        pressure: PressureUsage { io_ns: Some(7), ..PressureUsage::default() },
+    };
+    let network = NetworkUsage { received_bytes: 1, sent_bytes: 2, received_packets: 3, sent_packets: 4 };
+    let stats = ContainerStats {
+        id: id.clone(),
+        name: ContainerName::new("c").expect("valid"),
+        namespace: NamespaceId::new("n").expect("valid"),
+        pid: Pid(9),
+        monotonic_ns: 8,
+        usage,
+        network: Some(network),
+    };
+    let number = |number: u8| format!("{number:02x}00000000000000");
+    let some = |given: u8| format!("01 {}", number(given));
+    let usage_hex = format!(
+        "{} {} 00 00 00 00  {} 00 00 00 00 00 00 {}  {} 00  00 00 00 {}  00 00 {}",
+        some(1),
+        some(2),
+        some(3),
+        some(4),
+        some(5),
+        some(6),
+        some(7)
+    );
+    let network_hex = [1, 2, 3, 4].map(number).concat();
+    let stats_hex = format!(
+        "{id_hex} 0100000000000000 63 0100000000000000 6e 09000000 0800000000000000 {usage_hex} 01 {network_hex}"
+    );
+    pinned(
+        &reply(api::Response::Stats { stats: vec![stats], next: Some(id) }),
+        &format!("0200000000000000 00000000 0d000000 0100000000000000 {stats_hex} 01 {id_hex}"),
+    );
+    let process = ProcessInfo {
+        pid: Pid(9),
+        container_pid: Pid(1),
+        parent: Pid(8),
+        uid: 7,
+        state: 'S',
+        cpu_ns: 6,
+        resident_bytes: 5,
+        started: Timestamp(4),
+        command: vec!["sh".into()],
+    };
+    pinned(
+        &reply(api::Response::Processes(vec![process])),
+        "0200000000000000 00000000 0e000000 0100000000000000 09000000 01000000 08000000 07000000 53 0600000000000000
+         0500000000000000 0400000000000000 0100000000000000 0200000000000000 7368",
+    );
+}
+
+#[test]
+fn texts_keep_their_places() {
+    let spec = ContainerSpec::new(ContainerName::new("c").expect("valid"), "f");
+    let namespace = NamespaceId::new("n").expect("valid");
+    let hex = |json: String| {
+        let bytes: String = json.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let length: String =
+            u64::try_from(json.len()).expect("small").to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        length + &bytes
+    };
+    let json = serde_json::to_string(&spec).expect("JSON");
+    let make = api::MakeRequest {
+        kind: api::MakeKind::DryRun,
+        namespace: namespace.clone(),
+        spec: api::Text::new(&spec).expect("JSON"),
+        idempotency_key: None,
+        is_attached: true,
+    };
+    pinned(
+        &api::Call { id: 7, request: api::Request::Make(Box::new(make)) },
+        &format!("0700000000000000 20000000 02000000 0100000000000000 6e {} 00 01", hex(json)),
+    );
+    let info = ContainerInfo::new(
+        ContainerId::from_random([0xab; 16]),
+        namespace,
+        spec,
+        contd_types::State::Creating,
+        Timestamp(1),
+    );
+    let json = serde_json::to_string(&info).expect("JSON");
+    let reply = |result| api::Reply { id: 2, result: Ok(result) };
+    pinned(
+        &reply(api::Response::InfoText(api::Text::new(&info).expect("JSON"))),
+        &format!("0200000000000000 00000000 0f000000 {}", hex(json)),
+    );
+    let id = ContainerId::from_random([0xab; 16]);
+    let id_hex = format!("2000000000000000 {}", "6162".repeat(16));
+    let attached = api::Response::Attached { id, has_terminal: true, has_input: false };
+    pinned(&reply(attached), &format!("0200000000000000 00000000 11000000 {id_hex} 01 00"));
+    pinned(&api::StreamItem { id: 2, item: api::Item::Follows }, "0200000000000000 06000000");
+    let page = api::Response::PageText { containers: api::Text::new(&Vec::new()).expect("JSON"), has_more: true };
+    pinned(&reply(page), "0200000000000000 00000000 10000000 0200000000000000 5b5d 01");
+}
+
+#[test]
 fn answers_about_executed_processes_keep_their_numbers() {
     let (exec, exec_hex) = exec();
     let id = ContainerId::from_random([0xab; 16]);
@@ -112,6 +230,13 @@ fn answers_about_executed_processes_keep_their_numbers() {
     let kill = shim::Request::KillExec { exec, signal: Signal::KILL };
     pinned(&call(kill), &format!("0300000000000000 0d000000 {exec_hex} 09"));
     pinned(&call(shim::Request::Execs), "0300000000000000 0e000000");
+    pinned(&call(shim::Request::CloseInput), "0300000000000000 0f000000");
+    let size = WindowSize { rows: 50, columns: 132 };
+    pinned(&call(shim::Request::Resize { size }), "0300000000000000 10000000 3200 8400");
+    pinned(&call(shim::Request::Terminal), "0300000000000000 11000000");
+    pinned(&call(shim::Request::GiveTerminal), "0300000000000000 12000000");
+    let terminal = shim::Response::Terminal { is_there: true };
+    pinned(&shim::Reply { id: 3, result: Ok(terminal) }, "0300000000000000 00000000 06000000 01");
     let executes = shim::Response::Executes { pid: Pid(9), has_terminal: false };
     pinned(&shim::Reply { id: 3, result: Ok(executes) }, "0300000000000000 00000000 04000000 09000000 00");
     let execs = shim::Response::Execs(vec![info]);

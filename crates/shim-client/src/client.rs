@@ -8,6 +8,7 @@ use std::time::Duration;
 use contd_protocol::shim::{ExecProcess, TaskSpec, TaskState};
 use contd_types::{
     ApiError, ContainerId, ErrorKind, ExecId, ExecInfo, Exit, Explain, NamespaceId, Pid, RequestId, Shortage, Signal,
+    WindowSize,
 };
 use futures_util::future::BoxFuture;
 
@@ -125,6 +126,8 @@ pub trait Shim: Send + Sync + std::fmt::Debug {
     fn state(&self) -> BoxFuture<'_, Result<TaskState, ShimError>>;
     /// Sends a signal to its init, or to all its processes.
     fn kill(&self, signal: Signal, is_for_all: bool) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Freezes all its processes, or thaws them.
+    fn set_paused(&self, is_paused: bool) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Waits for its end, without a deadline. [`ShimError::Lost`] when the shim goes first.
     fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>>;
     /// Removes what the runtime keeps of it; kills it first when `force`.
@@ -146,6 +149,12 @@ pub trait Shim: Send + Sync + std::fmt::Debug {
     fn kill_exec(&self, exec: ExecId, signal: Signal) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Lists the executed processes that have not ended.
     fn execs(&self) -> BoxFuture<'_, Result<Vec<ExecInfo>, ShimError>>;
+    /// Opens a writing end of its standard input; `None` when that is not open, not any more, or nobody reads it.
+    fn open_input(&self) -> BoxFuture<'_, Result<Option<OwnedFd>, ShimError>>;
+    /// Lets its process read the end of its standard input, once all who have opened it have let go. Nothing for a terminal.
+    fn close_input(&self) -> BoxFuture<'_, Result<(), ShimError>>;
+    /// Changes the size of its terminal.
+    fn resize(&self, size: WindowSize) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Begins the next file of its log, unless there is no output in this one.
     fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>>;
     /// Ends the shim and waits until it is gone.
@@ -285,9 +294,19 @@ pub enum ShimError {
         /// The container.
         id: ContainerId,
     },
-    /// It is of a version that executes no processes, from before the node was upgraded.
-    #[error("{verb} container {id}: its shim is of an older version, which executes no processes")]
-    NoExec {
+    /// Its standard input could not be opened.
+    #[error("open the input of container {id} at {}", path.display())]
+    OpenInput {
+        /// The container.
+        id: ContainerId,
+        /// The FIFO.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is of a version that cannot do this, from before the node was upgraded.
+    #[error("{verb} container {id}: its shim is of an older version, which cannot do this")]
+    TooOld {
         /// The container.
         id: ContainerId,
         /// The request.
@@ -325,10 +344,11 @@ impl Explain for ShimError {
             | Self::Lease { .. }
             | Self::WriteTask { .. }
             | Self::List { .. }
+            | Self::OpenInput { .. }
             | Self::CleanUp { .. } => ErrorKind::Internal,
             Self::PathTooLong { .. } => ErrorKind::InvalidArgument,
             Self::Connect { .. } | Self::Lost { .. } => ErrorKind::Unavailable,
-            Self::Protocol { .. } | Self::NoExec { .. } => ErrorKind::VersionMismatch,
+            Self::Protocol { .. } | Self::TooOld { .. } => ErrorKind::VersionMismatch,
             Self::Silent { .. } => ErrorKind::Timeout,
             Self::Refused { source, .. } => source.kind,
             Self::Orphaned { .. } | Self::StillAlive { .. } => ErrorKind::Conflict,
@@ -346,14 +366,16 @@ impl Explain for ShimError {
             Self::Spawn { binary, .. } => Some(format!("check that {} exists and can be run", binary.display())),
             Self::PathTooLong { .. } => Some("use a shorter run directory".to_owned()),
             Self::NoThread { .. } => Some("retry in a moment".to_owned()),
-            Self::EndedEarly { .. } | Self::Lease { .. } | Self::WriteTask { .. } | Self::List { .. } => {
-                Some("check the run directory: space, rights".to_owned())
-            }
+            Self::EndedEarly { .. }
+            | Self::Lease { .. }
+            | Self::WriteTask { .. }
+            | Self::OpenInput { .. }
+            | Self::List { .. } => Some("check the run directory: space, rights".to_owned()),
             Self::Connect { .. } | Self::Lost { .. } | Self::Silent { .. } => {
                 Some("inspect the container; it is re-attached or reported as lost by itself".to_owned())
             }
             Self::Protocol { .. } => Some("the shim may be of another version: see `contd version`".to_owned()),
-            Self::NoExec { id, .. } => {
+            Self::TooOld { id, .. } => {
                 Some(format!("replace it, the container does not notice: contd shim upgrade {id}"))
             }
             Self::Refused { source, .. } => source.hint.clone(),

@@ -16,6 +16,8 @@ pub const EXEC: Duration = Duration::from_secs(20);
 pub const STATE: Duration = Duration::from_secs(2);
 /// A signal, or one call of the runtime.
 pub const KILL: Duration = Duration::from_secs(5);
+/// Processes that wait in the kernel keep a cgroup from freezing, and the shim gives up on them by itself.
+pub const PAUSE: Duration = Duration::from_secs(20);
 /// The runtime kills, waits and removes cgroups.
 pub const DELETE: Duration = Duration::from_secs(30);
 /// The shim has nothing left to do; also how long its process may then take to end.

@@ -15,7 +15,7 @@ use contd_protocol::hello::HELLO_VERSION;
 use contd_protocol::shim::{ExecProcess, Request, Response, TaskState, VERSIONS};
 use contd_protocol::{Frame, HelloReply, Kind, MAX_CONTROL_BODY_BYTES, Refusal, VersionRange};
 use contd_shim_client::{Attached, ShimClient, ShimError};
-use contd_types::{ApiError, ErrorKind, ExecId, Exit, ExitCause, Explain, Pid, Signal, Timestamp};
+use contd_types::{ApiError, ErrorKind, ExecId, Exit, ExitCause, Explain, Pid, Signal, Timestamp, WindowSize};
 use tokio::sync::{Notify, mpsc};
 
 const SOON: Duration = Duration::from_secs(300);
@@ -306,9 +306,11 @@ async fn a_shim_of_before_an_upgrade_is_asked_nothing_that_it_does_not_know() {
         shim.wait_exec(exec).await.expect_err("no exec"),
         shim.kill_exec(exec, Signal::KILL).await.expect_err("no exec"),
         shim.execs().await.expect_err("no exec"),
+        shim.close_input().await.expect_err("no input"),
+        shim.resize(WindowSize { rows: 1, columns: 1 }).await.expect_err("no terminal"),
     ];
     for failure in failures {
-        assert!(matches!(failure, ShimError::NoExec { .. }), "{failure:?}");
+        assert!(matches!(failure, ShimError::TooOld { .. }), "{failure:?}");
         assert!(failure.hint().expect("a hint").contains("contd shim upgrade"), "{failure:?}");
     }
     // The connection is as it was.

@@ -30,6 +30,7 @@ impl crate::common::contract::Node for FakeNode {
             log_start: None,
             drain_timeout: Duration::from_secs(1),
             runtime_timeout: Duration::from_secs(1),
+            input: contd_protocol::shim::TaskInput::default(),
         }
     }
 

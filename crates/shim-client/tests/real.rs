@@ -128,6 +128,7 @@ impl Node for RealNode {
             log_start: None,
             drain_timeout: Duration::from_secs(2),
             runtime_timeout: Duration::from_secs(120),
+            input: contd_protocol::shim::TaskInput::default(),
         }
     }
 

@@ -28,6 +28,12 @@ pub(crate) enum TaskError {
     /// Its output could not be prepared.
     #[error("prepare the output of container {id}")]
     Output { id: ContainerId, source: PumpError },
+    /// Its input could not be prepared, or closed.
+    #[error("prepare the input of container {id}")]
+    Input { id: ContainerId, source: io::Error },
+    /// Its terminal cannot be used.
+    #[error("use the terminal of container {id}")]
+    Terminal { id: ContainerId, source: io::Error },
     /// It was made, but cannot be looked after; it was killed.
     #[error("look after container {id}")]
     Adopt { id: ContainerId, source: InitError },
@@ -74,6 +80,8 @@ impl Explain for TaskError {
             Self::Busy { .. } => ErrorKind::Busy,
             Self::Undying { .. } => ErrorKind::Timeout,
             Self::Output { .. }
+            | Self::Input { .. }
+            | Self::Terminal { .. }
             | Self::Adopt { .. }
             | Self::AdoptExec { .. }
             | Self::Record { .. }
@@ -101,6 +109,8 @@ impl Explain for TaskError {
             Self::AdoptExec { .. } => "repeat it; see the shim's log",
             Self::Runtime(source) => return source.hint(),
             Self::Output { .. } => "the log's directory must exist, and the disk must have room",
+            Self::Input { .. } => "the run directory must be a writable tmpfs of this user",
+            Self::Terminal { .. } => "repeat in a moment; see the shim's log",
             Self::Adopt { .. } => "delete the container and create it again",
             Self::Record { source, .. } => source.hint(),
             Self::ReadRecord { .. } => "the run directory must be a readable tmpfs of this user",

@@ -36,6 +36,8 @@ enum Token {
     Operation,
     Init,
     Output(Stream),
+    Console,
+    ConsoleInput,
     Exec(ExecId),
     Connection(u64),
 }
@@ -157,12 +159,22 @@ impl EventLoop {
         let operation = self.task.operation_fd().map(|fd| (Token::Operation, fd, input));
         let init = self.task.init_fd().map(|(fd, flags)| (Token::Init, fd, flags));
         let output = self.task.pump.wanted().map(move |(stream, fd)| (Token::Output(stream), fd, input));
+        let console = self.task.console_fd().map(|(fd, flags)| (Token::Console, fd, flags));
+        let typed = self.task.console_input_fd().map(|fd| (Token::ConsoleInput, fd, input));
         let execs = self.task.exec_fds().map(|(exec, fd, flags)| (Token::Exec(exec), fd, flags));
         let connections = self
             .connections
             .iter()
             .map(|(number, connection)| (Token::Connection(*number), connection.fd(), connection.wanted()));
-        listener.into_iter().chain([signals]).chain(operation).chain(init).chain(output).chain(execs).chain(connections)
+        let own = listener
+            .into_iter()
+            .chain([signals])
+            .chain(operation)
+            .chain(init)
+            .chain(output)
+            .chain(console)
+            .chain(typed);
+        own.chain(execs).chain(connections)
     }
 
     fn dispatch(&mut self, token: Token, ready: PollFlags) {
@@ -172,6 +184,8 @@ impl EventLoop {
             Token::Operation => self.task.on_operation_done(),
             Token::Init => self.task.on_init_ended(),
             Token::Output(stream) => self.task.pump.on_readable(stream),
+            Token::Console => self.task.on_console_ready(ready),
+            Token::ConsoleInput => self.task.on_console_input(),
             Token::Exec(exec) => self.task.on_exec_ready(exec),
             Token::Connection(number) => self.serve(number, ready),
         }

@@ -19,6 +19,7 @@
 
 mod args;
 mod clock;
+mod console;
 mod daemonize;
 mod diagnostics;
 mod error;
@@ -27,6 +28,7 @@ mod event_loop;
 pub mod fuzzing;
 mod holder;
 mod init;
+mod input;
 mod leftover;
 mod log;
 mod process;

@@ -64,12 +64,7 @@ impl End {
     pub(crate) fn cause(&self) -> (ExitCause, ExitSource) {
         match self {
             Self::Known(ProcessExit::Code(code), source) => (ExitCause::Code(*code), *source),
-            Self::Known(ProcessExit::Signal(number), source) => {
-                match u8::try_from(*number).ok().and_then(|number| Signal::new(number).ok()) {
-                    Some(signal) => (ExitCause::Signal(signal), *source),
-                    None => (ExitCause::Unknown(format!("the kernel reports signal {number}")), ExitSource::Unknown),
-                }
-            }
+            Self::Known(ProcessExit::Signal(number), source) => ExitCause::from_signal(*number, *source),
             Self::Unknown(reason) => (ExitCause::Unknown(reason.clone()), ExitSource::Unknown),
         }
     }

@@ -142,7 +142,18 @@ impl Pump {
         self.close();
         self.log.reopen().map_err(|source| PumpError::OpenLog { source })?;
         let [stdout, stderr] = &mut self.sources;
-        Ok(Stdio { stdout: stdout.open()?, stderr: stderr.open()? })
+        Ok(Stdio { stdin: None, stdout: stdout.open()?, stderr: stderr.open()? })
+    }
+
+    /// Opens one more writing end of standard output: for a terminal, whose output comes through us.
+    pub(crate) fn open_writer(&self) -> Result<File, PumpError> {
+        let [stdout, _] = &self.sources;
+        stdout.open_fifo(OpenOptions::new().write(true))
+    }
+
+    /// Tells whether what comes is taken now.
+    pub(crate) fn takes(&self) -> bool {
+        self.is_reading && self.retry_at.is_none()
     }
 
     /// Begins to read. Until then the FIFOs hold only what the runtime itself has said.
@@ -176,10 +187,10 @@ impl Pump {
 
     /// Returns the descriptors to wait on.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
-        let is_open = self.is_reading && self.retry_at.is_none();
+        let takes = self.takes();
         self.sources
             .iter()
-            .filter(move |_| is_open)
+            .filter(move |_| takes)
             .filter_map(|source| Some((source.stream, source.reader.as_ref()?.as_fd())))
     }
 

@@ -70,4 +70,8 @@ pub enum EventKind {
         /// Their bytes.
         bytes: u64,
     },
+    /// All its processes stand still.
+    Paused,
+    /// They go on.
+    Resumed,
 }

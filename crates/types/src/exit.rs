@@ -35,6 +35,16 @@ pub enum ExitCause {
     Unknown(String),
 }
 
+impl ExitCause {
+    /// Takes the number of a signal as the kernel reports it, by this source; one that is no signal's is told.
+    pub fn from_signal(number: i32, source: ExitSource) -> (Self, ExitSource) {
+        match u8::try_from(number).ok().and_then(|number| Signal::new(number).ok()) {
+            Some(signal) => (Self::Signal(signal), source),
+            None => (Self::Unknown(format!("the kernel reports signal {number}")), ExitSource::Unknown),
+        }
+    }
+}
+
 /// How an [`ExitCause`] is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitSource {

@@ -18,6 +18,7 @@
 //! hint          commands       complete_commands
 //! request       id of an operation, for logs  RequestId
 //! shortage      used up        Shortage
+//! usage         figures        Usage, ContainerStats, ProcessInfo
 //! time          wall clock     Timestamp, trait Clock
 //! ```
 #![forbid(unsafe_code)]
@@ -42,6 +43,7 @@ pub mod shortage;
 pub mod signal;
 pub mod spec;
 pub mod time;
+pub mod usage;
 
 pub use backoff::Backoff;
 pub use caller::Caller;
@@ -65,3 +67,6 @@ pub use spec::{
     UserSpec,
 };
 pub use time::{Clock, SystemClock, Timestamp};
+pub use usage::{
+    ContainerStats, CpuUsage, IoUsage, MemoryUsage, NetworkUsage, PidsUsage, PressureUsage, ProcessInfo, Usage,
+};

@@ -84,6 +84,12 @@ pub struct ContainerSpec {
     /// The place of the writable layer; `None` is the node's default. Not together with `upper_dir`.
     #[serde(default)]
     pub layer: Option<LayerKind>,
+    /// Whether its standard input is open for callers; otherwise it is `/dev/null`.
+    #[serde(default)]
+    pub is_interactive: bool,
+    /// Whether its process has a terminal, which all it says goes through.
+    #[serde(default)]
+    pub has_terminal: bool,
 }
 
 impl ContainerSpec {
@@ -114,6 +120,8 @@ impl ContainerSpec {
             is_auto_removed: false,
             runtime: None,
             layer: None,
+            is_interactive: false,
+            has_terminal: false,
         }
     }
 

@@ -169,21 +169,45 @@ fn a_signal_that_comes_too_late_to_give_up_is_passed_on() {
 }
 
 #[test]
-fn a_daemon_that_dies_under_a_run_is_an_engine_error_after_the_output() {
+fn a_daemon_that_dies_before_the_container_runs_is_an_engine_error() {
     let daemon = Daemon::scripted(async |_, caller| {
-        caller.item(Item::Started { id: id(1) }).await.expect("connected");
-        caller.item(log(LogStream::Stdout, b"half")).await.expect("connected");
-        // Too large to fit into the socket at once: so the output before it has been written by then.
-        caller.item(log(LogStream::Stdout, &[b'.'; 1024])).await.expect("connected");
-        caller.item(log(LogStream::Stdout, b"!")).await.expect("connected");
         caller.hang_up();
         std::future::pending().await
     });
     let outcome = daemon.contd("run x.fl");
-    assert_eq!(outcome.code, 125);
-    assert!(outcome.out.starts_with("half"), "got {:?}", outcome.out);
+    assert_eq!((outcome.code, outcome.out.as_str()), (125, ""));
     assert!(outcome.err.contains("connection to the daemon was lost"), "got {}", outcome.err);
     assert!(outcome.err.contains("\nhint: "), "got {}", outcome.err);
+}
+
+#[test]
+fn a_daemon_that_dies_under_a_run_is_followed_by_the_next_one_which_tells_the_rest() {
+    fn said(at: u64, content: &[u8]) -> Item {
+        Item::Log(LogItem { at: Timestamp(at), stream: LogStream::Stdout, content: content.to_vec() })
+    }
+    let daemon = Daemon::scripted(async |request, caller| match request {
+        Request::Run(_) => {
+            caller.item(Item::Started { id: id(1) }).await.expect("connected");
+            caller.item(said(1, b"one\n")).await.expect("connected");
+            caller.item(said(2, b"two\n")).await.expect("connected");
+            caller.hang_up();
+            std::future::pending().await
+        }
+        Request::Logs { target, is_following: true, tail: None } => {
+            assert_eq!(target.container.as_str(), id(1).as_str());
+            for (at, content) in [(1, "one\n"), (2, "two\n"), (3, "three\n")] {
+                caller.item(said(at, content.as_bytes())).await.expect("connected");
+            }
+            Ok(Response::Done)
+        }
+        Request::Wait { target } if target.container.as_str() == id(1).as_str() => {
+            Ok(Response::Exited { id: id(1), exit: exit(ExitCause::Code(7)) })
+        }
+        other => panic!("asked for {other:?}"),
+    });
+    let outcome = daemon.contd("run x.fl");
+    // The second daemon tells the rest, whatever of it the first one had passed on; nothing comes twice.
+    assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (7, "one\ntwo\nthree\n", ""));
 }
 
 #[test]

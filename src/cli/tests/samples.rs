@@ -1,8 +1,8 @@
 //! Sample containers for the tests.
 
 use contd_types::{
-    ContainerId, ContainerInfo, ContainerName, ContainerSpec, ContainerSummary, CpuLimit, Exit, ExitCause, ExitSource,
-    InForce, NamespaceId, Pid, State, Timestamp,
+    ContainerId, ContainerInfo, ContainerName, ContainerSpec, ContainerStats, ContainerSummary, CpuLimit, Exit,
+    ExitCause, ExitSource, InForce, NamespaceId, NetworkUsage, Pid, ProcessInfo, State, Timestamp, Usage,
 };
 
 /// The time in all tests: 2026-11-24T10:11:12Z.
@@ -49,4 +49,29 @@ pub(crate) fn stopped() -> ContainerInfo {
 
 pub(crate) fn summaries() -> Vec<ContainerSummary> {
     vec![(&running()).into(), (&stopped()).into()]
+}
+
+pub(crate) fn stats() -> ContainerStats {
+    let ContainerInfo { id, namespace, spec, .. } = running();
+    let mut usage = Usage::default();
+    usage.cpu.total_ns = Some(1_500_000_000);
+    (usage.memory.bytes, usage.memory.limit_bytes) = (Some(64 << 20), Some(1 << 30));
+    (usage.io.read_bytes, usage.io.written_bytes) = (Some(4096), Some(0));
+    usage.pids.count = Some(2);
+    let network = Some(NetworkUsage { received_bytes: 2048, ..NetworkUsage::default() });
+    ContainerStats { id, name: spec.name, namespace, pid: Pid(4711), monotonic_ns: 1, usage, network }
+}
+
+pub(crate) fn processes() -> Vec<ProcessInfo> {
+    vec![ProcessInfo {
+        pid: Pid(4711),
+        container_pid: Pid(1),
+        parent: Pid(4700),
+        uid: 0,
+        state: 'S',
+        cpu_ns: 61_250_000_000,
+        resident_bytes: 1 << 20,
+        started: before(185),
+        command: vec!["/bin/httpd".into(), "-f".into()],
+    }]
 }

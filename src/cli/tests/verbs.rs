@@ -11,7 +11,7 @@ use contd_types::{
 };
 use serde_json::Value;
 
-use super::samples::{exit, id, running, stopped, summaries};
+use super::samples::{self, exit, id, running, stopped, summaries};
 use super::{Buffer, ClosedPipe, Daemon, Output, Shell};
 
 fn log(stream: LogStream, text: &str) -> Item {
@@ -37,6 +37,9 @@ fn node() -> Daemon {
             | Request::Stop { target, .. }
             | Request::Kill { target, .. }
             | Request::Start { target }
+            | Request::Restart { target, .. }
+            | Request::Pause { target }
+            | Request::Unpause { target }
             | Request::Update { target, .. }
             | Request::UpgradeShim { target }
             | Request::Delete { target, .. }
@@ -49,13 +52,21 @@ fn node() -> Daemon {
             Request::Wait { .. } | Request::Stop { .. } => {
                 Ok(Response::Exited { id: id(1), exit: exit(ExitCause::Signal(Signal::KILL)) })
             }
-            // With descriptors, which a script has not: tests/e2e/exec.rs.
-            Request::Exec(_)
+            // With descriptors, which a script has not: tests/e2e/exec.rs, attach.rs. A make comes in its plain form.
+            Request::Attach { .. }
+            | Request::CloseInput { .. }
+            | Request::Resize { .. }
+            | Request::Make(_)
+            | Request::Exec(_)
             | Request::ExecStream(_)
             | Request::ExecInput { .. }
             | Request::ResizeExec { .. }
             | Request::WaitExec { .. }
             | Request::KillExec { .. } => not_found(),
+            Request::Stats { target } | Request::Processes { target } if is_unknown(&target) => not_found(),
+            Request::Stats { .. } => Ok(Response::Stats { stats: vec![samples::stats()], next: None }),
+            Request::ListStats { .. } => Ok(Response::Stats { stats: vec![samples::stats()], next: None }),
+            Request::Processes { .. } => Ok(Response::Processes(samples::processes())),
             Request::ListExecs { .. } => Ok(Response::Execs(vec![ExecInfo {
                 exec: ExecId::from_random(0xab),
                 pid: Pid(4800),
@@ -65,6 +76,9 @@ fn node() -> Daemon {
             }])),
             Request::Kill { .. }
             | Request::Start { .. }
+            | Request::Restart { .. }
+            | Request::Pause { .. }
+            | Request::Unpause { .. }
             | Request::Update { .. }
             | Request::UpgradeShim { .. }
             | Request::Delete { .. } => Ok(Response::Done),
@@ -247,6 +261,21 @@ fn inspect_prints_one_flat_object() {
     let job = json(&node.contd("inspect job").succeeded());
     assert_eq!((&job["status"], &job["exit_code"], &job["exit"]["code"]), (&"stopped".into(), &7.into(), &7.into()));
     assert_eq!(job["execs"], serde_json::json!([]));
+}
+
+#[test]
+fn top_shows_both_ids_of_each_process_and_stats_what_is_used() {
+    let node = node();
+    let top = node.contd("top web").succeeded();
+    let row: Vec<&str> = top.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(row, ["4711", "1", "4700", "0", "S", "1:01.25", "1.00MiB", "/bin/httpd", "-f"]);
+    let one = json(&node.contd("top --format json web").succeeded());
+    assert_eq!((&one["container_pid"], &one["cpu_seconds"]), (&1.into(), &61.25.into()));
+    let stats = node.contd("stats --no-stream -i 0.1 web").succeeded();
+    assert!(stats.contains("64.0MiB / 1.00GiB") && stats.contains("6.25%"), "{}", stats);
+    let one = json(&node.contd("stats --no-stream -i 0.1 --format json").succeeded());
+    assert_eq!((&one["memory_bytes"], &one["cpu_seconds"]), (&(64 << 20).into(), &1.5.into()));
+    assert_eq!(node.contd("top nobody").code, 1);
 }
 
 #[test]

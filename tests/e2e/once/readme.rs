@@ -109,7 +109,8 @@ impl Shell {
 impl Drop for Shell {
     fn drop(&mut self) {
         // Each process that the examples have started is in its cgroups or was started below its directory.
-        let _ended = self.run("kill $(jobs -p) 2>/dev/null; wait; exit 0");
+        // An example that has failed leaves containers, and the servers of their roots with them.
+        let _ended = self.run("contd shutdown >/dev/null 2>&1; kill $(jobs -p) 2>/dev/null; wait; exit 0");
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
         let name = format!("/proc/{}", self.child.id());

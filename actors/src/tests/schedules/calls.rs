@@ -9,8 +9,9 @@ use super::drive::Stage;
 use super::model::{Model, Ticket};
 use super::plan::{Ask, Place};
 use crate::messages::{
-    ContainerPage, CreateContainer, DeleteContainer, InspectContainer, KillContainer, ListContainers, RECOVERY_WAIT,
-    RunContainer, StartContainer, StopContainer, UpdateContainer, UpgradeShim, WaitContainer,
+    ContainerPage, CreateContainer, DeleteContainer, InspectContainer, KillContainer, ListContainers, PauseContainer,
+    RECOVERY_WAIT, RestartContainer, RunContainer, StartContainer, StopContainer, UpdateContainer, UpgradeShim,
+    WaitContainer,
 };
 use crate::tests::{LONG, ns, replay};
 use crate::{CallError, ask};
@@ -74,6 +75,8 @@ fn limit(ask: Ask) -> Duration {
     let own = match ask {
         Ask::Run { .. } | Ask::Create { .. } | Ask::Start => Duration::from_secs(60 + 180),
         Ask::Stop { timeout } => stop(timeout),
+        Ask::Restart { timeout } => stop(timeout) + Duration::from_secs(60 + 180),
+        Ask::Pause { .. } => Duration::from_secs(30),
         Ask::Delete { timeout, .. } => stop(timeout) + Duration::from_secs(90),
         Ask::Kill { .. } | Ask::Upgrade => Duration::from_secs(10),
         Ask::Update { .. } => Duration::from_secs(30),
@@ -109,6 +112,8 @@ async fn send(stage: &Stage, caller: &Caller) -> Result<Answer, ApiError> {
             let (id, exit) = ask(addr, StopContainer { target, timeout }, long).await.map_err(lost)??;
             Answer::Ended(id, exit)
         }
+        Ask::Restart { timeout } => done(ask(addr, RestartContainer { target, timeout }, long).await.map_err(lost)??),
+        Ask::Pause { is_paused } => done(ask(addr, PauseContainer { target, is_paused }, long).await.map_err(lost)??),
         Ask::Kill { signal } => done(ask(addr, KillContainer { target, signal }, long).await.map_err(lost)??),
         Ask::Delete { force, timeout } => {
             done(ask(addr, DeleteContainer { target, force, timeout }, long).await.map_err(lost)??)
@@ -150,7 +155,7 @@ fn hear(model: &mut Model, ticket: &Ticket, answer: Result<Answer, ApiError>) {
         Ok(Answer::Made(id)) => model.made(ticket, &id),
         Ok(Answer::Done) => match ticket.ask {
             Ask::Delete { .. } => model.deleted(ticket),
-            Ask::Start => {
+            Ask::Start | Ask::Restart { .. } => {
                 if let Some(id) = model.node.id_at(ticket.place) {
                     model.see(&id, model.node.shims.pid_of(&id));
                 }

@@ -148,6 +148,10 @@ impl Model {
                 (open.starts, open.begun) = (open.starts + 1, begun + 1);
                 self.at(place).for_each(|known| known.stopped = Stopped::No);
             }
+            Ask::Restart { .. } => {
+                (open.ends, open.starts, open.begun) = (open.ends + 1, open.starts + 1, begun + 1);
+                self.at(place).for_each(|known| (known.is_told_to_end, known.stopped) = (true, Stopped::No));
+            }
             Ask::Stop { .. } | Ask::Kill { .. } => {
                 open.ends += 1;
                 self.at(place).for_each(|known| known.is_told_to_end = true);
@@ -162,7 +166,7 @@ impl Model {
                 }
                 self.at(place).for_each(|known| known.policies.push(policy));
             }
-            Ask::Wait | Ask::Upgrade | Ask::Inspect | Ask::List => {}
+            Ask::Wait | Ask::Upgrade | Ask::Inspect | Ask::List | Ask::Pause { .. } => {}
         }
         ticket
     }
@@ -181,7 +185,8 @@ impl Model {
             Ask::Start => &mut [&mut open.starts],
             Ask::Stop { .. } | Ask::Kill { .. } => &mut [&mut open.ends],
             Ask::Delete { .. } => &mut [&mut open.ends, &mut open.deletes],
-            Ask::Update { .. } | Ask::Wait | Ask::Upgrade | Ask::Inspect | Ask::List => &mut [],
+            Ask::Restart { .. } => &mut [&mut open.ends, &mut open.starts],
+            Ask::Update { .. } | Ask::Wait | Ask::Upgrade | Ask::Inspect | Ask::List | Ask::Pause { .. } => &mut [],
         };
         for counter in counters {
             **counter = counter.saturating_sub(1);

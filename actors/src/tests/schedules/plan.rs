@@ -39,6 +39,8 @@ pub(super) enum Ask {
     Upgrade,
     Inspect,
     List,
+    Restart { timeout: Option<Duration> },
+    Pause { is_paused: bool },
 }
 
 /// How the daemon goes.
@@ -151,6 +153,9 @@ pub(super) enum Step {
     },
 }
 
+/// This bit of a seed adds the requests that came later, so that the seeds of before draw what they drew.
+pub(super) const ALL_ASKS: u64 = 1 << 48;
+
 /// How often actors may panic within one daemon's life: what panics more often than the rebuild budget allows is given up.
 const MAX_PANICS: u32 = 3;
 
@@ -163,7 +168,7 @@ pub(super) fn draw(seed: u64) -> Vec<Step> {
     let mut panics = 0;
     let mut steps = Vec::new();
     for _ in 0..length {
-        let step = if dice.percent(violence) { fault(&mut dice) } else { normal(&mut dice) };
+        let step = if dice.percent(violence) { fault(&mut dice) } else { normal(&mut dice, seed & ALL_ASKS != 0) };
         match step {
             Step::Lose { .. } | Step::Reboot { .. } => panics = 0,
             Step::Panic { .. } if panics == MAX_PANICS => continue,
@@ -175,12 +180,13 @@ pub(super) fn draw(seed: u64) -> Vec<Step> {
     steps
 }
 
-fn normal(dice: &mut Dice) -> Step {
+fn normal(dice: &mut Dice, has_all_asks: bool) -> Step {
     match dice.below(100) {
         0..70 => {
             let place = place(dice);
             let patience = dice.percent(15).then(|| millis(dice, &[1, 100, 3_000, 30_000]));
-            Step::Call { place, ask: ask(dice), by_id: dice.percent(40), patience }
+            let ask = if has_all_asks && dice.percent(15) { later_ask(dice) } else { ask(dice) };
+            Step::Call { place, ask, by_id: dice.percent(40), patience }
         }
         70..82 => Step::Turns(u32::try_from(dice.below(60)).unwrap()),
         82..92 => Step::Pass(millis(dice, &[1, 700, 11_000, 70_000, 700_000])),
@@ -207,6 +213,14 @@ fn ask(dice: &mut Dice) -> Ask {
         89..93 => Ask::Upgrade,
         93..96 => Ask::Inspect,
         _ => Ask::List,
+    }
+}
+
+fn later_ask(dice: &mut Dice) -> Ask {
+    match dice.below(3) {
+        0 => Ask::Restart { timeout: timeout(dice) },
+        1 => Ask::Pause { is_paused: true },
+        _ => Ask::Pause { is_paused: false },
     }
 }
 

@@ -8,7 +8,8 @@ use contd_protocol::api::{
     Request, Response, VersionInfo,
 };
 use contd_types::{
-    ApiError, ContainerEvent, ErrorKind, EventKind, ExecId, ExecSpec, Pid, Signal, Timestamp, WindowSize,
+    ApiError, ContainerEvent, ContainerStats, ErrorKind, EventKind, ExecId, ExecSpec, Pid, Signal, Timestamp, Usage,
+    WindowSize,
 };
 use tokio::sync::{Notify, watch};
 
@@ -18,6 +19,18 @@ use crate::{Client, ClientError, Deadline, EventItem, ExecItem, ListFilter, Logs
 
 async fn connect(socket: &std::path::Path) -> Client {
     patiently("the hello", Client::connect(socket, Deadline::Usual)).await.expect("connected")
+}
+
+fn stats(number: u8) -> ContainerStats {
+    ContainerStats {
+        id: id(number),
+        name: run_request().spec.name,
+        namespace: namespace(),
+        pid: Pid(7),
+        monotonic_ns: 1,
+        usage: Usage::default(),
+        network: None,
+    }
 }
 
 /// Answers each kind of request as a daemon would.
@@ -50,7 +63,16 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
         | Request::KillExec { .. }
         | Request::ExecInput { .. }
         | Request::ResizeExec { .. }
+        | Request::Restart { .. }
+        | Request::Pause { .. }
+        | Request::Unpause { .. }
+        | Request::CloseInput { .. }
+        | Request::Resize { .. }
         | Request::Delete { .. } => Ok(Response::Done),
+        // One whose input is not open.
+        Request::Attach { .. } => Ok(Response::Attached { id: id(1), has_terminal: true, has_input: false }),
+        // It comes in its plain form.
+        Request::Make(_) => Err(ApiError::new(ErrorKind::Internal, "make")),
         // With descriptors, which a script has not.
         Request::Exec(_) => Err(ApiError::new(ErrorKind::Unsupported, "execute a process")),
         Request::ExecStream(_) => {
@@ -62,6 +84,10 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
             Ok(Response::Exited { id: id(1), exit: exit(7) })
         }
         Request::WaitExec { .. } => Ok(Response::Exited { id: id(1), exit: exit(7) }),
+        Request::Stats { .. } => Ok(Response::Stats { stats: vec![stats(1)], next: None }),
+        Request::ListStats { after: None, .. } => Ok(Response::Stats { stats: vec![stats(1)], next: Some(id(5)) }),
+        Request::ListStats { after: Some(_), .. } => Ok(Response::Stats { stats: vec![stats(7)], next: None }),
+        Request::Processes { .. } => Ok(Response::Processes(Vec::new())),
         Request::ListExecs { .. } => Ok(Response::Execs(Vec::new())),
         Request::Stop { .. } | Request::Wait { .. } => Ok(Response::Exited { id: id(1), exit: exit(5) }),
         Request::Inspect { .. } => {
@@ -141,13 +167,23 @@ async fn every_request_gets_its_answer() {
     client.update(target(), Some(contd_types::RestartPolicy::Always), usual).await.expect("update");
     client.upgrade_shim(target(), usual).await.expect("upgrade");
     client.kill(target(), Signal::TERM, usual).await.expect("kill");
+    assert_eq!(client.stats(target(), usual).await.expect("stats"), stats(1));
+    assert_eq!(client.all_stats(ListFilter::All, usual).await.expect("stats"), [stats(1), stats(7)]);
+    assert_eq!(client.processes(target(), usual).await.expect("processes"), []);
+    client.pause(target(), usual).await.expect("pause");
+    client.unpause(target(), usual).await.expect("unpause");
+    client.restart(target(), None, usual).await.expect("restart");
+    let attached = client.attach(target(), usual).await.expect("attach");
+    assert_eq!((attached.container, attached.has_terminal, attached.input.is_none()), (id(1), true, true));
+    client.close_input(target(), usual).await.expect("close");
+    client.resize(target(), WindowSize { rows: 1, columns: 2 }, usual).await.expect("resize");
     client.delete(target(), true, None, usual).await.expect("delete");
     assert_eq!(client.stop(target(), None, usual).await.expect("stop"), exit(5));
     assert_eq!(client.wait(target(), usual).await.expect("wait"), exit(5));
     assert_eq!(client.list_namespaces(usual).await.expect("namespaces").len(), 1);
     assert_eq!(client.dry_run(run_request(), usual).await.expect("plan").config_json, "{}");
     assert_eq!(client.shut_down(std::time::Duration::from_secs(1), usual).await.expect("shut down"), 2);
-    assert_eq!(daemon.requests().len(), 16);
+    assert_eq!(daemon.requests().len(), 26);
 }
 
 #[tokio::test]

@@ -166,13 +166,13 @@ fn exec(options: &Options) -> Result<u8, Box<dyn Error>> {
 fn follow(launcher: Launcher) -> Result<u8, Box<dyn Error>> {
     let pid = launcher.pid();
     let mut answer = launcher.answer();
-    if let Ok(waiting) = &mut answer {
+    if let Ok((waiting, _no_terminal)) = &mut answer {
         // Say "go" before the launcher is reaped: its end takes as long as a good part of an exec. A process that has
         // died closes its socket; its status tells the rest.
         let _told_by_its_status = waiting.go();
     }
     waitpid(Pid::from_raw(pid), None)?;
-    let waiting = answer?;
+    let (waiting, _no_terminal) = answer?;
     let process = Pid::from_raw(waiting.pid);
     let outcome = waiting.outcome();
     let status = waitpid(process, None)?;

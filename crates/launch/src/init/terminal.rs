@@ -9,22 +9,25 @@ use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::Uid;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
 
+use super::paths::{self, Kind};
 use crate::fault::Fault;
+use crate::sys::{self, Empty, Resolve};
 
 /// The multiplexer: a link to that of the mount at `/dev/pts`, or a device of its own that opens the same.
 const MULTIPLEXER: &str = "/dev/ptmx";
+/// Where the terminal of a container's own process is seen, too.
+const CONSOLE: &str = "/dev/console";
 /// The device number of every multiplexer.
 const MULTIPLEXER_NUMBER: (u64, u64) = (5, 2);
 
 /// Both ends of a terminal.
 #[derive(Debug)]
-pub(crate) struct Terminal {
+pub struct Terminal {
     /// For whoever types and reads.
-    pub(crate) master: OwnedFd,
+    pub master: OwnedFd,
     /// For the process.
-    pub(crate) slave: OwnedFd,
+    pub slave: OwnedFd,
 }
 
 impl Terminal {
@@ -47,7 +50,7 @@ impl Terminal {
                 "/dev/ptmx of the container is not the terminal multiplexer",
             ));
         }
-        let make = || {
+        let make = || -> io::Result<OwnedFd> {
             rustix::pty::unlockpt(&master)?;
             // By the master, not by a name in `/dev/pts`, which the container could have mounted over.
             let slave = rustix::pty::ioctl_tiocgptpeer(
@@ -55,14 +58,11 @@ impl Terminal {
                 OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
             )?;
             let WindowSize { rows, columns } = size;
-            rustix::termios::tcsetwinsize(
-                &slave,
-                Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 },
-            )?;
+            contd_descriptors::terminal::resize(&slave, rows, columns)?;
             rustix::fs::fcntl_setfl(&master, OFlags::empty())?;
             Ok(slave)
         };
-        let slave = make().map_err(|errno: rustix::io::Errno| failed("make a terminal")(errno.into()))?;
+        let slave = make().map_err(failed("make a terminal"))?;
         Ok(Self { master, slave })
     }
 }
@@ -77,6 +77,19 @@ pub(crate) fn give(slave: &OwnedFd, uid: u32) -> Result<(), Fault> {
         Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => Ok(()),
         Err(errno) => Err(Fault::kernel("process.terminal", format!("give the terminal to user {uid}"), &errno.into())),
     }
+}
+
+/// Shows the terminal as `/dev/console`, as OCI wants it.
+///
+/// # Errors
+/// [`Fault`].
+pub(super) fn make_console(root: &OwnedFd, slave: &OwnedFd) -> Result<(), Fault> {
+    let make = || {
+        let place = paths::find_or_make(root, CONSOLE, Kind::File, Resolve::IN_ROOT)?;
+        let tree = sys::open_tree(slave.as_fd(), c"", false)?;
+        sys::move_mount(tree.as_fd(), Empty, place.as_fd())
+    };
+    make().map_err(|error| Fault::kernel("process.terminal", format!("show it as {CONSOLE}"), &error))
 }
 
 /// Makes the terminal at descriptor 0 that of this session, whose leader this process is.

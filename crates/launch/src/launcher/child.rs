@@ -1,11 +1,11 @@
 //! Init's side of a launch: receives its plan, carries it out, waits for "go", executes the entrypoint.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::fault::Fault;
-use crate::init::{self, FdTable, PreparedExec, ProcessContext};
-use crate::plan::Plan;
+use crate::init::{self, FdTable, PreparedExec, ProcessContext, Terminal, terminal};
+use crate::plan::{FdIndex, Plan, ProcessPlan};
 use crate::wire::{Readiness, Wire};
 
 /// Runs init up to the entrypoint; returns an exit code only when the entrypoint was not executed.
@@ -23,18 +23,32 @@ pub(super) fn run(mut line: Wire, is_warm: bool) -> u8 {
         Ok(None) => return 0,
         Err(error) => return tell(&mut line, Fault::kernel("", "receive the plan", &error)),
     };
-    let fds = FdTable::new(fds);
-    let prepared = match init::set_up(&plan, &fds)
-        .and_then(|()| init::become_process(&plan.process, &fds, ProcessContext::Init))
-    {
+    let (prepared, master) = match prepare(plan, fds) {
         Ok(prepared) => prepared,
         Err(fault) => return tell(&mut line, fault),
     };
-    drop(fds);
-    if line.send(&Readiness::Ready, &[]).is_err() {
+    let master: Vec<OwnedFd> = master.into_iter().collect();
+    let fds: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
+    if line.send(&Readiness::Ready, &fds).is_err() {
         return 1;
     }
+    // The container may not have it.
+    drop(master);
     await_go(line, prepared)
+}
+
+/// Sets everything up; returns the master of the terminal if there is one.
+fn prepare(plan: Plan, fds: Vec<OwnedFd>) -> Result<(PreparedExec, Option<OwnedFd>), Fault> {
+    let fds = FdTable::new(fds);
+    let terminal = init::set_up(&plan, &fds)?;
+    let Some(Terminal { master, slave }) = terminal else {
+        return Ok((init::become_process(&plan.process, &fds, ProcessContext::Init)?, None));
+    };
+    let process = ProcessPlan { stdio: [FdIndex(0); 3], ..plan.process };
+    let prepared = init::become_process(&process, &FdTable::new(vec![slave]), ProcessContext::Init)?;
+    // A session begins with init, which has no other terminal.
+    terminal::control().map_err(|error| Fault::kernel("process.terminal", "control it", &error))?;
+    Ok((prepared, Some(master)))
 }
 
 /// Waits for "go" and executes the program; if that fails, sends the reason to the caller.

@@ -154,6 +154,18 @@ impl Node {
         Ok(())
     }
 
+    pub(super) fn set_paused(&mut self, id: &ContainerId, is_paused: bool) -> Result<(), ApiError> {
+        let slot = self.slot(id)?;
+        let pid = match slot.state {
+            TaskState::Running { pid } | TaskState::Paused { pid } => pid,
+            TaskState::Empty | TaskState::Creating | TaskState::Created { .. } | TaskState::Exited { .. } => {
+                return Err(conflict(format!("pause or resume container {id}: it does not run")));
+            }
+        };
+        slot.state = if is_paused { TaskState::Paused { pid } } else { TaskState::Running { pid } };
+        Ok(())
+    }
+
     pub(super) fn exec(
         &mut self,
         id: &ContainerId,

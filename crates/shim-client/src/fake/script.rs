@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contd_protocol::shim::ExecProcess;
-use contd_types::{ApiError, ContainerId, ExecId, Exit, Pid, Signal};
+use contd_types::{ApiError, ContainerId, ExecId, Exit, Pid, Signal, WindowSize};
 
 use crate::{ShimError, deadline};
 
@@ -30,6 +30,8 @@ pub enum Verb {
     State,
     /// [`crate::Shim::kill`].
     Kill,
+    /// [`crate::Shim::set_paused`].
+    SetPaused,
     /// [`crate::Shim::wait`].
     Wait,
     /// [`crate::Shim::delete`].
@@ -44,6 +46,12 @@ pub enum Verb {
     KillExec,
     /// [`crate::Shim::execs`].
     Execs,
+    /// [`crate::Shim::open_input`].
+    OpenInput,
+    /// [`crate::Shim::close_input`].
+    CloseInput,
+    /// [`crate::Shim::resize`].
+    Resize,
     /// [`crate::Shim::rotate_log`].
     RotateLog,
     /// [`crate::Shim::shutdown`].
@@ -63,6 +71,7 @@ impl Verb {
             Self::Start => "start",
             Self::State => "state",
             Self::Kill => "kill",
+            Self::SetPaused => "pause or resume",
             Self::Wait => "wait",
             Self::Delete => "delete",
             Self::HandOver => "hand over",
@@ -70,6 +79,9 @@ impl Verb {
             Self::WaitExec => "wait for a process in",
             Self::KillExec => "signal a process in",
             Self::Execs => "list the processes in",
+            Self::OpenInput => "open the input of",
+            Self::CloseInput => "close the input of",
+            Self::Resize => "resize the terminal of",
             Self::RotateLog => "rotate the log of",
             Self::Shutdown => "shutdown",
         }
@@ -79,13 +91,20 @@ impl Verb {
     pub fn deadline(self) -> Option<Duration> {
         match self {
             Self::Spawn => Some(deadline::SPAWN),
-            Self::Attach | Self::State | Self::List | Self::HandOver | Self::RotateLog | Self::Execs => {
-                Some(deadline::STATE)
-            }
+            Self::Attach
+            | Self::State
+            | Self::List
+            | Self::HandOver
+            | Self::RotateLog
+            | Self::OpenInput
+            | Self::CloseInput
+            | Self::Resize
+            | Self::Execs => Some(deadline::STATE),
             Self::EndSilent => Some(deadline::KILLED),
             Self::CleanUp | Self::Delete => Some(deadline::DELETE),
             Self::Create => Some(deadline::CREATE),
             Self::Start => Some(deadline::START),
+            Self::SetPaused => Some(deadline::PAUSE),
             Self::Kill | Self::KillExec => Some(deadline::KILL),
             Self::Exec => Some(deadline::EXEC),
             Self::Wait | Self::WaitExec => None,
@@ -121,6 +140,13 @@ pub enum ShimCall {
         signal: Signal,
         /// To all its processes.
         is_for_all: bool,
+    },
+    /// [`crate::Shim::set_paused`].
+    SetPaused {
+        /// The container.
+        id: ContainerId,
+        /// Frozen, or thawed.
+        is_paused: bool,
     },
     /// [`crate::Shim::wait`].
     Wait(ContainerId),
@@ -160,6 +186,17 @@ pub enum ShimCall {
     },
     /// [`crate::Shim::execs`].
     Execs(ContainerId),
+    /// [`crate::Shim::open_input`].
+    OpenInput(ContainerId),
+    /// [`crate::Shim::close_input`].
+    CloseInput(ContainerId),
+    /// [`crate::Shim::resize`].
+    Resize {
+        /// The container.
+        id: ContainerId,
+        /// The new size.
+        size: WindowSize,
+    },
     /// [`crate::Shim::rotate_log`].
     RotateLog(ContainerId),
     /// [`crate::Shim::shutdown`].
@@ -179,6 +216,7 @@ impl ShimCall {
             Self::Start(_) => Verb::Start,
             Self::State(_) => Verb::State,
             Self::Kill { .. } => Verb::Kill,
+            Self::SetPaused { .. } => Verb::SetPaused,
             Self::Wait(_) => Verb::Wait,
             Self::Delete { .. } => Verb::Delete,
             Self::HandOver(_) => Verb::HandOver,
@@ -186,6 +224,9 @@ impl ShimCall {
             Self::WaitExec { .. } => Verb::WaitExec,
             Self::KillExec { .. } => Verb::KillExec,
             Self::Execs(_) => Verb::Execs,
+            Self::OpenInput(_) => Verb::OpenInput,
+            Self::CloseInput(_) => Verb::CloseInput,
+            Self::Resize { .. } => Verb::Resize,
             Self::RotateLog(_) => Verb::RotateLog,
             Self::Shutdown(_) => Verb::Shutdown,
         }
@@ -203,6 +244,7 @@ impl ShimCall {
             | Self::Start(id)
             | Self::State(id)
             | Self::Kill { id, .. }
+            | Self::SetPaused { id, .. }
             | Self::Wait(id)
             | Self::Delete { id, .. }
             | Self::HandOver(id)
@@ -210,6 +252,9 @@ impl ShimCall {
             | Self::WaitExec { id, .. }
             | Self::KillExec { id, .. }
             | Self::Execs(id)
+            | Self::OpenInput(id)
+            | Self::CloseInput(id)
+            | Self::Resize { id, .. }
             | Self::RotateLog(id)
             | Self::Shutdown(id) => Some(id),
         }

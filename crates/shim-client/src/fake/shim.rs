@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use contd_protocol::shim::{ExecProcess, TaskState};
-use contd_types::{ApiError, ContainerId, ExecId, ExecInfo, Exit, ExitCause, Pid, RequestId, Signal};
+use contd_types::{ApiError, ContainerId, ExecId, ExecInfo, Exit, ExitCause, Pid, RequestId, Signal, WindowSize};
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::node::{Node, exit};
@@ -125,6 +125,11 @@ impl Shim for FakeShim {
         self.call(call, move |node| Some(node.kill(&self.id, signal, self.inner.clock.now()))).boxed()
     }
 
+    fn set_paused(&self, is_paused: bool) -> BoxFuture<'_, Result<(), ShimError>> {
+        let call = ShimCall::SetPaused { id: self.id.clone(), is_paused };
+        self.call(call, move |node| Some(node.set_paused(&self.id, is_paused))).boxed()
+    }
+
     fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>> {
         let mut was_alive = false;
         let ended = move |node: &mut Node| {
@@ -193,6 +198,25 @@ impl Shim for FakeShim {
 
     fn execs(&self) -> BoxFuture<'_, Result<Vec<ExecInfo>, ShimError>> {
         self.call(ShimCall::Execs(self.id.clone()), |node| Some(node.execs(&self.id))).boxed()
+    }
+
+    fn open_input(&self) -> BoxFuture<'_, Result<Option<OwnedFd>, ShimError>> {
+        async move {
+            self.call(ShimCall::OpenInput(self.id.clone()), |node| Some(node.slot(&self.id).map(drop))).await?;
+            let broken = |source| ShimError::NoThread { id: self.id.clone(), verb: "pretend in", source };
+            let null = File::options().write(true).open("/dev/null").map_err(broken)?;
+            Ok(Some(null.into()))
+        }
+        .boxed()
+    }
+
+    fn close_input(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.call(ShimCall::CloseInput(self.id.clone()), |node| Some(node.slot(&self.id).map(drop))).boxed()
+    }
+
+    fn resize(&self, size: WindowSize) -> BoxFuture<'_, Result<(), ShimError>> {
+        let call = ShimCall::Resize { id: self.id.clone(), size };
+        self.call(call, |node| Some(node.slot(&self.id).map(drop))).boxed()
     }
 
     fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {

@@ -25,6 +25,7 @@ fn task(number: u8) -> TaskSpec {
         log_start: None,
         drain_timeout: Duration::from_secs(1),
         runtime_timeout: Duration::from_secs(1),
+        input: contd_protocol::shim::TaskInput::default(),
     }
 }
 

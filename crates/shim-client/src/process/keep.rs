@@ -1,21 +1,22 @@
 //! Descriptors that this process holds open for each running container, so that nothing is lost when its shim dies: init's
 //! pidfd, by which the kernel tells the exit after init was reaped, and readers of the FIFOs, without which output that
-//! was not taken yet would go with the last writer.
+//! was not taken yet would go with the last writer. Of a container whose standard input is open, a writer of that, or it would read
+//! the end; of one with a terminal, its master, or all its processes would be hung up on.
 //!
 //! A reader that nobody reads from changes nothing for the shim: the end of the file depends on writers only.
 //!
-//! All of it has names, `contd-<16 hex>-init|stdout|stderr`, under which a [`Vault`] keeps it beyond this process and a
+//! All of it has names, `contd-<16 hex>-init|stdout|stderr|stdin|terminal`, under which a [`Vault`] keeps it beyond this process and a
 //! predecessor hands it to its successor.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use contd_protocol::shim::files;
+use contd_protocol::shim::{TaskSpec, files};
 use contd_types::ContainerId;
 
 use super::{DIR_DIGITS, Place, dir_name};
@@ -30,16 +31,20 @@ enum Part {
     Init,
     Stdout,
     Stderr,
+    Stdin,
+    Terminal,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Init, Self::Stdout, Self::Stderr];
+    const ALL: [Self; 5] = [Self::Init, Self::Stdout, Self::Stderr, Self::Stdin, Self::Terminal];
 
     fn word(self) -> &'static str {
         match self {
             Self::Init => "init",
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
+            Self::Stdin => "stdin",
+            Self::Terminal => "terminal",
         }
     }
 
@@ -68,6 +73,10 @@ struct Kept {
     init: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    /// Whether there is a terminal to hold; not known of what was taken back.
+    has_terminal: Option<bool>,
 }
 
 impl Kept {
@@ -76,6 +85,8 @@ impl Kept {
             Part::Init => &mut self.init,
             Part::Stdout => &mut self.stdout,
             Part::Stderr => &mut self.stderr,
+            Part::Stdin => &mut self.stdin,
+            Part::Terminal => &mut self.terminal,
         }
     }
 
@@ -137,34 +148,82 @@ impl Keep {
         all
     }
 
-    /// Holds what there is of a container that was made; it is fine when it has ended. Blocks for a few local opens.
-    pub(super) fn hold(&self, place: &Place) {
+    /// Holds what there is of a container that was made; it is fine when it has ended. Returns whether it has a terminal, whose master
+    /// is got otherwise. Blocks for a few local opens.
+    pub(super) fn hold(&self, place: &Place) -> bool {
         let digits = dir_name(&place.id);
-        if self.map().get(digits).is_some_and(Kept::is_current) {
-            return;
+        if let Some(kept) = self.map().get_mut(digits).filter(|kept| kept.is_current()) {
+            return *kept.has_terminal.get_or_insert_with(|| has_terminal(place));
         }
         let open = || -> io::Result<Option<Kept>> {
             let Some(init) = place.living_init()? else { return Ok(None) };
             let (stdout, stderr) = (open_fifo(place, files::STDOUT)?, open_fifo(place, files::STDERR)?);
-            Ok(Some(Kept { init: Some(init), stdout: Some(stdout), stderr: Some(stderr) }))
+            let has_terminal = has_terminal(place);
+            // The reader of what is typed at a terminal is the shim: without another one, callers who type while it is dead would be told
+            // that nobody reads any more.
+            let stdin = open_stdin(place, OpenOptions::new().read(has_terminal).write(true))?;
+            let has_terminal = Some(has_terminal);
+            Ok(Some(Kept {
+                init: Some(init),
+                stdout: Some(stdout),
+                stderr: Some(stderr),
+                stdin,
+                terminal: None,
+                has_terminal,
+            }))
         };
         match open() {
             Ok(Some(mut kept)) => {
                 for part in Part::ALL {
-                    if let Some(Ok(fd)) = kept.part(part).as_ref().map(|fd| fd.as_fd().try_clone_to_owned()) {
-                        self.vault.store(part.name(digits), fd);
+                    if let Some(fd) = kept.part(part) {
+                        self.keep_in_vault(part, digits, fd);
                     }
                 }
+                let has_terminal = kept.has_terminal == Some(true);
                 let former = self.map().insert(digits.to_owned(), kept);
                 drop(former);
                 // A removal takes the lease directory before it lets go: if the directory is gone, no later step would let go of this.
                 if !place.lease.path().exists() {
                     self.let_go(&place.id);
                 }
+                has_terminal
             }
-            Ok(None) => {}
+            Ok(None) => false,
             // It runs all the same; only the death of its shim would cost something now.
-            Err(error) => tracing::warn!(container = %place.id, %error, "no second holder of its descriptors"),
+            Err(error) => {
+                tracing::warn!(container = %place.id, %error, "no second holder of its descriptors");
+                false
+            }
+        }
+    }
+
+    fn keep_in_vault(&self, part: Part, digits: &str, fd: &OwnedFd) {
+        // Best effort, as the vault itself.
+        if let Ok(fd) = fd.try_clone() {
+            self.vault.store(part.name(digits), fd);
+        }
+    }
+
+    /// Holds the master of the terminal of a container that is held.
+    pub(super) fn hold_terminal(&self, place: &Place, terminal: OwnedFd) {
+        let digits = dir_name(&place.id);
+        let mut map = self.map();
+        let Some(kept) = map.get_mut(digits) else { return };
+        self.keep_in_vault(Part::Terminal, digits, &terminal);
+        kept.terminal = Some(terminal);
+    }
+
+    /// Returns the master of a container's terminal, for a successor of its shim.
+    pub(super) fn terminal(&self, id: &ContainerId) -> Option<OwnedFd> {
+        self.map().get(dir_name(id)).and_then(|kept| kept.terminal.as_ref()?.try_clone().ok())
+    }
+
+    /// Lets go of a container's standard input, which was closed.
+    pub(super) fn close_input(&self, id: &ContainerId) {
+        let digits = dir_name(id);
+        let stdin = self.map().get_mut(digits).and_then(|kept| kept.stdin.take());
+        if stdin.is_some() {
+            self.vault.remove(Part::Stdin.name(digits));
         }
     }
 
@@ -180,6 +239,26 @@ impl Keep {
     /// Returns a pidfd of init for a successor of the shim.
     pub(super) fn init(&self, id: &ContainerId) -> Option<OwnedFd> {
         self.map().get(dir_name(id)).and_then(|kept| kept.init.as_ref()?.try_clone().ok())
+    }
+}
+
+/// Reads whether a container has a terminal.
+fn has_terminal(place: &Place) -> bool {
+    place.read::<TaskSpec>(files::TASK).is_some_and(|task| task.input.has_terminal)
+}
+
+/// Opens a writing end of a container's standard input; `None` when it is not open, or nobody reads it. It does not block.
+pub(super) fn open_input(place: &Place) -> io::Result<Option<OwnedFd>> {
+    open_stdin(place, OpenOptions::new().write(true))
+}
+
+fn open_stdin(place: &Place, options: &mut OpenOptions) -> io::Result<Option<OwnedFd>> {
+    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW;
+    match options.custom_flags(flags.bits()).open(place.file(files::STDIN)) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -232,7 +311,8 @@ mod tests {
     #[test]
     fn what_is_taken_back_is_given_away_again_under_the_same_names() {
         let keep = Keep::default();
-        let names = ["contd-0123456789abcdef-init", "contd-0123456789abcdef-stdout", "contd-0123456789abcdef-stderr"];
+        let names = Part::ALL.map(|part| part.name("0123456789abcdef"));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         keep.take_back(named(&names), |_| true);
         let id = ContainerId::new("0123456789abcdef0123456789abcdef").unwrap();
         assert!(keep.init(&id).is_some());
@@ -250,6 +330,6 @@ mod tests {
         });
         assert_eq!(*log.0.lock().unwrap(), ["-contd-ffffffffffffffff-init"]);
         keep.let_go(&ContainerId::new("0123456789abcdef0123456789abcdef").unwrap());
-        assert_eq!(log.0.lock().unwrap().len(), 4);
+        assert_eq!(log.0.lock().unwrap().len(), 1 + Part::ALL.len());
     }
 }

@@ -244,13 +244,14 @@ impl ShimClient for ProcessShimClient {
             let place = self.place(&task.id)?;
             if let Some(slot) = self.slots.as_ref().and_then(|slots| slots.taken(&task.id)) {
                 match slots::assign(slot, &self.keep, &place, &task).await {
-                    Ok(shim) => return Ok(Arc::new(shim) as Arc<dyn Shim>),
+                    Ok(shim) => return Ok(Arc::new(shim.of(task.input)) as Arc<dyn Shim>),
                     // The rest of it is removed by the cold start.
                     Err(error) => tracing::warn!(%error, "warm shim not usable, starting one"),
                 }
             }
+            let input = task.input;
             let shim = launch::spawn(self, &place, task).await?;
-            Ok(Arc::new(shim) as Arc<dyn Shim>)
+            Ok(Arc::new(shim.of(input)) as Arc<dyn Shim>)
         }
         .boxed()
     }

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use contd_failpoint::Failpoint;
 use contd_lease::LeaseState;
-use contd_protocol::shim::{EXEC_VERSION, ExecProcess, Request, Response, ShimSocket, TaskState};
+use contd_protocol::shim::{ExecProcess, Request, Response, ShimSocket, TaskInput, TaskState, files};
 use contd_session_tokio::{Answer, CallError, Connection, Ending, Underway};
-use contd_types::{ExecId, ExecInfo, Exit, Pid, RequestId, Signal, one_line};
+use contd_types::{ExecId, ExecInfo, Exit, Pid, RequestId, Signal, WindowSize, one_line};
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::keep::Keep;
+use super::keep::{self, Keep};
 use super::{Place, blocking, clean_up};
 use crate::{Executed, Shim, ShimError, deadline, greet};
 
@@ -35,32 +35,59 @@ pub(super) struct ProcessShim {
     connection: Arc<Mutex<Arc<Connection<ShimSocket>>>>,
     /// The operation that the calls belong to.
     operation: Option<RequestId>,
+    /// The input of its container, when that was just made.
+    input: TaskInput,
 }
 
 impl ProcessShim {
     /// Connects; only legal when a process holds the lease.
     pub(super) async fn connect(place: &Place, keep: Arc<Keep>, verb: &'static str) -> Result<Self, ShimError> {
         let connection = greet::connect(&place.id, &place.socket, verb).await?;
-        Ok(Self { place: place.clone(), keep, connection: Arc::new(Mutex::new(Arc::new(connection))), operation: None })
+        let connection = Arc::new(Mutex::new(Arc::new(connection)));
+        Ok(Self { place: place.clone(), keep, connection, operation: None, input: TaskInput::default() })
     }
 
-    /// Holds what must outlive the shim of a container that lives.
+    /// The same, of a container with this input, which is yet to be made.
+    pub(super) fn of(self, input: TaskInput) -> Self {
+        Self { input, ..self }
+    }
+
+    /// Holds what must outlive the shim of a container that lives, and gives a successor the terminal that its predecessor died with.
     pub(super) async fn hold(&self, state: &TaskState) {
         match state {
-            TaskState::Created { .. } | TaskState::Running { .. } | TaskState::Paused { .. } => self.hold_now().await,
+            TaskState::Created { .. } | TaskState::Running { .. } | TaskState::Paused { .. } => {
+                if let Err(error) = self.hold_now().await {
+                    // It runs all the same; only the death of its shim would cost something now.
+                    tracing::warn!(error = one_line(&error), "no second holder of its terminal");
+                }
+            }
             TaskState::Exited { .. } => self.keep.let_go(&self.place.id),
             TaskState::Empty | TaskState::Creating => {}
         }
     }
 
-    async fn hold_now(&self) {
+    async fn hold_now(&self) -> Result<(), ShimError> {
         let keep = Arc::clone(&self.keep);
-        let held = blocking(&self.place, "hold the descriptors of", move |place| {
-            keep.hold(place);
-            Ok(())
-        });
-        // Lost only with the whole process.
-        let _goes_down = held.await;
+        let held = blocking(&self.place, "hold the descriptors of", move |place| Ok(keep.hold(place)));
+        if held.await? { self.share_terminal().await } else { Ok(()) }
+    }
+
+    /// Sees to it that both have the terminal, the shim and we.
+    async fn share_terminal(&self) -> Result<(), ShimError> {
+        const VERB: &str = "share the terminal of";
+        let asked = self.ask_with(VERB, Request::Terminal, Vec::new());
+        let Answer { response, fds } = self.within(VERB, deadline::STATE, asked).await?;
+        let Response::Terminal { .. } = response else { return Err(self.unexpected(VERB, &response)) };
+        match (fds.into_iter().next(), self.keep.terminal(&self.place.id)) {
+            (Some(terminal), None) => self.keep.hold_terminal(&self.place, terminal),
+            (None, Some(terminal)) => {
+                let given = self.ask_with(VERB, Request::GiveTerminal, vec![terminal]);
+                self.within(VERB, deadline::STATE, given).await?;
+            }
+            (Some(_), Some(_)) => {}
+            (None, None) => tracing::warn!("terminal lost: the shim died with the only descriptor of it"),
+        }
+        Ok(())
     }
 
     async fn connection(&self, verb: &'static str) -> Result<Arc<Connection<ShimSocket>>, ShimError> {
@@ -116,7 +143,11 @@ impl ProcessShim {
             Ending::Lost(_) => self.lost(verb),
             Ending::Broken(violation) => ShimError::Protocol { id: id.clone(), what: one_line(&*violation) },
         };
-        let begun = Underway::begin_for(&self.connection(verb).await?, request, fds, false, self.operation).await;
+        let connection = self.connection(verb).await?;
+        if connection.welcome().version < request.least_version() {
+            return Err(ShimError::TooOld { id: id.clone(), verb });
+        }
+        let begun = Underway::begin_for(&connection, request, fds, false, self.operation).await;
         let mut call = begun.map_err(|error| match error {
             CallError::Ended(ending) => ended(ending),
             CallError::Unsendable(source) => ShimError::Protocol { id: id.clone(), what: one_line(&source) },
@@ -184,12 +215,6 @@ impl ProcessShim {
         Ok(exit)
     }
 
-    /// Demands a shim that executes processes: an older one would hang up at the question.
-    async fn demand_exec(&self, verb: &'static str) -> Result<(), ShimError> {
-        let version = self.connection(verb).await?.welcome().version;
-        if version < EXEC_VERSION { Err(ShimError::NoExec { id: self.place.id.clone(), verb }) } else { Ok(()) }
-    }
-
     async fn exec_now(
         &self,
         exec: ExecId,
@@ -197,7 +222,6 @@ impl ProcessShim {
         stdio: Option<[OwnedFd; 3]>,
     ) -> Result<Executed, ShimError> {
         const VERB: &str = "execute a process in";
-        self.demand_exec(VERB).await?;
         let request = Request::Exec { exec, process: Box::new(process) };
         let fds = stdio.map(Vec::from).unwrap_or_default();
         let Answer { response, fds } = self.within(VERB, deadline::EXEC, self.ask_with(VERB, request, fds)).await?;
@@ -233,7 +257,8 @@ impl ProcessShim {
         }
         let state = self.state_for(VERB).await;
         contd_failpoint::hit(Failpoint::UpgradeDone);
-        state.map(drop)
+        self.hold(&state?).await;
+        Ok(())
     }
 
     /// Asks it to end, waits until it has, and removes its lease.
@@ -294,6 +319,11 @@ impl Shim for ProcessShim {
     fn create(&self) -> BoxFuture<'_, Result<Pid, ShimError>> {
         async move {
             let pid = self.ask_for_pid("create", deadline::CREATE, Request::Create).await?;
+            if self.input != TaskInput::default() {
+                // Its life depends on them: it is not started before a second process has them.
+                self.hold_now().await?;
+                return Ok(pid);
+            }
             // While the container is being started: holding is not what the caller waits for.
             let (keep, place) = (Arc::clone(&self.keep), self.place.clone());
             drop(tokio::task::spawn_blocking(move || keep.hold(&place)));
@@ -312,6 +342,11 @@ impl Shim for ProcessShim {
 
     fn kill(&self, signal: Signal, is_for_all: bool) -> BoxFuture<'_, Result<(), ShimError>> {
         self.ask_to("kill", deadline::KILL, Request::Kill { signal, is_for_all }).boxed()
+    }
+
+    fn set_paused(&self, is_paused: bool) -> BoxFuture<'_, Result<(), ShimError>> {
+        let (verb, request) = if is_paused { ("pause", Request::Pause) } else { ("resume", Request::Resume) };
+        self.ask_to(verb, deadline::PAUSE, request).boxed()
     }
 
     fn wait(&self) -> BoxFuture<'_, Result<Exit, ShimError>> {
@@ -337,32 +372,47 @@ impl Shim for ProcessShim {
 
     fn wait_exec(&self, exec: ExecId) -> BoxFuture<'_, Result<Exit, ShimError>> {
         const VERB: &str = "wait for a process in";
-        async move {
-            self.demand_exec(VERB).await?;
-            self.ask_for_exit(VERB, Request::WaitExec { exec }).await
-        }
-        .boxed()
+        async move { self.ask_for_exit(VERB, Request::WaitExec { exec }).await }.boxed()
     }
 
     fn kill_exec(&self, exec: ExecId, signal: Signal) -> BoxFuture<'_, Result<(), ShimError>> {
         const VERB: &str = "signal a process in";
-        async move {
-            self.demand_exec(VERB).await?;
-            self.ask_to(VERB, deadline::KILL, Request::KillExec { exec, signal }).await
-        }
-        .boxed()
+        async move { self.ask_to(VERB, deadline::KILL, Request::KillExec { exec, signal }).await }.boxed()
     }
 
     fn execs(&self) -> BoxFuture<'_, Result<Vec<ExecInfo>, ShimError>> {
         const VERB: &str = "list the processes in";
         async move {
-            self.demand_exec(VERB).await?;
             match self.ask_within(VERB, deadline::STATE, Request::Execs).await? {
                 Response::Execs(execs) => Ok(execs),
                 other => Err(self.unexpected(VERB, &other)),
             }
         }
         .boxed()
+    }
+
+    fn open_input(&self) -> BoxFuture<'_, Result<Option<OwnedFd>, ShimError>> {
+        const VERB: &str = "open the input of";
+        let open = |place: &Place| {
+            keep::open_input(place).map_err(|source| {
+                let path = place.file(files::STDIN);
+                ShimError::OpenInput { id: place.id.clone(), path, source }
+            })
+        };
+        blocking(&self.place, VERB, open).boxed()
+    }
+
+    fn close_input(&self) -> BoxFuture<'_, Result<(), ShimError>> {
+        async move {
+            self.ask_to("close the input of", deadline::STATE, Request::CloseInput).await?;
+            self.keep.close_input(&self.place.id);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn resize(&self, size: WindowSize) -> BoxFuture<'_, Result<(), ShimError>> {
+        self.ask_to("resize the terminal of", deadline::STATE, Request::Resize { size }).boxed()
     }
 
     fn rotate_log(&self) -> BoxFuture<'_, Result<(), ShimError>> {

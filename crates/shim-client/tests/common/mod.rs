@@ -45,6 +45,7 @@ pub(crate) fn task(number: u8, dir: &Path) -> TaskSpec {
         log_start: None,
         drain_timeout: Duration::from_secs(1),
         runtime_timeout: Duration::from_secs(10),
+        input: contd_protocol::shim::TaskInput::default(),
     }
 }
 

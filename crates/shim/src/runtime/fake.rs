@@ -137,7 +137,7 @@ impl Runtime for FakeRuntime {
         let go = process.stdin.take();
         let pid = i32::try_from(process.id()).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
         self.container = Some(Container { process, go });
-        Self::begin(verb, task, self.script.create, Outcome::Created { pid })
+        Self::begin(verb, task, self.script.create, Outcome::Created { pid, terminal: None })
     }
 
     fn begin_start(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError> {
@@ -188,7 +188,7 @@ impl Runtime for FakeRuntime {
         command.args(args).stdin(stdin).stdout(stdout).stderr(stderr);
         let child = daemonize::spawn(&mut command).map_err(failed)?;
         let pid = i32::try_from(child.id()).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
-        let operation = Self::begin(Verb::Exec, task, self.script.exec, Outcome::Created { pid })?;
+        let operation = Self::begin(Verb::Exec, task, self.script.exec, Outcome::Created { pid, terminal: None })?;
         Ok(Box::new(FakeExec { operation, pid }))
     }
 }
@@ -211,7 +211,7 @@ impl Executing for FakeExec {
 
     fn finish(self: Box<Self>) -> Result<ExecStep, RuntimeError> {
         match self.operation.finish()? {
-            Outcome::Created { pid } => Ok(ExecStep::Made { pid, terminal: None, waiting: None }),
+            Outcome::Created { pid, terminal } => Ok(ExecStep::Made { pid, terminal, waiting: None }),
             Outcome::LetGo | Outcome::Done => Ok(ExecStep::Runs),
         }
     }

@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ mod exec;
 pub mod fake;
 pub mod native;
 pub mod oci;
+mod oci_console;
 mod oci_error;
 mod oci_exec;
 mod worker;
@@ -27,9 +28,11 @@ mod worker;
 pub use exec::{ExecStdio, ExecStep, Executing, Held};
 pub(crate) use oci_error::classify;
 
-/// The container's ends of its output; its standard input is `/dev/null`.
+/// The container's ends of its input and output. One with a terminal gets that instead, natively; an OCI runtime itself writes here.
 #[derive(Debug)]
 pub struct Stdio {
+    /// Descriptor 0; `None` is `/dev/null`.
+    pub stdin: Option<File>,
     /// Descriptor 1.
     pub stdout: File,
     /// Descriptor 2.
@@ -101,12 +104,14 @@ pub trait Operation: Debug {
 }
 
 /// The result of an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// The container is made; this is its init.
     Created {
         /// On the host.
         pid: i32,
+        /// The master of its terminal, if it is to have one.
+        terminal: Option<OwnedFd>,
     },
     /// Init was let go; it runs the entrypoint once it is another program than the runtime's own.
     LetGo,

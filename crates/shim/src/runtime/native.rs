@@ -109,8 +109,11 @@ impl Runtime for NativeRuntime {
             Some(warm) => warm,
             None => Launcher::fork(&self.settings, false).map_err(talk)?,
         };
-        let null = OpenOptions::new().read(true).open("/dev/null").map_err(talk)?;
-        let stdio = LaunchStdio { stdin: null.into(), stdout: stdio.stdout.into(), stderr: stdio.stderr.into() };
+        let stdin = match stdio.stdin {
+            Some(stdin) => stdin,
+            None => OpenOptions::new().read(true).open("/dev/null").map_err(talk)?,
+        };
+        let stdio = LaunchStdio { stdin: stdin.into(), stdout: stdio.stdout.into(), stderr: stdio.stderr.into() };
         // One that has ended says why in its answer.
         let _told_by_the_answer = launcher.request(&LaunchRequest { bundle: task.bundle.clone() }, &stdio);
         Ok(Box::new(Creating { id: id.clone(), launcher, waiting: Rc::clone(&self.waiting) }))
@@ -201,7 +204,7 @@ impl Executing for LaunchingExec {
     fn finish(self: Box<Self>) -> Result<ExecStep, RuntimeError> {
         // The launcher ends with its answer; it is then reaped as one that nobody waits for.
         let Self { id, launcher } = *self;
-        let (waiting, terminal) = launcher.answer_to_exec().map_err(|source| exec_failed(&id, source))?;
+        let (waiting, terminal) = launcher.answer().map_err(|source| exec_failed(&id, source))?;
         let pid = waiting.pid;
         Ok(ExecStep::Made { pid, terminal, waiting: Some(Box::new(HeldExec { id, waiting })) })
     }
@@ -265,10 +268,10 @@ impl Operation for Creating {
     fn finish(self: Box<Self>) -> Result<Outcome, RuntimeError> {
         // Its own end follows its answer at once; it is then reaped as one that nobody waits for.
         let failed = |source| RuntimeError::Launch { verb: Verb::Create, id: self.id.clone(), source };
-        let waiting = self.launcher.answer().map_err(failed)?;
+        let (waiting, terminal) = self.launcher.answer().map_err(failed)?;
         let pid = waiting.pid;
         self.waiting.replace(Some(waiting));
-        Ok(Outcome::Created { pid })
+        Ok(Outcome::Created { pid, terminal })
     }
 
     fn abort(self: Box<Self>) {

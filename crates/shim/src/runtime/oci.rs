@@ -11,12 +11,15 @@ use contd_protocol::shim::{ExecProcess, TaskSpec, files};
 use contd_types::{ContainerId, ErrorKind};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::oci_console::ConsoleSocket;
 use super::oci_exec::OciExec;
 use super::{ExecStdio, Executing, Operation, Outcome, Runtime, RuntimeError, Stdio, Verb, Words, oci_error};
 use crate::daemonize;
 use crate::reaper;
 use crate::sys;
 
+/// Where the runtime sends the master of init's terminal; removed with the operation.
+const CONSOLE: &str = "console.sock";
 /// Where the runtime writes init's pid; read once, then removed.
 const PID_FILE: &str = "init.pid";
 
@@ -48,6 +51,8 @@ struct OciOperation {
     stderr: Option<File>,
     log: PathBuf,
     pid_file: PathBuf,
+    /// Where the master of the container's terminal comes.
+    console: Option<ConsoleSocket>,
 }
 
 impl OciRuntime {
@@ -61,6 +66,7 @@ impl OciRuntime {
         verb: Verb,
         task: &TaskSpec,
         stdio: Option<Stdio>,
+        console: Option<ConsoleSocket>,
         arguments: impl FnOnce(&mut Command),
     ) -> Result<Box<dyn Operation>, RuntimeError> {
         let failed = |source| RuntimeError::Spawn { verb, id: task.id.clone(), binary: self.binary.clone(), source };
@@ -72,8 +78,11 @@ impl OciRuntime {
         arguments(&mut command);
         command.arg(task.id.as_str()).stdin(ProcessStdio::null());
         let stderr = match stdio {
-            Some(stdio) => {
-                command.stdout(stdio.stdout).stderr(stdio.stderr);
+            Some(Stdio { stdin, stdout, stderr }) => {
+                if let Some(stdin) = stdin {
+                    command.stdin(stdin);
+                }
+                command.stdout(stdout).stderr(stderr);
                 None
             }
             None => {
@@ -90,7 +99,7 @@ impl OciRuntime {
         let pid = i32::try_from(child.id()).map_err(|_| watch(io::ErrorKind::InvalidData.into()))?;
         let (_, pidfd) = reaper::pidfd_of(pid).map_err(watch)?;
         let pid_file = self.pid_file();
-        Ok(Box::new(OciOperation { verb, id: task.id.clone(), pid, pidfd, stderr, log, pid_file }))
+        Ok(Box::new(OciOperation { verb, id: task.id.clone(), pid, pidfd, stderr, log, pid_file, console }))
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -100,31 +109,38 @@ impl OciRuntime {
 
 impl Runtime for OciRuntime {
     fn begin_create(&mut self, task: &TaskSpec, stdio: Stdio) -> Result<Box<dyn Operation>, RuntimeError> {
-        self.begin(Verb::Create, task, Some(stdio), |command| {
+        let watch = |source| RuntimeError::Watch { verb: Verb::Create, id: task.id.clone(), source };
+        let console = task.input.has_terminal.then(|| ConsoleSocket::listen(self.dir.join(CONSOLE))).transpose();
+        let console = console.map_err(watch)?;
+        let socket = console.as_ref().map(|console| console.path().to_owned());
+        self.begin(Verb::Create, task, Some(stdio), console, |command| {
             command.arg("create").arg("--bundle").arg(&task.bundle).arg("--pid-file").arg(self.pid_file());
+            if let Some(socket) = socket {
+                command.arg("--console-socket").arg(socket);
+            }
         })
     }
 
     fn begin_start(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError> {
-        self.begin(Verb::Start, task, None, |command| {
+        self.begin(Verb::Start, task, None, None, |command| {
             command.arg("start");
         })
     }
 
     fn begin_delete(&mut self, task: &TaskSpec, is_forced: bool) -> Result<Box<dyn Operation>, RuntimeError> {
-        self.begin(Verb::Delete, task, None, |command| {
+        self.begin(Verb::Delete, task, None, None, |command| {
             command.arg("delete").args(is_forced.then_some("--force"));
         })
     }
 
     fn begin_pause(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError> {
-        self.begin(Verb::Pause, task, None, |command| {
+        self.begin(Verb::Pause, task, None, None, |command| {
             command.arg("pause");
         })
     }
 
     fn begin_resume(&mut self, task: &TaskSpec) -> Result<Box<dyn Operation>, RuntimeError> {
-        self.begin(Verb::Resume, task, None, |command| {
+        self.begin(Verb::Resume, task, None, None, |command| {
             command.arg("resume");
         })
     }
@@ -190,7 +206,9 @@ impl OciOperation {
             .and_then(|_| fs::remove_file(&self.pid_file))
             .map_err(failed)?;
         let pid = text.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
-        Ok(Outcome::Created { pid })
+        let watch = |source| RuntimeError::Watch { verb: self.verb, id: self.id.clone(), source };
+        let terminal = self.console.as_ref().map(ConsoleSocket::take_master).transpose().map_err(watch)?;
+        Ok(Outcome::Created { pid, terminal })
     }
 
     /// Returns the last error in the runtime's log, or what it printed.

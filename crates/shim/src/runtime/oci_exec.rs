@@ -6,7 +6,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as ProcessStdio};
 
@@ -16,6 +15,7 @@ use contd_protocol::shim::{ExecProcess, ExecUser, TaskSpec};
 use contd_types::ContainerId;
 use serde_json::{Value, json};
 
+use super::oci_console::ConsoleSocket;
 use super::{ExecStdio, ExecStep, Executing, RuntimeError, Verb, Words, oci, oci_error};
 use crate::daemonize;
 use crate::reaper;
@@ -44,7 +44,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        for path in [&self.process, &self.pid, &self.log, &self.console] {
+        for path in [&self.process, &self.pid, &self.log] {
             // Those that are not there need no removal, and the others go with the directory.
             let _absent = fs::remove_file(path);
         }
@@ -58,7 +58,7 @@ pub(super) struct OciExec {
     pid: i32,
     pidfd: OwnedFd,
     /// Where the master of the process's terminal comes.
-    console: Option<UnixListener>,
+    console: Option<ConsoleSocket>,
     files: Files,
 }
 
@@ -86,11 +86,10 @@ impl OciExec {
                 None
             }
             ExecStdio::Terminal(_) => {
-                let listener = UnixListener::bind(&files.console).map_err(watch)?;
-                listener.set_nonblocking(true).map_err(watch)?;
-                command.arg("--console-socket").arg(&files.console);
+                let console = ConsoleSocket::listen(files.console.clone()).map_err(watch)?;
+                command.arg("--console-socket").arg(console.path());
                 command.stdin(ProcessStdio::null()).stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
-                Some(listener)
+                Some(console)
             }
         };
         command.arg(id.as_str());
@@ -109,15 +108,6 @@ impl OciExec {
         File::open(&self.files.pid)?.take(MAX_PID_BYTES).read_to_string(&mut text)?;
         text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
     }
-
-    /// Takes the master, which the runtime has sent before it ended.
-    fn take_master(&self) -> io::Result<Option<OwnedFd>> {
-        let Some(console) = &self.console else { return Ok(None) };
-        let (stream, _) = console.accept()?;
-        let (mut name, mut fds) = ([0; 4096], Vec::new());
-        contd_descriptors::receive(&stream, &mut name, &mut fds)?;
-        fds.into_iter().next().map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
 }
 
 impl Executing for OciExec {
@@ -135,7 +125,7 @@ impl Executing for OciExec {
         let status = sys::reap(self.pidfd.as_fd()).map_err(watch)?;
         match status.ok_or_else(|| watch(io::ErrorKind::WouldBlock.into()))? {
             ProcessExit::Code(0) => {
-                let terminal = self.take_master().map_err(watch)?;
+                let terminal = self.console.as_ref().map(ConsoleSocket::take_master).transpose().map_err(watch)?;
                 let failed =
                     |source| RuntimeError::PidFile { id: self.id.clone(), path: self.files.pid.clone(), source };
                 Ok(ExecStep::Made { pid: self.read_pid().map_err(failed)?, terminal, waiting: None })

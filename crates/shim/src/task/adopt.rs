@@ -38,6 +38,7 @@ impl Task {
         contd_failpoint::hit(Failpoint::AdoptRead);
         let id = self.spec.id.clone();
         self.pump.adopt().map_err(|source| TaskError::Output { id: id.clone(), source })?;
+        self.adopt_input()?;
         contd_failpoint::hit(Failpoint::AdoptReplayed);
         let is_kept = kept.as_ref().is_some_and(|fd| process::is_of(fd, stored.record.pid.0));
         let run_dir = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir).to_owned();

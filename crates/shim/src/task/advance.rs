@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::{Answer, Current, Deletion, Ending, LettingGo, Phase, Stage, Task};
 use crate::clock;
+use crate::console::Console;
 use crate::error::TaskError;
 use crate::init::Init;
 use crate::leftover;
@@ -48,7 +49,9 @@ impl Task {
         let letting_go = self.letting_go.as_ref().map(LettingGo::next_look);
         let init = self.init_deadline();
         let execs = self.execs.deadline();
-        [operation, ending, orphans, letting_go, init, execs, self.pump.deadline()].into_iter().flatten().min()
+        let console = self.console.as_ref().and_then(Console::deadline);
+        let all = [operation, ending, orphans, letting_go, init, execs, console, self.pump.deadline()];
+        all.into_iter().flatten().min()
     }
 
     /// Returns when to look at an init that is dead and of which nobody has told how it ended.
@@ -77,7 +80,7 @@ impl Task {
 
     fn succeeded(&mut self, verb: Verb, outcome: Outcome) -> Result<Response, TaskError> {
         match (verb, outcome) {
-            (Verb::Create, Outcome::Created { pid }) => {
+            (Verb::Create, Outcome::Created { pid, terminal }) => {
                 contd_failpoint::hit(Failpoint::CreateMade);
                 let adopt = |source| TaskError::Adopt { id: self.spec.id.clone(), source };
                 let init = Init::adopt(pid, &self.hierarchies).map_err(adopt)?;
@@ -93,6 +96,9 @@ impl Task {
                 }
                 self.init = Some(init);
                 self.diagnostics.info(format_args!("created init {pid}"));
+                if let Some(master) = terminal {
+                    self.take_terminal(master)?;
+                }
                 record.map(|()| Response::Pid(pid))
             }
             (Verb::Start, _) => {
@@ -168,6 +174,9 @@ impl Task {
     /// It has ended; its output is still to be read.
     pub(super) fn begin_ending(&mut self, end: End) {
         contd_failpoint::hit(Failpoint::EndSeen);
+        if let Some(console) = &mut self.console {
+            console.end();
+        }
         if self.is_rest_whole {
             self.pump.take_the_rest();
         }
@@ -178,6 +187,9 @@ impl Task {
     /// Does what is due: deadlines, the exit once the output is drained.
     pub(crate) fn advance(&mut self, now: Instant) {
         self.pump.retry(now);
+        if let Some(console) = &mut self.console {
+            console.look_again(now);
+        }
         self.look_whether_it_runs(now);
         self.advance_execs(now);
         if self.init_deadline().is_some_and(|due| due <= now) {
@@ -328,7 +340,7 @@ impl Task {
                 self.diagnostics.error(&error);
             }
         }
-        self.pump.close();
+        self.close_stdio();
         self.remove_record(files::INIT);
         self.forget_execs();
         contd_failpoint::hit(Failpoint::DeleteForgotten);

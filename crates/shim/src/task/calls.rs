@@ -44,6 +44,10 @@ impl Task {
             Request::WaitExec { exec } => self.wait_exec(caller, *exec),
             Request::KillExec { exec, signal } => self.kill_exec(*exec, *signal),
             Request::Execs => Ok(Some(self.list_execs())),
+            Request::CloseInput => self.close_input(),
+            Request::Resize { size } => self.resize(*size),
+            Request::Terminal => self.show_terminal(caller),
+            Request::GiveTerminal => self.give_terminal(fds),
         };
         match answer {
             Ok(Some(response)) => self.replies.push(Answer::new(caller, Ok(response))),
@@ -65,15 +69,20 @@ impl Task {
             }
         }
         self.forget_records();
-        let failed = |source| TaskError::Output { id: self.spec.id.clone(), source };
-        let stdio = self.pump.open().map_err(failed)?;
+        let stdio = match self.open_stdio() {
+            Ok(stdio) => stdio,
+            Err(error) => {
+                self.close_stdio();
+                return Err(error);
+            }
+        };
         match self.runtime.begin_create(&self.spec, stdio) {
             Ok(operation) => {
                 contd_failpoint::hit(Failpoint::CreateBegun);
                 self.begun(Verb::Create, operation, caller);
             }
             Err(error) => {
-                self.pump.close();
+                self.close_stdio();
                 return Err(TaskError::Runtime(error));
             }
         }

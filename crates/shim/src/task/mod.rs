@@ -14,6 +14,7 @@ mod adopt;
 mod advance;
 mod calls;
 mod exec;
+mod input;
 mod letting_go;
 
 use std::io;
@@ -27,9 +28,11 @@ use contd_protocol::shim::{Response, TaskSpec, TaskState, files};
 use contd_types::{ApiError, Exit, Pid, Timestamp};
 
 use crate::clock;
+use crate::console::Console;
 use crate::diagnostics::Diagnostics;
 use crate::error::TaskError;
 use crate::init::{Init, StoredInit};
+use crate::input::Input;
 use crate::process::End;
 use crate::pump::Pump;
 use crate::runtime::{Operation, Runtime, RuntimeError, Verb};
@@ -121,6 +124,10 @@ pub(crate) struct Task {
     diagnostics: Rc<Diagnostics>,
     /// Its output.
     pub(crate) pump: Pump,
+    /// Its standard input, if that is open.
+    input: Option<Input>,
+    /// Its terminal, if it has one.
+    console: Option<Console>,
     phase: Phase,
     current: Option<Current>,
     init: Option<Init>,
@@ -158,6 +165,8 @@ impl Task {
             hierarchies,
             diagnostics,
             pump,
+            input: None,
+            console: None,
             phase: Phase::Empty { is_clean: false },
             current: None,
             init: None,
@@ -313,7 +322,7 @@ impl Task {
         if verb == Verb::Create && self.init.is_none() {
             self.phase = Phase::Failed;
             self.is_reaping_due = true;
-            self.pump.close();
+            self.close_stdio();
             self.refuse_waiters("the container could not be created");
         }
     }

@@ -91,6 +91,7 @@ impl Scene {
             log_start: None,
             drain_timeout: Duration::from_secs(2),
             runtime_timeout: Duration::from_secs(120),
+            input: contd_protocol::shim::TaskInput::default(),
         };
         let scene = Self { kind, task, dir, mark, root };
         LeaseDir::new(&scene.dir).reserve("test", &scene.dir.join(files::SOCKET)).unwrap();
