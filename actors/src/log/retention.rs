@@ -83,7 +83,7 @@ struct Pruner {
     asked: HashMap<(u64, u64), Instant>,
     /// Held by each shim's answer that is still to come.
     answers: Arc<()>,
-    /// Whether all logs took too much although nothing can be removed.
+    /// Whether all logs took too much although nothing can be removed, and that was said.
     is_over: bool,
 }
 
@@ -137,6 +137,7 @@ impl Pruner {
         rule: LogRetention,
         has_removed: bool,
     ) {
+        let were_all_answered = self.are_all_answered();
         let looker = Arc::clone(retention);
         let look = move || looker.logs.namespaces().and_then(|namespaces| Ok((namespaces, looker.logs.disk()?)));
         let (namespaces, disk) = match parts.looks.run("list the logs", look).await {
@@ -164,13 +165,22 @@ impl Pruner {
         retention.removed_bytes.store(before.saturating_sub(removed_bytes(&unwanted)), Ordering::Relaxed);
         remove(parts, retention, unwanted).await;
         self.rotate(parts, retention, written, over);
-        // Said once, until the budget holds again.
-        if over == 0 {
-            self.is_over = false;
-        } else if !self.is_over && Arc::strong_count(&self.answers) == 1 {
-            self.is_over = true;
+        if self.is_to_be_said(over, were_all_answered) {
             warn!(budget, over, "logs take more than they may together, and only files that are written are left");
         }
+    }
+
+    /// Tells whether no shim's answer is still to come.
+    fn are_all_answered(&self) -> bool {
+        Arc::strong_count(&self.answers) == 1
+    }
+
+    /// Tells whether all logs take too much although nothing can be removed: once, until the budget holds again. A shim that answered
+    /// since the files were listed may have begun the next one: another look follows.
+    fn is_to_be_said(&mut self, over: u64, were_all_answered: bool) -> bool {
+        let is_over = over > 0 && (self.is_over || were_all_answered && self.are_all_answered());
+        let was_over = std::mem::replace(&mut self.is_over, is_over);
+        is_over && !was_over
     }
 
     /// Asks the shims of the largest files to begin the next one; a look follows every answer.
@@ -426,6 +436,22 @@ mod tests {
         assert_eq!(within(&all, 10 * MIB).2, 0);
         all.iter_mut().for_each(|file| file.bytes = 4096);
         assert_eq!(within(&all, 1), (vec![], vec![], 8191), "too small to be rotated");
+    }
+
+    #[test]
+    fn logs_are_over_their_budget_once_every_shim_has_answered_before_the_look() {
+        let mut pruner = Pruner::default();
+        let answer = Arc::clone(&pruner.answers);
+        let were_all_answered = pruner.are_all_answered();
+        assert!(!pruner.is_to_be_said(1, were_all_answered), "one is still to come");
+        // It comes while the files are being listed: they may have been listed before it was done.
+        drop(answer);
+        assert!(!pruner.is_to_be_said(1, were_all_answered));
+        let were_all_answered = pruner.are_all_answered();
+        assert!(pruner.is_to_be_said(1, were_all_answered));
+        assert!(!pruner.is_to_be_said(1, were_all_answered), "it was said");
+        assert!(!pruner.is_to_be_said(0, were_all_answered));
+        assert!(pruner.is_to_be_said(1, were_all_answered), "again");
     }
 
     #[test]
