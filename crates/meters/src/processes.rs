@@ -96,6 +96,11 @@ mod tests {
         let children = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")).expect("it lives");
         let sleep: i32 = children.trim().parse().expect("one");
         container(&id, sleep);
+        // Until then it is the shell's twin.
+        let command = || std::fs::read(format!("/proc/{sleep}/cmdline")).expect("it lives");
+        while !command().starts_with(b"sleep\0") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let (meters, of) = (CgroupMeters::default(), Metered { id: id.clone(), pid: init });
 
         let [first, second] = meters.processes(&of).expect("a list").try_into().expect("two");
