@@ -2,7 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+
+use contd_lease::{LeaseDir, LeaseState};
 
 use crate::harness::servers::FlistServer;
 use crate::harness::{Node, eventually};
@@ -100,4 +103,30 @@ fn a_stopped_container_whose_flist_server_died_refuses_no_other_run_of_the_flist
     assert_eq!(node.inspect("old")["status"], "stopped");
     node.contd(["rm", "old"]).ok();
     node.finish();
+}
+
+/// The next process that serves a flist has the lease of the one before it until it has written itself down.
+#[test]
+fn a_server_that_is_coming_when_the_last_container_goes_is_ended_later_and_nobody_waits_for_it() {
+    let node = Node::start();
+    let flist = node.flist();
+    node.contd(["run", "-d", "--name", "a", flist.arg(), "/bin/sleep", "1000"]).ok();
+    let [server] = <[FlistServer; 1]>::try_from(FlistServer::all(&node)).expect("one server");
+    let lease = held_lease(&server);
+    remove(&node, "a");
+    assert!(server.dir.exists(), "what a process of ours has locked is not removed");
+    assert_eq!(node.contd(["run", "--rm", flist.arg(), "/bin/echo", "hi"]).ok(), "hi");
+    drop(lease);
+    eventually("its end", || (!server.dir.exists()).then_some(()));
+    node.finish();
+}
+
+/// Takes the open lock of a server's lease, as one that is to take its place does.
+fn held_lease(server: &FlistServer) -> OwnedFd {
+    let fds = fs::read_dir(format!("/proc/{}/fd", server.keeper)).expect("its descriptors");
+    let number = fds.flatten().find(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == server.dir.join("lock")));
+    let number = number.and_then(|fd| fd.file_name().to_str()?.parse().ok()).expect("its lock");
+    let Ok(LeaseState::Held(lease)) = LeaseDir::new(&server.dir).probe() else { panic!("its lease is not held") };
+    let pidfd = lease.pidfd().expect("as root").expect("it lives");
+    contd_descriptors::take_from(pidfd, number).expect("as root")
 }

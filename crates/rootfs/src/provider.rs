@@ -197,6 +197,15 @@ pub enum RootfsError {
         /// How long was waited.
         waited: Duration,
     },
+    /// A process that has come to take over a server's work is still reading its flist, and cannot be ended before it has
+    /// written itself down. It ends by itself then.
+    #[error("a process that was about to serve flist {flist:?} has not ended within {waited:?}")]
+    Successor {
+        /// The flist.
+        flist: String,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// A directory could not be made or removed.
     #[error("{what} {}", path.display())]
     Disk {
@@ -334,7 +343,7 @@ impl Explain for RootfsError {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
                 _ => ErrorKind::InvalidArgument,
             },
-            Self::ServerSilent { .. } => ErrorKind::Timeout,
+            Self::ServerSilent { .. } | Self::Successor { .. } => ErrorKind::Timeout,
             Self::Source(source) => source.kind(),
             Self::Attach(_) => ErrorKind::Internal,
             Self::Covered { .. } | Self::UpperInUse { .. } | Self::UpperOfOthers { .. } => ErrorKind::Busy,
@@ -361,6 +370,7 @@ impl Explain for RootfsError {
                 Some(format!("see what is mounted there: grep {} /proc/self/mountinfo", error.at.display()))
             }
             Self::Directory { .. } => Some("name an existing directory by its absolute path: dir:/path".to_owned()),
+            Self::Successor { .. } => Some("retry: it ends by itself".to_owned()),
             Self::ServerSilent { .. } => Some("retry; if it stays silent, end the server by its lease".to_owned()),
             Self::Disk { path, .. } => Some(format!("check space and rights of {}", path.display())),
             Self::Mount { .. } => {

@@ -162,7 +162,7 @@ impl Server {
                 thread::park_timeout(KILL_PAUSE);
             }
         }
-        Err(RootfsError::ServerSilent { flist: self.flist.clone(), waited: KILL_PAUSE * MAX_KILL_ROUNDS })
+        Err(RootfsError::Successor { flist: self.flist.clone(), waited: KILL_PAUSE * MAX_KILL_ROUNDS })
     }
 
     /// Tells why nobody serves any more, if the last one could say.

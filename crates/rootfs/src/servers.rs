@@ -170,9 +170,15 @@ impl Servers {
 
     /// Ends a server whose directory nobody takes any more. What resists is left to [`Self::tidy`].
     fn end_and_tell(&self, key: &str, server: &Server) {
-        if let Err(error) = server.leave_word_of_the_end().and_then(|()| self.end(key, server)) {
+        match server.leave_word_of_the_end().and_then(|()| self.end(key, server)) {
+            Ok(()) => {}
+            Err(error @ RootfsError::Successor { .. }) => {
+                info!(flist = %key, error = %ApiError::from_error(&error), "a flist server ends later");
+            }
             // With its reason, since one that is stuck must not keep anybody.
-            warn!(flist = %key, error = %ApiError::from_error(&error), "something is left of a flist server, trying again later");
+            Err(error) => {
+                warn!(flist = %key, error = %ApiError::from_error(&error), "something is left of a flist server, trying again later");
+            }
         }
     }
 

@@ -40,7 +40,9 @@ fn enable(point: &Path, kind: Kind) -> bool {
 fn image(node: &Node) -> Option<Image> {
     let file = image_file(node);
     fs::File::create(&file).unwrap().set_len(320 * MIB).unwrap();
-    run(&["mkfs.btrfs", "-q"], &[file.to_str().unwrap()]);
+    // It looks at every mounted loop device, and fails when one of another test goes meanwhile: so it sees no mounts at all.
+    let alone = "mount -t tmpfs none /proc && mkdir /proc/self && : >/proc/self/mounts && : >/proc/mounts && exec mkfs.btrfs -q \"$0\"";
+    run(&["unshare", "-m", "--propagation", "private", "sh", "-c", alone], &[file.to_str().unwrap()]);
     let known = || fs::read_to_string("/proc/filesystems").unwrap().contains("\tbtrfs\n");
     if !known() {
         let _a_module = Command::new("modprobe").arg("btrfs").output();
