@@ -6,6 +6,7 @@ use std::time::Duration;
 use contd_bundle::BundleError;
 use contd_bundle::netns::NetnsError;
 use contd_logs::LogError;
+use contd_meters::MeterError;
 use contd_rootfs::RootfsError;
 use contd_shim_client::ShimError;
 pub(crate) use contd_types::one_line;
@@ -40,6 +41,8 @@ pub(crate) enum StepError {
     Call(CallError),
     #[error(transparent)]
     Job(JobLost),
+    #[error(transparent)]
+    Limits(MeterError),
     #[error(transparent)]
     Illegal(IllegalTransition),
     /// No rule allows what its caller asked for.
@@ -90,6 +93,7 @@ impl Explain for StepError {
             Self::Denied(source) => source.kind,
             Self::Illegal(_) | Self::Cancelled => ErrorKind::Conflict,
             Self::Job(source) => source.kind(),
+            Self::Limits(source) => source.kind(),
             Self::Panicked { .. } => ErrorKind::Internal,
             Self::Deadline { .. } | Self::Blocked { .. } => ErrorKind::Timeout,
         }
@@ -112,6 +116,7 @@ impl Explain for StepError {
                 Some("retry; if it stays slow, look at the node's disk and network".to_owned())
             }
             Self::Job(source) => source.hint(),
+            Self::Limits(source) => source.hint(),
             Self::Panicked { .. } => Some("this is a bug: report the daemon's log".to_owned()),
         }
     }
@@ -199,6 +204,8 @@ pub(crate) enum ContainerError {
     Gone { id: ContainerId, verb: &'static str },
     #[error("{verb} container {id}: it is {state}")]
     Forbidden { id: ContainerId, verb: &'static str, state: StateName },
+    #[error("{verb} container {id}: it was started anew meanwhile")]
+    StartedAnew { id: ContainerId, verb: &'static str },
     #[error("start container {id}: the node is going down")]
     GoingDown { id: ContainerId },
     #[error("delete container {id}: it is {state} and has not ended")]
@@ -227,7 +234,9 @@ impl Explain for ContainerError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Gone { .. } => ErrorKind::NotFound,
-            Self::Forbidden { .. } | Self::NotEnded { .. } | Self::NeverRan { .. } => ErrorKind::Conflict,
+            Self::Forbidden { .. } | Self::NotEnded { .. } | Self::NeverRan { .. } | Self::StartedAnew { .. } => {
+                ErrorKind::Conflict
+            }
             Self::GoingDown { .. } | Self::Recovering { .. } | Self::ActorLost { .. } => ErrorKind::Unavailable,
             Self::Make(source) => source.kind(),
             Self::Spec { .. } => ErrorKind::InvalidArgument,
@@ -242,6 +251,7 @@ impl Explain for ContainerError {
         match self {
             Self::Gone { .. } => Some("list what there is: contd ps -a".to_owned()),
             Self::Forbidden { id, .. } => Some(format!("see its state: contd inspect {}", id.short())),
+            Self::StartedAnew { .. } => Some("repeat it: nothing was changed for its new run".to_owned()),
             Self::GoingDown { .. } => Some(GOING_DOWN_HINT.to_owned()),
             Self::NotEnded { id, .. } => {
                 Some(format!("stop it first, or have rm end it with --force; see what it is: contd inspect {}", id.short()))

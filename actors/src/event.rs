@@ -206,8 +206,17 @@ impl EventParts {
     }
 }
 
+/// How far a subscriber is.
+#[derive(Debug)]
+struct Cursor {
+    /// The number of the next event for it.
+    next: u64,
+    /// Whether it was told that it has all there was.
+    is_told: bool,
+}
+
 /// Feeds one subscriber until it or the node is gone; goes on with the next actor when one is lost.
-async fn feed(mut current: watch::Receiver<Option<Arc<EventLog>>>, mut cursor: u64, wanted: Wanted) {
+async fn feed(mut current: watch::Receiver<Option<Arc<EventLog>>>, mut cursor: Cursor, wanted: Wanted) {
     while let Ok(log) = current.wait_for(Option::is_some).await.map(|log| log.clone()) {
         if let Some(log) = log
             && !feed_from(&log, &mut cursor, &wanted).await
@@ -223,20 +232,23 @@ async fn feed(mut current: watch::Receiver<Option<Arc<EventLog>>>, mut cursor: u
 }
 
 /// Feeds a subscriber for as long as the actor lives; `false` when it shall get no more.
-async fn feed_from(log: &EventLog, cursor: &mut u64, wanted: &Wanted) -> bool {
+async fn feed_from(log: &EventLog, cursor: &mut Cursor, wanted: &Wanted) -> bool {
     let (mut reader, mut next) = (None, log.next.clone());
     loop {
         let end = *next.borrow_and_update();
-        let found = match look(log, &mut reader, *cursor, end, wanted).await {
+        let found = match look(log, &mut reader, cursor.next, end, wanted).await {
             Ok(found) => found,
             Err(failure) => {
                 error!(error = one_line(&failure), "journal cannot be read, ending an event stream");
                 return false;
             }
         };
-        let has_nothing = found.following == *cursor;
-        *cursor = found.following;
-        for item in found.items {
+        let has_nothing = found.following == cursor.next;
+        cursor.next = found.following;
+        let is_first_end = cursor.next >= end && !cursor.is_told;
+        cursor.is_told |= is_first_end;
+        let stands = is_first_end.then(|| stands_at(cursor.next));
+        for item in found.items.into_iter().chain(stands) {
             if wanted.sender.send(item).await.is_err() {
                 return false;
             }
@@ -248,6 +260,11 @@ async fn feed_from(log: &EventLog, cursor: &mut u64, wanted: &Wanted) -> bool {
             }
         }
     }
+}
+
+/// Says where a stream stands: all before that number was given.
+fn stands_at(next: u64) -> EventItem {
+    EventItem::Gap { from: next, to: next }
 }
 
 /// Takes one look for a subscriber: into memory, or else, with the reader that it keeps, into the journal.
@@ -339,8 +356,9 @@ impl Handler<SubscribeEvents> for EventActor {
             let cursor = from.unwrap_or(next).max(1);
             if from.is_none() {
                 // A subscriber that has seen nothing yet could not go on after us. The channel is new: there is room.
-                let _has_room = sender.try_send(EventItem::Gap { from: cursor, to: cursor });
+                let _has_room = sender.try_send(stands_at(cursor));
             }
+            let cursor = Cursor { next: cursor, is_told: from.is_none() };
             actix_rt::spawn(feed(current, cursor, Wanted { namespace, sender }));
             Ok(receiver)
         })

@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use contd_protocol::api::{MAX_LIST_PAGE, NamespaceSummary, Target};
 use contd_types::{
-    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSummary, ErrorKind, Explain,
-    NamespaceId, StateName,
+    ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, ContainerSummary, Entrypoint, ErrorKind,
+    Explain, NamespaceId, StateName,
 };
 use tokio::sync::watch;
 
@@ -248,7 +248,9 @@ impl View {
 fn text_bytes(info: &ContainerInfo) -> usize {
     const PER_TEXT: usize = size_of::<u64>();
     let labels = info.spec.labels.iter().map(|(key, value)| key.len() + value.len() + 2 * PER_TEXT);
-    info.spec.flist.len() + labels.sum::<usize>()
+    let tags = info.spec.tags.iter().map(|tag| tag.len() + PER_TEXT);
+    let command = info.spec.entrypoint.as_ref().map_or(0, Entrypoint::text_bytes);
+    info.spec.flist.len() + labels.sum::<usize>() + tags.sum::<usize>() + command
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::CommandFactory as _;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap_complete::ArgValueCandidates;
 use contd_types::NamespaceId;
+
+use crate::cli::completion::containers;
 
 use crate::cli::parse;
 use crate::cli::run_args::RunArgs;
@@ -32,13 +36,31 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "SOCKET", env = "CONTD_ADDRESS", hide_env_values = true)]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text| contd_node::parse_address(&text)))]
     pub(crate) address: Option<PathBuf>,
-    /// The namespace
+    /// The namespace; -n stands before the verb
     #[arg(short, long, global = true, value_name = "NS", env = "CONTD_NAMESPACE", hide_env_values = true)]
     #[arg(default_value = "default", value_parser = parse::namespace)]
     pub(crate) namespace: NamespaceId,
     /// The verb to run.
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// The id of the namespace's flag.
+pub(crate) const NAMESPACE: &str = "namespace";
+
+impl Cli {
+    /// Returns the grammar. Behind a verb, `-n` is the verb's own, so that `ps -n 3` and `logs -n 3` are what people know.
+    pub(crate) fn grammar() -> clap::Command {
+        let root = Self::command();
+        let behind = root.get_arguments().find(|arg| arg.get_id() == NAMESPACE).cloned();
+        let behind = behind.map(|arg| arg.short(None).help("The namespace"));
+        root.mut_subcommands(|verb| with_all(verb, behind.as_ref()))
+    }
+}
+
+/// Gives a verb and those below it an argument. One that is there already is not inherited.
+fn with_all(verb: clap::Command, arg: Option<&clap::Arg>) -> clap::Command {
+    verb.args(arg).mut_subcommands(|below| with_all(below, arg))
 }
 
 /// The verbs.
@@ -55,9 +77,9 @@ pub(crate) enum Verb {
     /// Start containers that were created, or start stopped and failed ones again
     Start(crate::cli::start::StartArgs),
     /// List containers
-    #[command(visible_aliases = ["ls", "list"])]
+    #[command(visible_aliases = ["ls", "list"], after_help = crate::cli::filter::FILTERS_HELP)]
     Ps(crate::cli::ps::PsArgs),
-    /// Show everything about a container, as one JSON object
+    /// Show everything about containers, each as one JSON object, or some of their fields
     #[command(after_help = crate::cli::view::FIELDS_HELP)]
     Inspect(crate::cli::inspect::InspectArgs),
     /// Execute one more process in a running container
@@ -71,7 +93,7 @@ pub(crate) enum Verb {
     Stats(crate::cli::stats::StatsArgs),
     /// List the processes of a running container, with their ids on both sides
     Top(crate::cli::top::TopArgs),
-    /// Show a container's output
+    /// Show the output of containers
     Logs(crate::cli::logs::LogsArgs),
     /// Stop containers: send their stop signal, then SIGKILL
     Stop(crate::cli::stop::StopArgs),
@@ -83,14 +105,20 @@ pub(crate) enum Verb {
     Unpause(crate::cli::pause::PauseArgs),
     /// Send a signal to containers
     Kill(crate::cli::kill::KillArgs),
-    /// Wait for containers to end and print their exit codes
+    /// Wait for containers to end and print their exit codes, or for another state
     Wait(crate::cli::wait::WaitArgs),
     /// Remove containers
     ///
     /// Their output is kept for a while, a day unless `[logs] keep_removed` says otherwise, and `contd logs` still
     /// finds it: it is in <log_dir>/<namespace>/.removed, under the container's name and id.
     Rm(crate::cli::rm::RmArgs),
-    /// Change the restart policy of containers
+    /// Remove all containers that have ended
+    #[command(after_help = crate::cli::filter::FILTERS_HELP)]
+    Prune(crate::cli::prune::PruneArgs),
+    /// Change the restart policy and limits of containers
+    ///
+    /// Limits of a running container are in force at once. None is taken below what is in use: with several, all are changed
+    /// or none. They are kept, also for its next start.
     Update(crate::cli::update::UpdateArgs),
     /// Manage the shims of running containers
     Shim(crate::cli::shim::ShimArgs),
@@ -99,7 +127,8 @@ pub(crate) enum Verb {
     Shutdown(crate::cli::shutdown::ShutdownArgs),
     /// List the namespaces that have containers
     Namespaces(crate::cli::namespaces::NamespacesArgs),
-    /// Show events as they happen
+    /// Show what happened and what happens
+    #[command(after_help = crate::cli::events::FILTERS_HELP)]
     Events(crate::cli::events::EventsArgs),
     /// Make, inspect, verify and unpack flists
     Flist(crate::cli::flist::FlistArgs),
@@ -130,5 +159,6 @@ pub(crate) enum Format {
 pub(crate) struct Containers {
     /// Names, ids, or the beginnings of ids
     #[arg(required = true, value_name = "CONTAINER", value_parser = parse::container)]
+    #[arg(add = ArgValueCandidates::new(containers))]
     pub(crate) containers: Vec<contd_types::ContainerRef>,
 }

@@ -4,6 +4,7 @@ use contd_client::Deadline;
 use contd_types::ContainerRef;
 
 use crate::cli::attached::{self, Wants};
+use crate::cli::completion::containers;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::parse;
@@ -23,7 +24,7 @@ pub(crate) struct AttachArgs {
         value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     sig_proxy: bool,
     /// Name, id, or the beginning of an id
-    #[arg(value_parser = parse::container)]
+    #[arg(value_parser = parse::container, add = clap_complete::ArgValueCandidates::new(containers))]
     container: ContainerRef,
 }
 

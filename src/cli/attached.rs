@@ -13,7 +13,7 @@ use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::output::{Output, Pump};
 use crate::cli::progress::ProgressView;
-use crate::cli::run::IdFile;
+use crate::cli::run::IdFiles;
 use crate::cli::terminal::DetachKeys;
 use crate::cli::typing;
 
@@ -25,7 +25,7 @@ struct Attached<'a> {
     follower: &'a Follower,
     output: &'a Output,
     namespace: NamespaceId,
-    id_file: Option<IdFile>,
+    id_files: IdFiles,
     view: ProgressView,
     container: Option<ContainerId>,
     name: ContainerName,
@@ -54,12 +54,12 @@ pub(crate) async fn run(
     session: &Session<'_>,
     follower: &Follower,
     request: RunRequest,
-    id_file: Option<IdFile>,
+    id_files: IdFiles,
     wants: Wants,
 ) -> Result<u8, CliError> {
     let signals = (session.host.catch_signals)().map_err(|source| CliError::Runtime { source })?;
     let attached = Attached {
-        id_file,
+        id_files,
         ..Attached::new(session, follower, request.namespace.clone(), request.spec.name.clone(), wants)
     };
     let stream = follower.run_attached(request, Deadline::Usual).await?;
@@ -93,7 +93,7 @@ impl<'a> Attached<'a> {
             follower,
             output,
             namespace,
-            id_file: None,
+            id_files: IdFiles::default(),
             view: ProgressView::new(output),
             container: None,
             name,
@@ -176,10 +176,12 @@ impl<'a> Attached<'a> {
 
     async fn on_started(&mut self, id: ContainerId) -> Result<(), CliError> {
         self.view.clear();
-        if let Some(file) = &mut self.id_file {
-            file.write(&id)?;
+        self.container = Some(id.clone());
+        if let Some(target) = self.target() {
+            let client = self.follower.client().await;
+            // On the heap, as below.
+            Box::pin(self.id_files.write(&client, target, &id)).await?;
         }
-        self.container = Some(id);
         self.begin_typing().await?;
         // The signal came before the start was reported, but too late to cancel it: pass it on now.
         if let Some(signal) = self.given_up_by {

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use contd_client::ClientError;
 use contd_image::NotAFlist;
 use contd_types::{
-    ApiError, ContainerId, ContainerName, ErrorKind, Explain, NameError, RestartPolicy, Signal, SpecError, StateName,
+    ApiError, ContainerId, ContainerName, ContainerRef, ErrorKind, Explain, NameError, RestartPolicy, Signal,
+    SpecError, StateName,
 };
 
 use crate::cli::flist::FlistError;
 use crate::cli::output::Output;
+use crate::cli::table::printable;
 use crate::config::ConfigError;
 
 /// The exit code of any failed verb except `run`, `create` and `doctor`.
@@ -79,7 +81,7 @@ pub(crate) enum CliError {
         /// The line's number, from 1.
         line: usize,
     },
-    /// The file of `--cidfile` cannot be made.
+    /// The file of `--cidfile` or `--pidfile` cannot be made.
     #[error("write the id to {}", path.display())]
     CidFile {
         /// The file's path.
@@ -117,6 +119,36 @@ pub(crate) enum CliError {
     /// Several containers, of which one can be attached to.
     #[error("start: -a is for one container")]
     AttachToOne,
+    /// The file of `--security-opt seccomp=` cannot be read.
+    #[error("read the seccomp profile {}", path.display())]
+    SeccompFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A filter names a container that is not in the list.
+    #[error("filter by container {container}: it is not there")]
+    NoSuchFilter {
+        /// The given container.
+        container: ContainerRef,
+    },
+    /// A path of `--format` leads nowhere.
+    #[error("show field {path:?}: {parent} has none of that name")]
+    NoSuchField {
+        /// The given path.
+        path: String,
+        /// The object in which it is missing.
+        parent: String,
+        /// The fields of that object.
+        fields: Vec<String>,
+    },
+    /// `prune` without anybody to ask.
+    #[error("prune: standard input is no terminal, so nobody can be asked")]
+    NobodyToAsk,
+    /// `update` without a setting.
+    #[error("update: no setting was given")]
+    NothingToChange,
     /// `-it` without a terminal.
     #[error("-t with -i: standard input is no terminal")]
     NoTerminal,
@@ -170,8 +202,13 @@ impl Explain for CliError {
             | Self::EnvFileLine { .. }
             | Self::CidFile { .. }
             | Self::Man { .. }
+            | Self::SeccompFile { .. }
             | Self::AttachToOne
+            | Self::NoSuchField { .. }
+            | Self::NobodyToAsk
+            | Self::NothingToChange
             | Self::NoTerminal => ErrorKind::InvalidArgument,
+            Self::NoSuchFilter { .. } => ErrorKind::NotFound,
             Self::NotRunning { .. } | Self::RunsAlready { .. } => ErrorKind::Conflict,
             Self::PrivilegedExec => ErrorKind::Unsupported,
             Self::Interrupted { .. } => ErrorKind::Conflict,
@@ -203,9 +240,14 @@ impl Explain for CliError {
             Self::Man { .. } => "name an existing directory that you may write to",
             Self::Output { .. } => "check whether the disk is full",
             Self::PrivilegedExec => "give the container what it needs when it is run, or use the host itself",
+            Self::SeccompFile { .. } => "name a profile of docker's or OCI's form that you may read",
             Self::AttachToOne => "start the others without -a, then attach to each: contd attach NAME",
             Self::NotRunning { id, .. } => return Some(format!("start it: contd start -a {id}")),
             Self::RunsAlready { id } => return Some(format!("attach to it: contd attach {id}")),
+            Self::NoSuchFilter { .. } => "see all of them: contd ps -a",
+            Self::NoSuchField { fields, .. } => return Some(format!("it has {}", fields.join(", "))),
+            Self::NothingToChange => "give one, for example --memory 256m; see: contd update --help",
+            Self::NobodyToAsk => "remove them without being asked: contd prune --force",
             Self::NoTerminal => "leave -t out, and -i passes what is piped in",
             Self::OutputLost { .. } => {
                 "free space where the logs are (log_dir of the daemon's configuration), then run it again"
@@ -272,11 +314,6 @@ fn render(error: &ApiError) -> String {
         text.push_str(&format!("hint: {}\n", printable(hint)));
     }
     text
-}
-
-/// Replaces control characters, so that text from outside stays on one line and cannot control the terminal.
-fn printable(text: &str) -> String {
-    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

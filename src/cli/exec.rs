@@ -15,6 +15,7 @@ use contd_types::{ContainerRef, ExecSpec, Exit, Signal, UserSpec};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::cli::completion::containers;
 use crate::cli::environment;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
@@ -58,7 +59,7 @@ pub(crate) struct ExecArgs {
     #[arg(long, hide = true)]
     privileged: bool,
     /// The container: its name, id, or the beginning of its id
-    #[arg(value_parser = parse::container)]
+    #[arg(value_parser = parse::container, add = clap_complete::ArgValueCandidates::new(containers))]
     container: ContainerRef,
     /// The command and its arguments, flags too
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]

@@ -16,7 +16,7 @@ use crate::cli::output::Output;
 use crate::cli::signals;
 
 /// The daemon's default address.
-const DEFAULT_ADDRESS: &str = "/run/contd/contd.sock";
+pub(crate) const DEFAULT_ADDRESS: &str = "/run/contd/contd.sock";
 
 /// Begins to catch the signals that are passed on to a container.
 pub(crate) type CatchSignals = Box<dyn Fn() -> io::Result<mpsc::Receiver<Signal>> + Send + Sync>;

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-
 use crate::cli::args::Cli;
 use crate::cli::error::CliError;
 
@@ -16,6 +14,6 @@ pub(crate) struct ManArgs {
 
 /// Writes a page for the command and one for each verb: `contd.1`, `contd-run.1`.
 pub(crate) fn run(args: ManArgs) -> Result<(), CliError> {
-    let written = clap_mangen::generate_to(Cli::command(), &args.dir);
+    let written = clap_mangen::generate_to(Cli::grammar(), &args.dir);
     written.map_err(|source| CliError::Man { dir: args.dir, source })
 }

@@ -22,19 +22,24 @@ mod environment;
 mod error;
 mod events;
 mod exec;
+mod filter;
 mod flist;
 mod host;
 mod inspect;
 mod kill;
 mod logs;
 mod man;
+mod moment;
 mod mounts;
 mod namespaces;
+mod others;
 mod output;
 mod parse;
 mod pause;
 mod progress;
+mod prune;
 mod ps;
+mod rights_args;
 mod rm;
 mod run;
 mod run_args;
@@ -60,8 +65,8 @@ mod wait;
 use std::future::Future;
 use std::process::ExitCode;
 
+use clap::FromArgMatches;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches};
 use contd_types::ApiError;
 
 use crate::cli::args::{Cli, Verb};
@@ -79,6 +84,16 @@ const GRAMMAR_STACK_BYTES: usize = 4 * 1024 * 1024;
 /// Runs the command that the process was started with.
 pub(crate) fn main(daemon: DaemonMain) -> ExitCode {
     let host = Host::of_process();
+    // A shell asks how a line may go on.
+    match with_room(completion::answer) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(source) => {
+            let error = CliError::Runtime { source };
+            error.report(&host.output);
+            return ExitCode::from(error.code());
+        }
+    }
     ExitCode::from(execute(std::env::args_os(), &host, daemon))
 }
 
@@ -90,7 +105,7 @@ where
 {
     let words: Vec<std::ffi::OsString> = words.into_iter().map(Into::into).collect();
     let parsed = with_room(|| {
-        let parsed = Cli::command().try_get_matches_from(&words).and_then(|matches| {
+        let parsed = Cli::grammar().try_get_matches_from(&words).and_then(|matches| {
             let is_address_given = matches.value_source("address") == Some(ValueSource::CommandLine);
             Cli::from_arg_matches(&matches).map(|cli| (cli, is_address_given))
         });
@@ -167,8 +182,8 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Shim(args) => shim::run(session, args).await,
         Verb::Start(args) => Box::pin(start::run(session, args)).await,
         Verb::Ps(args) => ps::run(session, &args).await.map(|()| 0),
-        Verb::Inspect(args) => inspect::run(session, args).await.map(|()| 0),
-        Verb::Logs(args) => logs::run(session, args).await.map(|()| 0),
+        Verb::Inspect(args) => inspect::run(session, args).await,
+        Verb::Logs(args) => logs::run(session, args).await,
         Verb::Stop(args) => stop::run(session, args).await,
         Verb::Stats(args) => stats::run(session, args).await,
         Verb::Top(args) => top::run(session, args).await.map(|()| 0),
@@ -179,6 +194,7 @@ async fn ask_daemon(verb: Verb, session: &Session<'_>) -> Result<u8, CliError> {
         Verb::Shutdown(args) => shutdown::run(session, args).await,
         Verb::Wait(args) => wait::run(session, args).await,
         Verb::Rm(args) => rm::run(session, args).await,
+        Verb::Prune(args) => prune::run(session, args).await,
         Verb::Namespaces(args) => namespaces::run(session, &args).await.map(|()| 0),
         Verb::Version(args) => version::run(session, &args).await.map(|()| 0),
         Verb::Events(args) => events::run(session, args).await.map(|()| 0),

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use contd_client::Deadline;
+use contd_client::{Client, Deadline};
 use contd_image::look_for_image;
-use contd_protocol::api::RunRequest;
-use contd_types::ContainerId;
+use contd_protocol::api::{RunRequest, Target};
+use contd_types::{ContainerId, ContainerRef};
 
 use crate::cli::attached::{self, Wants};
 use crate::cli::error::CliError;
@@ -45,11 +45,11 @@ async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result
         host.output.line(plan.config_json.trim_end())?;
         return Ok(0);
     }
-    let mut id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
+    let mut id_files = IdFiles::create(args)?;
     if is_attached {
         let wants =
             Wants { input: args.interactive, terminal: args.tty, keys: args.detach_keys.clone(), signals: true };
-        return attached::run(session, &follower, request, id_file, wants).await;
+        return attached::run(session, &follower, request, id_files, wants).await;
     }
     let mut view = ProgressView::new(&host.output);
     let show = |progress| view.show(&progress);
@@ -59,17 +59,39 @@ async fn make(session: &Session<'_>, args: &RunArgs, is_started: bool) -> Result
         client.create(request, Deadline::Usual, show).await?
     };
     view.clear();
-    if let Some(file) = &mut id_file {
-        file.write(&id)?;
-    }
+    id_files.write(&client, session.target(ContainerRef::from(&id)), &id).await?;
     host.output.line(id.as_str())?;
     Ok(0)
 }
 
-/// The file of `--cidfile`. It is made before the container, so that no container runs whose id cannot be written.
-/// Removed again when no container was made.
+/// The files of `--cidfile` and `--pidfile`.
+#[derive(Debug, Default)]
+pub(crate) struct IdFiles {
+    id: Option<IdFile>,
+    pid: Option<IdFile>,
+}
+
+impl IdFiles {
+    fn create(args: &RunArgs) -> Result<Self, CliError> {
+        let create = |path: &Option<PathBuf>| path.as_deref().map(IdFile::create).transpose();
+        Ok(Self { id: create(&args.cidfile)?, pid: create(&args.pidfile)? })
+    }
+
+    /// Writes both, once the container runs; one that has ended meanwhile has no pid.
+    pub(crate) async fn write(&mut self, client: &Client, target: Target, id: &ContainerId) -> Result<(), CliError> {
+        if let Some(file) = &mut self.id {
+            file.write(id.as_str())?;
+        }
+        let Some(file) = &mut self.pid else { return Ok(()) };
+        let info = client.inspect(target, Deadline::Usual).await?;
+        info.state.pid().map_or(Ok(()), |pid| file.write(&pid.to_string()))
+    }
+}
+
+/// A file for an id. It is made before the container, so that no container runs whose id cannot be written.
+/// Removed again when none was written.
 #[derive(Debug)]
-pub(crate) struct IdFile {
+struct IdFile {
     path: PathBuf,
     file: std::fs::File,
     is_written: bool,
@@ -84,9 +106,9 @@ impl IdFile {
     }
 
     /// Writes the id into it.
-    pub(crate) fn write(&mut self, id: &ContainerId) -> Result<(), CliError> {
+    fn write(&mut self, id: &str) -> Result<(), CliError> {
         self.is_written = true;
-        let written = self.file.write_all(id.as_str().as_bytes());
+        let written = self.file.write_all(id.as_bytes());
         written.map_err(|source| CliError::CidFile { path: self.path.clone(), source })
     }
 }
@@ -111,7 +133,7 @@ mod tests {
         drop(IdFile::create(&path).expect("made"));
         assert!(!path.exists());
         let mut file = IdFile::create(&path).expect("made");
-        file.write(&ContainerId::from_random([1; 16])).expect("written");
+        file.write(&"01".repeat(16)).expect("written");
         drop(file);
         assert_eq!(std::fs::read_to_string(&path).expect("kept"), "01".repeat(16));
         assert!(matches!(IdFile::create(&path), Err(CliError::CidFile { .. })));

@@ -10,6 +10,7 @@ use contd_types::{
 
 use crate::cli::environment::{self, Lookup};
 use crate::cli::error::CliError;
+use crate::cli::rights_args::{NameArgs, ResourceArgs, RightsArgs};
 use crate::cli::terminal::DetachKeys;
 use crate::cli::{mounts, parse};
 
@@ -118,14 +119,32 @@ pub(crate) struct RunArgs {
     /// Write the container's id to a file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
+    /// Write the process id of its first run to a file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
     /// Print the runtime's config.json without making a container
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         hide_default_value = true, value_name = "BOOL", action = clap::ArgAction::Set, value_parser = parse::boolean)]
     pub(crate) dry_run: bool,
+    /// Set an annotation for the runtime and its hooks
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = parse::pair)]
+    pub(crate) annotation: Vec<(String, String)>,
+    /// max-size=SIZE or max-file=NUMBER: when the next file of its log is begun, and how many are kept
+    #[arg(long, value_name = "KEY=VALUE", value_parser = log_option)]
+    pub(crate) log_opt: Vec<LogOption>,
+    /// Names.
+    #[command(flatten)]
+    names: NameArgs,
+    /// Rights.
+    #[command(flatten)]
+    rights: RightsArgs,
+    /// Shares and limits.
+    #[command(flatten)]
+    resources: ResourceArgs,
     /// Root file system: path or URL of a .fl file, or dir:PATH for a plain directory. Everything after it is for the
     /// container, flags too: the command and its arguments, in place of the image's command [default: the flist's]
     // One list for both, so that clap parses no flag of ours after the first word.
-    #[arg(required = true, trailing_var_arg = true, value_name = "FLIST")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "FLIST", value_hint = clap::ValueHint::AnyPath)]
     words: Vec<String>,
 }
 
@@ -198,8 +217,35 @@ impl RunArgs {
         spec.is_auto_removed = self.rm;
         spec.is_interactive = self.interactive;
         spec.has_terminal = self.tty;
+        self.names.fill(&mut spec);
+        spec.annotations = self.annotation.iter().cloned().collect();
+        for option in &self.log_opt {
+            match option {
+                LogOption::MaxSize(bytes) => spec.log_max_bytes = Some(*bytes),
+                LogOption::MaxFile(count) => spec.log_max_files = Some(*count),
+            }
+        }
+        self.rights.fill(&mut spec, cwd)?;
+        self.resources.fill(&mut spec);
         spec.validate()?;
         Ok(spec)
+    }
+}
+
+/// One `--log-opt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogOption {
+    MaxSize(u64),
+    MaxFile(u32),
+}
+
+fn log_option(text: &str) -> Result<LogOption, String> {
+    const FORM: &str = "write max-size=10m or max-file=3";
+    match text.split_once('=') {
+        Some(("max-size", size)) => parse::limit_size(size).map(LogOption::MaxSize),
+        Some(("max-file", count)) => count.parse().map(LogOption::MaxFile).map_err(|_| FORM.to_owned()),
+        Some(("path", _)) => Err("logs are below the daemon's log_dir".to_owned()),
+        _ => Err(format!("contd has no other log options: {FORM}")),
     }
 }
 

@@ -7,6 +7,7 @@ use contd_types::{ContainerRef, ProcessInfo};
 use serde::Serialize;
 
 use crate::cli::args::Format;
+use crate::cli::completion::containers;
 use crate::cli::error::CliError;
 use crate::cli::host::Session;
 use crate::cli::{amounts, parse, table};
@@ -18,7 +19,7 @@ pub(crate) struct TopArgs {
     #[arg(long, default_value = "table")]
     format: Format,
     /// Name, id, or the beginning of an id
-    #[arg(value_parser = parse::container)]
+    #[arg(value_parser = parse::container, add = clap_complete::ArgValueCandidates::new(containers))]
     container: ContainerRef,
 }
 

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli::args::Cli;
 use crate::cli::error::{CliError, ENGINE_FAILED};
 use crate::cli::host::Host;
+use crate::cli::others;
 
 /// The exit code of wrong usage, as clap sets it.
 const USAGE: u8 = 2;
@@ -23,6 +23,7 @@ pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u
     let verb = verb(words);
     let is_run = matches!(verb.as_deref(), Some("run" | "create" | "exec" | "attach"));
     keep_honest(&mut error, is_run);
+    tell_why(&mut error, verb.as_deref());
     let text = error.render();
     host.output.tell(&if host.output.is_err_terminal { text.ansi().to_string() } else { text.to_string() });
     // Any other code could be the container's own; docker and podman use this one too.
@@ -31,7 +32,7 @@ pub(crate) fn tell(mut error: clap::Error, words: &[OsString], host: &Host) -> u
 
 /// Finds the verb in words that clap could not parse.
 fn verb(words: &[OsString]) -> Option<String> {
-    let root = Cli::command();
+    let root = Cli::grammar();
     let takes_value = |word: &str| {
         let is_named = |arg: &clap::Arg| {
             let long = arg.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long));
@@ -49,6 +50,35 @@ fn verb(words: &[OsString]) -> Option<String> {
         }
     }
     None
+}
+
+/// Says why there is not what other engines have.
+fn tell_why(error: &mut clap::Error, verb: Option<&str>) {
+    let Some(verb) = verb else { return };
+    let why = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::InvalidSubcommand, _) => others::why_no_verb(verb),
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => {
+            let flag = flag.split('=').next().unwrap_or_default();
+            others::why_no_flag(verb, short_of(flag).unwrap_or(flag))
+        }
+        _ => None,
+    };
+    if let Some(why) = why {
+        error.remove(ContextKind::SuggestedArg);
+        error.remove(ContextKind::SuggestedSubcommand);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![why.into()]));
+    }
+}
+
+/// Returns the long name of a short flag that other engines have.
+fn short_of(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "-p" => "--publish",
+        "-P" => "--publish-all",
+        "-l" => "--latest",
+        "-a" => "--all",
+        _ => return None,
+    })
 }
 
 /// Removes suggestions that no typing error explains, that do harm, or that are wrong.
@@ -77,6 +107,10 @@ fn keep_honest(error: &mut clap::Error, is_run: bool) {
     // The word after `--` would be the flist.
     if is_run && error.kind() == ErrorKind::UnknownArgument {
         error.remove(ContextKind::Suggested);
+    }
+    if error.kind() == ErrorKind::UnknownArgument && given == "-n" {
+        let tip = "the namespace stands before the verb: contd -n NAMESPACE ..., or is --namespace NAMESPACE behind it";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
 }
 
@@ -139,7 +173,7 @@ mod tests {
     #[test]
     fn every_verb_is_known_to_do_harm_or_not() {
         let mut found = Vec::new();
-        verbs(&Cli::command(), &mut found);
+        verbs(&Cli::grammar(), &mut found);
         for verb in found {
             assert!(HARMLESS.contains(&verb.as_str()) != HARMFUL.contains(&verb.as_str()), "{verb}");
         }

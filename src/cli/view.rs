@@ -1,10 +1,11 @@
 //! Containers as JSON: flat, with friendly names. Programs rely on these fields; add, never rename.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use contd_types::{
-    ContainerInfo, ContainerSummary, Entrypoint, ExecInfo, Exit, ExitCause, ExitSource, LayerKind, MountSpec, Network,
-    Propagation, State, Timestamp,
+    ContainerInfo, ContainerSummary, Entrypoint, ExecInfo, Exit, ExitCause, ExitSource, LayerKind, MountSpec,
+    NameService, Network, Propagation, Resources, Rights, State, Timestamp,
 };
 use serde::Serialize;
 
@@ -17,7 +18,9 @@ container is not gone yet); created, started, finished (RFC 3339); restart_count
 flist, tags, labels; command (list, or one line); env, network (none, or ns:NAME), mounts, working_dir, user;
 memory_bytes, cpus, pids_limit, layer, rootfs_size_bytes (null without a limit), open_files (the values in force: the
 container's own, or the node's default when it was made); runtime; upper_dir, read_only, elevated, rootfs_propagation,
-restart, stop_signal, stop_timeout_seconds, auto_remove; interactive (standard input is open), tty; execs (id, pid, command, tty, started of each executed process
+restart, stop_signal, stop_timeout_seconds, auto_remove; interactive (standard input is open), tty; hostname, names (hosts,
+servers, search, options), rights (capabilities, devices, sysctls, ulimits, seccomp and others that were asked for), resources (shares and limits beyond
+these), annotations, log_max_bytes, log_max_files; execs (id, pid, command, tty, started of each executed process
 that has not ended; null when its shim does not say).";
 
 /// Everything about a container.
@@ -66,6 +69,13 @@ pub(crate) struct ContainerView<'a> {
     auto_remove: bool,
     interactive: bool,
     tty: bool,
+    hostname: Option<&'a str>,
+    names: &'a NameService,
+    rights: &'a Rights,
+    resources: &'a Resources,
+    annotations: &'a BTreeMap<String, String>,
+    log_max_bytes: Option<u64>,
+    log_max_files: Option<u32>,
 }
 
 /// Everything about a container and its executed processes.
@@ -113,7 +123,9 @@ pub(crate) struct SummaryView<'a> {
     created: String,
     started: Option<String>,
     restart_count: u32,
+    tags: &'a [String],
     labels: &'a BTreeMap<String, String>,
+    command: Option<CommandView<'a>>,
 }
 
 /// The end of a run.
@@ -206,6 +218,13 @@ impl<'a> From<&'a ContainerInfo> for ContainerView<'a> {
             auto_remove: spec.is_auto_removed,
             interactive: spec.is_interactive,
             tty: spec.has_terminal,
+            hostname: spec.hostname.as_deref(),
+            names: &spec.names,
+            rights: &spec.rights,
+            resources: &spec.resources,
+            annotations: &spec.annotations,
+            log_max_bytes: spec.log_max_bytes,
+            log_max_files: spec.log_max_files,
         }
     }
 }
@@ -224,7 +243,9 @@ impl<'a> From<&'a ContainerSummary> for SummaryView<'a> {
             created: summary.created_at.to_string(),
             started: time(summary.started_at),
             restart_count: summary.restart_count,
+            tags: &summary.tags,
             labels: &summary.labels,
+            command: summary.entrypoint.as_ref().map(CommandView::from),
         }
     }
 }
@@ -268,6 +289,18 @@ impl<'a> From<&'a Entrypoint> for CommandView<'a> {
 impl<'a> From<&'a MountSpec> for MountView<'a> {
     fn from(mount: &'a MountSpec) -> Self {
         Self { source: &mount.source, target: &mount.target, fs_type: &mount.fs_type, options: &mount.options }
+    }
+}
+
+/// Returns a command as one line, in the form of a shell.
+pub(crate) fn command_line(entrypoint: &Entrypoint) -> String {
+    match entrypoint {
+        Entrypoint::Line(line) => line.clone(),
+        Entrypoint::Args(args) | Entrypoint::Exact(args) => {
+            let words: Vec<Cow<'_, str>> =
+                args.iter().map(|word| shlex::try_quote(word).unwrap_or(Cow::Borrowed(word.as_str()))).collect();
+            words.join(" ")
+        }
     }
 }
 

@@ -143,7 +143,9 @@ pub(crate) fn describe(request: &Request) -> (&'static str, Scope<'_>, bool) {
         Request::Version => ("version", Scope::Nothing, false),
         Request::Run(run) => ("run", Scope::One(&run.namespace), true),
         Request::Create(run) => ("create", Scope::One(&run.namespace), true),
-        Request::Update { target, .. } => ("update", Scope::One(&target.namespace), true),
+        Request::Update { target, .. } | Request::Change { target, .. } => {
+            ("update", Scope::One(&target.namespace), true)
+        }
         Request::UpgradeShim { target } => ("upgrade shim", Scope::One(&target.namespace), true),
         Request::Start { target } => ("start", Scope::One(&target.namespace), true),
         Request::Restart { target, .. } => ("restart", Scope::One(&target.namespace), true),

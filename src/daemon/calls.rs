@@ -13,12 +13,13 @@ use contd_actors::messages::{
     SubscribeEvents, UpdateContainer, UpgradeShim, WaitContainer, WaitExec,
 };
 use contd_actors::{Supervisor, ask_api};
+use contd_protocol::CodecError;
 use contd_protocol::api::{
     ExecRequest, Item, MAX_IDEMPOTENCY_KEY_BYTES, MAX_PROCESSES, Request, Response, RunRequest, Target, VersionInfo,
 };
 use contd_rootfs::FetchProgress;
 use contd_types::{
-    ApiError, Caller, ContainerId, ContainerRef, ContainerSpec, ErrorKind, ExecId, NamespaceId, Timestamp,
+    ApiError, Caller, Changes, ContainerId, ContainerRef, ContainerSpec, ErrorKind, ExecId, NamespaceId, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -211,6 +212,17 @@ async fn permit(backend: &Backend, rights: &Rights, request: &mut Request) -> Re
             let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
             settings.rules.judge(caller, &target.namespace, &info.spec)?
         }
+        Request::Change { target, changes } => {
+            let changes = changes.read_all().map_err(|error| unreadable_changes(&error))?;
+            if changes.has_limits() {
+                let message = format!("update container {}: its limits are root's to change", target.container);
+                return Err(ApiError::new(ErrorKind::PermissionDenied, message)
+                    .with_hint("remove it and run it with other limits, up to those of your rule"));
+            }
+            let message = InspectContainer { target: target.clone() };
+            let info = ask_api(&backend.supervisor, message, QUERY_DEADLINE).await?;
+            settings.rules.judge(caller, &target.namespace, &info.spec)?
+        }
         // The spec is what is judged, not a text.
         Request::Make(_) => return Err(not_plain()),
         // They end something, look, or have no more than the container has.
@@ -253,6 +265,11 @@ fn not_plain() -> ApiError {
     ApiError::new(ErrorKind::Internal, "make a container: its spec was not read")
 }
 
+fn unreadable_changes(error: &CodecError) -> ApiError {
+    ApiError::new(ErrorKind::InvalidArgument, format!("update a container: {}", contd_types::one_line(error)))
+        .with_hint("use a client of the daemon's version")
+}
+
 /// Names the container that a request is about, for the audit line.
 fn subject(request: &Request) -> String {
     match request {
@@ -273,7 +290,13 @@ async fn answer(backend: &Arc<Backend>, request: Request, caller: Option<Caller>
         }
         Request::Create(run) => create_container(node, *run, caller, items).await,
         Request::Update { target, restart } => {
-            ask_api(node, UpdateContainer { target, restart }, CHANGE_DEADLINE).await?;
+            let changes = Changes { restart, ..Changes::default() };
+            ask_api(node, UpdateContainer { target, changes }, CHANGE_DEADLINE).await?;
+            Ok(Response::Done)
+        }
+        Request::Change { target, changes } => {
+            let changes = changes.read_all().map_err(|error| unreadable_changes(&error))?;
+            ask_api(node, UpdateContainer { target, changes }, CHANGE_DEADLINE).await?;
             Ok(Response::Done)
         }
         Request::UpgradeShim { target } => {

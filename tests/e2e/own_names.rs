@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use crate::harness::{Flist, Node, busybox_tree};
+use crate::harness::{Flist, Netns, Node, busybox_tree};
 
 const RUNTIMES: [&str; 2] = ["native", "runc"];
 
@@ -110,6 +110,70 @@ fn what_a_container_writes_about_names_stays_over_its_restart() {
     node.contd(["wait", "web"]).ok();
     assert_eq!(node.contd(["logs", "web"]).ok().lines().last(), Some("2"));
     node.contd(["rm", "web"]).ok();
+    node.finish();
+}
+
+#[test]
+fn the_callers_names_arrive_whatever_the_image_has() {
+    let node = Node::start();
+    let none = packed(&node, "none", |_tree| {});
+    let own = packed(&node, "own", |tree| {
+        fs::write(tree.join("etc/hosts"), "192.0.2.1 mine\n").expect("hosts");
+        symlink("../run/systemd/resolve/stub-resolv.conf", tree.join("etc/resolv.conf")).expect("link");
+    });
+    let flags = [
+        "--hostname",
+        "front.example",
+        "--add-host",
+        "db:192.0.2.7",
+        "--dns",
+        "192.0.2.53",
+        "--dns-search",
+        "example",
+        "--dns-opt",
+        "ndots:2",
+    ];
+    let script = "hostname; cat /etc/hostname; tail -n 2 /etc/hosts; cat /etc/resolv.conf";
+    let expected = "front.example\nfront.example\n127.0.0.1\tfront.example\n192.0.2.7\tdb\nnameserver 192.0.2.53\nsearch example\noptions ndots:2";
+    for runtime in RUNTIMES {
+        for image in [&none, &own] {
+            assert_eq!(said(&node, runtime, &flags, image, script), expected, "{runtime}");
+        }
+    }
+    for (flag, bad) in
+        [("--add-host", "db:host-gateway"), ("--dns", "one"), ("--dns-opt", "a b"), ("--hostname", "a_b")]
+    {
+        node.contd(["run", "--rm", flag, bad, &none, "/bin/true"]).fails_with(125, bad);
+    }
+    node.finish();
+}
+
+/// The configuration of a named network; removed with it, also when a test fails.
+struct Configured(std::path::PathBuf);
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+        // Unless others are configured there.
+        drop(fs::remove_dir("/etc/netns"));
+    }
+}
+
+#[test]
+fn in_a_named_network_the_resolver_is_that_networks_own() {
+    let node = Node::start();
+    let netns = Netns::new("resolver");
+    let configured = Configured(std::path::Path::new("/etc/netns").join(&netns.name));
+    fs::create_dir_all(&configured.0).expect("made");
+    fs::write(configured.0.join("resolv.conf"), "nameserver 192.0.2.99\n").expect("written");
+    let flist = node.flist();
+    for runtime in RUNTIMES {
+        let of = |flags: &[&str]| said(&node, runtime, flags, flist.arg(), "cat /etc/resolv.conf 2>/dev/null || true");
+        assert_eq!(of(&["--net", &netns.name]), "nameserver 192.0.2.99", "{runtime}");
+        assert_eq!(of(&["--net", &netns.name, "--dns", "192.0.2.1"]), "nameserver 192.0.2.1", "{runtime}");
+        assert_eq!(of(&[]), "", "{runtime}: alone, it reaches nobody whom it could ask");
+    }
+    drop(configured);
     node.finish();
 }
 

@@ -18,6 +18,8 @@ use crate::script::{self, LET_GO, STOPPED};
 
 /// The container that everything is done to.
 const SUBJECT: &str = "counts";
+/// The states of a container with which nothing is under way.
+const SETTLED: &[&str] = &["running", "stopped", "failed", "created"];
 
 /// How often a verb is repeated. Each fault strikes once; the rest is what its repair may need.
 const MAX_TRIES: u32 = 12;
@@ -229,7 +231,7 @@ impl Stage {
 
     /// Returns what is known of the subject once nothing is under way; `None` when there is no such container.
     fn settled(&mut self) -> Option<serde_json::Value> {
-        self.settled_in(&["running", "stopped", "failed", "created"])
+        self.settled_in(SETTLED)
     }
 
     fn settled_in(&mut self, states: &[&str]) -> Option<serde_json::Value> {
@@ -274,7 +276,9 @@ impl Stage {
         for _ in 0..MAX_TRIES {
             let said = self.call(&args);
             let has_died = self.revive();
-            let status = self.status();
+            // One that was not acknowledged may be seen as failed while it is rolled back, but does not stay so.
+            let states: &[&str] = if said.is_ok() { SETTLED } else { &["running", "stopped", "created"] };
+            let status = self.settled_in(states).map(|info| info["status"].as_str().unwrap_or_default().to_owned());
             match status.as_deref() {
                 Some("created") if self.is_created => return self.start(),
                 Some("running") => {

@@ -15,7 +15,7 @@
 //!
 //! - here: the actor, its state, what it shows and stores.
 //! - `requests`: the answers to requests. `work`: the next task. `making`, `reports`: going on when a task is over.
-//! - `ending`: signals and exits. `removal`: a deletion that something resists.
+//! - `update`: changes of settings. `ending`: signals and exits. `removal`: a deletion that something resists.
 
 mod ending;
 mod exec;
@@ -24,6 +24,7 @@ mod making;
 mod removal;
 mod reports;
 mod requests;
+mod update;
 mod work;
 
 pub(crate) use ending::KILLED_TIMEOUT;
@@ -149,6 +150,8 @@ pub(crate) struct ContainerActor {
     health_timer: Option<SpawnHandle>,
     settle_failures: u32,
     removal: removal::Removal,
+    /// Held by the update under way.
+    update_turn: Arc<tokio::sync::Mutex<()>>,
     /// Whether the last end is on disk, or could not be written: until then nobody is told of it.
     is_exit_told: bool,
     is_gone: bool,
@@ -190,6 +193,7 @@ impl ContainerActor {
             health_timer: None,
             settle_failures: 0,
             removal: removal::Removal::default(),
+            update_turn: Arc::default(),
             is_exit_told: true,
             is_gone: false,
         }

@@ -1,6 +1,5 @@
 //! Answers the requests for a container.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::{self, ActorFutureExt};
@@ -8,7 +7,7 @@ use actix::{AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture, W
 use contd_failpoint::Failpoint;
 use contd_shim_client::ShimError;
 use contd_store::Desired;
-use contd_types::{ContainerId, ContainerSpec, Event, EventKind, Exit, State};
+use contd_types::{ContainerId, Event, EventKind, Exit, State};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
@@ -17,7 +16,7 @@ use super::removal::REMOVAL_PATIENCE;
 use super::{ContainerActor, Work, answer};
 use crate::error::{ContainerError, StepError};
 use crate::messages::container::{
-    Delete, GoDown, JoinRun, Kill, Restart, RotateLog, SetPaused, Start, Stop, Update, Upgrade, Wait,
+    Delete, GoDown, JoinRun, Kill, Restart, RotateLog, SetPaused, Start, Stop, Upgrade, Wait,
 };
 use crate::task::operation::Kind;
 
@@ -232,31 +231,6 @@ impl Handler<Kill> for ContainerActor {
     }
 }
 
-impl Handler<Update> for ContainerActor {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, Update { restart }: Update, ctx: &mut Self::Context) -> Self::Result {
-        if self.is_gone {
-            return ready(Err(self.gone("update")));
-        }
-        if let Some(restart) = restart {
-            let spec = ContainerSpec { restart, ..(*self.subject.spec).clone() };
-            if let Err(source) = spec.validate() {
-                return ready(Err(ContainerError::Spec { id: self.subject.id.clone(), source }));
-            }
-            self.record.spec = spec.clone();
-            self.subject.spec = Arc::new(spec);
-            self.drop_unwanted_restart(ctx);
-        }
-        self.show();
-        let (write, id) = (self.save(), self.subject.id.clone());
-        Box::pin(async move {
-            let wrap = |source| ContainerError::Step { id, verb: "update", source: StepError::Record(source).into() };
-            write.await.map_err(wrap)
-        })
-    }
-}
-
 impl Handler<Upgrade> for ContainerActor {
     type Result = ResponseActFuture<Self, Answer<()>>;
 
@@ -359,7 +333,7 @@ impl Handler<Wait> for ContainerActor {
 
 impl ContainerActor {
     /// A restart that waits for its time and that the policy does not want any more does not come.
-    fn drop_unwanted_restart(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn drop_unwanted_restart(&mut self, ctx: &mut Context<Self>) {
         let State::Backoff { exit, .. } = &self.state else { return };
         if !self.policy().wants_restart(exit.is_success(), self.streak) {
             self.cancel_timer(|actor| &mut actor.restart_timer, ctx);

@@ -10,8 +10,8 @@ use actix::Message;
 pub use contd_protocol::api::{LogItem, NamespaceSummary, Plan, Target};
 use contd_rootfs::FetchProgress;
 use contd_types::{
-    ApiError, Caller, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerStats, ContainerSummary,
-    ExecId, ExecInfo, ExecSpec, Exit, NamespaceId, Pid, ProcessInfo, RestartPolicy, Signal, StateName, WindowSize,
+    ApiError, Caller, Changes, ContainerEvent, ContainerId, ContainerInfo, ContainerSpec, ContainerStats,
+    ContainerSummary, ExecId, ExecInfo, ExecSpec, Exit, NamespaceId, Pid, ProcessInfo, Signal, StateName, WindowSize,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -64,14 +64,15 @@ pub struct CreateContainer {
     pub progress: Option<mpsc::Sender<FetchProgress>>,
 }
 
-/// Changes a container's restart policy, whatever it is doing.
+/// Changes a container's settings: its restart policy whatever it is doing, limits while it runs or has ended. Limits are in force at
+/// once, and none below what is in use: all of them are changed, or nothing.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), ApiError>")]
 pub struct UpdateContainer {
     /// Which.
     pub target: Target,
-    /// The restart policy from now on; `None` leaves it.
-    pub restart: Option<RestartPolicy>,
+    /// The settings from now on.
+    pub changes: Changes,
 }
 
 /// Has the shim of a running container replaced by the program that a new one would be.
@@ -381,8 +382,8 @@ pub enum EventItem {
         /// The event.
         event: ContainerEvent,
     },
-    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`), at the beginning of a
-    /// stream that asked for the next event, says where it stands.
+    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`) says where
+    /// the stream stands: at the beginning of one that asked for the next event, else once all was given that had happened.
     Gap {
         /// The first missing.
         from: u64,

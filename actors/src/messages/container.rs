@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::Message;
 use contd_shim_client::Executed;
-use contd_types::{ContainerId, ExecId, ExecInfo, ExecSpec, Exit, RestartPolicy, Signal, WindowSize};
+use contd_types::{Changes, ContainerId, ExecId, ExecInfo, ExecSpec, Exit, Signal, WindowSize};
 use tokio::sync::oneshot;
 
 use crate::error::ContainerError;
@@ -58,11 +58,11 @@ pub(crate) struct SetPaused {
     pub(crate) is_paused: bool,
 }
 
-/// Changes its restart policy.
-#[derive(Debug, Clone, Copy, Message)]
+/// Changes its settings.
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), ContainerError>")]
 pub(crate) struct Update {
-    pub(crate) restart: Option<RestartPolicy>,
+    pub(crate) changes: Changes,
 }
 
 /// Has its shim replaced.

@@ -87,8 +87,8 @@ impl Handler<UpdateContainer> for Supervisor {
     type Result = Answered<()>;
 
     fn handle(&mut self, message: UpdateContainer, _ctx: &mut Self::Context) -> Self::Result {
-        let UpdateContainer { target, restart } = message;
-        self.ask_container(target, |_, _| Verb::new("update", UPDATE_DEADLINE), Update { restart })
+        let UpdateContainer { target, changes } = message;
+        self.ask_container(target, |_, _| Verb::new("update", UPDATE_DEADLINE), Update { changes })
     }
 }
 

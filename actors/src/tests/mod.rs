@@ -19,6 +19,7 @@ mod rollback;
 mod schedules;
 mod shutdown;
 mod supervision;
+mod update;
 mod verbs;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use std::time::Duration;
 use actix::Addr;
 use contd_bundle::{Bundles, FakeBundles};
 use contd_durable::RealFs;
+use contd_meters::FakeMeters;
 use contd_protocol::api::Target;
 use contd_rootfs::fake::FakeRootfs;
 use contd_shim_client::fake::FakeShimClient;
@@ -51,6 +53,7 @@ struct World {
     shims: FakeShimClient,
     rootfs: FakeRootfs,
     bundles: Arc<FakeBundles>,
+    meters: FakeMeters,
     dir: tempfile::TempDir,
     boot_id: String,
 }
@@ -68,6 +71,7 @@ impl World {
             shims: FakeShimClient::new(),
             rootfs: FakeRootfs::new(),
             bundles: Arc::new(FakeBundles::new()),
+            meters: FakeMeters::default(),
             dir: tempfile::tempdir().unwrap(),
             boot_id: "boot-1".into(),
         }
@@ -104,7 +108,9 @@ impl World {
     fn start_on(&self, config: NodeConfig, journal: EventJournal) -> Addr<Supervisor> {
         let (store, bundles) = (Arc::clone(&self.store) as _, Arc::clone(&self.bundles) as _);
         let (shims, rootfs) = (Arc::new(self.shims.clone()), Arc::new(self.rootfs.clone()));
-        start(config, Parts::new(store, shims, rootfs, bundles, journal))
+        let mut parts = Parts::new(store, shims, rootfs, bundles, journal);
+        parts.meters = Arc::new(self.meters.clone());
+        start(config, parts)
     }
 
     /// Waits until nothing of any container is left anywhere.

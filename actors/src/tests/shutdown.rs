@@ -4,7 +4,7 @@ use super::*;
 use crate::messages::{ShutDownNode, Shutdown, UpdateContainer};
 use contd_rootfs::fake::Call;
 use contd_shim_client::fake::{Program, Reaction};
-use contd_types::{ErrorKind, Signal, State};
+use contd_types::{Changes, ErrorKind, Signal, State};
 
 async fn shut_down(node: &Addr<Supervisor>, seconds: u64) -> Result<u32, ApiError> {
     ask_api(node, ShutDownNode { longest: Duration::from_secs(seconds) }, LONG).await
@@ -133,7 +133,7 @@ async fn a_node_ends_behind_its_last_write_and_its_actors_write_nothing_more() {
     world.store.script([contd_store::Outcome::Hang]);
     let writes = || world.store.calls().len();
     let (before, slow) = (writes(), node.clone());
-    let update = UpdateContainer { target: target("web"), restart: Some(RestartPolicy::Always) };
+    let update = UpdateContainer { target: target("web"), changes: Changes::restart(RestartPolicy::Always) };
     let updated = actix_rt::spawn(async move { ask_api(&slow, update, LONG).await });
     while_hanging(async {
         while writes() == before {

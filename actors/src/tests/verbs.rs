@@ -1,7 +1,7 @@
 use super::*;
 use crate::messages::{AwaitRemoval, CreateContainer, UpdateContainer, UpgradeShim};
 use crate::messages::{DryRunContainer, KillContainer, ListContainers, ListNamespaces, NodeStatus, Shutdown};
-use contd_types::{ErrorKind, ExitCause, Signal};
+use contd_types::{Changes, ErrorKind, ExitCause, Signal};
 
 #[actix::test]
 async fn a_container_runs_is_inspected_stopped_and_deleted_and_leaves_nothing() {
@@ -269,7 +269,7 @@ async fn a_policy_that_is_changed_counts_from_the_next_end_on_and_is_on_disk() {
     let world = World::new();
     let node = world.start();
     let id = run(&node, spec("web")).await.unwrap();
-    let update = |restart| UpdateContainer { target: target("web"), restart: Some(restart) };
+    let update = |restart| UpdateContainer { target: target("web"), changes: Changes::restart(restart) };
     ask_api(&node, update(RestartPolicy::Always), LONG).await.unwrap();
     assert_eq!(world.store.records()[0].spec.restart, RestartPolicy::Always);
     assert_eq!(inspect(&node, "web").await.unwrap().spec.restart, RestartPolicy::Always);

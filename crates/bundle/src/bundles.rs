@@ -12,6 +12,7 @@ use crate::config::preview;
 use crate::error::BundleError;
 use crate::own_names;
 use crate::request::BundleRequest;
+use crate::resolver::HostResolver;
 
 /// The name of the bundle's directory in its container's directory.
 const BUNDLE_DIR: &str = "bundle";
@@ -60,12 +61,13 @@ pub trait Bundles: Send + Sync + Debug {
 pub struct DirBundles {
     fs: Arc<dyn Fs>,
     state_dir: PathBuf,
+    resolver: HostResolver,
 }
 
 impl DirBundles {
     /// Keeps bundles below `state_dir`, which must exist (0700, the daemon's own).
     pub fn new(fs: Arc<dyn Fs>, state_dir: impl Into<PathBuf>) -> Self {
-        Self { fs, state_dir: state_dir.into() }
+        Self { fs, state_dir: state_dir.into(), resolver: HostResolver::default() }
     }
 
     fn list_names(&self, dir: &Path) -> Result<Vec<String>, BundleError> {
@@ -88,8 +90,9 @@ impl Bundles for DirBundles {
         // Not synced: a bundle is written again before each start, so after a power loss no container uses an old one.
         contd_durable::create_dirs_volatile(self.fs.as_ref(), &self.state_dir, &relative, DIR_MODE)
             .map_err(|source| BundleError::CreateDir { path: bundle.clone(), source })?;
-        own_names::write(request.root, request.spec.name.as_str())
-            .map_err(|(path, source)| BundleError::OwnNames { path, source })?;
+        let own_names = |(path, source)| BundleError::OwnNames { path, source };
+        let resolver = self.resolver.text(request.spec).map_err(own_names)?;
+        own_names::write(request.root, request.spec, resolver).map_err(own_names)?;
         let file = bundle.join(CONFIG_FILE);
         contd_durable::replace_volatile(self.fs.as_ref(), &file, text.as_bytes(), FILE_MODE)
             .map_err(|source| BundleError::Store { path: file, source })?;

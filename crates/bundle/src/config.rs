@@ -26,27 +26,26 @@ const OCI_VERSION: &str = "1.0.2";
 /// # Errors
 /// A [`BundleError`]; nothing was changed.
 pub fn config(request: &BundleRequest<'_>) -> Result<Spec, BundleError> {
-    let profile = seccomp::profile(&process::capabilities(request.spec.is_elevated));
-    with_profile(request, profile.map_err(|source| not_assembled(request.spec, source))?)
+    with_profile(request, seccomp::of(request.spec)?)
 }
 
 /// Makes the configuration with the given seccomp profile.
-fn with_profile(request: &BundleRequest<'_>, profile: LinuxSeccomp) -> Result<Spec, BundleError> {
+fn with_profile(request: &BundleRequest<'_>, profile: Option<LinuxSeccomp>) -> Result<Spec, BundleError> {
     let name = request.spec.name.to_string();
     check_spec(request.spec)?;
     check_root(request)?;
     let process = process::process(request)?;
     let mounts = mounts::mounts(request.spec, request.root)?;
     let linux = linux::linux(request, profile)?;
-    let annotations = HashMap::from([
-        (ANNOTATION_NAMESPACE.to_owned(), request.namespace.to_string()),
-        (ANNOTATION_NAME.to_owned(), name.clone()),
-    ]);
+    let own =
+        [(ANNOTATION_NAMESPACE.to_owned(), request.namespace.to_string()), (ANNOTATION_NAME.to_owned(), name.clone())];
+    let annotations: HashMap<_, _> = request.spec.annotations.clone().into_iter().chain(own).collect();
+    let hostname = request.spec.hostname.clone().unwrap_or(name);
     let assemble = || -> Result<Spec, OciSpecError> {
         SpecBuilder::default()
             .version(OCI_VERSION)
             .root(RootBuilder::default().path(request.root).readonly(request.spec.is_read_only).build()?)
-            .hostname(name.clone())
+            .hostname(hostname)
             .process(process)
             .mounts(mounts)
             .linux(linux)
@@ -68,8 +67,9 @@ pub fn preview(request: &BundleRequest<'_>) -> Result<String, BundleError> {
     let profile = seccomp::text(request.spec)?;
     // The real profile replaces this placeholder in the text. The placeholder refuses every call, so a missed
     // replacement allows nothing.
-    let nothing = seccomp::nothing().map_err(|source| not_assembled(request.spec, source))?;
-    json::encode(&request.spec.name, &with_profile(request, nothing)?, profile)
+    let nothing = profile.as_ref().map(|_| seccomp::nothing()).transpose();
+    let nothing = nothing.map_err(|source| not_assembled(request.spec, source))?;
+    json::encode(&request.spec.name, &with_profile(request, nothing)?, profile.as_deref())
 }
 
 /// Checks a spec as far as possible without looking at the machine.

@@ -8,6 +8,7 @@ use contd_types::{ErrorKind, Explain, Shortage, SpecError};
 use oci_spec::OciSpecError;
 
 use crate::root_file::RootFileError;
+use crate::seccomp_file::ProfileError;
 
 /// An operation on a bundle that failed. Repeating it or [`crate::Bundles::remove`] clears any half-made bundle.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,24 @@ pub enum BundleError {
     UnbalancedEntrypoint {
         /// The container.
         name: String,
+    },
+    /// The caller's seccomp profile cannot be used.
+    #[error("make the configuration of {name}: read its seccomp profile")]
+    SeccompProfile {
+        /// The container.
+        name: String,
+        /// Why.
+        source: ProfileError,
+    },
+    /// A device of the host cannot be given to the container.
+    #[error("make the configuration of {name}: give it the device {}", device.display())]
+    Device {
+        /// The container.
+        name: String,
+        /// The device, on the host.
+        device: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The program's first bytes cannot be read: a block of the flist is missing or damaged, or its store does not
     /// answer.
@@ -129,8 +148,8 @@ pub enum BundleError {
         /// Whether the source is a directory.
         is_dir: bool,
     },
-    /// The file with the container's own name cannot be written in its root.
-    #[error("write {}, by which the container knows its own name", path.display())]
+    /// A file with names cannot be written in its root, or read on the host.
+    #[error("prepare {}, by which names are known in the container", path.display())]
     OwnNames {
         /// The file.
         path: PathBuf,
@@ -205,6 +224,8 @@ impl Explain for BundleError {
             | Self::UnknownUser { .. }
             | Self::UnknownGroup { .. }
             | Self::MountKind { .. }
+            | Self::SeccompProfile { .. }
+            | Self::Device { .. }
             | Self::MissingMountSource { .. } => ErrorKind::InvalidArgument,
             Self::MountTypeRefused { .. } | Self::MountTargetRefused { .. } | Self::MountSourceRefused { .. } => {
                 ErrorKind::PermissionDenied
@@ -245,6 +266,10 @@ impl Explain for BundleError {
                 let quoted = shlex::try_quote(&path).unwrap_or_else(|_| path.clone());
                 format!("contd makes no directories of the host: mkdir -p {quoted}")
             }
+            Self::SeccompProfile { .. } => {
+                "use a profile in docker's or OCI's form, or --security-opt seccomp=unconfined".to_owned()
+            }
+            Self::Device { .. } => "name a character or block device of this node".to_owned(),
             Self::MountSource { .. } => "look at the permissions and the health of that path".to_owned(),
             Self::MountTypeRefused { .. } => "use bind or tmpfs, or run the container elevated".to_owned(),
             Self::MountTargetRefused { .. } => "mount somewhere outside /proc and /sys".to_owned(),

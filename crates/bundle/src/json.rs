@@ -13,17 +13,17 @@ const PROFILE_PATH: [&str; 2] = ["linux", "seccomp"];
 /// The indentation of one level.
 const INDENT: &str = "  ";
 
-/// Writes a configuration as indented JSON with a final newline, with `profile` in place of its seccomp profile: see
-/// [`encode_profile`].
-pub(crate) fn encode(name: &ContainerName, config: &Spec, profile: &RawValue) -> Result<String, BundleError> {
+/// Writes a configuration as indented JSON with a final newline, with `profile` in place of its seccomp profile if it has
+/// one: see [`encode_profile`].
+pub(crate) fn encode(name: &ContainerName, config: &Spec, profile: Option<&RawValue>) -> Result<String, BundleError> {
     let failed = |source| BundleError::Encode { name: name.to_string(), source };
     let mut value = serde_json::to_value(config).map_err(failed)?;
     sort_capabilities(&mut value);
-    let mut text = match &value {
-        Value::Object(object) => {
-            serde_json::to_string_pretty(&Spliced { object, path: &PROFILE_PATH, text: profile }).map_err(failed)?
+    let mut text = match (&value, profile) {
+        (Value::Object(object), Some(text)) => {
+            serde_json::to_string_pretty(&Spliced { object, path: &PROFILE_PATH, text }).map_err(failed)?
         }
-        other => serde_json::to_string_pretty(other).map_err(failed)?,
+        (other, _) => serde_json::to_string_pretty(other).map_err(failed)?,
     };
     text.push('\n');
     Ok(text)

@@ -19,6 +19,7 @@ mod bundles;
 mod config;
 #[cfg(test)]
 mod contract;
+mod devices;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
@@ -32,8 +33,10 @@ mod process;
 mod profile;
 mod program;
 mod request;
+mod resolver;
 pub mod root_file;
 mod seccomp;
+mod seccomp_file;
 #[allow(unsafe_code, reason = "the one ioctl that asks a descriptor which kind of namespace it is")]
 mod sys;
 mod user;
@@ -43,8 +46,9 @@ pub use config::{ANNOTATION_NAME, ANNOTATION_NAMESPACE, config, preview};
 pub use error::BundleError;
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{Call, FakeBundles, Outcome};
-pub use linux::{MASKED_PATHS, READONLY_PATHS, ResourceLimits, limits};
+pub use linux::{MASKED_PATHS, READONLY_PATHS, ResourceLimits, cgroup_limits, limits};
 pub use nofile::{NOFILE_LIMIT, limit as nofile_limit};
 pub use process::DEFAULT_PATH;
 pub use request::{BundleRequest, Defaults, Netns};
+pub use seccomp_file::ProfileError;
 pub use user::{Identity, look_up as look_up_user};

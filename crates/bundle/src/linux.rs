@@ -1,15 +1,17 @@
 //! The `linux` section: namespaces, limits, devices, and the hidden and read-only paths of `/proc` and `/sys`.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use contd_types::{ContainerSpec, CpuLimit, Propagation};
+use contd_types::{CgroupLimits, ContainerSpec, CpuLimit, MemorySwap, Propagation, Rights};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
-    LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
-    LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
+    Linux, LinuxBlockIoBuilder, LinuxBuilder, LinuxCpu, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder,
+    LinuxDeviceType, LinuxMemory, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
 };
 
+use crate::devices::{self, GivenDevice};
 use crate::error::BundleError;
 use crate::request::{BundleRequest, Defaults, Netns};
 
@@ -59,28 +61,41 @@ const ALLOWED_DEVICES: [CharDevice; 9] = [
     CharDevice { major: 136, minor: None },  // pts/*
 ];
 
-const FUSE_DEVICE: CharDevice = CharDevice { major: 10, minor: Some(229) };
 const ANY_ACCESS: &str = "rwm";
 
 /// Makes the Linux section.
-pub(crate) fn linux(request: &BundleRequest<'_>, profile: LinuxSeccomp) -> Result<Linux, BundleError> {
+pub(crate) fn linux(request: &BundleRequest<'_>, profile: Option<LinuxSeccomp>) -> Result<Linux, BundleError> {
     let cgroup = cgroup_path(request)?;
-    assemble(request, cgroup, profile)
+    let devices = devices::given(request.spec)?;
+    assemble(request, cgroup, profile, &devices)
         .map_err(|source| BundleError::Assemble { name: request.spec.name.to_string(), source })
 }
 
-fn assemble(request: &BundleRequest<'_>, cgroup: PathBuf, profile: LinuxSeccomp) -> Result<Linux, OciSpecError> {
-    let is_elevated = request.spec.is_elevated;
-    LinuxBuilder::default()
+fn assemble(
+    request: &BundleRequest<'_>,
+    cgroup: PathBuf,
+    profile: Option<LinuxSeccomp>,
+    devices: &[GivenDevice],
+) -> Result<Linux, OciSpecError> {
+    let Rights { is_privileged, sysctls, .. } = &request.spec.rights;
+    let nodes = devices.iter().map(GivenDevice::node).collect::<Result<Vec<_>, _>>()?;
+    let paths =
+        |paths: &[&str]| paths.iter().filter(|_| !is_privileged).map(|path| (*path).to_owned()).collect::<Vec<_>>();
+    let linux = LinuxBuilder::default()
         .namespaces(namespaces(&request.netns)?)
         .cgroups_path(cgroup)
-        .resources(resources(request)?)
-        .devices(if is_elevated { vec![fuse_node()?] } else { Vec::new() })
-        .seccomp(profile)
+        .resources(resources(request, devices)?)
+        .devices(nodes)
         .rootfs_propagation(propagation(request.spec.rootfs_propagation))
-        .masked_paths(MASKED_PATHS.map(str::to_owned))
-        .readonly_paths(READONLY_PATHS.map(str::to_owned))
-        .build()
+        .masked_paths(paths(&MASKED_PATHS))
+        .readonly_paths(paths(&READONLY_PATHS));
+    let linux = match profile {
+        Some(profile) => linux.seccomp(profile),
+        None => linux,
+    };
+    let linux =
+        if sysctls.is_empty() { linux } else { linux.sysctl(sysctls.clone().into_iter().collect::<HashMap<_, _>>()) };
+    linux.build()
 }
 
 /// Returns `/<parent>/<id>`; the id is unique on the node, so the namespace need not be in it.
@@ -133,27 +148,80 @@ pub fn limits(spec: &ContainerSpec, defaults: &Defaults) -> ResourceLimits {
     }
 }
 
-/// Makes the limits. Every container has all of them.
+/// Returns the limits in force of a container's cgroup.
+pub fn cgroup_limits(spec: &ContainerSpec, defaults: &Defaults) -> CgroupLimits {
+    let ResourceLimits { memory_bytes, cpu, pids_limit } = limits(spec, defaults);
+    let own = &spec.resources;
+    // The time that is counted in each period is the caller's quota, or follows from the limit in processors; so do the shares.
+    let cpu_period_us = own.cpu_period_us.unwrap_or(CPU_PERIOD_US);
+    CgroupLimits {
+        memory_bytes,
+        memory_swap: own.memory_swap,
+        memory_reservation_bytes: own.memory_reservation_bytes,
+        cpu_shares: own.cpu_shares.unwrap_or_else(|| shares(cpu)),
+        cpu_quota_us: own.cpu_quota_us.unwrap_or_else(|| quota(cpu, cpu_period_us)),
+        cpu_period_us,
+        cpuset_cpus: own.cpuset_cpus.clone(),
+        cpuset_mems: own.cpuset_mems.clone(),
+        pids_limit,
+        blkio_weight: own.blkio_weight,
+    }
+}
+
+/// Makes the limits. Every container has those of memory, CPU and processes.
 ///
-/// Swap is left out: on cgroup v1 a kernel without swap accounting has no such file and the runtime would fail, and
-/// whether it has one is not part of the request. Where there is swap, a container may use it beyond its memory limit,
+/// Swap is left out unless the spec says something: on cgroup v1 a kernel without swap accounting has no such file and the runtime would fail,
+/// and whether it has one is not part of the request. Where there is swap, a container may use it beyond its memory limit,
 /// as with containerd.
-fn resources(request: &BundleRequest<'_>) -> Result<LinuxResources, OciSpecError> {
-    let spec = request.spec;
-    let ResourceLimits { memory_bytes, cpu, pids_limit } = limits(spec, request.defaults);
-    // A limit above 2^63 bytes is the same as none.
-    let memory_bytes = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
-    LinuxResourcesBuilder::default()
-        .devices(device_rules(spec.is_elevated)?)
-        .memory(LinuxMemoryBuilder::default().limit(memory_bytes).build()?)
-        .cpu(LinuxCpuBuilder::default().quota(quota(cpu)).period(CPU_PERIOD_US).shares(shares(cpu)).build()?)
-        .pids(LinuxPidsBuilder::default().limit(i64::from(pids_limit)).build()?)
-        .build()
+fn resources(request: &BundleRequest<'_>, devices: &[GivenDevice]) -> Result<LinuxResources, OciSpecError> {
+    let limits = cgroup_limits(request.spec, request.defaults);
+    let made = LinuxResourcesBuilder::default()
+        .devices(device_rules(request.spec.rights.is_privileged, devices)?)
+        .memory(memory(&limits)?)
+        .cpu(cpu_section(&limits)?)
+        .pids(LinuxPidsBuilder::default().limit(i64::from(limits.pids_limit)).build()?);
+    match limits.blkio_weight {
+        Some(weight) => made.block_io(LinuxBlockIoBuilder::default().weight(weight).build()?).build(),
+        None => made.build(),
+    }
+}
+
+/// A limit above 2^63 is the same as none.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn memory(limits: &CgroupLimits) -> Result<LinuxMemory, OciSpecError> {
+    let made = LinuxMemoryBuilder::default().limit(signed(limits.memory_bytes));
+    let made = match limits.memory_swap {
+        Some(MemorySwap::Unlimited) => made.swap(-1),
+        Some(MemorySwap::Bytes(both)) => made.swap(signed(both)),
+        None => made,
+    };
+    match limits.memory_reservation_bytes {
+        Some(reservation) => made.reservation(signed(reservation)).build(),
+        None => made.build(),
+    }
+}
+
+fn cpu_section(limits: &CgroupLimits) -> Result<LinuxCpu, OciSpecError> {
+    let made = LinuxCpuBuilder::default()
+        .quota(signed(limits.cpu_quota_us))
+        .period(limits.cpu_period_us)
+        .shares(limits.cpu_shares);
+    let made = match &limits.cpuset_cpus {
+        Some(cpus) => made.cpus(cpus.clone()),
+        None => made,
+    };
+    match &limits.cpuset_mems {
+        Some(mems) => made.mems(mems.clone()).build(),
+        None => made.build(),
+    }
 }
 
 /// Returns the microseconds of CPU time in each period.
-fn quota(cpu: CpuLimit) -> i64 {
-    i64::try_from(u64::from(cpu.millis()) * CPU_PERIOD_US / 1000).unwrap_or(i64::MAX)
+fn quota(cpu: CpuLimit, period_us: u64) -> u64 {
+    u64::from(cpu.millis()).saturating_mul(period_us) / 1000
 }
 
 /// Returns the weight under contention, in proportion to the limit.
@@ -161,11 +229,14 @@ fn shares(cpu: CpuLimit) -> u64 {
     (u64::from(cpu.millis()) * SHARES_PER_CPU / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
-/// Makes the device rules: first deny all, then allow the listed ones.
-fn device_rules(is_elevated: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
-    let mut rules = vec![LinuxDeviceCgroupBuilder::default().allow(false).access(ANY_ACCESS).build()?];
-    let fuse = is_elevated.then_some(&FUSE_DEVICE);
-    for device in ALLOWED_DEVICES.iter().chain(fuse) {
+/// Makes the device rules: first deny all, then allow the listed ones, and those that are given; all to a privileged container.
+fn device_rules(is_privileged: bool, given: &[GivenDevice]) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+    let all = LinuxDeviceCgroupBuilder::default().allow(is_privileged).access(ANY_ACCESS).build()?;
+    if is_privileged {
+        return Ok(vec![all]);
+    }
+    let mut rules = vec![all];
+    for device in &ALLOWED_DEVICES {
         let rule = LinuxDeviceCgroupBuilder::default()
             .allow(true)
             .typ(LinuxDeviceType::C)
@@ -176,20 +247,10 @@ fn device_rules(is_elevated: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecErro
             None => rule.build()?,
         });
     }
+    for device in given {
+        rules.push(device.rule()?);
+    }
     Ok(rules)
-}
-
-/// Makes the `/dev/fuse` node, by which an elevated container serves file systems.
-fn fuse_node() -> Result<LinuxDevice, OciSpecError> {
-    LinuxDeviceBuilder::default()
-        .path("/dev/fuse")
-        .typ(LinuxDeviceType::C)
-        .major(FUSE_DEVICE.major)
-        .minor(FUSE_DEVICE.minor.unwrap_or_default())
-        .file_mode(0o666u32)
-        .uid(0u32)
-        .gid(0u32)
-        .build()
 }
 
 fn propagation(propagation: Propagation) -> &'static str {

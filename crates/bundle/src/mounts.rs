@@ -38,6 +38,9 @@ const KERNEL_FILE_SYSTEMS: [(u32, &str); 13] = [
     (0x6e73_6673, "nsfs"),
 ];
 
+/// Where memory is shared; its size is a setting.
+const SHM: &str = "/dev/shm";
+
 struct DefaultMount {
     target: &'static str,
     fs_type: &'static str,
@@ -55,11 +58,7 @@ const DEFAULTS: [DefaultMount; 7] = [
         fs_type: "devpts",
         options: &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     },
-    DefaultMount {
-        target: "/dev/shm",
-        fs_type: "tmpfs",
-        options: &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-    },
+    DefaultMount { target: SHM, fs_type: "tmpfs", options: &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
     DefaultMount { target: "/dev/mqueue", fs_type: "mqueue", options: &["nosuid", "noexec", "nodev"] },
     DefaultMount { target: "/sys", fs_type: "sysfs", options: &["nosuid", "noexec", "nodev", "ro"] },
     DefaultMount {
@@ -85,7 +84,15 @@ pub(crate) fn mounts(spec: &ContainerSpec, root: &Path) -> Result<Vec<Mount>, Bu
     own.sort_by_key(|mount| mount.depth());
     let mut mounts = Vec::with_capacity(DEFAULTS.len() + own.len());
     for mount in DEFAULTS.iter().filter(|mount| !is_replaced(mount.target, &own)) {
-        let options = mount.options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
+        let mut options = mount.options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
+        if let Some(size) = spec.resources.shm_bytes.filter(|_| mount.target == SHM) {
+            options.retain(|option| !option.starts_with("size="));
+            options.push(format!("size={size}"));
+        }
+        if spec.rights.is_privileged && mount.target.starts_with("/sys") {
+            options.retain(|option| option != "ro");
+            options.push("rw".to_owned());
+        }
         mounts.push(build(mount.target, mount.fs_type, mount.fs_type, options).map_err(refused)?);
     }
     for mount in own {
@@ -111,7 +118,8 @@ fn check(mount: &MountSpec, spec: &ContainerSpec, inside: &Inside) -> Result<(),
     let place = PathBuf::from(mount.place());
     // If the target cannot be followed, the runtime refuses it with the kernel's reason.
     let leads_to = inside.follow(&place).unwrap_or_else(|_| place.clone());
-    if !spec.is_elevated {
+    let is_trusted = spec.is_elevated || spec.rights.is_privileged;
+    if !is_trusted {
         if !PLAIN_TYPES.contains(&mount.fs_type.as_str()) {
             return Err(BundleError::MountTypeRefused { fs_type: mount.fs_type.clone(), target: target() });
         }
@@ -122,7 +130,7 @@ fn check(mount: &MountSpec, spec: &ContainerSpec, inside: &Inside) -> Result<(),
     let is_dir = if mount.is_bind() {
         let from = Path::new(&mount.source);
         let is_dir = look_at(from, mount)?.is_dir();
-        if let Some(kind) = kernel_file_system(from).filter(|_| !spec.is_elevated) {
+        if let Some(kind) = kernel_file_system(from).filter(|_| !is_trusted) {
             return Err(BundleError::MountSourceRefused { from: from.to_owned(), kind, target: target() });
         }
         is_dir

@@ -1,12 +1,12 @@
 //! The `process` section: command, environment, and rights of the first process.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use contd_types::{ContainerSpec, Entrypoint};
+use contd_types::{Capability as Name, ContainerSpec, Entrypoint, Rights, Ulimit, UlimitKind};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilitiesBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder,
-    UserBuilder,
+    Capabilities, Capability, LinuxCapabilitiesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process,
+    ProcessBuilder, UserBuilder,
 };
 
 use crate::error::BundleError;
@@ -18,6 +18,8 @@ use crate::user::{self, Identity};
 /// The `PATH` of a container whose image and spec give none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// `RLIM_INFINITY`.
+const NO_LIMIT: u64 = u64::MAX;
 /// The `TERM` of a container with a terminal, as docker and podman set it.
 const DEFAULT_TERM: &str = "xterm";
 
@@ -43,12 +45,13 @@ pub(crate) const DEFAULT_CAPABILITIES: [Capability; 14] = [
 pub(crate) fn process(request: &BundleRequest<'_>) -> Result<Process, BundleError> {
     let spec = request.spec;
     let args = args(spec)?;
-    let identity = user::look_up(request.root, spec.user.as_ref())?;
+    let mut identity = user::look_up(request.root, spec.user.as_ref())?;
+    user::add_groups(request.root, &mut identity, &spec.rights.additional_groups)?;
     let env = env(spec, &identity.home);
     program::check_readable(request, &args, &env)?;
     let failed = |source| BundleError::Assemble { name: spec.name.to_string(), source };
     let mut process = assemble(spec, args, env, &identity).map_err(failed)?;
-    process.set_oom_score_adj(request.defaults.oom_score_adj);
+    process.set_oom_score_adj(spec.rights.oom_score_adj.map(i32::from).or(request.defaults.oom_score_adj));
     Ok(process)
 }
 
@@ -58,7 +61,7 @@ fn assemble(
     env: Vec<String>,
     identity: &Identity,
 ) -> Result<Process, OciSpecError> {
-    let granted = capabilities(spec.is_elevated);
+    let granted = capabilities(spec);
     let none = Capabilities::new();
     // The inheritable and ambient sets stay empty: only root, or a file with capabilities, gains any by an exec.
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -68,8 +71,6 @@ fn assemble(
         .inheritable(none.clone())
         .ambient(none)
         .build()?;
-    let nofile = nofile::limit();
-    let rlimit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).hard(nofile).soft(nofile).build()?;
     ProcessBuilder::default()
         .terminal(spec.has_terminal)
         .user(
@@ -83,18 +84,84 @@ fn assemble(
         .env(env)
         .cwd(spec.working_dir.as_deref().unwrap_or("/"))
         .capabilities(capabilities)
-        .rlimits(vec![rlimit])
-        .no_new_privileges(true)
+        .rlimits(rlimits(spec)?)
+        .no_new_privileges(!(spec.rights.may_gain_privileges || spec.rights.is_privileged))
         .build()
 }
 
-/// Returns the bounding, effective and permitted set, which are the same.
-pub(crate) fn capabilities(is_elevated: bool) -> Capabilities {
-    let mut granted: Capabilities = DEFAULT_CAPABILITIES.into_iter().collect();
-    if is_elevated {
-        granted.insert(Capability::SysAdmin);
+/// Makes the limits of a process: the caller's, and that of open files, which every container has.
+fn rlimits(spec: &ContainerSpec) -> Result<Vec<PosixRlimit>, OciSpecError> {
+    let make = |kind: UlimitKind, soft: u64, hard: u64| {
+        PosixRlimitBuilder::default().typ(rlimit_type(kind)).soft(soft).hard(hard).build()
+    };
+    let own = spec
+        .rights
+        .ulimits
+        .iter()
+        .map(|(kind, Ulimit { soft, hard })| make(*kind, soft.unwrap_or(NO_LIMIT), hard.unwrap_or(NO_LIMIT)));
+    let mut limits: Vec<PosixRlimit> = own.collect::<Result<_, _>>()?;
+    if !spec.rights.ulimits.contains_key(&UlimitKind::Nofile) {
+        let most = nofile::limit();
+        limits.push(make(UlimitKind::Nofile, most, most)?);
     }
-    granted
+    Ok(limits)
+}
+
+fn rlimit_type(kind: UlimitKind) -> PosixRlimitType {
+    match kind {
+        UlimitKind::As => PosixRlimitType::RlimitAs,
+        UlimitKind::Core => PosixRlimitType::RlimitCore,
+        UlimitKind::Cpu => PosixRlimitType::RlimitCpu,
+        UlimitKind::Data => PosixRlimitType::RlimitData,
+        UlimitKind::Fsize => PosixRlimitType::RlimitFsize,
+        UlimitKind::Locks => PosixRlimitType::RlimitLocks,
+        UlimitKind::Memlock => PosixRlimitType::RlimitMemlock,
+        UlimitKind::Msgqueue => PosixRlimitType::RlimitMsgqueue,
+        UlimitKind::Nice => PosixRlimitType::RlimitNice,
+        UlimitKind::Nofile => PosixRlimitType::RlimitNofile,
+        UlimitKind::Nproc => PosixRlimitType::RlimitNproc,
+        UlimitKind::Rss => PosixRlimitType::RlimitRss,
+        UlimitKind::Rtprio => PosixRlimitType::RlimitRtprio,
+        UlimitKind::Rttime => PosixRlimitType::RlimitRttime,
+        UlimitKind::Sigpending => PosixRlimitType::RlimitSigpending,
+        UlimitKind::Stack => PosixRlimitType::RlimitStack,
+    }
+}
+
+/// Returns the bounding, effective and permitted set, which are the same: of the defaults, or of all for a privileged container,
+/// what is not dropped, and what is added. What is named alone counts more than `ALL`.
+pub(crate) fn capabilities(spec: &ContainerSpec) -> Capabilities {
+    let Rights { cap_add, cap_drop, is_privileged, .. } = &spec.rights;
+    let (adds_all, drops_all) = (cap_add.iter().any(Name::is_all), cap_drop.iter().any(Name::is_all));
+    let has = |set: &BTreeSet<Name>, capability: &Capability| {
+        set.iter().any(|name| of_name(name.as_str()) == Some(*capability))
+    };
+    let is_default = |capability: &Capability| {
+        DEFAULT_CAPABILITIES.contains(capability) || (spec.is_elevated && *capability == Capability::SysAdmin)
+    };
+    let known = on_this_kernel();
+    let all =
+        Name::names().filter_map(of_name).filter(|capability| known.is_none_or(|last| number(*capability) <= last));
+    all.filter(|capability| {
+        let base = *is_privileged || adds_all || (is_default(capability) && !drops_all);
+        has(cap_add, capability) || (base && !has(cap_drop, capability))
+    })
+    .collect()
+}
+
+/// Returns the capability of a name without `CAP_`.
+fn of_name(name: &str) -> Option<Capability> {
+    name.parse().ok()
+}
+
+/// Returns the kernel's number of a capability.
+fn number(capability: Capability) -> usize {
+    Name::names().position(|name| of_name(name) == Some(capability)).unwrap_or(usize::MAX)
+}
+
+/// Returns the last capability that this kernel knows: a runtime refuses those behind it.
+fn on_this_kernel() -> Option<usize> {
+    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok()?.trim().parse().ok()
 }
 
 /// Returns program and arguments.

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::libc;
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::of_io;
 
@@ -184,6 +185,18 @@ impl Inside {
     pub(crate) fn open_plain(&self, path: &Path) -> io::Result<File> {
         let found = open_at(&self.dir, path, OFlag::O_NOFOLLOW, ResolveFlag::RESOLVE_NO_SYMLINKS);
         Ok(File::from(found.map_err(io::Error::from)?))
+    }
+
+    /// Removes a symbolic link; the directories before it are followed.
+    pub(crate) fn remove_link(&self, path: &Path) -> io::Result<()> {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let dir = find_in_root(&self.dir, dir).map_err(io::Error::from)?;
+        if readlinkat(&dir, name).is_err() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir).map_err(io::Error::from)
     }
 
     /// Makes a file at a path that [`Self::follow`] returned, and its directory if that is missing.

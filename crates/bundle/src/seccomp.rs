@@ -1,8 +1,9 @@
 //! Makes the seccomp rules of a container from the profile's data.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use contd_types::ContainerSpec;
+use contd_types::{ContainerSpec, Rights, Seccomp};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Arch, Capabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
@@ -12,28 +13,50 @@ use serde_json::value::RawValue;
 
 use crate::error::BundleError;
 use crate::profile::{Action, Condition, GROUPS, Group, When};
-use crate::{json, process};
+use crate::{json, process, seccomp_file};
 
 /// Makes the profile for a process whose bounding set is `bounding`, on this machine.
 pub(crate) fn profile(bounding: &Capabilities) -> Result<LinuxSeccomp, OciSpecError> {
     profile_for(std::env::consts::ARCH, bounding)
 }
 
-/// Returns the encoded profile of a container. It is made once for each kind of container: made anew for each one, it
+/// Makes the rules of a container; `None` for one without.
+///
+/// # Errors
+/// The caller's profile cannot be used.
+pub(crate) fn of(spec: &ContainerSpec) -> Result<Option<LinuxSeccomp>, BundleError> {
+    let name = || spec.name.to_string();
+    let capabilities = process::capabilities(spec);
+    match &spec.rights.seccomp {
+        Seccomp::Default if !spec.rights.is_privileged => {
+            profile(&capabilities).map(Some).map_err(|source| BundleError::Assemble { name: name(), source })
+        }
+        Seccomp::Default | Seccomp::Unconfined => Ok(None),
+        Seccomp::Profile(text) => seccomp_file::parse(text, &capabilities)
+            .map(Some)
+            .map_err(|source| BundleError::SeccompProfile { name: name(), source }),
+    }
+}
+
+/// Returns the encoded rules of a container; `None` for one without. The usual ones are made once: made anew for each container, they
 /// would be most of the memory that the daemon allocates for it.
-pub(crate) fn text(spec: &ContainerSpec) -> Result<&'static RawValue, BundleError> {
+pub(crate) fn text(spec: &ContainerSpec) -> Result<Option<Cow<'static, RawValue>>, BundleError> {
     static PLAIN: OnceLock<Box<RawValue>> = OnceLock::new();
     static ELEVATED: OnceLock<Box<RawValue>> = OnceLock::new();
-    let made = if spec.is_elevated { &ELEVATED } else { &PLAIN };
-    if let Some(text) = made.get() {
-        return Ok(text);
+    let Rights { cap_add, cap_drop, seccomp, is_privileged, .. } = &spec.rights;
+    let is_usual = !is_privileged && *seccomp == Seccomp::Default && cap_add.is_empty() && cap_drop.is_empty();
+    let made = is_usual.then_some(if spec.is_elevated { &ELEVATED } else { &PLAIN });
+    if let Some(text) = made.and_then(OnceLock::get) {
+        return Ok(Some(Cow::Borrowed(text)));
     }
-    let name = || spec.name.to_string();
-    let profile = profile(&process::capabilities(spec.is_elevated))
-        .map_err(|source| BundleError::Assemble { name: name(), source })?;
-    let text = json::encode_profile(&profile).map_err(|source| BundleError::Encode { name: name(), source })?;
-    // If two threads make it at once, either text will do; they are equal.
-    Ok(made.get_or_init(|| text))
+    let Some(rules) = of(spec)? else { return Ok(None) };
+    let text =
+        json::encode_profile(&rules).map_err(|source| BundleError::Encode { name: spec.name.to_string(), source })?;
+    Ok(Some(match made {
+        // If two threads make it at once, either text will do; they are equal.
+        Some(made) => Cow::Borrowed(made.get_or_init(|| text)),
+        None => Cow::Owned(text),
+    }))
 }
 
 /// Makes a profile that refuses every system call.
@@ -109,12 +132,17 @@ mod tests {
             .collect()
     }
 
+    fn granted(is_elevated: bool) -> Capabilities {
+        let name = contd_types::ContainerName::new("web").expect("valid");
+        capabilities(&ContainerSpec { is_elevated, ..ContainerSpec::new(name, "/x.fl") })
+    }
+
     fn plain() -> LinuxSeccomp {
-        profile_for("x86_64", &capabilities(false)).expect("valid")
+        profile_for("x86_64", &granted(false)).expect("valid")
     }
 
     fn elevated() -> LinuxSeccomp {
-        profile_for("x86_64", &capabilities(true)).expect("valid")
+        profile_for("x86_64", &granted(true)).expect("valid")
     }
 
     fn rules_for<'a>(profile: &'a LinuxSeccomp, name: &str) -> Vec<&'a LinuxSyscall> {
@@ -270,7 +298,7 @@ mod tests {
 
     #[test]
     fn each_machine_has_its_calling_conventions_and_its_own_calls() {
-        let arm = profile_for("aarch64", &capabilities(false)).expect("valid");
+        let arm = profile_for("aarch64", &granted(false)).expect("valid");
         assert_eq!(arm.architectures().as_deref().expect("some"), [Arch::ScmpArchAarch64, Arch::ScmpArchArm]);
         assert!(freely_allowed(&arm).contains("cacheflush") && !freely_allowed(&arm).contains("arch_prctl"));
         let x86 = [Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32];

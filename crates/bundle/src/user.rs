@@ -79,6 +79,26 @@ pub fn look_up(root: &Path, user: Option<&UserSpec>) -> Result<Identity, BundleE
     Ok(Identity { uid, gid, groups, home: home.unwrap_or_else(|| NO_HOME.to_owned()) })
 }
 
+/// Adds groups, each a name in the root's `/etc/group` or a number.
+///
+/// # Errors
+/// [`BundleError::UnknownGroup`], or a file that cannot be read.
+pub(crate) fn add_groups(root: &Path, identity: &mut Identity, groups: &[String]) -> Result<(), BundleError> {
+    for group in groups {
+        let failed = |source| BundleError::UserFile { user: format!("0:{group}"), source };
+        let gid = match number(group) {
+            Some(gid) => gid,
+            None => group_of_name(root, group)
+                .map_err(failed)?
+                .ok_or_else(|| BundleError::UnknownGroup { group: group.clone() })?,
+        };
+        if !identity.groups.contains(&gid) && identity.groups.len() < MAX_GROUPS {
+            identity.groups.push(gid);
+        }
+    }
+    Ok(())
+}
+
 /// Ignores an invalid file if its content is not needed. A read error that may pass is always returned.
 fn needed<T>(is_needed: bool, found: Result<Option<T>, RootFileError>) -> Result<Option<T>, RootFileError> {
     match found {

@@ -48,6 +48,24 @@ pub enum CgroupError {
         /// The error in the value.
         what: &'static str,
     },
+    /// More is in use than a new limit allows.
+    #[error("limit the container to {limit}: it uses {used}")]
+    InUse {
+        /// The limit's name in OCI's words.
+        field: &'static str,
+        /// The new limit, in bytes or processes.
+        limit: u64,
+        /// The amount in use.
+        used: u64,
+    },
+    /// Processes are made faster than they can be moved.
+    #[error("move the processes into {}: there are new ones after {rounds} rounds", path.display())]
+    Restless {
+        /// The directory.
+        path: PathBuf,
+        /// How often those were moved that there were.
+        rounds: u32,
+    },
     /// Processes are left in the cgroup.
     #[error("empty the cgroup {}: processes are left in it after {waited:?}", path.display())]
     NotEmpty {
@@ -70,7 +88,7 @@ impl CgroupError {
     /// Returns the name, in OCI's words, of the limit that the error is about.
     pub fn field(&self) -> Option<&'static str> {
         match self {
-            Self::NoController { field } | Self::Value { field, .. } => Some(field),
+            Self::NoController { field } | Self::Value { field, .. } | Self::InUse { field, .. } => Some(field),
             Self::File { field, .. } => *field,
             _ => None,
         }
@@ -92,6 +110,8 @@ impl CgroupError {
             Self::Path { .. } => "give an absolute path without `..`, such as /contd/<id>",
             Self::NoController { .. } => "mount or enable the controller, or remove the limit that is named",
             Self::File { field: Some(_), .. } | Self::Value { .. } => "correct the limit that is named",
+            Self::InUse { .. } => "choose a limit above what it uses, or have it use less first",
+            Self::Restless { .. } => "repeat it when it makes fewer processes, or pause it meanwhile",
             Self::File { .. } => "contd needs to write below /sys/fs/cgroup; see what is mounted there",
             Self::NotEmpty { .. } | Self::NotFrozen { .. } => {
                 "see what its processes wait for (cat /proc/<pid>/stack): a hung disk or file system, mostly"

@@ -7,6 +7,7 @@
 //! controller: it can kill a whole cgroup at once (`cgroup.kill`) and tells when one is empty (`cgroup.events`).
 #![deny(unsafe_code)]
 
+mod block_io;
 mod cgroup;
 mod clock;
 mod controllers;
@@ -19,6 +20,7 @@ mod remove;
 #[expect(unsafe_code, reason = "bpf(2) and pidfds, which nix does not offer")]
 mod sys;
 mod task;
+mod update;
 mod usage;
 mod v1;
 mod v2;

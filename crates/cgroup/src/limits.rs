@@ -13,6 +13,8 @@ pub struct Limits {
     pub cpu: Cpu,
     /// `pids.limit`: the most processes and threads; 0 or less is no limit.
     pub pids: Option<i64>,
+    /// `blockIO.weight`: the weight against others who want a block device, 10 to 1000.
+    pub block_io_weight: Option<u16>,
     /// `devices`, in order: the last matching rule decides.
     pub devices: Vec<DeviceRule>,
     /// `unified`: files of v2, written as they are.
@@ -117,6 +119,7 @@ impl Limits {
         need(has_time, Controllers::CPU);
         need(cpus.is_some() || mems.is_some(), Controllers::CPUSET);
         need(self.pids.is_some(), Controllers::PIDS);
+        need(self.block_io_weight.is_some(), Controllers::BLKIO);
         need(!self.devices.is_empty(), Controllers::DEVICES);
         needs
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::block_io;
 use crate::cgroup::{Cgroup, read, write};
 use crate::controllers::Controllers;
 use crate::error::CgroupError;
@@ -21,6 +22,10 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError>
         let dir = need(cgroup, Controllers::PIDS, FIELD)?;
         let value = if limit > 0 { limit.to_string() } else { "max".to_owned() };
         write(&dir.join("pids.max"), &value, Some(FIELD))?;
+    }
+    if let Some(weight) = limits.block_io_weight {
+        let dir = need(cgroup, Controllers::BLKIO, "linux.resources.blockIO.weight")?;
+        block_io::apply(dir, weight, false)?;
     }
     if limits.devices.is_empty() {
         return Ok(());

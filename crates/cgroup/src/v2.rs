@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::block_io;
 use crate::cgroup::write;
 use crate::controllers::Controllers;
 use crate::error::CgroupError;
@@ -40,6 +41,9 @@ pub(crate) fn apply(dir: &Path, limits: &Limits) -> Result<(), CgroupError> {
     if let Some(limit) = limits.pids {
         let value = if limit > 0 { limit.to_string() } else { "max".to_owned() };
         write(&dir.join("pids.max"), &value, Some("linux.resources.pids.limit"))?;
+    }
+    if let Some(weight) = limits.block_io_weight {
+        block_io::apply(dir, weight, true)?;
     }
     for (file, value) in &limits.unified {
         if file.contains('/') {

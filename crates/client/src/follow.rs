@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use contd_protocol::Refusal;
 use contd_protocol::api::{LogItem, RunRequest, Target};
-use contd_types::{Backoff, ContainerId, ContainerRef, ErrorKind, ExecId, Exit, NamespaceId, Timestamp};
+use contd_types::{Backoff, ContainerId, ContainerInfo, ContainerRef, ErrorKind, ExecId, Exit, NamespaceId, Timestamp};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -71,6 +71,20 @@ impl Follower {
             match line.client.wait_exec(target.clone(), exec, Deadline::Never).await {
                 Err(error) => line.again(error).await?,
                 exit => return exit,
+            }
+        }
+    }
+
+    /// Asks for all about a container; each daemon that is asked has the usual deadline of [`Client::inspect`].
+    ///
+    /// # Errors
+    /// As [`Self::wait`], and those of [`Client::inspect`].
+    pub async fn inspect(&self, target: Target) -> Result<ContainerInfo, ClientError> {
+        let mut line = self.line().await;
+        loop {
+            match line.client.inspect(target.clone(), Deadline::Usual).await {
+                Err(error) => line.again(error).await?,
+                info => return info,
             }
         }
     }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use contd_protocol::api::{
     ApiSocket, CacheInfo, ExecRequest, FlistServerInfo, Item, MAX_LIST_PAGE, NamespaceSummary, Plan, Request, Response,
-    RunRequest, TEXT_VERSION, Target, VersionInfo,
+    RunRequest, TEXT_VERSION, Target, Text, VersionInfo,
 };
 use contd_protocol::session::Welcome;
 use contd_session_tokio::{Answer, Connection};
 use contd_types::{
-    ContainerId, ContainerInfo, ContainerStats, ContainerSummary, ExecId, ExecInfo, Exit, NamespaceId, ProcessInfo,
-    RestartPolicy, Signal, WindowSize,
+    Changes, ContainerId, ContainerInfo, ContainerStats, ContainerSummary, ExecId, ExecInfo, Exit, NamespaceId,
+    ProcessInfo, Signal, WindowSize,
 };
 
 use tokio::sync::Mutex;
@@ -182,18 +182,21 @@ impl Client {
         self.make("create the container", Request::Create(Box::new(request)), deadline, on_progress).await
     }
 
-    /// Changes a container's restart policy. Usual deadline: 1 min.
+    /// Changes settings of a container; limits are in force at once if it runs. Usual deadline: 1 min.
     ///
     /// # Errors
     /// See [`Self::version`].
-    pub async fn update(
-        &self,
-        target: Target,
-        restart: Option<RestartPolicy>,
-        deadline: Deadline,
-    ) -> Result<(), ClientError> {
-        let request = Request::Update { target, restart };
-        self.ask("update the container", request, deadline.resolve(Some(CHANGE)), done).await
+    pub async fn update(&self, target: Target, changes: Changes, deadline: Deadline) -> Result<(), ClientError> {
+        const WHAT: &str = "update the container";
+        let request = match changes.has_limits() {
+            // Daemons of before know this one.
+            false => Request::Update { target, restart: changes.restart },
+            true => {
+                let changes = Text::new(&changes).map_err(|source| ClientError::Unsendable { what: WHAT, source })?;
+                Request::Change { target, changes }
+            }
+        };
+        self.ask(WHAT, request, deadline.resolve(Some(CHANGE)), done).await
     }
 
     /// Has the shim of a running container replaced. Usual deadline: 1 min.

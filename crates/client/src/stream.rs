@@ -50,8 +50,8 @@ pub enum EventItem {
         /// The event.
         event: ContainerEvent,
     },
-    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`), at the beginning of a
-    /// stream that asked for the next event, says where it stands.
+    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`) says where
+    /// the stream stands: at the beginning of one that asked for the next event, else once all was given that had happened.
     Gap {
         /// The first missing.
         from: u64,

@@ -349,7 +349,12 @@ fn fit_into_slot(prepared: &mut Prepared) -> Result<bool, Fault> {
         MountSource::New { fs_type, .. } => !FREESTANDING.contains(&fs_type.as_str()),
         MountSource::Tree { .. } | MountSource::Cgroups { .. } => false,
     };
-    let fits = own & !NEW_NET == SLOT_NAMESPACES && only_network && !prepared.plan.mounts.iter().any(lies_on_host);
+    // The cgroup was made before the bundle was known.
+    let has_controllers = (Controllers::usual() | Controllers::telling()).contains(prepared.needs);
+    let fits = own & !NEW_NET == SLOT_NAMESPACES
+        && only_network
+        && has_controllers
+        && !prepared.plan.mounts.iter().any(lies_on_host);
     if !fits {
         return Ok(false);
     }

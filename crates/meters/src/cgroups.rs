@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use contd_cgroup::{Hierarchies, Meter};
-use contd_types::{ContainerId, NetworkUsage, Pid, ProcessInfo};
+use contd_cgroup::{Cpu, Hierarchies, Limits, Memory, Meter};
+use contd_types::{CgroupLimits, ContainerId, MemorySwap, NetworkUsage, Pid, ProcessInfo};
 use procfs::process::Process;
 
 use crate::{MeterError, Metered, Meters, Reading, processes};
@@ -103,8 +103,43 @@ impl Meters for CgroupMeters {
         processes::list(&cgroup, &of.id).map_err(failed)
     }
 
+    fn limit(&self, of: &Metered, from: &CgroupLimits, to: &CgroupLimits) -> Result<(), MeterError> {
+        let failed = |source| MeterError::Limits { id: of.id.clone(), source };
+        let hierarchies = Hierarchies::read().map_err(failed)?;
+        let found = processes::find(&hierarchies, of).map_err(failed)?;
+        let (_init, mut cgroup) = found.ok_or_else(|| MeterError::Ended { id: of.id.clone() })?;
+        cgroup.change(&hierarchies, &in_oci_terms(from), &in_oci_terms(to)).map_err(failed)
+    }
+
     fn forget(&self, id: &ContainerId) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+fn in_oci_terms(limits: &CgroupLimits) -> Limits {
+    // A limit above 2^63 is the same as none.
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    Limits {
+        memory: Memory {
+            limit: Some(signed(limits.memory_bytes)),
+            reservation: limits.memory_reservation_bytes.map(signed),
+            swap: limits.memory_swap.map(|swap| match swap {
+                MemorySwap::Unlimited => -1,
+                MemorySwap::Bytes(both) => signed(both),
+            }),
+            ..Memory::default()
+        },
+        cpu: Cpu {
+            shares: Some(limits.cpu_shares),
+            quota: Some(signed(limits.cpu_quota_us)),
+            period: Some(limits.cpu_period_us),
+            cpus: limits.cpuset_cpus.clone(),
+            mems: limits.cpuset_mems.clone(),
+            ..Cpu::default()
+        },
+        pids: Some(i64::from(limits.pids_limit)),
+        block_io_weight: limits.blkio_weight,
+        ..Limits::default()
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use contd_types::{ContainerId, NetworkUsage, Pid, ProcessInfo, Timestamp, Usage};
+use contd_cgroup::CgroupError;
+use contd_types::{CgroupLimits, ContainerId, NetworkUsage, Pid, ProcessInfo, Timestamp, Usage};
 
 use crate::{MeterError, Metered, Meters, Reading};
 
@@ -16,6 +17,9 @@ struct Inner {
     usages: HashMap<ContainerId, Usage>,
     forgotten: Vec<ContainerId>,
     looks: u64,
+    /// The memory in use below which no limit is taken.
+    least_memory_bytes: u64,
+    limited: Vec<(ContainerId, CgroupLimits)>,
 }
 
 impl FakeMeters {
@@ -27,6 +31,16 @@ impl FakeMeters {
     /// Lists the containers that were forgotten, in order.
     pub fn forgotten(&self) -> Vec<ContainerId> {
         self.lock().forgotten.clone()
+    }
+
+    /// Sets the memory that each container uses, below which it cannot be limited.
+    pub fn use_memory(&self, bytes: u64) {
+        self.lock().least_memory_bytes = bytes;
+    }
+
+    /// Lists the limits that were set, in order.
+    pub fn limited(&self) -> Vec<(ContainerId, CgroupLimits)> {
+        self.lock().limited.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -58,6 +72,17 @@ impl Meters for FakeMeters {
             started: Timestamp(0),
             command: vec!["/bin/sh".to_owned()],
         }])
+    }
+
+    fn limit(&self, of: &Metered, _from: &CgroupLimits, to: &CgroupLimits) -> Result<(), MeterError> {
+        let mut inner = self.lock();
+        let (limit, used) = (to.memory_bytes, inner.least_memory_bytes);
+        if limit < used {
+            let source = CgroupError::InUse { field: "linux.resources.memory.limit", limit, used };
+            return Err(MeterError::Limits { id: of.id.clone(), source });
+        }
+        inner.limited.push((of.id.clone(), to.clone()));
+        Ok(())
     }
 
     fn forget(&self, id: &ContainerId) {

@@ -1,6 +1,6 @@
-//! The figures of running containers, and the processes in them.
+//! The figures of running containers, the processes in them, and changes of their limits.
 //!
-//! Takes in: ids and the pids of inits. Gives out: figures since the start, lists of processes. Never does: change anything,
+//! Takes in: ids and the pids of inits. Gives out: figures since the start, lists of processes. Never does: change anything but limits,
 //! keep a container's network namespace or cgroup alive once it was told that it has ended ([`Meters::forget`]).
 //!
 //! ```text
@@ -19,7 +19,7 @@ mod processes;
 
 use std::fmt::Debug;
 
-use contd_types::{ContainerId, ErrorKind, Explain, NetworkUsage, Pid, ProcessInfo, Usage};
+use contd_types::{CgroupLimits, ContainerId, ErrorKind, Explain, NetworkUsage, Pid, ProcessInfo, Usage};
 
 pub use cgroups::CgroupMeters;
 #[cfg(any(test, feature = "testing"))]
@@ -64,6 +64,14 @@ pub enum MeterError {
         /// Why.
         source: contd_cgroup::CgroupError,
     },
+    /// Its limits cannot be changed.
+    #[error("change the limits of container {id}")]
+    Limits {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: contd_cgroup::CgroupError,
+    },
     /// This node does not look at processes.
     #[error("look at the processes of container {id}: this node has no meters")]
     None {
@@ -77,6 +85,8 @@ impl Explain for MeterError {
         match self {
             Self::Ended { .. } => ErrorKind::Conflict,
             Self::Cgroup { .. } => ErrorKind::Internal,
+            Self::Limits { source: contd_cgroup::CgroupError::InUse { .. }, .. } => ErrorKind::Conflict,
+            Self::Limits { .. } => ErrorKind::InvalidArgument,
             Self::None { .. } => ErrorKind::Unsupported,
         }
     }
@@ -84,7 +94,7 @@ impl Explain for MeterError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Ended { id } => format!("see how it ended: contd inspect {id}"),
-            Self::Cgroup { source, .. } => source.hint().to_owned(),
+            Self::Cgroup { source, .. } | Self::Limits { source, .. } => source.hint().to_owned(),
             Self::None { .. } => "give the node `Parts::meters`".to_owned(),
         };
         Some(hint)
@@ -103,6 +113,12 @@ pub trait Meters: Send + Sync + Debug {
     /// [`MeterError`].
     fn processes(&self, of: &Metered) -> Result<Vec<ProcessInfo>, MeterError>;
 
+    /// Changes the limits of a container, from those in force. None below what is in use; all of them or none.
+    ///
+    /// # Errors
+    /// [`MeterError`].
+    fn limit(&self, of: &Metered, from: &CgroupLimits, to: &CgroupLimits) -> Result<(), MeterError>;
+
     /// Lets go of what is open of a container that has ended. Fine when nothing is.
     fn forget(&self, id: &ContainerId);
 }
@@ -117,6 +133,10 @@ impl Meters for NoMeters {
     }
 
     fn processes(&self, of: &Metered) -> Result<Vec<ProcessInfo>, MeterError> {
+        Err(MeterError::None { id: of.id.clone() })
+    }
+
+    fn limit(&self, of: &Metered, _from: &CgroupLimits, _to: &CgroupLimits) -> Result<(), MeterError> {
         Err(MeterError::None { id: of.id.clone() })
     }
 

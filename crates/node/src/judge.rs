@@ -11,7 +11,9 @@ use contd_access::Below;
 use contd_actors::{Judge, Judgement};
 use contd_flist::{FlistSource, UrlPrefix, permitted};
 use contd_rootfs::{BindGrant, FlistGrant, Grant, LimitedRoutes};
-use contd_types::{ApiError, Caller, ContainerSpec, CpuLimit, ErrorKind, MountSpec, NamespaceId, Network, Propagation};
+use contd_types::{
+    ApiError, Caller, ContainerSpec, CpuLimit, ErrorKind, MountSpec, NamespaceId, Network, Propagation, Resources,
+};
 
 use crate::config::{Access, Config, FlistRule};
 
@@ -180,6 +182,14 @@ impl Rules {
             // Its own, which this user may use: FIFOs of root's, opened by whoever may attach.
             is_interactive: _,
             has_terminal: _,
+            rights,
+            resources,
+            hostname: _,
+            // Words in its own files.
+            names: _,
+            annotations,
+            log_max_bytes,
+            log_max_files,
             is_elevated,
             rootfs_propagation,
             runtime,
@@ -187,6 +197,24 @@ impl Rules {
         judge_network(rule, network)?;
         if *is_elevated && !rule.elevated {
             return Err(deny("an elevated container", "elevated = true"));
+        }
+        if rights.gives_more() {
+            return Err(deny(
+                "more rights than the defaults (capabilities, devices, sysctls, ulimits, ...)",
+                "a container of root's",
+            ));
+        }
+        // A quota or shares would be more than its CPU limit. Memory for /dev/shm is in its memory limit.
+        let own_shares = Resources { shm_bytes: None, ..resources.clone() };
+        if own_shares != Resources::default() {
+            return Err(deny("shares and limits beyond memory, cpus and pids", "a container of root's"));
+        }
+        // Some runtimes act on them.
+        if !annotations.is_empty() {
+            return Err(deny("annotations", "a container of root's"));
+        }
+        if log_max_bytes.is_some() || log_max_files.is_some() {
+            return Err(deny("a log of its own size", "a container of root's"));
         }
         // Mounts that travel between the host and a container are nothing that a rule gives.
         if *rootfs_propagation != Propagation::Private {

@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use contd_types::{
-    ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerStats, ContainerSummary, ExecId,
-    ExecInfo, ExecSpec, Exit, NamespaceId, Pid, ProcessInfo, RestartPolicy, Signal, Timestamp, WindowSize,
+    Changes, ContainerEvent, ContainerId, ContainerInfo, ContainerRef, ContainerSpec, ContainerStats, ContainerSummary,
+    ExecId, ExecInfo, ExecSpec, Exit, NamespaceId, Pid, ProcessInfo, RestartPolicy, Signal, Timestamp, WindowSize,
 };
 use serde::{Deserialize, Serialize};
 
@@ -300,6 +300,14 @@ pub enum Request {
         /// The new size.
         size: WindowSize,
     },
+    /// Changes settings of a container: limits of one that runs, is paused or has ended, which are in force at once if it runs; of others as
+    /// [`Self::Update`]. None of them below what is in use; all or nothing. → [`Response::Done`] once it is on disk
+    Change {
+        /// Which.
+        target: Target,
+        /// [`Changes`] as JSON. A field that the daemon does not know is refused.
+        changes: Text<Changes>,
+    },
 }
 
 /// The verb that is done with the spec of a [`MakeRequest`].
@@ -338,6 +346,7 @@ impl Request {
             | Self::Delete { target, .. }
             | Self::Inspect { target }
             | Self::Update { target, .. }
+            | Self::Change { target, .. }
             | Self::UpgradeShim { target }
             | Self::Wait { target }
             | Self::WaitExec { target, .. }
@@ -634,8 +643,8 @@ pub enum Item {
         /// The event.
         event: ContainerEvent,
     },
-    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`), at the beginning of a
-    /// stream that asked for the next event, says where it stands.
+    /// Events that are no longer kept: `from` up to but without `to`. An empty one (`from == to`) says where
+    /// the stream stands: at the beginning of one that asked for the next event, else once all was given that had happened.
     EventGap {
         /// The first missing.
         from: u64,

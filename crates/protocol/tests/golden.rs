@@ -88,6 +88,20 @@ fn verbs_about_executed_processes_keep_their_numbers() {
 }
 
 #[test]
+fn changes_of_limits_are_a_text() {
+    let text = r#"{"restart":"Always","memory_bytes":67108864,"cpu":null,"pids_limit":7,"resources":{"memory_swap":"unlimited","memory_reservation_bytes":null,"cpu_shares":null,"cpu_quota_us":null,"cpu_period_us":null,"cpuset_cpus":"0-1","cpuset_mems":null,"blkio_weight":null,"shm_bytes":null}}"#;
+    let mut changes = contd_types::Changes::restart(contd_types::RestartPolicy::Always);
+    (changes.memory_bytes, changes.pids_limit) = (Some(64 << 20), Some(7));
+    changes.resources.memory_swap = Some(contd_types::MemorySwap::Unlimited);
+    changes.resources.cpuset_cpus = Some("0-1".to_owned());
+    let changes = api::Text::new(&changes).expect("JSON");
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let length: String = (text.len() as u64).to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let change = api::Call { id: 7, request: api::Request::Change { target: target(), changes } };
+    pinned(&change, &format!("0700000000000000 24000000 0200000000000000 6e73 0300000000000000 776562 {length} {hex}"));
+}
+
+#[test]
 fn verbs_about_running_containers_keep_their_numbers() {
     let call = |request| api::Call { id: 7, request };
     let target_hex = "0200000000000000 6e73 0300000000000000 776562";
@@ -309,7 +323,8 @@ fn states_keep_their_numbers() {
         (S::Prepared, "0b000000"),
         (S::Lingering { reason: "r".into() }, "0c000000 0100000000000000 72"),
     ] {
-        pinned(&summary(state), &format!("{head} {golden} {tail}"));
+        let page = api::Response::Page { containers: vec![summary(state)], has_more: false };
+        pinned(&page, &format!("05000000 0100000000000000 {head} {golden} {tail} 00"));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::id::ContainerId;
 use crate::layer::LayerKind;
 use crate::lifecycle::State;
 use crate::name::{ContainerName, NamespaceId};
-use crate::spec::{ContainerSpec, CpuLimit};
+use crate::spec::{ContainerSpec, CpuLimit, Entrypoint};
 use crate::time::Timestamp;
 
 /// The full information on one container.
@@ -115,6 +115,12 @@ pub struct ContainerSummary {
     pub restart_count: u32,
     /// The caller's key and value pairs.
     pub labels: BTreeMap<String, String>,
+    /// The caller's tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The command; `None` when neither the caller nor the flist has one.
+    #[serde(default)]
+    pub entrypoint: Option<Entrypoint>,
 }
 
 impl From<&ContainerInfo> for ContainerSummary {
@@ -129,6 +135,8 @@ impl From<&ContainerInfo> for ContainerSummary {
             started_at: info.started_at,
             restart_count: info.restart_count,
             labels: info.spec.labels.clone(),
+            tags: info.spec.tags.clone(),
+            entrypoint: info.spec.entrypoint.clone(),
         }
     }
 }

@@ -26,6 +26,7 @@
 pub mod amount;
 pub mod backoff;
 pub mod caller;
+mod changes;
 pub mod error;
 pub mod event;
 pub mod exec;
@@ -47,6 +48,7 @@ pub mod usage;
 
 pub use backoff::Backoff;
 pub use caller::Caller;
+pub use changes::{CgroupLimits, Changes};
 pub use error::{ApiError, ErrorKind, Explain, causes, one_line};
 pub use event::{ContainerEvent, EventKind};
 pub use exec::exec_limit_bytes;
@@ -63,7 +65,8 @@ pub use request::{RequestId, RequestIdError};
 pub use shortage::Shortage;
 pub use signal::{Signal, SignalError};
 pub use spec::{
-    ContainerSpec, CpuLimit, Entrypoint, MAX_TIMEOUT, MIN_MEMORY_BYTES, Network, Propagation, RestartPolicy, SpecError,
+    Capability, ContainerSpec, CpuLimit, DeviceSpec, Entrypoint, HostEntry, MAX_TIMEOUT, MIN_MEMORY_BYTES, MemorySwap,
+    NameService, Network, Propagation, Resources, RestartPolicy, Rights, Seccomp, SpecError, Ulimit, UlimitKind,
     UserSpec,
 };
 pub use time::{Clock, SystemClock, Timestamp};

@@ -182,6 +182,23 @@ pub enum StateName {
     Deleting,
 }
 
+impl StateName {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Creating,
+        Self::Created,
+        Self::Starting,
+        Self::Running,
+        Self::Paused,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Backoff,
+        Self::Failed,
+        Self::Recovering,
+        Self::Deleting,
+    ];
+}
+
 impl fmt::Display for StateName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

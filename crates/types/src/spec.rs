@@ -16,8 +16,14 @@ use crate::name::{ContainerName, NetnsName};
 use crate::signal::Signal;
 
 mod error;
+mod names;
+mod resources;
+mod rights;
 
 pub use error::SpecError;
+pub use names::{HostEntry, NameService};
+pub use resources::{MemorySwap, Resources};
+pub use rights::{Capability, DeviceSpec, Rights, Seccomp, Ulimit, UlimitKind};
 
 /// The longest path that Linux accepts (`PATH_MAX` less the NUL).
 pub const MAX_PATH_BYTES: usize = 4095;
@@ -30,6 +36,13 @@ pub const MAX_SPEC_BYTES: usize = 256 * 1024;
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The smallest memory limit under which a process can start, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The smallest file of a log: one piece of output is at most 16 KiB.
+pub const MIN_LOG_BYTES: u64 = 64 * 1024;
+/// The beginning of the annotations that contd sets itself.
+pub const OWN_ANNOTATIONS: &str = "tech.contd.";
+/// The longest name of a host (`HOST_NAME_MAX`).
+const MAX_HOSTNAME_BYTES: usize = 64;
 
 /// The description of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +103,27 @@ pub struct ContainerSpec {
     /// Whether its process has a terminal, which all it says goes through.
     #[serde(default)]
     pub has_terminal: bool,
+    /// The rights of its processes, beyond the defaults or less.
+    #[serde(default)]
+    pub rights: Rights,
+    /// Shares and limits beyond memory, CPU and processes.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Its host name; `None` is its name.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// The names that it resolves.
+    #[serde(default)]
+    pub names: NameService,
+    /// The caller's annotations, for the runtime and its hooks; not of the prefix `tech.contd.`.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// The size from which on the next file of its log is begun, in bytes; `None` is the node's.
+    #[serde(default)]
+    pub log_max_bytes: Option<u64>,
+    /// How many files of its log are kept; `None` is the node's.
+    #[serde(default)]
+    pub log_max_files: Option<u32>,
 }
 
 impl ContainerSpec {
@@ -122,6 +156,13 @@ impl ContainerSpec {
             layer: None,
             is_interactive: false,
             has_terminal: false,
+            rights: Rights::default(),
+            resources: Resources::default(),
+            hostname: None,
+            names: NameService::default(),
+            annotations: BTreeMap::new(),
+            log_max_bytes: None,
+            log_max_files: None,
         }
     }
 
@@ -152,7 +193,30 @@ impl ContainerSpec {
                 return Err(SpecError::TwoLayers);
             }
         }
+        self.rights.validate(self.network == Network::Private)?;
+        self.resources.validate(self.memory_bytes, self.cpu.is_some())?;
+        self.check_names()?;
         self.check_limits()
+    }
+
+    fn check_names(&self) -> Result<(), SpecError> {
+        if let Some(name) = self.hostname.as_deref().filter(|name| !is_hostname(name)) {
+            return Err(SpecError::BadHostname { given: shorten(name) });
+        }
+        self.names.validate()?;
+        let own = self.annotations.keys().find(|key| key.is_empty() || key.starts_with(OWN_ANNOTATIONS));
+        if let Some(key) = own {
+            return Err(SpecError::BadAnnotation { key: shorten(key) });
+        }
+        match self.log_max_bytes {
+            Some(given) if given < MIN_LOG_BYTES => {
+                Err(SpecError::LimitTooSmall { field: "log size", given, least: MIN_LOG_BYTES })
+            }
+            _ if self.log_max_files == Some(0) => {
+                Err(SpecError::LimitTooSmall { field: "log files", given: 0, least: 1 })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_sizes(&self) -> Result<(), SpecError> {
@@ -161,6 +225,7 @@ impl ContainerSpec {
             ("env", self.env.len()),
             ("mounts", self.mounts.len()),
             ("labels", self.labels.len()),
+            ("annotations", self.annotations.len()),
         ];
         for (field, len) in lists {
             if len > MAX_LIST_LEN {
@@ -168,7 +233,7 @@ impl ContainerSpec {
             }
         }
         let texts = self.tags.iter().chain(&self.env).map(String::len).sum::<usize>()
-            + self.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+            + self.labels.iter().chain(&self.annotations).map(|(key, value)| key.len() + value.len()).sum::<usize>()
             + self.mounts.iter().map(MountSpec::text_bytes).sum::<usize>()
             + self.entrypoint.as_ref().map_or(0, Entrypoint::text_bytes);
         if texts > MAX_SPEC_BYTES { Err(SpecError::TooLarge { bytes: texts }) } else { Ok(()) }
@@ -228,7 +293,8 @@ pub enum Entrypoint {
 }
 
 impl Entrypoint {
-    fn text_bytes(&self) -> usize {
+    /// Returns how many bytes its texts have.
+    pub fn text_bytes(&self) -> usize {
         match self {
             Self::Line(line) => line.len(),
             Self::Args(args) | Self::Exact(args) => args.iter().map(String::len).sum(),
@@ -429,6 +495,15 @@ pub enum Propagation {
     Slave,
     /// In both directions.
     Shared,
+}
+
+/// Tells whether it is a name of a host (RFC 1123), with or without a domain.
+fn is_hostname(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty() && label.bytes().all(is_good) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.len() <= MAX_HOSTNAME_BYTES && text.split('.').all(is_label)
 }
 
 fn check_nul(field: &'static str, text: &str) -> Result<(), SpecError> {

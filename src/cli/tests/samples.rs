@@ -1,8 +1,8 @@
 //! Sample containers for the tests.
 
 use contd_types::{
-    ContainerId, ContainerInfo, ContainerName, ContainerSpec, ContainerStats, ContainerSummary, CpuLimit, Exit,
-    ExitCause, ExitSource, InForce, NamespaceId, NetworkUsage, Pid, ProcessInfo, State, Timestamp, Usage,
+    ContainerId, ContainerInfo, ContainerName, ContainerSpec, ContainerStats, ContainerSummary, CpuLimit, Entrypoint,
+    Exit, ExitCause, ExitSource, InForce, NamespaceId, NetworkUsage, Pid, ProcessInfo, State, Timestamp, Usage,
 };
 
 /// The time in all tests: 2026-11-24T10:11:12Z.
@@ -23,6 +23,7 @@ pub(crate) fn exit(cause: ExitCause) -> Exit {
 pub(crate) fn running() -> ContainerInfo {
     let mut spec = ContainerSpec::new(ContainerName::new("web").expect("valid"), "/srv/web.fl");
     spec.labels.insert("tier".into(), "front".into());
+    spec.entrypoint = Some(Entrypoint::Args(["httpd", "-c", "a b; c d"].map(str::to_owned).to_vec()));
     let namespace = NamespaceId::new("default").expect("valid");
     let mut info = ContainerInfo::new(id(0xab), namespace, spec, State::Running { pid: Pid(4711) }, before(200));
     info.started_at = Some(before(185));

@@ -1,6 +1,6 @@
 //! Tests of usage: values mean what people expect, and errors do not mislead.
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use contd_protocol::api::{Request, Response};
 use contd_types::hint::NAMESPACED_VERBS;
 use contd_types::{ApiError, ContainerSpec, Entrypoint, ErrorKind};
@@ -10,7 +10,7 @@ use super::{Daemon, Shell};
 use crate::cli::args::{Cli, Verb};
 
 fn spec(words: &[&str]) -> ContainerSpec {
-    let matches = Cli::command().try_get_matches_from(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    let matches = Cli::grammar().try_get_matches_from(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
     match Cli::from_arg_matches(&matches).expect("parsed").verb {
         Verb::Run(args) | Verb::Create(args) => {
             args.to_spec("/home/me".as_ref(), &|_| None).unwrap_or_else(|error| panic!("{words:?}: {error}"))
@@ -21,7 +21,7 @@ fn spec(words: &[&str]) -> ContainerSpec {
 
 /// Lists every spelling of every flag of a verb, with the global flags and help.
 fn spellings(verb: &str) -> Vec<String> {
-    let mut root = Cli::command();
+    let mut root = Cli::grammar();
     root.build();
     let verb = root.find_subcommand(verb).expect("a verb");
     let mut found = Vec::new();
@@ -36,7 +36,7 @@ fn spellings(verb: &str) -> Vec<String> {
 fn every_flag_behind_the_flist_is_the_containers() {
     for verb in ["run", "create"] {
         let mut flags = spellings(verb);
-        for known in ["--detach", "-d", "--network", "--namespace", "-n", "--address", "--help", "-h"] {
+        for known in ["--detach", "-d", "--network", "--namespace", "--address", "--help", "-h"] {
             assert!(flags.iter().any(|flag| flag == known), "{known} is not enumerated");
         }
         flags.extend(["--version", "-V", "--port", "-x", "--", "-", "--rm=maybe", "-it", "help"].map(str::to_owned));
@@ -107,15 +107,16 @@ fn wrong_usage_of_run_and_create_is_the_engines() {
             "-w relative x.fl",
             "--env-file /nowhere x.fl",
             "--rm --restart always x.fl",
-            "--tmpfs /t x.fl",
+            "--tmpfs t x.fl",
+            "--isolation /t x.fl",
             "-it x.fl",
             "--publish 80:80 x.fl",
         ] {
             let outcome = Shell::new().contd(&format!("--address /nowhere {verb} {flags}"));
             assert_eq!((outcome.code, outcome.out.as_str()), (125, ""), "{verb} {flags}: {}", outcome.err);
         }
-        let unknown = Shell::new().contd(&format!("{verb} --tmpfs /t x.fl")).err;
-        assert!(unknown.contains("'--tmpfs'") && !unknown.contains("-- --tmpfs"), "{unknown}");
+        let unknown = Shell::new().contd(&format!("{verb} --isolation /t x.fl")).err;
+        assert!(unknown.contains("'--isolation'") && !unknown.contains("-- --isolation"), "{unknown}");
         let short = Shell::new().contd(&format!("{verb} -iZ x.fl")).err;
         assert!(short.contains("'-Z'"), "{short}");
         let minus = Shell::new().contd(&format!("{verb} --pids-limit -1 x.fl")).err;
@@ -125,6 +126,22 @@ fn wrong_usage_of_run_and_create_is_the_engines() {
     assert_eq!(Shell::new().contd("--bogus run x.fl").code, 125);
     for other in ["ps --no-such", "start", "rm --no-such x", "-n ../x ps", "", "--bogus"] {
         assert_eq!(Shell::new().contd(other).code, 2, "{other}");
+    }
+}
+
+#[test]
+fn what_other_engines_have_is_refused_with_the_reason() {
+    for (words, code, why) in [
+        ("run --init x.fl", 125, "not built yet"),
+        ("run -p 80:80 x.fl", 125, "docs/networking.md"),
+        ("create --pid=host x.fl", 125, "always has its own"),
+        ("stop --all", 2, "contd ps -q"),
+        ("logs --latest", 2, "contd ps -ql"),
+        ("build .", 2, "contd flist"),
+        ("rename a b", 2, "not built yet"),
+    ] {
+        let outcome = Shell::new().contd(words);
+        assert_eq!((outcome.code, outcome.err.contains(why)), (code, true), "{words}: {}", outcome.err);
     }
 }
 
@@ -190,7 +207,7 @@ fn addresses_may_have_a_scheme_that_is_ours() {
 
 #[test]
 fn the_verbs_that_hints_complete_are_verbs() {
-    let root = Cli::command();
+    let root = Cli::grammar();
     for verb in NAMESPACED_VERBS {
         assert!(root.find_subcommand(verb).is_some(), "{verb}");
     }
@@ -199,7 +216,7 @@ fn the_verbs_that_hints_complete_are_verbs() {
 #[test]
 fn help_names_exit_codes_where_they_differ_from_0_and_1() {
     let differing = ["run", "create", "exec", "attach", "doctor"];
-    let mut root = Cli::command();
+    let mut root = Cli::grammar();
     root.build();
     for verb in root.get_subcommands().map(|verb| verb.get_name().to_owned()) {
         let help = Shell::new().contd(&format!("{verb} --help")).succeeded();

@@ -21,7 +21,8 @@ fn log(stream: LogStream, text: &str) -> Item {
 /// A node with two containers, `web` and `job`.
 fn node() -> Daemon {
     Daemon::scripted(async |request, caller| {
-        let is_unknown = |target: &contd_protocol::api::Target| !["web", "job"].contains(&target.container.as_str());
+        let known = ["web", "job", "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"];
+        let is_unknown = |target: &contd_protocol::api::Target| !known.contains(&target.container.as_str());
         let not_found = || {
             let mut error = ApiError::new(ErrorKind::NotFound, "find the container").with_hint("see `contd ps -a`");
             error.causes = vec!["no name or id is like this".into()];
@@ -41,6 +42,7 @@ fn node() -> Daemon {
             | Request::Pause { target }
             | Request::Unpause { target }
             | Request::Update { target, .. }
+            | Request::Change { target, .. }
             | Request::UpgradeShim { target }
             | Request::Delete { target, .. }
                 if is_unknown(&target) =>
@@ -80,6 +82,7 @@ fn node() -> Daemon {
             | Request::Pause { .. }
             | Request::Unpause { .. }
             | Request::Update { .. }
+            | Request::Change { .. }
             | Request::UpgradeShim { .. }
             | Request::Delete { .. } => Ok(Response::Done),
             Request::ShutDown { longest } => {
@@ -148,6 +151,7 @@ fn create_update_and_shim_upgrade_ask_for_what_they_say() {
     let node = node();
     assert_eq!(node.contd("create --name web x.fl /bin/true").succeeded(), format!("{}\n", "ab".repeat(16)));
     assert_eq!(node.contd("update --restart always web job").succeeded(), "web\njob\n");
+    assert_eq!(node.contd("update -m 64m --memory-swap -1 --pids-limit 7 web").succeeded(), "web\n");
     assert_eq!(node.contd("shim upgrade web").succeeded(), "web\n");
     // Only one of the two runs.
     assert_eq!(node.contd("shim upgrade --all").succeeded(), format!("{}\n", "ab".repeat(16)));
@@ -157,12 +161,27 @@ fn create_update_and_shim_upgrade_ask_for_what_they_say() {
         .filter_map(|request| match request {
             Request::Create(run) => Some(format!("create {}", run.spec.name)),
             Request::Update { target, restart } => Some(format!("update {} {restart:?}", target.container)),
+            Request::Change { target, changes } => {
+                let changes = changes.read_all().expect("readable");
+                let swap = changes.resources.memory_swap;
+                Some(format!(
+                    "change {} {:?} {:?} {swap:?}",
+                    target.container, changes.memory_bytes, changes.pids_limit
+                ))
+            }
             Request::UpgradeShim { target } => Some(format!("upgrade {}", target.container)),
             _ => None,
         })
         .collect();
     let whole = format!("upgrade {}", "ab".repeat(16));
-    let expected = ["create web", "update web Some(Always)", "update job Some(Always)", "upgrade web", whole.as_str()];
+    let expected = [
+        "create web",
+        "update web Some(Always)",
+        "update job Some(Always)",
+        "change web Some(67108864) Some(7) Some(Unlimited)",
+        "upgrade web",
+        whole.as_str(),
+    ];
     assert_eq!(asked, expected);
     assert_ne!(node.contd("update web").code, 0, "nothing to change");
     assert_ne!(node.contd("shim upgrade").code, 0, "nobody was named");
@@ -205,8 +224,8 @@ fn ps_shows_what_lives_and_with_a_flag_what_has_ended() {
     let node = node();
     assert_eq!(
         node.contd("ps").succeeded(),
-        "CONTAINER ID   NAME   STATUS         FLIST         CREATED\n\
-         abababababab   web    Up 3 minutes   /srv/web.fl   3 minutes ago\n"
+        "CONTAINER ID   NAME   STATUS         FLIST         COMMAND               CREATED\n\
+         abababababab   web    Up 3 minutes   /srv/web.fl   httpd -c 'a b; c d'   3 minutes ago\n"
     );
     let all = node.contd("list -a").succeeded();
     assert!(all.contains("cdcdcdcdcdcd   job    Exited (7) 2 minutes ago"), "got {all}");
@@ -226,6 +245,64 @@ fn ps_shows_what_lives_and_with_a_flag_what_has_ended() {
 }
 
 #[test]
+fn ps_chooses_by_filters_and_by_age() {
+    let node = node();
+    for (words, names) in [
+        ("ps -q -f status=exited", "cdcdcdcdcdcd\n"),
+        ("ps -q -f label=tier=front", "abababababab\n"),
+        ("ps -aq -f label=tier=front", "abababababab\ncdcdcdcdcdcd\n"),
+        ("ps -q -n 1", "abababababab\n"),
+        ("ps -q --last 2", "abababababab\ncdcdcdcdcdcd\n"),
+        ("ps -ql", "abababababab\n"),
+        ("ps -ql --filter before=web", "cdcdcdcdcdcd\n"),
+    ] {
+        assert_eq!(node.contd(words).succeeded(), names, "{words}");
+    }
+    let lost = node.contd("ps --filter since=nobody");
+    assert!(lost.code == 1 && lost.err.contains("filter by container nobody"), "{}", lost.err);
+}
+
+#[test]
+fn prune_removes_what_has_ended_and_asks_before() {
+    let node = node();
+    assert_eq!(node.contd("prune -f").succeeded(), format!("{}\n", "cd".repeat(16)));
+    assert_eq!(node.contd("prune -f --filter exited=0").succeeded(), "");
+    let deleted = |node: &Daemon| {
+        let requests = node.requests();
+        requests.into_iter().filter(|request| matches!(request, Request::Delete { force: false, .. })).count()
+    };
+    assert_eq!(deleted(&node), 1);
+    // A test has no terminal, or its runner's: nobody answers there.
+    if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        let unasked = node.contd("prune");
+        assert!(unasked.code == 1 && unasked.err.contains("prune --force"), "{}", unasked.err);
+    }
+    assert_eq!(deleted(&node), 1);
+}
+
+#[test]
+fn a_namespace_stands_before_the_verb_or_has_its_long_name() {
+    let node = node();
+    let asked = |words: &str| {
+        node.contd(words).succeeded();
+        match node.requests().pop() {
+            Some(Request::List { namespace, .. }) => namespace.map(String::from),
+            other => panic!("{words}: {other:?}"),
+        }
+    };
+    for words in ["-n blue ps", "--namespace blue ps", "ps --namespace blue", "-n red ps --namespace=blue"] {
+        assert_eq!(asked(words).as_deref(), Some("blue"), "{words}");
+    }
+    assert_eq!(asked("-n blue ps -n 1").as_deref(), Some("blue"));
+    for (words, tip) in [("ps -n blue", "contd -n blue ps"), ("rm -n blue web", "stands before the verb")] {
+        let outcome = node.contd(words);
+        assert!(outcome.code == 2 && outcome.err.contains(tip), "{words}: {}", outcome.err);
+    }
+    let run = node.contd("run -n blue x.fl");
+    assert!(run.code == 125 && run.err.contains("stands before the verb"), "{}", run.err);
+}
+
+#[test]
 fn ps_as_json_is_one_object_per_line() {
     let text = node().contd("ps -a --format json").succeeded();
     let lines: Vec<Value> = text.lines().map(json).collect();
@@ -236,6 +313,7 @@ fn ps_as_json_is_one_object_per_line() {
     );
     assert_eq!((&lines[1]["status"], &lines[1]["exit_code"]), (&"stopped".into(), &7.into()));
     assert_eq!(lines[0]["labels"], serde_json::json!({"tier": "front"}));
+    assert_eq!(lines[0]["command"], serde_json::json!(["httpd", "-c", "a b; c d"]));
     assert_eq!(lines[0]["created"], "2026-11-24T10:07:52.000000000Z");
 }
 
@@ -261,6 +339,23 @@ fn inspect_prints_one_flat_object() {
     let job = json(&node.contd("inspect job").succeeded());
     assert_eq!((&job["status"], &job["exit_code"], &job["exit"]["code"]), (&"stopped".into(), &7.into(), &7.into()));
     assert_eq!(job["execs"], serde_json::json!([]));
+    // Several are one object behind the other.
+    let both = node.contd("inspect web job").succeeded();
+    let both: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&both).into_iter().collect();
+    assert_eq!(both.expect("JSON"), [web, job]);
+}
+
+#[test]
+fn inspect_prints_single_fields() {
+    let node = node();
+    assert_eq!(
+        node.contd("inspect -f status,exit.code,labels.tier web job").succeeded(),
+        "running\tnull\tfront\nstopped\t7\tfront\n"
+    );
+    let wrong = node.contd("inspect --format stat web");
+    assert!(wrong.code == 1 && wrong.err.contains("\"stat\"") && wrong.err.contains("status"), "{}", wrong.err);
+    let template = node.contd("inspect --format {{.State}} web");
+    assert!(template.code == 2 && template.err.contains("no templates"), "{}", template.err);
 }
 
 #[test]
@@ -296,6 +391,45 @@ fn wait_prints_a_code_per_container_and_goes_on_behind_an_error() {
 }
 
 #[test]
+fn wait_for_a_state_looks_until_it_is_there_and_at_one_container_only() {
+    let looks = std::sync::atomic::AtomicUsize::new(0);
+    let node = Daemon::scripted(move |request, caller| {
+        let look = match &request {
+            Request::Inspect { .. } => looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            _ => 0,
+        };
+        async move {
+            match request {
+                // By name first, then by its id, until it is gone.
+                Request::Inspect { target } if look == 0 && target.container.as_str() == "web" => {
+                    Ok(Response::Info(Box::new(running())))
+                }
+                Request::Inspect { target } if look == 1 && target.container.as_str() == "ab".repeat(16) => {
+                    Ok(Response::Info(Box::new(running())))
+                }
+                Request::Events { .. } => {
+                    // Something else happens once, then no more.
+                    let info = stopped();
+                    let event = ContainerEvent {
+                        namespace: info.namespace,
+                        id: info.id,
+                        name: info.spec.name,
+                        at: Timestamp(0),
+                        kind: EventKind::Paused,
+                    };
+                    caller.item(Item::Event { seq: 5, event }).await.expect("connected");
+                    std::future::pending().await
+                }
+                _ => Err(ApiError::new(ErrorKind::NotFound, "find the container")),
+            }
+        }
+    });
+    assert_eq!(node.contd("wait --condition removed --condition paused web").succeeded(), "removed\n");
+    // A container that was never there was not removed.
+    assert_eq!(node.contd("wait --condition removed web").code, 1);
+}
+
+#[test]
 fn stop_kill_start_and_rm_print_what_they_did_and_pass_their_flags_on() {
     let node = node();
     assert_eq!(node.contd("stop -t 2.5 web job").succeeded(), "web\njob\n");
@@ -320,6 +454,24 @@ fn logs_keep_the_streams_apart_and_stamp_when_asked() {
     assert!(matches!(node.requests()[0], Request::Logs { is_following: true, tail: Some(5), .. }));
     let outcome = node.contd("logs -t web");
     assert_eq!(outcome.out, format!("{} out\n", Timestamp(0)));
+}
+
+#[test]
+fn logs_of_several_have_names_and_only_what_was_written_then() {
+    let node = node();
+    let outcome = node.contd("logs web job");
+    assert_eq!((outcome.code, outcome.out.as_str()), (0, "web | out\njob | out\n"));
+    assert_eq!(outcome.err, "web | err\njob | err\n");
+    let outcome = node.contd("logs -f web nobody job");
+    assert_eq!(outcome.code, 0, "this daemon knows nobody's log too");
+    let followed: std::collections::BTreeSet<&str> = outcome.out.lines().collect();
+    assert_eq!(followed, ["job | out", "nobody | out", "web | out"].into());
+    // They were written in 1970.
+    assert_eq!(node.contd("logs --since 1h web").succeeded(), "");
+    assert_eq!(node.contd("logs --until 1970-01-01T00:00:00Z -n 1 web").err, "err\n");
+    assert!(matches!(node.requests().last(), Some(Request::Logs { tail: None, is_following: false, .. })));
+    assert_eq!(node.contd("logs -n 3 web").out, "out\n");
+    assert!(matches!(node.requests().last(), Some(Request::Logs { tail: Some(3), .. })));
 }
 
 #[test]
@@ -349,6 +501,10 @@ fn namespaces_version_and_events_have_both_formats() {
         (&"exited".into(), &3.into(), &5.into())
     );
     assert!(node.contd("events").succeeded().contains("web (abababababab) exited code 3"));
+    assert_eq!(node.contd("events --since 1h").succeeded(), "");
+    assert!(matches!(node.requests().last(), Some(Request::Events { from: Some(1), .. })));
+    assert_eq!(node.contd("events --from 1 -f event=started --format json").succeeded().lines().count(), 1, "the gap");
+    assert!(node.contd("events --until 1970-01-02T00:00:00Z -f event=exited").succeeded().contains("exited code 3"));
 }
 
 #[test]

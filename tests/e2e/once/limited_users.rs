@@ -49,8 +49,8 @@ fn who_is_refused_is_told_what_is_missing() {
     let node = user.node("read_only = true");
     user.contd(&node, ["ps"]).ok();
     // A verb outside of the rule: which namespaces there are, and that it may look only.
-    user.contd(&node, ["ps", "-n", "other"]).fails_with(1, "no rule of uid 61000 allows that");
-    let other = user.contd(&node, ["ps", "-n", "other"]);
+    user.contd(&node, ["ps", "--namespace", "other"]).fails_with(1, "no rule of uid 61000 allows that");
+    let other = user.contd(&node, ["ps", "--namespace", "other"]);
     assert!(other.stderr.contains("your rules are about: t"), "{}", other.stderr);
     let change = user.contd(&node, ["rm", "x"]);
     assert!(change.code != 0 && change.stderr.contains("look only"), "{}", change.stderr);

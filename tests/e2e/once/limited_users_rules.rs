@@ -110,7 +110,7 @@ fn each_start_is_checked_again_by_the_path_and_by_the_rules_of_the_day() {
         start.stderr
     );
     // Root starts it, and what it has is still judged by its user's rules.
-    let start = node.contd(["start", "-n", "t", "web"]);
+    let start = node.contd(["start", "--namespace", "t", "web"]);
     assert!(start.code != 0 && start.stderr.contains("a mount of"), "{}", start.stderr);
     // The rule comes back; the path has become a link.
     node.stop_daemon();
@@ -338,7 +338,7 @@ fn a_user_has_as_many_containers_as_its_rule_says_over_all_namespaces() {
     let mut node = open_node(&config);
     let flist = user.flist();
     let create = |node: &Node, namespace: &str, name: &str| {
-        user.contd(node, ["create", "-n", namespace, "--name", name, &flist, "/bin/true"])
+        user.contd(node, ["create", "--namespace", namespace, "--name", name, &flist, "/bin/true"])
     };
     create(&node, "t", "one").ok();
     create(&node, "u", "two").ok();
@@ -350,12 +350,12 @@ fn a_user_has_as_many_containers_as_its_rule_says_over_all_namespaces() {
     // They count for the next daemon, too; and root's do not.
     node.stop_daemon();
     node.start_daemon();
-    node.contd(["create", "-n", "t", "--name", "roots", &flist, "/bin/true"]).ok();
+    node.contd(["create", "--namespace", "t", "--name", "roots", &flist, "/bin/true"]).ok();
     assert!(create(&node, "u", "three").stderr.contains("has 2 containers"));
     user.contd(&node, ["rm", "one"]).ok();
     create(&node, "u", "three").ok();
     for (namespace, name) in [("t", "roots"), ("u", "two"), ("u", "three")] {
-        user.contd(&node, ["rm", "-n", namespace, name]).ok();
+        user.contd(&node, ["rm", "--namespace", namespace, name]).ok();
     }
     node.finish();
 }
@@ -365,14 +365,15 @@ fn what_root_has_made_in_its_namespace_a_user_stops_and_does_not_start() {
     let user = LimitedUser::new();
     let node = user.node("");
     let flist = user.flist();
-    node.contd(["run", "-d", "-n", "t", "--name", "roots", "-v", "/etc:/h", &flist, "/bin/sleep", "1000"]).ok();
+    node.contd(["run", "-d", "--namespace", "t", "--name", "roots", "-v", "/etc:/h", &flist, "/bin/sleep", "1000"])
+        .ok();
     let update = user.contd(&node, ["update", "--restart", "always", "roots"]);
     assert!(update.code != 0 && update.stderr.contains("a mount of /etc"), "{}", update.stderr);
     user.contd(&node, ["stop", "-t", "0", "roots"]).ok();
     let start = user.contd(&node, ["start", "roots"]);
     assert!(start.code != 0 && start.stderr.contains("a mount of /etc"), "{}", start.stderr);
-    node.contd(["start", "-n", "t", "roots"]).ok();
-    node.contd(["rm", "-n", "t", "-f", "-t", "0", "roots"]).ok();
+    node.contd(["start", "--namespace", "t", "roots"]).ok();
+    node.contd(["rm", "--namespace", "t", "-f", "-t", "0", "roots"]).ok();
     // The audit names the rule.
     user.inside(&node, &[], "true");
     let log = node.daemon_log();

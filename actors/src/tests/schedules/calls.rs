@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use contd_protocol::api::Target;
-use contd_types::{ApiError, ContainerId, ContainerInfo, ContainerName, ContainerRef, Entrypoint, RestartPolicy};
+use contd_types::{
+    ApiError, Changes, ContainerId, ContainerInfo, ContainerName, ContainerRef, Entrypoint, RestartPolicy,
+};
 
 use super::drive::Stage;
 use super::model::{Model, Ticket};
@@ -123,7 +125,7 @@ async fn send(stage: &Stage, caller: &Caller) -> Result<Answer, ApiError> {
             Answer::Ended(id, exit)
         }
         Ask::Update { policy } => {
-            let message = UpdateContainer { target, restart: Some(policy) };
+            let message = UpdateContainer { target, changes: Changes::restart(policy) };
             done(ask(addr, message, long).await.map_err(lost)??)
         }
         Ask::Upgrade => done(ask(addr, UpgradeShim { target }, long).await.map_err(lost)??),

@@ -59,6 +59,7 @@ async fn answer(request: Request, caller: Caller) -> Result<Response, ApiError> 
         Request::Start { .. }
         | Request::Kill { .. }
         | Request::Update { .. }
+        | Request::Change { .. }
         | Request::UpgradeShim { .. }
         | Request::KillExec { .. }
         | Request::ExecInput { .. }
@@ -164,7 +165,9 @@ async fn every_request_gets_its_answer() {
     assert_eq!(process.next().await.expect("an item").expect("its end"), ExecItem::Exited(exit(7)));
     assert!(process.next().await.is_none());
     client.start(target(), usual).await.expect("start");
-    client.update(target(), Some(contd_types::RestartPolicy::Always), usual).await.expect("update");
+    let changes = contd_types::Changes::restart(contd_types::RestartPolicy::Always);
+    client.update(target(), changes.clone(), usual).await.expect("update");
+    client.update(target(), contd_types::Changes { pids_limit: Some(7), ..changes }, usual).await.expect("limits");
     client.upgrade_shim(target(), usual).await.expect("upgrade");
     client.kill(target(), Signal::TERM, usual).await.expect("kill");
     assert_eq!(client.stats(target(), usual).await.expect("stats"), stats(1));
@@ -183,7 +186,7 @@ async fn every_request_gets_its_answer() {
     assert_eq!(client.list_namespaces(usual).await.expect("namespaces").len(), 1);
     assert_eq!(client.dry_run(run_request(), usual).await.expect("plan").config_json, "{}");
     assert_eq!(client.shut_down(std::time::Duration::from_secs(1), usual).await.expect("shut down"), 2);
-    assert_eq!(daemon.requests().len(), 26);
+    assert_eq!(daemon.requests().len(), 27);
 }
 
 #[tokio::test]

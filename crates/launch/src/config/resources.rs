@@ -15,7 +15,7 @@ pub struct Resources {
     pub(crate) cpu: Option<Cpu>,
     pub(crate) pids: Option<Pids>,
     #[serde(rename = "blockIO")]
-    pub(crate) block_io: Option<Value>,
+    pub(crate) block_io: Option<BlockIo>,
     pub(crate) hugepage_limits: Option<Value>,
     pub(crate) network: Option<Value>,
     pub(crate) rdma: Option<Value>,
@@ -65,6 +65,21 @@ pub(crate) struct Cpu {
     pub(crate) cpus: Option<String>,
     pub(crate) mems: Option<String>,
     pub(crate) idle: Option<i64>,
+}
+
+/// `blockIO`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct BlockIo {
+    pub(crate) weight: Option<u16>,
+    pub(crate) leaf_weight: Option<Value>,
+    pub(crate) weight_device: Option<Value>,
+    pub(crate) throttle_read_bps_device: Option<Value>,
+    pub(crate) throttle_write_bps_device: Option<Value>,
+    #[serde(rename = "throttleReadIOPSDevice")]
+    pub(crate) throttle_read_iops_device: Option<Value>,
+    #[serde(rename = "throttleWriteIOPSDevice")]
+    pub(crate) throttle_write_iops_device: Option<Value>,
 }
 
 /// `pids`.

@@ -11,7 +11,6 @@ use crate::fault::Fault;
 pub(super) fn limits(resources: Option<&Resources>) -> Result<Limits, Fault> {
     let Some(resources) = resources else { return Ok(Limits { devices: devices(&[])?, ..Limits::default() }) };
     for (name, value) in [
-        ("linux.resources.blockIO", &resources.block_io),
         ("linux.resources.hugepageLimits", &resources.hugepage_limits),
         ("linux.resources.network", &resources.network),
         ("linux.resources.rdma", &resources.rdma),
@@ -24,9 +23,28 @@ pub(super) fn limits(resources: Option<&Resources>) -> Result<Limits, Fault> {
         memory: memory(resources.memory.as_ref())?,
         cpu: cpu(resources.cpu.as_ref())?,
         pids: resources.pids.as_ref().and_then(|pids| pids.limit),
+        block_io_weight: block_io_weight(resources.block_io.as_ref())?,
         devices: devices(resources.devices.as_deref().unwrap_or_default())?,
         unified: resources.unified.clone().unwrap_or_default(),
     })
+}
+
+fn block_io_weight(block_io: Option<&config::BlockIo>) -> Result<Option<u16>, Fault> {
+    let Some(block_io) = block_io else { return Ok(None) };
+    for (name, value) in [
+        ("linux.resources.blockIO.leafWeight", &block_io.leaf_weight),
+        ("linux.resources.blockIO.weightDevice", &block_io.weight_device),
+        ("linux.resources.blockIO.throttleReadBpsDevice", &block_io.throttle_read_bps_device),
+        ("linux.resources.blockIO.throttleWriteBpsDevice", &block_io.throttle_write_bps_device),
+        ("linux.resources.blockIO.throttleReadIOPSDevice", &block_io.throttle_read_iops_device),
+        ("linux.resources.blockIO.throttleWriteIOPSDevice", &block_io.throttle_write_iops_device),
+    ] {
+        if value.as_ref().is_some_and(says_something) {
+            return Err(Fault::unsupported(name));
+        }
+    }
+    // The other runtimes take 0 as "not given".
+    Ok(block_io.weight.filter(|weight| *weight != 0))
 }
 
 fn says_something(value: &Value) -> bool {

@@ -106,6 +106,7 @@ impl Request {
             | Self::Attach { .. }
             | Self::CloseInput { .. }
             | Self::Resize { .. }
+            | Self::Change { .. }
             | Self::Make(_) => true,
             Self::Version
             | Self::Run(_)

@@ -116,6 +116,100 @@ pub enum SpecError {
         /// The given text.
         given: String,
     },
+    /// A text is not a group.
+    #[error("spec: group {given:?} is neither a name nor a number")]
+    BadGroup {
+        /// The given text.
+        given: String,
+    },
+    /// The kernel has no such capability.
+    #[error("spec: {given:?} is no capability")]
+    BadCapability {
+        /// The given text.
+        given: String,
+    },
+    /// A text is not a device.
+    #[error("spec: device {given:?} is not SOURCE[:TARGET][:rwm] with absolute paths")]
+    BadDevice {
+        /// The given text.
+        given: String,
+    },
+    /// A text is not a limit of processes.
+    #[error("spec: ulimit {given:?} is not KIND=SOFT[:HARD], or its soft limit is above the hard one")]
+    BadUlimit {
+        /// The given text.
+        given: String,
+    },
+    /// A sysctl cannot be set for one container.
+    #[error("spec: sysctl {name:?} is refused: {why}")]
+    SysctlRefused {
+        /// The sysctl.
+        name: String,
+        /// The reason.
+        why: &'static str,
+    },
+    /// The kernel takes no such adjustment.
+    #[error("spec: oom score adjustment {given} is not between -1000 and 1000")]
+    BadOomScore {
+        /// The given number.
+        given: i16,
+    },
+    /// A text is not the name of a host.
+    #[error("spec: {given:?} is no host name")]
+    BadHostname {
+        /// The given text.
+        given: String,
+    },
+    /// A text is not a host and its address.
+    #[error("spec: host {given:?} is not NAME:ADDRESS")]
+    BadHost {
+        /// The given text.
+        given: String,
+    },
+    /// A text is not an option of a resolver.
+    #[error("spec: {given:?} is no option of a resolver")]
+    BadDnsOption {
+        /// The given text.
+        given: String,
+    },
+    /// An annotation is contd's own, or has no key.
+    #[error("spec: annotation {key:?} cannot be set")]
+    BadAnnotation {
+        /// The key.
+        key: String,
+    },
+    /// A number is not between those that the kernel takes.
+    #[error("spec: {field} {given} is not between {least} and {most}")]
+    OutOfBounds {
+        /// The field.
+        field: &'static str,
+        /// The given number.
+        given: u64,
+        /// The least.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// Both the CPU limit and the quota say how much CPU time it has.
+    #[error("spec: the CPU limit and the CPU quota both say how much CPU time it has")]
+    TwoCpuLimits,
+    /// A text is no set of processors or memory nodes.
+    #[error("spec: {field} {given:?} is not a list such as 0-3,7")]
+    BadCpuset {
+        /// The field.
+        field: &'static str,
+        /// The given text.
+        given: String,
+    },
+    /// A setting is fixed when the container is made.
+    #[error("spec: {field} cannot be changed")]
+    Unchangeable {
+        /// The setting.
+        field: &'static str,
+    },
+    /// A limit of memory and swap together says nothing without one of memory.
+    #[error("spec: a limit of memory and swap together takes a memory limit")]
+    SwapWithoutMemory,
     /// Both `upper_dir` and `layer` say where the writable layer is.
     #[error("spec: layer and upper_dir both say where the writable layer lies")]
     TwoLayers,
@@ -173,6 +267,23 @@ impl SpecError {
             Self::MountContradiction { .. } => "keep one of the two",
             Self::BadEnv { .. } => "write KEY=VALUE; the key may not be empty and neither may hold a NUL",
             Self::BadUser { .. } => "for example 1000:1000, nobody, or www-data:www-data",
+            Self::BadGroup { .. } => "for example 27, or audio",
+            Self::BadCapability { .. } => "for example NET_ADMIN, or ALL; capabilities(7) lists them",
+            Self::BadDevice { .. } => "for example /dev/ttyUSB0, or /dev/sda:/dev/xvda:r",
+            Self::BadUlimit { .. } => "for example nofile=1024:4096 or core=-1; setrlimit(2) lists the kinds",
+            Self::SysctlRefused { .. } => {
+                "only those of the IPC namespace (kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*) and, in an own network, net.* can be set"
+            }
+            Self::BadOomScore { .. } => "use a number between -1000 (never) and 1000 (first)",
+            Self::BadHostname { .. } => "use letters, digits and dashes, with dots between, at most 64",
+            Self::BadHost { .. } => "for example db:192.0.2.1; contd knows no host-gateway, since it makes no networks",
+            Self::BadDnsOption { .. } => "one word without blanks, for example ndots:2; resolv.conf(5) lists them",
+            Self::BadAnnotation { .. } => "use a key that does not begin with tech.contd.",
+            Self::OutOfBounds { .. } => "use a number between these, or leave it out",
+            Self::TwoCpuLimits => "give only one of them",
+            Self::BadCpuset { .. } => "write numbers and ranges, for example 0-3,7",
+            Self::Unchangeable { .. } => "remove the container and run it with another value",
+            Self::SwapWithoutMemory => "give a memory limit, too",
             Self::BadRestartPolicy { .. } => "use no, on-failure, on-failure:N, always or unless-stopped",
             Self::TooLong { .. } => "use at most a year: nothing waits longer",
             Self::TwoLayers => "give only one of them",
