@@ -37,9 +37,10 @@ impl TempFile {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!("{TEMP_PREFIX}{}-{number}", process::id()));
             // `create_new` is O_EXCL: it neither follows a link nor opens an existing file.
-            match OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path) {
-                Ok(file) => {
-                    let unfinished = Unfinished::new(&path);
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o644);
+            match Unfinished::make(|| Ok((path.clone(), options.open(&path)?))) {
+                Ok((unfinished, file)) => {
                     return Ok(Self { path, file, committed: false, _unfinished: unfinished });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -19,11 +19,21 @@ static ALL: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 pub struct Unfinished(PathBuf);
 
 impl Unfinished {
-    /// Registers a path that was just made.
+    /// Registers the path that `make` makes and returns; [`remove_all`] comes before both or after both.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn make<T>(make: impl FnOnce() -> io::Result<(PathBuf, T)>) -> io::Result<(Self, T)> {
+        let mut all = all();
+        let (path, made) = make()?;
+        all.insert(path.clone());
+        Ok((Self(path), made))
+    }
+
+    /// Returns the path.
     #[must_use]
-    pub fn new(path: &Path) -> Self {
-        all().insert(path.to_owned());
-        Self(path.to_owned())
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Runs the steps that finish the path; [`remove_all`] waits for them.
@@ -84,7 +94,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tree");
         fs::create_dir_all(path.join("a/b")).unwrap();
-        let unfinished = Unfinished::new(&path);
+        // An end in between would remove nothing, and leave what is made after it.
+        let does_it_wait = || matches!(ALL.try_lock(), Err(std::sync::TryLockError::WouldBlock));
+        let (unfinished, do_all_wait) = Unfinished::make(|| Ok((path.clone(), does_it_wait()))).unwrap();
+        assert!(do_all_wait);
         assert!(all().contains(&path));
         drop(unfinished);
         assert!(!all().contains(&path));

@@ -53,7 +53,7 @@ impl Opened {
             (source, Some(cache)) => (download(host, &source, cache)?, None),
             (source, None) => {
                 let scratch = Scratch::new()?;
-                (download(host, &source, &scratch.path)?, Some(scratch))
+                (download(host, &source, scratch.0.path())?, Some(scratch))
             }
         };
         let flist = Arc::new(contd_flist_legacy::open(&path)?);
@@ -99,24 +99,19 @@ pub(super) fn block_progress(what: &'static str, view: &RefCell<ProgressView>) -
 }
 
 /// A directory of this command; removed when dropped.
-struct Scratch {
-    path: PathBuf,
-    _unfinished: Unfinished,
-}
+struct Scratch(Unfinished);
 
 impl Scratch {
     fn new() -> Result<Self, FlistError> {
         let template = std::env::temp_dir().join("contd-flist-XXXXXX");
-        let made = nix::unistd::mkdtemp(&template);
-        let made = made.map_err(|errno| FlistError::Scratch { source: errno.into() })?;
-        let _unfinished = Unfinished::new(&made);
-        Ok(Self { path: made, _unfinished })
+        let made = Unfinished::make(|| Ok((nix::unistd::mkdtemp(&template)?, ())));
+        made.map(|(unfinished, ())| Self(unfinished)).map_err(|source| FlistError::Scratch { source })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // A failure leaves the directory among the temporary files.
-        let _left_behind = std::fs::remove_dir_all(&self.path);
+        let _left_behind = std::fs::remove_dir_all(self.0.path());
     }
 }

@@ -54,8 +54,7 @@ impl Staging {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let path = make_in(folder).map_err(failed)?;
-        let unfinished = Unfinished::new(&path);
+        let (unfinished, path) = make_in(folder).map_err(failed)?;
         let lock = File::open(&path).map_err(failed)?;
         // Some file systems have no locks.
         let _unlocked = lock.try_lock_shared();
@@ -105,13 +104,13 @@ fn is_empty(dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-fn make_in(folder: &Path) -> io::Result<PathBuf> {
+fn make_in(folder: &Path) -> io::Result<(Unfinished, PathBuf)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     for _ in 0..MAX_NAME_ATTEMPTS {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{PREFIX}{}-{number}", process::id()));
-        match DirBuilder::new().mode(PRIVATE_DIRECTORY).create(&path) {
-            Ok(()) => return Ok(path),
+        match Unfinished::make(|| Ok((path.clone(), DirBuilder::new().mode(PRIVATE_DIRECTORY).create(&path)?))) {
+            Ok((unfinished, ())) => return Ok((unfinished, path)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
