@@ -23,7 +23,7 @@ mod rights;
 pub use error::SpecError;
 pub use names::{HostEntry, NameService};
 pub use resources::{MemorySwap, Resources};
-pub use rights::{Capability, DeviceSpec, Rights, Seccomp, Ulimit, UlimitKind};
+pub use rights::{Capability, DeviceSpec, IPC_SYSCTLS, Rights, Seccomp, Ulimit, UlimitKind};
 
 /// The longest path that Linux accepts (`PATH_MAX` less the NUL).
 pub const MAX_PATH_BYTES: usize = 4095;

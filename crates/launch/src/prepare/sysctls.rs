@@ -2,20 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use contd_types::spec::IPC_SYSCTLS;
+
 use super::namespaces::{NEW_IPC, NEW_NET, NEW_UTS, Namespaces};
 use crate::fault::Fault;
-
-/// The sysctls of `kernel.` that belong to the IPC namespace.
-const IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 /// Checks the list; a key may be written with dots or slashes.
 pub(super) fn sysctls(
@@ -29,7 +19,7 @@ pub(super) fn sysctls(
         if key.split('.').any(str::is_empty) {
             return Err(invalid("it is no sysctl"));
         }
-        let (flag, namespace) = if IPC.contains(&key.as_str()) || key.starts_with("fs.mqueue.") {
+        let (flag, namespace) = if IPC_SYSCTLS.contains(&key.as_str()) || key.starts_with("fs.mqueue.") {
             (NEW_IPC, "an IPC")
         } else if key.starts_with("net.") {
             (NEW_NET, "a network")

@@ -56,8 +56,8 @@ const CAPABILITIES: [&str; 41] = [
     "BPF",
     "CHECKPOINT_RESTORE",
 ];
-/// The sysctls that belong to a namespace of the container's own, by their names or by what these begin with.
-const NAMESPACED_SYSCTLS: [&str; 8] = [
+/// The sysctls of `kernel.` that belong to the IPC namespace (ipc_namespaces(7)).
+pub const IPC_SYSCTLS: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
     "kernel.msgmni",
@@ -175,7 +175,7 @@ fn check_sysctl(name: &str, value: &str, has_own_network: bool) -> Result<(), Sp
     if name.starts_with(NET_SYSCTLS) {
         return if has_own_network { Ok(()) } else { refused("the network namespace belongs to others") };
     }
-    let is_own = NAMESPACED_SYSCTLS.contains(&name) || name.starts_with(MQUEUE_SYSCTLS);
+    let is_own = IPC_SYSCTLS.contains(&name) || name.starts_with(MQUEUE_SYSCTLS);
     if is_own { Ok(()) } else { refused("it belongs to the whole machine") }
 }
 
